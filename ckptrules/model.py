@@ -1,0 +1,221 @@
+"""The values that every other file speaks. Frozen, without behaviour, safe to send to another process."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+EntryKind = Literal["file", "directory", "link", "other"]
+ActionKind = Literal["rename", "trash", "relink"]
+ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
+
+
+class Place(NamedTuple):
+    """Where a rule stands: a file as the user would name it, line and column counted from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    @property
+    def file_line(self) -> str:
+        """``file:line``, the form that editors and terminals make clickable."""
+        return f"{self.file}:{self.line}"
+
+
+class Reason(NamedTuple):
+    """Why something is so, and which rule says it."""
+
+    text: str
+    place: Place | None = None
+
+
+class Entry(NamedTuple):
+    """One name found in a checkpoint directory.
+
+    ``size`` is in bytes (of a directory: the sum of the files below it), ``mtime_ns`` in nanoseconds since 1970.
+    For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
+    it leads to (if it does), and ``dangling`` says that it leads nowhere.
+    """
+
+    name: str
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+    link_text: str = ""
+    sibling: str | None = None
+    dangling: bool = False
+
+
+class Stamp(NamedTuple):
+    """What ``stat`` says of a directory; it changes whenever a name in the directory does."""
+
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Found(NamedTuple):
+    """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp."""
+
+    experiment: str
+    directory: str
+    stamp: Stamp
+
+
+class Listing(NamedTuple):
+    """One checkpoint directory, read."""
+
+    experiment: str
+    directory: str
+    entries: tuple[Entry, ...]
+
+
+class Pattern(NamedTuple):
+    """A shell pattern (``best-*.ckpt``) and its compiled form."""
+
+    text: str
+    regex: re.Pattern[str]
+    place: Place
+
+
+class Rule(NamedTuple):
+    """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
+
+    ``examples`` maps names to what they become; the rules are tested with them before every run.
+    """
+
+    id: str
+    match: re.Pattern[str]
+    template: str
+    place: Place
+    examples: Mapping[str, str]
+    example_places: Mapping[str, Place]
+
+
+class PolicyLine(NamedTuple):
+    """One line of a retention policy: ``min_epoch: 10``."""
+
+    key: str
+    value: int
+    place: Place | None
+
+
+class Policy(NamedTuple):
+    """A named retention policy. A checkpoint stays when any line keeps it.
+
+    ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say.
+    """
+
+    name: str
+    lines: tuple[PolicyLine, ...]
+    keep_at_least: int
+    place: Place
+
+
+class RuleSet(NamedTuple):
+    """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does."""
+
+    files: tuple[str, ...]
+    layout: tuple[str, ...]
+    target: Rule
+    protected: tuple[Pattern, ...]
+    ignored: tuple[Pattern, ...]
+    legacy: tuple[Rule, ...]
+    policies: Mapping[str, Policy]
+    trash_days: int
+    naming_digest: str
+
+
+class Claim(NamedTuple):
+    """What the rules say of one name; ``fields`` are the captured groups, still text."""
+
+    kind: ClaimKind
+    reason: Reason
+    rule: Rule | None = None
+    fields: Mapping[str, str] = {}
+
+
+class Checkpoint(NamedTuple):
+    """An entry that a naming rule understands. ``target`` is the name that it should have."""
+
+    entry: Entry
+    fields: Mapping[str, str]
+    target: str
+    named_by: Reason
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch in the name, or None where the name carries none."""
+        return number(self.fields.get("epoch"))
+
+    @property
+    def step(self) -> int | None:
+        """The optimizer step in the name, or None where the name carries none."""
+        return number(self.fields.get("step"))
+
+    @property
+    def age_order(self) -> tuple[int, int, int, str]:
+        """Sorts older before newer: by epoch, then step, then file time. Never by name."""
+        epoch, step = self.epoch, self.step
+        return (
+            -1 if epoch is None else epoch,
+            -1 if step is None else step,
+            self.entry.mtime_ns,
+            self.entry.name,
+        )
+
+
+class Action(NamedTuple):
+    """One change: ``rename`` and ``relink`` have a ``to`` (a name, or the new text of the link)."""
+
+    kind: ActionKind
+    name: str
+    to: str
+    size: int
+    reasons: tuple[Reason, ...]
+
+
+class Kept(NamedTuple):
+    """A name that stays as it is."""
+
+    name: str
+    size: int
+    reasons: tuple[Reason, ...]
+
+
+class Skipped(NamedTuple):
+    """A name that is left alone because the rules do not speak of it (``unrecognised``) or say to (``ignored``)."""
+
+    name: str
+    kind: Literal["unrecognised", "ignored"]
+    reason: Reason
+
+
+class Problem(NamedTuple):
+    """Something only a person can solve; ``names`` are left untouched."""
+
+    id: str
+    names: tuple[str, ...]
+    text: str
+    hint: str = ""
+
+
+class Plan(NamedTuple):
+    """What is to happen in one checkpoint directory, and why; after a run, what did happen."""
+
+    experiment: str
+    directory: str
+    actions: tuple[Action, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def number(text: str | None) -> int | None:
+    """Read captured digits as a number; anything else is no number (``1e-05`` is not epoch 5)."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None

@@ -1,0 +1,199 @@
+"""Pure: a name → the rule that claims it → fields → the name that it should have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ckptrules.model import Claim, Pattern, Reason, RuleSet, number
+
+if TYPE_CHECKING:
+    import jinja2
+
+MAX_NAME_BYTES = 255
+MAX_PAD = 64
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used; the message is one fact."""
+
+
+def claim(name: str, rules: RuleSet) -> Claim:
+    """Decide which rule a name belongs to.
+
+    Protected names come first, then what is no checkpoint at all, then the target format, then the legacy rules in
+    their order. A legacy rule in *another file* that fits as well makes the name ambiguous: the order of
+    rules inside a file is the user's choice, the order of files is an accident.
+    """
+    if pattern := first_pattern(name, rules.protected):
+        return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
+    if pattern := first_pattern(name, rules.ignored):
+        return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
+    if match := rules.target.match.fullmatch(name):
+        reason = Reason("already in the target format", rules.target.place)
+        return Claim("target", reason, rules.target, _captured(match.groupdict()))
+    winner: Claim | None = None
+    for rule in rules.legacy:
+        if winner and winner.rule and rule.place.file == winner.rule.place.file:
+            continue
+        if match := rule.match.fullmatch(name):
+            if winner and winner.rule:
+                both = f"'{winner.rule.id}' ({winner.rule.place.file_line}) and '{rule.id}' ({rule.place.file_line})"
+                return Claim("ambiguous", Reason(f"rules of two files claim it: {both}", rule.place))
+            reason = Reason(f"legacy rule '{rule.id}'", rule.place)
+            winner = Claim("legacy", reason, rule, _captured(match.groupdict()))
+    return winner or Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
+
+
+def target_name(found: Claim, rules: RuleSet) -> str:
+    """Return the name that a claimed checkpoint should have.
+
+    Raises:
+        TemplateError: the template fails on these fields, or gives a name that is unsafe or that the target
+            format does not read back as the same fields (so a second run would rename it again).
+    """
+    if found.rule is None:
+        raise TemplateError("no rule claims it")
+    name = render(found.rule.template, found.fields)
+    if fault := unsafe_name(name):
+        raise TemplateError(fault)
+    match = rules.target.match.fullmatch(name)
+    if match is None:
+        raise TemplateError(f"'{name}' does not fit target.match")
+    read_back = _captured(match.groupdict())
+    for key, value in found.fields.items():
+        if key in read_back and not _same(read_back[key], value):
+            raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
+    return name
+
+
+def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
+    """Return the first shell pattern that fits the whole name."""
+    for pattern in patterns:
+        if pattern.regex.match(name):
+            return pattern
+    return None
+
+
+def unsafe_name(name: str) -> str:
+    """Say why a name may not be given to a file, or return an empty text.
+
+    Linux and macOS limit a name to 255 bytes.
+    """
+    if name in ("", ".", ".."):
+        return f"'{name}' is no file name"
+    if "/" in name or "\\" in name:
+        return f"'{name}' contains a path separator"
+    if not all(character.isprintable() or "\udc80" <= character <= "\udcff" for character in name):
+        return f"{name!r} contains a control character"
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+        return f"the new name is longer than {MAX_NAME_BYTES} bytes"
+    return ""
+
+
+def render(template: str, fields: Mapping[str, str]) -> str:
+    """Render a template with captured fields.
+
+    Raises:
+        TemplateError: a variable is missing, or a filter does not fit its value.
+    """
+    import jinja2
+
+    try:
+        return compile_template(template)(fields)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise TemplateError(str(error)) from None
+
+
+@lru_cache(maxsize=256)
+def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
+    """Compile a template.
+
+    Raises:
+        TemplateError: the template is not valid Jinja2, or uses more of it than a name needs.
+    """
+    import jinja2
+
+    environment = _environment()
+    try:
+        tree = environment.parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(error.message or "not a valid template") from None
+    _refuse_more_than_a_name_needs(tree)
+    compiled = environment.from_string(tree)
+    return compiled.render
+
+
+def template_variables(template: str) -> list[str]:
+    """List the variables of a template, sorted.
+
+    Raises:
+        TemplateError: as `compile_template`.
+    """
+    from jinja2 import meta
+
+    compile_template(template)
+    return sorted(meta.find_undeclared_variables(_environment().parse(template)))
+
+
+def pad(value: object, width: int = 0) -> str:
+    """Write digits with at least ``width`` places: ``pad(6)`` makes ``1932`` into ``001932`` and leaves ``1932000``.
+
+    Raises:
+        TemplateError: the value is not made of digits, or the width is not between 0 and 64.
+    """
+    digits = number(str(value))
+    if digits is None:
+        raise TemplateError(f"pad wants digits, not '{value}'")
+    if not 0 <= width <= MAX_PAD:
+        raise TemplateError(f"pad wants a width from 0 to {MAX_PAD}, not {width}")
+    return f"{digits:0{width}d}"
+
+
+def _integer(value: object) -> int:
+    digits = number(str(value))
+    if digits is None:
+        raise TemplateError(f"int wants digits, not '{value}'")
+    return digits
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "pad": pad,
+    "int": _integer,
+    "lower": lambda value: str(value).lower(),
+    "upper": lambda value: str(value).upper(),
+}
+_NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Compare Operand".split())
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - names, not HTML
+    environment.filters = dict(FILTERS)
+    environment.globals = {}
+    return environment
+
+
+def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
+    """Allow text, variables, filters and ``a if b else c``: nothing that reaches into objects or repeats."""
+    from jinja2 import nodes
+
+    for node in tree.find_all(nodes.Node):
+        kind = type(node).__name__
+        if kind not in _NODES:
+            raise TemplateError(f"a name template may not use {kind}")
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            raise TemplateError(f"no filter '{node.name}' (there are: {', '.join(FILTERS)})")
+
+
+def _captured(groups: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: value for key, value in groups.items() if value is not None}
+
+
+def _same(one: str, other: str) -> bool:
+    """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
+    numbers = number(one), number(other)
+    return one == other if None in numbers else numbers[0] == numbers[1]
