@@ -1,0 +1,283 @@
+"""``rules/*.yaml`` → a checked, compiled, self-tested `RuleSet`; the JSON Schema for editors."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ckptrules.model import Pattern, Place, Policy, PolicyLine, Rule, RuleSet
+from ckptrules.naming import TemplateError, claim, target_name, template_variables
+from ckptrules.retention import KEEP_LINES
+from ckptrules.shape import Fault, ListOf, MapOf, Number, Record, RuleError, Shape, Text, Value, closest, read_yaml
+
+DEFAULT_TRASH_DAYS = 7
+TARGET_ID = "target"
+
+
+def _layout_fault(text: str) -> str:
+    parts = text.split("/")
+    if text.startswith("/") or ".." in parts or "" in parts:
+        return f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
+    return ""
+
+
+_TEMPLATE = Text("Jinja2 template of the new name; variables are captured groups, filters: pad(n), int, lower, upper.")
+_MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<epoch>\\d+) captures a field.")
+_POLICY_KEYS: Mapping[str, Shape] = {
+    "min_epoch": Number("Keep every checkpoint of this epoch or later.", 0),
+    "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 1),
+}
+SHAPE = Record(
+    "Rules of ckptrules. Every *.yaml file of the folder is read; the keys may stand in any of them.",
+    {
+        "layout": ListOf(
+            "Where checkpoint directories lie below outputs_dir: * ? [a-z] and ** are known.",
+            Text("e.g. */checkpoints", _layout_fault),
+            empty=False,
+        ),
+        "target": Record(
+            "The naming format that all checkpoints should have.",
+            {
+                "template": _TEMPLATE,
+                "match": _MATCH,
+                "examples": ListOf("Names in this format; every run tests them.", Text("a file name"), empty=False),
+            },
+            ("template", "match", "examples"),
+        ),
+        "protected": ListOf("Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern")),
+        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern")),
+        "legacy": ListOf(
+            "Old naming formats; the first rule that fits the whole name wins.",
+            Record(
+                "One old naming format.",
+                {
+                    "id": Text("A short name for messages."),
+                    "match": _MATCH,
+                    "template": _TEMPLATE,
+                    "examples": MapOf("Old name: new name; every run tests them.", Text("the new name")),
+                },
+                ("id", "match", "examples"),
+            ),
+        ),
+        "retention": MapOf(
+            "Policies by name; policy=NAME picks one, 'default' is used otherwise.",
+            Record("What keeps a checkpoint: any line is enough.", _POLICY_KEYS),
+        ),
+        "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
+    },
+)
+_LISTS = ("layout", "protected", "ignored", "legacy")
+
+
+def load_rules(texts: Mapping[str, str]) -> RuleSet:
+    """Compile the rules and test them with their own examples.
+
+    Args:
+        texts: the content of each rule file by the name that messages should show.
+
+    Raises:
+        RuleError: with everything that is wrong, each with file, line and column.
+    """
+    faults: list[Fault] = []
+    merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
+    first = Place(min(texts, default="rules"), 1, 1)
+    for key in ("layout", "target"):
+        if key not in merged and not faults:
+            faults.append(Fault(first, f"no rule file has '{key}'"))
+    rules = _compile(merged, sorted(texts), faults)
+    if rules is None or faults:
+        raise RuleError(faults)
+    if failed := self_test(rules):
+        raise RuleError(failed)
+    return rules
+
+
+def self_test(rules: RuleSet) -> list[Fault]:
+    """Test every rule with its examples, all rules loaded together. Empty means: the rules are sound."""
+    faults = [
+        Fault(rules.target.example_places[name], f"target: example '{name}' {fact}", hint)
+        for name in rules.target.examples
+        for fact, hint in _test_target_example(name, rules)
+    ]
+    faults += [
+        Fault(rule.example_places[name], f"legacy rule '{rule.id}': example '{name}' {fact}", hint)
+        for rule in rules.legacy
+        for name, wanted in rule.examples.items()
+        for fact, hint in _test_legacy_example(name, wanted, rule, rules)
+    ]
+    return faults
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft-07) of a rule file, for completion and checks in editors."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "ckptrules rule file",
+        **SHAPE.schema(),
+    }
+
+
+def _read(text: str, file: str, faults: list[Fault]) -> Value:
+    return read_yaml(text, file, SHAPE, faults) or Value({}, Place(file, 1, 1))
+
+
+def _merge(files: Sequence[Value], faults: list[Fault]) -> dict[str, Any]:
+    """Join the files: lists and policies add up, everything else may stand in one file only."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        for key, value in file.items():
+            if key == "retention":
+                policies = merged.setdefault(key, {})
+                for name, policy in value.items():
+                    _claim_name(policies, name, policy, f"retention policy '{name}'", faults)
+            elif key in _LISTS and key != "layout":
+                merged.setdefault(key, []).extend(value.data)
+            else:
+                _claim_name(merged, key, value, f"'{key}'", faults)
+    return merged
+
+
+def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, faults: list[Fault]) -> None:
+    if name in taken:
+        first = taken[name].key_place
+        faults.append(Fault(value.key_place or value.place, f"{what} stands in {first.file_line} already"))
+    else:
+        taken[name] = value
+
+
+def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault]) -> RuleSet | None:
+    target = _compile_target(merged["target"], faults) if "target" in merged else None
+    legacy = [_compile_legacy(value, target, faults) for value in merged.get("legacy", [])]
+    ids: dict[str, Place] = {}
+    for rule in filter(None, legacy):
+        if rule.id in ids:
+            faults.append(Fault(rule.place, f"legacy rule '{rule.id}' stands in {ids[rule.id].file_line} already"))
+        ids.setdefault(rule.id, rule.place)
+    policies = {name: _compile_policy(name, value, faults) for name, value in merged.get("retention", {}).items()}
+    if target is None or "layout" not in merged or faults:
+        return None
+    rules = RuleSet(
+        files=tuple(files),
+        layout=tuple(value.data for value in merged["layout"].data),
+        target=target,
+        protected=_compile_patterns(merged.get("protected", [])),
+        ignored=_compile_patterns(merged.get("ignored", [])),
+        legacy=tuple(rule for rule in legacy if rule),
+        policies=policies,
+        trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
+        naming_digest="",
+    )
+    return rules._replace(naming_digest=_naming_digest(rules))
+
+
+def _compile_target(value: Value, faults: list[Fault]) -> Rule | None:
+    examples = value.get("examples")
+    places = {example.data: example.place for example in examples.data} if examples else {}
+    return _compile_rule(TARGET_ID, "target", value, value.get("template"), places, {n: n for n in places}, faults)
+
+
+def _compile_legacy(value: Value, target: Rule | None, faults: list[Fault]) -> Rule | None:
+    identity, examples = value.get("id"), value.get("examples")
+    if identity is None or examples is None:
+        return None
+    places = {name: example.key_place or example.place for name, example in examples.items()}
+    wanted = {name: example.data for name, example in examples.items()}
+    template = value.get("template") or (Value(target.template, value.place) if target else None)
+    what = f"legacy rule '{identity.data}'"
+    return _compile_rule(identity.data, what, value, template, places, wanted, faults)
+
+
+def _compile_rule(
+    identity: str,
+    what: str,
+    value: Value,
+    template: Value | None,
+    places: Mapping[str, Place],
+    examples: Mapping[str, str],
+    faults: list[Fault],
+) -> Rule | None:
+    pattern = value.get("match")
+    if pattern is None or template is None:
+        return None
+    try:
+        match = re.compile(pattern.data, re.ASCII)
+    except (re.error, RecursionError, OverflowError) as error:
+        place = pattern.place._replace(column=pattern.place.column + (getattr(error, "pos", 0) or 0))
+        faults.append(Fault(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}"))
+        return None
+    try:
+        variables = template_variables(template.data)
+    except TemplateError as error:
+        faults.append(Fault(template.place, f"{what}: {error}"))
+        return None
+    for variable in variables:
+        if variable not in match.groupindex:
+            captures = ", ".join(sorted(match.groupindex)) or "nothing"
+            fact = f"{what}: template uses '{variable}', but match captures: {captures}"
+            place = template.place if "template" in value.data else pattern.place
+            faults.append(Fault(place, fact, closest(variable, match.groupindex)))
+    return Rule(identity, match, template.data, value.place, examples, places)
+
+
+def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
+    return tuple(Pattern(value.data, re.compile(fnmatch.translate(value.data)), value.place) for value in values)
+
+
+def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
+    place = value.key_place or value.place
+    floor = value.get("keep_at_least")
+    lines = tuple(PolicyLine(key, line.data, line.key_place) for key, line in value.items() if key in KEEP_LINES)
+    if not lines:
+        hint = f"add one of: {', '.join(KEEP_LINES)}"
+        faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
+    return Policy(name, lines, floor.data if floor else 1, floor.key_place or place if floor else place)
+
+
+def _naming_digest(rules: RuleSet) -> str:
+    """Digest what decides about names; places and examples change no decision."""
+    parts = (
+        rules.layout,
+        [(rule.id, rule.match.pattern, rule.template) for rule in (rules.target, *rules.legacy)],
+        [pattern.text for pattern in rules.protected],
+        [pattern.text for pattern in rules.ignored],
+    )
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _test_target_example(name: str, rules: RuleSet) -> list[tuple[str, str]]:
+    found = claim(name, rules)
+    if found.kind in ("protected", "ignored"):
+        return [(f"is {found.reason.text}", "")]
+    if found.kind != "target":
+        return [("does not fit target.match", "match must fit the whole name")]
+    try:
+        target_name(found, rules)
+    except TemplateError as error:
+        return [(f"is not given back by the template: {error}", "")]
+    return []
+
+
+def _test_legacy_example(name: str, wanted: str, rule: Rule, rules: RuleSet) -> list[tuple[str, str]]:
+    if not rule.match.fullmatch(name):
+        return [("does not fit its own match", "match must fit the whole name")]
+    found = claim(name, rules)
+    if found.kind in ("protected", "ignored", "target", "ambiguous"):
+        return [(f"is {found.reason.text}" if found.kind != "ambiguous" else f"is ambiguous: {found.reason.text}", "")]
+    if found.rule is not rule:
+        other = found.rule.id if found.rule else ""
+        place = found.reason.place.file_line if found.reason.place else ""
+        hint = f"move '{rule.id}' above '{other}', or make '{other}' narrower"
+        return [(f"is taken by legacy rule '{other}' ({place}), which comes first", hint)]
+    try:
+        name_given = target_name(found, rules)
+    except TemplateError as error:
+        return [(f"cannot be renamed: {error}", "")]
+    if name_given != wanted:
+        return [(f"becomes '{name_given}', not '{wanted}'", "")]
+    again = claim(name_given, rules)
+    if again.kind != "target":
+        return [(f"becomes '{name_given}', which is {again.reason.text}", "")]
+    return []
