@@ -1,0 +1,70 @@
+"""``doit demo``: makes a sample tree and walks through the main job on it, with the real commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ckptrules import store
+from ckptrules.shipped import shipped
+
+STEPS_PER_EPOCH = 88
+SAMPLE: Mapping[str, tuple[str, range, tuple[str, ...]]] = {
+    "ocr_training": (
+        "epoch_epoch_{epoch:02d}_step_step_{step:06d}_20251009_015037.ckpt",
+        range(2, 23, 5),
+        ("last.ckpt", "best-hmean-0.8756.ckpt"),
+    ),
+    "detector_v2": ("epoch_{epoch:02d}_step_{step:06d}.ckpt", range(0, 15, 3), ("last.ckpt",)),
+    "lr=0.1,bs=32": ("epoch={epoch}-step={step}.ckpt", range(7, 120, 28), ("notes from friday.ckpt",)),
+}
+WALK = (
+    ("plan",),
+    ("migrate",),
+    ("plan", "delete_old=1", "keep_min_epoch=10"),
+    ("migrate", "delete_old=1", "keep_min_epoch=10"),
+    ("migrate", "delete_old=1", "keep_min_epoch=10"),
+)
+
+
+def sample_tree(outputs_dir: str) -> None:
+    """Make a small outputs tree: three experiments, each in another legacy format, with a few KB a file."""
+    for experiment, (template, epochs, others) in SAMPLE.items():
+        names = [template.format(epoch=epoch, step=(epoch + 1) * STEPS_PER_EPOCH) for epoch in epochs]
+        for number, name in enumerate([*names, *others]):
+            content = f"{experiment}/{name}\n".encode() * (100 + number)
+            store.write_new(os.path.join(outputs_dir, experiment, "checkpoints", name), content)
+
+
+def demo() -> Iterator[dict[str, Any]]:
+    """Make the one task of the demo."""
+    yield {"basename": "demo", "actions": [walk_through], "verbosity": 2}
+
+
+def walk_through() -> bool:
+    """Run the commands of the walk on a fresh sample tree, and show each with its output."""
+    folder = next(name for name in _folder_names() if not os.path.exists(name))
+    outputs_dir = os.path.join(folder, "outputs")
+    sample_tree(outputs_dir)
+    print(f"A sample tree is in {outputs_dir}.")
+    for words in WALK:
+        arguments = [*words, f"outputs_dir={outputs_dir}"]
+        print(f"\n$ doit {' '.join(arguments)}", flush=True)
+        command = [sys.executable, "-m", "doit", "-f", shipped("dodo.py"), "-d", os.getcwd(), *arguments]
+        if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 - our own command
+            return False
+    print(
+        f"\nLook around in {folder} (the deleted ones: {outputs_dir}/{store.STATE}/trash), then remove it: rm -r {folder}"
+    )
+    return True
+
+
+def _folder_names() -> Iterator[str]:
+    yield "demo"
+    number = 2
+    while True:
+        yield f"demo-{number}"
+        number += 1

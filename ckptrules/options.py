@@ -1,0 +1,238 @@
+"""Pure: the command line → options. Nothing unknown, ill-typed or said twice gets past this file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+DEFAULT_TASK = "plan"
+DOIT_COMMANDS = frozenset(
+    "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
+)
+DOIT_FLAGS_WITH_VALUE = frozenset(
+    "-f --file -d --dir --db-file --backend --check_file_uptodate -v --verbosity -r --reporter -o --output-file "
+    "-n --process -P --parallel-type --failure-verbosity".split(),
+)
+
+
+class OptionError(Exception):
+    """A command line that is refused; the message is place, fact and hint."""
+
+
+class Option(NamedTuple):
+    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``)."""
+
+    name: str
+    read: Callable[[str], Any]
+    default: Any
+    help: str
+    flag: bool = False
+
+    @property
+    def dashed(self) -> str:
+        """The name as a flag is written, without the two dashes in front."""
+        return self.name.replace("_", "-")
+
+
+class Options(NamedTuple):
+    """The options in force; None means that it was not given and something else decides."""
+
+    outputs_dir: str = "outputs"
+    rules_dir: str | None = None
+    dry_run: bool = False
+    delete_old: bool = False
+    keep_min_epoch: int | None = None
+    policy: str = "default"
+    verbose: bool = False
+    json: str | None = None
+
+
+class Word(NamedTuple):
+    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it."""
+
+    task: str
+    flags: MutableMapping[str, Any]
+
+    @property
+    def base(self) -> str:
+        """The task without the experiment."""
+        return self.task.split(":", 1)[0]
+
+
+class CommandLine(NamedTuple):
+    """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
+
+    command: str
+    words: tuple[Word, ...]
+    variables: Mapping[str, Any]
+    arguments: tuple[str, ...]
+
+    def asks_for(self, task: str) -> bool:
+        """Say whether a task is needed at all: doit calls every task creator on every command."""
+        if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
+            return False
+        if not self.words:
+            return task == DEFAULT_TASK or self.command not in ("run", "clean")
+        return any(word.base == task or "*" in word.base for word in self.words)
+
+    def options(self, task: str, given: Mapping[str, Any] | None = None) -> Options:
+        """Return the options of one task; ``given`` holds defaults from doit's own configuration.
+
+        Raises:
+            OptionError: an option is given twice, or two selections of one task differ in their flags.
+        """
+        flags: dict[str, Any] = {}
+        for word in (word for word in self.words if word.base == task or "*" in word.base):
+            for name, value in word.flags.items():
+                if name in self.variables or flags.get(name, value) != value:
+                    raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+                flags[name] = value
+        if any(word.flags != flags for word in self.words if word.base == task):
+            raise OptionError(
+                f"command line: the selections of '{task}' have different flags\n"
+                "    hint: run one after the other, or give the options as name=value for all"
+            )
+        defaults = {
+            name: _read_value(BY_NAME[name], value) if isinstance(value, str) else value
+            for name, value in (given or {}).items()
+            if value is not None
+        }
+        return Options(**{**defaults, **self.variables, **flags})
+
+
+def whole_number(text: str) -> int:
+    """Read a number of 0 or more."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
+def yes_or_no(text: str) -> bool:
+    """Read 1/true/yes/on and 0/false/no/off."""
+    word = text.lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("1/true/yes or 0/false/no")
+
+
+def some_text(text: str) -> str:
+    """Read text that is not empty."""
+    if not text:
+        raise ValueError("something, not an empty text")
+    return text
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("outputs_dir", some_text, "outputs", "folder that holds the experiments"),
+    Option("rules_dir", some_text, "rules", "folder with the rule files (*.yaml)"),
+    Option("dry_run", yes_or_no, "0", "show what would happen, change nothing", flag=True),
+    Option("delete_old", yes_or_no, "0", "also delete what the retention policy does not keep", flag=True),
+    Option("keep_min_epoch", whole_number, "10", "keep this epoch and later ones (overrides the policy's min_epoch)"),
+    Option("policy", some_text, "default", "retention policy to go by"),
+    Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
+    Option("json", some_text, "", "write the plan, or what came of it, to this file"),
+)
+BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+
+
+def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> CommandLine:
+    """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
+
+    Raises:
+        OptionError: an unknown option, or a value that does not fit.
+    """
+    known = set(tasks)
+    variables: dict[str, Any] = {}
+    words: list[Word] = []
+    unknown: list[str] = []
+    command = "run"
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        ours = bool(words) and (words[-1].base in known or "*" in words[-1].base)
+        if argument.startswith("-"):
+            if ours and argument.startswith("--"):
+                name, value = _read_flag(argument, rest)
+                _set_once(words[-1].flags, name, value)
+            elif not words and argument in DOIT_FLAGS_WITH_VALUE and rest:
+                rest.pop(0)
+        elif "=" in argument:
+            name, text = argument.split("=", 1)
+            if name in BY_NAME:
+                _set_once(variables, name, _read_value(BY_NAME[name], text))
+            else:
+                unknown.append(argument)
+        elif not words and command == "run" and argument in DOIT_COMMANDS:
+            command = argument
+        else:
+            words.append(Word(argument, {}))
+    if unknown and (not words or any(word.base in known or "*" in word.base for word in words)):
+        raise _unknown(unknown[0], known)
+    return CommandLine(command, tuple(words), variables, tuple(arguments))
+
+
+def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:
+    dashed, has_value, text = argument[2:].partition("=")
+    dashes = {option.dashed: option for option in OPTIONS} | {f"no-{o.dashed}": o for o in OPTIONS if o.flag}
+    full = [dashed] if dashed in dashes else [name for name in dashes if name.startswith(dashed)]
+    if len(full) != 1:
+        fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
+        raise OptionError(f"command line: {fact}" + _hint(dashed, dashes, "--"))
+    option = dashes[full[0]]
+    if option.flag and has_value:
+        fact = f"--{full[0]} takes no value"
+        raise OptionError(f"command line: {fact}\n    hint: write {option.name}={text}")
+    if option.flag:
+        return option.name, not full[0].startswith("no-")
+    if not has_value:
+        if not rest:
+            raise OptionError(f"command line: --{full[0]} needs a value")
+        text = rest.pop(0)
+    return option.name, _read_value(option, text)
+
+
+def _unknown(argument: str, tasks: set[str]) -> OptionError:
+    name, _, _ = argument.partition("=")
+    task, colon, experiment = argument.partition(":")
+    if colon and task in tasks:
+        return OptionError(
+            f"command line: doit reads '{argument}' as an option, because of its '='\n"
+            f"    hint: select the experiment as '{task}:{encode_task(experiment)}'"
+        )
+    return OptionError(f"command line: unknown option '{name}'" + _hint(name, BY_NAME))
+
+
+def _read_value(option: Option, text: str) -> Any:
+    try:
+        return option.read(text)
+    except ValueError as error:
+        raise OptionError(f"command line: {option.name}={text}: must be {error}") from None
+
+
+def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
+    if name in values:
+        raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+    values[name] = value
+
+
+def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
+    near = difflib.get_close_matches(word, list(words), n=1)
+    if near:
+        return f"\n    hint: did you mean '{dashes}{near[0]}'?"
+    return f"\n    hint: there are: {', '.join(words)}"
+
+
+def encode_task(experiment: str) -> str:
+    """Write an experiment's name as a doit task name, which may hold no ``=``; ``*`` would select several.
+
+    Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too.
+    """
+    return "".join(
+        character
+        if character.isprintable() and character not in "%=*"
+        else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+        for character in experiment
+    )

@@ -1,0 +1,240 @@
+"""Pure: plans → console text and JSON. What is shown is what was decided; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
+
+SCHEMA_VERSION = 1
+ROUNDS_UP = 999.5  # from here on three digits would show 1000
+UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+DID = {"rename": "Renamed", "trash": "Deleted", "relink": "Relinked"}
+WOULD = {"rename": "Would rename", "trash": "Would delete", "relink": "Would relink"}
+COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+
+
+class Style(NamedTuple):
+    """What the terminal can show. ``encoding`` decides between ✓ and +, and which letters are escaped."""
+
+    colour: bool = False
+    encoding: str = "utf-8"
+    verbose: bool = False
+    preview: bool = False
+
+    @property
+    def signs(self) -> Mapping[str, str]:
+        """The signs in front of a line, in ASCII where the terminal knows no others."""
+        try:
+            "✓⊗→·↷".encode(self.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return {"rename": "+", "trash": "x", "relink": "~", "arrow": "->", "kept": ".", "problem": "!", "skip": "?"}
+        return {"rename": "✓", "trash": "⊗", "relink": "↷", "arrow": "→", "kept": "·", "problem": "!", "skip": "?"}
+
+    def paint(self, text: str, colour: str) -> str:
+        """Colour a text where colours are wanted."""
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self.colour else text
+
+    def name(self, text: str) -> str:
+        """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+        shown = "".join(character if character.isprintable() else _escaped(character) for character in text)
+        try:
+            shown.encode(self.encoding)
+        except UnicodeEncodeError:
+            return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return shown
+
+
+class Tally(NamedTuple):
+    """The numbers of a run, or of one experiment of it; the last two are bytes."""
+
+    experiments: int = 0
+    up_to_date: int = 0
+    renamed: int = 0
+    deleted: int = 0
+    relinked: int = 0
+    kept: int = 0
+    skipped: int = 0
+    problems: int = 0
+    bytes_deleted: int = 0
+    bytes_kept: int = 0
+
+    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
+        return Tally(*(one + two for one, two in zip(self, other, strict=True)))
+
+
+def tally(plan: Plan) -> Tally:
+    """Count one experiment. Renamed checkpoints are among the kept ones."""
+    renamed = [action for action in plan.actions if action.kind == "rename"]
+    deleted = [action for action in plan.actions if action.kind == "trash"]
+    relinked = [action for action in plan.actions if action.kind == "relink"]
+    return Tally(
+        experiments=1,
+        renamed=len(renamed),
+        deleted=len(deleted),
+        relinked=len(relinked),
+        kept=len(plan.kept) + len(renamed) + len(relinked),
+        skipped=len(plan.skipped),
+        problems=len(plan.problems),
+        bytes_deleted=sum(action.size for action in deleted),
+        bytes_kept=sum(action.size for action in renamed) + sum(row.size for row in plan.kept),
+    )
+
+
+def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
+    """Show what happened, or would happen, in one experiment; an empty text where there is nothing to say."""
+    lines: list[str] = []
+    for action in plan.actions:
+        lines += _action_lines(action, style)
+    if style.verbose:
+        for row in plan.kept:
+            lines += _kept_lines(row, style)
+    for skipped in plan.skipped:
+        if style.verbose or skipped.kind == "unrecognised":
+            lines += _skipped_lines(skipped, style)
+    sizes = {entry.name: entry for entry in entries}
+    for problem in plan.problems:
+        lines += _problem_lines(problem, sizes, style)
+    if not lines and not style.verbose:
+        return ""
+    title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
+    return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def summary(total: Tally, style: Style, notes: Iterable[str] = ()) -> str:
+    """Show the numbers of the whole run, aligned, and the notes below them."""
+    if not total.experiments and total.up_to_date:
+        plural = "s are" if total.up_to_date > 1 else " is"
+        return "\n".join([f"Nothing to do: {total.up_to_date} experiment{plural} up to date.", *notes, ""])
+    verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
+    rows = [
+        ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
+        (verbs[0], total.renamed, f"{total.relinked} links follow" if total.relinked else ""),
+        (verbs[1], total.deleted, human_size(total.bytes_deleted) if total.deleted else ""),
+        ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
+        ("skipped", total.skipped, ""),
+        ("problems", total.problems, "left untouched, see above" if total.problems else ""),
+    ]
+    width = max(len(str(count)) for _, count, _ in rows)
+    lines = [style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")]
+    lines += [f"  {label:<12}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
+    return "\n".join([*lines, *(note for note in notes if note), ""])
+
+
+def trash_sentence(checkpoints: int, size: int, days: int) -> str:
+    """Tell what waits in the trash and how it goes; nothing where nothing waits."""
+    if not checkpoints:
+        return ""
+    what = f"{checkpoints} checkpoint{'s' * (checkpoints != 1)}, {human_size(size)}"
+    return f"In the trash: {what}. Free the space with 'doit purge'; else it is freed after {days} days (trash_days)."
+
+
+def human_size(size: int) -> str:
+    """Write bytes for people, in steps of 1000: ``31.4 GB``."""
+    value = float(size)
+    for unit in UNITS:
+        if value < ROUNDS_UP or unit == UNITS[-1]:
+            return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
+    """Turn one plan into the JSON form that ``docs/json.md`` describes."""
+    return {
+        "experiment": plan.experiment,
+        "directory": plan.directory,
+        "state": state,
+        "actions": [
+            {
+                "action": action.kind,
+                "name": action.name,
+                "to": action.to or None,
+                "bytes": action.size,
+                "reasons": [_reason_as_data(reason) for reason in action.reasons],
+            }
+            for action in plan.actions
+        ],
+        "kept": [
+            {"name": row.name, "bytes": row.size, "reasons": [_reason_as_data(reason) for reason in row.reasons]}
+            for row in plan.kept
+        ],
+        "skipped": [
+            {"name": row.name, "kind": row.kind, "reasons": [_reason_as_data(row.reason)]} for row in plan.skipped
+        ],
+        "problems": [
+            {"id": problem.id, "names": list(problem.names), "text": problem.text, "hint": problem.hint or None}
+            for problem in plan.problems
+        ],
+    }
+
+
+def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, Any]], total: Tally) -> dict[str, Any]:
+    """Turn a whole run into the JSON form that ``docs/json.md`` describes."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **header,
+        "summary": total._asdict(),
+        "experiments": sorted(experiments, key=lambda experiment: str(experiment["directory"])),
+    }
+
+
+def _action_lines(action: Action, style: Style) -> list[str]:
+    label = (WOULD if style.preview else DID)[action.kind]
+    sign = style.paint(style.signs[action.kind], {"rename": "green", "trash": "red", "relink": "green"}[action.kind])
+    first = f"{sign} {label}: {style.name(action.name)}"
+    if action.kind == "trash":
+        lines = [f"{first} ({'; '.join(reason.text for reason in action.reasons)})"]
+    else:
+        arrow = style.signs["arrow"].rjust(len(label) + 2)
+        lines = [first, f" {arrow} {style.name(action.to)}"]
+    return lines + _reason_lines(action.reasons, len(label) + 4, style)
+
+
+def _kept_lines(row: Kept, style: Style) -> list[str]:
+    label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
+    return [label + style.name(row.name), *_reason_lines(row.reasons, len(label), style)]
+
+
+def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:
+    place = f", {skipped.reason.place.file_line}" if style.verbose and skipped.reason.place else ""
+    sign = style.paint(style.signs["skip"], "yellow")
+    return [f"{sign} Skipped: {style.name(skipped.name)} ({skipped.reason.text}{place})"]
+
+
+def _problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
+    sign = style.paint(style.signs["problem"], "red")
+    if len(problem.names) == 1:
+        lines = [f"{sign} Problem: {style.name(problem.names[0])} {style.name(problem.text)}"]
+    else:
+        lines = [f"{sign} Problem: {style.name(problem.text)}"]
+        width = max((len(style.name(name)) for name in problem.names), default=0)
+        for name in problem.names:
+            entry = entries[name]
+            lines.append(f"    {style.name(name):<{width}}  {human_size(entry.size):>8}  {_when(entry.mtime_ns)}")
+    return [*lines, *([f"    hint: {problem.hint}"] if problem.hint else [])]
+
+
+def _reason_lines(reasons: Iterable[Reason], indent: int, style: Style) -> list[str]:
+    if not style.verbose:
+        return []
+    return [
+        " " * indent + style.paint(reason.text + (f"  {reason.place.file_line}" if reason.place else ""), "dim")
+        for reason in reasons
+    ]
+
+
+def _reason_as_data(reason: Reason) -> dict[str, Any]:
+    return {"text": reason.text, "rule": reason.place.file_line if reason.place else None}
+
+
+def _when(mtime_ns: int) -> str:
+    return datetime.fromtimestamp(mtime_ns // 1_000_000_000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

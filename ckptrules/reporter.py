@@ -1,0 +1,130 @@
+"""doit's reporter: prints each experiment's block whole, then the summary, and writes the JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple, TextIO
+
+from doit.exceptions import BaseFail, TaskFailed
+from doit.reporter import ConsoleReporter
+from doit.task import Task
+
+from ckptrules import store
+from ckptrules.options import Options
+from ckptrules.report import Style, Tally, run_as_data, summary, trash_sentence
+
+PROBLEMS_LEFT = 1
+
+
+class Told(NamedTuple):
+    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes."""
+
+    text: str
+    tally: Tally = Tally()
+    data: Mapping[str, Any] | None = None
+
+
+class RunContext(NamedTuple):
+    """What the reporter must know of the run as a whole."""
+
+    options: Options
+    style: Style
+    header: Mapping[str, Any]
+    trash_days: int
+    notes: tuple[str, ...] = ()
+
+
+class Reporter(ConsoleReporter):  # type: ignore[misc]
+    """Shows what tasks tell. ``contexts`` is set by the task creators, by task name."""
+
+    desc = "blocks of experiments and a summary"
+    contexts: ClassVar[dict[str, RunContext]] = {}
+
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+        super().__init__(outstream, options)
+        self._totals: dict[str, Tally] = {}
+        self._data: dict[str, list[Mapping[str, Any]]] = {}
+        self._problems_left = self._crashed = False
+
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:  # noqa: ARG002 - doit's hook
+        """Note which commands were asked for, so that one without any experiment has its summary too."""
+        for name in selected_tasks:
+            if (base := name.partition(":")[0]) in self.contexts:
+                self._totals[base] = Tally()
+
+    def execute_task(self, task: Task) -> None:
+        """Say nothing yet: blocks are printed whole, when they are finished."""
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Count an experiment that needs nothing; name it only when asked to."""
+        context = self._context(task)
+        if context is None:
+            return
+        if task.meta:
+            if context.style.verbose:
+                self.write(f"Up to date: {context.style.name(task.meta['experiment'])}\n")
+            data = {"experiment": task.meta["experiment"], "directory": task.meta["directory"], "state": "up to date"}
+            self._add(task, Told("", Tally(up_to_date=1), data))
+
+    def add_success(self, task: Task) -> None:
+        """Print what the task tells."""
+        self._tell(task)
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Print what the task tells; a failure without words of its own is shown as doit has it."""
+        if isinstance(fail, TaskFailed):
+            self._problems_left = True
+        elif not task.has_subtask:
+            self._crashed = True
+        if not self._tell(task) and not task.has_subtask:
+            self.write(f"{task.title()}: {fail.get_msg().strip()}\n")
+
+    def complete_run(self) -> None:
+        """Print the summary of each command that was run, and write its JSON file.
+
+        Raises:
+            SystemExit: with 1 where problems are left. doit itself would exit with 2, because it takes the group of a
+                failed experiment for an error.
+        """
+        for base, total in self._totals.items():
+            context = self.contexts[base]
+            self.write(summary(total, context.style, [*context.notes, *self._trash(total, context)]))
+            if context.options.json:
+                data = run_as_data(context.header, self._data[base], total)
+                store.write_whole(context.options.json, json.dumps(data, indent=1) + "\n")
+        if self.runtime_errors:
+            self.write("\n".join(self.runtime_errors) + "\n")
+        elif self._problems_left and not self._crashed:
+            raise SystemExit(PROBLEMS_LEFT)
+
+    def _tell(self, task: Task) -> bool:
+        told: Told | None = (task.meta or {}).pop("told", None)
+        if told is None:
+            return False
+        self.write(told.text)
+        if self._context(task):
+            self._add(task, told)
+        return True
+
+    def _add(self, task: Task, told: Told) -> None:
+        base = _base(task)
+        self._totals[base] += told.tally
+        rows = self._data.setdefault(base, [])
+        if told.data is not None and self.contexts[base].options.json:
+            rows.append(told.data)
+
+    def _context(self, task: Task) -> RunContext | None:
+        return self.contexts.get(_base(task)) if task.subtask_of else None
+
+    @staticmethod
+    def _trash(total: Tally, context: RunContext) -> list[str]:
+        if context.style.preview or not total.deleted:
+            return []
+        waiting = store.trash_use(context.options.outputs_dir)
+        return [trash_sentence(waiting.checkpoints, waiting.size, context.trash_days)]
+
+
+def _base(task: Task) -> str:
+    name: str = task.name
+    return name.partition(":")[0]

@@ -1,0 +1,61 @@
+"""What comes with the package: the default rules and the dodo.py that ``ckptrules init`` writes. One source of each.
+
+In a checkout they lie at its top level; the wheel carries the same files inside the package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from ckptrules.model import Place
+from ckptrules.shape import Fault, RuleError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+RULES_DIR = "rules"
+DEFAULT_RULES = "default-rules"
+
+
+def shipped(name: str) -> str:
+    """Return the path of a shipped file or folder."""
+    inside = os.path.join(HERE, "shipped_files", name)
+    return inside if os.path.exists(inside) else os.path.join(os.path.dirname(HERE), name)
+
+
+def starter_files() -> Iterator[tuple[str, bytes]]:
+    """Yield what ``ckptrules init`` writes: paths and contents."""
+    names = ["dodo.py", *(os.path.join(RULES_DIR, name) for name in sorted(os.listdir(shipped(RULES_DIR))))]
+    for name in names:
+        with open(shipped(name), "rb") as file:
+            yield name, file.read()
+
+
+def rule_texts(rules_dir: str | None) -> dict[str, str]:
+    """Read the rule files by the names that messages should show.
+
+    Where no folder is named and there is no ``rules``, the shipped rules serve, shown as ``default-rules/…``.
+
+    Raises:
+        RuleError: the folder or a file cannot be read, or the folder holds no rule file.
+    """
+    folder = shown = rules_dir or RULES_DIR
+    if rules_dir is None and not os.path.isdir(RULES_DIR):
+        folder, shown = shipped(RULES_DIR), DEFAULT_RULES
+    texts: dict[str, str] = {}
+    here = Place(shown, 1, 1)
+    try:
+        for name in sorted(os.listdir(folder)):
+            if name.endswith((".yaml", ".yml")):
+                here = Place(os.path.join(shown, name), 1, 1)
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    texts[here.file] = file.read()
+    except OSError as error:
+        hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
+        raise RuleError([Fault(here, f"cannot be read: {os.strerror(error.errno or 0)}", hint)]) from None
+    except UnicodeDecodeError as error:
+        raise RuleError(
+            [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]
+        ) from None
+    if not texts:
+        raise RuleError([Fault(here, "holds no *.yaml file", "'ckptrules init' writes rules to edit")])
+    return texts

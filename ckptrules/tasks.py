@@ -1,0 +1,335 @@
+"""Options + rules → doit task dicts, one for each checkpoint directory, with an up-to-date check."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from doit import task_params
+from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.task import Task
+
+from ckptrules import __version__, store
+from ckptrules.apply import Outcome, Workplace, carry_out
+from ckptrules.journal import Journal
+from ckptrules.model import Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.options import DEFAULT_TASK, OPTIONS, CommandLine, OptionError, Options, encode_task, read_command_line
+from ckptrules.plan import make_plan
+from ckptrules.report import Style, experiment_block, human_size, plan_as_data, tally
+from ckptrules.reporter import Reporter, RunContext, Told
+from ckptrules.retention import with_min_epoch
+from ckptrules.rules import load_rules
+from ckptrules.shape import RuleError, closest
+from ckptrules.shipped import rule_texts
+
+TASKS = ("plan", "migrate", "check", "purge", "demo")
+CHANGING_TASKS = ("migrate", "purge")
+IN_MEMORY = ":memory:"
+TaskDict = dict[str, Any]
+Creator = Callable[..., Iterator[TaskDict]]
+
+PARAMS: list[dict[str, Any]] = [
+    {
+        "name": option.name,
+        "long": option.dashed,
+        "type": bool if option.flag else str,
+        "default": None,
+        "inverse": f"no-{option.dashed}" if option.flag else "",
+        "help": f"{option.help} [{option.default}]" if option.default else option.help,
+    }
+    for option in OPTIONS
+]
+
+
+class Job(NamedTuple):
+    """What all tasks of one command share; it can be sent to another process."""
+
+    options: Options
+    rules: RuleSet
+    policy: Policy | None
+    fingerprint: str
+    run: str
+    style: Style
+
+
+# --- what dodo.py uses -----------------------------------------------------------------------------------------------
+
+
+def doit_config() -> dict[str, Any]:
+    """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
+    with told_by_doit():
+        return {
+            "default_tasks": [DEFAULT_TASK],
+            "reporter": Reporter,
+            "continue": True,
+            "backend": "sqlite3",
+            "dep_file": _database(command_line()),
+        }
+
+
+def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
+    """Turn a function of `Options` into a task creator: doit learns the flags, and unneeded tasks are not made."""
+    name = function.__name__.removeprefix("task_")
+
+    @functools.wraps(function)
+    def creator(**given: Any) -> Iterator[TaskDict]:
+        with told_by_doit():
+            line = command_line()
+            if line.asks_for(name):
+                yield from function(line.options(name, given))
+
+    wrapped: Creator = task_params(PARAMS)(creator)
+    return wrapped
+
+
+def plan(options: Options) -> Iterator[TaskDict]:
+    """Make one previewing task for each checkpoint directory."""
+    return _experiments("plan", options._replace(dry_run=True))
+
+
+def migrate(options: Options) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
+    yield from _experiments("migrate", options)
+    days = load(options.rules_dir).trash_days
+    expired = [run for run in store.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
+    if expired and not options.dry_run:
+        yield {"name": "%trash", "actions": [(free, [options, expired])], "doc": "free what waited for trash_days"}
+
+
+def check(options: Options) -> Iterator[TaskDict]:
+    """Test the rules (loading them does) and show them."""
+    yield {"basename": "check", "actions": [(show_rules, [load(options.rules_dir)])]}
+
+
+def purge(options: Options) -> Iterator[TaskDict]:
+    """Empty the trash."""
+    outputs_dir(options)
+    yield {"basename": "purge", "actions": [(free, [options, store.trash_runs(options.outputs_dir)])]}
+
+
+@contextlib.contextmanager
+def told_by_doit() -> Iterator[None]:
+    """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
+    try:
+        yield
+    except (OptionError, RuleError, store.LockedError) as error:
+        raise InvalidDodoFile(str(error)) from None
+
+
+# --- before the run --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def command_line() -> CommandLine:
+    """Read the command line, once."""
+    return read_command_line(sys.argv[1:], TASKS)
+
+
+@functools.cache
+def load(rules_dir: str | None) -> RuleSet:
+    """Load and test the rules, once."""
+    return load_rules(rule_texts(rules_dir))
+
+
+@functools.cache
+def run_id() -> str:
+    """Name this run by its start and its process."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+
+def run_age_days(run: str, now: float) -> float:
+    """Return how many days ago a run started. Args: ``now`` in seconds since 1970."""
+    started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
+    return (now - started.timestamp()) / 86400
+
+
+def outputs_dir(options: Options) -> None:
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
+
+    Raises:
+        OptionError: with the hint what to do.
+    """
+    try:
+        with os.scandir(options.outputs_dir):
+            pass
+    except OSError as error:
+        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
+        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
+
+
+def prepare(options: Options) -> Job:
+    """Load the rules and find the policy.
+
+    Raises:
+        RuleError, OptionError: nothing can be run with these rules and options.
+    """
+    rules = load(options.rules_dir)
+    policy = rules.policies.get(options.policy)
+    if policy is None and (options.delete_old or options.policy != Options().policy):
+        hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
+        raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
+    if policy is not None and options.keep_min_epoch is not None:
+        policy = with_min_epoch(policy, options.keep_min_epoch)
+    policy = policy if options.delete_old else None
+    decides = (__version__, rules.naming_digest, policy and (policy.lines, policy.keep_at_least))
+    fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
+    return Job(options, rules, policy, fingerprint, run_id(), style(options))
+
+
+def style(options: Options) -> Style:
+    """Find out what the terminal can show."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
+
+
+@functools.cache
+def take_lock(path: str) -> int:
+    """Take the lock for as long as this process lives.
+
+    Raises:
+        LockedError: another run has it, told for people.
+        OptionError: ``outputs_dir`` cannot be written.
+    """
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return store.lock(path, f"process {os.getpid()} on {socket.gethostname()}, since {started}")
+    except store.LockedError as held:
+        hint = "wait until it has finished; the lock goes with its holder"
+        raise store.LockedError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
+    except OSError as error:
+        raise OptionError(f"outputs_dir '{path}' cannot be written: {os.strerror(error.errno or 0)}") from None
+
+
+def _database(line: CommandLine) -> str:
+    """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    database = os.path.join(line.options("migrate").outputs_dir, store.STATE, "doit.db")
+    if line.command != "run":
+        return database if os.path.exists(database) else IN_MEMORY
+    changing = [task for task in CHANGING_TASKS if line.asks_for(task) and not line.options(task).dry_run]
+    for task in changing:
+        options = line.options(task)
+        outputs_dir(options)
+        prepare(options)
+        take_lock(options.outputs_dir)
+    return database if changing else IN_MEMORY
+
+
+# --- the tasks -------------------------------------------------------------------------------------------------------
+
+
+def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
+    outputs_dir(options)
+    job = prepare(options)
+    found_directories = store.find_directories(options.outputs_dir, job.rules.layout)
+    notes = [
+        f"Not followed: {job.style.name(name)} is a link." for name in store.linked_directories(options.outputs_dir)
+    ]
+    if not found_directories:
+        notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
+    header = {
+        "command": base,
+        "dry_run": options.dry_run,
+        "run": None if options.dry_run else job.run,
+        "options": options._asdict(),
+        "rules": {"files": list(job.rules.files), "naming_digest": job.rules.naming_digest},
+    }
+    Reporter.contexts[base] = RunContext(options, job.style, header, job.rules.trash_days, tuple(notes))
+    chosen = {word.task for word in command_line().words}
+    for found in found_directories:
+        name = encode_task(found.experiment)
+        yield {
+            "name": name,
+            "doc": f"checkpoints in {name}",
+            "actions": [(work_on, [job, found])],
+            "uptodate": [False if options.dry_run else (is_up_to_date, [job.fingerprint, found.stamp])],
+            "params": PARAMS if f"{base}:{name}" in chosen else (),
+            "meta": {"experiment": found.experiment, "directory": found.directory},
+        }
+
+
+def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp: Stamp) -> bool:  # noqa: ARG001 - doit passes values second only
+    """Say whether nothing has changed since the last run: neither rules and options nor the directory."""
+    return values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
+
+
+def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
+    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
+    try:
+        listing = store.scan(job.options.outputs_dir, found)
+        outcome = Outcome(make_plan(job.rules, listing, job.policy), None)
+        if not job.options.dry_run:
+            outcome = carry_out(outcome.plan, listing, workplace(job))
+    except OSError as error:
+        listing = Listing(found.experiment, found.directory, ())
+        outcome = Outcome(unreadable(found, error), None)
+    done = outcome.plan
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data)
+    if done.problems:
+        return TaskFailed("problems left", report=False)
+    return {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+
+
+def workplace(job: Job) -> Workplace:
+    """Return where this process works."""
+    header = {"run": job.run, "options": job.options._asdict(), "naming_digest": job.rules.naming_digest}
+    journal = open_journal(job.options.outputs_dir, job.run, os.getpid(), json.dumps(header))
+    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days)
+
+
+@functools.cache
+def open_journal(path: str, run: str, process: int, header: str) -> Journal:
+    """Open the journal of one process in one run, once."""
+    return Journal(functools.partial(store.append_line, path, f"journal/{run}.{process}.jsonl"), json.loads(header))
+
+
+def unreadable(found: Found, error: OSError) -> Plan:
+    """Tell of a directory that could not be worked on."""
+    text = f"cannot be read: {os.strerror(error.errno or 0)}"
+    hint = "look at the owner and the mode: ls -la"
+    return Plan(found.experiment, found.directory, problems=(Problem("unreadable", (found.directory,), text, hint),))
+
+
+def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
+    """Free what some runs left in the trash."""
+    verb = "Would free" if options.dry_run else "Freed"
+    try:
+        freed = (
+            store.trash_use(options.outputs_dir) if options.dry_run else store.empty_trash(options.outputs_dir, runs)
+        )
+    except OSError as error:
+        task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
+        return TaskFailed("the trash cannot be emptied", report=False)
+    task.meta = {"told": Told(f"{verb}: {freed.checkpoints} checkpoints from the trash, {human_size(freed.size)}\n")}
+    return None
+
+
+def show_rules(rules: RuleSet, task: Task) -> None:
+    """Show every rule with the place where it stands and the number of examples that prove it."""
+    rows = [
+        (rule.id, f"{len(rule.examples)} example{'s' * (len(rule.examples) != 1)}", rule.place.file_line)
+        for rule in (rules.target, *rules.legacy)
+    ]
+    rows += [
+        (f"policy {policy.name}", policy_in_words(policy), policy.place.file_line) for policy in rules.policies.values()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    lines = [f"  {name:<{widths[0]}}  {proof:<{widths[1]}}  {place}" for name, proof, place in rows]
+    task.meta = {"told": Told("\n".join(["All rules hold.", *lines, ""]))}
+
+
+def policy_in_words(policy: Policy) -> str:
+    """Write a policy in one line."""
+    return ", ".join(
+        [*(f"{line.key}: {line.value}" for line in policy.lines), f"keep_at_least: {policy.keep_at_least}"]
+    )

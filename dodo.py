@@ -1,0 +1,35 @@
+"""The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
+
+from ckptrules import demo, tasks
+
+DOIT_CONFIG = tasks.doit_config()
+
+
+@tasks.with_options
+def task_plan(options):
+    """Show what migrate would do, and why; change nothing (the default)"""
+    return tasks.plan(options)
+
+
+@tasks.with_options
+def task_migrate(options):
+    """Rename to the target format; with delete_old=1 also delete what the policy does not keep"""
+    return tasks.migrate(options)
+
+
+@tasks.with_options
+def task_check(options):
+    """Test the rule files against their own examples"""
+    return tasks.check(options)
+
+
+@tasks.with_options
+def task_purge(options):
+    """Empty the trash: free the space of deleted checkpoints"""
+    return tasks.purge(options)
+
+
+@tasks.with_options
+def task_demo(options):
+    """Make a sample tree and show plan, migrate, delete and a second run on it"""
+    return demo.demo()
