@@ -56,9 +56,8 @@ def walk_through() -> bool:
         command = [sys.executable, "-m", "doit", "-f", shipped("dodo.py"), "-d", os.getcwd(), *arguments]
         if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 - our own command
             return False
-    print(
-        f"\nLook around in {folder} (the deleted ones: {outputs_dir}/{store.STATE}/trash), then remove it: rm -r {folder}"
-    )
+    print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{store.STATE}/trash.")
+    print(f"Remove it when you have seen enough: rm -r {folder}")
     return True
 
 

@@ -115,6 +115,7 @@ class Policy(NamedTuple):
     lines: tuple[PolicyLine, ...]
     keep_at_least: int
     place: Place
+    floor_place: Place
 
 
 class RuleSet(NamedTuple):

@@ -103,16 +103,17 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
 
 
-def summary(total: Tally, style: Style, notes: Iterable[str] = ()) -> str:
+def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = ()) -> str:
     """Show the numbers of the whole run, aligned, and the notes below them."""
     if not total.experiments and total.up_to_date:
         plural = "s are" if total.up_to_date > 1 else " is"
         return "\n".join([f"Nothing to do: {total.up_to_date} experiment{plural} up to date.", *notes, ""])
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
+    deleted_where = "to the trash" if trash_days else "freed at once (trash_days: 0)"
     rows = [
         ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
         (verbs[0], total.renamed, f"{total.relinked} links follow" if total.relinked else ""),
-        (verbs[1], total.deleted, human_size(total.bytes_deleted) if total.deleted else ""),
+        (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
@@ -186,11 +187,9 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     sign = style.paint(style.signs[action.kind], {"rename": "green", "trash": "red", "relink": "green"}[action.kind])
     first = f"{sign} {label}: {style.name(action.name)}"
     if action.kind == "trash":
-        lines = [f"{first} ({'; '.join(reason.text for reason in action.reasons)})"]
-    else:
-        arrow = style.signs["arrow"].rjust(len(label) + 2)
-        lines = [first, f" {arrow} {style.name(action.to)}"]
-    return lines + _reason_lines(action.reasons, len(label) + 4, style)
+        return [f"{first} ({'; '.join(_inline(reason, style) for reason in action.reasons)})"]
+    arrow = style.signs["arrow"].rjust(len(label) + 2)
+    return [first, f" {arrow} {style.name(action.to)}", *_reason_lines(action.reasons, len(label) + 4, style)]
 
 
 def _kept_lines(row: Kept, style: Style) -> list[str]:
@@ -199,9 +198,8 @@ def _kept_lines(row: Kept, style: Style) -> list[str]:
 
 
 def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:
-    place = f", {skipped.reason.place.file_line}" if style.verbose and skipped.reason.place else ""
     sign = style.paint(style.signs["skip"], "yellow")
-    return [f"{sign} Skipped: {style.name(skipped.name)} ({skipped.reason.text}{place})"]
+    return [f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})"]
 
 
 def _problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
@@ -224,6 +222,10 @@ def _reason_lines(reasons: Iterable[Reason], indent: int, style: Style) -> list[
         " " * indent + style.paint(reason.text + (f"  {reason.place.file_line}" if reason.place else ""), "dim")
         for reason in reasons
     ]
+
+
+def _inline(reason: Reason, style: Style) -> str:
+    return f"{reason.text}, {reason.place.file_line}" if style.verbose and reason.place else reason.text
 
 
 def _reason_as_data(reason: Reason) -> dict[str, Any]:

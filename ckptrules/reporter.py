@@ -89,7 +89,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """
         for base, total in self._totals.items():
             context = self.contexts[base]
-            self.write(summary(total, context.style, [*context.notes, *self._trash(total, context)]))
+            self.write(
+                summary(total, context.style, context.trash_days, [*context.notes, *self._trash(total, context)])
+            )
             if context.options.json:
                 data = run_as_data(context.header, self._data[base], total)
                 store.write_whole(context.options.json, json.dumps(data, indent=1) + "\n")

@@ -55,7 +55,7 @@ def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], remaining: i
             keep[name] = kept_by
         else:
             remove[name] = tuple(Reason(said.otherwise, line.place) for line, said in judgements)
-    floor = Reason(f"keep_at_least: {policy.keep_at_least} (nothing newer remains)", policy.place)
+    floor = Reason(f"keep_at_least: {policy.keep_at_least} (nothing newer remains)", policy.floor_place)
     for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.age_order, reverse=True):
         if remaining + len(keep) >= policy.keep_at_least:
             break

@@ -233,7 +233,8 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     if not lines:
         hint = f"add one of: {', '.join(KEEP_LINES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
-    return Policy(name, lines, floor.data if floor else 1, floor.key_place or place if floor else place)
+    floor_place = floor.key_place if floor else None
+    return Policy(name, lines, floor.data if floor else 1, place, floor_place or place)
 
 
 def _naming_digest(rules: RuleSet) -> str:
