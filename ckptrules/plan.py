@@ -44,6 +44,12 @@ def make_plan(rules: RuleSet, listing: Listing, policy: Policy | None = None) ->
     """
     found = sort_entries(rules, listing)
     sound, conflicts = find_conflicts(found.checkpoints, listing.entries)
+    disputed = {name for problem in conflicts for name in problem.names}
+    sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
+    found = found._replace(
+        links=tuple(link for link in found.links if link.name not in disputed),
+        problems=tuple(problem for problem in found.problems if disputed.isdisjoint(problem.names)),
+    )
     verdict = judge(policy, sound, found) if policy else None
     renames = rename_actions(sound, verdict)
     relinks = relink_actions(renames, found.links)
@@ -51,7 +57,7 @@ def make_plan(rules: RuleSet, listing: Listing, policy: Policy | None = None) ->
         experiment=listing.experiment,
         directory=listing.directory,
         actions=(*trash_actions(sound, verdict), *renames, *relinks),
-        kept=kept(sound, verdict, found, {action.name for action in relinks}),
+        kept=tuple(sorted((*kept(sound, verdict, found, {action.name for action in relinks}), *held))),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts),
     )
@@ -66,14 +72,12 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     problems: list[Problem] = []
     for entry in sorted(listing.entries):
         said = claim(entry.name, rules)
-        if said.kind == "ignored":
-            skipped.append(Skipped(entry.name, "ignored", said.reason))
-        elif entry.kind == "link":
+        if entry.kind == "link" and not entry.dangling:
             links.append(entry)
-            if entry.dangling:
-                problems.append(dangling(entry))
-        elif said.kind == "unrecognised":
-            skipped.append(Skipped(entry.name, "unrecognised", said.reason))
+        elif said.kind in ("ignored", "unrecognised"):
+            skipped.append(Skipped(entry.name, said.kind, said.reason))
+        elif entry.kind == "link":
+            problems.append(dangling(entry))
         elif fault := unsound(entry) or ambiguous(entry, said):
             problems.append(fault)
         elif said.kind == "protected":
@@ -150,6 +154,19 @@ def conflict(target: str, rivals: Sequence[Entry]) -> Problem:
     return Problem("same_target", names, text, "compare them, keep the better one, delete or rename the others")
 
 
+def hold_for_links(
+    sound: Sequence[Checkpoint], links: Sequence[Entry]
+) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...]]:
+    """Split off what a link in conflict points to: the link may not be touched, so it could not follow."""
+    holders = {link.sibling: link.name for link in links if link.sibling}
+    held = tuple(
+        Kept(c.entry.name, c.entry.size, (Reason(f"{holders[c.entry.name]} points to it and is in conflict"),))
+        for c in sound
+        if c.entry.name in holders
+    )
+    return tuple(c for c in sound if c.entry.name not in holders), held
+
+
 def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted) -> Verdict:
     """Let the policy decide. What a link points to stays; conflicting checkpoints remain, as nobody may touch them."""
     linked = link_targets(found.links)
@@ -208,7 +225,7 @@ def kept(
         for c in sound
         if c.target == c.entry.name and not (verdict and c.entry.name in verdict.remove)
     ]
-    return tuple(sorted(rows))
+    return tuple(rows)
 
 
 def stay_reasons(checkpoint: Checkpoint, verdict: Verdict | None) -> tuple[Reason, ...]:

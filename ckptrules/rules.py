@@ -84,9 +84,8 @@ def load_rules(texts: Mapping[str, str]) -> RuleSet:
     faults: list[Fault] = []
     merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
     first = Place(min(texts, default="rules"), 1, 1)
-    for key in ("layout", "target"):
-        if key not in merged and not faults:
-            faults.append(Fault(first, f"no rule file has '{key}'"))
+    if not faults:
+        faults += [Fault(first, f"no rule file has '{key}'") for key in ("layout", "target") if key not in merged]
     rules = _compile(merged, sorted(texts), faults)
     if rules is None or faults:
         raise RuleError(faults)
@@ -204,7 +203,7 @@ def _compile_rule(
         return None
     try:
         match = re.compile(pattern.data, re.ASCII)
-    except (re.error, RecursionError, OverflowError) as error:
+    except (re.error, RecursionError, OverflowError, ValueError) as error:
         place = pattern.place._replace(column=pattern.place.column + (getattr(error, "pos", 0) or 0))
         faults.append(Fault(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}"))
         return None

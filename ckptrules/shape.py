@@ -15,6 +15,7 @@ from ckptrules.model import Place
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 12
+MAX_DIGITS = 18
 
 
 class Fault(NamedTuple):
@@ -195,6 +196,9 @@ class _Reader(NamedTuple):
             case ListOf():
                 return self.list(node, shape, what)
             case MapOf():
+                if isinstance(node, yaml.MappingNode) and not node.value:
+                    self.refuse(node, f"{what} is empty")
+                    return None
                 return self.mapping(node, what, lambda _: shape.item)
             case Record():
                 return self.record(node, shape, what)
@@ -236,7 +240,7 @@ class _Reader(NamedTuple):
         text = self.scalar(node, what, wanted)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and int(text) >= shape.minimum):
+        if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text) >= shape.minimum):
             self.refuse(node, f"{what} must be {wanted}, not '{text}'")
             return None
         return Value(int(text), self.place(node))
@@ -253,7 +257,7 @@ class _Reader(NamedTuple):
     def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
         value = self.mapping(node, what, shape.keys.get, tuple(shape.keys))
         if value is not None:
-            given = {key.value for key, _ in node.value}
+            given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
             for key in shape.required:
                 if key not in given:
                     self.refuse(node, f"{what} has no '{key}'")
