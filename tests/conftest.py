@@ -1,0 +1,81 @@
+"""What end-to-end tests need: a project folder with a space in its name, the real doit, trees in and trees out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class Project:
+    """A folder with dodo.py and rules/, in which the real doit runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outputs = folder / "outputs"
+
+    def make(self, files: Mapping[str, int | str]) -> None:
+        """Make files below outputs: a size in bytes, or ``-> text`` for a link."""
+        for path, content in files.items():
+            file = self.outputs / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str):
+                file.symlink_to(content.removeprefix("-> "))
+            else:
+                file.write_bytes((path.encode("utf-8", "surrogateescape") * content)[:content])
+
+    def tree(self, *, state: bool = False) -> dict[str, str]:
+        """Return what lies below outputs: path → hash, or ``-> text`` of a link."""
+        found = {}
+        for folder, directories, files in os.walk(self.outputs):
+            if not state and ".ckptrules" in directories:
+                directories.remove(".ckptrules")
+            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(folder, d)))):
+                path = os.path.join(folder, name)
+                text = f"-> {os.readlink(path)}" if os.path.islink(path) else content_hash(path)
+                found[os.path.relpath(path, self.outputs)] = text
+        return found
+
+    def names(self, experiment: str) -> list[str]:
+        """Return the names in the checkpoint directory of an experiment."""
+        return sorted(os.listdir(self.outputs / experiment / "checkpoints"))
+
+    def doit(self, *arguments: str, check: int = 0, env: Mapping[str, str] | None = None) -> str:
+        """Run doit, check its exit code, and return all that it printed."""
+        result = subprocess.run(
+            [sys.executable, "-m", "doit", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert result.returncode == check, result.stdout
+        assert "Traceback" not in result.stdout, result.stdout
+        return result.stdout
+
+
+def content_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    shutil.copy(ROOT / "dodo.py", folder)
+    shutil.copytree(ROOT / "rules", folder / "rules")
+    (folder / "outputs").mkdir()
+    return Project(folder)

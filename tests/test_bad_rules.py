@@ -1,0 +1,54 @@
+"""Every fault of a rule file: ``bad_rules/*.yaml``, and beside each the whole text that the user reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ckptrules.rules import load_rules
+from ckptrules.shape import MAX_BYTES, RuleError
+
+HERE = Path(__file__).parent
+RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (HERE.parent / "rules").glob("*.yaml")}
+BAD_RULES = sorted((HERE / "bad_rules").glob("*.yaml"))
+ALONE = "# loaded alone\n"  # in the first line of what must not meet the default rules
+
+
+def told(name: str, text: str) -> str:
+    """Load a rule file, beside the default ones unless it says otherwise, and return what the user is told."""
+    with pytest.raises(RuleError) as refused:
+        load_rules({**({} if text.startswith(ALONE) else RULES), f"rules/{name}": text})
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("path", BAD_RULES, ids=lambda path: path.stem)
+def test_a_bad_rule_file_is_refused_with_place_fact_and_hint(path: Path) -> None:
+    expected = path.with_suffix(".txt").read_text(encoding="utf-8")
+    assert told(path.name, path.read_text(encoding="utf-8")) + "\n" == expected
+
+
+def test_every_expected_text_has_its_rule_file() -> None:
+    assert {path.stem for path in (HERE / "bad_rules").iterdir()} == {path.stem for path in BAD_RULES}
+
+
+def test_the_default_rules_are_no_bad_ones() -> None:
+    assert load_rules(RULES).files == tuple(sorted(RULES))
+
+
+def test_a_huge_file_is_refused_before_it_is_read() -> None:
+    text = "#" * (MAX_BYTES + 1)
+    assert told("huge.yaml", text) == "rules/huge.yaml:1:1: the file is larger than 1,000,000 bytes"
+
+
+def test_a_number_that_python_does_not_read_is_refused_like_any_other() -> None:
+    text = f"trash_days: {'9' * 5000}\n"
+    assert told("huge.yaml", text).startswith(
+        "rules/huge.yaml:1:13: trash_days must be a whole number, 0 or more, not '999"
+    )
+
+
+def test_no_rule_file_at_all_is_refused() -> None:
+    with pytest.raises(RuleError) as refused:
+        load_rules({})
+    assert str(refused.value) == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target'"
