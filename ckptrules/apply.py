@@ -28,6 +28,15 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     """Carry out one plan and return what came of it: actions that failed have become problems."""
     if not plan.actions:
         return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
+    try:
+        return _carry_out(plan, listing, place)
+    except OSError as error:
+        text = f"stopped: {_told(error)}; what was done before stands in the journal"
+        stopped = Problem("stopped", (plan.directory,), text, "look at the free space and the permissions, run again")
+        return Outcome(plan._replace(actions=(), problems=(*plan.problems, stopped)), None)
+
+
+def _carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     place.journal.intend(plan.directory, plan.actions)
     with store.open_below(place.outputs_dir, plan.directory) as directory:
         failed: dict[str, OSError] = {}

@@ -93,12 +93,18 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 summary(total, context.style, context.trash_days, [*context.notes, *self._trash(total, context)])
             )
             if context.options.json:
-                data = run_as_data(context.header, self._data[base], total)
-                store.write_whole(context.options.json, json.dumps(data, indent=1) + "\n")
+                self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         if self.runtime_errors:
             self.write("\n".join(self.runtime_errors) + "\n")
         elif self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
+
+    def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
+        try:
+            store.write_whole(path, json.dumps(data, indent=1) + "\n")
+        except OSError as error:
+            self.write(f"{path} cannot be written: {error.strerror}\n")
+            self._problems_left = True
 
     def _tell(self, task: Task) -> bool:
         told: Told | None = (task.meta or {}).pop("told", None)

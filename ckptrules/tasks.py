@@ -34,6 +34,7 @@ from ckptrules.shipped import rule_texts
 TASKS = ("plan", "migrate", "check", "purge", "demo")
 CHANGING_TASKS = ("migrate", "purge")
 IN_MEMORY = ":memory:"
+SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
 TaskDict = dict[str, Any]
 Creator = Callable[..., Iterator[TaskDict]]
 
@@ -172,6 +173,8 @@ def prepare(options: Options) -> Job:
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
     """
+    if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
+        raise OptionError(f"command line: json={options.json}: there is no such folder to write in")
     rules = load(options.rules_dir)
     policy = rules.policies.get(options.policy)
     if policy is None and (options.delete_old or options.policy != Options().policy):
@@ -212,6 +215,7 @@ def take_lock(path: str) -> int:
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
     database = os.path.join(line.options("migrate").outputs_dir, store.STATE, "doit.db")
+    refuse_damaged(database)
     if line.command != "run":
         return database if os.path.exists(database) else IN_MEMORY
     changing = [task for task in CHANGING_TASKS if line.asks_for(task) and not line.options(task).dry_run]
@@ -221,6 +225,18 @@ def _database(line: CommandLine) -> str:
         prepare(options)
         take_lock(options.outputs_dir)
     return database if changing else IN_MEMORY
+
+
+def refuse_damaged(database: str) -> None:
+    """Refuse a database that is none; doit would end with a traceback.
+
+    Raises:
+        OptionError: with the advice to remove it.
+    """
+    with contextlib.suppress(OSError), open(database, "rb") as file:
+        if file.read(len(SQLITE)) not in (SQLITE, b""):
+            hint = "remove it; it only remembers what is up to date"
+            raise OptionError(f"{database}: is damaged, or no database of doit\n    hint: {hint}")
 
 
 # --- the tasks -------------------------------------------------------------------------------------------------------
@@ -263,14 +279,15 @@ def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp
 
 def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
+    listing = Listing(found.experiment, found.directory, ())
     try:
         listing = store.scan(job.options.outputs_dir, found)
+    except OSError as error:
+        outcome = Outcome(unreadable(found, error), None)
+    else:
         outcome = Outcome(make_plan(job.rules, listing, job.policy), None)
         if not job.options.dry_run:
             outcome = carry_out(outcome.plan, listing, workplace(job))
-    except OSError as error:
-        listing = Listing(found.experiment, found.directory, ())
-        outcome = Outcome(unreadable(found, error), None)
     done = outcome.plan
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
@@ -294,7 +311,7 @@ def open_journal(path: str, run: str, process: int, header: str) -> Journal:
 
 
 def unreadable(found: Found, error: OSError) -> Plan:
-    """Tell of a directory that could not be worked on."""
+    """Tell of a directory that could not be read."""
     text = f"cannot be read: {os.strerror(error.errno or 0)}"
     hint = "look at the owner and the mode: ls -la"
     return Plan(found.experiment, found.directory, problems=(Problem("unreadable", (found.directory,), text, hint),))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
 import pty
 import shutil
 import subprocess
@@ -443,6 +445,54 @@ def test_a_target_that_appears_in_the_last_moment_is_not_overwritten(project: Pr
             store._rename_in_two_steps(directory, "old.ckpt", directory, "new.ckpt")  # noqa: SLF001
         store._rename_in_two_steps(directory, "old.ckpt", directory, "free.ckpt")  # noqa: SLF001
     assert project.names("exp") == ["free.ckpt", "new.ckpt"]
+
+
+def test_what_the_system_refuses_is_told_and_the_rest_is_done(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.make(
+        {
+            "exp/checkpoints/epoch_1_step_2.ckpt": 3,
+            "exp/checkpoints/epoch_2_step_2.ckpt": 4,
+            "exp/checkpoints/last.ckpt": "-> epoch_1_step_2.ckpt",
+        }
+    )
+    really = store.rename
+
+    def refusing(directory: int, name: str, to: str, to_directory: int | None = None) -> None:
+        if name == "epoch_1_step_2.ckpt":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+        really(directory, name, to, to_directory)
+
+    monkeypatch.setattr(store, "rename", refusing)
+    job = tasks.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
+    (found,) = store.find_directories(str(project.outputs), job.rules.layout)
+    task = SimpleNamespace(meta={})
+    assert isinstance(tasks.work_on(job, found, task), TaskFailed)
+    refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
+    assert refused in task.meta["told"].text
+    assert project.names("exp") == ["epoch-02_step-000002.ckpt", "epoch_1_step_2.ckpt", "last.ckpt"]
+    assert os.readlink(project.outputs / "exp/checkpoints/last.ckpt") == "epoch_1_step_2.ckpt"
+
+
+def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
+    job = tasks.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
+    assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_a_damaged_database_is_refused_without_a_traceback(project: Project) -> None:
+    project.make(THREE_FORMATS)
+    project.make({".ckptrules/doit.db": 100})
+    assert project.doit("migrate", check=3) == (
+        "ERROR: outputs/.ckptrules/doit.db: is damaged, or no database of doit\n"
+        "    hint: remove it; it only remembers what is up to date\n"
+    )
+
+
+def test_a_json_file_in_no_folder_is_refused(project: Project) -> None:
+    project.make(THREE_FORMATS)
+    out = project.doit("migrate", "json=no/where.json", check=3)
+    assert out == "ERROR: command line: json=no/where.json: there is no such folder to write in\n"
 
 
 def test_without_a_clone_the_console_script_does_the_same(project: Project, tmp_path: Path) -> None:
