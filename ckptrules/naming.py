@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,11 @@ MAX_PAD = 64
 
 
 class TemplateError(ValueError):
-    """A template that cannot be used; the message is one fact."""
+    """A template that cannot be used; the message is one fact, ``hint`` says what helps (or is empty)."""
+
+    def __init__(self, fact: str, hint: str = "") -> None:
+        super().__init__(fact)
+        self.hint = hint
 
 
 def claim(name: str, rules: RuleSet) -> Claim:
@@ -119,7 +124,7 @@ def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
     try:
         tree = environment.parse(template)
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(error.message or "not a valid template") from None
+        raise TemplateError(f"not a template: {error.message}") from None
     _refuse_more_than_a_name_needs(tree)
     compiled = environment.from_string(tree)
     return compiled.render
@@ -146,7 +151,7 @@ def pad(value: object, width: int = 0) -> str:
     digits = number(str(value))
     if digits is None:
         raise TemplateError(f"pad wants digits, not '{value}'")
-    if not 0 <= width <= MAX_PAD:
+    if not (isinstance(width, int) and 0 <= width <= MAX_PAD):
         raise TemplateError(f"pad wants a width from 0 to {MAX_PAD}, not {width}")
     return f"{digits:0{width}d}"
 
@@ -184,9 +189,12 @@ def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
     for node in tree.find_all(nodes.Node):
         kind = type(node).__name__
         if kind not in _NODES:
-            raise TemplateError(f"a name template may not use {kind}")
+            hint = "a template is text with {{ variable }}, {{ variable | filter }} and {{ a if b else c }}"
+            raise TemplateError(f"a name template may not use {kind}", hint)
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            raise TemplateError(f"no filter '{node.name}' (there are: {', '.join(FILTERS)})")
+            near = difflib.get_close_matches(node.name, FILTERS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FILTERS)}"
+            raise TemplateError(f"no filter '{node.name}'", hint)
 
 
 def _captured(groups: Mapping[str, str | None]) -> dict[str, str]:

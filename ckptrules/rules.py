@@ -204,13 +204,15 @@ def _compile_rule(
     try:
         match = re.compile(pattern.data, re.ASCII)
     except (re.error, RecursionError, OverflowError, ValueError) as error:
-        place = pattern.place._replace(column=pattern.place.column + (getattr(error, "pos", 0) or 0))
+        offset = getattr(error, "pos", None)
+        column = pattern.place.column + (0 if offset is None else offset + pattern.quoted)
+        place = pattern.place._replace(column=column)
         faults.append(Fault(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}"))
         return None
     try:
         variables = template_variables(template.data)
     except TemplateError as error:
-        faults.append(Fault(template.place, f"{what}: {error}"))
+        faults.append(Fault(template.place, f"{what}: {error}", error.hint))
         return None
     for variable in variables:
         if variable not in match.groupindex:
@@ -229,7 +231,7 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     place = value.key_place or value.place
     floor = value.get("keep_at_least")
     lines = tuple(PolicyLine(key, line.data, line.key_place) for key, line in value.items() if key in KEEP_LINES)
-    if not lines:
+    if not lines and not value.given & set(KEEP_LINES):
         hint = f"add one of: {', '.join(KEEP_LINES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
     floor_place = floor.key_place if floor else None
@@ -264,8 +266,10 @@ def _test_legacy_example(name: str, wanted: str, rule: Rule, rules: RuleSet) -> 
     if not rule.match.fullmatch(name):
         return [("does not fit its own match", "match must fit the whole name")]
     found = claim(name, rules)
-    if found.kind in ("protected", "ignored", "target", "ambiguous"):
-        return [(f"is {found.reason.text}" if found.kind != "ambiguous" else f"is ambiguous: {found.reason.text}", "")]
+    if found.kind == "ambiguous":
+        return [(f"is ambiguous: {found.reason.text}", "let one file hold both rules, the narrower one first")]
+    if found.kind in ("protected", "ignored", "target"):
+        return [(f"is {found.reason.text}", "")]
     if found.rule is not rule:
         other = found.rule.id if found.rule else ""
         place = found.reason.place.file_line if found.reason.place else ""

@@ -14,8 +14,14 @@ import yaml
 from ckptrules.model import Place
 
 MAX_BYTES = 1_000_000
+ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
 MAX_DIGITS = 18
+YAML_HINTS = {
+    "unknown escape character": "put a regular expression in 'single quotes', where a backslash is a backslash",
+    "'\\t' that cannot start any token": "indent with spaces, not with tabs",
+    "expected alphabetic or numeric character": "put a pattern that begins with '*' in quotes",
+}
 
 
 class Fault(NamedTuple):
@@ -42,11 +48,16 @@ class RuleError(Exception):
 
 
 class Value(NamedTuple):
-    """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands."""
+    """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands.
+
+    ``quoted`` says that text begins one column behind its place; ``given`` holds all keys of a mapping.
+    """
 
     data: Any
     place: Place
     key_place: Place | None = None
+    quoted: bool = False
+    given: frozenset[str] = frozenset()
 
     def items(self) -> Iterable[tuple[str, Value]]:
         """Iterate over a mapping."""
@@ -145,7 +156,14 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else start
-        faults.append(Fault(place, f"not valid YAML: {error.problem or error.context}"))
+        problem = str(error.problem or error.context)
+        hint = next((hint for part, hint in YAML_HINTS.items() if part in problem), "")
+        faults.append(Fault(place, f"not valid YAML: {problem}", hint))
+        return None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(file, before.count("\n") + 1, error.position - before.rfind("\n"))
+        faults.append(Fault(place, f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"))
         return None
     except yaml.YAMLError as error:
         faults.append(Fault(start, f"not valid YAML: {' '.join(str(error).split())}"))
@@ -168,7 +186,7 @@ def _refused_event(text: str, file: str) -> Fault | None:
         mark = event.start_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
         if isinstance(event, yaml.AliasEvent):
-            return Fault(place, "an alias (*name) is not allowed in rules", "write the value out")
+            return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -233,7 +251,7 @@ class _Reader(NamedTuple):
         if fault := shape.fault(text):
             self.refuse(node, f"{what}: {fault}")
             return None
-        return Value(text, self.place(node))
+        return Value(text, self.place(node), quoted=getattr(node, "style", None) in ("'", '"'))
 
     def number(self, node: yaml.Node, shape: Number, what: str) -> Value | None:
         wanted = f"a whole number, {shape.minimum} or more"
@@ -246,6 +264,9 @@ class _Reader(NamedTuple):
         return Value(int(text), self.place(node))
 
     def list(self, node: yaml.Node, shape: ListOf, what: str) -> Value | None:
+        if not isinstance(node, yaml.SequenceNode) and _is_empty(node):
+            self.refuse(node, f"{what} is empty")
+            return None
         if not isinstance(node, yaml.SequenceNode):
             self.refuse(node, f"{what} must be a list, not {_called(node)}", "put the value in [brackets]")
             return None
@@ -267,7 +288,8 @@ class _Reader(NamedTuple):
         self, node: yaml.Node, what: str, shape_of: Callable[[str], Shape | None], known: tuple[str, ...] = ()
     ) -> Value | None:
         if not isinstance(node, yaml.MappingNode):
-            self.refuse(node, f"{what} must be a mapping, not {_called(node)}")
+            fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
+            self.refuse(node, f"{what} {fact}")
             return None
         values: dict[str, Value] = {}
         seen: set[str] = set()
@@ -284,7 +306,11 @@ class _Reader(NamedTuple):
             elif value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}"):
                 values[key] = value._replace(key_place=self.place(key_node))
             seen.add(key)
-        return Value(values, self.place(node))
+        return Value(values, self.place(node), given=frozenset(seen))
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == ""
 
 
 def _called(node: yaml.Node) -> str:
