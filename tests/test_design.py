@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,80 +11,136 @@ import pytest
 import ckptrules
 
 PACKAGE = Path(ckptrules.__file__).parent
-MAY_IMPORT: dict[str, set[str]] = {
-    "model": set(),
-    "options": set(),
-    "naming": {"model"},
-    "retention": {"model"},
-    "store": {"model"},
-    "journal": {"model"},
-    "shape": {"model"},
-    "report": {"model"},
-    "rules": {"model", "shape", "naming", "retention"},
-    "plan": {"model", "naming", "retention"},
-    "apply": {"model", "store", "journal"},
-    "shipped": {"model", "shape"},
-    "reporter": {"report", "options", "store"},
+ALL_ABOVE = "everything above"
+ROOMS: dict[str, str] = {
+    "__init__": "",
+    "model": "",
+    "options": "",
+    "naming": "model",
+    "retention": "model",
+    "store": "model",
+    "journal": "model",
+    "shape": "model",
+    "report": "model",
+    "rules": "model naming retention shape",
+    "plan": "model naming retention",
+    "apply": "model store journal",
+    "shipped": "model shape",
+    "reporter": "store options report",
+    "tasks": ALL_ABOVE,
+    "demo": "store shipped",
+    "cli": "__init__ store shipped",
+    "__main__": "cli",
 }
-LAST = {"tasks", "demo", "cli", "__init__", "__main__"}  # these may import all of the others
 PURE = ("model", "naming", "retention", "plan", "report", "options", "shape", "rules")
-IMPURE_MODULES = {"os", "shutil", "pathlib", "time", "random", "doit", "subprocess", "tempfile"}
-CHANGING = {
-    "os": set("rename replace unlink remove rmdir mkdir makedirs removedirs symlink link utime truncate chmod".split()),
-    "shutil": set("rmtree move copy copy2 copyfile copytree".split()),
-}
+IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
+IMPURE_CALLS = set("open print input now today utcnow".split())
+CHANGING_OS = set(
+    "chmod chown fdopen ftruncate link makedirs mkdir mkfifo mknod open remove removedirs removexattr rename renames "
+    "replace rmdir setxattr symlink truncate unlink utime write".split()
+)
+CHANGING_METHODS = set("hardlink_to rmtree symlink_to touch unlink write_bytes write_text".split())
 
 
-def imports(module: str) -> set[str]:
-    found = set()
-    for node in ast.walk(parse(module)):
+def parse(room: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what is imported, wherever in the file: ``yaml``, ``os.path``, ``ckptrules.model``, ``pathlib.PurePath``."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "ckptrules":
-            found |= {f"ckptrules.{alias.name}" for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def parse(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+def rooms_imported(room: str) -> set[str]:
+    ours = {name.split(".")[1] for name in imported(parse(room)) if name.startswith("ckptrules.")}
+    return {name if name in ROOMS else "__init__" for name in ours}
 
 
-def calls(module: str) -> set[tuple[str, str]]:
-    """List the calls of functions of modules, as (module, function)."""
-    return {
-        (node.func.value.id, node.func.attr)
-        for node in ast.walk(parse(module))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
-    }
+def changes(tree: ast.Module) -> Iterator[str]:
+    """Yield what changes the disk, or could: calls by whatever way they come, and imports that would hide one."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and is_changing(node):
+            yield f"{node.lineno}: {ast.unparse(node.func)}"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil"):
+            yield from (f"{node.lineno}: {a.name}" for a in node.names if a.name in CHANGING_OS or node.module != "os")
+        elif isinstance(node, ast.Import):
+            yield from (f"{node.lineno}: {a.name}" for a in node.names if a.name in ("os", "shutil") and a.asname)
+
+
+def is_changing(call: ast.Call) -> bool:
+    match call.func:
+        case ast.Name("open"):
+            modes = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+            return any(not isinstance(m, ast.Constant) or set(str(m.value)) & set("wax+") for m in modes)
+        case ast.Attribute(ast.Name("os"), name):
+            return name in CHANGING_OS
+        case ast.Attribute(ast.Name("shutil"), name):
+            return True
+        case ast.Attribute(_, name):
+            return name in CHANGING_METHODS
+    return False
 
 
 def test_every_file_has_its_place_in_the_table() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(MAY_IMPORT) | LAST
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ROOMS)
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT)
-def test_imports_point_upward_only(module: str) -> None:
-    ours = {name.removeprefix("ckptrules.") for name in imports(module) if name.startswith("ckptrules.")}
-    assert ours <= MAY_IMPORT[module]
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_upward_only(room: str) -> None:
+    above = set(list(ROOMS)[: list(ROOMS).index(room)])
+    allowed = above if ROOMS[room] == ALL_ABOVE else set(ROOMS[room].split())
+    assert allowed <= above
+    assert rooms_imported(room) <= allowed
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_files_know_neither_disk_nor_clock_nor_doit(module: str) -> None:
-    assert not {name.partition(".")[0] for name in imports(module)} & IMPURE_MODULES
-    assert not {function for _, function in calls(module)} & {"now", "today", "utcnow"}
-    assert "yaml" not in imports(module) or module == "shape"
+@pytest.mark.parametrize("room", PURE)
+def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(room: str) -> None:
+    tree = parse(room)
+    modules = {name.partition(".")[0] for name in imported(tree) if name != "pathlib.PurePath"}
+    called = {ast.unparse(node.func).split(".")[-1] for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert modules & IMPURE_MODULES == set()
+    assert ("yaml" in modules) <= (room == "shape")
+    assert called & IMPURE_CALLS == set()
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
-def test_only_the_store_changes_the_disk(path: Path) -> None:
-    changing = {(module, function) for module, function in calls(path.stem) if function in CHANGING.get(module, ())}
-    opened_for_writing = [
-        node.lineno
-        for node in ast.walk(parse(path.stem))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open"
-        for argument in node.args[1:2]
-        if isinstance(argument, ast.Constant) and set(str(argument.value)) & set("wax+")
-    ]
-    assert bool(changing or opened_for_writing) == (path.stem == "store")
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "store"])
+def test_only_the_store_changes_the_disk(room: str) -> None:
+    assert list(changes(parse(room))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("os.rename(a, b)", True),
+        ("os.open(path, flags)", True),
+        ("shutil.rmtree(path)", True),
+        ("open(path, 'w')", True),
+        ("open(path, mode='r+')", True),
+        ("open(path, mode)", True),
+        ("Path(path).write_text(text)", True),
+        ("from os import unlink", True),
+        ("from shutil import move", True),
+        ("import os as system", True),
+        ("open(path)", False),
+        ("open(path, 'rb')", False),
+        ("text.replace(a, b)", False),
+        ("os.path.join(a, b)", False),
+        ("from os import path", False),
+    ],
+)
+def test_a_change_of_the_disk_is_seen_however_it_is_written(code: str, found: bool) -> None:  # noqa: FBT001
+    assert any(changes(ast.parse(code))) == found
+
+
+def test_all_names_are_what_the_package_exports() -> None:
+    """``__all__`` itself is defined as well, and ``annotations`` is Python's."""
+    tree = parse("__init__")
+    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    defined |= {name.split(".")[-1] for name in imported(tree) if name != "__future__.annotations"}
+    assert defined - {"__all__"} == set(ckptrules.__all__)
+    assert all(hasattr(ckptrules, name) for name in ckptrules.__all__)

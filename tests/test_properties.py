@@ -2,127 +2,214 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptrules.model import Checkpoint, Entry, Listing, Plan, PolicyLine, Reason
+from ckptrules.model import Checkpoint, Entry, Kept, Listing, Plan, Policy, PolicyLine, Reason, Skipped
 from ckptrules.naming import claim
 from ckptrules.plan import make_plan
-from ckptrules.retention import apply_policy, with_min_epoch
+from ckptrules.retention import apply_policy
 from ckptrules.rules import load_rules
 
 ROOT = Path(__file__).parent.parent
 RULES = load_rules({path.name: path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")})
-POLICY = RULES.policies["default"]
-
-numbers = st.integers(0, 30) | st.integers(0, 2_000_000)
-formats = st.sampled_from(
-    [
-        "epoch_epoch_{0:02d}_step_step_{1:06d}_20251009_015037.ckpt",
-        "epoch_{0:02d}_step_{1:06d}.ckpt",
-        "epoch_{0}_step_{1}.ckpt",
-        "epoch={0}-step={1}.ckpt",
-        "epoch-{0:02d}_step-{1:06d}.ckpt",
-        "epoch-{0:02d}_step-{1:06d}_hmean-0.8756.ckpt",
-    ]
+FORMATS = (
+    "epoch_epoch_{0:02d}_step_step_{1:06d}_20251009_015037.ckpt",
+    "epoch_epoch_{0:02d}_step_step_{1:06d}_20251009_020000.ckpt",
+    "epoch_{0:02d}_step_{1:06d}.ckpt",
+    "epoch_{0}_step_{1}.ckpt",
+    "epoch={0}-step={1}.ckpt",
+    "epoch-{0:02d}_step-{1:06d}.ckpt",
+    "epoch-{0:02d}_step-{1:06d}_hmean-0.8756.ckpt",
 )
-named = st.builds(lambda form, epoch, step: form.format(epoch, step), formats, st.integers(0, 20), numbers)
-special = st.sampled_from(["last.ckpt", "best.ckpt", "best-loss-0.1.ckpt", "a.tmp", ".hidden", "notes.txt"])
+SPECIAL = ("last.ckpt", "best.ckpt", "best-loss-0.1.ckpt", "best-epoch=3-step=40.ckpt")
+OTHERS = (
+    "epoch=3-step=40-v1.ckpt",
+    "epoch_3_step_40.ckpt.tmp",
+    ".latest",
+    "hparams.yaml",
+    "broken-\udcff.ckpt",
+    "a\nb",
+)
+LINKS = ("{}", "./{}", "/outputs/exp/checkpoints/{}", "../elsewhere/{}")
+
+laws = settings(max_examples=150, deadline=None)
+formatted = st.builds(
+    str.format,
+    st.sampled_from(FORMATS),
+    st.sampled_from([0, 1, 3, 9, 10, 11, 100]),
+    st.sampled_from([0, 40, 1_000_000]),
+)
 junk = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).filter(lambda n: n not in (".", ".."))
-names = st.lists(named | special | junk, unique=True, max_size=14)
+names = st.lists(formatted | st.sampled_from(SPECIAL + OTHERS) | junk, unique=True, max_size=14)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    line = PolicyLine("min_epoch", draw(st.sampled_from([0, 1, 3, 10, 11, 1000])), None)
+    return RULES.policies["default"]._replace(lines=(line,), keep_at_least=draw(st.integers(1, 4)))
 
 
 @st.composite
 def listings(draw: st.DrawFn) -> Listing:
+    """Draw a directory. The size of an entry is its identity: two that are not empty never have the same."""
     found = []
     known = draw(names)
-    for name in known:
-        size = draw(st.sampled_from([0, 1, 1, 1, 10**10]))
-        kind = draw(st.sampled_from(["file", "file", "file", "directory", "link", "other"]))
+    for size, name in enumerate(known, start=1):
+        kind = draw(st.sampled_from(["file", "file", "file", "empty", "directory", "link", "other"]))
         if kind == "link":
-            sibling = draw(st.sampled_from(known))
-            found.append(Entry(name, "link", 0, 0, sibling, sibling, draw(st.booleans())))
+            form, to = draw(st.sampled_from(LINKS)), draw(st.sampled_from(known) | formatted)
+            sibling = None if form.startswith("..") else to
+            dangling = sibling is None and draw(st.booleans())
+            found.append(Entry(name, "link", 0, 0, form.format(to), sibling, dangling))
+        elif kind == "directory":
+            found.append(Entry(name, "directory", size, draw(st.integers(0, 2))))
         else:
-            found.append(Entry(name, kind, size, draw(st.integers(0, 3))))  # type: ignore[arg-type]
-    return Listing("exp", "exp/checkpoints", tuple(found))
+            is_other, is_empty = kind == "other", kind == "empty"
+            size_kept = 0 if is_other or is_empty else size
+            found.append(Entry(name, "other" if is_other else "file", size_kept, draw(st.integers(0, 2))))
+    return look({entry.name: entry for entry in found})
 
 
-def apply(plan: Plan, listing: Listing) -> tuple[Listing, list[Entry]]:
-    """Carry a plan out in memory; as on disk, a taken name is an error."""
-    files = {entry.name: entry for entry in listing.entries}
-    trash = []
+plans = st.tuples(listings(), st.none() | policies())
+
+
+def look(files: Mapping[str, Entry]) -> Listing:
+    """Read a directory that exists only in memory: a link dangles where nothing of its name is."""
+    entries = [
+        entry._replace(dangling=follow(entry, files) is None) if entry.sibling is not None else entry
+        for entry in files.values()
+    ]
+    return Listing("exp", "exp/checkpoints", tuple(entries))
+
+
+def follow(link: Entry, files: Mapping[str, Entry]) -> Entry | None:
+    """Return what a link leads to in the end; None where it leads nowhere, or round in a circle."""
+    entry: Entry | None = link
+    for _ in files:
+        if entry is None or entry.sibling is None:
+            break
+        entry = files.get(entry.sibling)
+    return None if entry is None or entry.sibling is not None or entry.dangling else entry
+
+
+def carry_out(plan: Plan, listing: Listing) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """Carry a plan out in memory and return what is there and what is in the trash; a taken name is an error."""
+    files, trash = by_name(listing), {}
     for action in plan.actions:
         entry = files.pop(action.name)
         if action.kind == "trash":
-            trash.append(entry)
+            trash[action.name] = entry
         elif action.kind == "rename":
             assert action.to not in files
             files[action.to] = entry._replace(name=action.to)
         else:
-            files[action.name] = entry._replace(link_text=action.to, sibling=action.to)
-    return listing._replace(entries=tuple(files.values())), trash
+            assert entry.kind == "link"
+            files[action.name] = entry._replace(link_text=action.to, sibling=action.to.rpartition("/")[2])
+    return files, trash
 
 
-@given(listings(), st.booleans(), st.randoms(use_true_random=False))
-def test_the_order_of_the_listing_changes_nothing(listing: Listing, delete: bool, random: object) -> None:  # noqa: FBT001
-    shuffled = list(listing.entries)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    policy = POLICY if delete else None
-    assert make_plan(RULES, listing._replace(entries=tuple(shuffled)), policy) == make_plan(RULES, listing, policy)
+def by_name(listing: Listing) -> dict[str, Entry]:
+    return {entry.name: entry for entry in listing.entries}
 
 
-@given(listings(), st.booleans())
-@settings(max_examples=200)
-def test_a_second_run_has_nothing_to_do_and_nothing_is_lost(listing: Listing, delete: bool) -> None:  # noqa: FBT001
-    policy = POLICY if delete else None
-    left, trash = apply(make_plan(RULES, listing, policy), listing)
-    assert not make_plan(RULES, left, policy).actions
-    contents = sorted((entry.kind, entry.size, entry.mtime_ns) for entry in (*left.entries, *trash))
-    assert contents == sorted((entry.kind, entry.size, entry.mtime_ns) for entry in listing.entries)
+def deleted(plan: Plan) -> set[str]:
+    return {action.name for action in plan.actions if action.kind == "trash"}
 
 
-@given(listings(), st.integers(0, 25))
-@settings(max_examples=200)
-def test_deletion_leaves_a_sound_checkpoint_and_spares_what_is_protected(listing: Listing, limit: int) -> None:
-    plan = make_plan(RULES, listing, with_min_epoch(POLICY, limit))
-    deleted = {action.name for action in plan.actions if action.kind == "trash"}
-    understood = {action.name for action in plan.actions} | {row.name for row in plan.kept}
-    sound = {e.name for e in listing.entries if e.kind in ("file", "directory") and e.size and e.name in understood}
-    assert not sound or sound - deleted
-    assert not deleted & {"last.ckpt", "best.ckpt", "best-loss-0.1.ckpt"}
-    assert not deleted & {name for problem in plan.problems for name in problem.names}
-    assert not deleted & {e.sibling for e in listing.entries if e.kind == "link" and not e.dangling}
+@laws
+@given(plans, st.data())
+def test_the_order_of_the_listing_changes_nothing(
+    given_plan: tuple[Listing, Policy | None], data: st.DataObject
+) -> None:
+    listing, policy = given_plan
+    other = listing._replace(entries=tuple(data.draw(st.permutations(listing.entries))))
+    assert make_plan(RULES, other, policy) == make_plan(RULES, listing, policy)
 
 
-@given(listings(), st.integers(0, 25), st.integers(0, 25))
-def test_a_lower_threshold_never_deletes_more(listing: Listing, one: int, other: int) -> None:
-    low, high = (
-        {
-            action.name
-            for action in make_plan(RULES, listing, with_min_epoch(POLICY, limit)).actions
-            if action.kind == "trash"
-        }
-        for limit in sorted((one, other))
-    )
-    assert low <= high
+@laws
+@given(plans)
+def test_a_second_run_has_nothing_to_do(given_plan: tuple[Listing, Policy | None]) -> None:
+    listing, policy = given_plan
+    files, _ = carry_out(make_plan(RULES, listing, policy), listing)
+    assert make_plan(RULES, look(files), policy).actions == ()
 
 
-@given(listings())
-def test_every_name_stands_in_the_plan_exactly_once(listing: Listing) -> None:
-    plan = make_plan(RULES, listing, POLICY)
-    listed = [action.name for action in plan.actions] + [row.name for row in plan.kept]
-    listed += [row.name for row in plan.skipped]
-    listed += [name for problem in plan.problems for name in problem.names]
-    assert sorted(listed) == sorted(entry.name for entry in listing.entries)
+@laws
+@given(plans)
+def test_no_content_disappears_and_links_lead_where_they_led(given_plan: tuple[Listing, Policy | None]) -> None:
+    listing, policy = given_plan
+    files, trash = carry_out(make_plan(RULES, listing, policy), listing)
+    contents = Counter((entry.kind, entry.size, entry.mtime_ns) for entry in listing.entries)
+    assert Counter((e.kind, e.size, e.mtime_ns) for e in (*files.values(), *trash.values())) == contents
+    before = by_name(listing)
+    for name, link in before.items():
+        if link.kind == "link" and (led_to := follow(link, before)):
+            leads_to = follow(files[name], files)
+            assert leads_to
+            assert leads_to._replace(name="") == led_to._replace(name="", link_text=leads_to.link_text)
 
 
-@given(st.lists(named, unique=True), st.integers(0, 25), st.integers(1, 5), st.integers(0, 3))
-def test_keep_and_remove_are_all_with_reasons(names: list[str], limit: int, floor: int, remaining: int) -> None:
+@laws
+@given(plans)
+def test_every_name_stands_in_the_plan_exactly_once(given_plan: tuple[Listing, Policy | None]) -> None:
+    listing, policy = given_plan
+    plan = make_plan(RULES, listing, policy)
+    rows: tuple[Kept | Skipped, ...] = (*plan.kept, *plan.skipped)
+    told = [action.name for action in plan.actions] + [row.name for row in rows]
+    told += [name for problem in plan.problems for name in problem.names]
+    assert sorted(told) == sorted(by_name(listing))
+
+
+@laws
+@given(plans)
+def test_only_understood_checkpoints_that_are_sound_are_touched(given_plan: tuple[Listing, Policy | None]) -> None:
+    listing, policy = given_plan
+    entries = by_name(listing)
+    plan = make_plan(RULES, listing, policy)
+    assert policy or not deleted(plan)
+    assert deleted(plan).isdisjoint(entry.sibling for entry in listing.entries if not entry.dangling)
+    for action in plan.actions:
+        entry = entries[action.name]
+        if action.kind == "relink":
+            assert entry.kind == "link"
+        else:
+            assert claim(action.name, RULES).kind in (["legacy"] if action.kind == "rename" else ["legacy", "target"])
+            assert entry.kind in ("file", "directory")
+            assert entry.size
+
+
+@laws
+@given(listings(), policies())
+def test_the_floor_holds(listing: Listing, policy: Policy) -> None:
+    sound = {
+        entry.name
+        for entry in listing.entries
+        if entry.size and claim(entry.name, RULES).kind in ("protected", "target", "legacy")
+    }
+    left = sound - deleted(make_plan(RULES, listing, policy))
+    assert len(left) >= min(policy.keep_at_least, len(sound))
+
+
+@laws
+@given(listings(), policies(), policies())
+def test_a_lower_threshold_never_deletes_more(listing: Listing, one: Policy, other: Policy) -> None:
+    low, high = sorted((one, other), key=lambda policy: policy.lines[0].value)
+    high = high._replace(keep_at_least=low.keep_at_least)
+    assert deleted(make_plan(RULES, listing, low)) <= deleted(make_plan(RULES, listing, high))
+
+
+@laws
+@given(st.lists(formatted, unique=True, max_size=14), policies(), st.integers(0, 3))
+def test_keep_and_remove_are_all_each_with_a_reason(names: list[str], policy: Policy, remaining: int) -> None:
     checkpoints = [Checkpoint(Entry(n, "file", 1, 0), claim(n, RULES).fields, n, Reason("")) for n in names]
-    policy = POLICY._replace(lines=(PolicyLine("min_epoch", limit, None),), keep_at_least=floor)
     verdict = apply_policy(policy, checkpoints, remaining)
     assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
     assert all([*verdict.keep.values(), *verdict.remove.values()])
-    assert remaining + len(verdict.keep) >= min(floor, remaining + len(names))
+    assert remaining + len(verdict.keep) >= min(policy.keep_at_least, remaining + len(names))
+    kept = {c.age_order for c in checkpoints if c.entry.name in verdict.keep}
+    assert all(c.age_order < min(kept) for c in checkpoints if kept and c.entry.name in verdict.remove)

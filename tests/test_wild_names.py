@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +60,17 @@ DAMAGE: dict[str, Callable[[str], str]] = {
     "other extension": lambda name: name.replace(".ckpt", ".pt"),
     "encoded": lambda name: name.replace("=", "%3D").replace("_", "%5F"),
     "number behind": lambda name: f"{name}-40",
+    "doubled key": lambda name: name.replace("step", "step_step=step", 1),
+    "doubled name": lambda name: name + name,
+    "half written": lambda name: f"{name}.tmp",
+    "sidecar": lambda name: f"._{name}",
+    "full width digits": lambda name: name.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)}),
+    "superscript": lambda name: name.replace("2", "²").replace("8", "⁸"),
+    "not a number": lambda name: re.sub(r"\d+(?=\.ckpt)", "nan", name),
+    "fraction": lambda name: re.sub(r"(\d+)(?=\.ckpt)", r"\1.0", name),
+    "without an epoch": lambda name: re.sub(r"\d+", "", name, count=1),
 }
+FOREIGN = "-_=.,:;+%() \t\n\r\0xeE٣²\u200b\udcff"
 
 
 def test_every_wild_name_is_renamed_rightly_or_left_alone_with_a_reason() -> None:
@@ -82,3 +93,10 @@ def test_a_name_that_is_only_nearly_in_a_format_is_not_claimed(name: str, damage
         pytest.skip("this damage does not touch this format")
     assert claim(name, RULES).kind in ("legacy", "target")
     assert claim(damaged, RULES).kind in ("unrecognised", "ignored")
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_character_more_or_less_anywhere_makes_it_another_name(name: str) -> None:
+    more = [name[:at] + character + name[at:] for at in range(len(name) + 1) for character in FOREIGN]
+    less = [name[:at] + name[at + 1 :] for at, character in enumerate(name) if not character.isdigit()]
+    assert [damaged for damaged in more + less if claim(damaged, RULES).kind in ("legacy", "target")] == []
