@@ -37,15 +37,16 @@ OTHERS = (
 )
 LINKS = ("{}", "./{}", "/outputs/exp/checkpoints/{}", "../elsewhere/{}")
 
+CHECKPOINTS = [
+    form.format(epoch, step)
+    for form in FORMATS
+    for epoch, step in [(0, 0), (3, 40), (9, 120), (11, 40), (100, 1_000_000)]
+]
+
 laws = settings(max_examples=150, deadline=None)
-formatted = st.builds(
-    str.format,
-    st.sampled_from(FORMATS),
-    st.sampled_from([0, 1, 3, 9, 10, 11, 100]),
-    st.sampled_from([0, 40, 1_000_000]),
-)
+formatted = st.sampled_from(CHECKPOINTS)
 junk = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).filter(lambda n: n not in (".", ".."))
-names = st.lists(formatted | st.sampled_from(SPECIAL + OTHERS) | junk, unique=True, max_size=14)
+names = st.lists(st.sampled_from([*CHECKPOINTS, *SPECIAL, *OTHERS]) | formatted | junk, unique=True, max_size=14)
 
 
 @st.composite
