@@ -78,8 +78,8 @@ def _act(action: Action, path: str, directory: int, place: Workplace) -> None:
 
 def _awaited(relink: Action, plan: Plan) -> str:
     """Return the old name of the checkpoint that a link waits for."""
-    target = os.path.basename(relink.to)
-    return next(action.name for action in plan.actions if action.kind == "rename" and action.to == target)
+    parts = relink.to.split("/")
+    return next(action.name for action in plan.actions if action.kind == "rename" and action.to in parts)
 
 
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:

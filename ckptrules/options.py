@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 DEFAULT_TASK = "plan"
@@ -74,7 +75,7 @@ class CommandLine(NamedTuple):
             return False
         if not self.words:
             return task == DEFAULT_TASK or self.command not in ("run", "clean")
-        return any(word.base == task or "*" in word.base for word in self.words)
+        return any(fnmatchcase(task, word.base) for word in self.words)
 
     def options(self, task: str, given: Mapping[str, Any] | None = None) -> Options:
         """Return the options of one task; ``given`` holds defaults from doit's own configuration.
@@ -83,7 +84,7 @@ class CommandLine(NamedTuple):
             OptionError: an option is given twice, or two selections of one task differ in their flags.
         """
         flags: dict[str, Any] = {}
-        for word in (word for word in self.words if word.base == task or "*" in word.base):
+        for word in (word for word in self.words if fnmatchcase(task, word.base)):
             for name, value in word.flags.items():
                 if name in self.variables or flags.get(name, value) != value:
                     raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
@@ -152,7 +153,7 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        ours = bool(words) and (words[-1].base in known or "*" in words[-1].base)
+        ours = bool(words) and _selects_any(words[-1], known)
         if argument.startswith("-"):
             if ours and argument.startswith("--"):
                 name, value = _read_flag(argument, rest)
@@ -169,9 +170,13 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
             command = argument
         else:
             words.append(Word(argument, {}))
-    if unknown and (not words or any(word.base in known or "*" in word.base for word in words)):
+    if unknown and (not words or any(_selects_any(word, known) for word in words)):
         raise _unknown(unknown[0], known)
     return CommandLine(command, tuple(words), variables, tuple(arguments))
+
+
+def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
+    return any(fnmatchcase(task, word.base) for task in tasks)
 
 
 def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:

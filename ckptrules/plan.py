@@ -205,8 +205,10 @@ def relink_actions(renames: Sequence[Action], links: Sequence[Entry]) -> list[Ac
     actions = []
     for link in links:
         if link.sibling in renamed:
-            text = link.link_text.removesuffix(link.sibling) + renamed[link.sibling]
-            actions.append(Action("relink", link.name, text, 0, (Reason(f"{link.sibling} is renamed"),)))
+            parts = link.link_text.split("/")
+            at = len(parts) - 1 if parts[-1] == link.sibling else parts.index(link.sibling)
+            parts[at] = renamed[link.sibling]
+            actions.append(Action("relink", link.name, "/".join(parts), 0, (Reason(f"{link.sibling} is renamed"),)))
     return actions
 
 

@@ -367,6 +367,9 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
     except OSError:
         dangling = True
     parent, sibling = os.path.split(text)
+    first, slash, _ = text.removeprefix("./").partition("/")
+    if slash and first not in ("", ".", ".."):
+        return Entry(name, "link", 0, mtime_ns, text, first, dangling)  # into a checkpoint that is a directory
     inside = bool(sibling)
     if inside and parent:
         try:

@@ -183,7 +183,7 @@ def prepare(options: Options) -> Job:
     if policy is not None and options.keep_min_epoch is not None:
         policy = with_min_epoch(policy, options.keep_min_epoch)
     policy = policy if options.delete_old else None
-    decides = (__version__, rules.naming_digest, policy and (policy.lines, policy.keep_at_least))
+    decides = (__version__, rules.naming_digest, policy and ([line[:2] for line in policy.lines], policy.keep_at_least))
     fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
     return Job(options, rules, policy, fingerprint, run_id(), style(options))
 

@@ -113,6 +113,14 @@ def test_a_link_follows_its_checkpoint_and_stays_relative_or_absolute(project: P
     assert (folder / "last.ckpt").stat().st_size == 5
 
 
+def test_a_link_into_a_checkpoint_that_is_a_directory_follows_and_holds_it(project: Project) -> None:
+    project.make({"exp/checkpoints/epoch=3-step=2.ckpt/0.pt": 5, "exp/checkpoints/epoch=30-step=2.ckpt/0.pt": 5})
+    project.make({"exp/checkpoints/last.pt": "-> epoch=3-step=2.ckpt/0.pt"})
+    project.doit("migrate", "delete_old=1")
+    assert os.readlink(project.outputs / "exp/checkpoints/last.pt") == "epoch-03_step-000002.ckpt/0.pt"
+    assert (project.outputs / "exp/checkpoints/last.pt").stat().st_size == 5
+
+
 def test_problems_are_told_left_alone_and_told_again_until_they_are_solved(project: Project) -> None:
     project.make(
         {
@@ -200,6 +208,8 @@ def test_a_second_run_executes_nothing_and_every_change_runs_what_it_concerns(pr
     assert project.doit("migrate") == nothing
     assert "processed   3  experiments\n" in project.doit("migrate", "delete_old=1")
     assert project.doit("migrate", "delete_old=1") == nothing
+    retention.write_text("# a comment that moves all lines\n" + retention.read_text())
+    assert project.doit("migrate", "delete_old=1") == nothing
     assert "processed   3  experiments\n" in project.doit("migrate", "delete_old=1", "keep_min_epoch=4")
     project.doit("forget", "migrate")
     assert "processed   3  experiments\n" in project.doit("migrate", "delete_old=1", "keep_min_epoch=4")
@@ -218,7 +228,15 @@ def test_a_change_that_hides_behind_the_old_time_of_the_directory_is_noticed(pro
 def test_a_preview_leaves_no_trace_anywhere(project: Project) -> None:
     project.make(THREE_FORMATS)
     before = (project.tree(state=True), sorted(p.name for p in project.folder.iterdir()))
-    for arguments in (["plan"], [], ["migrate", "dry_run=1"], ["migrate", "--dry-run"], ["check"], ["list", "--all"]):
+    for arguments in (
+        ["plan"],
+        [],
+        ["plan*"],
+        ["migrate", "dry_run=1"],
+        ["migrate", "--dry-run"],
+        ["check"],
+        ["list", "--all"],
+    ):
         project.doit(*arguments)
     assert (project.tree(state=True), sorted(p.name for p in project.folder.iterdir())) == before
     project.doit("migrate", "delete_old=1")
