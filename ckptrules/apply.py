@@ -41,8 +41,9 @@ def _carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     with store.open_below(place.outputs_dir, plan.directory) as directory:
         failed: dict[str, OSError] = {}
         for action in plan.actions:
-            if action.kind == "relink" and _awaited(action, plan) in failed:
-                failed[action.name] = failed[_awaited(action, plan)]
+            awaited = _awaited(action, listing) if action.kind == "relink" else None
+            if awaited in failed:
+                failed[action.name] = failed[awaited]
                 continue
             try:
                 _act(action, plan.directory, directory, place)
@@ -76,10 +77,9 @@ def _act(action: Action, path: str, directory: int, place: Workplace) -> None:
         store.relink(place.outputs_dir, directory, action.name, action.to)
 
 
-def _awaited(relink: Action, plan: Plan) -> str:
+def _awaited(relink: Action, listing: Listing) -> str | None:
     """Return the old name of the checkpoint that a link waits for."""
-    parts = relink.to.split("/")
-    return next(action.name for action in plan.actions if action.kind == "rename" and action.to in parts)
+    return next(entry.sibling for entry in listing.entries if entry.name == relink.name)
 
 
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:

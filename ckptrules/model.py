@@ -39,7 +39,8 @@ class Entry(NamedTuple):
 
     ``size`` is in bytes (of a directory: the sum of the files below it), ``mtime_ns`` in nanoseconds since 1970.
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
-    it leads to (if it does), and ``dangling`` says that it leads nowhere.
+    it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
+    may be a directory), and ``dangling`` says that it leads nowhere.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
     link_text: str = ""
     sibling: str | None = None
     dangling: bool = False
+    behind: str = ""
 
 
 class Stamp(NamedTuple):

@@ -205,10 +205,8 @@ def relink_actions(renames: Sequence[Action], links: Sequence[Entry]) -> list[Ac
     actions = []
     for link in links:
         if link.sibling in renamed:
-            parts = link.link_text.split("/")
-            at = len(parts) - 1 if parts[-1] == link.sibling else parts.index(link.sibling)
-            parts[at] = renamed[link.sibling]
-            actions.append(Action("relink", link.name, "/".join(parts), 0, (Reason(f"{link.sibling} is renamed"),)))
+            text = link.link_text.removesuffix(link.sibling + link.behind) + renamed[link.sibling] + link.behind
+            actions.append(Action("relink", link.name, text, 0, (Reason(f"{link.sibling} is renamed"),)))
     return actions
 
 

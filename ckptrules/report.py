@@ -219,13 +219,15 @@ def _reason_lines(reasons: Iterable[Reason], indent: int, style: Style) -> list[
     if not style.verbose:
         return []
     return [
-        " " * indent + style.paint(reason.text + (f"  {reason.place.file_line}" if reason.place else ""), "dim")
+        " " * indent + style.paint(style.name(reason.text) + place, "dim")
         for reason in reasons
+        for place in [f"  {reason.place.file_line}" if reason.place else ""]
     ]
 
 
 def _inline(reason: Reason, style: Style) -> str:
-    return f"{reason.text}, {reason.place.file_line}" if style.verbose and reason.place else reason.text
+    text = style.name(reason.text)
+    return f"{text}, {reason.place.file_line}" if style.verbose and reason.place else text
 
 
 def _reason_as_data(reason: Reason) -> dict[str, Any]:
@@ -233,7 +235,11 @@ def _reason_as_data(reason: Reason) -> dict[str, Any]:
 
 
 def _when(mtime_ns: int) -> str:
-    return datetime.fromtimestamp(mtime_ns // 1_000_000_000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    seconds = mtime_ns // 1_000_000_000
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999
+        return f"{seconds} s since 1970"
 
 
 def _escaped(character: str) -> str:

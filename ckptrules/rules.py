@@ -19,6 +19,8 @@ TARGET_ID = "target"
 
 def _layout_fault(text: str) -> str:
     parts = text.split("/")
+    if text == "**":
+        return "'**' would take outputs_dir itself for a checkpoint directory; '**/checkpoints' says which ones"
     if text.startswith("/") or ".." in parts or "" in parts:
         return f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
     return ""

@@ -366,17 +366,20 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
         dangling = False
     except OSError:
         dangling = True
-    parent, sibling = os.path.split(text)
-    first, slash, _ = text.removeprefix("./").partition("/")
-    if slash and first not in ("", ".", ".."):
-        return Entry(name, "link", 0, mtime_ns, text, first, dangling)  # into a checkpoint that is a directory
-    inside = bool(sibling)
-    if inside and parent:
-        try:
-            inside = os.path.samestat(os.stat(parent, dir_fd=directory), os.fstat(directory))
-        except OSError:
-            inside = False
-    return Entry(name, "link", 0, mtime_ns, text, sibling if inside else None, dangling)
+    sibling, behind = _split_at(directory, text)
+    return Entry(name, "link", 0, mtime_ns, text, sibling, dangling, behind)
+
+
+def _split_at(directory: int, text: str) -> tuple[str | None, str]:
+    """Find the part of a link's text that is a name in the directory, and what stands behind it."""
+    path, behind = text, ""
+    while path.strip("/"):
+        parent, name = os.path.split(path)
+        with contextlib.suppress(OSError):
+            if name and os.path.samestat(os.stat(parent or ".", dir_fd=directory), os.fstat(directory)):
+                return name, behind
+        path, behind = parent, path[len(parent) :] + behind
+    return None, ""
 
 
 def _size_below(directory: int, name: str) -> int:

@@ -113,12 +113,25 @@ def test_a_link_follows_its_checkpoint_and_stays_relative_or_absolute(project: P
     assert (folder / "last.ckpt").stat().st_size == 5
 
 
-def test_a_link_into_a_checkpoint_that_is_a_directory_follows_and_holds_it(project: Project) -> None:
-    project.make({"exp/checkpoints/epoch=3-step=2.ckpt/0.pt": 5, "exp/checkpoints/epoch=30-step=2.ckpt/0.pt": 5})
-    project.make({"exp/checkpoints/last.pt": "-> epoch=3-step=2.ckpt/0.pt"})
+@pytest.mark.parametrize(
+    "text", ["{}/0.pt", "./{}/0.pt", "../checkpoints/{}/0.pt", "{}/{}", "ABSOLUTE/{}//0.pt", "nothing/../{}/0.pt"]
+)
+def test_a_link_into_a_checkpoint_that_is_a_directory_follows_and_holds_it(project: Project, text: str) -> None:
+    old, new = "epoch=3-step=2.ckpt", "epoch-03_step-000002.ckpt"
+    project.make({f"exp/checkpoints/{old}/0.pt": 5, f"exp/checkpoints/{old}/{old}": 5, "exp/checkpoints/nothing/x": 1})
+    project.make({"exp/checkpoints/epoch=30-step=2.ckpt/0.pt": 5})
+    text = text.replace("ABSOLUTE", str(project.outputs / "exp" / "checkpoints"))
+    project.make({"exp/checkpoints/last.pt": f"-> {text.format(old, old)}"})
     project.doit("migrate", "delete_old=1")
-    assert os.readlink(project.outputs / "exp/checkpoints/last.pt") == "epoch-03_step-000002.ckpt/0.pt"
+    assert os.readlink(project.outputs / "exp/checkpoints/last.pt") == text.format(new, old)
     assert (project.outputs / "exp/checkpoints/last.pt").stat().st_size == 5
+
+
+def test_a_reason_that_holds_a_file_name_is_shown_escaped(project: Project) -> None:
+    name = b"x\xff\x1b[31m.ckpt".decode("utf-8", "surrogateescape")
+    project.make({f"exp/checkpoints/{name}": 3, "exp/checkpoints/last.ckpt": f"-> {name}"})
+    out = project.doit("plan", "verbose=1", env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert "link to x\\xff\\x1b[31m.ckpt\n" in out
 
 
 def test_problems_are_told_left_alone_and_told_again_until_they_are_solved(project: Project) -> None:
