@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ckptrules import store
+from ckptrules import scan, store
 from ckptrules.journal import Journal
 from ckptrules.model import Action, Listing, Plan, Problem, Stamp
 
@@ -38,7 +38,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
 
 def _carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     place.journal.intend(plan.directory, plan.actions)
-    with store.open_below(place.outputs_dir, plan.directory) as directory:
+    with scan.open_below(place.outputs_dir, plan.directory) as directory:
         failed: dict[str, OSError] = {}
         for action in plan.actions:
             awaited = _awaited(action, listing) if action.kind == "relink" else None
@@ -85,7 +85,7 @@ def _awaited(relink: Action, listing: Listing) -> str | None:
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
     if plan.problems:
         return None
-    with store.open_below(outputs_dir, plan.directory) as directory:
+    with scan.open_below(outputs_dir, plan.directory) as directory:
         return store.settle(directory, {entry.name for entry in listing.entries}, changed=False)
 
 

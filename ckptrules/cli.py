@@ -37,7 +37,10 @@ def init() -> int:
     for path, content in starter_files():
         try:
             store.write_new(path, content)
-        except FileExistsError:
+        except FileExistsError as error:
+            if error.filename != path:
+                print(f"ERROR: {path} cannot be written: {error.filename} is a file", file=sys.stderr)
+                return REFUSED
             print(f"{path} is there already: left as it is")
         except OSError as error:
             print(f"ERROR: {path} cannot be written: {error.strerror}", file=sys.stderr)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 DEFAULT_TASK = "plan"
+PLANNING = ("plan", "migrate")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -22,13 +22,17 @@ class OptionError(Exception):
 
 
 class Option(NamedTuple):
-    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``)."""
+    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``).
+
+    ``tasks`` are the only tasks that it is for; none means all.
+    """
 
     name: str
     read: Callable[[str], Any]
     default: Any
     help: str
     flag: bool = False
+    tasks: tuple[str, ...] = ()
 
     @property
     def dashed(self) -> str:
@@ -60,6 +64,12 @@ class Word(NamedTuple):
         """The task without the experiment."""
         return self.task.split(":", 1)[0]
 
+    def selects(self, task: str) -> bool:
+        """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
+        start, star, _ = self.task.partition("*")
+        whole = f"{task}:"
+        return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
+
 
 class CommandLine(NamedTuple):
     """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
@@ -68,6 +78,12 @@ class CommandLine(NamedTuple):
     words: tuple[Word, ...]
     variables: Mapping[str, Any]
     arguments: tuple[str, ...]
+    tasks: frozenset[str] = frozenset()
+
+    @property
+    def has_foreign_words(self) -> bool:
+        """Say whether it names something else than our tasks: a task of the user's own, say."""
+        return any(not _selects_any(word, self.tasks) for word in self.words)
 
     def asks_for(self, task: str) -> bool:
         """Say whether a task is needed at all: doit calls every task creator on every command."""
@@ -75,7 +91,7 @@ class CommandLine(NamedTuple):
             return False
         if not self.words:
             return task == DEFAULT_TASK or self.command not in ("run", "clean")
-        return any(fnmatchcase(task, word.base) for word in self.words)
+        return any(word.selects(task) for word in self.words)
 
     def options(self, task: str, given: Mapping[str, Any] | None = None) -> Options:
         """Return the options of one task; ``given`` holds defaults from doit's own configuration.
@@ -84,7 +100,7 @@ class CommandLine(NamedTuple):
             OptionError: an option is given twice, or two selections of one task differ in their flags.
         """
         flags: dict[str, Any] = {}
-        for word in (word for word in self.words if fnmatchcase(task, word.base)):
+        for word in (word for word in self.words if word.selects(task)):
             for name, value in word.flags.items():
                 if name in self.variables or flags.get(name, value) != value:
                     raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
@@ -130,9 +146,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("outputs_dir", some_text, "outputs", "folder that holds the experiments"),
     Option("rules_dir", some_text, "rules", "folder with the rule files (*.yaml)"),
     Option("dry_run", yes_or_no, "0", "show what would happen, change nothing", flag=True),
-    Option("delete_old", yes_or_no, "0", "also delete what the retention policy does not keep", flag=True),
-    Option("keep_min_epoch", whole_number, "10", "keep this epoch and later ones (overrides the policy's min_epoch)"),
-    Option("policy", some_text, "default", "retention policy to go by"),
+    Option(
+        "delete_old", yes_or_no, "0", "also delete what the retention policy does not keep", flag=True, tasks=PLANNING
+    ),
+    Option(
+        "keep_min_epoch",
+        whole_number,
+        "10",
+        "keep this epoch and later ones (overrides the policy's min_epoch)",
+        tasks=PLANNING,
+    ),
+    Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
     Option("json", some_text, "", "write the plan, or what came of it, to this file"),
 )
@@ -155,7 +179,8 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
         argument = rest.pop(0)
         ours = bool(words) and _selects_any(words[-1], known)
         if argument.startswith("-"):
-            if ours and argument.startswith("--"):
+            if ours:
+                _refuse_short(argument, words[-1])
                 name, value = _read_flag(argument, rest)
                 _set_once(words[-1].flags, name, value)
             elif not words and argument in DOIT_FLAGS_WITH_VALUE and rest:
@@ -172,16 +197,47 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
             words.append(Word(argument, {}))
     if unknown and (not words or any(_selects_any(word, known) for word in words)):
         raise _unknown(unknown[0], known)
-    return CommandLine(command, tuple(words), variables, tuple(arguments))
+    for word in words:
+        if word.task in BY_NAME:
+            raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
+    if command == "run":
+        _refuse_foreign(words or [Word(DEFAULT_TASK, {})], variables, known)
+    return CommandLine(command, tuple(words), variables, tuple(arguments), frozenset(known))
 
 
 def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
-    return any(fnmatchcase(task, word.base) for task in tasks)
+    return any(word.selects(task) for task in tasks)
+
+
+def _refuse_foreign(words: Iterable[Word], variables: Mapping[str, Any], tasks: set[str]) -> None:
+    """Refuse an option that a task does not know: it would do without it what was meant to be done with it.
+
+    Raises:
+        OptionError: with the tasks that the option is for.
+    """
+    for word in words:
+        for option in (BY_NAME[name] for name in (*variables, *word.flags)):
+            if word.base in tasks and option.tasks and word.base not in option.tasks:
+                fact = f"option '{option.name}' is not for '{word.base}'"
+                raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(option.tasks)}")
+
+
+def _refuse_short(argument: str, word: Word) -> None:
+    """Refuse what doit would answer with a dump of its own objects.
+
+    Raises:
+        OptionError: with the right place of doit's own flags.
+    """
+    if not argument.startswith("--"):
+        hint = f"doit's own flags come before the task: doit {argument} … {word.task}"
+        raise OptionError(f"command line: unknown option '{argument}' behind '{word.task}'\n    hint: {hint}")
 
 
 def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:
     dashed, has_value, text = argument[2:].partition("=")
     dashes = {option.dashed: option for option in OPTIONS} | {f"no-{o.dashed}": o for o in OPTIONS if o.flag}
+    if dashed == "help":
+        raise OptionError("command line: unknown option '--help'\n    hint: doit help TASK shows its options")
     full = [dashed] if dashed in dashes else [name for name in dashes if name.startswith(dashed)]
     if len(full) != 1:
         fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"

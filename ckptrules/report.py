@@ -106,13 +106,13 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
 def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = ()) -> str:
     """Show the numbers of the whole run, aligned, and the notes below them."""
     if not total.experiments and total.up_to_date:
-        plural = "s are" if total.up_to_date > 1 else " is"
-        return "\n".join([f"Nothing to do: {total.up_to_date} experiment{plural} up to date.", *notes, ""])
+        what = count_of(total.up_to_date, "experiment is", "experiments are")
+        return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "to the trash" if trash_days else "freed at once (trash_days: 0)"
     rows = [
         ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
-        (verbs[0], total.renamed, f"{total.relinked} links follow" if total.relinked else ""),
+        (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
         ("skipped", total.skipped, ""),
@@ -128,8 +128,13 @@ def trash_sentence(checkpoints: int, size: int, days: int) -> str:
     """Tell what waits in the trash and how it goes; nothing where nothing waits."""
     if not checkpoints:
         return ""
-    what = f"{checkpoints} checkpoint{'s' * (checkpoints != 1)}, {human_size(size)}"
+    what = f"{count_of(checkpoints, 'checkpoint')}, {human_size(size)}"
     return f"In the trash: {what}. Free the space with 'doit purge'; else it is freed after {days} days (trash_days)."
+
+
+def count_of(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def human_size(size: int) -> str:

@@ -10,7 +10,7 @@ from doit.exceptions import BaseFail, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from ckptrules import store
+from ckptrules import scan, store
 from ckptrules.options import Options
 from ckptrules.report import Style, Tally, run_as_data, summary, trash_sentence
 
@@ -77,8 +77,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._problems_left = True
         elif not task.has_subtask:
             self._crashed = True
-        if not self._tell(task) and not task.has_subtask:
+        if self._tell(task) or task.has_subtask:
+            return
+        if _base(task) in self.contexts:
             self.write(f"{task.title()}: {fail.get_msg().strip()}\n")
+        else:
+            super().add_failure(task, fail)
 
     def complete_run(self) -> None:
         """Print the summary of each command that was run, and write its JSON file.
@@ -94,9 +98,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             )
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
-        if self.runtime_errors:
-            self.write("\n".join(self.runtime_errors) + "\n")
-        elif self._problems_left and not self._crashed:
+        super().complete_run()
+        if not self.runtime_errors and self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
@@ -129,7 +132,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _trash(total: Tally, context: RunContext) -> list[str]:
         if context.style.preview or not total.deleted:
             return []
-        waiting = store.trash_use(context.options.outputs_dir)
+        waiting = scan.trash_use(context.options.outputs_dir)
         return [trash_sentence(waiting.checkpoints, waiting.size, context.trash_days)]
 
 

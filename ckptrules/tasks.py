@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -18,13 +18,13 @@ from doit import task_params
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
-from ckptrules import __version__, store
+from ckptrules import __version__, scan, store
 from ckptrules.apply import Outcome, Workplace, carry_out
 from ckptrules.journal import Journal
 from ckptrules.model import Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.options import DEFAULT_TASK, OPTIONS, CommandLine, OptionError, Options, encode_task, read_command_line
 from ckptrules.plan import make_plan
-from ckptrules.report import Style, experiment_block, human_size, plan_as_data, tally
+from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import with_min_epoch
 from ckptrules.rules import load_rules
@@ -34,21 +34,27 @@ from ckptrules.shipped import rule_texts
 TASKS = ("plan", "migrate", "check", "purge", "demo")
 CHANGING_TASKS = ("migrate", "purge")
 IN_MEMORY = ":memory:"
+OWN_DATABASE = ".doit.db"  # for tasks that are not ours
+TRASH_TASK = "%trash"
 SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
 TaskDict = dict[str, Any]
 Creator = Callable[..., Iterator[TaskDict]]
 
-PARAMS: list[dict[str, Any]] = [
-    {
-        "name": option.name,
-        "long": option.dashed,
-        "type": bool if option.flag else str,
-        "default": None,
-        "inverse": f"no-{option.dashed}" if option.flag else "",
-        "help": f"{option.help} [{option.default}]" if option.default else option.help,
-    }
-    for option in OPTIONS
-]
+
+def params_of(task: str) -> list[dict[str, Any]]:
+    """Return the options of a task as doit wants them told."""
+    return [
+        {
+            "name": option.name,
+            "long": option.dashed,
+            "type": bool if option.flag else str,
+            "default": None,
+            "inverse": f"no-{option.dashed}" if option.flag else "",
+            "help": f"{option.help} [{option.default}]" if option.default else option.help,
+        }
+        for option in OPTIONS
+        if not option.tasks or task in option.tasks
+    ]
 
 
 class Job(NamedTuple):
@@ -86,9 +92,11 @@ def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
         with told_by_doit():
             line = command_line()
             if line.asks_for(name):
-                yield from function(line.options(name, given))
+                options = line.options(name, given)
+                refuse_configured_folder(options, line.options(name))
+                yield from function(options)
 
-    wrapped: Creator = task_params(PARAMS)(creator)
+    wrapped: Creator = task_params(params_of(name))(creator)
     return wrapped
 
 
@@ -101,9 +109,9 @@ def migrate(options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from _experiments("migrate", options)
     days = load(options.rules_dir).trash_days
-    expired = [run for run in store.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
+    expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
     if expired and not options.dry_run:
-        yield {"name": "%trash", "actions": [(free, [options, expired])], "doc": "free what waited for trash_days"}
+        yield {"name": TRASH_TASK, "actions": [(free, [options, expired])], "doc": "free what waited for trash_days"}
 
 
 def check(options: Options) -> Iterator[TaskDict]:
@@ -114,7 +122,7 @@ def check(options: Options) -> Iterator[TaskDict]:
 def purge(options: Options) -> Iterator[TaskDict]:
     """Empty the trash."""
     outputs_dir(options)
-    yield {"basename": "purge", "actions": [(free, [options, store.trash_runs(options.outputs_dir)])]}
+    yield {"basename": "purge", "actions": [(free, [options, scan.trash_runs(options.outputs_dir)])]}
 
 
 @contextlib.contextmanager
@@ -139,6 +147,12 @@ def command_line() -> CommandLine:
 def load(rules_dir: str | None) -> RuleSet:
     """Load and test the rules, once."""
     return load_rules(rule_texts(rules_dir))
+
+
+@functools.cache
+def find(path: str, layout: tuple[str, ...]) -> list[Found]:
+    """Find the checkpoint directories, once."""
+    return scan.find_directories(path, layout)
 
 
 @functools.cache
@@ -190,7 +204,8 @@ def prepare(options: Options) -> Job:
 
 def style(options: Options) -> Style:
     """Find out what the terminal can show."""
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    to_file = any(word.startswith(("-o", "--output-file")) for word in command_line().arguments)
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()
     return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
 
 
@@ -214,7 +229,7 @@ def take_lock(path: str) -> int:
 
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
-    database = os.path.join(line.options("migrate").outputs_dir, store.STATE, "doit.db")
+    database = os.path.join(line.options("migrate").outputs_dir, scan.STATE, "doit.db")
     refuse_damaged(database)
     if line.command != "run":
         return database if os.path.exists(database) else IN_MEMORY
@@ -222,9 +237,36 @@ def _database(line: CommandLine) -> str:
     for task in changing:
         options = line.options(task)
         outputs_dir(options)
-        prepare(options)
+        job = prepare(options)
+        refuse_unknown_experiments(line, task, find(options.outputs_dir, job.rules.layout))
         take_lock(options.outputs_dir)
+    if not changing and line.has_foreign_words:
+        return OWN_DATABASE
     return database if changing else IN_MEMORY
+
+
+def refuse_unknown_experiments(line: CommandLine, task: str, found: Iterable[Found]) -> None:
+    """Refuse a selection that names no experiment, before anything is written.
+
+    Raises:
+        OptionError: with the name that is nearest.
+    """
+    known = [f"{task}:{name}" for name in (*(encode_task(directory.experiment) for directory in found), TRASH_TASK)]
+    for word in line.words:
+        if word.base == task and word.task != task and "*" not in word.task and word.task not in known:
+            hint = closest(word.task, known) or "'doit list --all' tells which there are"
+            raise OptionError(f"command line: no experiment '{word.task}'\n    hint: {hint}")
+
+
+def refuse_configured_folder(options: Options, said: Options) -> None:
+    """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
+
+    Raises:
+        OptionError: with where to say it instead.
+    """
+    if options.outputs_dir != said.outputs_dir:
+        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
+        raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
 
 
 def refuse_damaged(database: str) -> None:
@@ -245,9 +287,9 @@ def refuse_damaged(database: str) -> None:
 def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
     outputs_dir(options)
     job = prepare(options)
-    found_directories = store.find_directories(options.outputs_dir, job.rules.layout)
+    found_directories = find(options.outputs_dir, job.rules.layout)
     notes = [
-        f"Not followed: {job.style.name(name)} is a link." for name in store.linked_directories(options.outputs_dir)
+        f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
     if not found_directories:
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
@@ -267,7 +309,7 @@ def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
             "doc": f"checkpoints in {name}",
             "actions": [(work_on, [job, found])],
             "uptodate": [False if options.dry_run else (is_up_to_date, [job.fingerprint, found.stamp])],
-            "params": PARAMS if f"{base}:{name}" in chosen else (),
+            "params": params_of(base) if f"{base}:{name}" in chosen else (),
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }
 
@@ -281,7 +323,7 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
     listing = Listing(found.experiment, found.directory, ())
     try:
-        listing = store.scan(job.options.outputs_dir, found)
+        listing = scan.scan(job.options.outputs_dir, found)
     except OSError as error:
         outcome = Outcome(unreadable(found, error), None)
     else:
@@ -321,20 +363,20 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
     """Free what some runs left in the trash."""
     verb = "Would free" if options.dry_run else "Freed"
     try:
-        freed = (
-            store.trash_use(options.outputs_dir) if options.dry_run else store.empty_trash(options.outputs_dir, runs)
-        )
+        freed = scan.trash_use(options.outputs_dir) if options.dry_run else store.empty_trash(options.outputs_dir, runs)
     except OSError as error:
         task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
         return TaskFailed("the trash cannot be emptied", report=False)
-    task.meta = {"told": Told(f"{verb}: {freed.checkpoints} checkpoints from the trash, {human_size(freed.size)}\n")}
+    task.meta = {
+        "told": Told(f"{verb}: {count_of(freed.checkpoints, 'checkpoint')} from the trash, {human_size(freed.size)}\n")
+    }
     return None
 
 
 def show_rules(rules: RuleSet, task: Task) -> None:
     """Show every rule with the place where it stands and the number of examples that prove it."""
     rows = [
-        (rule.id, f"{len(rule.examples)} example{'s' * (len(rule.examples) != 1)}", rule.place.file_line)
+        (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line)
         for rule in (rules.target, *rules.legacy)
     ]
     rows += [

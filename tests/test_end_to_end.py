@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 from doit.exceptions import TaskFailed
 
-from ckptrules import store, tasks
+from ckptrules import scan, store, tasks
 from ckptrules.options import Options
 from tests.conftest import ROOT, Project
 
@@ -190,7 +190,7 @@ def reachable() -> Iterator[Path]:
 def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> None:
     job = tasks.prepare(Options(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
     told = {}
-    for found in store.find_directories(str(reachable), job.rules.layout):
+    for found in scan.find_directories(str(reachable), job.rules.layout):
         task = SimpleNamespace(meta={})
         failed = isinstance(tasks.work_on(job, found, task), TaskFailed)
         told[found.experiment] = (failed, task.meta["told"].text)
@@ -469,7 +469,7 @@ def test_every_change_is_in_the_journal(project: Project) -> None:
 
 def test_a_target_that_appears_in_the_last_moment_is_not_overwritten(project: Project) -> None:
     project.make({"exp/checkpoints/old.ckpt": 3, "exp/checkpoints/new.ckpt": 4})
-    with store.open_below(str(project.outputs), "exp/checkpoints") as directory:
+    with scan.open_below(str(project.outputs), "exp/checkpoints") as directory:
         with pytest.raises(FileExistsError):
             store.rename(directory, "old.ckpt", "new.ckpt")
         with pytest.raises(FileExistsError):
@@ -497,7 +497,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
     monkeypatch.setattr(store, "rename", refusing)
     job = tasks.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
-    (found,) = store.find_directories(str(project.outputs), job.rules.layout)
+    (found,) = scan.find_directories(str(project.outputs), job.rules.layout)
     task = SimpleNamespace(meta={})
     assert isinstance(tasks.work_on(job, found, task), TaskFailed)
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
