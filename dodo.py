@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import demo, tasks
+from ckptrules import demo, tasks, undo
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -21,6 +21,18 @@ def task_migrate(options):
 def task_check(options):
     """Test the rule files against their own examples"""
     return tasks.check(options)
+
+
+@tasks.with_options
+def task_history(options):
+    """List the runs: when, who, what they did, what became of it"""
+    return undo.history(options)
+
+
+@tasks.with_options
+def task_undo(options):
+    """Take back what the newest run did, or the one that run=ID names"""
+    return undo.undo(options)
 
 
 @tasks.with_options

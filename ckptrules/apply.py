@@ -1,20 +1,38 @@
-"""Carries out one plan: journal the intent, change the store, journal the outcome."""
+"""Carries out one plan: journal the intent, change the store, journal the outcome; finishes what a crash left."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules import scan, store
-from ckptrules.journal import Journal
-from ckptrules.model import Action, Listing, Plan, Problem, Stamp
+from ckptrules import store
+from ckptrules.journal import Intent, Journal
+from ckptrules.model import Action, Entry, Identity, Listing, Plan, Problem, Stamp, Step, Unit
+from ckptrules.scan import STATE, TRASH_SUFFIX
 
-ADVICE: Mapping[type[OSError], str] = {
-    FileExistsError: "compare the two, keep the better one, delete or rename the other",
-    FileNotFoundError: "something else moved it while this run was going on; run again",
-    PermissionError: "look at the owner and the mode: ls -la",
+NOT_BEGUN = "not begun, as the run was stopped"
+ADVICE: Mapping[str, str] = {
+    os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
+    os.strerror(errno.ENOENT): "something else moved it; look where it is now",
+    store.CHANGED: "look at it: it is left as it is",
+    store.LINK_CHANGED: "look at it: it is left as it is",
+    os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
+    os.strerror(errno.EPERM): "look at the owner and the mode: ls -la",
+    os.strerror(errno.ENOSPC): "make space (df -h), and run again",
 }
+
+
+class Workplace(NamedTuple):
+    """Where and how a run changes things. ``stopped`` says whether it is to end before the next change."""
+
+    outputs_dir: str
+    run: str
+    journal: Journal
+    keep_trash_days: int
+    stopped: Callable[[], bool]
 
 
 class Outcome(NamedTuple):
@@ -28,78 +46,171 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     """Carry out one plan and return what came of it: actions that failed have become problems."""
     if not plan.actions:
         return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
+    units = units_of(plan, listing, place.run)
     try:
-        return _carry_out(plan, listing, place)
+        number = place.journal.intend(plan.experiment, plan.directory, units)
     except OSError as error:
-        text = f"stopped: {_told(error)}; what was done before stands in the journal"
-        stopped = Problem("stopped", (plan.directory,), text, "look at the free space and the permissions, run again")
-        return Outcome(plan._replace(actions=(), problems=(*plan.problems, stopped)), None)
-
-
-def _carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
-    place.journal.intend(plan.directory, plan.actions)
-    with scan.open_below(place.outputs_dir, plan.directory) as directory:
-        failed: dict[str, OSError] = {}
-        for action in plan.actions:
-            awaited = _awaited(action, listing) if action.kind == "relink" else None
-            if awaited in failed:
-                failed[action.name] = failed[awaited]
-                continue
-            try:
-                _act(action, plan.directory, directory, place)
-            except OSError as error:
-                failed[action.name] = error
-        place.journal.conclude(plan.directory, {name: _told(error) for name, error in failed.items()})
-        done = tuple(action for action in plan.actions if action.name not in failed)
-        if place.keep_trash_days == 0 and any(action.kind == "trash" for action in done):
-            store.empty_trash(place.outputs_dir, [place.run], plan.directory)
-        problems = tuple(_refused(action, failed[action.name]) for action in plan.actions if action.name in failed)
-        outcome = plan._replace(actions=done, problems=(*plan.problems, *problems))
-        stamp = None if outcome.problems else store.settle(directory, _names_left(outcome, listing), changed=True)
+        return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
+    with store.Folders(place.outputs_dir) as folders:
+        failed = do_units(folders, units, place.stopped)
+        freed = [] if place.keep_trash_days else _free(folders, plan, units, failed)
+        outcome = after(plan, failed, conclude(plan, place.journal, number, failed, freed))
+        if outcome.problems:
+            return Outcome(outcome, None)
+        stamp = store.settle(folders.descriptor(plan.directory), _names_left(outcome, listing), changed=True)
     return Outcome(outcome, stamp)
 
 
-class Workplace(NamedTuple):
-    """Where and how a run changes things."""
-
-    outputs_dir: str
-    run: str
-    journal: Journal
-    keep_trash_days: int
+# --- units: pure -----------------------------------------------------------------------------------------------------
 
 
-def _act(action: Action, path: str, directory: int, place: Workplace) -> None:
-    if action.kind == "rename":
-        store.rename(directory, action.name, action.to)
-    elif action.kind == "trash":
-        store.move_to_trash(place.outputs_dir, place.run, path, directory, action.name)
-    else:
-        store.relink(place.outputs_dir, directory, action.name, action.to)
+def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
+    """Turn a plan into units, in the order of its heads (`heads`)."""
+    entries = {entry.name: entry for entry in listing.entries}
+    return [_unit(action, _followers(action, plan.actions), entries, plan.directory, run) for action in heads(plan)]
 
 
-def _awaited(relink: Action, listing: Listing) -> str | None:
-    """Return the old name of the checkpoint that a link waits for."""
-    return next(entry.sibling for entry in listing.entries if entry.name == relink.name)
+def heads(plan: Plan) -> list[Action]:
+    """List the actions that are no mere consequence of another: each becomes one unit."""
+    return [action for action in plan.actions if action.kind != "relink"]
+
+
+def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
+    """Return the plan as it came out, given what failed of its heads, by number."""
+    lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
+    done = tuple(a for a in plan.actions if (a.follows if a.kind == "relink" else a.name) not in lost)
+    return plan._replace(actions=done, problems=(*plan.problems, *problems))
+
+
+def _followers(head: Action, actions: Iterable[Action]) -> list[Action]:
+    return [action for action in actions if action.kind == "relink" and action.follows == head.name]
+
+
+def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], directory: str, run: str) -> Unit:
+    to_directory = f"{STATE}/trash/{run}/{directory}" if head.kind == "trash" else directory
+    suffix = TRASH_SUFFIX if head.kind == "trash" else ""
+    moves = [
+        Step("move", directory, name, to_directory, (to or name) + suffix, identity=_identity(entries[name]))
+        for name, to in ((head.name, head.to), *head.with_it)
+    ]
+    relinks = [
+        Step("relink", link.directory or directory, link.name, link.directory or directory, link.to, link.was)
+        for link in links
+    ]
+    return Unit(head.kind, head.size, (*moves, *relinks))
+
+
+def _identity(entry: Entry) -> Identity:
+    return Identity(entry.kind, entry.size, entry.mtime_ns) if entry.kind == "file" else Identity(entry.kind, 0, 0)
+
+
+# --- doing -----------------------------------------------------------------------------------------------------------
+
+
+def do_units(folders: store.Folders, units: Sequence[Unit], stopped: Callable[[], bool]) -> dict[int, str]:
+    """Do units, each wholly or not at all; return the numbers of those that were not done, and why."""
+    failed = {}
+    for number, unit in enumerate(units):
+        if why := NOT_BEGUN if stopped() else _do_unit(folders, unit.steps):
+            failed[number] = why
+    return failed
+
+
+def finish(folders: store.Folders, intent: Intent) -> dict[int, str]:
+    """Finish what a crash interrupted: a unit that was begun is completed or, where that fails, taken back.
+
+    Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
+    """
+    failed = {}
+    for number, unit in enumerate(intent.units):
+        done = [step for step in unit.steps if store.is_done(folders, step)]
+        if not done:
+            failed[number] = "not begun, as the run was interrupted"
+        elif len(done) < len(unit.steps):
+            rest = [step for step in unit.steps if step not in done]
+            if why := _do_unit(folders, rest, done):
+                failed[number] = why
+    return failed
+
+
+def conclude(
+    plan: Plan, journal: Journal, number: int, failed: Mapping[int, str], freed: Sequence[int] = ()
+) -> list[Problem]:
+    """Record the outcome of an intent, and tell of what failed."""
+    problems = [refused(head, failed[n]) for n, head in enumerate(heads(plan)) if failed.get(n, NOT_BEGUN) != NOT_BEGUN]
+    if waiting := [why for why in failed.values() if why == NOT_BEGUN]:
+        text = f"{len(waiting)} of its changes {NOT_BEGUN}"
+        problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
+    try:
+        journal.conclude(number, failed, freed)
+    except OSError as error:
+        problems.append(_unrecorded(plan, error))
+    return problems
+
+
+def _do_unit(folders: store.Folders, steps: Sequence[Step], before: Sequence[Step] = ()) -> str:
+    """Do steps, all or none (``before`` were done already); return why it could not be, or nothing."""
+    done = list(before)
+    for step in steps:
+        try:
+            store.do_step(folders, step)
+            done.append(step)
+        except OSError as error:
+            why = told(error) if not before and step is steps[0] else f"{step.name}: {told(error)}"
+            return why + _take_back(folders, done)
+    return ""
+
+
+def _take_back(folders: store.Folders, done: Sequence[Step]) -> str:
+    for step in reversed(done):
+        try:
+            store.do_step(folders, step.inverse)
+        except OSError as error:
+            return f"; {step.to} could not be taken back: {told(error)}"
+    return ""
+
+
+def _free(folders: store.Folders, plan: Plan, units: Sequence[Unit], failed: Mapping[int, str]) -> list[int]:
+    """Free the space of what the policy let go, and return the numbers of those units.
+
+    What lost a conflict waits in the trash in any case, and what cannot be removed stays there.
+    """
+    freed = []
+    for number, (unit, head) in enumerate(zip(units, heads(plan), strict=True)):
+        if unit.kind == "trash" and number not in failed and not head.keep_in_trash:
+            with contextlib.suppress(OSError):
+                for step in unit.steps:
+                    store.free_at_once(folders, step)
+                freed.append(number)
+    return freed
 
 
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
     if plan.problems:
         return None
-    with scan.open_below(outputs_dir, plan.directory) as directory:
+    with store.Folders(outputs_dir) as folders:
+        directory = folders.descriptor(plan.directory)
         return store.settle(directory, {entry.name for entry in listing.entries}, changed=False)
 
 
 def _names_left(plan: Plan, listing: Listing) -> set[str]:
-    gone = {action.name for action in plan.actions if action.kind != "relink"}
-    new = {action.to for action in plan.actions if action.kind == "rename"}
-    return {entry.name for entry in listing.entries if entry.name not in gone} | new
+    moved = [pair for head in heads(plan) for pair in ((head.name, head.to), *head.with_it)]
+    gone = {name for name, _ in moved}
+    return {entry.name for entry in listing.entries if entry.name not in gone} | {to for _, to in moved if to}
 
 
-def _told(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
+def told(error: OSError) -> str:
+    """Say in words what the system refused."""
+    return error.strerror or str(error)
 
 
-def _refused(action: Action, error: OSError) -> Problem:
-    verb = {"rename": f"cannot be renamed to {action.to}", "trash": "cannot be moved to the trash"}
-    text = f"{verb.get(action.kind, 'cannot be pointed to ' + action.to)}: {_told(error)}"
-    return Problem("refused", (action.name,), text, ADVICE.get(type(error), ""))
+def _unrecorded(plan: Plan, error: OSError) -> Problem:
+    hint = ADVICE.get(told(error), "look at the free space and the permissions, run again")
+    return Problem("stopped", (plan.directory,), f"the journal cannot be written: {told(error)}", hint)
+
+
+def refused(head: Action, why: str) -> Problem:
+    """Tell that a unit was not done, by the action that heads it."""
+    verbs = {"rename": f"be renamed to {head.to}", "trash": "be moved to the trash", "restore": "be brought back"}
+    text = f"cannot {verbs[head.kind]}: {why}"
+    return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))

@@ -1,36 +1,232 @@
-"""The append-only record of every change: what was intended, then what came of it. One JSON object a line."""
+"""The append-only record of every change: what was intended, then what came of it. One JSON object a line.
+
+One file belongs to one process of one run. Each line says at its end what it is, so that the last few bytes of a
+file tell whether it ended in the middle of something.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
 
-from ckptrules.model import Action
+from ckptrules.model import ActionKind, EntryKind, Identity, Step, Unit
 
 VERSION = 1
+NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
+TAIL_BYTES = 32
+TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
+_FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|torn)"}\n\Z')
+
+
+class JournalError(Exception):
+    """A journal that cannot be believed; the message is ``file:line: fact``."""
+
+
+class UnitRef(NamedTuple):
+    """Where a unit stands: the run, the process, the number of the intent, the place in it."""
+
+    run: str
+    process: str
+    intent: int
+    place: int
+
+
+class Intent(NamedTuple):
+    """What was about to happen in one directory.
+
+    ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` tells what came of them:
+    the places of the units that were not done, and why; None where the run ended before it could say. ``freed`` are the
+    places of those whose space was freed at once.
+    """
+
+    number: int
+    experiment: str
+    directory: str
+    units: tuple[Unit, ...]
+    takes_back: tuple[UnitRef, ...] = ()
+    failed: Mapping[int, str] | None = None
+    freed: tuple[int, ...] = ()
+
+
+class Record(NamedTuple):
+    """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied."""
+
+    run: str
+    process: str
+    header: Mapping[str, Any]
+    intents: tuple[Intent, ...]
+    purged: tuple[str, ...]
 
 
 class Journal:
     """The journal of one process in one run.
 
     Args:
-        append: writes one line durably (it is on the disk when the call returns).
+        append: adds text to the end of the file; when the second argument is true, it is on the disk on return.
         header: what the first line tells of the run: its id, options, rules.
     """
 
-    def __init__(self, append: Callable[[str], None], header: Mapping[str, Any]) -> None:
+    def __init__(self, append: Callable[[str, bool], None], header: Mapping[str, Any]) -> None:
         self._append = append
         self._header: Mapping[str, Any] | None = header
+        self._number = 0
+        self._due = ""
+        self._torn = False
 
-    def intend(self, directory: str, actions: Sequence[Action]) -> None:
-        """Record what is about to happen in one directory, before it does."""
+    def intend(self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = ()) -> int:
+        """Record what is about to happen in one directory, and return the number to conclude it by.
+
+        Raises:
+            OSError: it could not be recorded, so it must not happen.
+        """
+        self._number += 1
+        row = {
+            "intent": self._number,
+            "experiment": experiment,
+            "directory": directory,
+            "units": list(map(_row, units)),
+        }
+        if takes_back:
+            row["takes_back"] = [list(ref) for ref in takes_back]
+        nothing = _outcome(self._number, dict.fromkeys(range(len(units)), "not begun, as it could not be recorded"))
+        self._write(_line(row, "intent"), instead=nothing, durable=True)
+        return self._number
+
+    def conclude(self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> None:
+        """Record that a directory is finished: which units were not done and why, and which were freed at once.
+
+        The next intent makes this durable. After a power cut without it, the disk itself tells what was done.
+
+        Raises:
+            OSError: it could not be recorded; the next thing that is recorded makes up for it.
+        """
+        self._write(_outcome(intent, failed, freed))
+
+    def purged(self, runs: Sequence[str]) -> None:
+        """Record that what these runs had left in the trash is gone.
+
+        Raises:
+            OSError: it could not be recorded.
+        """
+        self._write(_line({"runs": list(runs)}, "purged"), durable=True)
+
+    def _write(self, line: str, *, instead: str = "", durable: bool = False) -> None:
+        """Append a line. Where that fails, what is true then (``instead``) goes before the next one."""
         if self._header is not None:
-            self._append(json.dumps({"journal": VERSION, **self._header}))
+            self._due += _line({"journal": VERSION, **self._header}, "run")
             self._header = None
-        rows = [[action.kind, action.name, action.to, action.size] for action in actions]
-        self._append(json.dumps({"intent": directory, "actions": rows}))
+        torn, self._torn = self._torn, True
+        due, self._due = self._due, self._due + (instead or line)
+        self._append(("\n" + TORN if torn else "") + due + line, durable)
+        self._torn, self._due = False, ""
 
-    def conclude(self, directory: str, failed: Mapping[str, str]) -> None:
-        """Record that a directory is finished, and which of the intended actions were refused and why."""
-        self._append(json.dumps({"done": directory, "failed": dict(failed)}))
+
+def is_finished(tail: bytes) -> bool:
+    """Say whether a journal with these last bytes (`TAIL_BYTES` are enough) ended between two directories."""
+    return _FINISHED.search(tail) is not None
+
+
+def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
+    """Return what to append to an unfinished journal so that it is finished."""
+    start = "" if text.endswith("\n") else "\n" + TORN
+    return start + (_outcome(intent.number, failed) if intent else "")
+
+
+def read(file: str, text: str) -> Record | None:
+    """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
+
+    Args:
+        file: its name, which tells run and process.
+        text: its content.
+
+    Raises:
+        JournalError: it holds anything else than what this version writes.
+    """
+    named = NAME.fullmatch(file)
+    if named is None:
+        raise JournalError(f"{file}:1: is not named like a journal")
+    run, process = named["run"], named["process"]
+    header: Mapping[str, Any] | None = None
+    intents: dict[int, Intent] = {}
+    purged: list[str] = []
+    lines = text.split("\n")
+    torn = {number for number, line in enumerate(lines) if f"{line}\n" == TORN}
+    passed_over = torn | {number - 1 for number in torn} | {len(lines) - 1}
+    for number, line in enumerate(lines):
+        if number in passed_over:
+            continue
+        try:
+            row = json.loads(line)
+            kind = row["line"]
+            if header is None:
+                header = _checked_header(row)
+            elif kind == "intent":
+                intents[row["intent"]] = _intent(row, run)
+            elif kind == "outcome":
+                failed = {int(place): str(why) for place, why in row["failed"].items()}
+                freed = tuple(int(place) for place in row["freed"])
+                if row["outcome"] in intents:  # else its intent was cut off, and nothing was begun
+                    intents[row["outcome"]] = intents[row["outcome"]]._replace(failed=failed, freed=freed)
+            elif kind == "purged":
+                purged += map(str, row["runs"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
+    return None if header is None else Record(run, process, header, tuple(intents.values()), tuple(purged))
+
+
+def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:
+    """Yield where the units of an intent stand."""
+    return (UnitRef(record.run, record.process, intent.number, place) for place in range(len(intent.units)))
+
+
+def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    if row["line"] != "run" or row["journal"] != VERSION:
+        raise ValueError(f"this version reads journals of version {VERSION}")
+    return row
+
+
+def _line(row: Mapping[str, Any], line: str) -> str:
+    return json.dumps({**row, "line": line}) + "\n"
+
+
+def _outcome(intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> str:
+    return _line({"outcome": intent, "failed": failed, "freed": list(freed)}, "outcome")
+
+
+def _row(unit: Unit) -> list[Any]:
+    steps = [
+        ["relink", step.directory, step.name, step.was, step.to]
+        if step.kind == "relink"
+        else ["move", step.directory, step.name, step.to_directory, step.to, *step.identity]
+        for step in unit.steps
+    ]
+    return [unit.kind, unit.size, steps]
+
+
+def _intent(row: Mapping[str, Any], run: str) -> Intent:
+    units = tuple(_unit(*unit) for unit in row["units"])
+    takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place)) for r, p, i, place in row.get("takes_back", ()))
+    if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
+        raise ValueError("'takes_back' does not fit the units")
+    return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back)
+
+
+def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
+    if kind not in get_args(ActionKind) or type(size) is not int or not steps:
+        raise ValueError("no such unit")
+    return Unit(kind, size, tuple(_step(*step) for step in steps))
+
+
+def _step(kind: str, *rest: Any) -> Step:
+    texts = rest[:4]
+    if not all(type(text) is str and "\0" not in text for text in texts):
+        raise ValueError("no such step")
+    if kind == "relink":
+        directory, name, was, to = rest
+        return Step("relink", directory, name, directory, to, was)
+    directory, name, to_directory, to, entry_kind, size, mtime_ns = rest
+    if kind != "move" or entry_kind not in get_args(EntryKind) or (type(size), type(mtime_ns)) != (int, int):
+        raise ValueError("no such step")
+    return Step("move", directory, name, to_directory, to, identity=Identity(entry_kind, size, mtime_ns))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 EntryKind = Literal["file", "directory", "link", "other"]
-ActionKind = Literal["rename", "trash", "relink"]
+ActionKind = Literal["rename", "trash", "relink", "restore"]
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
 
 
@@ -174,13 +174,73 @@ class Checkpoint(NamedTuple):
 
 
 class Action(NamedTuple):
-    """One change: ``rename`` and ``relink`` have a ``to`` (a name, or the new text of the link)."""
+    """One change: ``rename`` and ``relink`` have a ``to`` (a name, or the new text of the link).
+
+    ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
+    go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
+    checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link is, below ``outputs_dir``,
+    where that is not the directory of the plan.
+    """
 
     kind: ActionKind
     name: str
     to: str
     size: int
     reasons: tuple[Reason, ...]
+    with_it: tuple[tuple[str, str], ...] = ()
+    keep_in_trash: bool = False
+    follows: str = ""
+    was: str = ""
+    directory: str = ""
+
+
+class Identity(NamedTuple):
+    """What tells whether a name still stands for what it stood for: the kind, and of a file its size and time."""
+
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+
+
+class Step(NamedTuple):
+    """One change of one name, with all that is needed to repeat it, and to take it back.
+
+    A ``move`` brings ``name`` from ``directory`` to ``to_directory`` under the name ``to``; a ``relink`` changes the
+    text of a link from ``was`` to ``to``. Directories are paths below ``outputs_dir``.
+    """
+
+    kind: Literal["move", "relink"]
+    directory: str
+    name: str
+    to_directory: str
+    to: str
+    was: str = ""
+    identity: Identity = Identity("link", 0, 0)
+
+    @property
+    def inverse(self) -> Step:
+        """The step that takes this one back."""
+        if self.kind == "relink":
+            return self._replace(to=self.was, was=self.to)
+        return self._replace(directory=self.to_directory, name=self.to, to_directory=self.directory, to=self.name)
+
+
+class Unit(NamedTuple):
+    """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
+
+    ``size`` is that of the checkpoint, in bytes.
+    """
+
+    kind: ActionKind
+    size: int
+    steps: tuple[Step, ...]
+
+    @property
+    def inverse(self) -> Unit:
+        """The unit that takes this one back."""
+        kinds: Mapping[str, ActionKind] = {"trash": "restore", "restore": "trash"}
+        head, *rest = (step.inverse for step in self.steps)
+        return Unit(kinds.get(self.kind, self.kind), self.size, (head, *reversed(rest)))
 
 
 class Kept(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
+CHANGING = ("migrate", "undo", "purge")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -51,6 +52,9 @@ class Options(NamedTuple):
     policy: str = "default"
     verbose: bool = False
     json: str | None = None
+    run: str | None = None
+    experiments: str | None = None
+    wait: int = 0
 
 
 class Word(NamedTuple):
@@ -159,6 +163,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
     Option("json", some_text, "", "write the plan, or what came of it, to this file"),
+    Option("run", some_text, "", "the run to take back, as 'doit history' has it", tasks=("undo",)),
+    Option("experiments", some_text, "", "only the experiments that this shell pattern fits", tasks=("undo",)),
+    Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=CHANGING),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 

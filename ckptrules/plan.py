@@ -205,8 +205,9 @@ def relink_actions(renames: Sequence[Action], links: Sequence[Entry]) -> list[Ac
     actions = []
     for link in links:
         if link.sibling in renamed:
+            reasons = (Reason(f"{link.sibling} is renamed"),)
             text = link.link_text.removesuffix(link.sibling + link.behind) + renamed[link.sibling] + link.behind
-            actions.append(Action("relink", link.name, text, 0, (Reason(f"{link.sibling} is renamed"),)))
+            actions.append(Action("relink", link.name, text, 0, reasons, follows=link.sibling, was=link.link_text))
     return actions
 
 

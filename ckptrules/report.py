@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -11,8 +11,11 @@ from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
 SCHEMA_VERSION = 1
 ROUNDS_UP = 999.5  # from here on three digits would show 1000
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
-DID = {"rename": "Renamed", "trash": "Deleted", "relink": "Relinked"}
-WOULD = {"rename": "Would rename", "trash": "Would delete", "relink": "Would relink"}
+DID = {"rename": "Renamed", "trash": "Deleted", "relink": "Relinked", "restore": "Restored"}
+WOULD = {"rename": "Would rename", "trash": "Would delete", "relink": "Would relink", "restore": "Would restore"}
+_SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip")
+SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?", strict=True))
+ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?"), strict=True))
 COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 
 
@@ -28,10 +31,10 @@ class Style(NamedTuple):
     def signs(self) -> Mapping[str, str]:
         """The signs in front of a line, in ASCII where the terminal knows no others."""
         try:
-            "✓⊗→·↷".encode(self.encoding)
+            "".join(SIGNS.values()).encode(self.encoding)
         except (UnicodeEncodeError, LookupError):
-            return {"rename": "+", "trash": "x", "relink": "~", "arrow": "->", "kept": ".", "problem": "!", "skip": "?"}
-        return {"rename": "✓", "trash": "⊗", "relink": "↷", "arrow": "→", "kept": "·", "problem": "!", "skip": "?"}
+            return ASCII_SIGNS
+        return SIGNS
 
     def paint(self, text: str, colour: str) -> str:
         """Colour a text where colours are wanted."""
@@ -55,6 +58,7 @@ class Tally(NamedTuple):
     renamed: int = 0
     deleted: int = 0
     relinked: int = 0
+    restored: int = 0
     kept: int = 0
     skipped: int = 0
     problems: int = 0
@@ -70,16 +74,18 @@ def tally(plan: Plan) -> Tally:
     renamed = [action for action in plan.actions if action.kind == "rename"]
     deleted = [action for action in plan.actions if action.kind == "trash"]
     relinked = [action for action in plan.actions if action.kind == "relink"]
+    restored = [action for action in plan.actions if action.kind == "restore"]
     return Tally(
         experiments=1,
         renamed=len(renamed),
         deleted=len(deleted),
         relinked=len(relinked),
-        kept=len(plan.kept) + len(renamed) + len(relinked),
+        restored=len(restored),
+        kept=len(plan.kept) + len(renamed) + len(relinked) + len(restored),
         skipped=len(plan.skipped),
         problems=len(plan.problems),
         bytes_deleted=sum(action.size for action in deleted),
-        bytes_kept=sum(action.size for action in renamed) + sum(row.size for row in plan.kept),
+        bytes_kept=sum(action.size for action in (*renamed, *restored)) + sum(row.size for row in plan.kept),
     )
 
 
@@ -114,6 +120,7 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
         ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
+        *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
@@ -135,6 +142,19 @@ def trash_sentence(checkpoints: int, size: int, days: int) -> str:
 def count_of(number: int, one: str, many: str = "") -> str:
     """Write a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Lay rows out in aligned columns; ``right`` are the numbers of those that hold numbers."""
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (headings, *rows)
+    ]
+    return "\n".join([*lines, ""])
 
 
 def human_size(size: int) -> str:
@@ -189,10 +209,14 @@ def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, An
 
 def _action_lines(action: Action, style: Style) -> list[str]:
     label = (WOULD if style.preview else DID)[action.kind]
-    sign = style.paint(style.signs[action.kind], {"rename": "green", "trash": "red", "relink": "green"}[action.kind])
+    sign = style.paint(
+        style.signs[action.kind],
+        "red" if action.kind == "trash" else "green",
+    )
     first = f"{sign} {label}: {style.name(action.name)}"
-    if action.kind == "trash":
-        return [f"{first} ({'; '.join(_inline(reason, style) for reason in action.reasons)})"]
+    if action.kind in ("trash", "restore"):
+        reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
+        return [f"{first} ({reasons})" if reasons else first]
     arrow = style.signs["arrow"].rjust(len(label) + 2)
     return [first, f" {arrow} {style.name(action.to)}", *_reason_lines(action.reasons, len(label) + 4, style)]
 

@@ -10,7 +10,7 @@ from doit.exceptions import BaseFail, TaskFailed
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
-from ckptrules import scan, store
+from ckptrules import scan, stopping, store
 from ckptrules.options import Options
 from ckptrules.report import Style, Tally, run_as_data, summary, trash_sentence
 
@@ -88,8 +88,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """Print the summary of each command that was run, and write its JSON file.
 
         Raises:
-            SystemExit: with 1 where problems are left. doit itself would exit with 2, because it takes the group of a
-                failed experiment for an error.
+            SystemExit: with 130 after Ctrl-C or SIGTERM; with 1 where problems are left. doit itself would exit with 2,
+                because it takes the group of a failed experiment for an error.
         """
         for base, total in self._totals.items():
             context = self.contexts[base]
@@ -99,6 +99,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
+        if stopping.stopped():
+            self.write("Stopped: what was begun is finished, the rest was not begun. Run again to go on.\n")
+            raise SystemExit(stopping.EXIT_CODE)
         if not self.runtime_errors and self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
 

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
-from ckptrules.model import Entry, Found, Listing, Stamp
+from ckptrules.journal import TAIL_BYTES, is_finished
+from ckptrules.model import Entry, EntryKind, Found, Identity, Listing, Stamp
 
 STATE = ".ckptrules"
+JOURNALS = f"{STATE}/journal"
 TRASH_SUFFIX = ".trashed"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 UNREADABLE = Stamp(0, 0, 0)
@@ -123,6 +125,36 @@ def refuse_path(name: str) -> None:
         raise OSError(errno.EINVAL, "is no name in a directory", name)
 
 
+def identify(status: os.stat_result) -> Identity:
+    """Turn what ``lstat`` says of a name into what is remembered of it."""
+    if stat.S_ISREG(status.st_mode):
+        return Identity("file", status.st_size, status.st_mtime_ns)
+    kind: EntryKind = "directory" if stat.S_ISDIR(status.st_mode) else "other"
+    return Identity("link" if stat.S_ISLNK(status.st_mode) else kind, 0, 0)
+
+
+def unfinished_journals(outputs_dir: str) -> list[str]:
+    """List the journals that ended in the middle of something. Only the end of each is read."""
+    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
+        return sorted(name for name in os.listdir(directory) if not _ends_well(directory, name))
+    return []
+
+
+def read_journals(outputs_dir: str, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Read some journals, or all of them, by their names.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    texts = {}
+    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
+        for name in sorted(os.listdir(directory)) if names is None else names:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            with open(descriptor, encoding="utf-8", errors="replace") as file:
+                texts[name] = file.read()
+    return texts
+
+
 def measure(path: str) -> TrashUse:
     """Count the trashed checkpoints below a path of the trash, and their bytes."""
     count = size = 0
@@ -189,6 +221,13 @@ def _subdirectories(outputs_dir: str, path: str) -> list[str]:
             for entry in entries
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
         ]
+
+
+def _ends_well(directory: int, name: str) -> bool:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    with open(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - TAIL_BYTES))
+        return is_finished(file.read())
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import getpass
 import hashlib
 import json
 import os
@@ -18,12 +19,22 @@ from doit import task_params
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
-from ckptrules import __version__, scan, store
+from ckptrules import __version__, scan, stopping, store
 from ckptrules.apply import Outcome, Workplace, carry_out
 from ckptrules.journal import Journal
 from ckptrules.model import Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
-from ckptrules.options import DEFAULT_TASK, OPTIONS, CommandLine, OptionError, Options, encode_task, read_command_line
+from ckptrules.options import (
+    CHANGING,
+    DEFAULT_TASK,
+    OPTIONS,
+    CommandLine,
+    OptionError,
+    Options,
+    encode_task,
+    read_command_line,
+)
 from ckptrules.plan import make_plan
+from ckptrules.recovery import interrupted, recover
 from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import with_min_epoch
@@ -31,8 +42,7 @@ from ckptrules.rules import load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
 
-TASKS = ("plan", "migrate", "check", "purge", "demo")
-CHANGING_TASKS = ("migrate", "purge")
+TASKS = ("plan", "migrate", "check", "history", "undo", "purge", "demo")
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
@@ -66,6 +76,7 @@ class Job(NamedTuple):
     fingerprint: str
     run: str
     style: Style
+    header: Mapping[str, Any]
 
 
 # --- what dodo.py uses -----------------------------------------------------------------------------------------------
@@ -144,6 +155,12 @@ def command_line() -> CommandLine:
 
 
 @functools.cache
+def chosen() -> frozenset[str]:
+    """Return the tasks that were named as they are."""
+    return frozenset(word.task for word in command_line().words)
+
+
+@functools.cache
 def load(rules_dir: str | None) -> RuleSet:
     """Load and test the rules, once."""
     return load_rules(rule_texts(rules_dir))
@@ -158,7 +175,28 @@ def find(path: str, layout: tuple[str, ...]) -> list[Found]:
 @functools.cache
 def run_id() -> str:
     """Name this run by its start and its process."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_ns() / 1e9))}-{os.getpid()}"
+
+
+def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
+    """Return what a run says of itself, in its journal and in its JSON file."""
+    return {
+        "command": command,
+        "dry_run": options.dry_run,
+        "run": None if options.dry_run else run_id(),
+        "started_ns": started_ns(),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
+        "who": getpass.getuser(),
+        "host": socket.gethostname(),
+        "options": options._asdict(),
+        **more,
+    }
+
+
+@functools.cache
+def started_ns() -> int:
+    """Return when this run started, in nanoseconds since 1970."""
+    return time.time_ns()
 
 
 def run_age_days(run: str, now: float) -> float:
@@ -199,7 +237,9 @@ def prepare(options: Options) -> Job:
     policy = policy if options.delete_old else None
     decides = (__version__, rules.naming_digest, policy and ([line[:2] for line in policy.lines], policy.keep_at_least))
     fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
-    return Job(options, rules, policy, fingerprint, run_id(), style(options))
+    digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
+    header = run_header("plan" if options.dry_run else "migrate", options, rules=digest)
+    return Job(options, rules, policy, fingerprint, run_id(), style(options), header)
 
 
 def style(options: Options) -> Style:
@@ -210,8 +250,8 @@ def style(options: Options) -> Style:
 
 
 @functools.cache
-def take_lock(path: str) -> int:
-    """Take the lock for as long as this process lives.
+def take_lock(path: str, wait: int = 0) -> int:
+    """Take the lock for as long as this process lives. Args: ``wait`` in seconds for another run to finish.
 
     Raises:
         LockedError: another run has it, told for people.
@@ -219,9 +259,9 @@ def take_lock(path: str) -> int:
     """
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
-        return store.lock(path, f"process {os.getpid()} on {socket.gethostname()}, since {started}")
+        return store.lock(path, f"process {os.getpid()} on {socket.gethostname()}, since {started}", wait)
     except store.LockedError as held:
-        hint = "wait until it has finished; the lock goes with its holder"
+        hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise store.LockedError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(f"outputs_dir '{path}' cannot be written: {os.strerror(error.errno or 0)}") from None
@@ -231,15 +271,19 @@ def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
     database = os.path.join(line.options("migrate").outputs_dir, scan.STATE, "doit.db")
     refuse_damaged(database)
+    if not line.has_foreign_words and line.command == "run":
+        stopping.install()
     if line.command != "run":
         return database if os.path.exists(database) else IN_MEMORY
-    changing = [task for task in CHANGING_TASKS if line.asks_for(task) and not line.options(task).dry_run]
+    changing = [task for task in CHANGING if line.asks_for(task) and not line.options(task).dry_run]
     for task in changing:
         options = line.options(task)
         outputs_dir(options)
-        job = prepare(options)
-        refuse_unknown_experiments(line, task, find(options.outputs_dir, job.rules.layout))
-        take_lock(options.outputs_dir)
+        if task == "migrate":
+            refuse_unknown_experiments(line, task, find(options.outputs_dir, prepare(options).rules.layout))
+        take_lock(options.outputs_dir, options.wait)
+        for sentence in recover(options.outputs_dir):
+            print(sentence)
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
     return database if changing else IN_MEMORY
@@ -293,15 +337,10 @@ def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
     ]
     if not found_directories:
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
-    header = {
-        "command": base,
-        "dry_run": options.dry_run,
-        "run": None if options.dry_run else job.run,
-        "options": options._asdict(),
-        "rules": {"files": list(job.rules.files), "naming_digest": job.rules.naming_digest},
-    }
+    if options.dry_run and interrupted(options.outputs_dir):
+        notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
+    header = job.header
     Reporter.contexts[base] = RunContext(options, job.style, header, job.rules.trash_days, tuple(notes))
-    chosen = {word.task for word in command_line().words}
     for found in found_directories:
         name = encode_task(found.experiment)
         yield {
@@ -309,7 +348,7 @@ def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
             "doc": f"checkpoints in {name}",
             "actions": [(work_on, [job, found])],
             "uptodate": [False if options.dry_run else (is_up_to_date, [job.fingerprint, found.stamp])],
-            "params": params_of(base) if f"{base}:{name}" in chosen else (),
+            "params": params_of(base) if f"{base}:{name}" in chosen() else (),
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }
 
@@ -321,6 +360,9 @@ def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp
 
 def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
+    if stopping.stopped():
+        task.meta["told"] = Told("")
+        return TaskFailed("stopped", report=False)
     listing = Listing(found.experiment, found.directory, ())
     try:
         listing = scan.scan(job.options.outputs_dir, found)
@@ -341,15 +383,19 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
 
 def workplace(job: Job) -> Workplace:
     """Return where this process works."""
-    header = {"run": job.run, "options": job.options._asdict(), "naming_digest": job.rules.naming_digest}
-    journal = open_journal(job.options.outputs_dir, job.run, os.getpid(), json.dumps(header))
-    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days)
+    journal = open_journal(job.options.outputs_dir, job.run, os.getpid(), as_key(job.header))
+    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
+
+
+def as_key(header: Mapping[str, Any]) -> str:
+    """Write a header as text, so that the journal that begins with it can be found again."""
+    return json.dumps(header)
 
 
 @functools.cache
 def open_journal(path: str, run: str, process: int, header: str) -> Journal:
     """Open the journal of one process in one run, once."""
-    return Journal(functools.partial(store.append_line, path, f"journal/{run}.{process}.jsonl"), json.loads(header))
+    return Journal(store.Appender(path, f"journal/{run}.{process}.jsonl"), json.loads(header))
 
 
 def unreadable(found: Found, error: OSError) -> Plan:
@@ -362,11 +408,15 @@ def unreadable(found: Found, error: OSError) -> Plan:
 def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
     """Free what some runs left in the trash."""
     verb = "Would free" if options.dry_run else "Freed"
+    header = run_header("purge", options)
     try:
         freed = scan.trash_use(options.outputs_dir) if options.dry_run else store.empty_trash(options.outputs_dir, runs)
     except OSError as error:
         task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
         return TaskFailed("the trash cannot be emptied", report=False)
+    if runs and not options.dry_run:
+        journal = open_journal(options.outputs_dir, run_id(), os.getpid(), as_key(header))
+        journal.purged(runs)
     task.meta = {
         "told": Told(f"{verb}: {count_of(freed.checkpoints, 'checkpoint')} from the trash, {human_size(freed.size)}\n")
     }

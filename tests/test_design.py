@@ -18,22 +18,26 @@ ROOMS: dict[str, str] = {
     "options": "",
     "naming": "model",
     "retention": "model",
-    "scan": "model",
-    "store": "model scan",
+    "stopping": "",
     "journal": "model",
+    "history": "model journal",
+    "scan": "model journal",
+    "store": "model scan",
     "shape": "model",
     "report": "model",
     "rules": "model naming retention shape",
     "plan": "model naming retention",
     "apply": "model scan store journal",
+    "recovery": "journal scan store apply history report",
     "shipped": "model shape",
-    "reporter": "scan store options report",
+    "reporter": "scan stopping store options report",
     "tasks": ALL_ABOVE,
+    "undo": ALL_ABOVE,
     "demo": "scan store shipped",
     "cli": "__init__ store shipped",
     "__main__": "cli",
 }
-PURE = ("model", "naming", "retention", "plan", "report", "options", "shape", "rules")
+PURE = ("model", "naming", "retention", "journal", "history", "plan", "report", "options", "shape", "rules")
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
 IMPURE_CALLS = set("open print input now today utcnow".split())
 CHANGING_OS = set(

@@ -451,7 +451,7 @@ def test_a_second_run_beside_a_first_is_refused_and_told_who_holds_the_lock(proj
         os.close(held)
     assert out == (
         "ERROR: another run is at work in 'outputs': process 1 on somewhere\n"
-        "    hint: wait until it has finished; the lock goes with its holder\n"
+        "    hint: wait=60 waits a minute for it to finish; the lock goes with its holder\n"
     )
     project.doit("migrate")
 
@@ -462,8 +462,8 @@ def test_every_change_is_in_the_journal(project: Project) -> None:
     (journal,) = (project.outputs / ".ckptrules" / "journal").iterdir()
     header, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
     assert (header["journal"], header["options"]["delete_old"]) == (1, True)
-    assert [next(iter(line)) for line in lines] == ["intent", "done"] * 3
-    kinds = Counter(action[0] for line in lines for action in line.get("actions", []))
+    assert [next(iter(line)) for line in lines] == ["intent", "outcome"] * 3
+    kinds = Counter(unit[0] for line in lines for unit in line.get("units", []))
     assert kinds == {"rename": 3, "trash": 2}
 
 

@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 CONSOLE = [text for language, text in BLOCKS if language == "console"]
 YAML = [text for language, text in BLOCKS if language == "yaml"]
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
 LISTS = {"protected", "ignored", "legacy"}
 
 
@@ -34,7 +35,7 @@ def test_the_console_blocks_show_what_really_comes(tmp_path: Path) -> None:
         shown = ""
         for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
             shown += f"$ {command}\n" + run(command, tmp_path)
-        assert shown == block
+        assert RUN.sub("<run>", shown) == RUN.sub("<run>", block)
 
 
 def run(command: str, folder: Path) -> str:

@@ -1,0 +1,225 @@
+"""``doit history`` and ``doit undo``: what runs did, and taking them back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping, store, tasks
+from ckptrules.apply import after, conclude, do_units, heads, refused, told
+from ckptrules.history import Run, TakeBack, newest_standing, take_back
+from ckptrules.journal import JournalError
+from ckptrules.model import Action, Plan, Step, Unit
+from ckptrules.options import OptionError, Options, encode_task
+from ckptrules.recovery import read_runs
+from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, table, tally
+from ckptrules.reporter import Reporter, RunContext, Told
+from ckptrules.scan import STATE, TRASH_SUFFIX, identify
+from ckptrules.shape import closest
+
+HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
+
+
+class UndoJob(NamedTuple):
+    """What all tasks of one undo share; it can be sent to another process."""
+
+    options: Options
+    run: str
+    header: Mapping[str, Any]
+    style: Style
+
+
+def history(options: Options) -> Iterator[tasks.TaskDict]:
+    """Show which runs there were."""
+    tasks.outputs_dir(options)
+    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, tasks.style(options)])]}
+
+
+def undo(options: Options) -> Iterator[tasks.TaskDict]:
+    """Make one task for each checkpoint directory that a run changed, to take that back."""
+    tasks.outputs_dir(options)
+    run = chosen_run(options)
+    backs = take_back(run, options.experiments) if run else []
+    header = tasks.run_header("undo", options, takes_back=run.id if run else None)
+    job = UndoJob(options, tasks.run_id(), header, tasks.style(options))
+    Reporter.contexts["undo"] = RunContext(options, job.style, header, 1, tuple(notes(run, backs, job.style)))
+    names: set[str] = set()
+    for back in backs:
+        name = encode_task(back.experiment if back.experiment not in names else back.directory)
+        names.add(back.experiment)
+        yield {
+            "name": name,
+            "doc": f"what run {header['takes_back']} did in {name}",
+            "actions": [(undo_one, [job, back])],
+            "params": tasks.params_of("undo") if f"undo:{name}" in tasks.chosen() else (),
+            "meta": {"experiment": back.experiment, "directory": back.directory},
+        }
+
+
+def chosen_run(options: Options) -> Run | None:
+    """Return the run that is to be taken back: the one asked for, or the newest that is no undo and still stands.
+
+    Raises:
+        OptionError: there is no such run, or the journals cannot be read.
+    """
+    try:
+        runs = read_runs(options.outputs_dir)
+    except JournalError as error:
+        fact = f"{options.outputs_dir}/{STATE}/journal/{error}"
+        raise OptionError(f"{fact}\n    hint: move the file away; what it tells of cannot be taken back then") from None
+    except OSError as error:
+        raise OptionError(f"{options.outputs_dir}/{STATE}/journal: cannot be read: {told(error)}") from None
+    if options.run is None:
+        return newest_standing(runs)
+    by_id = {run.id: run for run in runs}
+    if options.run not in by_id:
+        hint = closest(options.run, by_id) or "'doit history' lists them"
+        raise OptionError(f"command line: no run '{options.run}'\n    hint: {hint}")
+    return by_id[options.run]
+
+
+def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+    """Take back, or say what would be taken back, in one checkpoint directory."""
+    plan = as_plan(back)
+    if stopping.stopped():
+        task.meta["told"] = Told("")
+        return TaskFailed("stopped", report=False)
+    with store.Folders(job.options.outputs_dir) as folders:
+        if job.options.dry_run:
+            failed = foresee(folders, back.units)
+            problems = [refused(heads(plan)[number], why) for number, why in failed.items()]
+        else:
+            journal = tasks.open_journal(job.options.outputs_dir, job.run, os.getpid(), tasks.as_key(job.header))
+            try:
+                number = journal.intend(back.experiment, back.directory, back.units, back.undoes)
+            except OSError as error:
+                task.meta["told"] = Told(f"The journal cannot be written: {told(error)}\n")
+                return TaskFailed("nothing was taken back", report=False)
+            failed = do_units(folders, back.units, stopping.stopped)
+            problems = conclude(plan, journal, number, failed)
+    done = after(plan, failed, problems)
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    task.meta["told"] = Told(experiment_block(done, (), job.style), tally(done), data)
+    return TaskFailed("problems left", report=False) if done.problems else None
+
+
+# --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def as_plan(back: TakeBack) -> Plan:
+    """Turn what is to be taken back into the form that is reported."""
+    actions = []
+    for unit in back.units:
+        head, *rest = unit.steps
+        name, to = head.name.removesuffix(TRASH_SUFFIX) if unit.kind == "restore" else head.name, head.to
+        actions.append(Action(unit.kind, name, to if unit.kind == "rename" else "", unit.size, ()))
+        actions += [Action("relink", s.name, s.to, 0, (), follows=name, was=s.was) for s in rest if s.kind == "relink"]
+    return Plan(back.experiment, back.directory, tuple(actions))
+
+
+def notes(run: Run | None, backs: Sequence[TakeBack], style: Style) -> Iterator[str]:
+    """Say which run is taken back, and what of it cannot be."""
+    if run and backs:
+        verb = "Would take back" if style.preview else "Taken back"
+        yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
+    else:
+        yield "There is nothing to take back."
+    if run and run.freed and (gone := sum(unit.kind == "trash" for unit in run.units)):
+        yield f"Gone for good: {count_of(gone, 'checkpoint')} of this run; its space was freed."
+
+
+def command_of(run: Run) -> str:
+    """Write what was typed: the command and the options that were not the default."""
+    default = Options()._asdict()
+    given = {k: v for k, v in run.header.get("options", {}).items() if k in default and v != default[k]}
+    words = [f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in given.items()]
+    return " ".join([str(run.header.get("command", "?")), *words])
+
+
+def state_of(run: Run) -> str:
+    """Say what became of a run."""
+    if run.interrupted:
+        return "interrupted"
+    if run.takes_back:
+        return f"took back {run.takes_back}" if run.standing else "taken back"
+    lost = len(run.done) - len(run.standing)
+    if run.freed:
+        return "trash freed"
+    return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
+
+
+def history_text(runs: list[Run], style: Style) -> str:
+    """Show the runs, newest first, in aligned columns."""
+    if not runs:
+        return "No run has changed anything yet.\n"
+    rows = []
+    for run in reversed(runs):
+        units = run.units
+        deleted = [unit for unit in units if unit.kind == "trash"]
+        rows.append(
+            (
+                run.id,
+                str(run.header.get("when", "")),
+                f"{run.header.get('who', '?')}@{run.header.get('host', '?')}",
+                command_of(run),
+                str(sum(unit.kind == "rename" for unit in units)),
+                str(len(deleted)),
+                human_size(sum(unit.size for unit in deleted)) if deleted else "",
+                state_of(run),
+            )
+        )
+    return table(HEADINGS, [tuple(style.name(cell) for cell in row) for row in rows], right=(4, 5, 6))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | None:
+    """Tell which runs there were."""
+    try:
+        runs = read_runs(outputs_dir)
+    except (JournalError, OSError) as error:
+        task.meta = {"told": Told(f"{outputs_dir}/{STATE}/journal/{error}\n")}
+        return TaskFailed("a journal is damaged", report=False)
+    task.meta = {"told": Told(history_text(runs, style))}
+    return None
+
+
+def foresee(folders: store.Folders, units: tuple[Unit, ...]) -> dict[int, str]:
+    """Find the units that cannot be taken back as things stand; nothing is changed."""
+    failed = {}
+    gone: set[tuple[str, str]] = set()
+    for number, unit in enumerate(units):
+        whys = [
+            (why if step is unit.steps[0] else f"{step.name}: {why}")
+            for step in unit.steps
+            if (why := _obstacle(folders, step, gone))
+        ]
+        if whys:
+            failed[number] = whys[0]
+        else:
+            gone |= {(step.directory, step.name) for step in unit.steps if step.kind == "move"}
+    return failed
+
+
+def _obstacle(folders: store.Folders, step: Step, gone: set[tuple[str, str]]) -> str:
+    try:
+        directory = folders.descriptor(step.directory)
+        if step.kind == "relink" and os.readlink(step.name, dir_fd=directory) != step.was:
+            return store.LINK_CHANGED
+        if step.kind == "move" and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
+            return store.CHANGED
+        if step.kind == "move" and (step.to_directory, step.to) not in gone:
+            os.lstat(step.to, dir_fd=folders.descriptor(step.to_directory))
+            return os.strerror(errno.EEXIST)
+    except FileNotFoundError as error:
+        return "" if error.filename == step.to else told(error)
+    except OSError as error:
+        return told(error)
+    return ""
