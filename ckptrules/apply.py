@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules import store
+from ckptrules.facts import obstacle
 from ckptrules.journal import Intent, Journal
-from ckptrules.model import Action, Entry, Identity, Listing, Plan, Problem, Stamp, Step, Unit
-from ckptrules.scan import STATE, TRASH_SUFFIX
+from ckptrules.model import STATE, Action, Entry, Identity, Listing, Plan, Problem, Stamp, Step, Unit
+from ckptrules.scan import TRASH_SUFFIX
 
 NOT_BEGUN = "not begun, as the run was stopped"
 ADVICE: Mapping[str, str] = {
@@ -21,6 +22,10 @@ ADVICE: Mapping[str, str] = {
     store.LINK_CHANGED: "look at it: it is left as it is",
     os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
     os.strerror(errno.EPERM): "look at the owner and the mode: ls -la",
+    os.strerror(
+        errno.EXDEV
+    ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
+    os.strerror(errno.ENAMETOOLONG): "the name leaves no room for '.trashed': shorten it",
     os.strerror(errno.ENOSPC): "make space (df -h), and run again",
 }
 
@@ -46,6 +51,8 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     """Carry out one plan and return what came of it: actions that failed have become problems."""
     if not plan.actions:
         return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
+    if problem := obstacle(place.outputs_dir, plan):
+        return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
     units = units_of(plan, listing, place.run)
     try:
         number = place.journal.intend(plan.experiment, plan.directory, units)

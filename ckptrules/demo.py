@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ckptrules import scan, store
+from ckptrules import store
+from ckptrules.model import STATE
 from ckptrules.shipped import shipped
 
 STEPS_PER_EPOCH = 88
@@ -56,7 +57,7 @@ def walk_through() -> bool:
         command = [sys.executable, "-m", "doit", "-f", shipped("dodo.py"), "-d", os.getcwd(), *arguments]
         if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 - our own command
             return False
-    print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{scan.STATE}/trash.")
+    print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
     print(f"Remove it when you have seen enough: rm -r {folder}")
     return True
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database
+
 EntryKind = Literal["file", "directory", "link", "other"]
 ActionKind = Literal["rename", "trash", "relink", "restore"]
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
@@ -77,6 +79,25 @@ class Listing(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class OutsideLink(NamedTuple):
+    """A link in another directory (a path below ``outputs_dir``) that leads to or through a name of this one."""
+
+    directory: str
+    entry: Entry
+
+
+class Facts(NamedTuple):
+    """What a plan must know beyond the listing; found out only where it matters.
+
+    ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
+    directories, ``in_use`` says why a checkpoint may still be written to.
+    """
+
+    same: Mapping[str, int] = {}
+    links: tuple[OutsideLink, ...] = ()
+    in_use: Mapping[str, str] = {}
+
+
 class Pattern(NamedTuple):
     """A shell pattern (``best-*.ckpt``) and its compiled form."""
 
@@ -121,7 +142,10 @@ class Policy(NamedTuple):
 
 
 class RuleSet(NamedTuple):
-    """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does."""
+    """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
+
+    ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
+    """
 
     files: tuple[str, ...]
     layout: tuple[str, ...]
@@ -129,8 +153,10 @@ class RuleSet(NamedTuple):
     protected: tuple[Pattern, ...]
     ignored: tuple[Pattern, ...]
     legacy: tuple[Rule, ...]
+    sidecars: tuple[str, ...]
     policies: Mapping[str, Policy]
     trash_days: int
+    settle: int
     naming_digest: str
 
 
@@ -260,12 +286,13 @@ class Skipped(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something only a person can solve; ``names`` are left untouched."""
+    """Something only a person can solve; ``names`` are left untouched. ``remarks``, if any, are on each of them."""
 
     id: str
     names: tuple[str, ...]
     text: str
     hint: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):

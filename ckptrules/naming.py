@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 255
 MAX_PAD = 64
+_EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
 
 class TemplateError(ValueError):
@@ -205,3 +207,8 @@ def _same(one: str, other: str) -> bool:
     """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
     numbers = number(one), number(other)
     return one == other if None in numbers else numbers[0] == numbers[1]
+
+
+def stem_of(name: str) -> str:
+    """Return a checkpoint's name without its extension: what its sidecars begin with."""
+    return _EXTENSION.sub("", name)

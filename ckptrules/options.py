@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
+from ckptrules.conflicts import WAYS, OnConflict
+
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge")
@@ -50,6 +52,8 @@ class Options(NamedTuple):
     delete_old: bool = False
     keep_min_epoch: int | None = None
     policy: str = "default"
+    on_conflict: OnConflict = "report"
+    settle: int | None = None
     verbose: bool = False
     json: str | None = None
     run: str | None = None
@@ -146,6 +150,13 @@ def some_text(text: str) -> str:
     return text
 
 
+def way_to_settle(text: str) -> str:
+    """Read what becomes of checkpoints that want one name."""
+    if text not in WAYS:
+        raise ValueError(", ".join(WAYS))
+    return text
+
+
 OPTIONS: tuple[Option, ...] = (
     Option("outputs_dir", some_text, "outputs", "folder that holds the experiments"),
     Option("rules_dir", some_text, "rules", "folder with the rule files (*.yaml)"),
@@ -161,6 +172,16 @@ OPTIONS: tuple[Option, ...] = (
         tasks=PLANNING,
     ),
     Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
+    Option(
+        "on_conflict",
+        way_to_settle,
+        "report",
+        f"when checkpoints want one name: {', '.join(WAYS)}",
+        tasks=PLANNING,
+    ),
+    Option(
+        "settle", whole_number, "0", "seconds that a checkpoint must be unchanged (overrides rules)", tasks=PLANNING
+    ),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
     Option("json", some_text, "", "write the plan, or what came of it, to this file"),
     Option("run", some_text, "", "the run to take back, as 'doit history' has it", tasks=("undo",)),

@@ -6,13 +6,16 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.conflicts import OnConflict, resolve
 from ckptrules.model import (
     Action,
     Checkpoint,
     Claim,
     Entry,
+    Facts,
     Kept,
     Listing,
+    OutsideLink,
     Plan,
     Policy,
     Problem,
@@ -20,44 +23,85 @@ from ckptrules.model import (
     RuleSet,
     Skipped,
 )
-from ckptrules.naming import TemplateError, claim, target_name
+from ckptrules.naming import MAX_NAME_BYTES, TemplateError, claim, stem_of, target_name
 from ckptrules.retention import Verdict, apply_policy
 
 
+class Sidecar(NamedTuple):
+    """A name that belongs to a checkpoint: what it ends in, and whether it belongs to others as well."""
+
+    name: str
+    suffix: str
+    shared: bool
+
+
 class Sorted(NamedTuple):
-    """The entries of a listing, each in exactly one place."""
+    """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to."""
 
     checkpoints: tuple[Checkpoint, ...]
     protected: tuple[tuple[Entry, Reason], ...]
     links: tuple[Entry, ...]
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
+    sidecars: Mapping[str, tuple[Sidecar, ...]]
 
 
-def make_plan(rules: RuleSet, listing: Listing, policy: Policy | None = None) -> Plan:
+def make_plan(
+    rules: RuleSet,
+    listing: Listing,
+    policy: Policy | None = None,
+    on_conflict: OnConflict = "report",
+    facts: Facts = Facts(),  # noqa: B008 - a value, never changed
+) -> Plan:
     """Decide everything that is to happen in one checkpoint directory.
 
     Args:
         rules: the compiled rules.
         listing: the directory as it was read; the order of its entries changes nothing.
         policy: what decides about deletion, or None where nothing may be deleted.
+        on_conflict: what becomes of checkpoints that want one name.
+        facts: what was found out beyond the listing.
     """
     found = sort_entries(rules, listing)
-    sound, conflicts = find_conflicts(found.checkpoints, listing.entries)
-    disputed = {name for problem in conflicts for name in problem.names}
+    links = [*found.links, *(link.entry for link in facts.links)]
+    pairs = {owner: [(sidecar.name, sidecar.name) for sidecar in own] for owner, own in found.sidecars.items()}
+    pairs |= {c.entry.name: sidecar_pairs(c, found.sidecars) for c in found.checkpoints if c.entry.name in pairs}
+    too_long = [c for c in found.checkpoints if any(map(is_too_long, dict(pairs.get(c.entry.name, ())).values()))]
+    found = found._replace(
+        checkpoints=tuple(c for c in found.checkpoints if c not in too_long),
+        problems=(*found.problems, *map(sidecar_too_long, too_long)),
+    )
+    linked = {link.sibling for link in links if link.sibling}
+    sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
+    conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
+    sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
+    disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
     sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
     found = found._replace(
         links=tuple(link for link in found.links if link.name not in disputed),
         problems=tuple(problem for problem in found.problems if disputed.isdisjoint(problem.names)),
+        skipped=tuple(row for row in found.skipped if row.name not in disputed),
+        protected=tuple(row for row in found.protected if row[0].name not in disputed),
     )
-    verdict = judge(policy, sound, found) if policy else None
-    renames = rename_actions(sound, verdict)
-    relinks = relink_actions(renames, found.links)
+    verdict = judge(policy, sound, found, facts, len(losers)) if policy else None
+    heads = [
+        *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
+        *trash_actions(sound, verdict),
+        *rename_actions(sound, verdict),
+    ]
+    actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in heads]
+    relinks = relink_actions(actions, found.links, facts.links)
+    here = {action.name for action in relinks if not action.directory}
+    moved = {name for action in actions for name, _ in action.with_it}
     return Plan(
         experiment=listing.experiment,
         directory=listing.directory,
-        actions=(*trash_actions(sound, verdict), *renames, *relinks),
-        kept=tuple(sorted((*kept(sound, verdict, found, {action.name for action in relinks}), *held))),
+        actions=(*actions, *relinks),
+        kept=tuple(
+            sorted(
+                (*kept(sound, verdict, found, here), *held, *skipped, *kept_sidecars(found, listing, moved | disputed))
+            )
+        ),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts),
     )
@@ -89,7 +133,85 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             else:
                 checkpoints.append(named)
     checkpoints.sort(key=lambda checkpoint: checkpoint.age_order)
-    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems))
+    sidecars: dict[str, tuple[Sidecar, ...]] = {}
+    if rules.sidecars:
+        owners = [*(c.entry.name for c in checkpoints), *(entry.name for entry, _ in protected)]
+        plain = {entry.name for entry in listing.entries if entry.kind in ("file", "directory")}
+        sidecars = find_sidecars(owners, [row.name for row in skipped if row.name in plain], rules.sidecars)
+        belong = {sidecar.name for found in sidecars.values() for sidecar in found}
+        skipped = [row for row in skipped if row.name not in belong]
+    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
+
+
+def find_sidecars(
+    owners: Sequence[str], names: Collection[str], suffixes: Sequence[str]
+) -> dict[str, tuple[Sidecar, ...]]:
+    """Find what belongs to each checkpoint: names that are its own, with another ending."""
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for owner in owners:
+        by_stem[stem_of(owner)].append(owner)
+    found: dict[str, tuple[Sidecar, ...]] = {}
+    for name in sorted(names):
+        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
+        belongs_to = by_stem.get(name.removesuffix(suffix), []) if suffix else []
+        for owner in belongs_to:
+            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
+    return found
+
+
+def sidecar_pairs(checkpoint: Checkpoint, sidecars: Mapping[str, Sequence[Sidecar]]) -> list[tuple[str, str]]:
+    """List old and new name of the sidecars of a checkpoint."""
+    stem = stem_of(checkpoint.target)
+    stays = checkpoint.target == checkpoint.entry.name
+    return [(own.name, own.name if stays else stem + own.suffix) for own in sidecars[checkpoint.entry.name]]
+
+
+def take_along(
+    action: Action, pairs: Sequence[tuple[str, str]], sidecars: Mapping[str, Sequence[Sidecar]], listing: Listing
+) -> Action:
+    """Add its sidecars to what happens to a checkpoint; one that others share stays when this one goes."""
+    if not pairs:
+        return action
+    stays = {sidecar.name for sidecar in sidecars[action.name] if sidecar.shared}
+    trashed = action.kind == "trash"
+    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in stays))
+    moved = {old for old, _ in with_it}
+    size = sum(entry.size for entry in listing.entries if entry.name in moved)
+    return action._replace(with_it=with_it, size=action.size + size)
+
+
+def kept_sidecars(found: Sorted, listing: Listing, others: Collection[str]) -> list[Kept]:
+    """List the sidecars that stay as they are."""
+    sizes = {entry.name: entry.size for entry in listing.entries} if found.sidecars else {}
+    belongs_to = {sidecar.name: owner for owner, sidecars in sorted(found.sidecars.items()) for sidecar in sidecars}
+    return [
+        Kept(name, sizes[name], (Reason(f"belongs to {owner}"),))
+        for name, owner in belongs_to.items()
+        if name not in others
+    ]
+
+
+def is_too_long(name: str) -> bool:
+    """Say whether a file system would refuse a name for its length."""
+    return len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES
+
+
+def sidecar_too_long(checkpoint: Checkpoint) -> Problem:
+    """Tell of a checkpoint whose sidecar would get too long a name."""
+    text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
+    return Problem("bad_target", (checkpoint.entry.name,), text, "shorten the suffix, or the template")
+
+
+def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
+    """Tell of a checkpoint that may still be written to."""
+    name = checkpoint.entry.name
+    return Problem("in_use", (name,), f"is in use: {facts.in_use[name]}", "run again when it is finished")
+
+
+def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
+    """Move what lost a conflict to the trash; it waits there whatever ``trash_days`` says."""
+    entry = checkpoint.entry
+    return Action("trash", entry.name, "", entry.size, (reason,), keep_in_trash=True)
 
 
 def name_checkpoint(entry: Entry, said: Claim, rules: RuleSet) -> Checkpoint | Problem:
@@ -127,33 +249,6 @@ def dangling(entry: Entry) -> Problem:
     return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)
 
 
-def find_conflicts(
-    checkpoints: Sequence[Checkpoint], entries: Sequence[Entry]
-) -> tuple[tuple[Checkpoint, ...], tuple[Problem, ...]]:
-    """Split off the checkpoints that compete for one name with each other or with what has that name already."""
-    by_target: dict[str, list[Entry]] = defaultdict(list)
-    for checkpoint in checkpoints:
-        by_target[checkpoint.target].append(checkpoint.entry)
-    for entry in entries:
-        rivals = by_target.get(entry.name)
-        if rivals is not None and entry not in rivals:
-            rivals.append(entry)
-    problems = [conflict(target, rivals) for target, rivals in sorted(by_target.items()) if len(rivals) > 1]
-    disputed = {name for problem in problems for name in problem.names}
-    return tuple(c for c in checkpoints if c.entry.name not in disputed), tuple(problems)
-
-
-def conflict(target: str, rivals: Sequence[Entry]) -> Problem:
-    """Tell which names compete; the report adds size and time of each."""
-    names = tuple(entry.name for entry in sorted(rivals))
-    if target in names:
-        names = (target, *(name for name in names if name != target))
-        text = f"target already exists: {target}"
-        return Problem("target_exists", names, text, "compare them, keep the better one, delete or rename the other")
-    text = f"{len(names)} checkpoints for one target: {target}"
-    return Problem("same_target", names, text, "compare them, keep the better one, delete or rename the others")
-
-
 def hold_for_links(
     sound: Sequence[Checkpoint], links: Sequence[Entry]
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...]]:
@@ -167,19 +262,24 @@ def hold_for_links(
     return tuple(c for c in sound if c.entry.name not in holders), held
 
 
-def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted) -> Verdict:
-    """Let the policy decide. What a link points to stays; conflicting checkpoints remain, as nobody may touch them."""
-    linked = link_targets(found.links)
+def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Facts, lost: int) -> Verdict:
+    """Let the policy decide. What a link points to stays; conflicting checkpoints remain, as nobody may touch them.
+
+    What is in use does not count as remaining: nobody knows whether it will be whole.
+    """
+    linked = link_targets(found.links, facts.links)
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
-    remaining = len(found.protected) + len(found.checkpoints) - len(candidates)
+    finished = sum(c.entry.name not in facts.in_use for c in found.checkpoints)
+    remaining = len(found.protected) + finished - lost - len(candidates)
     verdict = apply_policy(policy, candidates, remaining)
     by_link = {c.entry.name: (linked[c.entry.name],) for c in sound if c.entry.name in linked}
     return Verdict({**verdict.keep, **by_link}, verdict.remove)
 
 
-def link_targets(links: Sequence[Entry]) -> dict[str, Reason]:
-    """Map the names that links of the same directory point to."""
-    return {link.sibling: Reason(f"{link.name} points to it") for link in links if link.sibling}
+def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
+    """Map the names that links of this directory or of others point to."""
+    named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
+    return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
 
 
 def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[Action]:
@@ -199,16 +299,20 @@ def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list
     ]
 
 
-def relink_actions(renames: Sequence[Action], links: Sequence[Entry]) -> list[Action]:
+def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> list[Action]:
     """Re-point the links whose target gets another name; a relative link stays relative."""
-    renamed = {action.name: action.to for action in renames}
-    actions = []
-    for link in links:
+    renamed = {action.name: action.to for action in actions if action.kind == "rename"}
+    relinks = []
+    for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
         if link.sibling in renamed:
             reasons = (Reason(f"{link.sibling} is renamed"),)
             text = link.link_text.removesuffix(link.sibling + link.behind) + renamed[link.sibling] + link.behind
-            actions.append(Action("relink", link.name, text, 0, reasons, follows=link.sibling, was=link.link_text))
-    return actions
+            relinks.append(
+                Action(
+                    "relink", link.name, text, 0, reasons, follows=link.sibling, was=link.link_text, directory=directory
+                )
+            )
+    return relinks
 
 
 def kept(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
@@ -131,11 +132,11 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
     return "\n".join([*lines, *(note for note in notes if note), ""])
 
 
-def trash_sentence(checkpoints: int, size: int, days: int) -> str:
+def trash_sentence(items: int, size: int, days: int) -> str:
     """Tell what waits in the trash and how it goes; nothing where nothing waits."""
-    if not checkpoints:
+    if not items:
         return ""
-    what = f"{count_of(checkpoints, 'checkpoint')}, {human_size(size)}"
+    what = f"{count_of(items, 'item')}, {human_size(size)}"
     return f"In the trash: {what}. Free the space with 'doit purge'; else it is freed after {days} days (trash_days)."
 
 
@@ -178,6 +179,8 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
                 "action": action.kind,
                 "name": action.name,
                 "to": action.to or None,
+                "directory": action.directory or plan.directory,
+                "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
                 "bytes": action.size,
                 "reasons": [_reason_as_data(reason) for reason in action.reasons],
             }
@@ -191,7 +194,13 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
             {"name": row.name, "kind": row.kind, "reasons": [_reason_as_data(row.reason)]} for row in plan.skipped
         ],
         "problems": [
-            {"id": problem.id, "names": list(problem.names), "text": problem.text, "hint": problem.hint or None}
+            {
+                "id": problem.id,
+                "names": list(problem.names),
+                "text": problem.text,
+                "hint": problem.hint or None,
+                "remarks": list(problem.remarks),
+            }
             for problem in plan.problems
         ],
     }
@@ -213,12 +222,18 @@ def _action_lines(action: Action, style: Style) -> list[str]:
         style.signs[action.kind],
         "red" if action.kind == "trash" else "green",
     )
-    first = f"{sign} {label}: {style.name(action.name)}"
+    first = f"{sign} {label}: {style.name('/'.join(filter(None, (action.directory, action.name))))}"
+    indent = len(label) + 4
+    along = [
+        " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
+        for name, to in action.with_it
+        if name != to
+    ]
     if action.kind in ("trash", "restore"):
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
-        return [f"{first} ({reasons})" if reasons else first]
+        return [f"{first} ({reasons})" if reasons else first, *along]
     arrow = style.signs["arrow"].rjust(len(label) + 2)
-    return [first, f" {arrow} {style.name(action.to)}", *_reason_lines(action.reasons, len(label) + 4, style)]
+    return [first, f" {arrow} {style.name(action.to)}", *along, *_reason_lines(action.reasons, indent, style)]
 
 
 def _kept_lines(row: Kept, style: Style) -> list[str]:
@@ -238,9 +253,10 @@ def _problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style)
     else:
         lines = [f"{sign} Problem: {style.name(problem.text)}"]
         width = max((len(style.name(name)) for name in problem.names), default=0)
-        for name in problem.names:
+        for name, remark in zip_longest(problem.names, problem.remarks, fillvalue=""):
             entry = entries[name]
-            lines.append(f"    {style.name(name):<{width}}  {human_size(entry.size):>8}  {_when(entry.mtime_ns)}")
+            line = f"    {style.name(name):<{width}}  {human_size(entry.size):>8}  {_when(entry.mtime_ns)}"
+            lines.append(f"{line}  {style.name(remark)}".rstrip())
     return [*lines, *([f"    hint: {problem.hint}"] if problem.hint else [])]
 
 

@@ -136,7 +136,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if context.style.preview or not total.deleted:
             return []
         waiting = scan.trash_use(context.options.outputs_dir)
-        return [trash_sentence(waiting.checkpoints, waiting.size, context.trash_days)]
+        return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
 
 
 def _base(task: Task) -> str:

@@ -26,6 +26,11 @@ def _layout_fault(text: str) -> str:
     return ""
 
 
+def _suffix_fault(text: str) -> str:
+    good = text.startswith(".") and len(text) > 1 and "/" not in text
+    return "" if good else f"'{text}' must be a suffix like .metadata.json"
+
+
 _TEMPLATE = Text("Jinja2 template of the new name; variables are captured groups, filters: pad(n), int, lower, upper.")
 _MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<epoch>\\d+) captures a field.")
 _POLICY_KEYS: Mapping[str, Shape] = {
@@ -51,6 +56,10 @@ SHAPE = Record(
         ),
         "protected": ListOf("Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern")),
         "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern")),
+        "sidecars": ListOf(
+            "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
+            Text("e.g. .metadata.json", _suffix_fault),
+        ),
         "legacy": ListOf(
             "Old naming formats; the first rule that fits the whole name wins.",
             Record(
@@ -68,10 +77,11 @@ SHAPE = Record(
             "Policies by name; policy=NAME picks one, 'default' is used otherwise.",
             Record("What keeps a checkpoint: any line is enough.", _POLICY_KEYS),
         ),
+        "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
-_LISTS = ("layout", "protected", "ignored", "legacy")
+_LISTS = ("layout", "protected", "ignored", "sidecars", "legacy")
 
 
 def load_rules(texts: Mapping[str, str]) -> RuleSet:
@@ -167,8 +177,10 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         protected=_compile_patterns(merged.get("protected", [])),
         ignored=_compile_patterns(merged.get("ignored", [])),
         legacy=tuple(rule for rule in legacy if rule),
+        sidecars=tuple(value.data for value in merged.get("sidecars", [])),
         policies=policies,
         trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
+        settle=merged["settle"].data if "settle" in merged else 0,
         naming_digest="",
     )
     return rules._replace(naming_digest=_naming_digest(rules))
@@ -247,6 +259,7 @@ def _naming_digest(rules: RuleSet) -> str:
         [(rule.id, rule.match.pattern, rule.template) for rule in (rules.target, *rules.legacy)],
         [pattern.text for pattern in rules.protected],
         [pattern.text for pattern in rules.ignored],
+        rules.sidecars,
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -15,9 +15,8 @@ from fnmatch import translate
 from typing import NamedTuple
 
 from ckptrules.journal import TAIL_BYTES, is_finished
-from ckptrules.model import Entry, EntryKind, Found, Identity, Listing, Stamp
+from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Listing, Stamp
 
-STATE = ".ckptrules"
 JOURNALS = f"{STATE}/journal"
 TRASH_SUFFIX = ".trashed"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
@@ -25,13 +24,13 @@ UNREADABLE = Stamp(0, 0, 0)
 
 
 class TrashUse(NamedTuple):
-    """What waits in the trash, or was freed from it."""
+    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes."""
 
-    checkpoints: int
+    items: int
     size: int
 
     def __add__(self, other: TrashUse) -> TrashUse:  # type: ignore[override]
-        return TrashUse(self.checkpoints + other.checkpoints, self.size + other.size)
+        return TrashUse(self.items + other.items, self.size + other.size)
 
 
 def find_directories(outputs_dir: str, layout: Sequence[str]) -> list[Found]:
@@ -97,7 +96,7 @@ def trash_path(outputs_dir: str) -> str:
 
 @contextlib.contextmanager
 def open_below(outputs_dir: str, path: str) -> Iterator[int]:
-    """Open a directory below ``outputs_dir`` part by part and give its descriptor.
+    """Open a directory below ``outputs_dir`` (or ``.``, itself) part by part and give its descriptor.
 
     Raises:
         OSError: it is not there, is no directory, or a part of its path is a link or leads upwards.
@@ -105,7 +104,7 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     directory = os.open(outputs_dir, flags)
     try:
-        for part in path.split("/"):
+        for part in path.split("/") if path != "." else ():
             refuse_path(part)
             inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
             os.close(directory)
@@ -156,7 +155,7 @@ def read_journals(outputs_dir: str, names: Sequence[str] | None = None) -> dict[
 
 
 def measure(path: str) -> TrashUse:
-    """Count the trashed checkpoints below a path of the trash, and their bytes."""
+    """Count what was trashed below a path of the trash, and their bytes."""
     count = size = 0
     for _, directories, files, inner in os.fwalk(path):
         count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))

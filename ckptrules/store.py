@@ -16,8 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ckptrules.model import Stamp, Step
-from ckptrules.scan import STATE, TrashUse, identify, measure, open_below, refuse_path, stamp_of, trash_path
+from ckptrules.model import STATE, Stamp, Step
+from ckptrules.scan import TrashUse, identify, measure, open_below, refuse_path, stamp_of, trash_path
 
 NS = 1_000_000_000
 TICK_NS = 20_000_000

@@ -21,8 +21,9 @@ from doit.task import Task
 
 from ckptrules import __version__, scan, stopping, store
 from ckptrules.apply import Outcome, Workplace, carry_out
+from ckptrules.facts import ignore_lease_breaks, look
 from ckptrules.journal import Journal
-from ckptrules.model import Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import STATE, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.options import (
     CHANGING,
     DEFAULT_TASK,
@@ -84,6 +85,7 @@ class Job(NamedTuple):
 
 def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
+    ignore_lease_breaks()
     with told_by_doit():
         return {
             "default_tasks": [DEFAULT_TASK],
@@ -235,7 +237,14 @@ def prepare(options: Options) -> Job:
     if policy is not None and options.keep_min_epoch is not None:
         policy = with_min_epoch(policy, options.keep_min_epoch)
     policy = policy if options.delete_old else None
-    decides = (__version__, rules.naming_digest, policy and ([line[:2] for line in policy.lines], policy.keep_at_least))
+    if options.settle is not None:
+        rules = rules._replace(settle=options.settle)
+    decides = (
+        __version__,
+        rules.naming_digest,
+        options.on_conflict,
+        policy and ([line[:2] for line in policy.lines], policy.keep_at_least),
+    )
     fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     header = run_header("plan" if options.dry_run else "migrate", options, rules=digest)
@@ -269,7 +278,7 @@ def take_lock(path: str, wait: int = 0) -> int:
 
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
-    database = os.path.join(line.options("migrate").outputs_dir, scan.STATE, "doit.db")
+    database = os.path.join(line.options("migrate").outputs_dir, STATE, "doit.db")
     refuse_damaged(database)
     if not line.has_foreign_words and line.command == "run":
         stopping.install()
@@ -366,12 +375,11 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     listing = Listing(found.experiment, found.directory, ())
     try:
         listing = scan.scan(job.options.outputs_dir, found)
-    except OSError as error:
-        outcome = Outcome(unreadable(found, error), None)
-    else:
-        outcome = Outcome(make_plan(job.rules, listing, job.policy), None)
+        outcome = Outcome(decide(job, listing), None)
         if not job.options.dry_run:
             outcome = carry_out(outcome.plan, listing, workplace(job))
+    except OSError as error:
+        outcome = Outcome(unreadable(found, error), None)
     done = outcome.plan
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
@@ -379,6 +387,17 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     if done.problems:
         return TaskFailed("problems left", report=False)
     return {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+
+
+def decide(job: Job, listing: Listing) -> Plan:
+    """Plan one directory; where more than names must be known, find that out and plan again.
+
+    Raises:
+        OSError: the directory cannot be opened any more.
+    """
+    decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict)
+    facts = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
+    return make_plan(job.rules, listing, job.policy, job.options.on_conflict, facts) if any(facts) else decision
 
 
 def workplace(job: Job) -> Workplace:
@@ -417,9 +436,7 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
     if runs and not options.dry_run:
         journal = open_journal(options.outputs_dir, run_id(), os.getpid(), as_key(header))
         journal.purged(runs)
-    task.meta = {
-        "told": Told(f"{verb}: {count_of(freed.checkpoints, 'checkpoint')} from the trash, {human_size(freed.size)}\n")
-    }
+    task.meta = {"told": Told(f"{verb}: {count_of(freed.items, 'item')} from the trash, {human_size(freed.size)}\n")}
     return None
 
 

@@ -14,12 +14,12 @@ from ckptrules import stopping, store, tasks
 from ckptrules.apply import after, conclude, do_units, heads, refused, told
 from ckptrules.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
-from ckptrules.model import Action, Plan, Step, Unit
+from ckptrules.model import STATE, Action, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import read_runs
 from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.scan import STATE, TRASH_SUFFIX, identify
+from ckptrules.scan import TRASH_SUFFIX, identify
 from ckptrules.shape import closest
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
@@ -117,10 +117,17 @@ def as_plan(back: TakeBack) -> Plan:
     actions = []
     for unit in back.units:
         head, *rest = unit.steps
-        name, to = head.name.removesuffix(TRASH_SUFFIX) if unit.kind == "restore" else head.name, head.to
-        actions.append(Action(unit.kind, name, to if unit.kind == "rename" else "", unit.size, ()))
-        actions += [Action("relink", s.name, s.to, 0, (), follows=name, was=s.was) for s in rest if s.kind == "relink"]
+        name = _shown(head)
+        with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in rest if s.kind == "move")
+        actions.append(Action(unit.kind, name, head.to if unit.kind == "rename" else "", unit.size, (), with_it))
+        for step in (step for step in rest if step.kind == "relink"):
+            elsewhere = "" if step.directory == back.directory else step.directory
+            actions.append(Action("relink", step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere))
     return Plan(back.experiment, back.directory, tuple(actions))
+
+
+def _shown(step: Step) -> str:
+    return step.name.removesuffix(TRASH_SUFFIX) if step.directory.startswith(f"{STATE}/trash/") else step.name
 
 
 def notes(run: Run | None, backs: Sequence[TakeBack], style: Style) -> Iterator[str]:

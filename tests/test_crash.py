@@ -26,12 +26,17 @@ TREE: dict[str, int | str] = {
     f"ocr/checkpoints/{EARLY}": 200,
     "ocr/checkpoints/epoch=3-step=40.ckpt": 210,
     "ocr/checkpoints/last.ckpt": f"-> {DOUBLED}",
+    f"ocr/checkpoints/{DOUBLED[:-5]}.metadata.json": 20,
+    f"ocr/checkpoints/{EARLY[:-5]}.config.json": 21,
+    "ocr/checkpoints/epoch=25-step=9.ckpt": 120,
+    "ocr/checkpoints/epoch_25_step_9.ckpt": 121,
+    "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
     "sharded/checkpoints/epoch=30-step=500.ckpt/0.pt": 10,
     "sharded/checkpoints/epoch=30-step=500.ckpt/1.pt": 11,
     "sharded/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
     "sharded/checkpoints/last": "-> epoch=30-step=500.ckpt/1.pt",
 }
-COMMAND = ("migrate", "delete_old=1")
+COMMAND = ("migrate", "delete_old=1", "on_conflict=keep_largest")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EXDEV, errno.EMFILE)
 
 

@@ -15,29 +15,43 @@ ALL_ABOVE = "everything above"
 ROOMS: dict[str, str] = {
     "__init__": "",
     "model": "",
-    "options": "",
     "naming": "model",
+    "conflicts": "model",
+    "options": "conflicts",
     "retention": "model",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
     "scan": "model journal",
     "store": "model scan",
+    "facts": "model scan",
     "shape": "model",
     "report": "model",
     "rules": "model naming retention shape",
-    "plan": "model naming retention",
-    "apply": "model scan store journal",
+    "plan": "model naming retention conflicts",
+    "apply": "model scan store journal facts",
     "recovery": "journal scan store apply history report",
     "shipped": "model shape",
     "reporter": "scan stopping store options report",
     "tasks": ALL_ABOVE,
     "undo": ALL_ABOVE,
-    "demo": "scan store shipped",
+    "demo": "model store shipped",
     "cli": "__init__ store shipped",
     "__main__": "cli",
 }
-PURE = ("model", "naming", "retention", "journal", "history", "plan", "report", "options", "shape", "rules")
+PURE = (
+    "model",
+    "naming",
+    "retention",
+    "journal",
+    "history",
+    "plan",
+    "report",
+    "conflicts",
+    "options",
+    "shape",
+    "rules",
+)
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
 IMPURE_CALLS = set("open print input now today utcnow".split())
 CHANGING_OS = set(

@@ -64,14 +64,14 @@ def test_deletion_in_one_stage_or_two_moves_to_a_trash_that_explains_itself(
     for arguments in stages:
         out = project.doit(*arguments.split())
     assert "(epoch < 15)" in out
-    assert "In the trash: 2 checkpoints, 300 B. Free the space with 'doit purge'" in out
+    assert "In the trash: 2 items, 300 B. Free the space with 'doit purge'" in out
     assert project.names("under") == ["epoch-120_step-1500000.ckpt"]
     assert Counter(h for p, h in project.tree(state=True).items() if "/trash/" in p or "checkpoints/" in p) == before
     trashed = sorted(p for p in project.tree(state=True) if "/trash/" in p)
     assert [p.split("/", 3)[3].split("/")[:2] for p in trashed] == [["ocr", "checkpoints"], ["under", "checkpoints"]]
     assert all(p.endswith(".ckpt.trashed") for p in trashed)
-    assert project.doit("purge", "dry_run=1") == "Would free: 2 checkpoints from the trash, 300 B\n"
-    assert project.doit("purge") == "Freed: 2 checkpoints from the trash, 300 B\n"
+    assert project.doit("purge", "dry_run=1") == "Would free: 2 items from the trash, 300 B\n"
+    assert project.doit("purge") == "Freed: 2 items from the trash, 300 B\n"
     assert not [p for p in project.tree(state=True) if "/trash/" in p]
 
 
@@ -398,7 +398,7 @@ def test_verbose_tells_what_stays_with_reason_and_rule(project: Project) -> None
     project.make(THREE_FORMATS)
     out = project.doit("plan:ocr", "verbose=1", "delete_old=1")
     assert "  · Would keep: last.ckpt\n                protected by 'last.ckpt'  rules/naming.yaml:15\n" in out
-    assert "legacy rule 'doubled-prefix'  rules/naming.yaml:20\n" in out
+    assert "legacy rule 'doubled-prefix'  rules/naming.yaml:21\n" in out
     assert "(epoch < 10, rules/retention.yaml:7)" in out
 
 

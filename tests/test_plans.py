@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ckptrules.model import Entry, Listing, Plan, Reason
+from ckptrules.model import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason
 from ckptrules.plan import make_plan
 from ckptrules.retention import with_min_epoch
 from ckptrules.rules import load_rules
@@ -39,8 +39,16 @@ CASES = ListOf(
             ),
             "options": Record(
                 "As on the command line.",
-                {"delete_old": Number("", 0), "keep_min_epoch": Number("", 0), "policy": Text("")},
+                {
+                    "delete_old": Number("", 0),
+                    "keep_min_epoch": Number("", 0),
+                    "policy": Text(""),
+                    "on_conflict": Text(""),
+                },
             ),
+            "same": MapOf("Names with one number have one content.", Number("", 0)),
+            "in_use": MapOf("Names that are in use, and why.", Text("")),
+            "links": MapOf("Links elsewhere, DIRECTORY/NAME: what they lead to here.", Text("")),
             "plan": ListOf("The lines of the plan.", Text("")),
         },
         ("name", "plan"),
@@ -56,6 +64,9 @@ class Case(NamedTuple):
     listing: dict[str, str] = {}  # noqa: RUF012
     options: dict[str, Any] = {}  # noqa: RUF012
     rules: dict[str, str] = {}  # noqa: RUF012
+    same: dict[str, int] = {}  # noqa: RUF012
+    in_use: dict[str, str] = {}  # noqa: RUF012
+    links: dict[str, str] = {}  # noqa: RUF012
 
 
 def read_cases(text: str, file: str) -> Iterator[Case]:
@@ -96,17 +107,35 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     if (limit := case.options.get("keep_min_epoch")) is not None:
         policy = with_min_epoch(policy, limit)
     listing = Listing("ocr", "ocr/checkpoints", tuple(listed))
-    return make_plan(rules, listing, policy if case.options.get("delete_old") else None)
+    links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
+    facts = Facts(case.same, links, case.in_use)
+    on_conflict = case.options.get("on_conflict", "report")
+    return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, facts)
+
+
+def outside_link(path: str, sibling: str) -> OutsideLink:
+    directory, name = os.path.split(path)
+    return OutsideLink(directory, Entry(name, "link", 0, 0, f"../ocr/checkpoints/{sibling}", sibling))
 
 
 def lines(plan: Plan) -> list[str]:
     """Write a plan as the case files have it."""
     return [
-        *(f"{act.kind} {act.name}{act.to and f' -> {act.to}'} ({because(act.reasons)})" for act in plan.actions),
+        *(f"{act.kind} {whole(act)} ({because(act.reasons)})" for act in plan.actions),
         *(f"keep {row.name} ({because(row.reasons)})" for row in plan.kept),
         *(f"skip {row.name} ({row.reason.text})" for row in plan.skipped),
-        *(f"problem {row.id}: {', '.join(row.names)} ({row.text})" for row in plan.problems),
+        *(f"problem {row.id}: {remarked(row)} ({row.text})" for row in plan.problems),
     ]
+
+
+def whole(action: Action) -> str:
+    with_it = "".join(f" + {name}{to and f' -> {to}'}" for name, to in action.with_it)
+    return f"{os.path.join(action.directory, action.name)}{action.to and f' -> {action.to}'}{with_it}"
+
+
+def remarked(problem: Problem) -> str:
+    marks = problem.remarks or ("",) * len(problem.names)
+    return ", ".join(name + (f" [{mark}]" if mark else "") for name, mark in zip(problem.names, marks, strict=True))
 
 
 def because(reasons: Iterable[Reason]) -> str:
@@ -127,6 +156,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"no epoch in its name$": "min_epoch: ",
     r"(keep_at_least: \d+) ": r"\1",
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
+    r"(.+ is kept for|belongs to|in conflict over) .+$": None,
 }
 every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
 
@@ -147,8 +177,8 @@ def test_the_order_of_the_entries_changes_nothing(case: Case) -> None:
 @every_golden_plan
 def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
     made = plan(case, entries(case))
-    rows: list[Any] = [*made.actions, *made.kept, *made.skipped]
-    named = [row.name for row in rows]
+    rows: list[Any] = [*(act for act in made.actions if not act.directory), *made.kept, *made.skipped]
+    named = [row.name for row in rows] + [name for act in made.actions for name, _ in act.with_it]
     assert Counter([*named, *(name for problem in made.problems for name in problem.names)]) == Counter(
         case.listing.keys()
     )

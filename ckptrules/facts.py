@@ -1,0 +1,186 @@
+"""Reads what a plan needs to know beyond names: identical contents, links from elsewhere, files in use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import signal
+import stat
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+
+from ckptrules.model import STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem
+from ckptrules.scan import open_below
+
+CHUNK = 1 << 20
+JOURNAL_BYTES = 2000  # more than an action takes in the journal
+CONFLICTS = ("same_target", "target_exists")
+NS = 1_000_000_000
+
+
+def look(outputs_dir: str, listing: Listing, plan: Plan, settle: int, now_ns: int) -> Facts:
+    """Find out what may change a plan. Only what the plan would touch, or is in conflict, is looked at.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: the directory that the plan is for.
+        plan: what would be done if nothing more were known.
+        settle: seconds for which a file must not have changed.
+        now_ns: the present, in nanoseconds since 1970.
+    """
+    disputed = [problem.names for problem in plan.problems if problem.id in CONFLICTS]
+    names = {action.name for action in plan.actions if action.kind != "relink"}.union(*disputed)
+    if not names:
+        return Facts()
+    entries = {entry.name: entry for entry in listing.entries if entry.name in names}
+    with open_below(outputs_dir, listing.directory) as directory:
+        return Facts(
+            same={
+                name: number for group in disputed for name, number in same_content(directory, group, entries).items()
+            },
+            links=links_elsewhere(outputs_dir).get(os.path.realpath(os.path.join(outputs_dir, listing.directory)), ()),
+            in_use={name: why for name in names if (why := in_use(directory, entries[name], settle, now_ns))},
+        )
+
+
+def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:
+    """Give files numbers so that two have one number exactly when they are identical, byte by byte.
+
+    Only files of one size are read; a name whose content is nobody's else has no number.
+    """
+    by_size: dict[int, list[list[str]]] = defaultdict(list)
+    for name in sorted(names):
+        if entries[name].kind != "file":
+            continue
+        groups = by_size[entries[name].size]
+        for group in groups:
+            if _is_identical(directory, group[0], name):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    found = [group for groups in by_size.values() for group in groups if len(group) > 1]
+    return {name: number for number, group in enumerate(found) for name in group}
+
+
+def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
+    """Say why a checkpoint may still be written to, or nothing.
+
+    That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
+    file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
+    """
+    age = (now_ns - entry.mtime_ns) // NS
+    if entry.kind in ("file", "directory") and settle and age < settle:
+        return f"changed {max(0, age)} s ago (settle: {settle})"
+    names = _files(directory, entry) if entry.kind == "directory" else [entry.name] * (entry.kind == "file")
+    return "is open for writing" if any(_is_open_for_writing(directory, name) for name in names) else ""
+
+
+def obstacle(outputs_dir: str, plan: Plan) -> Problem | None:
+    """Find what will stop every change of a directory, before the first one is made.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    with open_below(outputs_dir, plan.directory) as directory:
+        disk = os.fstatvfs(directory)
+        if disk.f_flag & os.ST_RDONLY:
+            return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
+            return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
+        if disk.f_bavail * disk.f_frsize < JOURNAL_BYTES * len(plan.actions):
+            return _obstacle(plan, "lies on a file system that is full", "make space (df -h), and run again")
+        status = os.fstat(directory)
+        if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
+            for action in plan.actions:
+                if os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
+                    text = f"is sticky (mode +t), and {action.name} belongs to somebody else"
+                    return _obstacle(plan, text, "let its owner run this: ls -la")
+    return None
+
+
+def ignore_lease_breaks() -> None:
+    """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+@functools.cache
+def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
+    """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
+    found: dict[str, list[OutsideLink]] = defaultdict(list)
+    for folder, name in _links(outputs_dir, ""):
+        with contextlib.suppress(OSError):
+            here = os.path.realpath(os.path.join(outputs_dir, folder))
+            text = os.readlink(os.path.join(here, name))
+            for parent, sibling, behind in _ways(text):
+                real = os.path.realpath(os.path.join(here, parent))
+                if real != here:
+                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
+                    found[real].append(OutsideLink(folder, entry))
+    return {real: tuple(sorted(links)) for real, links in found.items()}
+
+
+def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
+    return Problem("preflight", (plan.directory,), text, hint)
+
+
+def _ways(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the ways to read a link as directory, name in it, and what is behind."""
+    path, behind = text, ""
+    while path.strip("/"):
+        parent, name = os.path.split(path)
+        if name:
+            yield parent, name, behind
+        path, behind = parent, path[len(parent) :] + behind
+
+
+def _links(outputs_dir: str, path: str) -> Iterator[tuple[str, str]]:
+    inner = []
+    with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield path, entry.name
+            elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
+                inner.append(os.path.join(path, entry.name))
+    for directory in inner:
+        yield from _links(outputs_dir, directory)
+
+
+def _files(directory: int, entry: Entry) -> Iterator[str]:
+    for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
+        for name in names:
+            if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
+                yield os.path.join(folder, name)
+
+
+def _is_open_for_writing(directory: int, name: str) -> bool:
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(file)
+    return False
+
+
+def _is_identical(directory: int, one: str, other: str) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        first, second = (
+            stack.enter_context(open(os.open(name, flags, dir_fd=directory), "rb", buffering=0))
+            for name in (one, other)
+        )
+        while (chunk := first.read(CHUNK)) == second.read(CHUNK):
+            if not chunk:
+                return True
+    return False
