@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,11 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
 def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     """Turn a plan into units, in the order of its heads (`heads`)."""
     entries = {entry.name: entry for entry in listing.entries}
-    return [_unit(action, _followers(action, plan.actions), entries, plan.directory, run) for action in heads(plan)]
+    followers: dict[str, list[Action]] = defaultdict(list)
+    for action in plan.actions:
+        if action.kind == "relink":
+            followers[action.follows].append(action)
+    return [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in heads(plan)]
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -87,10 +92,6 @@ def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = (
     lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
     done = tuple(a for a in plan.actions if (a.follows if a.kind == "relink" else a.name) not in lost)
     return plan._replace(actions=done, problems=(*plan.problems, *problems))
-
-
-def _followers(head: Action, actions: Iterable[Action]) -> list[Action]:
-    return [action for action in actions if action.kind == "relink" and action.follows == head.name]
 
 
 def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], directory: str, run: str) -> Unit:

@@ -30,7 +30,10 @@ def recover(outputs_dir: str) -> list[str]:
 
 def interrupted(outputs_dir: str) -> bool:
     """Say whether a run was interrupted, or is at work right now."""
-    return bool(scan.unfinished_journals(outputs_dir))
+    try:
+        return bool(scan.unfinished_journals(outputs_dir))
+    except OSError:  # what cannot be read is told by the run that has to read it
+        return False
 
 
 def read_runs(outputs_dir: str) -> list[Run]:

@@ -43,7 +43,7 @@ class Style(NamedTuple):
 
     def name(self, text: str) -> str:
         """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
-        shown = "".join(character if character.isprintable() else _escaped(character) for character in text)
+        shown = text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
         try:
             shown.encode(self.encoding)
         except UnicodeEncodeError:

@@ -291,11 +291,24 @@ def _database(line: CommandLine) -> str:
         if task == "migrate":
             refuse_unknown_experiments(line, task, find(options.outputs_dir, prepare(options).rules.layout))
         take_lock(options.outputs_dir, options.wait)
-        for sentence in recover(options.outputs_dir):
+        for sentence in recover_first(options.outputs_dir):
             print(sentence)
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
     return database if changing else IN_MEMORY
+
+
+def recover_first(path: str) -> list[str]:
+    """Finish what an interrupted run began; return what to tell.
+
+    Raises:
+        OptionError: the journals cannot be read, so nothing is begun.
+    """
+    try:
+        return recover(path)
+    except OSError as error:
+        fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
+        raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
 
 
 def refuse_unknown_experiments(line: CommandLine, task: str, found: Iterable[Found]) -> None:

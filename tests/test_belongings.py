@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ckptrules import facts, store
 from ckptrules.model import Action, Plan
+from tests import crash
 from tests.conftest import Project
 
 OLD, NEW = "epoch=12-step=1056", "epoch-12_step-001056"
@@ -228,14 +230,18 @@ def test_names_that_differ_only_in_case(project: Project, monkeypatch: pytest.Mo
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
     monkeypatch.setattr(store, "_rename_with", taken)
-    really = store._status  # noqa: SLF001
+    really: Callable[[int, str], os.stat_result | None] = store._status  # noqa: SLF001
     same = {"epoch.ckpt": "Epoch.ckpt", "OTHER.ckpt": "Epoch.ckpt"}
-    monkeypatch.setattr(store, "_status", lambda directory, name: really(directory, same.get(name, name)))
+
+    def status(directory: int, name: str) -> os.stat_result | None:
+        return really(directory, same.get(name, name))
+
+    monkeypatch.setattr(store, "_status", status)
     directory = os.open(project.outputs / HERE, os.O_RDONLY)
     try:
-        store.rename(directory, "Epoch.ckpt", "epoch.ckpt")
         with pytest.raises(FileExistsError):
             store.rename(directory, "other.ckpt", "OTHER.ckpt")
+        store.rename(directory, "Epoch.ckpt", "epoch.ckpt")
     finally:
         os.close(directory)
     assert project.names("exp") == ["epoch.ckpt", "other.ckpt"]
@@ -249,3 +255,29 @@ def test_a_name_too_long_for_the_trash_is_told(project: Project) -> None:
         "cannot be moved to the trash: File name too long\n      hint: the name leaves no room for '.trashed': shorten it\n"
         in out
     )
+
+
+@pytest.mark.parametrize("folder", ["trash", "journal", "work"])
+def test_a_folder_of_the_state_that_is_a_link_is_not_followed(project: Project, folder: str) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/epoch=1-step=88.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    (project.outputs / ".ckptrules").mkdir()
+    (project.outputs / ".ckptrules" / folder).symlink_to(elsewhere)
+    contents = {text for text in project.tree().values() if text[:2] != "->"}
+    out = project.doit("migrate", "delete_old=1", check=3 if folder == "journal" else 1)
+    assert "Not a directory" in out
+    project.doit("plan")
+    assert not os.listdir(elsewhere)
+    assert contents <= set(project.tree(state=True).values())
+
+
+def test_an_old_system_looks_before_it_replaces_a_link(project: Project) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
+    crash.run(project.folder, "migrate", old_system=True)
+    link = project.outputs / HERE / "last.ckpt"
+    link.unlink()
+    link.write_text("a real one")
+    assert crash.run(project.folder, "undo", old_system=True).code == 1
+    assert link.read_text() == "a real one"
+    assert f"{NEW}.ckpt" in project.names("exp")
