@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import demo, tasks, undo
+from ckptrules import demo, tasks, undo, verify_task
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -15,6 +15,12 @@ def task_plan(options):
 def task_migrate(options):
     """Rename to the target format; with delete_old=1 also delete what the policy does not keep"""
     return tasks.migrate(options)
+
+
+@tasks.with_options
+def task_verify(options):
+    """Check names, structure and content of what is there, running none of it; list and count"""
+    return verify_task.verify_tasks(options)
 
 
 @tasks.with_options

@@ -36,8 +36,33 @@ def sample_tree(outputs_dir: str) -> None:
     for experiment, (template, epochs, others) in SAMPLE.items():
         names = [template.format(epoch=epoch, step=(epoch + 1) * STEPS_PER_EPOCH) for epoch in epochs]
         for number, name in enumerate([*names, *others]):
-            content = f"{experiment}/{name}\n".encode() * (100 + number)
+            size = len(f"{experiment}/{name}\n".encode()) * (100 + number)
+            epoch = epochs[min(number, len(epochs) - 1)]
+            content = sample_checkpoint(epoch, (epoch + 1) * STEPS_PER_EPOCH, size)
             store.write_new(os.path.join(outputs_dir, experiment, "checkpoints", name), content)
+
+
+def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
+    """Return a file of that many bytes (some 1000 at least) that torch loads as ``{"epoch": …, "global_step": …}``."""
+    import io
+    import pickle
+    import zipfile
+
+    data = pickle.dumps({"epoch": epoch, "global_step": step, "state_dict": {}}, protocol=2)
+    whole = b""
+    for filling in (0, size):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            padding = b"\0" * max(0, filling - len(whole))
+            for entry, content in (
+                ("data.pkl", data),
+                ("byteorder", b"little"),
+                ("version", b"3\n"),
+                ("fill", padding),
+            ):
+                archive.writestr(zipfile.ZipInfo(f"archive/{entry}"), content)
+        whole = file.getvalue()
+    return whole
 
 
 def demo() -> Iterator[dict[str, Any]]:

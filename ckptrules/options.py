@@ -11,6 +11,7 @@ from ckptrules.conflicts import WAYS, OnConflict
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge")
+VERIFYING = ("verify",)
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -59,6 +60,9 @@ class Options(NamedTuple):
     run: str | None = None
     experiments: str | None = None
     wait: int = 0
+    quick: bool = False
+    load: bool = False
+    unsafe: bool = False
 
 
 class Word(NamedTuple):
@@ -187,6 +191,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("run", some_text, "", "the run to take back, as 'doit history' has it", tasks=("undo",)),
     Option("experiments", some_text, "", "only the experiments that this shell pattern fits", tasks=("undo",)),
     Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=CHANGING),
+    Option("quick", yes_or_no, "0", "leave the checksums out", flag=True, tasks=VERIFYING),
+    Option("load", yes_or_no, "0", "really load each with torch, running no code of it", flag=True, tasks=VERIFYING),
+    Option(
+        "unsafe",
+        yes_or_no,
+        "0",
+        "with load=1: RUN the code that a checkpoint names where it needs that to load",
+        flag=True,
+        tasks=VERIFYING,
+    ),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 

@@ -126,10 +126,14 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
     ]
+    title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
+    return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+
+
+def numbers(rows: Sequence[tuple[str, int, str]]) -> list[str]:
+    """Lay the lines of a summary out: label, number, note."""
     width = max(len(str(count)) for _, count, _ in rows)
-    lines = [style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")]
-    lines += [f"  {label:<12}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
-    return "\n".join([*lines, *(note for note in notes if note), ""])
+    return [f"  {label:<12}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
 
 
 def trash_sentence(items: int, size: int, days: int) -> str:
@@ -146,14 +150,18 @@ def count_of(number: int, one: str, many: str = "") -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Lay rows out in aligned columns; ``right`` are the numbers of those that hold numbers."""
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    """Lay rows out in aligned columns, under headings if there are any.
+
+    ``right`` are the numbers of the columns that hold numbers.
+    """
+    shown = [headings, *rows] if headings else rows
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = [
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in (headings, *rows)
+        for row in shown
     ]
     return "\n".join([*lines, ""])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed
@@ -21,18 +21,24 @@ class Told(NamedTuple):
     """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes."""
 
     text: str
-    tally: Tally = Tally()
+    tally: Any = Tally()
     data: Mapping[str, Any] | None = None
 
 
 class RunContext(NamedTuple):
-    """What the reporter must know of the run as a whole."""
+    """What the reporter must know of the run as a whole.
+
+    ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
+    without one they are those of a migration.
+    """
 
     options: Options
     style: Style
     header: Mapping[str, Any]
     trash_days: int
     notes: tuple[str, ...] = ()
+    nothing: Any = Tally()
+    summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -43,7 +49,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
         super().__init__(outstream, options)
-        self._totals: dict[str, Tally] = {}
+        self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._problems_left = self._crashed = False
 
@@ -51,7 +57,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """Note which commands were asked for, so that one without any experiment has its summary too."""
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
-                self._totals[base] = Tally()
+                self._totals[base] = self.contexts[base].nothing
 
     def execute_task(self, task: Task) -> None:
         """Say nothing yet: blocks are printed whole, when they are finished."""
@@ -93,14 +99,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """
         for base, total in self._totals.items():
             context = self.contexts[base]
-            self.write(
-                summary(total, context.style, context.trash_days, [*context.notes, *self._trash(total, context)])
-            )
+            self.write(self._summary(total, context))
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
         if stopping.stopped():
-            self.write("Stopped: what was begun is finished, the rest was not begun. Run again to go on.\n")
+            self.write("Stopped: no change is half done. Run again to go on.\n")
             raise SystemExit(stopping.EXIT_CODE)
         if not self.runtime_errors and self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
@@ -130,6 +134,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _context(self, task: Task) -> RunContext | None:
         return self.contexts.get(_base(task)) if task.subtask_of else None
+
+    def _summary(self, total: Any, context: RunContext) -> str:
+        if context.summarise:
+            return context.summarise(total, context.style, context.notes)
+        return summary(total, context.style, context.trash_days, [*context.notes, *self._trash(total, context)])
 
     @staticmethod
     def _trash(total: Tally, context: RunContext) -> list[str]:

@@ -241,6 +241,27 @@ class Appender:
             os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
 
 
+def append_line(outputs_dir: str, path: str, line: str) -> None:
+    """Add a line to a file below the state folder that may be lost: it is not waited for."""
+    folder, name = os.path.split(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open_state(outputs_dir, folder) as directory:
+        descriptor = os.open(name, flags, 0o666, dir_fd=directory)
+    with open(descriptor, "ab", buffering=0) as file:
+        file.write(line.encode() + b"\n")
+
+
+def replace_state(outputs_dir: str, path: str, text: str) -> None:
+    """Replace a file below the state folder; readers see the old or the new content, never half of one."""
+    folder, name = os.path.split(path)
+    temporary = f"{name}.{os.getpid()}.tmp"
+    with open_state(outputs_dir, folder) as directory:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o666, dir_fd=directory), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
 def write_whole(path: str, text: str) -> None:
     """Write a report file; readers see the old or the new content, never half of one."""
     temporary = f"{path}.{os.getpid()}.tmp"

@@ -43,7 +43,7 @@ from ckptrules.rules import load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
 
-TASKS = ("plan", "migrate", "check", "history", "undo", "purge", "demo")
+TASKS = ("plan", "migrate", "verify", "check", "history", "undo", "purge", "demo")
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
@@ -115,12 +115,12 @@ def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
 
 def plan(options: Options) -> Iterator[TaskDict]:
     """Make one previewing task for each checkpoint directory."""
-    return _experiments("plan", options._replace(dry_run=True))
+    return experiments("plan", options._replace(dry_run=True))
 
 
 def migrate(options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from _experiments("migrate", options)
+    yield from experiments("migrate", options)
     days = load(options.rules_dir).trash_days
     expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
     if expired and not options.dry_run:
@@ -185,7 +185,7 @@ def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
     return {
         "command": command,
         "dry_run": options.dry_run,
-        "run": None if options.dry_run else run_id(),
+        "run": run_id() if command in CHANGING and not options.dry_run else None,
         "started_ns": started_ns(),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
         "who": getpass.getuser(),
@@ -221,8 +221,8 @@ def outputs_dir(options: Options) -> None:
         raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
 
 
-def prepare(options: Options) -> Job:
-    """Load the rules and find the policy.
+def prepare(options: Options, command: str = "migrate") -> Job:
+    """Load the rules and find the policy, for a command.
 
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
@@ -247,7 +247,7 @@ def prepare(options: Options) -> Job:
     )
     fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
-    header = run_header("plan" if options.dry_run else "migrate", options, rules=digest)
+    header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
     return Job(options, rules, policy, fingerprint, run_id(), style(options), header)
 
 
@@ -350,9 +350,19 @@ def refuse_damaged(database: str) -> None:
 # --- the tasks -------------------------------------------------------------------------------------------------------
 
 
-def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
+def experiments(
+    base: str, options: Options, action: Callable[..., Any] | None = None, **more: Any
+) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory.
+
+    Args:
+        base: the name of the task.
+        options: its options.
+        action: takes a `Job`, a `Found` and doit's task; without one, `work_on`.
+        more: further fields of the `RunContext`.
+    """
     outputs_dir(options)
-    job = prepare(options)
+    job = prepare(options, base)
     found_directories = find(options.outputs_dir, job.rules.layout)
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
@@ -361,15 +371,14 @@ def _experiments(base: str, options: Options) -> Iterator[TaskDict]:
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    header = job.header
-    Reporter.contexts[base] = RunContext(options, job.style, header, job.rules.trash_days, tuple(notes))
+    Reporter.contexts[base] = RunContext(options, job.style, job.header, job.rules.trash_days, tuple(notes), **more)
     for found in found_directories:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}",
-            "actions": [(work_on, [job, found])],
-            "uptodate": [False if options.dry_run else (is_up_to_date, [job.fingerprint, found.stamp])],
+            "actions": [(action or work_on, [job, found])],
+            "uptodate": [False if options.dry_run or action else (is_up_to_date, [job.fingerprint, found.stamp])],
             "params": params_of(base) if f"{base}:{name}" in chosen() else (),
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }

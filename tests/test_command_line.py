@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.demo import sample_checkpoint
 from tests.conftest import Project
 
 EARLY, YOUNG = "epoch_2_step_3.ckpt", "epoch_20_step_3.ckpt"
@@ -44,7 +45,9 @@ def test_a_link_follows_and_holds_whatever_way_it_leads(project: Project, kept: 
     [("*ocr", True), ("mig*:o*", True), ("migrate:o*r", True), ("m*ocr", True), ("plan*", False), ("*:other", False)],
 )
 def test_a_glob_selects_what_doit_selects_by_it(project: Project, glob: str, *, selected: bool) -> None:
-    project.make({f"ocr/checkpoints/{YOUNG}": 1, "other/checkpoints/x": 1})
+    project.make({f"ocr/checkpoints/{YOUNG}": 1, "other/checkpoints/best.ckpt": 1})
+    for file in project.outputs.rglob("*.ckpt"):
+        file.write_bytes(sample_checkpoint(20, 3, 2000))
     project.doit(glob)
     assert (project.names("ocr") == ["epoch-20_step-000003.ckpt"]) == selected
     assert (project.outputs / ".ckptrules").exists() == (glob != "plan*")

@@ -169,9 +169,7 @@ def test_stopped_at_any_change(undisturbed: Undisturbed, number: int) -> None:
             assert project.tree() == undisturbed.start
             continue
         assert ended.code == stopping.EXIT_CODE, (at, ended)
-        assert ended.output.endswith(
-            "Stopped: what was begun is finished, the rest was not begun. Run again to go on.\n"
-        )
+        assert ended.output.endswith("Stopped: no change is half done. Run again to go on.\n")
         assert undisturbed.holds_all(), at
         stopped_early += project.tree() != undisturbed.final
         assert undisturbed.run("history").output.count("interrupted") == 0, at

@@ -1,0 +1,283 @@
+"""A stack machine that runs a pickle's opcodes and does nothing.
+
+``pickletools`` in the standard library describes every opcode. The machine knows those for plain values; where the
+real one would import a name or call it, it puts an inert stand-in on the stack. No opcode copies more than it takes
+from the stack, and no made-up value is hashed, compared or printed, so that values nested in each other a million
+times cost no more than their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+LONGEST_KEY = 1000  # characters
+LONGEST_NUMBER = 63  # bits
+
+
+class UnreadableError(ValueError):
+    """A pickle that is damaged, cut off, too long, or uses what a checkpoint does not need; the message is one fact."""
+
+
+class TooLongError(UnreadableError):
+    """A pickle that is longer than is read; nothing is known against it."""
+
+
+class Name(NamedTuple):
+    """The stand-in of an imported name: only its text, ``module.attribute``."""
+
+    text: str
+
+
+class Made:
+    """The stand-in of whatever a call, a class or a persistent id would have given.
+
+    ``by`` is what was called, ``arguments`` what it was called with, ``items`` what was put in by key, ``state`` what
+    the object would have been filled with.
+    """
+
+    __slots__ = ("arguments", "by", "items", "state")
+
+    def __init__(self, by: object, arguments: object) -> None:
+        self.by = by
+        self.arguments = arguments
+        self.items: dict[object, object] = {}
+        self.state: object = None
+
+
+class Storage(NamedTuple):
+    """A tensor's data as a torch pickle speaks of it: the class that says the type, the key, the number of elements."""
+
+    type: str
+    key: str
+    elements: int
+
+
+_MARK = object()
+_LITERALS = frozenset(
+    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split()
+)
+_NEW: Mapping[str, Callable[[], object]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_SET": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "MARK": lambda: _MARK,
+}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_PUTS = frozenset("PUT BINPUT LONG_BINPUT".split())
+_GETS = frozenset("GET BINGET LONG_BINGET".split())
+
+
+class Machine:
+    """The stack, the memo, and what was seen on the way. A step takes an opcode's name and its argument."""
+
+    def __init__(self) -> None:
+        self.value: object = None
+        self.names: set[str] = set()
+        self.storages: dict[str, Storage] = {}
+        self.states: list[Mapping[object, object]] = []
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
+
+    def run(self, name: str, argument: object) -> None:
+        """Do one opcode."""
+        stack = self.stack
+        if name in _LITERALS:
+            stack.append(argument)
+        elif name in _PUTS:
+            self.memo[_index(argument)] = stack[-1]
+        elif name in _GETS:
+            stack.append(self.memo[_index(argument)])
+        elif name in _NEW:
+            stack.append(_NEW[name]())
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            stack[-count:] = [tuple(self.take(count))]
+        elif name in _STEPS:
+            _STEPS[name](self, argument)
+        elif name not in ("PROTO", "FRAME"):
+            raise UnreadableError(f"its pickle uses {name}, which no checkpoint needs")
+
+    def take(self, count: int) -> list[object]:
+        """Return the top of the stack without taking it off."""
+        top = self.stack[-count:]
+        if len(top) != count or any(item is _MARK for item in top):
+            raise IndexError
+        return top
+
+    def pop(self) -> object:
+        """Take one value off the stack."""
+        item = self.stack.pop()
+        if item is _MARK:
+            raise IndexError
+        return item
+
+    def pop_to_mark(self) -> list[object]:
+        """Take everything down to the last mark off the stack, and the mark."""
+        items: list[object] = []
+        while (item := self.stack.pop()) is not _MARK:
+            items.append(item)
+        items.reverse()
+        return items
+
+    def memoize(self, _: object) -> None:
+        """Note the top under the next number."""
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def drop(self, _: object) -> None:
+        """Throw the top away; it may be a mark."""
+        self.stack.pop()
+
+    def append(self, _: object) -> None:
+        """Put one value into a list."""
+        item = self.pop()
+        self.put_in([item])
+
+    def appends(self, _: object) -> None:
+        """Put values into a list."""
+        self.put_in(self.pop_to_mark())
+
+    def put_in(self, items: Iterable[object]) -> None:
+        """Put values into what is on top: a list, or a stand-in, which lets them go."""
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, Made):
+            raise TypeError
+
+    def set_item(self, _: object) -> None:
+        """Put one pair into a dictionary."""
+        value, key = self.pop(), self.pop()
+        self.fill([key, value])
+
+    def set_items(self, _: object) -> None:
+        """Put pairs into a dictionary."""
+        self.fill(self.pop_to_mark())
+
+    def fill(self, flat: list[object]) -> None:
+        """Put pairs into a dictionary. Only short texts and numbers serve as keys; other pairs are passed over."""
+        target = self.stack[-1]
+        items = target.items if isinstance(target, Made) else target
+        if not isinstance(items, dict) or len(flat) % 2:
+            raise TypeError
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            if _is_cheap(key):
+                items[key] = value
+
+    def make(self, by: object, arguments: object) -> None:
+        """Put a stand-in on the stack."""
+        self.stack.append(Made(by, arguments))
+
+    def call(self, _: object) -> None:
+        """Where a real machine calls: make a stand-in of what would have come."""
+        arguments, by = self.pop(), self.pop()
+        self.make(by, arguments)
+
+    def call_with_keywords(self, _: object) -> None:
+        """As `call`, with keyword arguments."""
+        keywords, arguments, by = self.pop(), self.pop(), self.pop()
+        self.make(by, (arguments, keywords))
+
+    def call_from_mark(self, _: object) -> None:
+        """As `call`, with the callee and its arguments behind a mark."""
+        by, *arguments = self.pop_to_mark()
+        self.make(by, tuple(arguments))
+
+    def instance(self, argument: object) -> None:
+        """As `call_from_mark`, with the name in the opcode."""
+        self.make(self.named(argument), tuple(self.pop_to_mark()))
+
+    def build(self, _: object) -> None:
+        """Where a real machine fills an object: note what it would have been filled with."""
+        state, target = self.pop(), self.stack[-1]
+        if isinstance(target, Made):
+            target.state = state
+        if isinstance(state, dict) and "relative_path" in state:
+            self.states.append(state)
+
+    def named(self, argument: object) -> Name:
+        """Note a name that would be imported; ``pickletools`` gives it as ``module attribute``."""
+        name = Name(".".join(str(argument).split(" ", 1)))
+        self.names.add(name.text)
+        return name
+
+    def import_nothing(self, argument: object) -> None:
+        """Where a real machine imports: put the name on the stack."""
+        self.stack.append(self.named(argument))
+
+    def stack_global(self, _: object) -> None:
+        """As `import_nothing`, with the name on the stack."""
+        attribute, module = self.pop(), self.pop()
+        if not (isinstance(attribute, str) and isinstance(module, str)):
+            raise TypeError
+        if len(attribute) + len(module) > LONGEST_KEY:
+            raise UnreadableError("its pickle names what has a name of more than 1000 characters")
+        self.import_nothing(f"{module} {attribute}")
+
+    def persistent(self, _: object) -> None:
+        """Note the storage that a torch pickle speaks of."""
+        said = self.pop()
+        match said:
+            case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key):
+                self.storages[key] = Storage(kind, key, elements)
+        self.make(None, said)
+
+    def persistent_text(self, argument: object) -> None:
+        """Where the id is a line of text: put a stand-in on the stack."""
+        self.make(None, argument)
+
+    def stop(self, _: object) -> None:
+        """Take the result."""
+        self.value = self.pop()
+
+
+def _is_cheap(key: object) -> bool:
+    """Say whether hashing and comparing a key costs next to nothing, however often it is done."""
+    if isinstance(key, str):
+        return len(key) <= LONGEST_KEY
+    return type(key) is int and key.bit_length() <= LONGEST_NUMBER
+
+
+def _index(argument: object) -> int:
+    if not isinstance(argument, int):
+        raise TypeError
+    return argument
+
+
+_STEPS: Mapping[str, Callable[[Machine, object], None]] = {
+    "MEMOIZE": Machine.memoize,
+    "POP": Machine.drop,
+    "POP_MARK": lambda machine, _: machine.pop_to_mark().clear(),
+    "DUP": lambda machine, _: machine.stack.append(machine.take(1)[0]),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
+    "LIST": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
+    "FROZENSET": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
+    "DICT": lambda machine, _: _dictionary(machine),
+    "APPEND": Machine.append,
+    "APPENDS": Machine.appends,
+    "ADDITEMS": Machine.appends,
+    "SETITEM": Machine.set_item,
+    "SETITEMS": Machine.set_items,
+    "GLOBAL": Machine.import_nothing,
+    "STACK_GLOBAL": Machine.stack_global,
+    "REDUCE": Machine.call,
+    "NEWOBJ": Machine.call,
+    "NEWOBJ_EX": Machine.call_with_keywords,
+    "OBJ": Machine.call_from_mark,
+    "INST": Machine.instance,
+    "BUILD": Machine.build,
+    "PERSID": Machine.persistent_text,
+    "BINPERSID": Machine.persistent,
+    "STOP": Machine.stop,
+}
+
+
+def _dictionary(machine: Machine) -> None:
+    pairs = machine.pop_to_mark()
+    machine.stack.append({})
+    machine.fill(pairs)

@@ -1,0 +1,108 @@
+"""``doit verify``: the task, its progress bar, and what refuses it before anything is read."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import scan, stopping, tasks
+from ckptrules.model import Found, Problem
+from ckptrules.options import OptionError, Options
+from ckptrules.reporter import Told
+from ckptrules.tasks import Job, TaskDict
+
+if TYPE_CHECKING:  # doit reads this file for every command: what only verify needs is imported where it is used
+    from ckptrules.content import Tell
+
+SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM: the file at hand is let go, what was found sound before is remembered."""
+
+
+def verify_tasks(options: Options) -> Iterator[TaskDict]:
+    """Make one verifying task for each checkpoint directory.
+
+    Raises:
+        OptionError: options that do not go together, or torch is missing for ``load=1``.
+    """
+    from ckptrules.verify_report import VerifyTally, summary
+
+    if options.unsafe and not options.load:
+        raise OptionError("command line: unsafe=1 says how to load\n    hint: give load=1 as well")
+    if options.load and importlib.util.find_spec("torch") is None:
+        raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
+    yield from tasks.experiments("verify", options, verify_one, nothing=VerifyTally(), summarise=summary)
+
+
+def verify_one(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
+    """Verify one checkpoint directory and tell what came of it."""
+    from ckptrules.verify import How, Report, verify
+    from ckptrules.verify_report import VerifyTally, block, report_as_data, tally
+
+    options = job.options
+    how = How(options.quick, options.load, options.unsafe)
+    try:
+        listing = scan.scan(options.outputs_dir, found)
+        report = verify(
+            options.outputs_dir, job.rules, listing, how,
+            lambda total: progress(found.experiment, total), time.time_ns(), writes=not options.dry_run,
+        )  # fmt: skip
+    except StoppedError:
+        task.meta["told"] = Told("", VerifyTally())
+        return TaskFailed("stopped", report=False)
+    except OSError as error:
+        text = f"cannot be read: {os.strerror(error.errno or 0)}"
+        problem = Problem("unreadable", (found.directory,), text, "look at the owner and the mode: ls -la")
+        report = Report(found.experiment, found.directory, (), (problem,))
+    data = report_as_data(report) if options.json else None
+    task.meta["told"] = Told(block(report, job.style), tally(report), data)
+    return TaskFailed("problems left", report=False) if report.problems else {}
+
+
+@contextlib.contextmanager
+def progress(experiment: str, total: int) -> Iterator[Tell]:
+    """Show how far it is, and stop when that is asked for."""
+    with bar(experiment, total) as tell:
+
+        def tell_or_stop(count: int) -> None:
+            if stopping.stopped():
+                raise StoppedError
+            tell(count)
+
+        yield tell_or_stop
+
+
+@contextlib.contextmanager
+def bar(experiment: str, total: int) -> Iterator[Tell]:
+    """Show a progress bar in bytes, on a terminal only; under ``doit -n`` each process has its own line.
+
+    doit catches what a task prints, so the bar goes to the terminal itself.
+    """
+    if not total or not sys.__stderr__ or not sys.__stderr__.isatty():
+        yield lambda _: None
+        return
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    worker = re.search(r"\d+$", multiprocessing.current_process().name)
+    with tqdm(
+        desc=experiment.encode("ascii", "backslashreplace").decode(), total=total, unit="B", unit_scale=True,
+        file=sys.__stderr__, leave=False, delay=SHOW_AFTER, position=int(worker[0]) - 1 if worker else 0,
+    ) as shown:  # fmt: skip
+
+        def tell(count: int) -> None:
+            shown.update(count)
+
+        yield tell
