@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import demo, tasks, undo, verify_task
+from ckptrules import catalog_task, demo, tasks, undo, verify_task
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -21,6 +21,12 @@ def task_migrate(options):
 def task_verify(options):
     """Check names, structure and content of what is there, running none of it; list and count"""
     return verify_task.verify_tasks(options)
+
+
+@tasks.with_options
+def task_catalog(options):
+    """List the checkpoints with what their names say: a table, JSON or CSV"""
+    return catalog_task.catalog_task(options)
 
 
 @tasks.with_options

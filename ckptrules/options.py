@@ -12,6 +12,8 @@ DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge")
 VERIFYING = ("verify",)
+CATALOG = ("catalog",)
+FORMATS = ("table", "json", "csv")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -63,6 +65,8 @@ class Options(NamedTuple):
     quick: bool = False
     load: bool = False
     unsafe: bool = False
+    format: str = "table"
+    out: str | None = None
 
 
 class Word(NamedTuple):
@@ -154,11 +158,15 @@ def some_text(text: str) -> str:
     return text
 
 
-def way_to_settle(text: str) -> str:
-    """Read what becomes of checkpoints that want one name."""
-    if text not in WAYS:
-        raise ValueError(", ".join(WAYS))
-    return text
+def one_of(words: Sequence[str]) -> Callable[[str], str]:
+    """Return a reader of one of some words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    return read
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -178,7 +186,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
     Option(
         "on_conflict",
-        way_to_settle,
+        one_of(WAYS),
         "report",
         f"when checkpoints want one name: {', '.join(WAYS)}",
         tasks=PLANNING,
@@ -201,6 +209,8 @@ OPTIONS: tuple[Option, ...] = (
         flag=True,
         tasks=VERIFYING,
     ),
+    Option("format", one_of(FORMATS), "table", "form of the list: table, json or csv", tasks=CATALOG),
+    Option("out", some_text, "", "write the list to this file", tasks=CATALOG),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 

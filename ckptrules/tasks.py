@@ -43,7 +43,7 @@ from ckptrules.rules import load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
 
-TASKS = ("plan", "migrate", "verify", "check", "history", "undo", "purge", "demo")
+TASKS = ("plan", "migrate", "verify", "catalog", "check", "history", "undo", "purge", "demo")
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ckptrules.content import UnsoundError
 from ckptrules.formats import check_file
-from ckptrules.machine import Made, Name, UnreadableError
+from ckptrules.machine import Made, Name, TooLongError, UnreadableError
 from ckptrules.pickled import Limited, read_pickle
 from tests.conftest import Project
 
@@ -138,6 +138,16 @@ def test_what_would_blow_up_costs_no_more_than_its_bytes(pickled: bytes) -> None
 def test_what_no_checkpoint_needs_is_refused_in_words(pickled: bytes) -> None:
     with pytest.raises(UnreadableError):
         read(pickled)
+
+
+def test_keys_that_cost_are_passed_over() -> None:
+    value = {"a" * 1001: 1, 1 << 100: 2, "b" * 1000: 3, 1 << 62: 4, (1,): 5, None: 6}
+    assert read(pickle.dumps(value)).value == {"b" * 1000: 3, 1 << 62: 4}
+
+
+def test_a_pickle_that_is_too_long_is_not_read() -> None:
+    with pytest.raises(TooLongError, match="more than 32 MB"):
+        read_pickle(Limited(io.BytesIO(pickle.dumps("a" * 100)), limit=100))
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x80\x02", b"\x80\x04}("]))

@@ -135,14 +135,19 @@ def test_a_stop_keeps_what_was_found_and_reads_no_further(project: Project, numb
     assert result(project)["summary"]["read"] == 2
 
 
-@pytest.mark.parametrize("change", ["content", "time"])
+@pytest.mark.parametrize("change", ["content", "time", "size"])
 def test_a_file_that_changed_is_read_again(project: Project, change: str) -> None:
     path = put(project, GOOD, lightning(3, 352))
+    before = path.stat()
     assert result(project)["summary"]["read"] == 1
     if change == "content":
-        path.write_bytes(b"x" * path.stat().st_size)
-    made_old(path)
-    assert result(project, check=int(change == "content"))["summary"]["read"] == 1
+        path.write_bytes(b"x" * before.st_size)
+    if change == "size":
+        path.write_bytes(path.read_bytes()[:-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        made_old(path)
+    assert result(project, check=int(change != "time"))["summary"]["read"] == 1
 
 
 def test_a_file_that_is_too_young_to_be_told_from_its_successor_is_read_again(project: Project) -> None:
@@ -317,6 +322,10 @@ def test_quick_reads_the_pickle_but_not_the_tensors() -> None:
     tensor, pickled = whole.index(b"wwww"), whole.index(b"global_step")
     assert checked(whole[:tensor] + b"X" + whole[tensor + 1 :], quick=True) == "torch"
     assert checked(whole[:pickled] + b"X" + whole[pickled + 1 :], quick=True) == "damaged: is damaged in 'x/data.pkl'"
+
+
+def test_bytes_behind_the_last_tensor_of_safetensors_are_told() -> None:
+    assert checked(safetensors() + b"xy") == "damaged: has 2 bytes too many"
 
 
 ONE_TENSOR = (

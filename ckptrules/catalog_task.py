@@ -1,0 +1,91 @@
+"""``doit catalog``: the records of `ckptrules.catalog` as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import store, tasks
+from ckptrules.options import OptionError, Options
+from ckptrules.report import Style, count_of, human_size, table
+from ckptrules.reporter import Told
+from ckptrules.tasks import TaskDict
+
+if TYPE_CHECKING:  # doit reads this file for every command
+    from ckptrules.discovery import Record
+
+HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
+NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
+
+
+def catalog_task(options: Options) -> Iterator[TaskDict]:
+    """Make the one task.
+
+    Raises:
+        OptionError, RuleError: nothing can be listed with these.
+    """
+    tasks.outputs_dir(options)
+    if options.out and not os.path.isdir(os.path.dirname(options.out) or "."):
+        raise OptionError(f"command line: out={options.out}: there is no such folder to write in")
+    tasks.load(options.rules_dir)
+    yield {"basename": "catalog", "actions": [(show_catalog, [options, tasks.style(options)])]}
+
+
+def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """Print the catalog, or write it to a file."""
+    from ckptrules.discovery import catalog
+
+    try:
+        records = list(catalog(options.outputs_dir, tasks.load(options.rules_dir)))
+        text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
+        if options.out:
+            store.write_whole(options.out, text)
+            text = f"{options.out}: {count_of(len(records), 'checkpoint')}\n"
+    except OSError as error:
+        task.meta = {"told": Told(f"{error.filename}: {os.strerror(error.errno or 0)}\n")}
+        return TaskFailed("the catalog cannot be made", report=False)
+    task.meta = {"told": Told(text)}
+    return None
+
+
+def as_table(records: Sequence[Record], style: Style) -> str:
+    """Write a table for people; names are escaped as in all reports."""
+    rows = [_row(record, style) for record in records]
+    return f"{table(HEADINGS, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
+
+
+def as_json(records: Sequence[Record], _: Style) -> str:
+    """Write a list of objects with the fields of a record."""
+    return json.dumps([record._asdict() for record in records], indent=1) + "\n"
+
+
+def as_csv(records: Sequence[Record], _: Style) -> str:
+    """Write the fields of a record with a heading; bytes that are no UTF-8 are escaped, None is nothing."""
+    from ckptrules.discovery import Record
+
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Record._fields)
+    writer.writerows(records)
+    return file.getvalue().encode("utf-8", "backslashreplace").decode()
+
+
+def _row(record: Record, style: Style) -> tuple[str, ...]:
+    metric = f"{record.metric} {record.value}" if record.metric is not None else ""
+    return (
+        style.name(record.experiment),
+        style.name(os.path.basename(record.path)),
+        record.kind,
+        "" if record.epoch is None else str(record.epoch),
+        "" if record.step is None else str(record.step),
+        style.name(metric),
+        human_size(record.size),
+        "yes" if record.verified else "",
+    )
