@@ -90,12 +90,14 @@ class Facts(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
-    directories, ``in_use`` says why a checkpoint may still be written to.
+    directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
+    verified, or None where deletion does not depend on it.
     """
 
     same: Mapping[str, int] = {}
     links: tuple[OutsideLink, ...] = ()
     in_use: Mapping[str, str] = {}
+    verified: frozenset[str] | None = None
 
 
 class Pattern(NamedTuple):

@@ -57,6 +57,7 @@ class Options(NamedTuple):
     policy: str = "default"
     on_conflict: OnConflict = "report"
     settle: int | None = None
+    verified: bool = False
     verbose: bool = False
     json: str | None = None
     run: str | None = None
@@ -193,6 +194,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "settle", whole_number, "0", "seconds that a checkpoint must be unchanged (overrides rules)", tasks=PLANNING
+    ),
+    Option(
+        "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=PLANNING
     ),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
     Option("json", some_text, "", "write the plan, or what came of it, to this file"),

@@ -24,7 +24,7 @@ from ckptrules.model import (
     Skipped,
 )
 from ckptrules.naming import MAX_NAME_BYTES, TemplateError, claim, stem_of, target_name
-from ckptrules.retention import Verdict, apply_policy
+from ckptrules.retention import Verdict, apply_policy, unless_verified
 
 
 class Sidecar(NamedTuple):
@@ -84,6 +84,11 @@ def make_plan(
         protected=tuple(row for row in found.protected if row[0].name not in disputed),
     )
     verdict = judge(policy, sound, found, facts, len(losers)) if policy else None
+    withheld: tuple[Problem, ...] = ()
+    if verdict and facts.verified is not None:
+        gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys() | verdict.remove.keys()
+        staying = {*(e.name for e, _ in found.protected), *(c.entry.name for c in found.checkpoints)} - gone
+        verdict, withheld = withhold(verdict, staying, facts.verified, listing.directory)
     heads = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
@@ -103,7 +108,7 @@ def make_plan(
             )
         ),
         skipped=found.skipped,
-        problems=(*found.problems, *conflicts),
+        problems=(*found.problems, *conflicts, *withheld),
     )
 
 
@@ -274,6 +279,17 @@ def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Fac
     verdict = apply_policy(policy, candidates, remaining)
     by_link = {c.entry.name: (linked[c.entry.name],) for c in sound if c.entry.name in linked}
     return Verdict({**verdict.keep, **by_link}, verdict.remove)
+
+
+def withhold(
+    verdict: Verdict, staying: Collection[str], verified: Collection[str], directory: str
+) -> tuple[Verdict, tuple[Problem, ...]]:
+    """Let nothing go where none of the checkpoints that stay is verified, and tell so."""
+    decided = unless_verified(verdict, staying, verified)
+    if decided is verdict:
+        return verdict, ()
+    text = f"loses nothing ({len(verdict.remove)} could go): no checkpoint that stays is verified"
+    return decided, (Problem("unverified", (directory,), text, "run 'doit verify', then this again"),)
 
 
 def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.model import Checkpoint, Policy, PolicyLine, Reason
@@ -62,6 +62,20 @@ def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], remaining: i
         if remove.pop(checkpoint.entry.name, None):
             keep[checkpoint.entry.name] = (floor,)
     return Verdict(keep, remove)
+
+
+def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collection[str]) -> Verdict:
+    """Let nothing go where none of the checkpoints that stay is verified.
+
+    Args:
+        verdict: what the policy decided.
+        staying: all sound checkpoints of the experiment that stay by it, whoever keeps them.
+        verified: the names of those that were verified, whether they stay or not.
+    """
+    if not verdict.remove or not set(staying).isdisjoint(verified):
+        return verdict
+    reason = Reason("no checkpoint that stays is verified (verified=1)")
+    return Verdict({**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}, {})
 
 
 def with_min_epoch(policy: Policy, limit: int) -> Policy:

@@ -23,7 +23,7 @@ from ckptrules import __version__, scan, stopping, store
 from ckptrules.apply import Outcome, Workplace, carry_out
 from ckptrules.facts import ignore_lease_breaks, look
 from ckptrules.journal import Journal
-from ckptrules.model import STATE, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import STATE, Facts, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.options import (
     CHANGING,
     DEFAULT_TASK,
@@ -239,12 +239,8 @@ def prepare(options: Options, command: str = "migrate") -> Job:
     policy = policy if options.delete_old else None
     if options.settle is not None:
         rules = rules._replace(settle=options.settle)
-    decides = (
-        __version__,
-        rules.naming_digest,
-        options.on_conflict,
-        policy and ([line[:2] for line in policy.lines], policy.keep_at_least),
-    )
+    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, options.verified)
+    decides = (__version__, rules.naming_digest, options.on_conflict, deletes)
     fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
@@ -417,9 +413,20 @@ def decide(job: Job, listing: Listing) -> Plan:
     Raises:
         OSError: the directory cannot be opened any more.
     """
-    decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict)
-    facts = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
-    return make_plan(job.rules, listing, job.policy, job.options.on_conflict, facts) if any(facts) else decision
+    known = Facts(verified=verified_names(job, listing))
+    decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict, known)
+    seen = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
+    facts = seen._replace(verified=known.verified)
+    return decision if facts == known else make_plan(job.rules, listing, job.policy, job.options.on_conflict, facts)
+
+
+def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
+    """Return which checkpoints were verified; None where nothing depends on it."""
+    if not (job.policy and job.options.verified):
+        return None
+    from ckptrules.verify import proved_names
+
+    return proved_names(job.options.outputs_dir, job.rules, listing)
 
 
 def workplace(job: Job) -> Workplace:

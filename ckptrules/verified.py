@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ckptrules import scan, store
 from ckptrules.content import Facts
 from ckptrules.folders import Part, parts_of
-from ckptrules.model import EntryKind, Listing
+from ckptrules.model import STATE, EntryKind, Listing
 
 VERSION = 1  # goes up when a check finds what an earlier one did not
 YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
@@ -109,7 +109,7 @@ def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
 def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
     """Yield the identities of what waits in the trash: `doit undo` brings it back."""
     for run in scan.trash_runs(outputs_dir):
-        path = f"{scan.STATE}/trash/{run}/{directory}"
+        path = f"{STATE}/trash/{run}/{directory}"
         with contextlib.suppress(OSError), scan.open_below(outputs_dir, path) as trash:
             for name in os.listdir(trash):
                 yield identity(parts(trash, name, scan.identify(os.lstat(name, dir_fd=trash)).kind), LATER)
@@ -120,7 +120,7 @@ def _row(part: Part) -> str:
 
 
 def _path(outputs_dir: str, directory: str) -> str:
-    return os.path.join(outputs_dir, scan.STATE, "verified", directory, "files.jsonl")
+    return os.path.join(outputs_dir, STATE, "verified", directory, "files.jsonl")
 
 
 def _line(identity: str, known: Known) -> str:

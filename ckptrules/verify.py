@@ -208,6 +208,18 @@ def _identity(desk: Desk, entry: Entry) -> str:
         return ""
 
 
+def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozenset[str]:
+    """Return the names that were verified earlier, checksums included, and still stand for the same content.
+
+    A name that says another epoch or step than its content is not among them. Nothing is read but the memory.
+    """
+    known = verified.known_names(outputs_dir, listing)
+    whole = {name: this.facts for name, this in known.items() if How().satisfied_by(this.done)}
+    named = [checkpoint for checkpoint in sort_entries(rules, listing).checkpoints if checkpoint.entry.name in whole]
+    false = {c.entry.name for c in named if any(content_problems(c, whole[c.entry.name]))}
+    return frozenset(whole) - false
+
+
 def sound(report: Report) -> Mapping[str, Row]:
     """Return the rows that nothing is held against, by name: neither content nor, after a look at it, the name."""
     blamed = {name for problem in report.problems for name in problem.names}

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptrules.model import Checkpoint, Entry, Kept, Listing, Plan, Policy, PolicyLine, Reason, Skipped
+from ckptrules.model import Checkpoint, Entry, Facts, Kept, Listing, Plan, Policy, PolicyLine, Reason, Skipped
 from ckptrules.naming import claim
 from ckptrules.plan import make_plan
 from ckptrules.retention import apply_policy
@@ -194,6 +194,24 @@ def test_the_floor_holds(listing: Listing, policy: Policy) -> None:
     }
     left = sound - deleted(make_plan(RULES, listing, policy))
     assert len(left) >= min(policy.keep_at_least, len(sound))
+
+
+@laws
+@given(listings(), policies(), st.data())
+def test_nothing_goes_where_nothing_that_stays_is_verified(
+    listing: Listing, policy: Policy, data: st.DataObject
+) -> None:
+    sound = {
+        entry.name
+        for entry in listing.entries
+        if entry.size and claim(entry.name, RULES).kind in ("protected", "target", "legacy")
+    }
+    verified = data.draw(st.sets(st.sampled_from(sorted(by_name(listing)) or ["none"])))
+    goes = deleted(make_plan(RULES, listing, policy))
+    is_proved = bool((sound - goes) & verified)
+    bound = make_plan(RULES, listing, policy, facts=Facts(verified=frozenset(verified)))
+    assert deleted(bound) == (goes if is_proved else set())
+    assert ("unverified" in {problem.id for problem in bound.problems}) == bool(goes and not is_proved)
 
 
 @laws
