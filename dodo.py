@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import catalog_task, demo, tasks, undo, verify_task
+from ckptrules import backup_tasks, catalog_task, demo, tasks, undo, verify_task
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -57,3 +57,27 @@ def task_purge(options):
 def task_demo(options):
     """Make a sample tree and show plan, migrate, delete and a second run on it"""
     return demo.demo()
+
+
+@tasks.with_options
+def task_backup(options):
+    """Copy outputs, or some experiments of it, with a manifest of sizes and checksums"""
+    return backup_tasks.backup(options)
+
+
+@tasks.with_options
+def task_backups(options):
+    """List the backups; with verify=1 check every file against its checksum"""
+    return backup_tasks.backups(options)
+
+
+@tasks.with_options
+def task_restore(options):
+    """Bring back from a backup what is missing; with force=1 also what differs"""
+    return backup_tasks.restore(options)
+
+
+@tasks.with_options
+def task_drop_backup(options):
+    """Remove one backup"""
+    return backup_tasks.drop_backup(options)

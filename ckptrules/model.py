@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database
+STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
 
 EntryKind = Literal["file", "directory", "link", "other"]
 ActionKind = Literal["rename", "trash", "relink", "restore"]
@@ -53,6 +53,24 @@ class Entry(NamedTuple):
     sibling: str | None = None
     dangling: bool = False
     behind: str = ""
+
+
+class Item(NamedTuple):
+    """One name anywhere below a folder, as a backup keeps it.
+
+    ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
+    since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``sha256``;
+    ``changed`` says that somebody wrote into it meanwhile.
+    """
+
+    path: str
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+    mode: int
+    link: str = ""
+    sha256: str = ""
+    changed: bool = False
 
 
 class Stamp(NamedTuple):

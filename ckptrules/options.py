@@ -11,9 +11,12 @@ from ckptrules.conflicts import WAYS, OnConflict
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge")
+LOCKING = (*CHANGING, "backup", "restore", "drop_backup")
+REPORTING = (*PLANNING, "undo", "verify")
 VERIFYING = ("verify",)
 CATALOG = ("catalog",)
 FORMATS = ("table", "json", "csv")
+COPY_MODES = ("auto", "copy", "link")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -68,6 +71,11 @@ class Options(NamedTuple):
     unsafe: bool = False
     format: str = "table"
     out: str | None = None
+    to: str | None = None
+    mode: str = "auto"
+    backup: str | None = None
+    force: bool = False
+    verify: bool = False
 
 
 class Word(NamedTuple):
@@ -199,10 +207,12 @@ OPTIONS: tuple[Option, ...] = (
         "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=PLANNING
     ),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
-    Option("json", some_text, "", "write the plan, or what came of it, to this file"),
+    Option("json", some_text, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
     Option("run", some_text, "", "the run to take back, as 'doit history' has it", tasks=("undo",)),
-    Option("experiments", some_text, "", "only the experiments that this shell pattern fits", tasks=("undo",)),
-    Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=CHANGING),
+    Option(
+        "experiments", some_text, "", "only the experiments that this pattern fits", tasks=("undo", "backup", "restore")
+    ),
+    Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=LOCKING),
     Option("quick", yes_or_no, "0", "leave the checksums out", flag=True, tasks=VERIFYING),
     Option("load", yes_or_no, "0", "really load each with torch, running no code of it", flag=True, tasks=VERIFYING),
     Option(
@@ -215,6 +225,13 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("format", one_of(FORMATS), "table", "form of the list: table, json or csv", tasks=CATALOG),
     Option("out", some_text, "", "write the list to this file", tasks=CATALOG),
+    Option("to", some_text, "", "folder of the backups; otherwise beside outputs_dir", tasks=("backup", "backups")),
+    Option(
+        "mode", one_of(COPY_MODES), "auto", "auto: clones where possible; copy; link: hard links", tasks=("backup",)
+    ),
+    Option("backup", some_text, "", "the backup to work with", tasks=("restore", "drop_backup")),
+    Option("force", yes_or_no, "0", "replace what differs; it goes to the trash", flag=True, tasks=("restore",)),
+    Option("verify", yes_or_no, "0", "check every file against its checksum", flag=True, tasks=("backups",)),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -254,7 +271,7 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
     if unknown and (not words or any(_selects_any(word, known) for word in words)):
         raise _unknown(unknown[0], known)
     for word in words:
-        if word.task in BY_NAME:
+        if word.task in BY_NAME and word.task not in known:
             raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
     if command == "run":
         _refuse_foreign(words or [Word(DEFAULT_TASK, {})], variables, known)

@@ -103,7 +103,7 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
             lines += _skipped_lines(skipped, style)
     sizes = {entry.name: entry for entry in entries}
     for problem in plan.problems:
-        lines += _problem_lines(problem, sizes, style)
+        lines += problem_lines(problem, sizes, style)
     if not lines and not style.verbose:
         return ""
     title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
@@ -254,7 +254,8 @@ def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:
     return [f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})"]
 
 
-def _problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
+def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
+    """Show a problem with its hint; where it has several names, ``entries`` must hold them."""
     sign = style.paint(style.signs["problem"], "red")
     if len(problem.names) == 1:
         lines = [f"{sign} Problem: {style.name(problem.names[0])} {style.name(problem.text)}"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
-from doit.exceptions import BaseFail, TaskFailed
+from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
@@ -79,14 +79,15 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print what the task tells; a failure without words of its own is shown as doit has it."""
-        if isinstance(fail, TaskFailed):
+        if isinstance(fail, TaskFailed | UnmetDependency):
             self._problems_left = True
         elif not task.has_subtask:
             self._crashed = True
         if self._tell(task) or task.has_subtask:
             return
         if _base(task) in self.contexts:
-            self.write(f"{task.title()}: {fail.get_msg().strip()}\n")
+            why = "not done, as this failed: " if isinstance(fail, UnmetDependency) else ""
+            self.write(f"{task.title()}: {why}{fail.get_msg().strip()}\n")
         else:
             super().add_failure(task, fail)
 

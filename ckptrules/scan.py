@@ -1,4 +1,4 @@
-"""Reads the disk: finds checkpoint directories, lists them, counts the trash. Nothing here changes anything.
+"""Reads the disk: finds checkpoint directories, lists them, counts the trash, reads whole trees. Changes nothing.
 
 No function follows a link below ``outputs_dir``.
 """
@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
 from ckptrules.journal import TAIL_BYTES, is_finished
-from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Listing, Stamp
+from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Item, Listing, Stamp
 
 JOURNALS = f"{STATE}/journal"
 TRASH_SUFFIX = ".trashed"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 UNREADABLE = Stamp(0, 0, 0)
+CHUNK = 1 << 20
+KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
+DIRECTORY_MODES = 0o3777
+Progress = Callable[[int], object]
+
+
+class SourceError(OSError):
+    """A file cannot be read; the place that it was to be copied to is in order."""
 
 
 class TrashUse(NamedTuple):
@@ -96,7 +106,7 @@ def trash_path(outputs_dir: str) -> str:
 
 @contextlib.contextmanager
 def open_below(outputs_dir: str, path: str) -> Iterator[int]:
-    """Open a directory below ``outputs_dir`` (or ``.``, itself) part by part and give its descriptor.
+    """Open a directory below ``outputs_dir`` part by part (or that itself) and give its descriptor.
 
     Raises:
         OSError: it is not there, is no directory, or a part of its path is a link or leads upwards.
@@ -104,7 +114,7 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     directory = os.open(outputs_dir, flags)
     try:
-        for part in path.split("/") if path != "." else ():
+        for part in path.split("/") if path not in ("", ".") else ():
             refuse_path(part)
             inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
             os.close(directory)
@@ -161,6 +171,105 @@ def measure(path: str) -> TrashUse:
         count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
         size += sum(os.lstat(file, dir_fd=inner).st_size for file in files)
     return TrashUse(count, size)
+
+
+def look(root: str, path: str) -> Item | None:
+    """Say what is at a path below a folder, or None where nothing is.
+
+    Raises:
+        OSError: a part of the path is no directory (a link, say), or may not be looked into.
+    """
+    try:
+        with open_below(root, os.path.dirname(path)) as directory:
+            return _item(path, directory)
+    except FileNotFoundError:
+        return None
+
+
+def read_tree(root: str, top: str = "") -> tuple[list[Item], dict[str, OSError]]:
+    """Read everything below a path in a folder, sorted, so that a directory stands before what is in it.
+
+    Our state is left out. The second value tells which directories could not be read, and why.
+    """
+    found: list[Item] = []
+    unreadable: dict[str, OSError] = {}
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        try:
+            with open_below(root, folder) as directory:
+                paths = [os.path.join(folder, name) for name in os.listdir(directory)]
+                here = [item for path in paths if path != STATE and (item := _item(path, directory))]
+        except OSError as error:
+            unreadable[folder] = error
+        else:
+            found += here
+            pending += [item.path for item in here if item.kind == "directory"]
+    return sorted(found), unreadable
+
+
+@contextlib.contextmanager
+def open_file(root: str, path: str) -> Iterator[int]:
+    """Open a plain file below a folder and give its descriptor; a named pipe under its name does not hold us up.
+
+    Raises:
+        SourceError: it cannot be opened, or is no plain file.
+    """
+    folder, name = os.path.split(path)
+    try:
+        with open_below(root, folder) as directory:
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    except OSError as error:
+        raise SourceError(error.errno, error.strerror, path) from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise SourceError(errno.EINVAL, "is not a plain file", path)
+        yield file
+    finally:
+        os.close(file)
+
+
+def chunks(file: int, size: int) -> Iterator[bytes]:
+    """Yield up to so many bytes of an open file.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    while size > 0:
+        try:
+            chunk = os.read(file, min(CHUNK, size))
+        except OSError as error:
+            raise SourceError(*error.args) from None
+        if not chunk:
+            return
+        size -= len(chunk)
+        yield chunk
+
+
+def checksum(root: str, path: str, progress: Progress) -> str:
+    """Return the SHA-256 of a file below a folder.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with open_file(root, path) as file:
+        for chunk in chunks(file, os.fstat(file).st_size):
+            digest.update(chunk)
+            progress(len(chunk))
+    return digest.hexdigest()
+
+
+def _item(path: str, directory: int) -> Item | None:
+    name = os.path.basename(path)
+    try:
+        status = os.lstat(name, dir_fd=directory)
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "other")
+        link = os.readlink(name, dir_fd=directory) if kind == "link" else ""
+    except FileNotFoundError:
+        return None
+    mode = status.st_mode & (DIRECTORY_MODES if kind == "directory" else FILE_MODES)
+    return Item(path, kind, status.st_size if kind == "file" else 0, status.st_mtime_ns, mode, link)
 
 
 def _is_glob(part: str) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import hashlib
 import os
 import shutil
 import stat
@@ -16,8 +17,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ckptrules.model import STATE, Stamp, Step
-from ckptrules.scan import TrashUse, identify, measure, open_below, refuse_path, stamp_of, trash_path
+from ckptrules import scan
+from ckptrules.model import STATE, Item, Stamp, Step
+from ckptrules.scan import (
+    TRASH_SUFFIX,
+    Progress,
+    TrashUse,
+    identify,
+    measure,
+    open_below,
+    refuse_path,
+    stamp_of,
+    trash_path,
+)
 
 NS = 1_000_000_000
 TICK_NS = 20_000_000
@@ -28,6 +40,9 @@ LOCK_POLL = 0.2  # seconds
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+PRIVATE = 0o700
+STAGED = f"{STATE}/work/restore"
+FICLONE = 0x40049409  # linux/fs.h
 
 
 class LockedError(Exception):
@@ -267,6 +282,8 @@ def write_whole(path: str, text: str) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -275,6 +292,185 @@ def write_new(path: str, content: bytes) -> None:
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "xb") as file:
         file.write(content)
+
+
+# --- backups ---------------------------------------------------------------------------------------------------------
+
+
+def make_folder(path: str, mode: int = 0o777) -> None:
+    """Make a folder; its parent must be there.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    os.mkdir(path, mode)
+
+
+def write_manifest(folder: str, path: str, text: str) -> None:
+    """Write the manifest of a backup; it is the old or the new one at every moment."""
+    place = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    write_whole(place, text)
+
+
+def finish_backup(partial: str, path: str, mode: int) -> None:
+    """Give a finished backup its permissions and its name.
+
+    Raises:
+        FileExistsError: the name was taken meanwhile.
+    """
+    os.chmod(partial, mode)
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        rename(folder, os.path.basename(partial), os.path.basename(path))
+        os.fsync(folder)
+
+
+def remove_backup(path: str, hidden: str) -> None:
+    """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        if hidden != path:
+            rename(folder, os.path.basename(path), os.path.basename(hidden))
+        _remove(folder, os.path.basename(hidden))
+
+
+def can_clone(root: str, path: str, folder: str) -> bool:
+    """Find out by trying whether a file can be cloned into a folder; nothing of it stays there."""
+    with scan.open_file(root, path) as origin, open_below(folder, "") as directory:
+        cloned = _cloned(origin, directory, "clone-probe")
+        if cloned:
+            os.unlink("clone-probe", dir_fd=directory)
+    return cloned
+
+
+def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: Progress) -> tuple[Item, str]:
+    """Copy a file to a new name, with its time and permissions, and see it on the disk.
+
+    Returns what the copy is, with its checksum, and how it came about. No more is copied than the file had when the
+    copy began.
+
+    Args:
+        root: a folder.
+        item: the file, below it.
+        to_root: another folder, or the same.
+        to: the copy, below that; its directory must be there.
+        how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
+        progress: is called with the number of bytes of each step.
+
+    Raises:
+        SourceError: the file cannot be read; the copy is removed.
+        FileExistsError: the new name is taken.
+        OSError: the copy cannot be written.
+    """
+    (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
+    with scan.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
+        before = os.fstat(origin)
+        if how == "link":
+            with open_below(root, folder) as here:
+                os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
+        elif how != "clone" or not _cloned(origin, directory, to_name):
+            how = "copy"
+        flags = {"copy": os.O_WRONLY | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
+        copy = os.open(to_name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
+        try:
+            size, digest = 0, hashlib.sha256()
+            source, awaited = (copy, os.fstat(copy).st_size) if how == "clone" else (origin, before.st_size)
+            for chunk in scan.chunks(source, awaited):
+                digest.update(chunk)
+                size += len(chunk)
+                if how == "copy":
+                    _write(copy, chunk)
+                progress(len(chunk))
+            if how != "link":
+                os.fchmod(copy, item.mode)
+                os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(copy)
+        except scan.SourceError:
+            os.unlink(to_name, dir_fd=directory)
+            raise
+        finally:
+            os.close(copy)
+        after = os.fstat(origin)
+    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    mtime_ns, sha256 = before.st_mtime_ns, digest.hexdigest()
+    return item._replace(size=size, mtime_ns=mtime_ns, sha256=sha256, changed=changed), how
+
+
+def make_link(root: str, item: Item) -> None:
+    """Make a symbolic link with its time.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.symlink(item.link, name, dir_fd=directory)
+        os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+
+def make_directory(root: str, item: Item) -> None:
+    """Make a directory that only its owner can fill; `dress_directory` ends that.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+
+
+def dress_directory(root: str, item: Item) -> None:
+    """Give a filled directory its permissions and its time, and see its names on the disk."""
+    with open_below(root, item.path) as directory:
+        os.fchmod(directory, item.mode)
+        os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(directory)
+
+
+def stage(backup: str, item: Item, outputs_dir: str, progress: Progress) -> str:
+    """Copy a file of a backup to one rename from where it belongs, and return the checksum of the copy.
+
+    Raises:
+        SourceError: it cannot be read.
+        OSError: it cannot be written.
+    """
+    clear_stage(outputs_dir)
+    return copy_file(backup, item, outputs_dir, STAGED, "clone", progress)[0].sha256
+
+
+def clear_stage(outputs_dir: str) -> None:
+    """Remove what was staged and not put in place."""
+    folder, name = os.path.split(STAGED)
+    with open_state(outputs_dir, folder.removeprefix(f"{STATE}/")) as workplace, contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=workplace)
+
+
+def put_in_place(outputs_dir: str, item: Item) -> None:
+    """Move the staged file to where it belongs, with the time that it had; never overwrite.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    (work, staged), (folder, name) = os.path.split(STAGED), os.path.split(item.path)
+    with open_below(outputs_dir, work) as workplace, open_below(outputs_dir, folder) as directory:
+        os.utime(staged, ns=(item.mtime_ns, item.mtime_ns), dir_fd=workplace)
+        rename(workplace, staged, name, directory)
+
+
+def trash_below(outputs_dir: str, run: str, path: str) -> None:
+    """Move whatever is at a path to the trash.
+
+    Raises:
+        OSError: nothing is there, or the system refuses.
+    """
+    folder, name = os.path.split(path)
+    with Folders(outputs_dir) as folders:
+        there = identify(os.lstat(name, dir_fd=folders.descriptor(folder)))
+        place = f"{STATE}/trash/{run}/{folder}".rstrip("/")
+        do_step(folders, Step("move", folder, name, place, name + TRASH_SUFFIX, identity=there))
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -400,3 +596,68 @@ def _is_link_to(directory: int, name: str, text: str) -> bool:
         if error.errno == errno.EINVAL:
             return False
         raise
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _cloned(origin: int, directory: int, name: str) -> bool:
+    """Give an open file a clone: a file of its own that shares its bytes until one of the two is written to.
+
+    Returns False where the file system has none; the name is still free then.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        _cloner()(origin, directory, name)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _cloner() -> Callable[[int, int, str], None]:
+    if sys.platform != "darwin":
+        return _clone_by_ioctl
+    import ctypes
+
+    function = ctypes.CDLL(None, use_errno=True).fclonefileat
+
+    def call(origin: int, directory: int, name: str) -> None:
+        if function(origin, directory, os.fsencode(name), 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+
+    return call
+
+
+def _clone_by_ioctl(origin: int, directory: int, name: str) -> None:
+    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
+    try:
+        fcntl.ioctl(copy, FICLONE, origin)
+    except OSError:
+        os.unlink(name, dir_fd=directory)
+        raise
+    finally:
+        os.close(copy)
+
+
+def _remove(directory: int, name: str) -> None:
+    """Remove a name and all below it, also out of directories that their owner may not write to; our state last."""
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+        os.unlink(name, dir_fd=directory)
+        return
+    os.chmod(name, PRIVATE, dir_fd=directory)
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for below in sorted(os.listdir(inner), key=lambda below: below == STATE):
+            _remove(inner, below)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=directory)

@@ -43,10 +43,25 @@ from ckptrules.rules import load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
 
-TASKS = ("plan", "migrate", "verify", "catalog", "check", "history", "undo", "purge", "demo")
+TASKS = (
+    "plan",
+    "migrate",
+    "verify",
+    "catalog",
+    "check",
+    "history",
+    "undo",
+    "purge",
+    "backup",
+    "backups",
+    "restore",
+    "drop_backup",
+    "demo",
+)
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
+BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
 TaskDict = dict[str, Any]
 Creator = Callable[..., Iterator[TaskDict]]
@@ -124,7 +139,9 @@ def migrate(options: Options) -> Iterator[TaskDict]:
     days = load(options.rules_dir).trash_days
     expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
     if expired and not options.dry_run:
-        yield {"name": TRASH_TASK, "actions": [(free, [options, expired])], "doc": "free what waited for trash_days"}
+        first = [BACKUP] if any(word.task == BACKUP for word in command_line().words) else []
+        actions = [(free, [options, expired])]
+        yield {"name": TRASH_TASK, "actions": actions, "task_dep": first, "doc": "free what waited for trash_days"}
 
 
 def check(options: Options) -> Iterator[TaskDict]:
@@ -376,6 +393,7 @@ def experiments(
             "actions": [(action or work_on, [job, found])],
             "uptodate": [False if options.dry_run or action else (is_up_to_date, [job.fingerprint, found.stamp])],
             "params": params_of(base) if f"{base}:{name}" in chosen() else (),
+            "task_dep": [BACKUP] if base == "migrate" and BACKUP in chosen() else [],
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }
 

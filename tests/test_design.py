@@ -48,6 +48,10 @@ ROOMS: dict[str, str] = {
     "undo": ALL_ABOVE,
     "verify_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
+    "manifest": "model",
+    "backup": "model scan store report manifest",
+    "backup_report": "model report manifest backup",
+    "backup_tasks": ALL_ABOVE,
     "demo": "model store shipped",
     "cli": "__init__ store shipped",
     "__main__": "cli",
@@ -64,6 +68,8 @@ PURE = (
     "options",
     "shape",
     "rules",
+    "manifest",
+    "backup_report",
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
 IMPURE_CALLS = set("open print input now today utcnow".split())

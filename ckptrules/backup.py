@@ -1,0 +1,397 @@
+"""Backups of ``outputs_dir``: made, found, checked, restored. What changes the disk is in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+from ckptrules import scan, store
+from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
+from ckptrules.model import STATE, Item, Problem
+from ckptrules.report import human_size
+from ckptrules.scan import Progress, SourceError
+
+MANIFEST = f"{STATE}/manifest.json"
+MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
+MISSING = "is missing"
+CHANGED_HINT = "back it up again when nothing writes into it"
+FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
+DAMAGED_HINT = "'doit backups verify=1' tells what else is damaged; take this one from another backup"
+
+Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
+Verdict = Literal["bring", "replace", "identical", "failed"]
+
+
+class NoBackupError(Exception):
+    """A folder that is no sound backup of ours; the message is one fact."""
+
+
+class NotOursError(NoBackupError):
+    """A folder that never was a backup of ours."""
+
+
+class NoSpaceError(Exception):
+    """There is not enough space for a backup; nothing is left of it. The message is one fact."""
+
+
+class Order(NamedTuple):
+    """What is to be backed up, and where to.
+
+    ``experiments`` are the paths of those in it; ``whole`` says that all the rest of ``outputs_dir`` comes along.
+    ``path`` is where the backup will be, ``created`` is for its manifest.
+    """
+
+    outputs_dir: str
+    path: str
+    mode: str
+    experiments: tuple[str, ...]
+    whole: bool
+    created: str
+
+
+class Held(NamedTuple):
+    """A backup in a list; ``manifest`` is None where it cannot be believed. ``damage`` is what a check found."""
+
+    name: str
+    manifest: Manifest | None
+    damage: tuple[Problem, ...] = ()
+
+
+class RestoreStep(NamedTuple):
+    """What is to happen, or has happened, with one name of a backup; one that failed has a problem."""
+
+    item: Item
+    verdict: Verdict
+    problem: Problem | None = None
+
+
+# --- names and scope -------------------------------------------------------------------------------------------------
+
+
+def backup_name(outputs_dir: str, now: datetime) -> str:
+    """Name a backup that is made now: ``outputs_backup_20251015_101500``."""
+    return f"{os.path.basename(os.path.abspath(outputs_dir))}_backup_{now:%Y%m%d_%H%M%S}"
+
+
+def hidden_path(path: str) -> str:
+    """Say where a backup is while it is made or removed; one that was left there stays there."""
+    folder, name = os.path.split(path)
+    return path if name.startswith(".") else os.path.join(folder, f".{name}.partial")
+
+
+def backups_folder(outputs_dir: str, to: str | None) -> str:
+    """Say in which folder backups lie: ``to``, or beside ``outputs_dir``."""
+    return to or os.path.normpath(os.path.join(outputs_dir, os.pardir))
+
+
+def choose(experiments: Iterable[str], pattern: str | None) -> tuple[str, ...]:
+    """Return the paths of the experiments whose name a shell pattern fits; of all where there is none."""
+    return tuple(sorted({os.path.normpath(e) for e in experiments if pattern is None or fnmatchcase(e, pattern)}))
+
+
+def belongs(path: str, experiments: Collection[str]) -> bool:
+    """Say whether a path is in one of the experiments, or is a directory on the way to one."""
+    return any(f"{path}/".startswith(f"{name}/") or name.startswith(f"{path}/") for name in experiments)
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+def collect(order: Order) -> tuple[list[Item], list[Problem]]:
+    """List what is to be backed up, directories before what is in them."""
+    items, unreadable = scan.read_tree(order.outputs_dir)
+    problems = [
+        _unreadable(path or order.outputs_dir, error)
+        for path, error in sorted(unreadable.items())
+        if order.whole or belongs(path, order.experiments)
+    ]
+    return [item for item in items if order.whole or belongs(item.path, order.experiments)], problems
+
+
+def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
+    """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
+
+    Raises:
+        NoSpaceError: it would not fit.
+        OSError: it cannot be written. Nothing of it is left, if that can be removed.
+    """
+    items, problems = collect(order)
+    source = os.path.realpath(order.outputs_dir)
+    manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments)
+    partial = hidden_path(order.path)
+    store.make_folder(partial, store.PRIVATE)
+    try:
+        store.write_manifest(partial, MANIFEST, to_json(manifest))
+        how = _way(order, items, partial)
+        if how == "copy":
+            check_space(items, partial)
+        with bar(sum(item.size for item in items)) as progress:
+            held, modes = _copy_all(order.outputs_dir, items, partial, how, progress, problems)
+        for item in reversed(held):
+            if item.kind == "directory":
+                store.dress_directory(partial, item)
+        manifest = manifest._replace(
+            mode=" and ".join(sorted(modes)) or order.mode,
+            complete=True,
+            items=tuple(held),
+            missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
+        )
+        store.write_manifest(partial, MANIFEST, to_json(manifest))
+        store.finish_backup(partial, order.path, stat.S_IMODE(os.stat(order.outputs_dir).st_mode))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            store.remove_backup(partial, partial)
+        raise
+    return manifest, problems
+
+
+def check_space(items: Iterable[Item], folder: str) -> None:
+    """Refuse copies that would not fit.
+
+    Raises:
+        NoSpaceError: with how much is needed and how much there is.
+    """
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    needed = space_needed(items, status.f_frsize)
+    if needed > free:
+        raise NoSpaceError(f"needs {human_size(needed)}, but only {human_size(free)} are free")
+
+
+def space_needed(items: Iterable[Item], block: int) -> int:
+    """Sum up the bytes that copies take. Args: ``block`` is the step in which the file system gives space away."""
+    return sum(MANIFEST_ROW + (-(-item.size // block) * block if item.kind == "file" else block) for item in items)
+
+
+def _way(order: Order, items: Iterable[Item], partial: str) -> str:
+    """Decide how files come into the backup: clones are tried with the first file that can be read."""
+    if order.mode != "auto":
+        return order.mode
+    for item in items:
+        with contextlib.suppress(SourceError):
+            if item.kind == "file" and item.size:
+                return "clone" if store.can_clone(order.outputs_dir, item.path, partial) else "copy"
+    return "copy"
+
+
+def _copy_all(
+    outputs_dir: str, items: Iterable[Item], partial: str, how: str, progress: Progress, problems: list[Problem]
+) -> tuple[list[Item], set[str]]:
+    """Copy everything; return what the backup holds, and how its files came there. What cannot be read is a problem."""
+    held: list[Item] = []
+    modes: set[str] = set()
+    for item in items:
+        if item.kind == "other":
+            text = "is neither a file nor a directory nor a link: left out"
+            problems.append(Problem("not_a_file", (item.path,), text))
+            continue
+        copied = item
+        if item.kind == "directory":
+            store.make_directory(partial, item)
+        elif item.kind == "link":
+            store.make_link(partial, item)
+        else:
+            try:
+                copied, mode = store.copy_file(outputs_dir, item, partial, item.path, how, progress)
+            except SourceError as error:
+                problems.append(_unreadable(item.path, error))
+                continue
+            modes.add(mode)
+        if copied.changed:
+            problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
+        held.append(copied)
+    return held, modes
+
+
+# --- finding, checking -----------------------------------------------------------------------------------------------
+
+
+def read_backup(folder: str) -> Manifest:
+    """Read the manifest of a backup and check it.
+
+    Raises:
+        NoBackupError: the folder has none, or it cannot be believed.
+    """
+    if os.path.islink(folder) or not os.path.isdir(folder):
+        raise NotOursError("is a link" if os.path.islink(folder) else "is no directory")
+    try:
+        with scan.open_file(folder, MANIFEST) as file, open(file, encoding="utf-8", closefd=False) as text:
+            return from_json(text.read())
+    except SourceError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise NotOursError("carries no manifest of ckptrules") from None
+        raise NoBackupError(f"its {MANIFEST} cannot be read: {told(error)}") from None
+    except UnicodeDecodeError:
+        raise NoBackupError(f"its {MANIFEST} is not UTF-8 text") from None
+    except ManifestError as error:
+        raise NoBackupError(f"its {MANIFEST}: {error}") from None
+
+
+def find_backups(folder: str, outputs_dir: str) -> list[Held]:
+    """List the backups in a folder, oldest first; ``outputs_dir`` is none, even if it was one before.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    held = []
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        try:
+            manifest = None if os.path.realpath(path) == os.path.realpath(outputs_dir) else read_backup(path)
+        except NotOursError:
+            continue
+        except NoBackupError as error:
+            held.append(Held(name, None, (Problem("damaged", (name,), str(error)),)))
+        else:
+            held += [Held(name, manifest)] if manifest else []
+    return sorted(held, key=lambda backup: (backup.manifest.created if backup.manifest else "", backup.name))
+
+
+def check_backup(folder: str, manifest: Manifest, progress: Progress) -> tuple[Problem, ...]:
+    """Compare everything in a backup with its manifest, files by their checksum."""
+    faults = {item.path: difference(folder, item, progress) for item in manifest.items}
+    return tuple(Problem("damaged", (path,), fault) for path, fault in faults.items() if fault)
+
+
+def foreign_names(folder: str, manifest: Manifest) -> list[str]:
+    """List what lies in the folder of a finished backup and is not of it: dropping the backup would lose it.
+
+    Raises:
+        OSError: a part of the folder cannot be read.
+    """
+    ours = {item.path for item in manifest.items}
+    (items, unreadable), (state, _) = scan.read_tree(folder), scan.read_tree(folder, STATE)
+    for error in unreadable.values():
+        raise error
+    foreign = [item.path for item in items if item.path not in ours]
+    return foreign + [item.path for item in state if not item.path.startswith(MANIFEST)]
+
+
+def difference(root: str, item: Item, progress: Progress, *, by_time: bool = False) -> str:
+    """Say how what is below a folder differs from an item of a manifest, or return an empty text.
+
+    Args:
+        root: the folder.
+        item: what should be there.
+        progress: is called with the bytes that had to be read.
+        by_time: whether a file of the same size and time is taken as the same without reading it.
+    """
+    try:
+        there = scan.look(root, item.path)
+        if there is None:
+            return MISSING
+        if there.kind != item.kind:
+            return f"is a {there.kind}, not a {item.kind}"
+        if there.link != item.link:
+            return f"leads to '{there.link}', not to '{item.link}'"
+        if item.kind != "file" or (by_time and (there.size, there.mtime_ns) == (item.size, item.mtime_ns)):
+            return ""
+        if there.size != item.size:
+            return f"has {there.size} bytes, not {item.size}"
+        return "" if scan.checksum(root, item.path, progress) == item.sha256 else "has another checksum"
+    except OSError as error:
+        return f"cannot be read: {told(error)}"
+
+
+# --- restoring -------------------------------------------------------------------------------------------------------
+
+
+def plan_restore(
+    outputs_dir: str, manifest: Manifest, chosen: Collection[str] | None, *, force: bool, progress: Progress
+) -> list[RestoreStep]:
+    """Decide for every name of a backup, or for those of the chosen experiments; nothing is changed.
+
+    What lies below a directory that cannot be brought back is left out.
+    """
+    steps: list[RestoreStep] = []
+    new: set[str] = set()
+    blocked: set[str] = set()
+    for item in manifest.items:
+        if chosen is not None and not belongs(item.path, chosen):
+            continue
+        parent = os.path.dirname(item.path)
+        if parent in blocked:
+            blocked.add(item.path)
+            continue
+        fault = MISSING if parent in new else difference(outputs_dir, item, progress, by_time=True)
+        step = _decide(item, fault, force=force)
+        if step.problem:
+            blocked.add(item.path)
+        elif fault:
+            new.add(item.path)
+        steps.append(step)
+    return steps
+
+
+def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
+    if not fault:
+        return RestoreStep(item, "identical")
+    if fault == MISSING:
+        return RestoreStep(item, "bring")
+    if force:
+        return RestoreStep(item, "replace")
+    below = "; nothing below it was brought back" * (item.kind == "directory")
+    return _failed(item, "differs", f"differs from the backup: {fault}{below}", FORCE_HINT)
+
+
+def restore(outputs_dir: str, backup: str, run: str, steps: Sequence[RestoreStep], bar: Bar) -> list[RestoreStep]:
+    """Carry out what was decided, and return what came of it.
+
+    Raises:
+        OSError: the workplace of the restore, or a directory that was just made, cannot be written.
+    """
+    with bar(sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))) as progress:
+        done = [
+            _carry_out(step, outputs_dir, backup, run, progress) if step.verdict in ("bring", "replace") else step
+            for step in steps
+        ]
+    store.clear_stage(outputs_dir)
+    for step in reversed(done):
+        if step.item.kind == "directory" and step.verdict in ("bring", "replace"):
+            store.dress_directory(outputs_dir, step.item)
+    return done
+
+
+def _carry_out(step: RestoreStep, outputs_dir: str, backup: str, run: str, progress: Progress) -> RestoreStep:
+    """Bring back one name; a file is known to be sound before what is in its place is touched."""
+    item = step.item
+    try:
+        if item.kind == "file" and store.stage(backup, item, outputs_dir, progress) != item.sha256:
+            text = "is damaged in the backup: its checksum is not that of the manifest"
+            return _failed(item, "damaged", text, DAMAGED_HINT)
+        if step.verdict == "replace":
+            store.trash_below(outputs_dir, run, item.path)
+        if item.kind == "directory":
+            store.make_directory(outputs_dir, item)
+        elif item.kind == "link":
+            store.make_link(outputs_dir, item)
+        else:
+            store.put_in_place(outputs_dir, item)
+    except SourceError as error:
+        return _failed(item, "damaged", f"cannot be read in the backup: {told(error)}", DAMAGED_HINT)
+    except OSError as error:
+        return _failed(item, "refused", f"cannot be brought back: {told(error)}")
+    return step
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def told(error: OSError) -> str:
+    """Say what the system said, without paths."""
+    return error.strerror or str(error)
+
+
+def _unreadable(path: str, error: OSError) -> Problem:
+    return Problem("unreadable", (path,), f"cannot be read: {told(error)}; left out", "ls -ld tells its owner")
+
+
+def _failed(item: Item, identity: str, text: str, hint: str = "") -> RestoreStep:
+    return RestoreStep(item, "failed", Problem(identity, (item.path,), text, hint))

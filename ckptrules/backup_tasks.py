@@ -1,0 +1,306 @@
+"""Options → the doit tasks that make, list, restore and drop backups."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import backup as backups_of
+from ckptrules import backup_report, stopping, store, tasks
+from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order, told
+from ckptrules.manifest import Manifest
+from ckptrules.options import OptionError, Options
+from ckptrules.report import Style
+from ckptrules.reporter import Told
+from ckptrules.scan import Progress
+
+Action = tuple[Callable[..., Any], list[Any]]
+LISTED = "'doit backups' lists them"
+FEW = 3
+
+
+def backup(options: Options) -> Iterator[dict[str, Any]]:
+    """Make the task that makes one backup."""
+    return one_task("backup", prepare_backup, options)
+
+
+def backups(options: Options) -> Iterator[dict[str, Any]]:
+    """Make the task that lists the backups."""
+    return one_task("backups", lambda _: (show, [options, tasks.style(options)]), options)
+
+
+def restore(options: Options) -> Iterator[dict[str, Any]]:
+    """Make the task that restores one backup."""
+    return one_task("restore", prepare_restore, options)
+
+
+def drop_backup(options: Options) -> Iterator[dict[str, Any]]:
+    """Make the task that removes one backup."""
+    return one_task("drop_backup", prepare_drop, options)
+
+
+def one_task(name: str, prepare: Callable[[Options], Action], options: Options) -> Iterator[dict[str, Any]]:
+    """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
+    line = tasks.command_line()
+    runs = line.command == "run" and any(fnmatchcase(name, word.task) for word in line.words)
+    yield {"basename": name, "actions": [prepare(options)] if runs else []}
+
+
+# --- what is refused before anything is touched ----------------------------------------------------------------------
+
+
+def prepare_backup(options: Options) -> Action:
+    """Work out what is to be backed up, and where to.
+
+    Raises:
+        OptionError: no experiment is meant, or no backup can be made there.
+    """
+    tasks.outputs_dir(options)
+    found = tasks.find(options.outputs_dir, tasks.load(options.rules_dir).layout)
+    chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
+    now = datetime.now().astimezone()
+    folder = backups_of.backups_folder(options.outputs_dir, options.to)
+    path = os.path.normpath(os.path.join(folder, backups_of.backup_name(options.outputs_dir, now)))
+    refuse_place(folder, path, options)
+    lock(options)
+    whole, created = options.experiments is None, now.isoformat(timespec="seconds")
+    order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)
+    return make, [options, tasks.style(options), order]
+
+
+def prepare_restore(options: Options) -> Action:
+    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
+
+    Raises:
+        OptionError: there is nothing to restore, or nowhere to restore to.
+    """
+    path, manifest = chosen_backup(options, "restore")
+    if not manifest.complete:
+        hint = "'doit drop_backup' removes it"
+        raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
+    chosen = None
+    if options.experiments is not None:
+        chosen = chosen_experiments(manifest.experiments, options.experiments)
+    if not options.dry_run and not os.path.lexists(options.outputs_dir):
+        try:
+            store.make_folder(options.outputs_dir)
+        except OSError as error:
+            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
+    lock(options)
+    return bring_back, [options, tasks.style(options), path, manifest, chosen]
+
+
+def prepare_drop(options: Options) -> Action:
+    """Find the backup to remove, and refuse what is more than a backup.
+
+    Raises:
+        OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
+    """
+    path, manifest = chosen_backup(options, "drop_backup")
+    if is_inside(options.outputs_dir, path) or is_inside(path, options.outputs_dir):
+        fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
+        raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
+    try:
+        foreign = backups_of.foreign_names(path, manifest) if manifest.complete else []
+    except OSError as error:
+        raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
+    if foreign:
+        names = ", ".join(tasks.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
+        fact = f"backup '{path}': holds what is not of the backup: {names}"
+        raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
+    if os.path.isdir(options.outputs_dir):
+        lock(options)
+    return drop, [tasks.style(options), path, manifest]
+
+
+def chosen_experiments(experiments: Iterable[str], pattern: str | None) -> tuple[str, ...]:
+    """Return the experiments that a pattern fits.
+
+    Raises:
+        OptionError: there is none.
+    """
+    chosen = backups_of.choose(experiments, pattern)
+    if pattern is not None and not chosen:
+        hint = f"there are: {', '.join(sorted(set(experiments))) or 'none'}"
+        raise OptionError(f"command line: no experiment is named '{pattern}'\n    hint: {hint}")
+    return chosen
+
+
+def refuse_place(folder: str, path: str, options: Options) -> None:
+    """Refuse a place where no backup can be made.
+
+    Raises:
+        OptionError: it does not exist, is inside ``outputs_dir``, is taken, or cannot be reached by hard links.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        hint = "the folder for the backups must be there already"
+        raise OptionError(f"command line: to={folder}: {told(error)}\n    hint: {hint}") from None
+    if is_inside(folder, options.outputs_dir):
+        fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
+        raise OptionError(f"command line: {fact}\n    hint: name another folder with to=DIR")
+    if {os.path.basename(path), os.path.basename(backups_of.hidden_path(path))} & set(names):
+        hint = "names of backups change every second; run again"
+        raise OptionError(f"command line: '{path}' is there already\n    hint: {hint}")
+    if options.mode == "link" and os.stat(folder).st_dev != os.stat(options.outputs_dir).st_dev:
+        fact = f"mode=link: '{folder}' is on another file system than '{options.outputs_dir}'"
+        raise OptionError(f"command line: {fact}\n    hint: hard links do not reach there; take mode=copy")
+
+
+def chosen_backup(options: Options, task: str) -> tuple[str, Manifest]:
+    """Find the backup that was named, and read its manifest.
+
+    Raises:
+        OptionError: none was named, or it is none.
+    """
+    if options.backup is None:
+        raise OptionError(f"command line: {task} needs backup=DIR\n    hint: {LISTED}")
+    path = os.path.normpath(options.backup)
+    try:
+        return path, backups_of.read_backup(path)
+    except NoBackupError as error:
+        hint = f"only what 'doit backup' made can be taken; {LISTED}"
+        raise OptionError(f"command line: backup '{path}': {error}\n    hint: {hint}") from None
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Say whether a path is a folder or lies in it, wherever links lead."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
+
+
+def lock(options: Options) -> None:
+    """Take the lock of ``outputs_dir`` for what changes something.
+
+    Raises:
+        LockedError, OptionError: it cannot be had.
+    """
+    if not options.dry_run:
+        tasks.outputs_dir(options)
+        tasks.take_lock(options.outputs_dir, options.wait)
+        for sentence in tasks.recover_first(options.outputs_dir):
+            print(sentence)
+
+
+# --- what the tasks do -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def progress_bar(total: int) -> Iterator[Progress]:
+    """Show how many of so many bytes are done, on a terminal; nothing elsewhere. A wish to stop is heard here.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    if not (total and sys.stderr.isatty()):
+        yield _heed
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True, file=sys.stderr) as bar:
+
+        def advance(size: int) -> None:
+            _heed(size)
+            bar.update(size)
+
+        yield advance
+
+
+class StoppedError(Exception):
+    """The user asked to stop; what was begun is thrown away or left as an unfinished backup."""
+
+
+def _heed(_: int) -> None:
+    if stopping.stopped():
+        raise StoppedError
+
+
+def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:
+    """Make a backup, or tell what it would be."""
+    what = f"backup '{style.name(order.path)}'"
+    try:
+        if options.dry_run:
+            items, problems = backups_of.collect(order)
+            if order.mode == "copy":
+                backups_of.check_space(items, os.path.dirname(order.path) or ".")
+            manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
+        else:
+            manifest, problems = backups_of.make_backup(order, progress_bar)
+    except StoppedError:
+        return _tell(task, f"Not finished: {what}. 'doit drop_backup' removes what is there of it.\n", failed=True)
+    except NoSpaceError as error:
+        hint = "make room, or name another folder with to=DIR"
+        return _tell(task, backup_report.failed_text(what, str(error), hint), failed=True)
+    except OSError as error:
+        return _tell(task, backup_report.failed_text(what, told(error)), failed=True)
+    return _tell(task, backup_report.backup_text(order.path, manifest, problems, style), failed=bool(problems))
+
+
+def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """List the backups, and check them where that is asked for."""
+    folder = backups_of.backups_folder(options.outputs_dir, options.to)
+    try:
+        held = backups_of.find_backups(folder, options.outputs_dir)
+    except OSError as error:
+        return _tell(task, backup_report.failed_text(f"'{style.name(folder)}'", told(error)), failed=True)
+    if options.verify:
+        try:
+            held = _checked(folder, held)
+        except StoppedError:
+            return _tell(task, "Not finished: the backups are not checked.\n", failed=True)
+    text = backup_report.backups_table(held, folder, style, verified=options.verify)
+    return _tell(task, text, failed=any(backup.damage for backup in held))
+
+
+def _checked(folder: str, held: Sequence[Held]) -> list[Held]:
+    checked = []
+    with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
+        for backup in held:
+            path = os.path.join(folder, backup.name)
+            damage = backups_of.check_backup(path, backup.manifest, progress) if backup.manifest else backup.damage
+            checked.append(backup._replace(damage=damage))
+    return checked
+
+
+def bring_back(
+    options: Options, style: Style, path: str, manifest: Manifest, chosen: tuple[str, ...] | None, task: Task
+) -> TaskFailed | None:
+    """Restore a backup, or tell what that would do."""
+    outputs_dir = options.outputs_dir
+    try:
+        with progress_bar(manifest.size) as progress:
+            steps = backups_of.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
+        if not options.dry_run:
+            steps = backups_of.restore(outputs_dir, path, tasks.run_id(), steps, progress_bar)
+    except StoppedError:
+        return _tell(
+            task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
+        )
+    except OSError as error:
+        return _tell(task, backup_report.failed_text(f"'{style.name(outputs_dir)}'", told(error)), failed=True)
+    return _tell(task, backup_report.restore_text(steps, style), failed=any(step.problem for step in steps))
+
+
+def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:
+    """Remove a backup, or tell that it would go."""
+    try:
+        if not style.preview:
+            place = os.path.abspath(path)
+            store.remove_backup(place, backups_of.hidden_path(place))
+    except OSError as error:
+        return _tell(task, backup_report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
+    return _tell(task, backup_report.dropped_text(path, manifest, style), failed=False)
+
+
+def _tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:
+    task.meta = {"told": Told(text)}
+    return TaskFailed("problems left", report=False) if failed else None

@@ -1,0 +1,135 @@
+"""Pure: what a backup holds, and its JSON form. What is read is checked whole before anything believes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from ckptrules.model import STATE, Item
+
+SCHEMA_VERSION = 1
+LIMIT = 2**63
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be believed; the message is one fact."""
+
+
+class Manifest(NamedTuple):
+    """What a backup says of itself.
+
+    ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up.
+    ``mode`` is how the files came here: ``clone``, ``copy``, ``clone and copy`` or ``link``. ``experiments`` are the
+    paths of the experiments in it, ``missing`` the paths that could not be read. A backup is ``complete`` from shortly
+    before it has its final name on; until then it is still being made, or was interrupted.
+    """
+
+    created: str
+    source: str
+    mode: str
+    complete: bool
+    experiments: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> int:
+        """The number of files and links; directories are only the way to them."""
+        return sum(item.kind != "directory" for item in self.items)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(item.size for item in self.items)
+
+
+def to_json(manifest: Manifest) -> str:
+    """Write a manifest. Bytes in names that are no text become escapes of lone surrogates; `from_json` reads them."""
+    rows = [
+        {key: value for key, value in item._asdict().items() if value != Item._field_defaults.get(key)}
+        for item in manifest.items
+    ]
+    return json.dumps({"schema_version": SCHEMA_VERSION, **manifest._asdict(), "items": rows}, indent=1) + "\n"
+
+
+def from_json(text: str) -> Manifest:
+    """Read a manifest and check it.
+
+    Raises:
+        ManifestError: it is not one, or a path in it could lead out of the folder that it is restored to.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ManifestError("is not JSON") from None
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
+        raise ManifestError("has no schema_version")
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise ManifestError(f"has schema_version {data['schema_version']}; this version of ckptrules reads 1")
+    for key, kind in {"created": str, "source": str, "mode": str, "complete": bool, "items": list}.items():
+        if not isinstance(data.get(key), kind):
+            raise ManifestError(f"has no sound '{key}'")
+    for key in ("experiments", "missing"):
+        if not isinstance(data.get(key), list) or not all(isinstance(path, str) for path in data[key]):
+            raise ManifestError(f"has no sound '{key}'")
+        data[key] = tuple(data[key])
+    items: dict[str, Item] = {}
+    for number, row in enumerate(data["items"]):
+        item = _item(row, number)
+        parent = item.path.rpartition("/")[0]
+        if parent and (parent not in items or items[parent].kind != "directory"):
+            raise ManifestError(f"path {item.path!r} does not lie in a directory of the manifest")
+        if item.path in items:
+            raise ManifestError(f"path {item.path!r} stands in it twice")
+        items[item.path] = item
+    return Manifest(**{**{key: data[key] for key in Manifest._fields}, "items": tuple(items.values())})
+
+
+def unsafe_path(path: str) -> str:
+    """Say why a path may not be restored, or return an empty text."""
+    parts = path.split("/")
+    if path.startswith("/"):
+        return "is absolute"
+    if ".." in parts:
+        return "leads outside, with '..'"
+    if "" in parts or "." in parts or not _is_name(path):
+        return "is no path"
+    return f"leads into {STATE}" if parts[0] == STATE else ""
+
+
+def _item(row: object, number: int) -> Item:
+    if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+        raise ManifestError(f"item {number} has no path")
+    item = Item._make(row.get(key, Item._field_defaults.get(key)) for key in Item._fields)
+    if fault := unsafe_path(item.path):
+        raise ManifestError(f"path {item.path!r} {fault}")
+    for key, is_sound in SOUND.items():
+        if not is_sound(item):
+            raise ManifestError(f"path {item.path!r} has no sound {key}")
+    return item
+
+
+def _is_number(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_name(text: object) -> bool:
+    """Say whether something can be handed to the system as a name."""
+    try:
+        return isinstance(text, str) and b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
+SOUND: Mapping[str, Callable[[Item], bool]] = {
+    "kind": lambda item: item.kind in ("file", "directory", "link"),
+    "size": lambda item: _is_number(item.size, 0, LIMIT if item.kind == "file" else 0),
+    "mtime_ns": lambda item: _is_number(item.mtime_ns, -LIMIT, LIMIT - 1),
+    "mode": lambda item: _is_number(item.mode, 0, 0o3777 if item.kind == "directory" else 0o777),
+    "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
+    "sha256": lambda item: bool(SHA256.fullmatch(str(item.sha256))) if item.kind == "file" else item.sha256 == "",
+    "changed": lambda item: isinstance(item.changed, bool),
+}
