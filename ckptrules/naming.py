@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ckptrules.model import Claim, Pattern, Reason, RuleSet, number
+from ckptrules.model import Claim, Pattern, Reason, Rule, RuleSet, number
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,6 +26,27 @@ class TemplateError(ValueError):
         self.hint = hint
 
 
+class SlowRuleError(Exception):
+    """A rule that works on one name for so long that it was given up."""
+
+    def __init__(self, rule: Rule, name: str) -> None:
+        super().__init__(rule, name)
+        self.rule = rule
+        self.name = name
+
+
+def fits(rule: Rule, name: str) -> re.Match[str] | None:
+    """Match a rule against a whole name.
+
+    Raises:
+        SlowRuleError: somebody had the patience to interrupt it (see ``watch.py``).
+    """
+    try:
+        return rule.match.fullmatch(name)
+    except TimeoutError:
+        raise SlowRuleError(rule, name) from None
+
+
 def claim(name: str, rules: RuleSet) -> Claim:
     """Decide which rule a name belongs to.
 
@@ -37,14 +58,14 @@ def claim(name: str, rules: RuleSet) -> Claim:
         return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
     if pattern := first_pattern(name, rules.ignored):
         return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
-    if match := rules.target.match.fullmatch(name):
+    if match := fits(rules.target, name):
         reason = Reason("already in the target format", rules.target.place)
         return Claim("target", reason, rules.target, _captured(match.groupdict()))
     winner: Claim | None = None
     for rule in rules.legacy:
         if winner and winner.rule and rule.place.file == winner.rule.place.file:
             continue
-        if match := rule.match.fullmatch(name):
+        if match := fits(rule, name):
             if winner and winner.rule:
                 both = f"'{winner.rule.id}' ({winner.rule.place.file_line}) and '{rule.id}' ({rule.place.file_line})"
                 return Claim("ambiguous", Reason(f"rules of two files claim it: {both}", rule.place))
@@ -65,7 +86,7 @@ def target_name(found: Claim, rules: RuleSet) -> str:
     name = render(found.rule.template, found.fields)
     if fault := unsafe_name(name):
         raise TemplateError(fault)
-    match = rules.target.match.fullmatch(name)
+    match = fits(rules.target, name)
     if match is None:
         raise TemplateError(f"'{name}' does not fit target.match")
     read_back = _captured(match.groupdict())

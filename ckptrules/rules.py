@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptrules.model import Pattern, Place, Policy, PolicyLine, Rule, RuleSet
-from ckptrules.naming import TemplateError, claim, target_name, template_variables
+from ckptrules.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
 from ckptrules.retention import KEEP_LINES
 from ckptrules.shape import Fault, ListOf, MapOf, Number, Record, RuleError, Shape, Text, Value, closest, read_yaml
 
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"
+SLOW_HINT = "make the pattern simpler: nested or alternative repetitions backtrack"
 
 
 def _layout_fault(text: str) -> str:
@@ -101,7 +102,12 @@ def load_rules(texts: Mapping[str, str]) -> RuleSet:
     rules = _compile(merged, sorted(texts), faults)
     if rules is None or faults:
         raise RuleError(faults)
-    if failed := self_test(rules):
+    try:
+        failed = self_test(rules)
+    except SlowRuleError as slow:
+        what = "target" if slow.rule is rules.target else f"legacy rule '{slow.rule.id}'"
+        failed = [Fault(slow.rule.place, f"{what} needs too long for '{slow.name}'", SLOW_HINT)]
+    if failed:
         raise RuleError(failed)
     return rules
 
@@ -278,7 +284,7 @@ def _test_target_example(name: str, rules: RuleSet) -> list[tuple[str, str]]:
 
 
 def _test_legacy_example(name: str, wanted: str, rule: Rule, rules: RuleSet) -> list[tuple[str, str]]:
-    if not rule.match.fullmatch(name):
+    if not fits(rule, name):
         return [("does not fit its own match", "match must fit the whole name")]
     found = claim(name, rules)
     if found.kind == "ambiguous":

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from types import FrameType
 
 EXIT_CODE = 130
+POLL = 0.5  # seconds
 
 _main = os.getpid()
 _asked = False
@@ -17,6 +22,7 @@ def install() -> None:
     """From now on, take signals as a wish to stop soon. A second one ends the process at once; the next run repairs."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
+    atexit.register(_end_workers)
 
 
 def stopped() -> bool:
@@ -24,13 +30,36 @@ def stopped() -> bool:
     return _asked
 
 
+def follow_main() -> None:
+    """In a worker, see to it that it ends with the main process: else it would wait for ever, and hold the lock."""
+    if os.getpid() != _main:
+        _follow(os.getpid())
+
+
+@functools.cache
+def _follow(process: int) -> None:  # noqa: ARG001 - the key of the cache
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    while os.getppid() == _main:
+        time.sleep(POLL)
+    os._exit(EXIT_CODE)
+
+
+def _end_workers() -> None:
+    """End the workers that doit has left waiting: they take its SIGTERM as a wish, and Python would wait for them."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
 def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
     global _asked  # noqa: PLW0603 - a signal has no other way to tell
     is_main = os.getpid() == _main
-    if (_asked and is_main) or (number == signal.SIGTERM and not is_main):
+    if _asked and is_main:
         os._exit(EXIT_CODE)
     _asked = True
     if is_main:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
+        for worker in multiprocessing.active_children():
+            if worker.pid is not None:
+                os.kill(worker.pid, signal.SIGINT)

@@ -19,11 +19,12 @@ from doit import task_params
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
-from ckptrules import __version__, scan, stopping, store
+from ckptrules import __version__, scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out
 from ckptrules.facts import ignore_lease_breaks, look
 from ckptrules.journal import Journal
 from ckptrules.model import STATE, Facts, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.naming import SlowRuleError
 from ckptrules.options import (
     CHANGING,
     DEFAULT_TASK,
@@ -39,7 +40,7 @@ from ckptrules.recovery import interrupted, recover
 from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import with_min_epoch
-from ckptrules.rules import load_rules
+from ckptrules.rules import SLOW_HINT, load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
 
@@ -101,6 +102,7 @@ class Job(NamedTuple):
 def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
     ignore_lease_breaks()
+    watch.install()
     with told_by_doit():
         return {
             "default_tasks": [DEFAULT_TASK],
@@ -182,6 +184,7 @@ def chosen() -> frozenset[str]:
 @functools.cache
 def load(rules_dir: str | None) -> RuleSet:
     """Load and test the rules, once."""
+    watch.start()
     return load_rules(rule_texts(rules_dir))
 
 
@@ -405,6 +408,7 @@ def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp
 
 def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
+    stopping.follow_main()
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
@@ -416,6 +420,8 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
             outcome = carry_out(outcome.plan, listing, workplace(job))
     except OSError as error:
         outcome = Outcome(unreadable(found, error), None)
+    except SlowRuleError as slow:
+        outcome = Outcome(too_slow(found, slow), None)
     done = outcome.plan
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
@@ -431,6 +437,7 @@ def decide(job: Job, listing: Listing) -> Plan:
     Raises:
         OSError: the directory cannot be opened any more.
     """
+    watch.start()
     known = Facts(verified=verified_names(job, listing))
     decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict, known)
     seen = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
@@ -469,6 +476,12 @@ def unreadable(found: Found, error: OSError) -> Plan:
     text = f"cannot be read: {os.strerror(error.errno or 0)}"
     hint = "look at the owner and the mode: ls -la"
     return Plan(found.experiment, found.directory, problems=(Problem("unreadable", (found.directory,), text, hint),))
+
+
+def too_slow(found: Found, slow: SlowRuleError) -> Plan:
+    """Tell of a rule that was given up on a name; nothing in the directory is touched."""
+    text = f"cannot be named: legacy rule '{slow.rule.id}' ({slow.rule.place.file_line}) needs too long for it"
+    return Plan(found.experiment, found.directory, problems=(Problem("slow_rule", (slow.name,), text, SLOW_HINT),))
 
 
 def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:

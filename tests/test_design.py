@@ -24,6 +24,7 @@ ROOMS: dict[str, str] = {
     "scan": "model journal",
     "store": "model scan",
     "facts": "model scan",
+    "watch": "naming",
     "shape": "model",
     "report": "model",
     "rules": "model naming retention shape",

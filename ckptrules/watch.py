@@ -1,0 +1,41 @@
+"""Bounds a regular expression that backtracks for ever: it is named, and not waited for."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from types import FrameType
+
+from ckptrules.naming import fits
+
+SECONDS = 1.0
+
+_last: object = None
+
+
+def install() -> None:
+    """From now on, a name that a rule works on for more than two ticks of a timer is given up.
+
+    Only the main thread of a process can be interrupted: ``doit -P thread`` is not bounded.
+    """
+    signal.signal(signal.SIGALRM, _tick)
+
+
+def start() -> None:
+    """Start the timer of this process, once; a forked process has none of its own."""
+    _start(os.getpid())
+
+
+@functools.cache
+def _start(process: int) -> None:  # noqa: ARG001 - the key of the cache
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
+
+
+def _tick(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
+    global _last  # noqa: PLW0603 - a signal has no other way to remember
+    now = (id(frame), frame.f_locals["name"]) if frame and frame.f_code is fits.__code__ else None
+    if now is not None and now == _last:
+        _last = None
+        raise TimeoutError
+    _last = now

@@ -1,0 +1,69 @@
+"""Rules that would hang or fill the memory are refused, or bounded, and named."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Project
+
+SLOW = r"""legacy:
+  - id: slow
+    match: '(?P<epoch>\d+)(?P<rest>(a|a)*)b-(?P<step>\d+)\.ckpt'
+    examples: {%s: epoch-01_step-000002.ckpt}
+"""
+MANY = "a" * 40
+
+
+def test_a_rule_that_backtracks_for_ever_is_given_up_and_named(project: Project) -> None:
+    (project.folder / "rules" / "slow.yaml").write_text(SLOW % "1aab-2.ckpt")
+    project.make(
+        {
+            f"exp/checkpoints/1{MANY}-2.ckpt": 9,
+            "exp/checkpoints/epoch=1-step=2.ckpt": 9,
+            "other/checkpoints/epoch=1-step=2.ckpt": 9,
+        }
+    )
+    before = project.names("exp")
+    out = project.doit("migrate", check=1)
+    fact = f"1{MANY}-2.ckpt cannot be named: legacy rule 'slow' (rules/slow.yaml:2) needs too long for it"
+    assert (
+        f"  ! Problem: {fact}\n      hint: make the pattern simpler: nested or alternative repetitions backtrack\n"
+        in out
+    )
+    assert project.names("exp") == before
+    assert project.names("other") == ["epoch-01_step-000002.ckpt"]
+    assert fact in project.doit("-n", "2", "migrate", check=1)
+
+
+def test_a_rule_whose_own_example_takes_for_ever_is_refused(project: Project) -> None:
+    (project.folder / "rules" / "slow.yaml").write_text(SLOW % f"1{MANY}-2.ckpt")
+    out = project.doit("check", check=3)
+    assert out == (
+        f"ERROR: rules/slow.yaml:2:5: legacy rule 'slow' needs too long for '1{MANY}-2.ckpt'\n"
+        "    hint: make the pattern simpler: nested or alternative repetitions backtrack\n"
+    )
+
+
+BIG = 10_000_000
+HOSTILE: dict[str, tuple[str | bytes, str]] = {
+    "a file of 10 MB": ("#" * BIG, "rules/hostile.yaml:1:1: the file is larger than 1,000,000 bytes"),
+    "anchors in anchors": (
+        "ignored: &a [x, x]\nprotected: [*a, *a]\n",
+        "rules/hostile.yaml:2:13: an alias (*name) is not allowed in rules",
+    ),
+    "deep nesting": ("[" * 100_000, "rules/hostile.yaml:1:"),
+    "a NUL": ("ignored: ['\0']\n", "rules/hostile.yaml:1:"),
+    "no text": (b"\xff\xfe\xfa", "rules/hostile.yaml:1:1: is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_rule_file_is_refused_in_one_sentence(project: Project, case: str) -> None:
+    content, told = HOSTILE[case]
+    file = project.folder / "rules" / "hostile.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    project.make({"exp/checkpoints/epoch=1-step=2.ckpt": 9})
+    out = project.doit("migrate", check=3)
+    assert out.startswith(f"ERROR: {told}"), out[:500]
+    assert len(out) < 1000
+    assert project.names("exp") == ["epoch=1-step=2.ckpt"]

@@ -1,0 +1,81 @@
+"""On disks that are really full or really read-only: needs root, to mount them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+TREE: dict[str, int | str] = {f"exp/checkpoints/epoch={epoch}-step=1.ckpt": 5000 for epoch in range(8, 14)}
+
+
+def mount(*arguments: str) -> bool:
+    return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def disk(project: Project) -> Iterator[Path]:
+    if os.geteuid() != 0 or not mount("-t", "tmpfs", "-o", "size=256k", "tmpfs", str(project.outputs)):
+        pytest.skip("cannot mount here")
+    try:
+        yield project.outputs
+    finally:
+        subprocess.run(["umount", str(project.outputs)], check=True)
+
+
+def test_a_full_disk_is_told_loses_nothing_and_goes_on_with_space(project: Project, disk: Path) -> None:
+    project.make(TREE)
+    project.doit("migrate:none-yet*")
+    before = project.tree()
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    out = project.doit("migrate", "delete_old=1", check=1)
+    assert (
+        "! Problem: exp/checkpoints lies on a file system that is full\n      hint: make space (df -h), and run again\n"
+        in out
+    )
+    filler.unlink()
+    assert project.tree() == before
+    project.doit("migrate", "delete_old=1")
+    assert len(project.names("exp")) == 4
+    project.doit("undo")
+    assert project.tree() == before
+
+
+def test_a_disk_that_fills_up_from_the_start_refuses_the_run(project: Project, disk: Path) -> None:
+    project.make(TREE)
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    before = project.tree()
+    out = project.doit("migrate", check=3)
+    assert "No space left on device" in out
+    project.doit("plan")
+    assert project.tree() == before
+
+
+def test_a_read_only_disk_can_be_looked_at_and_nothing_else(project: Project, disk: Path) -> None:
+    project.make(TREE)
+    project.doit("migrate")
+    before = project.tree(state=True)
+    assert mount("-o", "remount,ro", str(disk))
+    for command in (["plan", "delete_old=1"], ["history"], ["undo", "dry_run=1"], ["verify", "quick=1"], ["catalog"]):
+        project.doit(*command, check=1 if command[0] == "verify" else 0)
+    told = "ERROR: outputs_dir 'outputs' cannot be written: Read-only file system\n"
+    for task in ("migrate", "undo", "purge"):
+        assert project.doit(task, check=3) == told
+    assert mount("-o", "remount,rw", str(disk))
+    assert project.tree(state=True) == before

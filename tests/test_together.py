@@ -1,0 +1,193 @@
+"""Several processes at once: workers of one run, two runs, a run beside a training that goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project, content_hash
+
+EXPERIMENTS, EPOCHS = 8, 12
+TREE: dict[str, int | str] = {
+    f"run{n}/checkpoints/epoch={epoch}-step={epoch * 10}.ckpt": 100 + n
+    for n in range(EXPERIMENTS)
+    for epoch in range(4, EPOCHS)
+}
+TREE |= {
+    f"run{n}/checkpoints/last.ckpt": f"-> epoch={EPOCHS - 1}-step={(EPOCHS - 1) * 10}.ckpt" for n in range(EXPERIMENTS)
+}
+COMMAND = ("migrate", "delete_old=1")
+HOOK = """
+import os, signal
+from ckptrules import store
+really, count = store.rename, 0
+def rename(*args):
+    global count
+    count += 1
+    if count == {at}:
+        {act}
+    return really(*args)
+store.rename = rename
+"""
+
+
+def hook(project: Project, at: int, act: str) -> None:
+    """Let every process do something right before one of its renames."""
+    dodo = project.folder / "dodo.py"
+    plain = dodo.read_text().rpartition("# hooked\n")[2]
+    dodo.write_text(HOOK.format(at=at, act=act) + "# hooked\n" + plain)
+
+
+def unhook(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text().rpartition("# hooked\n")[2])
+
+
+def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "doit", *arguments],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        text=True,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def undo_all(project: Project) -> None:
+    while "Taken back: " in project.doit("undo"):
+        pass
+
+
+def test_workers_do_what_one_process_does(project: Project) -> None:
+    project.make(TREE)
+    before = project.tree()
+    alone = project.doit(*COMMAND)
+    tree = project.tree()
+    project.doit("undo")
+    together = project.doit("-n", "4", *COMMAND)
+    assert project.tree() == tree
+    assert sorted(together.splitlines()) == sorted(alone.splitlines())
+    history = project.doit("history").splitlines()
+    renamed, deleted = EXPERIMENTS * 2, EXPERIMENTS * 6
+    did = [len(re.findall(f"  migrate delete_old=1 +{renamed} +{deleted} ", line)) for line in history]
+    assert did == [0, 1, 0, 1], history
+    project.doit("-n", "4", "undo")
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_workers_killed_in_the_midst_lose_nothing(project: Project, at: int) -> None:
+    project.make(TREE)
+    before = project.tree()
+    project.doit(*COMMAND)
+    final = project.tree()
+    project.doit("undo")
+    hook(project, at, "os.killpg(0, signal.SIGKILL)")
+    run = start(project, "-n", "4", *COMMAND)
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    assert set(before.values()) <= set(project.tree(state=True).values())
+    unhook(project)
+    project.doit(*COMMAND)
+    assert project.tree() == final
+    undo_all(project)
+    assert project.tree() == before
+
+
+def test_workers_do_not_outlive_the_main_process(project: Project) -> None:
+    project.make(TREE)
+    before = project.tree()
+    hook(project, 2, "os.kill(os.getppid(), signal.SIGKILL)")
+    run = start(project, "-n", "4", *COMMAND)
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    unhook(project)
+    project.doit(*COMMAND, "wait=60")
+    undo_all(project)
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_workers_stopped_in_the_midst_leave_nothing_half_done(project: Project, number: str) -> None:
+    project.make(TREE)
+    before = project.tree()
+    hook(project, 2, f"os.killpg(0, signal.{number})")
+    run = start(project, "-n", "4", *COMMAND)
+    out = run.communicate()[0]
+    assert run.returncode == 130, out
+    assert "Traceback" not in out
+    unhook(project)
+    out = project.doit(*COMMAND)
+    assert "Recovered: " not in out
+    undo_all(project)
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize("wait", ["0", "60"])
+def test_of_two_runs_one_works_and_the_other_is_refused_or_waits(project: Project, wait: str) -> None:
+    project.make(TREE)
+    gate, begun = project.folder / "gate", project.folder / "begun"
+    os.mkfifo(gate)
+    os.mkfifo(begun)
+    hook(project, 1, f"open({str(begun)!r}, 'w').close(); open({str(gate)!r}).close()")
+    first = start(project, *COMMAND)
+    begun.open().close()
+    if wait == "0":
+        unhook(project)
+        refused = project.doit(*COMMAND, check=3)
+        assert re.fullmatch(
+            r"ERROR: another run is at work in 'outputs': process \d+ on \S+, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n"
+            r"    hint: wait=60 waits a minute for it to finish; the lock goes with its holder\n",
+            refused,
+        )
+        gate.open("w").close()
+    else:
+        unhook(project)
+        second = start(project, *COMMAND, f"wait={wait}")
+        gate.open("w").close()
+        out = second.communicate()[0]
+        assert (second.returncode, out) == (0, f"Nothing to do: {EXPERIMENTS} experiments are up to date.\n")
+    first.communicate()
+    assert first.returncode == 0
+    assert len(project.doit("history").splitlines()) == len(["heading", "first"])
+
+
+def test_a_training_that_goes_on_loses_nothing(project: Project) -> None:
+    project.make(TREE)
+    written: set[str] = set()
+    enough = threading.Event()
+
+    def train() -> None:
+        epoch = EPOCHS
+        while not enough.is_set():
+            folder = project.outputs / f"run{epoch % EXPERIMENTS}" / "checkpoints"
+            temporary = folder / f".{epoch}.tmp"
+            temporary.write_text(f"epoch {epoch}")
+            written.add(content_hash(str(temporary)))
+            temporary.rename(folder / f"epoch={epoch}-step={epoch * 10}.ckpt")
+            epoch += 1
+
+    before = set(project.tree().values())
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        for _ in range(3):
+            project.doit("-n", "2", *COMMAND)
+    finally:
+        enough.set()
+        training.join()
+    project.doit(*COMMAND)
+    left = set(project.tree(state=True).values())
+    assert {text for text in before if text[:2] != "->"} | written <= left
+    names = {Path(path).name for path in project.tree()}
+    assert all(re.fullmatch(r"epoch-\d\d+_step-\d{6,}\.ckpt|last\.ckpt", name) for name in names), names
