@@ -9,7 +9,7 @@ from types import FrameType
 
 from ckptrules.naming import fits
 
-SECONDS = 1.0
+SECONDS = 1.0  # of the processor, so that a busy machine gives up no sooner
 
 _last: object = None
 
@@ -19,7 +19,7 @@ def install() -> None:
 
     Only the main thread of a process can be interrupted: ``doit -P thread`` is not bounded.
     """
-    signal.signal(signal.SIGALRM, _tick)
+    signal.signal(signal.SIGVTALRM, _tick)
 
 
 def start() -> None:
@@ -29,7 +29,7 @@ def start() -> None:
 
 @functools.cache
 def _start(process: int) -> None:  # noqa: ARG001 - the key of the cache
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, SECONDS)
 
 
 def _tick(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants

@@ -40,7 +40,7 @@ COMMANDS = st.sampled_from(
         ("verify",),
     ]
 )
-PROTECT = "protected: ['epoch*1*.ckpt']\n"
+PROTECT = "protected: ['epoch=1*']\n"
 STEP = "legacy:\n  - id: stepped\n    match: 'step_(?P<step>\\d+)_(?P<epoch>\\d+)\\.ckpt'\n    examples: {step_1_2.ckpt: epoch-02_step-000001.ckpt}\n"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Project, content_hash
 
-EXPERIMENTS, EPOCHS = 8, 12
+EXPERIMENTS, EPOCHS, MOST = 8, 12, 2000
 TREE: dict[str, int | str] = {
     f"run{n}/checkpoints/epoch={epoch}-step={epoch * 10}.ckpt": 100 + n
     for n in range(EXPERIMENTS)
@@ -169,7 +169,7 @@ def test_a_training_that_goes_on_loses_nothing(project: Project) -> None:
 
     def train() -> None:
         epoch = EPOCHS
-        while not enough.is_set():
+        while not enough.is_set() and epoch < MOST:
             folder = project.outputs / f"run{epoch % EXPERIMENTS}" / "checkpoints"
             temporary = folder / f".{epoch}.tmp"
             temporary.write_text(f"epoch {epoch}")
