@@ -154,6 +154,8 @@ def state_of(run: Run) -> str:
     """Say what became of a run."""
     if run.interrupted:
         return "interrupted"
+    if run.intents and not run.done:
+        return "nothing done"
     if run.takes_back:
         return f"took back {run.takes_back}" if run.standing else "taken back"
     lost = len(run.done) - len(run.standing)

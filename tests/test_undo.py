@@ -247,6 +247,16 @@ def test_history_shows_what_every_run_did_and_what_became_of_it(project: Project
     assert project.doit("history").splitlines()[-1].endswith("  taken back")
 
 
+def test_history_tells_of_a_run_that_could_do_nothing(project: Project) -> None:
+    project.make({"one/checkpoints/epoch=1-step=1.ckpt": 9})
+    project.doit("migrate")
+    (project.outputs / "one/checkpoints/epoch-01_step-000001.ckpt").write_text("other")
+    project.doit("undo", check=1)
+    _, undo, migrate = project.doit("history").splitlines()
+    assert undo.endswith("  nothing done")
+    assert migrate.endswith("  done")
+
+
 def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate", "delete_old=1")
