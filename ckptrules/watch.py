@@ -23,8 +23,9 @@ def install() -> None:
 
 
 def start() -> None:
-    """Start the timer of this process, once; a forked process has none of its own."""
-    _start(os.getpid())
+    """Start the timer of this process, once; a forked process has none of its own. Without `install`, do nothing."""
+    if signal.getsignal(signal.SIGVTALRM) is _tick:
+        _start(os.getpid())
 
 
 @functools.cache

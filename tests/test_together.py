@@ -27,7 +27,7 @@ COMMAND = ("migrate", "delete_old=1")
 HOOK = """
 import os, signal
 from ckptrules import store
-really, count = store.rename, 0
+really, count, MAIN = store.rename, 0, os.getpid()
 def rename(*args):
     global count
     count += 1
@@ -107,7 +107,7 @@ def test_workers_killed_in_the_midst_lose_nothing(project: Project, at: int) -> 
 def test_workers_do_not_outlive_the_main_process(project: Project) -> None:
     project.make(TREE)
     before = project.tree()
-    hook(project, 2, "os.kill(os.getppid(), signal.SIGKILL)")
+    hook(project, 2, "os.kill(MAIN, signal.SIGKILL)")
     run = start(project, "-n", "4", *COMMAND)
     run.communicate()
     assert run.returncode == -signal.SIGKILL
