@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
+from doit.globals import Globals
 from doit.reporter import ConsoleReporter
 from doit.task import Task
 
@@ -52,9 +53,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._problems_left = self._crashed = False
+        self._not_remembered: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:  # noqa: ARG002 - doit's hook
         """Note which commands were asked for, so that one without any experiment has its summary too."""
+        self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
                 self._totals[base] = self.contexts[base].nothing
@@ -104,6 +107,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
+        if self._not_remembered:
+            why = self._not_remembered[0]
+            self.write(f"What is up to date cannot be remembered: {why}. The next run looks at everything again.\n")
+            self._problems_left = True
         if stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
             raise SystemExit(stopping.EXIT_CODE)
@@ -147,6 +154,28 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return []
         waiting = scan.trash_use(context.options.outputs_dir)
         return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+
+
+def _let_fail(database: Any) -> list[str]:
+    """Let doit go on where its database cannot be written (a full disk, say); return the list of reasons, which grows.
+
+    What stands in the database stays true; what does not get there is looked at again.
+    """
+    import sqlite3
+
+    reasons: list[str] = []
+
+    def attempt(function: Callable[..., None]) -> Callable[..., None]:
+        def attempted(*args: Any) -> None:
+            try:
+                function(*args)
+            except sqlite3.Error as error:
+                reasons.append(str(error))
+
+        return attempted
+
+    database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
+    return reasons
 
 
 def _base(task: Task) -> str:

@@ -218,7 +218,7 @@ def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
         if time.monotonic() >= deadline:
             text = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
             os.close(descriptor)
-            raise LockedError(text)
+            raise LockedError(text or "it has just begun")
         time.sleep(LOCK_POLL)
     os.ftruncate(descriptor, 0)
     os.write(descriptor, holder.encode("utf-8", "backslashreplace"))

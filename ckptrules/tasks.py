@@ -16,11 +16,12 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from doit import task_params
+from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
 from ckptrules import __version__, scan, stopping, store, watch
-from ckptrules.apply import Outcome, Workplace, carry_out
+from ckptrules.apply import Outcome, Workplace, carry_out, told
 from ckptrules.facts import ignore_lease_breaks, look
 from ckptrules.journal import Journal
 from ckptrules.model import STATE, Facts, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
@@ -307,8 +308,10 @@ def _database(line: CommandLine) -> str:
         if task == "migrate":
             refuse_unknown_experiments(line, task, find(options.outputs_dir, prepare(options).rules.layout))
         take_lock(options.outputs_dir, options.wait)
+        refuse_unwritable(database)
         for sentence in recover_first(options.outputs_dir):
             print(sentence)
+        find.cache_clear()  # another run may have been at work until the lock was free
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
     return database if changing else IN_MEMORY
@@ -361,6 +364,21 @@ def refuse_damaged(database: str) -> None:
         if file.read(len(SQLITE)) not in (SQLITE, b""):
             hint = "remove it; it only remembers what is up to date"
             raise OptionError(f"{database}: is damaged, or no database of doit\n    hint: {hint}")
+
+
+def refuse_unwritable(database: str) -> None:
+    """Refuse a database that cannot be made or opened for writing; doit would end with a traceback.
+
+    Raises:
+        OptionError: with what the database says.
+    """
+    import sqlite3
+
+    try:
+        SqliteDB(database, JSONCodec()).dump()
+    except (DatabaseException, sqlite3.Error) as error:
+        fact = str(error).rpartition("Original error: ")[2]
+        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: look at the free space: df -h") from None
 
 
 # --- the tasks -------------------------------------------------------------------------------------------------------
@@ -494,8 +512,11 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
         task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
         return TaskFailed("the trash cannot be emptied", report=False)
     if runs and not options.dry_run:
-        journal = open_journal(options.outputs_dir, run_id(), os.getpid(), as_key(header))
-        journal.purged(runs)
+        try:
+            open_journal(options.outputs_dir, run_id(), os.getpid(), as_key(header)).purged(runs)
+        except OSError as error:
+            task.meta = {"told": Told(f"The trash is empty, but the journal cannot be written: {told(error)}\n")}
+            return TaskFailed("the journal cannot be written", report=False)
     task.meta = {"told": Told(f"{verb}: {count_of(freed.items, 'item')} from the trash, {human_size(freed.size)}\n")}
     return None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 
 TREE: dict[str, int | str] = {f"exp/checkpoints/epoch={epoch}-step=1.ckpt": 5000 for epoch in range(8, 14)}
 
@@ -49,6 +50,30 @@ def test_a_full_disk_is_told_loses_nothing_and_goes_on_with_space(project: Proje
     project.doit("migrate", "delete_old=1")
     assert len(project.names("exp")) == 4
     project.doit("undo")
+    assert project.tree() == before
+
+
+def test_a_disk_that_fills_up_on_the_way_is_told_without_a_traceback(project: Project, disk: Path) -> None:
+    project.make(TREE)
+    before = project.tree()
+    (project.folder / "dodo.py").write_text(
+        "from ckptrules import store\nreally = store.rename\n"
+        "def rename(*args):\n"
+        "    really(*args)\n"
+        f"    with open({str(disk / 'filler')!r}, 'ab', buffering=0) as file:\n"
+        "        try:\n"
+        "            while file.write(b'x' * 4096): pass\n"
+        "        except OSError: pass\n"
+        "store.rename = rename\n" + (project.folder / "dodo.py").read_text()
+    )
+    project.doit("migrate", "delete_old=1", check=1)
+    assert set(before.values()) <= set(project.tree(state=True).values())
+    (disk / "filler").unlink()
+    shutil.copy(ROOT / "dodo.py", project.folder)
+    project.doit("migrate", "delete_old=1")
+    assert len(project.names("exp")) == 4
+    while "Taken back: " in project.doit("undo"):
+        pass
     assert project.tree() == before
 
 
