@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from ckptrules.model import Checkpoint, Entry, Facts, Kept, Problem, Reason
+from ckptrules.sidecars import Pairs
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 TWO = 2
-Sidecars = Mapping[str, Sequence[tuple[str, str]]]  # of a checkpoint's name: old and new name of each sidecar
 
 
 class Resolved(NamedTuple):
@@ -33,7 +33,7 @@ class Group(NamedTuple):
 def resolve(
     checkpoints: Sequence[Checkpoint],
     entries: Sequence[Entry],
-    sidecars: Sidecars,
+    sidecars: Pairs,
     on_conflict: OnConflict,
     facts: Facts,
     linked: Collection[str],
@@ -76,7 +76,7 @@ def resolve(
     return Resolved(sound, tuple(losers), tuple(kept), tuple(problems))
 
 
-def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Sidecars) -> list[Group]:
+def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:
     """Find the names that dispute a new name: those that want it, and what has it already."""
     wanted_by: dict[str, set[str]] = defaultdict(set)
     owners: dict[str, set[str]] = defaultdict(set)

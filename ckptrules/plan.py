@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,16 +22,9 @@ from ckptrules.model import (
     RuleSet,
     Skipped,
 )
-from ckptrules.naming import MAX_NAME_BYTES, TemplateError, claim, stem_of, target_name
+from ckptrules.naming import TemplateError, claim, target_name
 from ckptrules.retention import Verdict, apply_policy, unless_verified
-
-
-class Sidecar(NamedTuple):
-    """A name that belongs to a checkpoint: what it ends in, and whether it belongs to others as well."""
-
-    name: str
-    suffix: str
-    shared: bool
+from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
 
 
 class Sorted(NamedTuple):
@@ -64,12 +56,11 @@ def make_plan(
     """
     found = sort_entries(rules, listing)
     links = [*found.links, *(link.entry for link in facts.links)]
-    pairs = {owner: [(sidecar.name, sidecar.name) for sidecar in own] for owner, own in found.sidecars.items()}
-    pairs |= {c.entry.name: sidecar_pairs(c, found.sidecars) for c in found.checkpoints if c.entry.name in pairs}
-    too_long = [c for c in found.checkpoints if any(map(is_too_long, dict(pairs.get(c.entry.name, ())).values()))]
+    pairs = new_names(found.checkpoints, found.sidecars)
+    unfit = too_long(found.checkpoints, pairs)
     found = found._replace(
-        checkpoints=tuple(c for c in found.checkpoints if c not in too_long),
-        problems=(*found.problems, *map(sidecar_too_long, too_long)),
+        checkpoints=tuple(c for c in found.checkpoints if c.entry.name not in unfit),
+        problems=(*found.problems, *unfit.values()),
     )
     linked = {link.sibling for link in links if link.sibling}
     sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
@@ -77,18 +68,10 @@ def make_plan(
     sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
     sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
-    found = found._replace(
-        links=tuple(link for link in found.links if link.name not in disputed),
-        problems=tuple(problem for problem in found.problems if disputed.isdisjoint(problem.names)),
-        skipped=tuple(row for row in found.skipped if row.name not in disputed),
-        protected=tuple(row for row in found.protected if row[0].name not in disputed),
-    )
+    found = without(found, disputed)
     verdict = judge(policy, sound, found, facts, len(losers)) if policy else None
-    withheld: tuple[Problem, ...] = ()
-    if verdict and facts.verified is not None:
-        gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys() | verdict.remove.keys()
-        staying = {*(e.name for e, _ in found.protected), *(c.entry.name for c in found.checkpoints)} - gone
-        verdict, withheld = withhold(verdict, staying, facts.verified, listing.directory)
+    gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys()
+    verdict, withheld = withhold(verdict, found, gone, facts.verified, listing.directory)
     heads = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
@@ -98,15 +81,13 @@ def make_plan(
     relinks = relink_actions(actions, found.links, facts.links)
     here = {action.name for action in relinks if not action.directory}
     moved = {name for action in actions for name, _ in action.with_it}
+    stays = [*kept(sound, verdict, found, here), *held, *skipped]
+    stays += kept_sidecars(found.sidecars, listing, moved | disputed)
     return Plan(
         experiment=listing.experiment,
         directory=listing.directory,
         actions=(*actions, *relinks),
-        kept=tuple(
-            sorted(
-                (*kept(sound, verdict, found, here), *held, *skipped, *kept_sidecars(found, listing, moved | disputed))
-            )
-        ),
+        kept=tuple(sorted(stays)),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts, *withheld),
     )
@@ -146,65 +127,6 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         belong = {sidecar.name for found in sidecars.values() for sidecar in found}
         skipped = [row for row in skipped if row.name not in belong]
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
-
-
-def find_sidecars(
-    owners: Sequence[str], names: Collection[str], suffixes: Sequence[str]
-) -> dict[str, tuple[Sidecar, ...]]:
-    """Find what belongs to each checkpoint: names that are its own, with another ending."""
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for owner in owners:
-        by_stem[stem_of(owner)].append(owner)
-    found: dict[str, tuple[Sidecar, ...]] = {}
-    for name in sorted(names):
-        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
-        belongs_to = by_stem.get(name.removesuffix(suffix), []) if suffix else []
-        for owner in belongs_to:
-            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
-    return found
-
-
-def sidecar_pairs(checkpoint: Checkpoint, sidecars: Mapping[str, Sequence[Sidecar]]) -> list[tuple[str, str]]:
-    """List old and new name of the sidecars of a checkpoint."""
-    stem = stem_of(checkpoint.target)
-    stays = checkpoint.target == checkpoint.entry.name
-    return [(own.name, own.name if stays else stem + own.suffix) for own in sidecars[checkpoint.entry.name]]
-
-
-def take_along(
-    action: Action, pairs: Sequence[tuple[str, str]], sidecars: Mapping[str, Sequence[Sidecar]], listing: Listing
-) -> Action:
-    """Add its sidecars to what happens to a checkpoint; one that others share stays when this one goes."""
-    if not pairs:
-        return action
-    stays = {sidecar.name for sidecar in sidecars[action.name] if sidecar.shared}
-    trashed = action.kind == "trash"
-    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in stays))
-    moved = {old for old, _ in with_it}
-    size = sum(entry.size for entry in listing.entries if entry.name in moved)
-    return action._replace(with_it=with_it, size=action.size + size)
-
-
-def kept_sidecars(found: Sorted, listing: Listing, others: Collection[str]) -> list[Kept]:
-    """List the sidecars that stay as they are."""
-    sizes = {entry.name: entry.size for entry in listing.entries} if found.sidecars else {}
-    belongs_to = {sidecar.name: owner for owner, sidecars in sorted(found.sidecars.items()) for sidecar in sidecars}
-    return [
-        Kept(name, sizes[name], (Reason(f"belongs to {owner}"),))
-        for name, owner in belongs_to.items()
-        if name not in others
-    ]
-
-
-def is_too_long(name: str) -> bool:
-    """Say whether a file system would refuse a name for its length."""
-    return len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES
-
-
-def sidecar_too_long(checkpoint: Checkpoint) -> Problem:
-    """Tell of a checkpoint whose sidecar would get too long a name."""
-    text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
-    return Problem("bad_target", (checkpoint.entry.name,), text, "shorten the suffix, or the template")
 
 
 def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
@@ -254,6 +176,16 @@ def dangling(entry: Entry) -> Problem:
     return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)
 
 
+def without(found: Sorted, disputed: Collection[str]) -> Sorted:
+    """Take out what a conflict tells of already."""
+    return found._replace(
+        links=tuple(link for link in found.links if link.name not in disputed),
+        problems=tuple(problem for problem in found.problems if not set(disputed).intersection(problem.names)),
+        skipped=tuple(row for row in found.skipped if row.name not in disputed),
+        protected=tuple(row for row in found.protected if row[0].name not in disputed),
+    )
+
+
 def hold_for_links(
     sound: Sequence[Checkpoint], links: Sequence[Entry]
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...]]:
@@ -282,10 +214,13 @@ def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Fac
 
 
 def withhold(
-    verdict: Verdict, staying: Collection[str], verified: Collection[str], directory: str
-) -> tuple[Verdict, tuple[Problem, ...]]:
-    """Let nothing go where none of the checkpoints that stay is verified, and tell so."""
-    decided = unless_verified(verdict, staying, verified)
+    verdict: Verdict | None, found: Sorted, gone: Collection[str], verified: Collection[str] | None, directory: str
+) -> tuple[Verdict | None, tuple[Problem, ...]]:
+    """Where deletion depends on it, let nothing go if none of the checkpoints that stay is verified, and tell so."""
+    if verdict is None or verified is None:
+        return verdict, ()
+    sound = {*(entry.name for entry, _ in found.protected), *(c.entry.name for c in found.checkpoints)}
+    decided = unless_verified(verdict, sound.difference(gone, verdict.remove), verified)
     if decided is verdict:
         return verdict, ()
     text = f"loses nothing ({len(verdict.remove)} could go): no checkpoint that stays is verified"
