@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import multiprocessing
 import os
 import signal
@@ -23,6 +22,7 @@ def install() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
     atexit.register(_end_workers)
+    os.register_at_fork(after_in_child=_follow_main)
 
 
 def stopped() -> bool:
@@ -30,15 +30,10 @@ def stopped() -> bool:
     return _asked
 
 
-def follow_main() -> None:
+def _follow_main() -> None:
     """In a worker, see to it that it ends with the main process: else it would wait for ever, and hold the lock."""
-    if os.getpid() != _main:
-        _follow(os.getpid())
-
-
-@functools.cache
-def _follow(process: int) -> None:  # noqa: ARG001 - the key of the cache
-    threading.Thread(target=_end_with_main, daemon=True).start()
+    if os.getppid() == _main:
+        threading.Thread(target=_end_with_main, daemon=True).start()
 
 
 def _end_with_main() -> None:

@@ -426,7 +426,6 @@ def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp
 
 def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
-    stopping.follow_main()
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)

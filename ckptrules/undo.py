@@ -86,7 +86,6 @@ def chosen_run(options: Options) -> Run | None:
 def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back, or say what would be taken back, in one checkpoint directory."""
     plan = as_plan(back)
-    stopping.follow_main()
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)

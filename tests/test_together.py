@@ -24,6 +24,7 @@ TREE |= {
     f"run{n}/checkpoints/last.ckpt": f"-> epoch={EPOCHS - 1}-step={(EPOCHS - 1) * 10}.ckpt" for n in range(EXPERIMENTS)
 }
 COMMAND = ("migrate", "delete_old=1")
+PATIENCE = 120  # seconds; only a process that never ends takes so long
 HOOK = """
 import os, signal
 from ckptrules import store
@@ -94,7 +95,7 @@ def test_workers_killed_in_the_midst_lose_nothing(project: Project, at: int) -> 
     project.doit("undo")
     hook(project, at, "os.killpg(0, signal.SIGKILL)")
     run = start(project, "-n", "4", *COMMAND)
-    run.communicate()
+    run.communicate(timeout=PATIENCE)
     assert run.returncode == -signal.SIGKILL
     assert set(before.values()) <= set(project.tree(state=True).values())
     unhook(project)
@@ -104,12 +105,13 @@ def test_workers_killed_in_the_midst_lose_nothing(project: Project, at: int) -> 
     assert project.tree() == before
 
 
-def test_workers_do_not_outlive_the_main_process(project: Project) -> None:
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_workers_do_not_outlive_the_main_process(project: Project, at: int) -> None:
     project.make(TREE)
     before = project.tree()
-    hook(project, 2, "os.kill(MAIN, signal.SIGKILL)")
+    hook(project, at, "os.kill(MAIN, signal.SIGKILL)")
     run = start(project, "-n", "4", *COMMAND)
-    run.communicate()
+    run.communicate(timeout=PATIENCE)
     assert run.returncode == -signal.SIGKILL
     unhook(project)
     project.doit(*COMMAND, "wait=60")
@@ -123,7 +125,7 @@ def test_workers_stopped_in_the_midst_leave_nothing_half_done(project: Project, 
     before = project.tree()
     hook(project, 2, f"os.killpg(0, signal.{number})")
     run = start(project, "-n", "4", *COMMAND)
-    out = run.communicate()[0]
+    out = run.communicate(timeout=PATIENCE)[0]
     assert run.returncode == 130, out
     assert "Traceback" not in out
     unhook(project)
@@ -155,9 +157,9 @@ def test_of_two_runs_one_works_and_the_other_is_refused_or_waits(project: Projec
         unhook(project)
         second = start(project, *COMMAND, f"wait={wait}")
         gate.open("w").close()
-        out = second.communicate()[0]
+        out = second.communicate(timeout=PATIENCE)[0]
         assert (second.returncode, out) == (0, f"Nothing to do: {EXPERIMENTS} experiments are up to date.\n")
-    first.communicate()
+    first.communicate(timeout=PATIENCE)
     assert first.returncode == 0
     assert len(project.doit("history").splitlines()) == len(["heading", "first"])
 
