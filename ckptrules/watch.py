@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -31,6 +32,7 @@ def start() -> None:
 @functools.cache
 def _start(process: int) -> None:  # noqa: ARG001 - the key of the cache
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, SECONDS)
+    atexit.register(signal.setitimer, signal.ITIMER_VIRTUAL, 0)  # Python takes its handlers away before it ends
 
 
 def _tick(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
