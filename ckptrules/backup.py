@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 from ckptrules import scan, store
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
+from ckptrules.measures import human_size
 from ckptrules.model import STATE, Item, Problem
-from ckptrules.report import human_size
 from ckptrules.scan import Progress, SourceError
 
 MANIFEST = f"{STATE}/manifest.json"

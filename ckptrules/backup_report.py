@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from ckptrules.backup import Held, RestoreStep
 from ckptrules.manifest import Manifest
+from ckptrules.measures import human_size
 from ckptrules.model import Item, Problem
-from ckptrules.report import Style, count_of, human_size, problem_lines
+from ckptrules.report import Style, count_of, problem_lines
 
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."

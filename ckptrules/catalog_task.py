@@ -13,8 +13,9 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import store, tasks
+from ckptrules.measures import human_size
 from ckptrules.options import OptionError, Options
-from ckptrules.report import Style, count_of, human_size, table
+from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
 from ckptrules.tasks import TaskDict
 

@@ -6,14 +6,16 @@ import contextlib
 import errno
 import fcntl
 import functools
+import json
 import os
 import signal
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ckptrules.model import STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem
 from ckptrules.scan import open_below
+from ckptrules.sidecars import Sidecar
 
 CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
@@ -44,6 +46,42 @@ def look(outputs_dir: str, listing: Listing, plan: Plan, settle: int, now_ns: in
             links=links_elsewhere(outputs_dir).get(os.path.realpath(os.path.join(outputs_dir, listing.directory)), ()),
             in_use={name: why for name in names if (why := in_use(directory, entries[name], settle, now_ns))},
         )
+
+
+def read_metrics(
+    outputs_dir: str, listing: Listing, sidecars: Mapping[str, Sequence[Sidecar]]
+) -> dict[str, dict[str, str]]:
+    """Read what the JSON sidecars of checkpoints tell in numbers, at their top or below ``metrics``.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: the directory.
+        sidecars: those of each checkpoint, by its name.
+    """
+    found = {}
+    with open_below(outputs_dir, listing.directory) as directory:
+        for owner, owned in sidecars.items():
+            told: dict[str, str] = {}
+            for name in (sidecar.name for sidecar in owned if sidecar.suffix.endswith(".json")):
+                with contextlib.suppress(OSError, ValueError, RecursionError):
+                    told |= _numbers(json.loads(_read(directory, name)))
+            if told:
+                found[owner] = told
+    return found
+
+
+def _read(directory: int, name: str) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return file.read(CHUNK)
+
+
+def _numbers(data: object) -> dict[str, str]:
+    if not isinstance(data, dict):
+        return {}
+    inner = data.get("metrics")
+    rows = {**data, **(inner if isinstance(inner, dict) else {})}
+    return {str(k): repr(v) for k, v in rows.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
 def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:

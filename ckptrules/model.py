@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
 
@@ -109,13 +109,16 @@ class Facts(NamedTuple):
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
     directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
-    verified, or None where deletion does not depend on it.
+    verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
+    nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell.
     """
 
     same: Mapping[str, int] = {}
     links: tuple[OutsideLink, ...] = ()
     in_use: Mapping[str, str] = {}
     verified: frozenset[str] | None = None
+    now_ns: int = 0
+    metrics: Mapping[str, Mapping[str, str]] = {}
 
 
 class Pattern(NamedTuple):
@@ -140,18 +143,63 @@ class Rule(NamedTuple):
     example_places: Mapping[str, Place]
 
 
+class Best(NamedTuple):
+    """What ``keep_best`` asks for."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    top: int
+
+    def __str__(self) -> str:
+        return f"{{metric: {self.metric}, mode: {self.mode}, count: {self.top}}}"
+
+
+class Within(NamedTuple):
+    """A time before now, or before the newest checkpoint; ``time`` is how it was written."""
+
+    seconds: int
+    time: str
+    from_newest: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.time} from newest" if self.from_newest else self.time
+
+
+class Bytes(NamedTuple):
+    """A size, and how it was written."""
+
+    size: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class PolicyLine(NamedTuple):
-    """One line of a retention policy: ``min_epoch: 10``."""
+    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or one of the three above."""
 
     key: str
-    value: int
+    value: Any
     place: Place | None
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value}"
+
+
+class PolicyExample(NamedTuple):
+    """A directory and what a policy keeps of it; the policies are tested with them before every run."""
+
+    given: tuple[Entry, ...]
+    kept: frozenset[str]
+    places: Mapping[str, Place]
+    place: Place
 
 
 class Policy(NamedTuple):
     """A named retention policy. A checkpoint stays when any line keeps it.
 
-    ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say.
+    ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say. ``picked`` says
+    why it is this policy that is gone by.
     """
 
     name: str
@@ -159,6 +207,23 @@ class Policy(NamedTuple):
     keep_at_least: int
     place: Place
     floor_place: Place
+    examples: tuple[PolicyExample, ...] = ()
+    picked: Reason | None = None
+
+
+class Assignment(NamedTuple):
+    """Which policy the experiments have that a pattern fits."""
+
+    pattern: Pattern
+    policy: str
+
+
+class MaxDelete(NamedTuple):
+    """How many checkpoints one run may delete, and how many of a hundred; None where there is no such limit."""
+
+    checkpoints: int | None
+    percent: int | None
+    place: Place | None = None
 
 
 class RuleSet(NamedTuple):
@@ -178,6 +243,8 @@ class RuleSet(NamedTuple):
     trash_days: int
     settle: int
     naming_digest: str
+    experiments: tuple[Assignment, ...] = ()
+    max_delete: MaxDelete | None = None
 
 
 class Claim(NamedTuple):
@@ -190,12 +257,16 @@ class Claim(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """An entry that a naming rule understands. ``target`` is the name that it should have."""
+    """An entry that a naming rule understands. ``target`` is the name that it should have.
+
+    ``metrics`` are those that its sidecars tell, as far as they were read.
+    """
 
     entry: Entry
     fields: Mapping[str, str]
     target: str
     named_by: Reason
+    metrics: Mapping[str, str] = {}
 
     @property
     def epoch(self) -> int | None:
@@ -225,7 +296,7 @@ class Action(NamedTuple):
     ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
     go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
     checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link is, below ``outputs_dir``,
-    where that is not the directory of the plan.
+    where that is not the directory of the plan. ``saves`` are policy lines each of which would keep what goes.
     """
 
     kind: ActionKind
@@ -238,6 +309,7 @@ class Action(NamedTuple):
     follows: str = ""
     was: str = ""
     directory: str = ""
+    saves: tuple[PolicyLine, ...] = ()
 
 
 class Identity(NamedTuple):
@@ -316,7 +388,10 @@ class Problem(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to happen in one checkpoint directory, and why; after a run, what did happen."""
+    """What is to happen in one checkpoint directory, and why; after a run, what did happen.
+
+    ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
+    """
 
     experiment: str
     directory: str
@@ -324,6 +399,8 @@ class Plan(NamedTuple):
     kept: tuple[Kept, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Reason, ...] = ()
+    policy: Reason | None = None
 
 
 def number(text: str | None) -> int | None:

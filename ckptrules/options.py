@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, NamedTuple
 
 from ckptrules.conflicts import WAYS, OnConflict
+from ckptrules.measures import max_delete
 
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
@@ -61,6 +62,7 @@ class Options(NamedTuple):
     on_conflict: OnConflict = "report"
     settle: int | None = None
     verified: bool = False
+    max_delete: str | None = None
     verbose: bool = False
     json: str | None = None
     run: str | None = None
@@ -193,6 +195,13 @@ OPTIONS: tuple[Option, ...] = (
         tasks=PLANNING,
     ),
     Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
+    Option(
+        "max_delete",
+        max_delete,
+        "",
+        "the most that this run may delete: 25 checkpoints, or 20% of them (in place of max_delete in the rules)",
+        tasks=PLANNING,
+    ),
     Option(
         "on_conflict",
         one_of(WAYS),

@@ -23,7 +23,7 @@ from ckptrules.model import (
     Skipped,
 )
 from ckptrules.naming import TemplateError, claim, target_name
-from ckptrules.retention import Verdict, apply_policy, unless_verified
+from ckptrules.retention import Others, Verdict, apply_policy, unless_verified
 from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
 
 
@@ -59,7 +59,11 @@ def make_plan(
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
     found = found._replace(
-        checkpoints=tuple(c for c in found.checkpoints if c.entry.name not in unfit),
+        checkpoints=tuple(
+            c._replace(metrics=facts.metrics.get(c.entry.name, {}))
+            for c in found.checkpoints
+            if c.entry.name not in unfit
+        ),
         problems=(*found.problems, *unfit.values()),
     )
     linked = {link.sibling for link in links if link.sibling}
@@ -69,7 +73,7 @@ def make_plan(
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
     sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
     found = without(found, disputed)
-    verdict = judge(policy, sound, found, facts, len(losers)) if policy else None
+    verdict = judge(policy, sound, found, facts, [c.entry.name for c, _ in losers]) if policy else None
     gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys()
     verdict, withheld = withhold(verdict, found, gone, facts.verified, listing.directory)
     heads = [
@@ -90,6 +94,8 @@ def make_plan(
         kept=tuple(sorted(stays)),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts, *withheld),
+        notes=verdict.notes if verdict else (),
+        policy=policy.picked if policy else None,
     )
 
 
@@ -199,18 +205,20 @@ def hold_for_links(
     return tuple(c for c in sound if c.entry.name not in holders), held
 
 
-def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Facts, lost: int) -> Verdict:
+def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Facts, lost: Collection[str]) -> Verdict:
     """Let the policy decide. What a link points to stays; conflicting checkpoints remain, as nobody may touch them.
 
     What is in use does not count as remaining: nobody knows whether it will be whole.
     """
     linked = link_targets(found.links, facts.links)
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
-    finished = sum(c.entry.name not in facts.in_use for c in found.checkpoints)
-    remaining = len(found.protected) + finished - lost - len(candidates)
-    verdict = apply_policy(policy, candidates, remaining)
+    leaving = {*lost, *(checkpoint.entry.name for checkpoint in candidates)}
+    staying = [c.entry for c in found.checkpoints if c.entry.name not in leaving] + [e for e, _ in found.protected]
+    finished = sum(entry.name not in facts.in_use for entry in staying)
+    others = Others(finished, sum(entry.size for entry in staying))
+    verdict = apply_policy(policy, candidates, others, facts.now_ns)
     by_link = {c.entry.name: (linked[c.entry.name],) for c in sound if c.entry.name in linked}
-    return Verdict({**verdict.keep, **by_link}, verdict.remove)
+    return verdict._replace(keep={**verdict.keep, **by_link})
 
 
 def withhold(
@@ -235,9 +243,12 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
 
 def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[Action]:
     """List the deletions; they come first, so that a name is free before it is wanted."""
-    remove: Mapping[str, tuple[Reason, ...]] = verdict.remove if verdict else {}
+    if verdict is None:
+        return []
     return [
-        Action("trash", c.entry.name, "", c.entry.size, remove[c.entry.name]) for c in sound if c.entry.name in remove
+        Action("trash", name, "", c.entry.size, verdict.remove[name], saves=verdict.saves[name])
+        for c in sound
+        if (name := c.entry.name) in verdict.remove
     ]
 
 

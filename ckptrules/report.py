@@ -7,16 +7,15 @@ from datetime import datetime, timezone
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from ckptrules.measures import human_size
 from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
-ROUNDS_UP = 999.5  # from here on three digits would show 1000
-UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 DID = {"rename": "Renamed", "trash": "Deleted", "relink": "Relinked", "restore": "Restored"}
 WOULD = {"rename": "Would rename", "trash": "Would delete", "relink": "Would relink", "restore": "Would restore"}
-_SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip")
-SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?", strict=True))
-ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?"), strict=True))
+_SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip", "note")
+SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?*", strict=True))
+ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?", "*"), strict=True))
 COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 
 
@@ -104,6 +103,9 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
     sizes = {entry.name: entry for entry in entries}
     for problem in plan.problems:
         lines += problem_lines(problem, sizes, style)
+    lines += [f"{style.signs['note']} Note: {_inline(note, style)}" for note in plan.notes]
+    if plan.policy and style.verbose:
+        lines.append(f"{style.signs['note']} By: {_inline(plan.policy, style)}")
     if not lines and not style.verbose:
         return ""
     title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
@@ -166,16 +168,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collect
     return "\n".join([*lines, ""])
 
 
-def human_size(size: int) -> str:
-    """Write bytes for people, in steps of 1000: ``31.4 GB``."""
-    value = float(size)
-    for unit in UNITS:
-        if value < ROUNDS_UP or unit == UNITS[-1]:
-            return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError
-
-
 def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
     """Turn one plan into the JSON form that ``docs/json.md`` describes."""
     return {
@@ -211,6 +203,8 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
             }
             for problem in plan.problems
         ],
+        "notes": [_reason_as_data(note) for note in plan.notes],
+        "policy": _reason_as_data(plan.policy) if plan.policy else None,
     }
 
 

@@ -30,7 +30,7 @@ class RunContext(NamedTuple):
     """What the reporter must know of the run as a whole.
 
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
-    without one they are those of a migration.
+    without one they are those of a migration. ``refused`` marks a preview of what would be refused.
     """
 
     options: Options
@@ -40,6 +40,7 @@ class RunContext(NamedTuple):
     notes: tuple[str, ...] = ()
     nothing: Any = Tally()
     summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
+    refused: bool = False
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -103,6 +104,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """
         for base, total in self._totals.items():
             context = self.contexts[base]
+            self._problems_left |= context.refused
             self.write(self._summary(total, context))
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))

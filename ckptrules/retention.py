@@ -1,67 +1,219 @@
-"""Pure: a table of policy lines; each says which checkpoints it keeps, and why, never just yes or no."""
+"""Pure: a table of policy lines; each says of every checkpoint whether it keeps it, and why, never just yes or no."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-from ckptrules.model import Checkpoint, Policy, PolicyLine, Reason
+from ckptrules.measures import human_size, human_time
+from ckptrules.model import Best, Bytes, Checkpoint, MaxDelete, Place, Plan, Policy, PolicyLine, Reason, RuleSet, Within
+
+NS = 1_000_000_000
+SIZE_LINE = "max_total_size"
+BOTH_ENDS = "file times disagree with epoch and step, as where two runs share a directory: the newest by either stays"
 
 
-class Judgement(NamedTuple):
-    """What one policy line says: the names it keeps with the reason of each, and what it says of all the others."""
+class Said(NamedTuple):
+    """What a line says of one checkpoint; ``would`` is the value with which it would keep it.
 
-    keeps: Mapping[str, str]
-    otherwise: str
+    ``note`` is what people are told also where they do not ask for reasons.
+    """
+
+    keeps: bool
+    why: str
+    would: Any = None
+    note: str = ""
+
+
+class Others(NamedTuple):
+    """How many other sound checkpoints stay in any case (protected ones, say), and how many bytes they take."""
+
+    number: int
+    size: int = 0
 
 
 class Verdict(NamedTuple):
-    """What a policy decides: every name stands in exactly one of the two, with at least one reason."""
+    """What a policy decides: every name stands in exactly one of the first two, with at least one reason.
+
+    ``saves`` are, for a name that goes, the lines each of which would keep it; ``notes`` are for the whole directory.
+    """
 
     keep: Mapping[str, tuple[Reason, ...]]
     remove: Mapping[str, tuple[Reason, ...]]
+    saves: Mapping[str, tuple[PolicyLine, ...]] = {}
+    notes: tuple[Reason, ...] = ()
 
 
-def min_epoch(limit: int, checkpoints: Sequence[Checkpoint]) -> Judgement:
+Judged = Mapping[str, Said]
+Judge = Callable[[Any, Sequence[Checkpoint], int], Judged]
+
+
+# --- the lines: value, checkpoints, now (nanoseconds since 1970) → what is said of each name --------------------------
+
+
+def keep(word: str, checkpoints: Sequence[Checkpoint], _: int) -> Judged:
+    """Keep all, or none but the protected; these never come here."""
+    said = _yes("the policy keeps all") if word == "all" else _no("not protected")
+    return {checkpoint.entry.name: said for checkpoint in checkpoints}
+
+
+def min_epoch(limit: int, checkpoints: Sequence[Checkpoint], _: int) -> Judged:
     """Keep what has reached the epoch; a name without an epoch is kept, since nobody knows how old it is."""
-    keeps = {}
-    for checkpoint in checkpoints:
-        if checkpoint.epoch is None:
-            keeps[checkpoint.entry.name] = "no epoch in its name"
-        elif checkpoint.epoch >= limit:
-            keeps[checkpoint.entry.name] = f"epoch >= {limit}"
-    return Judgement(keeps, f"epoch < {limit}")
+
+    def say(epoch: int | None) -> Said:
+        if epoch is None:
+            return _yes("no epoch in its name")
+        return _yes(f"epoch >= {limit}") if epoch >= limit else _no(f"epoch < {limit}", epoch)
+
+    return {checkpoint.entry.name: say(checkpoint.epoch) for checkpoint in checkpoints}
 
 
-KEEP_LINES: Mapping[str, Callable[[int, Sequence[Checkpoint]], Judgement]] = {
+def keep_last(count: int, checkpoints: Sequence[Checkpoint], _: int) -> Judged:
+    """Keep the newest by epoch and step and, where file times disagree, the newest by these as well."""
+    field = "epoch" if any(checkpoint.epoch is not None for checkpoint in checkpoints) else "step"
+    by_order, by_time = both_ranks([c for c in checkpoints if getattr(c, field) is not None])
+
+    def say(name: str) -> Said:
+        if name not in by_order:
+            return _yes(f"no {field} in its name")
+        if by_order[name] <= count:
+            return _yes(f"newest {_of(by_order[name], count)}")
+        if by_time[name] <= count:
+            return _yes(f"newest {_of(by_time[name], count)} by file time", note=BOTH_ENDS)
+        return _no(f"not of the newest {count}", min(by_order[name], by_time[name]))
+
+    return {checkpoint.entry.name: say(checkpoint.entry.name) for checkpoint in checkpoints}
+
+
+def keep_every(field: Literal["epoch", "step"]) -> Judge:
+    """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on)."""
+
+    def say(count: int, reached: int | None) -> Said:
+        if reached is None:
+            return _yes(f"no {field} in its name")
+        if reached % count:
+            return _no(f"{field} {reached} is no multiple of {count}")
+        return _yes(f"{field} {reached} is a multiple of {count}")
+
+    return lambda count, checkpoints, _: {c.entry.name: say(count, getattr(c, field)) for c in checkpoints}
+
+
+def keep_best(best: Best, checkpoints: Sequence[Checkpoint], _: int) -> Judged:
+    """Keep the best by a metric; of equal ones the newer. NaN is never best; what tells no number is kept."""
+    texts = {checkpoint.entry.name: metric_of(checkpoint, best.metric) for checkpoint in checkpoints}
+    values = {name: _as_float(text) for name, text in texts.items()}
+    sign = 1 if best.mode == "max" else -1
+    rated = [(sign * value, c) for c in checkpoints if (value := values[c.entry.name]) is not None and value == value]  # noqa: PLR0124
+    rated.sort(key=lambda pair: (pair[0], pair[1].age_order), reverse=True)
+    places = {checkpoint.entry.name: place for place, (_, checkpoint) in enumerate(rated, start=1)}
+
+    def say(name: str) -> Said:
+        if values[name] is None:
+            lack = f"no {best.metric} in its name or a sidecar"
+            return _yes(
+                lack if texts[name] is None else f"its {best.metric} is no number",
+                note=f"what tells no {best.metric} stays, since nobody knows how good it is",
+            )
+        if name not in places:
+            return _no(f"{best.metric} is nan, never the best")
+        what = f"{best.metric} {texts[name]} is"
+        if places[name] <= best.top:
+            return _yes(f"{what} best {_of(places[name], best.top)}")
+        return _no(f"{what} not of the best {best.top}", best._replace(top=places[name]))
+
+    return {name: say(name) for name in texts}
+
+
+def keep_within(within: Within, checkpoints: Sequence[Checkpoint], now_ns: int) -> Judged:
+    """Keep what was written within a time before now, or before the newest of them was."""
+    end = max((c.entry.mtime_ns for c in checkpoints), default=0) if within.from_newest else now_ns
+    old = "older than the newest" if within.from_newest else "old"
+
+    def say(age_ns: int) -> Said:
+        age = human_time(age_ns // NS)
+        if age_ns <= within.seconds * NS:
+            return _yes(f"{age} {old}, within {within.time} ({human_time(within.seconds - age_ns // NS)} left)")
+        needed = -(-age_ns // NS)
+        would = within._replace(seconds=needed, time=human_time(needed, up=True))
+        return _no(f"{age} {old}, not within {within.time}", would)
+
+    return {c.entry.name: say(max(end - c.entry.mtime_ns, 0)) for c in checkpoints}
+
+
+KEEP_LINES: Mapping[str, Judge] = {
+    "keep": keep,
     "min_epoch": min_epoch,
+    "keep_last": keep_last,
+    "keep_every_epochs": keep_every("epoch"),
+    "keep_every_steps": keep_every("step"),
+    "keep_best": keep_best,
+    "keep_within": keep_within,
 }
 
 
-def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], remaining: int) -> Verdict:
-    """Decide which checkpoints stay: those that any line keeps, then the newest until the floor holds.
+def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], taken: int) -> Judged:
+    """Keep the newest of what may go, as long as it fits beside what must stay (``taken``, in bytes)."""
+    by_order, by_time = both_ranks(checkpoints)
+    names = sorted(by_order, key=lambda name: (min(by_order[name], by_time[name]), by_order[name]))
+    sizes = {checkpoint.entry.name: checkpoint.entry.size for checkpoint in checkpoints}
+    said = {}
+    for name in names:
+        taken += sizes[name]
+        if taken <= limit.size:
+            said[name] = _yes(f"fits in {limit} ({human_size(limit.size - taken)} left)")
+        else:
+            said[name] = _no(f"does not fit in {limit}", Bytes(taken, human_size(taken).replace(" ", "")))
+    return said
+
+
+def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others) -> Judged:
+    """Keep the newest by epoch and step, so many that with the others there are ``count``."""
+    newest = _yes(f"keep_at_least: {count} (nothing newer remains)")
+    return {name: newest for name, rank in both_ranks(checkpoints)[0].items() if rank <= count - others.number}
+
+
+# --- a whole policy ---------------------------------------------------------------------------------------------------
+
+
+def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Verdict:
+    """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
     Args:
         policy: the lines and the floor (``keep_at_least``).
         checkpoints: the candidates, in any order, with distinct names.
-        remaining: how many other sound checkpoints of the experiment stay in any case (protected ones, say).
+        others: what stays besides them.
+        now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
     """
-    judgements = [(line, KEEP_LINES[line.key](line.value, checkpoints)) for line in policy.lines]
-    keep: dict[str, tuple[Reason, ...]] = {}
-    remove: dict[str, tuple[Reason, ...]] = {}
-    for name in (checkpoint.entry.name for checkpoint in checkpoints):
-        kept_by = tuple(Reason(said.keeps[name], line.place) for line, said in judgements if name in said.keeps)
-        if kept_by:
-            keep[name] = kept_by
-        else:
-            remove[name] = tuple(Reason(said.otherwise, line.place) for line, said in judgements)
-    floor = Reason(f"keep_at_least: {policy.keep_at_least} (nothing newer remains)", policy.floor_place)
-    for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.age_order, reverse=True):
-        if remaining + len(keep) >= policy.keep_at_least:
-            break
-        if remove.pop(checkpoint.entry.name, None):
-            keep[checkpoint.entry.name] = (floor,)
-    return Verdict(keep, remove)
+    said = [
+        (line, KEEP_LINES[line.key](line.value, checkpoints, now_ns)) for line in policy.lines if line.key in KEEP_LINES
+    ]
+    kept = _kept(said)
+    lowest = floor(policy.keep_at_least, checkpoints, others)
+    floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
+    said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
+    kept = _kept(said)
+    taken = others.size + sum(c.entry.size for c in checkpoints if c.entry.name in kept)
+    limits = [line for line in policy.lines if line.key == SIZE_LINE]
+    rest = [c for c in checkpoints if c.entry.name not in kept]
+    said += [(line, max_total_size(line.value, rest, taken)) for line in limits]
+    kept = _kept(said)
+    names = [checkpoint.entry.name for checkpoint in checkpoints]
+    return Verdict(
+        {name: _reasons(name, said, keeps=True) for name in names if name in kept},
+        {name: _reasons(name, said, keeps=False) for name in names if name not in kept},
+        {name: _saves(name, said) for name in names if name not in kept},
+        (*_notes(said), *(_too_big(line, taken) for line in limits if taken > line.value.size)),
+    )
+
+
+def pick_policy(rules: RuleSet, experiment: str, asked: str) -> Policy | None:
+    """Find the policy of an experiment: by the first pattern in ``experiments`` that fits, or the one asked for."""
+    for chosen in rules.experiments:
+        if chosen.pattern.regex.match(experiment):
+            by = Reason(f"policy '{chosen.policy}', for experiments '{chosen.pattern.text}'", chosen.pattern.place)
+            return rules.policies[chosen.policy]._replace(picked=by)
+    policy = rules.policies.get(asked)
+    return policy and policy._replace(picked=Reason(f"policy '{asked}'", policy.place))
 
 
 def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collection[str]) -> Verdict:
@@ -75,10 +227,123 @@ def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collec
     if not verdict.remove or not set(staying).isdisjoint(verified):
         return verdict
     reason = Reason("no checkpoint that stays is verified (verified=1)")
-    return Verdict({**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}, {})
+    return verdict._replace(keep={**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}, remove={}, saves={})
 
 
 def with_min_epoch(policy: Policy, limit: int) -> Policy:
     """Return the policy with its ``min_epoch`` line set, or added: what ``keep_min_epoch=`` asks for."""
     lines = tuple(line for line in policy.lines if line.key != "min_epoch")
     return policy._replace(lines=(PolicyLine("min_epoch", limit, None), *lines))
+
+
+def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | None:
+    """Return when the first file gets older than a line that goes by the clock allows; None where that cannot be."""
+    limits = [
+        line.value.seconds * NS for line in policy.lines if line.key == "keep_within" and not line.value.from_newest
+    ]
+    return min((time + limit for time in times_ns for limit in limits if time + limit >= now_ns), default=None)
+
+
+def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
+    """Return a metric as its name has it: a group of that name, or the pair of groups ``metric`` and ``value``.
+
+    What a name does not tell, a sidecar may.
+    """
+    fields = checkpoint.fields
+    by_name = fields.get(metric, fields.get("value") if fields.get("metric") == metric else None)
+    return checkpoint.metrics.get(metric) if by_name is None else by_name
+
+
+def both_ranks(checkpoints: Sequence[Checkpoint]) -> tuple[dict[str, int], dict[str, int]]:
+    """Rank the checkpoints, the newest first: by epoch and step, and by file time."""
+    by_order = sorted(checkpoints, key=lambda c: c.age_order, reverse=True)
+    by_time = sorted(by_order, key=lambda c: c.entry.mtime_ns, reverse=True)
+    return _numbered(by_order), _numbered(by_time)
+
+
+# --- a whole run ------------------------------------------------------------------------------------------------------
+
+
+class Excess(NamedTuple):
+    """That a run would delete more than it may: so many of so many checkpoints; ``limit`` is what it goes beyond."""
+
+    deletions: int
+    checkpoints: int
+    allowed: int
+    limit: str
+    place: Place | None
+
+    def __str__(self) -> str:
+        what = f"{self.deletions} of {self.checkpoints} checkpoints would go"
+        return f"{what}, {self.deletions - self.allowed} more than max_delete allows ({self.limit})"
+
+
+def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
+    """Say whether plans together delete more than one run may."""
+    deletions = checkpoints = 0
+    for plan in plans:
+        goes = sum(action.kind == "trash" for action in plan.actions)
+        stays = sum(action.kind == "rename" for action in plan.actions) + sum(row.size > 0 for row in plan.kept)
+        deletions, checkpoints = deletions + goes, checkpoints + goes + stays
+    allowed = {}
+    if limit.checkpoints is not None:
+        allowed[f"count: {limit.checkpoints}"] = limit.checkpoints
+    if limit.percent is not None:
+        allowed[f"percent: {limit.percent}"] = checkpoints * limit.percent // 100
+    least = min(allowed, key=lambda text: allowed[text])
+    return Excess(deletions, checkpoints, allowed[least], least, limit.place) if deletions > allowed[least] else None
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+_Said = Iterable[tuple[PolicyLine, Judged]]
+
+
+def _yes(why: str, note: str = "") -> Said:
+    return Said(keeps=True, why=why, note=note)
+
+
+def _no(why: str, would: Any = None) -> Said:
+    return Said(keeps=False, why=why, would=would)
+
+
+def _of(place: int, count: int) -> str:
+    return f"{place} of {count} ({count - place} left)"
+
+
+def _numbered(checkpoints: Iterable[Checkpoint]) -> dict[str, int]:
+    return {checkpoint.entry.name: number for number, checkpoint in enumerate(checkpoints, start=1)}
+
+
+def _as_float(text: str | None) -> float | None:
+    try:
+        return float(text) if text and text.isascii() and "_" not in text else None
+    except ValueError:
+        return None
+
+
+def _kept(said: _Said) -> set[str]:
+    return {name for _, judged in said for name, one in judged.items() if one.keeps}
+
+
+def _reasons(name: str, said: _Said, *, keeps: bool) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(judged[name].why, line.place) for line, judged in said if name in judged and judged[name].keeps == keeps
+    )
+
+
+def _saves(name: str, said: _Said) -> tuple[PolicyLine, ...]:
+    return tuple(
+        line._replace(value=judged[name].would)
+        for line, judged in said
+        if name in judged and judged[name].would is not None
+    )
+
+
+def _notes(said: _Said) -> tuple[Reason, ...]:
+    notes = [Reason(one.note, line.place) for line, judged in said for one in judged.values() if one.note]
+    return tuple(sorted(set(notes), key=str))
+
+
+def _too_big(line: PolicyLine, taken: int) -> Reason:
+    return Reason(f"what must stay takes {human_size(taken)}, more than {line}", line.place)

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckptrules.model import Pattern, Place, Policy, PolicyLine, Rule, RuleSet
+from ckptrules import policies
+from ckptrules.model import Pattern, Place, Rule, RuleSet
 from ckptrules.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
-from ckptrules.retention import KEEP_LINES
-from ckptrules.shape import Fault, ListOf, MapOf, Number, Record, RuleError, Shape, Text, Value, closest, read_yaml
+from ckptrules.shape import Fault, ListOf, MapOf, Number, Record, RuleError, Text, Value, closest, read_yaml
 
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"
@@ -34,10 +34,6 @@ def _suffix_fault(text: str) -> str:
 
 _TEMPLATE = Text("Jinja2 template of the new name; variables are captured groups, filters: pad(n), int, lower, upper.")
 _MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<epoch>\\d+) captures a field.")
-_POLICY_KEYS: Mapping[str, Shape] = {
-    "min_epoch": Number("Keep every checkpoint of this epoch or later.", 0),
-    "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 1),
-}
 SHAPE = Record(
     "Rules of ckptrules. Every *.yaml file of the folder is read; the keys may stand in any of them.",
     {
@@ -74,10 +70,7 @@ SHAPE = Record(
                 ("id", "match", "examples"),
             ),
         ),
-        "retention": MapOf(
-            "Policies by name; policy=NAME picks one, 'default' is used otherwise.",
-            Record("What keeps a checkpoint: any line is enough.", _POLICY_KEYS),
-        ),
+        **policies.SHAPES,
         "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
@@ -125,7 +118,7 @@ def self_test(rules: RuleSet) -> list[Fault]:
         for name, wanted in rule.examples.items()
         for fact, hint in _test_legacy_example(name, wanted, rule, rules)
     ]
-    return faults
+    return faults + policies.prove_examples(rules)
 
 
 def json_schema() -> dict[str, Any]:
@@ -147,9 +140,9 @@ def _merge(files: Sequence[Value], faults: list[Fault]) -> dict[str, Any]:
     for file in files:
         for key, value in file.items():
             if key == "retention":
-                policies = merged.setdefault(key, {})
+                by_name = merged.setdefault(key, {})
                 for name, policy in value.items():
-                    _claim_name(policies, name, policy, f"retention policy '{name}'", faults)
+                    _claim_name(by_name, name, policy, f"retention policy '{name}'", faults)
             elif key in _LISTS and key != "layout":
                 merged.setdefault(key, []).extend(value.data)
             else:
@@ -173,7 +166,11 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         if rule.id in ids:
             faults.append(Fault(rule.place, f"legacy rule '{rule.id}' stands in {ids[rule.id].file_line} already"))
         ids.setdefault(rule.id, rule.place)
-    policies = {name: _compile_policy(name, value, faults) for name, value in merged.get("retention", {}).items()}
+    naming = [rule for rule in (target, *legacy) if rule]
+    sidecars = tuple(value.data for value in merged.get("sidecars", []))
+    by_name = policies.compile_policies(merged.get("retention", {}), naming, sidecars, faults)
+    experiments = policies.compile_experiments(merged.get("experiments"), by_name, faults)
+    max_delete = policies.compile_max_delete(merged.get("max_delete"), faults)
     if target is None or "layout" not in merged or faults:
         return None
     rules = RuleSet(
@@ -183,11 +180,13 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         protected=_compile_patterns(merged.get("protected", [])),
         ignored=_compile_patterns(merged.get("ignored", [])),
         legacy=tuple(rule for rule in legacy if rule),
-        sidecars=tuple(value.data for value in merged.get("sidecars", [])),
-        policies=policies,
+        sidecars=sidecars,
+        policies=by_name,
         trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
         settle=merged["settle"].data if "settle" in merged else 0,
         naming_digest="",
+        experiments=experiments,
+        max_delete=max_delete,
     )
     return rules._replace(naming_digest=_naming_digest(rules))
 
@@ -245,17 +244,6 @@ def _compile_rule(
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
     return tuple(Pattern(value.data, re.compile(fnmatch.translate(value.data)), value.place) for value in values)
-
-
-def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
-    place = value.key_place or value.place
-    floor = value.get("keep_at_least")
-    lines = tuple(PolicyLine(key, line.data, line.key_place) for key, line in value.items() if key in KEEP_LINES)
-    if not lines and not value.given & set(KEEP_LINES):
-        hint = f"add one of: {', '.join(KEEP_LINES)}"
-        faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
-    floor_place = floor.key_place if floor else None
-    return Policy(name, lines, floor.data if floor else 1, place, floor_place or place)
 
 
 def _naming_digest(rules: RuleSet) -> str:

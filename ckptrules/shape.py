@@ -82,14 +82,27 @@ class Text(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A whole number, ``minimum`` or more."""
+    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one."""
 
     doc: str
     minimum: int
+    maximum: int | None = None
 
     def schema(self) -> dict[str, Any]:
         """Describe the shape as JSON Schema."""
-        return {"type": "integer", "minimum": self.minimum, "description": self.doc}
+        most = {} if self.maximum is None else {"maximum": self.maximum}
+        return {"type": "integer", "minimum": self.minimum, **most, "description": self.doc}
+
+
+class Choice(NamedTuple):
+    """One of a few words, each of which stands for a value."""
+
+    doc: str
+    words: Mapping[str, Any]
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {"enum": list(self.words.values()), "description": self.doc}
 
 
 class ListOf(NamedTuple):
@@ -139,7 +152,7 @@ class Record(NamedTuple):
         }
 
 
-Shape = Text | Number | ListOf | MapOf | Record
+Shape = Text | Number | Choice | ListOf | MapOf | Record
 
 
 def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value | None:
@@ -211,6 +224,8 @@ class _Reader(NamedTuple):
                 return self.text(node, shape, what)
             case Number():
                 return self.number(node, shape, what)
+            case Choice():
+                return self.choice(node, shape, what)
             case ListOf():
                 return self.list(node, shape, what)
             case MapOf():
@@ -254,14 +269,25 @@ class _Reader(NamedTuple):
         return Value(text, self.place(node), quoted=getattr(node, "style", None) in ("'", '"'))
 
     def number(self, node: yaml.Node, shape: Number, what: str) -> Value | None:
-        wanted = f"a whole number, {shape.minimum} or more"
+        wanted = f"a whole number, {shape.minimum} {'or more' if shape.maximum is None else f'to {shape.maximum}'}"
         text = self.scalar(node, what, wanted)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and int(text) >= shape.minimum):
+        is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+        if not (is_number and shape.minimum <= int(text) <= (shape.maximum or int(text))):
             self.refuse(node, f"{what} must be {wanted}, not '{text}'")
             return None
         return Value(int(text), self.place(node))
+
+    def choice(self, node: yaml.Node, shape: Choice, what: str) -> Value | None:
+        wanted = " or ".join(shape.words)
+        text = self.scalar(node, what, wanted)
+        if text is None:
+            return None
+        if text not in shape.words:
+            self.refuse(node, f"{what} must be {wanted}, not '{text}'", closest(text, shape.words))
+            return None
+        return Value(shape.words[text], self.place(node))
 
     def list(self, node: yaml.Node, shape: ListOf, what: str) -> Value | None:
         if not isinstance(node, yaml.SequenceNode) and _is_empty(node):

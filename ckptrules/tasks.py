@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from doit import task_params
@@ -22,9 +23,10 @@ from doit.task import Task
 
 from ckptrules import __version__, scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, told
-from ckptrules.facts import ignore_lease_breaks, look
+from ckptrules.facts import ignore_lease_breaks, look, read_metrics
 from ckptrules.journal import Journal
-from ckptrules.model import STATE, Facts, Found, Listing, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.measures import human_size
+from ckptrules.model import STATE, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import (
     CHANGING,
@@ -36,11 +38,11 @@ from ckptrules.options import (
     encode_task,
     read_command_line,
 )
-from ckptrules.plan import make_plan
+from ckptrules.plan import make_plan, sort_entries
 from ckptrules.recovery import interrupted, recover
-from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, tally
+from ckptrules.report import Style, count_of, experiment_block, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.retention import with_min_epoch
+from ckptrules.retention import Excess, holds_until, pick_policy, too_many, with_min_epoch
 from ckptrules.rules import SLOW_HINT, load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
@@ -78,7 +80,7 @@ def params_of(task: str) -> list[dict[str, Any]]:
             "type": bool if option.flag else str,
             "default": None,
             "inverse": f"no-{option.dashed}" if option.flag else "",
-            "help": f"{option.help} [{option.default}]" if option.default else option.help,
+            "help": option.help.replace("%", "%%") + f" [{option.default}]" * bool(option.default),
         }
         for option in OPTIONS
         if not option.tasks or task in option.tasks
@@ -255,17 +257,21 @@ def prepare(options: Options, command: str = "migrate") -> Job:
     if policy is None and (options.delete_old or options.policy != Options().policy):
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
         raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
-    if policy is not None and options.keep_min_epoch is not None:
-        policy = with_min_epoch(policy, options.keep_min_epoch)
-    policy = policy if options.delete_old else None
     if options.settle is not None:
         rules = rules._replace(settle=options.settle)
-    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, options.verified)
-    decides = (__version__, rules.naming_digest, options.on_conflict, deletes)
-    fingerprint = hashlib.sha256(repr(decides).encode()).hexdigest()
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
-    return Job(options, rules, policy, fingerprint, run_id(), style(options), header)
+    return with_policy(Job(options, rules, None, "", run_id(), style(options), header), policy)
+
+
+def with_policy(job: Job, policy: Policy | None) -> Job:
+    """Return the job for what one policy decides about, with the fingerprint of all that decides there."""
+    if policy is not None and job.options.keep_min_epoch is not None:
+        policy = with_min_epoch(policy, job.options.keep_min_epoch)
+    policy = policy if job.options.delete_old else None
+    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
+    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, deletes)
+    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest())
 
 
 def style(options: Options) -> Style:
@@ -405,23 +411,82 @@ def experiments(
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    Reporter.contexts[base] = RunContext(options, job.style, job.header, job.rules.trash_days, tuple(notes), **more)
-    for found in found_directories:
+    jobs = [(with_policy(job, pick_policy(job.rules, d.experiment, options.policy)), d) for d in found_directories]
+    notes += not_asked_for(job, jobs)
+    excess = refuse_too_many(base, job, jobs)
+    if excess:
+        notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
+    header = {**job.header, "refused": str(excess) if excess else None}
+    Reporter.contexts[base] = RunContext(
+        options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess), **more
+    )
+    for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}",
-            "actions": [(action or work_on, [job, found])],
-            "uptodate": [False if options.dry_run or action else (is_up_to_date, [job.fingerprint, found.stamp])],
+            "actions": [(action or work_on, [own, found])],
+            "uptodate": [
+                False if options.dry_run or action else (is_up_to_date, [own.fingerprint, found.stamp, started_ns()])
+            ],
             "params": params_of(base) if f"{base}:{name}" in chosen() else (),
             "task_dep": [BACKUP] if base == "migrate" and BACKUP in chosen() else [],
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }
 
 
-def is_up_to_date(task: Task, values: Mapping[str, Any], fingerprint: str, stamp: Stamp) -> bool:  # noqa: ARG001 - doit passes values second only
-    """Say whether nothing has changed since the last run: neither rules and options nor the directory."""
-    return values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
+def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
+    """Say so where ``policy=`` is not what decides."""
+    others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
+    if others and job.options.policy != Options().policy:
+        what = count_of(len(others), "experiment has", "experiments have")
+        yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
+
+
+def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Found]]) -> Excess | None:
+    """Plan everything that was selected, and see whether that deletes more than one run may.
+
+    Raises:
+        OptionError: it does, and it is not only a preview.
+    """
+    limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
+    if limit is None or not job.options.delete_old or command_line().command != "run":
+        return None
+    excess = too_many(limit, (plan_of(own, found)[0] for own, found in jobs if is_selected(base, found)))
+    if excess and not job.options.dry_run:
+        raise OptionError(f"{excess.place or 'command line'}: {excess}\n    hint: {advice(excess)}")
+    return excess
+
+
+def as_limit(text: str) -> MaxDelete:
+    """Turn ``25`` or ``20%`` into a limit."""
+    return MaxDelete(None, int(text[:-1])) if text.endswith("%") else MaxDelete(int(text), None)
+
+
+def advice(excess: Excess) -> str:
+    """Say how to go on."""
+    return (
+        f"look at 'doit plan delete_old=1'; max_delete={excess.deletions} allows this run, "
+        "and without delete_old=1 it only renames"
+    )
+
+
+def is_selected(base: str, found: Found) -> bool:
+    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
+    words = [word.task for word in command_line().words] or [DEFAULT_TASK]
+    return any(word == base or fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
+
+
+def is_up_to_date(
+    task: Task,  # noqa: ARG001 - doit passes values second only
+    values: Mapping[str, Any],
+    fingerprint: str,
+    stamp: Stamp,
+    now_ns: int,
+) -> bool:
+    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age."""
+    same = values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
+    return same and now_ns <= (values.get("holds_until_ns") or now_ns)
 
 
 def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
@@ -429,23 +494,34 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
-    listing = Listing(found.experiment, found.directory, ())
-    try:
-        listing = scan.scan(job.options.outputs_dir, found)
-        outcome = Outcome(decide(job, listing), None)
-        if not job.options.dry_run:
-            outcome = carry_out(outcome.plan, listing, workplace(job))
-    except OSError as error:
-        outcome = Outcome(unreadable(found, error), None)
-    except SlowRuleError as slow:
-        outcome = Outcome(too_slow(found, slow), None)
+    plan, listing = plan_of(job, found)
+    outcome = Outcome(plan, None)
+    if not job.options.dry_run:
+        try:
+            outcome = carry_out(plan, listing, workplace(job))
+        except OSError as error:
+            outcome = Outcome(unreadable(found, error), None)
     done = outcome.plan
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
     task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data)
     if done.problems:
         return TaskFailed("problems left", report=False)
-    return {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+    times = (entry.mtime_ns for entry in listing.entries)
+    until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
+    return {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
+
+
+def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
+    """Read one checkpoint directory and plan what is to happen in it."""
+    listing = Listing(found.experiment, found.directory, ())
+    try:
+        listing = scan.scan(job.options.outputs_dir, found)
+        return decide(job, listing), listing
+    except OSError as error:
+        return unreadable(found, error), listing
+    except SlowRuleError as slow:
+        return too_slow(found, slow), listing
 
 
 def decide(job: Job, listing: Listing) -> Plan:
@@ -455,11 +531,20 @@ def decide(job: Job, listing: Listing) -> Plan:
         OSError: the directory cannot be opened any more.
     """
     watch.start()
-    known = Facts(verified=verified_names(job, listing))
+    known = Facts(
+        verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
+    )
     decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict, known)
     seen = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
-    facts = seen._replace(verified=known.verified)
+    facts = seen._replace(verified=known.verified, now_ns=known.now_ns, metrics=known.metrics)
     return decision if facts == known else make_plan(job.rules, listing, job.policy, job.options.on_conflict, facts)
+
+
+def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
+    """Return the metrics that sidecars tell, where the policy asks for any."""
+    if not (job.policy and any(line.key == "keep_best" for line in job.policy.lines)):
+        return {}
+    return read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
 
 
 def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
@@ -523,19 +608,21 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
 def show_rules(rules: RuleSet, task: Task) -> None:
     """Show every rule with the place where it stands and the number of examples that prove it."""
     rows = [
-        (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line)
+        (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (rules.target, *rules.legacy)
     ]
     rows += [
-        (f"policy {policy.name}", policy_in_words(policy), policy.place.file_line) for policy in rules.policies.values()
+        (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
+        for policy in rules.policies.values()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    lines = [f"  {name:<{widths[0]}}  {proof:<{widths[1]}}  {place}" for name, proof, place in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  " + "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
     task.meta = {"told": Told("\n".join(["All rules hold.", *lines, ""]))}
 
 
-def policy_in_words(policy: Policy) -> str:
+def words(policy: Policy) -> str:
     """Write a policy in one line."""
-    return ", ".join(
-        [*(f"{line.key}: {line.value}" for line in policy.lines), f"keep_at_least: {policy.keep_at_least}"]
-    )
+    return ", ".join([*map(str, policy.lines), f"keep_at_least: {policy.keep_at_least}"])

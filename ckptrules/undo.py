@@ -14,10 +14,11 @@ from ckptrules import stopping, store, tasks
 from ckptrules.apply import after, conclude, do_units, heads, refused, told
 from ckptrules.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
+from ckptrules.measures import human_size
 from ckptrules.model import STATE, Action, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import read_runs
-from ckptrules.report import Style, count_of, experiment_block, human_size, plan_as_data, table, tally
+from ckptrules.report import Style, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.scan import TRASH_SUFFIX, identify
 from ckptrules.shape import closest

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ckptrules.content import Facts
-from ckptrules.report import Style, count_of, human_size, numbers, table
+from ckptrules.measures import human_size
+from ckptrules.report import Style, count_of, numbers, table
 from ckptrules.verify import Report, Row, sound
 
 

@@ -9,10 +9,24 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptrules.model import Checkpoint, Entry, Facts, Kept, Listing, Plan, Policy, PolicyLine, Reason, Skipped
+from ckptrules.model import (
+    Best,
+    Bytes,
+    Checkpoint,
+    Entry,
+    Facts,
+    Kept,
+    Listing,
+    Plan,
+    Policy,
+    PolicyLine,
+    Reason,
+    Skipped,
+    Within,
+)
 from ckptrules.naming import claim
 from ckptrules.plan import make_plan
-from ckptrules.retention import apply_policy
+from ckptrules.retention import NS, SIZE_LINE, Others, apply_policy
 from ckptrules.rules import load_rules
 
 ROOT = Path(__file__).parent.parent
@@ -49,10 +63,45 @@ junk = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20)
 names = st.lists(st.sampled_from([*CHECKPOINTS, *SPECIAL, *OTHERS]) | formatted | junk, unique=True, max_size=14)
 
 
+VALUES: dict[str, st.SearchStrategy[object]] = {
+    "keep": st.sampled_from(["protected", "all"]),
+    "min_epoch": st.sampled_from([0, 1, 3, 10, 11, 1000]),
+    "keep_last": st.integers(1, 4),
+    "keep_every_epochs": st.integers(1, 10),
+    "keep_every_steps": st.sampled_from([1, 40, 100]),
+    "keep_best": st.builds(
+        Best, st.sampled_from(["hmean", "loss"]), st.sampled_from(["max", "min"]), st.integers(1, 3)
+    ),
+    "keep_within": st.builds(Within, st.integers(1, 3), st.just("1s"), st.booleans()),
+    SIZE_LINE: st.builds(Bytes, st.integers(1, 60), st.just("1KB")),
+}
+NOW_NS = 3 * NS
+
+
 @st.composite
-def policies(draw: st.DrawFn) -> Policy:
-    line = PolicyLine("min_epoch", draw(st.sampled_from([0, 1, 3, 10, 11, 1000])), None)
-    return RULES.policies["default"]._replace(lines=(line,), keep_at_least=draw(st.integers(1, 4)))
+def policies(draw: st.DrawFn, *, without: str = "", least: int = 1) -> Policy:
+    """Draw a policy with some of the lines, in any order."""
+    keys = draw(st.lists(st.sampled_from([k for k in VALUES if k != without]), unique=True, min_size=1, max_size=4))
+    lines = tuple(PolicyLine(key, draw(VALUES[key]), None) for key in keys)
+    return RULES.policies["default"]._replace(lines=lines, keep_at_least=draw(st.integers(least, 4)), examples=())
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Checkpoint]:
+    """Draw checkpoints of any age, size and metric, not only such as the rules would find."""
+    fields = st.fixed_dictionaries(
+        {},
+        optional={
+            "epoch": st.integers(0, 25).map(str),
+            "step": st.integers(0, 300).map(str),
+            "hmean": st.sampled_from(["0.5", "0.50", "0.75", "nan", "-1", "inf", "many"]),
+        },
+    )
+    found = draw(st.lists(st.tuples(fields, st.integers(1, 30), st.integers(0, 4)), max_size=14))
+    return [
+        Checkpoint(Entry(f"{n}.ckpt", "file", size, time * NS), fields, f"{n}.ckpt", Reason(""))
+        for n, (fields, size, time) in enumerate(found)
+    ]
 
 
 @st.composite
@@ -215,20 +264,62 @@ def test_nothing_goes_where_nothing_that_stays_is_verified(
 
 
 @laws
-@given(listings(), policies(), policies())
-def test_a_lower_threshold_never_deletes_more(listing: Listing, one: Policy, other: Policy) -> None:
-    low, high = sorted((one, other), key=lambda policy: policy.lines[0].value)
-    high = high._replace(keep_at_least=low.keep_at_least)
-    assert deleted(make_plan(RULES, listing, low)) <= deleted(make_plan(RULES, listing, high))
+@given(candidates(), policies(least=0), st.integers(0, 3))
+def test_keep_and_remove_are_all_each_with_a_reason(found: list[Checkpoint], policy: Policy, others: int) -> None:
+    verdict = apply_policy(policy, found, Others(others), NOW_NS)
+    names = [checkpoint.entry.name for checkpoint in found]
+    assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
+    assert all([*verdict.keep.values(), *verdict.remove.values()])
+    assert others + len(verdict.keep) >= min(policy.keep_at_least, others + len(names))
+    assert set(verdict.saves) == set(verdict.remove)
 
 
 @laws
-@given(st.lists(formatted, unique=True, max_size=14), policies(), st.integers(0, 3))
-def test_keep_and_remove_are_all_each_with_a_reason(names: list[str], policy: Policy, remaining: int) -> None:
-    checkpoints = [Checkpoint(Entry(n, "file", 1, 0), claim(n, RULES).fields, n, Reason("")) for n in names]
-    verdict = apply_policy(policy, checkpoints, remaining)
-    assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
-    assert all([*verdict.keep.values(), *verdict.remove.values()])
-    assert remaining + len(verdict.keep) >= min(policy.keep_at_least, remaining + len(names))
-    kept = {c.age_order for c in checkpoints if c.entry.name in verdict.keep}
-    assert all(c.age_order < min(kept) for c in checkpoints if kept and c.entry.name in verdict.remove)
+@given(candidates(), policies(least=0), st.data())
+def test_the_order_of_the_candidates_changes_no_decision(
+    found: list[Checkpoint], policy: Policy, data: st.DataObject
+) -> None:
+    other = data.draw(st.permutations(found))
+    assert apply_policy(policy, other, Others(0), NOW_NS) == apply_policy(policy, found, Others(0), NOW_NS)
+
+
+@laws
+@given(candidates(), policies(without=SIZE_LINE), policies(without=SIZE_LINE), st.integers(0, 3))
+def test_more_lines_never_delete_more(found: list[Checkpoint], few: Policy, more: Policy, others: int) -> None:
+    both = few._replace(lines=(*few.lines, *more.lines), keep_at_least=max(few.keep_at_least, more.keep_at_least))
+    removed = [set(apply_policy(policy, found, Others(others), NOW_NS).remove) for policy in (few, more, both)]
+    assert removed[2] <= removed[0] & removed[1]
+
+
+@laws
+@given(candidates(), policies(without=SIZE_LINE), st.integers(1, 90), st.integers(0, 30))
+def test_a_size_limit_keeps_more_and_what_it_keeps_fits(
+    found: list[Checkpoint], policy: Policy, size: int, taken: int
+) -> None:
+    limited = policy._replace(lines=(*policy.lines, PolicyLine(SIZE_LINE, Bytes(size, "1KB"), None)))
+    without = set(apply_policy(policy, found, Others(0, taken), NOW_NS).keep)
+    kept = set(apply_policy(limited, found, Others(0, taken), NOW_NS).keep)
+    assert without <= kept
+    assert without == kept or taken + sum(c.entry.size for c in found if c.entry.name in kept) <= size
+
+
+@laws
+@given(candidates(), policies())
+def test_the_line_that_would_save_a_checkpoint_does(found: list[Checkpoint], policy: Policy) -> None:
+    verdict = apply_policy(policy, found, Others(0), NOW_NS)
+    for name, saves in verdict.saves.items():
+        for changed in saves:
+            lines = tuple(changed if line.key == changed.key else line for line in policy.lines)
+            assert name in apply_policy(policy._replace(lines=lines), found, Others(0), NOW_NS).keep
+
+
+@laws
+@given(candidates(), policies())
+def test_the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(
+    found: list[Checkpoint], policy: Policy
+) -> None:
+    verdict = apply_policy(policy, found, Others(0), NOW_NS)
+    ends = sorted(found, key=lambda c: c.age_order)[-1:]
+    if any(line.key == "keep_last" for line in policy.lines):
+        ends += sorted(found, key=lambda c: (c.entry.mtime_ns, c.age_order))[-1:]
+    assert {checkpoint.entry.name for checkpoint in ends} <= set(verdict.keep)

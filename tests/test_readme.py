@@ -15,6 +15,7 @@ import yaml
 
 from ckptrules.demo import sample_tree
 from ckptrules.options import OPTIONS
+from ckptrules.policies import LINES
 from ckptrules.rules import SHAPE, load_rules
 from ckptrules.tasks import TASKS
 
@@ -76,6 +77,21 @@ def test_every_task_is_documented() -> None:
 def test_every_key_of_the_rules_is_documented() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", section("Reference"), re.MULTILINE)
     assert sorted(listed) == sorted(SHAPE.keys)
+
+
+def test_the_table_of_policy_lines_lists_all_of_them_and_what_they_keep() -> None:
+    rows = re.findall(r"^\| `(\w+): (.*?)` \|.*\| ([^|]*) \|$", section("Policies"), re.MULTILINE)
+    assert {key for key, _, _ in rows} == set(LINES)
+    names = {
+        epoch: f"epoch-{epoch:02}_step-{epoch * 100 + 100:06}_hmean-{hmean}.ckpt"
+        for epoch, hmean in {0: 0.71, 5: 0.90, 10: 0.83, 12: 0.80}.items()
+    }
+    given = ["last.ckpt", *(f"{name} 10GB {age}d" for age, name in zip((4, 3, 2, 1), names.values(), strict=True))]
+    naming = {"rules/naming.yaml": (ROOT / "rules" / "naming.yaml").read_text(encoding="utf-8")}
+    for key, value, kept in rows:
+        shown = ["last.ckpt", *(names[int(epoch)] for epoch in kept.replace("none", "").replace(",", "").split())]
+        policy = {key: yaml.load(value, yaml.BaseLoader), "examples": [{"given": given, "kept": shown}]}
+        assert load_rules({**naming, "rules/line.yaml": yaml.safe_dump({"retention": {"one": policy}})})
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
