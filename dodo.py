@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import backup_tasks, catalog_task, demo, tasks, undo, verify_task
+from ckptrules import backup_tasks, catalog_task, demo, log_task, refs_task, state_tasks, tasks, undo, verify_task
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -51,6 +51,30 @@ def task_undo(options):
 def task_purge(options):
     """Empty the trash: free the space of deleted checkpoints"""
     return tasks.purge(options)
+
+
+@tasks.with_options
+def task_fix_state(options):
+    """Bring the old paths inside the checkpoints up to date, so that training goes on as if nothing had happened"""
+    return state_tasks.fix_state(options)
+
+
+@tasks.with_options
+def task_drop_links(options):
+    """Remove the links that migrate leave_links=1 left under old names"""
+    return state_tasks.drop_links(options)
+
+
+@tasks.with_options
+def task_refs(options):
+    """Show where scripts, notebooks and documents ask for old names; with apply=1 write the new ones"""
+    return refs_task.refs(options)
+
+
+@tasks.with_options
+def task_log(options):
+    """Write the entry of a run for the experiment log"""
+    return log_task.log(options)
 
 
 @tasks.with_options

@@ -12,7 +12,20 @@ from typing import NamedTuple
 from ckptrules import store
 from ckptrules.facts import obstacle
 from ckptrules.journal import Intent, Journal
-from ckptrules.model import STATE, Action, Entry, Identity, Listing, Plan, Problem, Stamp, Step, Unit
+from ckptrules.model import (
+    FOLLOWING,
+    STATE,
+    Action,
+    Entry,
+    Identity,
+    Listing,
+    Plan,
+    Problem,
+    Stamp,
+    Step,
+    StepKind,
+    Unit,
+)
 from ckptrules.scan import TRASH_SUFFIX
 
 NOT_BEGUN = "not begun, as the run was stopped"
@@ -28,6 +41,17 @@ ADVICE: Mapping[str, str] = {
     ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
     os.strerror(errno.ENAMETOOLONG): "the name leaves no room for '.trashed': shorten it",
     os.strerror(errno.ENOSPC): "make space (df -h), and run again",
+}
+
+
+VERBS: Mapping[str, str] = {
+    "trash": "be moved to the trash",
+    "restore": "be brought back",
+    "fix": "get other paths in its state",
+    "unfix": "get its old state back",
+    "link": "become a link",
+    "unlink": "be removed",
+    "rewrite": "be rewritten",
 }
 
 
@@ -56,7 +80,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
     units = units_of(plan, listing, place.run)
     try:
-        number = place.journal.intend(plan.experiment, plan.directory, units)
+        number = place.journal.intend(plan.experiment, plan.directory, units, kept=plan.remaining)
     except OSError as error:
         return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
     with store.Folders(place.outputs_dir) as folders:
@@ -65,7 +89,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         outcome = after(plan, failed, conclude(plan, place.journal, number, failed, freed))
         if outcome.problems:
             return Outcome(outcome, None)
-        stamp = store.settle(folders.descriptor(plan.directory), _names_left(outcome, listing), changed=True)
+        stamp = store.settle(folders.descriptor(plan.directory), names_left(outcome, listing), changed=True)
     return Outcome(outcome, stamp)
 
 
@@ -77,20 +101,20 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     entries = {entry.name: entry for entry in listing.entries}
     followers: dict[str, list[Action]] = defaultdict(list)
     for action in plan.actions:
-        if action.kind == "relink":
+        if action.kind in FOLLOWING:
             followers[action.follows].append(action)
     return [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in heads(plan)]
 
 
 def heads(plan: Plan) -> list[Action]:
     """List the actions that are no mere consequence of another: each becomes one unit."""
-    return [action for action in plan.actions if action.kind != "relink"]
+    return [action for action in plan.actions if action.kind not in FOLLOWING]
 
 
 def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
     """Return the plan as it came out, given what failed of its heads, by number."""
     lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
-    done = tuple(a for a in plan.actions if (a.follows if a.kind == "relink" else a.name) not in lost)
+    done = tuple(a for a in plan.actions if (a.follows if a.kind in FOLLOWING else a.name) not in lost)
     return plan._replace(actions=done, problems=(*plan.problems, *problems))
 
 
@@ -101,11 +125,16 @@ def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], d
         Step("move", directory, name, to_directory, (to or name) + suffix, identity=_identity(entries[name]))
         for name, to in ((head.name, head.to), *head.with_it)
     ]
-    relinks = [
-        Step("relink", link.directory or directory, link.name, link.directory or directory, link.to, link.was)
+    follow = [
+        Step(_step_kind(link), link.directory or directory, link.name, link.directory or directory, link.to, link.was)
         for link in links
     ]
-    return Unit(head.kind, head.size, (*moves, *relinks))
+    left = [Step("link", directory, head.name, directory, head.to)] if head.leaves_link else []
+    return Unit(head.kind, head.size, (*moves, *follow, *left))
+
+
+def _step_kind(follower: Action) -> StepKind:
+    return "repoint" if follower.kind == "repoint" else "relink"
 
 
 def _identity(entry: Entry) -> Identity:
@@ -201,9 +230,11 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
         return store.settle(directory, {entry.name for entry in listing.entries}, changed=False)
 
 
-def _names_left(plan: Plan, listing: Listing) -> set[str]:
-    moved = [pair for head in heads(plan) for pair in ((head.name, head.to), *head.with_it)]
-    gone = {name for name, _ in moved}
+def names_left(plan: Plan, listing: Listing) -> set[str]:
+    """Return the names that a directory should have after a plan."""
+    moving = [head for head in heads(plan) if head.kind in ("rename", "trash", "restore")]
+    moved = [pair for head in moving for pair in ((head.name, head.to), *head.with_it)]
+    gone = {name for name, _ in moved} - {head.name for head in heads(plan) if head.leaves_link}
     return {entry.name for entry in listing.entries if entry.name not in gone} | {to for _, to in moved if to}
 
 
@@ -219,6 +250,6 @@ def _unrecorded(plan: Plan, error: OSError) -> Problem:
 
 def refused(head: Action, why: str) -> Problem:
     """Tell that a unit was not done, by the action that heads it."""
-    verbs = {"rename": f"be renamed to {head.to}", "trash": "be moved to the trash", "restore": "be brought back"}
+    verbs = {**VERBS, "rename": f"be renamed to {head.to}"}
     text = f"cannot {verbs[head.kind]}: {why}"
     return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from ckptrules import scan, verified
 from ckptrules.model import Claim, Entry, Listing, RuleSet, number
 from ckptrules.naming import claim
-from ckptrules.plan import unsound
+from ckptrules.plan import is_left_link, unsound
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
 
@@ -109,6 +109,8 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Rec
     for entry in listing.entries:
         said = claim(entry.name, rules)
         aim = entries.get(entry.sibling or "") if entry.kind == "link" else entry
+        if entry.kind == "link" and is_left_link(entry, said, rules):
+            continue
         if said.kind not in ("protected", "target", "legacy") or aim is None or aim.kind == "link" or unsound(aim):
             continue
         fields = {**_fields(aim, claim(aim.name, rules)), **_fields(entry, said)}

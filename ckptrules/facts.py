@@ -13,7 +13,9 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ckptrules.model import STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem
+from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.naming import first_pattern
+from ckptrules.pointers import mentioned
 from ckptrules.scan import open_below
 from ckptrules.sidecars import Sidecar
 
@@ -23,29 +25,48 @@ CONFLICTS = ("same_target", "target_exists")
 NS = 1_000_000_000
 
 
-def look(outputs_dir: str, listing: Listing, plan: Plan, settle: int, now_ns: int) -> Facts:
-    """Find out what may change a plan. Only what the plan would touch, or is in conflict, is looked at.
+def to_look_at(plan: Plan) -> set[str]:
+    """Return the names that a plan would touch, or that are in conflict."""
+    disputed = [problem.names for problem in plan.problems if problem.id in CONFLICTS]
+    return {action.name for action in plan.actions if action.kind not in FOLLOWING}.union(*disputed)
+
+
+def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
+    """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
 
     Args:
         outputs_dir: the folder of the experiments.
         listing: the directory that the plan is for.
         plan: what would be done if nothing more were known.
-        settle: seconds for which a file must not have changed.
-        now_ns: the present, in nanoseconds since 1970.
+        rules: the compiled rules.
+        known: what is known already, the time among it.
     """
     disputed = [problem.names for problem in plan.problems if problem.id in CONFLICTS]
-    names = {action.name for action in plan.actions if action.kind != "relink"}.union(*disputed)
-    if not names:
-        return Facts()
+    names = to_look_at(plan)
     entries = {entry.name: entry for entry in listing.entries if entry.name in names}
     with open_below(outputs_dir, listing.directory) as directory:
-        return Facts(
-            same={
-                name: number for group in disputed for name, number in same_content(directory, group, entries).items()
-            },
-            links=links_elsewhere(outputs_dir).get(os.path.realpath(os.path.join(outputs_dir, listing.directory)), ()),
-            in_use={name: why for name in names if (why := in_use(directory, entries[name], settle, now_ns))},
-        )
+        same = {name: number for group in disputed for name, number in same_content(directory, group, entries).items()}
+        used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
+        pointers = read_pointers(directory, listing, rules)
+    return known._replace(
+        same={**known.same, **same},
+        links=links_elsewhere(outputs_dir).get(os.path.realpath(os.path.join(outputs_dir, listing.directory)), ()),
+        in_use={**known.in_use, **used},
+        pointers=pointers,
+    )
+
+
+def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str, tuple[str, ...]]:
+    """Return which names of a directory its pointer files name."""
+    found = {}
+    names = [entry.name for entry in listing.entries]
+    for entry in listing.entries:
+        if entry.kind == "file" and first_pattern(entry.name, rules.pointers):
+            with contextlib.suppress(OSError):
+                others = [name for name in names if name != entry.name]
+                if named := mentioned(_read(directory, entry.name), others):
+                    found[entry.name] = named
+    return found
 
 
 def read_metrics(

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from ckptrules.journal import Intent, Record, UnitRef, refs
 from ckptrules.model import Unit
 
+IN_TRASH = ("trash", "fix")  # what can be taken back only with what lies in the trash
+
 
 class Run(NamedTuple):
     """One run, of all its processes. ``standing`` are the units that were done and not taken back since, nor freed.
@@ -130,7 +132,7 @@ def _run(
         records[0].header,
         intents,
         frozenset(done),
-        frozenset(ref for ref in done if stands[ref] and not (freed and kinds[ref] == "trash")),
+        frozenset(ref for ref in done if stands[ref] and not (freed and kinds[ref] in IN_TRASH)),
         freed,
         any(intent.failed is None for _, intent in intents),
     )

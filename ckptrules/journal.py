@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from ckptrules.model import ActionKind, EntryKind, Identity, Step, Unit
+from ckptrules.model import ActionKind, EntryKind, Identity, Step, StepKind, Unit
 
 VERSION = 1
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
@@ -38,7 +38,7 @@ class Intent(NamedTuple):
 
     ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` tells what came of them:
     the places of the units that were not done, and why; None where the run ended before it could say. ``freed`` are the
-    places of those whose space was freed at once.
+    places of those whose space was freed at once. ``kept`` is the number of checkpoints that were to stay.
     """
 
     number: int
@@ -48,6 +48,7 @@ class Intent(NamedTuple):
     takes_back: tuple[UnitRef, ...] = ()
     failed: Mapping[int, str] | None = None
     freed: tuple[int, ...] = ()
+    kept: int = 0
 
 
 class Record(NamedTuple):
@@ -75,7 +76,9 @@ class Journal:
         self._due = ""
         self._torn = False
 
-    def intend(self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = ()) -> int:
+    def intend(
+        self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = (), kept: int = 0
+    ) -> int:
         """Record what is about to happen in one directory, and return the number to conclude it by.
 
         Raises:
@@ -90,6 +93,8 @@ class Journal:
         }
         if takes_back:
             row["takes_back"] = [list(ref) for ref in takes_back]
+        if kept:
+            row["kept"] = kept
         nothing = _outcome(self._number, dict.fromkeys(range(len(units)), "not begun, as it could not be recorded"))
         self._write(_line(row, "intent"), instead=nothing, durable=True)
         return self._number
@@ -197,9 +202,11 @@ def _outcome(intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) 
 
 def _row(unit: Unit) -> list[Any]:
     steps = [
-        ["relink", step.directory, step.name, step.was, step.to]
+        ["move", step.directory, step.name, step.to_directory, step.to, *step.identity]
+        if step.kind == "move"
+        else ["relink", step.directory, step.name, step.was, step.to]
         if step.kind == "relink"
-        else ["move", step.directory, step.name, step.to_directory, step.to, *step.identity]
+        else [step.kind, step.directory, step.name, step.to_directory, step.to, step.was]
         for step in unit.steps
     ]
     return [unit.kind, unit.size, steps]
@@ -210,7 +217,8 @@ def _intent(row: Mapping[str, Any], run: str) -> Intent:
     takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place)) for r, p, i, place in row.get("takes_back", ()))
     if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
         raise ValueError("'takes_back' does not fit the units")
-    return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back)
+    kept = int(row.get("kept", 0))
+    return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
 def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
@@ -221,12 +229,15 @@ def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
 
 def _step(kind: str, *rest: Any) -> Step:
     texts = rest[:4]
-    if not all(type(text) is str and "\0" not in text for text in texts):
+    if kind not in get_args(StepKind) or not all(type(text) is str and "\0" not in text for text in texts):
         raise ValueError("no such step")
     if kind == "relink":
         directory, name, was, to = rest
         return Step("relink", directory, name, directory, to, was)
+    if kind != "move":
+        directory, name, to_directory, to, was = rest
+        return Step(kind, directory, name, to_directory, to, str(was))  # type: ignore[arg-type] # looked at above
     directory, name, to_directory, to, entry_kind, size, mtime_ns = rest
-    if kind != "move" or entry_kind not in get_args(EntryKind) or (type(size), type(mtime_ns)) != (int, int):
+    if entry_kind not in get_args(EntryKind) or (type(size), type(mtime_ns)) != (int, int):
         raise ValueError("no such step")
     return Step("move", directory, name, to_directory, to, identity=Identity(entry_kind, size, mtime_ns))

@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
 
 EntryKind = Literal["file", "directory", "link", "other"]
-ActionKind = Literal["rename", "trash", "relink", "restore"]
+ActionKind = Literal["rename", "trash", "relink", "repoint", "restore", "fix", "unfix", "link", "unlink", "rewrite"]
+StepKind = Literal["move", "relink", "repoint", "link", "unlink", "exchange", "rewrite"]
+FOLLOWING = ("relink", "repoint")  # what happens only as a consequence of another action
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
 
 
@@ -110,7 +112,8 @@ class Facts(NamedTuple):
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
     directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
     verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
-    nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell.
+    nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
+    ``pointers`` the checkpoints that each pointer file names.
     """
 
     same: Mapping[str, int] = {}
@@ -119,6 +122,7 @@ class Facts(NamedTuple):
     verified: frozenset[str] | None = None
     now_ns: int = 0
     metrics: Mapping[str, Mapping[str, str]] = {}
+    pointers: Mapping[str, tuple[str, ...]] = {}
 
 
 class Pattern(NamedTuple):
@@ -230,6 +234,7 @@ class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
+    ``pointers`` fit the text files that name a checkpoint.
     """
 
     files: tuple[str, ...]
@@ -245,6 +250,7 @@ class RuleSet(NamedTuple):
     naming_digest: str
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
+    pointers: tuple[Pattern, ...] = ()
 
 
 class Claim(NamedTuple):
@@ -296,7 +302,9 @@ class Action(NamedTuple):
     ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
     go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
     checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link is, below ``outputs_dir``,
-    where that is not the directory of the plan. ``saves`` are policy lines each of which would keep what goes.
+    where that is not the directory of the plan. A pointer file that is to name another checkpoint (``repoint``)
+    follows in the same way. ``leaves_link`` says that a link stays under the old name. ``saves`` are policy lines each
+    of which would keep what goes.
     """
 
     kind: ActionKind
@@ -309,6 +317,7 @@ class Action(NamedTuple):
     follows: str = ""
     was: str = ""
     directory: str = ""
+    leaves_link: bool = False
     saves: tuple[PolicyLine, ...] = ()
 
 
@@ -324,10 +333,14 @@ class Step(NamedTuple):
     """One change of one name, with all that is needed to repeat it, and to take it back.
 
     A ``move`` brings ``name`` from ``directory`` to ``to_directory`` under the name ``to``; a ``relink`` changes the
-    text of a link from ``was`` to ``to``. Directories are paths below ``outputs_dir``.
+    text of a link from ``was`` to ``to``, a ``repoint`` the name of a checkpoint in a text file. A ``link`` makes a
+    link with the text ``to``, an ``unlink`` removes it. An ``exchange`` gives two files each other's name; ``was``
+    tells both apart (`store.marks`). Directories are paths below ``outputs_dir``. A ``rewrite`` gives a text file
+    anywhere (``directory`` is absolute) other content; ``was`` and ``to`` are the checksums of both contents, which
+    are kept in the state.
     """
 
-    kind: Literal["move", "relink"]
+    kind: StepKind
     directory: str
     name: str
     to_directory: str
@@ -338,9 +351,18 @@ class Step(NamedTuple):
     @property
     def inverse(self) -> Step:
         """The step that takes this one back."""
-        if self.kind == "relink":
+        if self.kind in ("relink", "repoint", "rewrite"):
             return self._replace(to=self.was, was=self.to)
+        if self.kind in ("link", "unlink"):
+            return self._replace(kind="unlink" if self.kind == "link" else "link")
+        if self.kind == "exchange":
+            return self._replace(was=" ".join(reversed(self.was.split(" "))))
         return self._replace(directory=self.to_directory, name=self.to, to_directory=self.directory, to=self.name)
+
+
+INVERSE: Mapping[str, ActionKind] = {
+    "trash": "restore", "restore": "trash", "fix": "unfix", "unfix": "fix", "link": "unlink", "unlink": "link",
+}  # fmt: skip
 
 
 class Unit(NamedTuple):
@@ -356,9 +378,16 @@ class Unit(NamedTuple):
     @property
     def inverse(self) -> Unit:
         """The unit that takes this one back."""
-        kinds: Mapping[str, ActionKind] = {"trash": "restore", "restore": "trash"}
-        head, *rest = (step.inverse for step in self.steps)
-        return Unit(kinds.get(self.kind, self.kind), self.size, (head, *reversed(rest)))
+        inverted = [step.inverse for step in self.steps]
+        unlinks, links = ([step for step in inverted if step.kind == kind] for kind in ("unlink", "link"))
+        others = [step for step in inverted if step.kind not in ("link", "unlink")]
+        steps = (*unlinks, *others[:1], *reversed(others[1:]), *links)
+        return Unit(INVERSE.get(self.kind, self.kind), self.size, steps)
+
+    @property
+    def head(self) -> Step:
+        """The step that the others belong to; links under old names are made after it, and removed before it."""
+        return next((step for step in self.steps if step.kind not in ("link", "unlink")), self.steps[0])
 
 
 class Kept(NamedTuple):
@@ -391,6 +420,7 @@ class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 
     ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
+    ``remaining`` is the number of sound checkpoints that stay.
     """
 
     experiment: str
@@ -401,6 +431,7 @@ class Plan(NamedTuple):
     problems: tuple[Problem, ...] = ()
     notes: tuple[Reason, ...] = ()
     policy: Reason | None = None
+    remaining: int = 0
 
 
 def number(text: str | None) -> int | None:

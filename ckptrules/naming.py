@@ -56,6 +56,8 @@ def claim(name: str, rules: RuleSet) -> Claim:
     """
     if pattern := first_pattern(name, rules.protected):
         return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
+    if pattern := first_pattern(name, rules.pointers):
+        return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
     if pattern := first_pattern(name, rules.ignored):
         return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
     if match := fits(rules.target, name):

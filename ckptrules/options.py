@@ -11,9 +11,10 @@ from ckptrules.measures import max_delete
 
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
-CHANGING = ("migrate", "undo", "purge")
+CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs")
+SELECTING = ("migrate", "fix_state", "drop_links")
 LOCKING = (*CHANGING, "backup", "restore", "drop_backup")
-REPORTING = (*PLANNING, "undo", "verify")
+REPORTING = (*PLANNING, "undo", "verify", "fix_state", "drop_links")
 VERIFYING = ("verify",)
 CATALOG = ("catalog",)
 FORMATS = ("table", "json", "csv")
@@ -62,10 +63,14 @@ class Options(NamedTuple):
     on_conflict: OnConflict = "report"
     settle: int | None = None
     verified: bool = False
+    leave_links: bool = False
+    fix_state: bool = False
     max_delete: str | None = None
     verbose: bool = False
     json: str | None = None
     run: str | None = None
+    paths: str | None = None
+    apply: bool = False
     experiments: str | None = None
     wait: int = 0
     quick: bool = False
@@ -215,12 +220,27 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=PLANNING
     ),
+    Option("leave_links", yes_or_no, "0", "leave a link under each old name", flag=True, tasks=PLANNING),
+    Option(
+        "fix_state",
+        yes_or_no,
+        "0",
+        "also bring the paths inside the checkpoints up to date",
+        flag=True,
+        tasks=PLANNING,
+    ),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
     Option("json", some_text, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
-    Option("run", some_text, "", "the run to take back, as 'doit history' has it", tasks=("undo",)),
+    Option("run", some_text, "", "the run in question, as 'doit history' has it", tasks=("undo", "log", "refs")),
     Option(
-        "experiments", some_text, "", "only the experiments that this pattern fits", tasks=("undo", "backup", "restore")
+        "experiments",
+        some_text,
+        "",
+        "only the experiments that this pattern fits",
+        tasks=("undo", "backup", "restore", "fix_state", "drop_links"),
     ),
+    Option("paths", some_text, "", "files and folders to look in, with spaces between", tasks=("refs",)),
+    Option("apply", yes_or_no, "0", "rewrite the files", flag=True, tasks=("refs",)),
     Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=LOCKING),
     Option("quick", yes_or_no, "0", "leave the checksums out", flag=True, tasks=VERIFYING),
     Option("load", yes_or_no, "0", "really load each with torch, running no code of it", flag=True, tasks=VERIFYING),
@@ -233,13 +253,13 @@ OPTIONS: tuple[Option, ...] = (
         tasks=VERIFYING,
     ),
     Option("format", one_of(FORMATS), "table", "form of the list: table, json or csv", tasks=CATALOG),
-    Option("out", some_text, "", "write the list to this file", tasks=CATALOG),
+    Option("out", some_text, "", "write it to this file", tasks=(*CATALOG, "log")),
     Option("to", some_text, "", "folder of the backups; otherwise beside outputs_dir", tasks=("backup", "backups")),
     Option(
         "mode", one_of(COPY_MODES), "auto", "auto: clones where possible; copy; link: hard links", tasks=("backup",)
     ),
     Option("backup", some_text, "", "the backup to work with", tasks=("restore", "drop_backup")),
-    Option("force", yes_or_no, "0", "replace what differs; it goes to the trash", flag=True, tasks=("restore",)),
+    Option("force", yes_or_no, "0", "also where that replaces something", flag=True, tasks=("restore", "refs")),
     Option("verify", yes_or_no, "0", "check every file against its checksum", flag=True, tasks=("backups",)),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}

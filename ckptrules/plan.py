@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -44,6 +45,8 @@ def make_plan(
     policy: Policy | None = None,
     on_conflict: OnConflict = "report",
     facts: Facts = Facts(),  # noqa: B008 - a value, never changed
+    *,
+    leave_links: bool = False,
 ) -> Plan:
     """Decide everything that is to happen in one checkpoint directory.
 
@@ -53,6 +56,7 @@ def make_plan(
         policy: what decides about deletion, or None where nothing may be deleted.
         on_conflict: what becomes of checkpoints that want one name.
         facts: what was found out beyond the listing.
+        leave_links: whether a link stays under each old name.
     """
     found = sort_entries(rules, listing)
     links = [*found.links, *(link.entry for link in facts.links)]
@@ -66,7 +70,7 @@ def make_plan(
         ),
         problems=(*found.problems, *unfit.values()),
     )
-    linked = {link.sibling for link in links if link.sibling}
+    linked = {link.sibling for link in links if link.sibling}.union(*facts.pointers.values())
     sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
     conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
     sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
@@ -79,10 +83,10 @@ def make_plan(
     heads = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
-        *rename_actions(sound, verdict),
+        *(action._replace(leaves_link=leave_links) for action in rename_actions(sound, verdict)),
     ]
     actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in heads]
-    relinks = relink_actions(actions, found.links, facts.links)
+    relinks = [*relink_actions(actions, found.links, facts.links), *repoint_actions(actions, facts.pointers)]
     here = {action.name for action in relinks if not action.directory}
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here), *held, *skipped]
@@ -96,6 +100,7 @@ def make_plan(
         problems=(*found.problems, *conflicts, *withheld),
         notes=verdict.notes if verdict else (),
         policy=policy.picked if policy else None,
+        remaining=len(found.protected) + len(found.checkpoints) - sum(head.kind == "trash" for head in heads),
     )
 
 
@@ -104,11 +109,14 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     checkpoints: list[Checkpoint] = []
     protected: list[tuple[Entry, Reason]] = []
     links: list[Entry] = []
+    left: list[Entry] = []
     skipped: list[Skipped] = []
     problems: list[Problem] = []
     for entry in sorted(listing.entries):
         said = claim(entry.name, rules)
-        if entry.kind == "link" and not entry.dangling:
+        if entry.kind == "link" and is_left_link(entry, said, rules):
+            left.append(entry)
+        elif entry.kind == "link" and not entry.dangling:
             links.append(entry)
         elif said.kind in ("ignored", "unrecognised"):
             skipped.append(Skipped(entry.name, said.kind, said.reason))
@@ -132,7 +140,22 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         sidecars = find_sidecars(owners, [row.name for row in skipped if row.name in plain], rules.sidecars)
         belong = {sidecar.name for found in sidecars.values() for sidecar in found}
         skipped = [row for row in skipped if row.name not in belong]
+    owned = {c.entry.name for c in checkpoints}
+    for link in left:
+        if link.sibling in owned:
+            sidecars[link.sibling] = (*sidecars.get(link.sibling, ()), Sidecar(link.name, "", shared=False))
+        else:
+            problems.append(dangling(link))
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
+
+
+def is_left_link(entry: Entry, said: Claim, rules: RuleSet) -> bool:
+    """Say whether a link stands under an old name for the checkpoint that has got its new one (``leave_links=1``)."""
+    if said.kind != "legacy" or "/" in entry.link_text:
+        return False
+    with contextlib.suppress(TemplateError):
+        return target_name(said, rules) == entry.link_text
+    return False
 
 
 def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
@@ -178,7 +201,7 @@ def ambiguous(entry: Entry, said: Claim) -> Problem | None:
 
 def dangling(entry: Entry) -> Problem:
     """Tell of a link that leads nowhere."""
-    hint = "remove it, or point it to a checkpoint that exists"
+    hint = "remove it (one left by leave_links: doit drop_links), or point it to a checkpoint that exists"
     return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)
 
 
@@ -210,7 +233,7 @@ def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Fac
 
     What is in use does not count as remaining: nobody knows whether it will be whole.
     """
-    linked = link_targets(found.links, facts.links)
+    linked = {**named_by_pointers(facts.pointers), **link_targets(found.links, facts.links)}
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
     leaving = {*lost, *(checkpoint.entry.name for checkpoint in candidates)}
     staying = [c.entry for c in found.checkpoints if c.entry.name not in leaving] + [e for e, _ in found.protected]
@@ -239,6 +262,11 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     """Map the names that links of this directory or of others point to."""
     named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
+
+
+def named_by_pointers(pointers: Mapping[str, Collection[str]]) -> dict[str, Reason]:
+    """Map the names that pointer files name."""
+    return {name: Reason(f"{pointer} names it") for pointer, names in pointers.items() for name in names}
 
 
 def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[Action]:
@@ -275,6 +303,17 @@ def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere:
                 )
             )
     return relinks
+
+
+def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Collection[str]]) -> list[Action]:
+    """Let the pointer files name what gets another name by that."""
+    return [
+        Action("repoint", pointer, a.to, 0, (Reason(f"{a.name} is renamed"),), follows=a.name, was=a.name)
+        for a in actions
+        if a.kind == "rename"
+        for pointer, names in pointers.items()
+        if a.name in names
+    ]
 
 
 def kept(

@@ -11,8 +11,33 @@ from ckptrules.measures import human_size
 from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
-DID = {"rename": "Renamed", "trash": "Deleted", "relink": "Relinked", "restore": "Restored"}
-WOULD = {"rename": "Would rename", "trash": "Would delete", "relink": "Would relink", "restore": "Would restore"}
+DID = {
+    "rename": "Renamed",
+    "trash": "Deleted",
+    "relink": "Relinked",
+    "repoint": "Repointed",
+    "restore": "Restored",
+    "fix": "State fixed",
+    "unfix": "State restored",
+    "link": "Linked",
+    "unlink": "Link removed",
+    "rewrite": "Rewritten",
+}
+WOULD = {
+    "rename": "Would rename",
+    "trash": "Would delete",
+    "relink": "Would relink",
+    "repoint": "Would repoint",
+    "restore": "Would restore",
+    "fix": "Would fix the state",
+    "unfix": "Would restore the state",
+    "link": "Would link",
+    "unlink": "Would remove the link",
+    "rewrite": "Would rewrite",
+}
+SIGN_OF = {
+    "repoint": "relink", "fix": "rename", "unfix": "restore", "link": "relink", "unlink": "trash", "rewrite": "rename",
+}  # fmt: skip
 _SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip", "note")
 SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?*", strict=True))
 ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?", "*"), strict=True))
@@ -64,6 +89,8 @@ class Tally(NamedTuple):
     problems: int = 0
     bytes_deleted: int = 0
     bytes_kept: int = 0
+    states: int = 0
+    links: int = 0
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
         return Tally(*(one + two for one, two in zip(self, other, strict=True)))
@@ -73,7 +100,7 @@ def tally(plan: Plan) -> Tally:
     """Count one experiment. Renamed checkpoints are among the kept ones."""
     renamed = [action for action in plan.actions if action.kind == "rename"]
     deleted = [action for action in plan.actions if action.kind == "trash"]
-    relinked = [action for action in plan.actions if action.kind == "relink"]
+    relinked = [action for action in plan.actions if action.kind in ("relink", "repoint")]
     restored = [action for action in plan.actions if action.kind == "restore"]
     return Tally(
         experiments=1,
@@ -85,6 +112,8 @@ def tally(plan: Plan) -> Tally:
         skipped=len(plan.skipped),
         problems=len(plan.problems),
         bytes_deleted=sum(action.size for action in deleted),
+        states=sum(action.kind in ("fix", "unfix") for action in plan.actions),
+        links=sum(action.kind in ("link", "unlink") for action in plan.actions),
         bytes_kept=sum(action.size for action in (*renamed, *restored)) + sum(row.size for row in plan.kept),
     )
 
@@ -124,6 +153,8 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
+        *[("states", total.states, "with other paths inside")] * bool(total.states),
+        *[("links", total.links, "under old names")] * bool(total.links),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
@@ -221,7 +252,7 @@ def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, An
 def _action_lines(action: Action, style: Style) -> list[str]:
     label = (WOULD if style.preview else DID)[action.kind]
     sign = style.paint(
-        style.signs[action.kind],
+        style.signs[SIGN_OF.get(action.kind, action.kind)],
         "red" if action.kind == "trash" else "green",
     )
     first = f"{sign} {label}: {style.name('/'.join(filter(None, (action.directory, action.name))))}"
@@ -231,7 +262,9 @@ def _action_lines(action: Action, style: Style) -> list[str]:
         for name, to in action.with_it
         if name != to
     ]
-    if action.kind in ("trash", "restore"):
+    if action.leaves_link:
+        along.append(" " * (indent - 2) + f"+ a link stays under the old name: {style.name(action.name)}")
+    if action.kind not in ("rename", "relink", "repoint"):
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
         return [f"{first} ({reasons})" if reasons else first, *along]
     arrow = style.signs["arrow"].rjust(len(label) + 2)

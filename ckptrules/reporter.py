@@ -148,7 +148,14 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _summary(self, total: Any, context: RunContext) -> str:
         if context.summarise:
             return context.summarise(total, context.style, context.notes)
-        return summary(total, context.style, context.trash_days, [*context.notes, *self._trash(total, context)])
+        notes = [*context.notes, *self._trash(total, context), *self._log(total, context)]
+        return summary(total, context.style, context.trash_days, notes)
+
+    @staticmethod
+    def _log(total: Tally, context: RunContext) -> list[str]:
+        if context.style.preview or context.header.get("command") != "migrate" or not total.renamed + total.deleted:
+            return []
+        return ["For your experiment log: doit log out=docs/experiment_log.md"]
 
     @staticmethod
     def _trash(total: Tally, context: RunContext) -> list[str]:

@@ -57,6 +57,10 @@ SHAPE = Record(
             "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
             Text("e.g. .metadata.json", _suffix_fault),
         ),
+        "pointers": ListOf(
+            "Shell patterns of text files beside the checkpoints that name one; they follow it.",
+            Text("a shell pattern"),
+        ),
         "legacy": ListOf(
             "Old naming formats; the first rule that fits the whole name wins.",
             Record(
@@ -75,7 +79,7 @@ SHAPE = Record(
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
-_LISTS = ("layout", "protected", "ignored", "sidecars", "legacy")
+_LISTS = ("layout", "protected", "ignored", "sidecars", "pointers", "legacy")
 
 
 def load_rules(texts: Mapping[str, str]) -> RuleSet:
@@ -187,6 +191,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         naming_digest="",
         experiments=experiments,
         max_delete=max_delete,
+        pointers=_compile_patterns(merged.get("pointers", [])),
     )
     return rules._replace(naming_digest=_naming_digest(rules))
 
@@ -253,6 +258,7 @@ def _naming_digest(rules: RuleSet) -> str:
         [(rule.id, rule.match.pattern, rule.template) for rule in (rules.target, *rules.legacy)],
         [pattern.text for pattern in rules.protected],
         [pattern.text for pattern in rules.ignored],
+        [pattern.text for pattern in rules.pointers],
         rules.sidecars,
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()

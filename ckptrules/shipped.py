@@ -14,6 +14,7 @@ from ckptrules.shape import Fault, RuleError
 HERE = os.path.dirname(os.path.abspath(__file__))
 RULES_DIR = "rules"
 DEFAULT_RULES = "default-rules"
+LOG_TEMPLATE = "experiment_log.md.j2"
 
 
 def shipped(name: str) -> str:
@@ -28,6 +29,18 @@ def starter_files() -> Iterator[tuple[str, bytes]]:
     for name in names:
         with open(shipped(name), "rb") as file:
             yield name, file.read()
+
+
+def log_template(rules_dir: str | None) -> str:
+    """Read the template of the experiment log: that of the rules folder, or the shipped one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    own = os.path.join(rules_dir or RULES_DIR, LOG_TEMPLATE)
+    path = own if os.path.exists(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def rule_texts(rules_dir: str | None) -> dict[str, str]:

@@ -16,9 +16,11 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ckptrules import scan
 from ckptrules.model import STATE, Item, Stamp, Step
+from ckptrules.pointers import LONGEST, mentions, with_other_name
 from ckptrules.scan import (
     TRASH_SUFFIX,
     Progress,
@@ -31,6 +33,9 @@ from ckptrules.scan import (
     trash_path,
 )
 
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    from ckptrules.torchstate import Part, Rewrite
+
 NS = 1_000_000_000
 TICK_NS = 20_000_000
 COARSE_TICK_NS = 2 * NS
@@ -41,6 +46,7 @@ EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 PRIVATE = 0o700
+SPARE = ".spare"
 STAGED = f"{STATE}/work/restore"
 FICLONE = 0x40049409  # linux/fs.h
 
@@ -101,9 +107,12 @@ def do_step(folders: Folders, step: Step) -> None:
         OSError: ESTALE where something else stands there; or the system refuses.
     """
     refuse_path(step.name)
+    if step.kind == "rewrite":
+        _rewrite_text(folders, step)
+        return
     directory = folders.descriptor(step.directory)
-    if step.kind == "relink":
-        _relink(folders, directory, step)
+    if step.kind != "move":
+        _OTHER_STEPS[step.kind](folders, directory, step)
         return
     refuse_path(step.to)
     if identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
@@ -115,15 +124,25 @@ def is_done(folders: Folders, step: Step) -> bool:
     """Say whether a step was made already; what was begun of one that takes two system calls is finished first."""
     try:
         refuse_path(step.name)
+        if step.kind == "rewrite":
+            return text_checksum(step) == step.to
         directory = folders.descriptor(step.directory)
-        if step.kind == "relink":
+        if step.kind in ("relink", "link"):
             return os.readlink(step.name, dir_fd=directory) == step.to
+        if step.kind == "unlink":
+            return _status(directory, step.name) is None or not _is_link_to(directory, step.name, step.to)
+        if step.kind == "repoint":
+            content = _read_pointer(directory, step.name)
+            return mentions(content, step.to) and not mentions(content, step.was)
         refuse_path(step.to)
+        if step.kind == "exchange":
+            return _is_exchanged(folders, step)
         target = folders.descriptor(step.to_directory)
         old, new = _status(directory, step.name), _status(target, step.to)
         if old and new and _finish_two_steps(directory, step, old, target, new):
             old = None
-        return old is None and new is not None and identify(new) == step.identity
+        left = old is None or (identify(old).kind == "link" != step.identity.kind)  # a link under the old name
+        return left and new is not None and identify(new) == step.identity
     except OSError:
         return False
 
@@ -562,31 +581,283 @@ def _status(directory: int, name: str) -> os.stat_result | None:
 
 
 def _relink(folders: Folders, directory: int, step: Step) -> None:
-    """Replace a link by another in one step, so that the name is there at every moment.
-
-    The two are exchanged, and what comes out is looked at: if it is not the link that was expected, it goes back.
-    """
+    """Replace a link by another in one step, so that the name is there at every moment."""
     if not _is_link_to(directory, step.name, step.was):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
     temporary = f"link-{os.getpid()}-{time.time_ns()}"
     os.symlink(step.to, temporary, dir_fd=work)
+    _swap_in(work, temporary, directory, step.name, lambda: _is_link_to(work, temporary, step.was), LINK_CHANGED)
+
+
+def _repoint(folders: Folders, directory: int, step: Step) -> None:
+    """Replace a pointer file by one that names another checkpoint; mode and time of the file stay."""
+    content = _read_pointer(directory, step.name)
+    if not mentions(content, step.was):
+        raise OSError(errno.ESTALE, CHANGED, step.name)
+    if mentions(content, step.to):
+        raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
+    work = folders.descriptor(f"{STATE}/work", create=True)
+    temporary = f"pointer-{os.getpid()}-{time.time_ns()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    status = os.lstat(step.name, dir_fd=directory)
+    with open(os.open(temporary, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as file:
+        _write(file.fileno(), with_other_name(content, step.was, step.to))
+        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(file.fileno())
+    _swap_in(work, temporary, directory, step.name, lambda: _read_pointer(work, temporary) == content, CHANGED)
+
+
+def _swap_in(
+    work: int, temporary: str, directory: int, name: str, as_expected: Callable[[], bool], otherwise: str
+) -> None:
+    """Exchange a prepared name with the one that it is to replace, and remove what comes out.
+
+    What comes out is looked at first: if it is not what was expected, it goes back.
+
+    Raises:
+        OSError: it went back, or the system refuses.
+    """
     try:
-        _rename_with(EXCHANGE, work, temporary, directory, step.name)
+        _rename_with(EXCHANGE, work, temporary, directory, name)
     except OSError as error:
         if error.errno in UNSUPPORTED:
-            os.rename(temporary, step.name, src_dir_fd=work, dst_dir_fd=directory)
+            os.rename(temporary, name, src_dir_fd=work, dst_dir_fd=directory)
             return
         with contextlib.suppress(OSError):
             os.unlink(temporary, dir_fd=work)
         raise
-    as_expected = _is_link_to(work, temporary, step.was)
-    if not as_expected:
-        _rename_with(EXCHANGE, work, temporary, directory, step.name)
+    whole = as_expected()
+    if not whole:
+        _rename_with(EXCHANGE, work, temporary, directory, name)
     with contextlib.suppress(OSError):  # what is left in the workplace harms nothing
         os.unlink(temporary, dir_fd=work)
-    if not as_expected:
+    if not whole:
+        raise OSError(errno.ESTALE, otherwise, name)
+
+
+def _link(_: Folders, directory: int, step: Step) -> None:
+    refuse_path(step.to)
+    os.symlink(step.to, step.name, dir_fd=directory)
+
+
+def _unlink(_: Folders, directory: int, step: Step) -> None:
+    if not _is_link_to(directory, step.name, step.to):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
+    os.unlink(step.name, dir_fd=directory)
+
+
+def _exchange(folders: Folders, directory: int, step: Step) -> None:
+    """Give two files each other's name, in one step where the system can.
+
+    Elsewhere the first gets a second name, then the other takes its first one, then the second becomes the other's.
+    """
+    refuse_path(step.to)
+    target = folders.descriptor(step.to_directory, create=True)
+    if marks(folders, step) != step.was:
+        raise OSError(errno.ESTALE, CHANGED, step.name)
+    try:
+        _rename_with(EXCHANGE, directory, step.name, target, step.to)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        spare = step.to + SPARE
+        os.link(step.name, spare, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+        os.rename(step.to, step.name, src_dir_fd=target, dst_dir_fd=directory)
+        os.rename(spare, step.to, src_dir_fd=target, dst_dir_fd=target)
+
+
+def _is_exchanged(folders: Folders, step: Step) -> bool:
+    """Say whether two files have each other's name; what a crash left of the way without exchange is put in order."""
+    target = folders.descriptor(step.to_directory)
+    if _status(target, step.to + SPARE):
+        if _status(target, step.to):
+            os.unlink(step.to + SPARE, dir_fd=target)
+        else:
+            os.rename(step.to + SPARE, step.to, src_dir_fd=target, dst_dir_fd=target)
+    return marks(folders, step) == step.inverse.was
+
+
+def marks(folders: Folders, step: Step) -> str:
+    """Return what tells the two files of an exchange apart: inode, size and time of each.
+
+    Raises:
+        OSError: one of the two is not there.
+    """
+    places = ((step.directory, step.name), (step.to_directory, step.to))
+    found = [os.lstat(name, dir_fd=folders.descriptor(directory)) for directory, name in places]
+    return " ".join(f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}" for status in found)
+
+
+def _read_pointer(directory: int, name: str) -> bytes:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return file.read(LONGEST)
+
+
+_OTHER_STEPS: dict[str, Callable[[Folders, int, Step], None]] = {
+    "relink": _relink,
+    "repoint": _repoint,
+    "link": _link,
+    "unlink": _unlink,
+    "exchange": _exchange,
+}
+
+
+# --- state of checkpoints --------------------------------------------------------------------------------------------
+
+
+def clear_work(outputs_dir: str) -> None:
+    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock."""
+    with contextlib.suppress(OSError), open_below(outputs_dir, f"{STATE}/work") as work:
+        for name in os.listdir(work):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=work)
+
+
+def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
+    """Write a file anew into the workplace, with its mode and time, and return its name there.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        path: the file, below it.
+        recipe: the parts of the new file.
+        progress: is called with the number of bytes of each step.
+
+    Raises:
+        SourceError: the file cannot be read, or was written to meanwhile.
+        OSError: the copy cannot be written; nothing is left of it.
+    """
+    name = f"state-{os.getpid()}-{time.time_ns()}"
+    with scan.open_file(outputs_dir, path) as origin, open_state(outputs_dir, "work") as work:
+        before = os.fstat(origin)
+        try:
+            cloned = _cloned(origin, work, name)
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if cloned else os.O_CREAT | os.O_EXCL)
+            with open(os.open(name, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as copy:
+                _write_parts(origin, copy.fileno(), recipe.parts, progress, cloned=cloned)
+                os.ftruncate(copy.fileno(), recipe.size)
+                os.fchmod(copy.fileno(), stat.S_IMODE(before.st_mode))
+                os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+                os.fsync(copy.fileno())
+            if identify(os.fstat(origin)) != identify(before):
+                raise scan.SourceError(errno.ESTALE, CHANGED, path)  # noqa: TRY301 - the copy goes, whatever failed
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=work)
+            raise
+    return name
+
+
+def lay_in_trash(outputs_dir: str, staged: str, folder: str, name: str) -> None:
+    """Move a staged file into the trash, where it waits to be exchanged.
+
+    Raises:
+        FileExistsError: the name is taken there.
+    """
+    with Folders(outputs_dir) as folders:
+        work, trash = folders.descriptor(f"{STATE}/work"), folders.descriptor(folder, create=True)
+        rename(work, staged, name, trash)
+
+
+def drop_staged(outputs_dir: str, staged: str) -> None:
+    """Remove a staged file that is of no use."""
+    with open_state(outputs_dir, "work") as work, contextlib.suppress(FileNotFoundError):
+        os.unlink(staged, dir_fd=work)
+
+
+def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progress, *, cloned: bool) -> None:
+    """Write the parts one behind the other; what a clone holds at its place already is left as it is."""
+    at = 0
+    for part in parts:
+        if isinstance(part, bytes):
+            os.lseek(copy, at, os.SEEK_SET)
+            _write(copy, part)
+            at += len(part)
+            continue
+        start, end = part
+        if not (cloned and start == at):
+            os.lseek(origin, start, os.SEEK_SET)
+            os.lseek(copy, at, os.SEEK_SET)
+            for chunk in scan.chunks(origin, end - start):
+                _write(copy, chunk)
+                progress(len(chunk))
+        at += end - start
+
+
+# --- text files ------------------------------------------------------------------------------------------------------
+
+
+def keep_content(outputs_dir: str, content: bytes) -> str:
+    """Keep a text in the state, under its checksum, and return that.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    name = hashlib.sha256(content).hexdigest()
+    with open_state(outputs_dir, "refs") as folder:
+        temporary = f"{name}.{os.getpid()}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, PRIVATE, dir_fd=folder), "wb", buffering=0) as file:
+            _write(file.fileno(), content)
+            os.fsync(file.fileno())
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    return name
+
+
+def text_checksum(step: Step) -> str:
+    """Return the checksum of what stands in a text file now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(os.path.join(step.directory, step.name), "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def rewrite_obstacle(step: Step) -> str:
+    """Say why a text file cannot be rewritten, or nothing.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return "" if text_checksum(step) == step.was else CHANGED
+
+
+def _rewrite_text(folders: Folders, step: Step) -> None:
+    """Replace a text file in one step; its mode stays.
+
+    Raises:
+        OSError: ESTALE where something else stands in it; or the system refuses.
+    """
+    refuse_path(step.to)
+    with open_below(folders.outputs_dir, f"{STATE}/refs") as kept:
+        content = _read_kept(kept, step.to)
+    if text_checksum(step) != step.was:
+        raise OSError(errno.ESTALE, CHANGED, step.name)
+    place = os.path.join(step.directory, step.name)
+    temporary = os.path.join(step.directory, f".{step.name[:200]}.{os.getpid()}.tmp")
+    mode = stat.S_IMODE(os.lstat(place).st_mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, PRIVATE), "wb", buffering=0) as file:
+            _write(file.fileno(), content)
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _read_kept(folder: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != name:
+        raise OSError(errno.EIO, "what was kept of it is damaged", name)
+    return content
 
 
 def _is_link_to(directory: int, name: str, text: str) -> bool:

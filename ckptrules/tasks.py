@@ -22,8 +22,8 @@ from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.task import Task
 
 from ckptrules import __version__, scan, stopping, store, watch
-from ckptrules.apply import Outcome, Workplace, carry_out, told
-from ckptrules.facts import ignore_lease_breaks, look, read_metrics
+from ckptrules.apply import Outcome, Workplace, carry_out, names_left, told
+from ckptrules.facts import ignore_lease_breaks, look, read_metrics, to_look_at
 from ckptrules.journal import Journal
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
@@ -32,6 +32,7 @@ from ckptrules.options import (
     CHANGING,
     DEFAULT_TASK,
     OPTIONS,
+    SELECTING,
     CommandLine,
     OptionError,
     Options,
@@ -56,6 +57,10 @@ TASKS = (
     "history",
     "undo",
     "purge",
+    "fix_state",
+    "drop_links",
+    "refs",
+    "log",
     "backup",
     "backups",
     "restore",
@@ -261,6 +266,9 @@ def prepare(options: Options, command: str = "migrate") -> Job:
         rules = rules._replace(settle=options.settle)
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
+    if policy is not None and options.delete_old:
+        own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
+        header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
     return with_policy(Job(options, rules, None, "", run_id(), style(options), header), policy)
 
 
@@ -270,7 +278,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
         policy = with_min_epoch(policy, job.options.keep_min_epoch)
     policy = policy if job.options.delete_old else None
     deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
-    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, deletes)
+    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
     return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest())
 
 
@@ -307,11 +315,11 @@ def _database(line: CommandLine) -> str:
         stopping.install()
     if line.command != "run":
         return database if os.path.exists(database) else IN_MEMORY
-    changing = [task for task in CHANGING if line.asks_for(task) and not line.options(task).dry_run]
+    changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
     for task in changing:
         options = line.options(task)
         outputs_dir(options)
-        if task == "migrate":
+        if task in SELECTING:
             refuse_unknown_experiments(line, task, find(options.outputs_dir, prepare(options).rules.layout))
         take_lock(options.outputs_dir, options.wait)
         refuse_unwritable(database)
@@ -323,6 +331,11 @@ def _database(line: CommandLine) -> str:
     return database if changing else IN_MEMORY
 
 
+def changes(task: str, options: Options) -> bool:
+    """Say whether a task is to change anything."""
+    return options.apply if task == "refs" else not options.dry_run
+
+
 def recover_first(path: str) -> list[str]:
     """Finish what an interrupted run began; return what to tell.
 
@@ -330,6 +343,7 @@ def recover_first(path: str) -> list[str]:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     try:
+        store.clear_work(path)
         return recover(path)
     except OSError as error:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
@@ -403,7 +417,10 @@ def experiments(
     """
     outputs_dir(options)
     job = prepare(options, base)
-    found_directories = find(options.outputs_dir, job.rules.layout)
+    pattern = options.experiments or "*"
+    found_directories = [
+        found for found in find(options.outputs_dir, job.rules.layout) if fnmatchcase(found.experiment, pattern)
+    ]
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
@@ -496,20 +513,50 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
         return TaskFailed("stopped", report=False)
     plan, listing = plan_of(job, found)
     outcome = Outcome(plan, None)
-    if not job.options.dry_run:
-        try:
+    try:
+        if not job.options.dry_run:
             outcome = carry_out(plan, listing, workplace(job))
-        except OSError as error:
-            outcome = Outcome(unreadable(found, error), None)
-    done = outcome.plan
-    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = plan_as_data(done, state) if job.options.json else None
-    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data)
-    if done.problems:
-        return TaskFailed("problems left", report=False)
+        if job.options.fix_state:
+            outcome = fix_as_well(job, found, outcome, listing)
+    except OSError as error:
+        outcome = Outcome(unreadable(found, error), None)
+    if failed := tell(job, task, outcome.plan, listing):
+        return failed
     times = (entry.mtime_ns for entry in listing.entries)
     until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
     return {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
+
+
+def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:
+    """Tell what came of one directory; problems left are a failure without words of its own."""
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data)
+    return TaskFailed("problems left", report=False) if done.problems else None
+
+
+def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
+    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    from ckptrules.fixing import fix, foresee
+
+    place = None if job.options.dry_run else workplace(job)
+    if place is None:
+        more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
+    else:
+        more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"])
+    plan = outcome.plan._replace(
+        actions=(*outcome.plan.actions, *more.actions),
+        skipped=(*outcome.plan.skipped, *more.skipped),
+        problems=(*outcome.plan.problems, *more.problems),
+    )
+    if place is None or plan.problems or not more.actions:
+        return Outcome(plan, None if plan.problems else outcome.stamp)
+    with store.Folders(place.outputs_dir) as folders:
+        return Outcome(plan, store.settle(folders.descriptor(found.directory), names_left(plan, listing), changed=True))
 
 
 def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
@@ -534,10 +581,22 @@ def decide(job: Job, listing: Listing) -> Plan:
     known = Facts(
         verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
     )
-    decision = make_plan(job.rules, listing, job.policy, job.options.on_conflict, known)
-    seen = look(job.options.outputs_dir, listing, decision, job.rules.settle, time.time_ns())
-    facts = seen._replace(verified=known.verified, now_ns=known.now_ns, metrics=known.metrics)
-    return decision if facts == known else make_plan(job.rules, listing, job.policy, job.options.on_conflict, facts)
+    plan = planned(job, listing, known)
+    looked_at: set[str] = set()
+    while not to_look_at(plan) <= looked_at:  # what is found out may bring other names into play
+        looked_at |= to_look_at(plan)
+        facts = look(job.options.outputs_dir, listing, plan, job.rules, known)
+        if facts == known:
+            break
+        known = facts
+        plan = planned(job, listing, known)
+    return plan
+
+
+def planned(job: Job, listing: Listing, known: Facts) -> Plan:
+    """Plan one directory by what is known."""
+    options = job.options
+    return make_plan(job.rules, listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
 
 
 def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:

@@ -15,7 +15,7 @@ from ckptrules.apply import after, conclude, do_units, heads, refused, told
 from ckptrules.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
-from ckptrules.model import STATE, Action, Plan, Step, Unit
+from ckptrules.model import STATE, Action, ActionKind, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import read_runs
 from ckptrules.report import Style, count_of, experiment_block, plan_as_data, table, tally
@@ -117,13 +117,14 @@ def as_plan(back: TakeBack) -> Plan:
     """Turn what is to be taken back into the form that is reported."""
     actions = []
     for unit in back.units:
-        head, *rest = unit.steps
+        head, rest = unit.head, [step for step in unit.steps if step is not unit.head]
         name = _shown(head)
         with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in rest if s.kind == "move")
         actions.append(Action(unit.kind, name, head.to if unit.kind == "rename" else "", unit.size, (), with_it))
-        for step in (step for step in rest if step.kind == "relink"):
+        for step in (step for step in rest if step.kind in ("relink", "repoint")):
             elsewhere = "" if step.directory == back.directory else step.directory
-            actions.append(Action("relink", step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere))
+            kind: ActionKind = "repoint" if step.kind == "repoint" else "relink"
+            actions.append(Action(kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere))
     return Plan(back.experiment, back.directory, tuple(actions))
 
 
@@ -206,21 +207,28 @@ def foresee(folders: store.Folders, units: tuple[Unit, ...]) -> dict[int, str]:
     failed = {}
     gone: set[tuple[str, str]] = set()
     for number, unit in enumerate(units):
+        leaves = {(step.directory, step.name) for step in unit.steps if step.kind in ("move", "unlink")}
         whys = [
-            (why if step is unit.steps[0] else f"{step.name}: {why}")
+            (why if step is unit.head else f"{step.name}: {why}")
             for step in unit.steps
-            if (why := _obstacle(folders, step, gone))
+            if (why := _obstacle(folders, step, gone | leaves))
         ]
         if whys:
             failed[number] = whys[0]
         else:
-            gone |= {(step.directory, step.name) for step in unit.steps if step.kind == "move"}
+            gone |= leaves
     return failed
 
 
 def _obstacle(folders: store.Folders, step: Step, gone: set[tuple[str, str]]) -> str:
     try:
+        if step.kind == "rewrite":
+            return store.rewrite_obstacle(step)
         directory = folders.descriptor(step.directory)
+        if step.kind == "exchange" and store.marks(folders, step) != step.was:
+            return store.CHANGED
+        if step.kind == "unlink" and os.readlink(step.name, dir_fd=directory) != step.to:
+            return store.LINK_CHANGED
         if step.kind == "relink" and os.readlink(step.name, dir_fd=directory) != step.was:
             return store.LINK_CHANGED
         if step.kind == "move" and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:

@@ -16,7 +16,7 @@ import pytest
 
 from ckptrules import stopping
 from tests import crash
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 from tests.crash import Ended, Fault
 
 EARLY = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
@@ -177,3 +177,53 @@ def test_stopped_at_any_change(undisturbed: Undisturbed, number: int) -> None:
         assert (ended.code, "Recovered" in ended.output) == (0, False), (at, ended.output)
         assert project.tree() == undisturbed.final, (at, ended.output)
     assert stopped_early > 5
+
+
+class Training(NamedTuple):
+    """A project with a pointer file and real checkpoints, and what comes of it when nothing goes wrong."""
+
+    project: Project
+    kept: Path
+    changes: int
+    start: dict[str, str]
+    final: dict[str, str]
+    run: Callable[..., Ended]
+
+
+IN_TRAINING = ("migrate", "leave_links=1", "fix_state=1")
+
+
+@pytest.fixture
+def training(project: Project, tmp_path: Path, request: pytest.FixtureRequest) -> Training:
+    folder = project.outputs / "lightning_default" / "checkpoints"
+    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
+    for name in sorted(os.listdir(folder))[2:-1]:
+        os.unlink(folder / name)
+    (folder / "latest").write_text("".join(f"{name}\n" for name in sorted(os.listdir(folder))))
+    kept = tmp_path / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    start = project.tree()
+    run = functools.partial(crash.run, project.folder, old_system=getattr(request, "param", False))
+    ended = run(*IN_TRAINING)
+    assert ended.code == 0, ended.output
+    assert all(word in ended.output for word in ("Repointed", "State fixed", "a link stays")), ended.output
+    return Training(project, kept, ended.changes, start, project.tree(), run)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["", "old system"], indirect=True)
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_killed_while_links_pointers_and_states_are_made(training: Training, how: str) -> None:
+    project = training.project
+    originals = {text for path, text in training.start.items() if path.endswith(".ckpt")}
+    for at in range(1, training.changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(training.kept, project.outputs, symlinks=True)
+        ended = training.run(*IN_TRAINING, fault=Fault(at, how))
+        assert ended.code == -signal.SIGKILL, (at, ended)
+        assert originals <= set(contents(project)), at
+        ended = training.run(*IN_TRAINING)
+        assert ended.code == 0, (at, ended.output)
+        assert project.tree() == training.final, (at, ended.output)
+        while "There is nothing to take back" not in (ended := training.run("undo")).output:
+            assert ended.code == 0, (at, ended.output)
+        assert project.tree() == training.start, at

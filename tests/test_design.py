@@ -17,6 +17,7 @@ ROOMS: dict[str, str] = {
     "measures": "",
     "naming": "model",
     "sidecars": "model naming",
+    "pointers": "",
     "conflicts": "model sidecars",
     "options": "conflicts measures",
     "retention": "model measures",
@@ -24,8 +25,11 @@ ROOMS: dict[str, str] = {
     "journal": "model",
     "history": "model journal",
     "scan": "model journal",
-    "store": "model scan",
-    "facts": "model sidecars scan",
+    "machine": "",
+    "pickled": "machine",
+    "torchstate": "pickled",
+    "store": "model scan pointers torchstate",
+    "facts": "model naming sidecars pointers scan",
     "watch": "naming",
     "shape": "model",
     "report": "model measures",
@@ -35,8 +39,6 @@ ROOMS: dict[str, str] = {
     "apply": "model scan store journal facts",
     "recovery": "journal scan store apply history report",
     "shipped": "model shape",
-    "machine": "",
-    "pickled": "machine",
     "content": "model pickled",
     "torchfile": "content machine pickled",
     "formats": "content torchfile",
@@ -47,10 +49,15 @@ ROOMS: dict[str, str] = {
     "verify_report": "measures report content verify",
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
+    "fixing": "model naming scan torchstate store facts content formats apply",
     "reporter": "scan stopping store options report",
     "tasks": ALL_ABOVE,
     "undo": ALL_ABOVE,
     "verify_task": ALL_ABOVE,
+    "refs": "history",
+    "state_tasks": ALL_ABOVE,
+    "refs_task": ALL_ABOVE,
+    "log_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
     "manifest": "model",
     "backup": "model measures scan store manifest",
@@ -61,7 +68,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())

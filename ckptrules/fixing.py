@@ -1,0 +1,199 @@
+"""Brings the paths inside checkpoints up to date: Lightning keeps the names of its best and last ones in each of them.
+
+Only files of torch are touched. A copy with other texts is written, read back as `doit verify` does, and takes the
+place of the original in one step; the original waits in the trash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from ckptrules import scan, store
+from ckptrules.apply import Workplace, conclude, do_units, refused, told
+from ckptrules.content import UnsoundError
+from ckptrules.facts import in_use
+from ckptrules.formats import check_file, open_file
+from ckptrules.model import STATE, Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
+from ckptrules.naming import TemplateError, claim, target_name
+from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
+
+OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
+SPARE_BYTES = 1 << 20
+Progress = Callable[[int], object]
+
+
+class Found(NamedTuple):
+    """What is to be changed in one directory, and what cannot be."""
+
+    recipes: tuple[tuple[Entry, Rewrite], ...]
+    skipped: tuple[Skipped, ...]
+    problems: tuple[Problem, ...]
+
+
+def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int) -> Plan:
+    """Change the old paths in every checkpoint of a directory, and return what was done.
+
+    Args:
+        place: where and how the run changes things.
+        rules: the compiled rules; they say what an old name has become.
+        listing: the directory as it is now.
+        now_ns: the present, in nanoseconds since 1970.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing))
+    actions, problems = [], list(found.problems)
+    for entry, recipe in found.recipes:
+        if place.stopped():
+            problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
+            break
+        why = _busy(place, rules, listing, entry, now_ns) or _fix_one(place, listing, entry, recipe)
+        if why:
+            problems.append(refused(_action(entry, recipe), why))
+        else:
+            actions.append(_action(entry, recipe))
+    return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
+
+
+def foresee(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> Plan:
+    """Say what `fix` would do once a plan is carried out (or now, where that has no actions).
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    gone = {action.name for action in plan.actions if action.kind == "trash"}
+    new = {action.name: action.to for action in plan.actions if action.kind == "rename"}
+    names = {new.get(name, name) for name in _real_names(listing) - gone}
+    stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
+    found = look_inside(outputs_dir, rules, stays, names)
+    actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
+    return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
+
+
+def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Collection[str]) -> Found:
+    """Find the old paths in the checkpoints of a directory that has these names, or will have.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    recipes, skipped, problems = [], [], []
+    home = os.path.realpath(os.path.join(outputs_dir, listing.directory))
+
+    def change(text: str) -> str | None:
+        return new_path(text, home, listing.directory, names, rules)
+
+    with scan.open_below(outputs_dir, listing.directory) as directory:
+        for entry in _checkpoints(listing, rules):
+            if entry.kind == "directory":
+                skipped.append(_left_alone(entry.name, "is a directory"))
+                continue
+            try:
+                with open_file(directory, entry.name) as file:
+                    recipe = rewrite(file, change)
+            except NotRewritableError as error:
+                skipped.append(_left_alone(entry.name, str(error)))
+            except OSError as error:
+                problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {told(error)}"))
+            else:
+                recipes += [(entry, recipe)] if recipe.changes else []
+    return Found(tuple(recipes), tuple(skipped), tuple(problems))
+
+
+def new_path(text: str, home: str, directory: str, names: Collection[str], rules: RuleSet) -> str | None:
+    """Return what a path to a checkpoint of a directory is now, or None where it is no such path, or still right.
+
+    Args:
+        text: any text.
+        home: the real path of the directory.
+        directory: the same below ``outputs_dir``; the tree may have lain elsewhere when the path was written.
+        names: what the directory holds.
+        rules: say what an old name becomes.
+    """
+    folder, slash, name = text.rpartition("/")
+    if not slash or name in names or not name.isprintable():
+        return None
+    if folder != home and (not _ends_alike(folder, directory) or os.path.lexists(text)):
+        return None
+    said = claim(name, rules)
+    if said.kind != "legacy":
+        return None
+    try:
+        target = target_name(said, rules)
+    except TemplateError:
+        return None
+    return f"{folder}/{target}" if target in names else None
+
+
+def _ends_alike(folder: str, directory: str) -> bool:
+    return f"/{folder}".endswith(f"/{directory}") or f"/{directory}".endswith(f"/{folder}")
+
+
+def _checkpoints(listing: Listing, rules: RuleSet) -> Iterator[Entry]:
+    for entry in sorted(listing.entries):
+        is_one = entry.kind in ("file", "directory") and entry.size
+        if is_one and claim(entry.name, rules).kind in ("protected", "target", "legacy"):
+            yield entry
+
+
+def _real_names(listing: Listing) -> set[str]:
+    return {entry.name for entry in listing.entries if entry.kind in ("file", "directory")}
+
+
+def _left_alone(name: str, why: str) -> Skipped:
+    return Skipped(name, "unrecognised", Reason(f"{why}: the paths inside stay as they are"))
+
+
+def _action(entry: Entry, recipe: Rewrite) -> Action:
+    changes = "; ".join(f"{os.path.basename(old)} → {os.path.basename(new)}" for old, new in recipe.changes.items())
+    return Action("fix", entry.name, "", entry.size, (Reason(changes),))
+
+
+def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_ns: int) -> str:
+    with scan.open_below(place.outputs_dir, listing.directory) as directory:
+        disk = os.fstatvfs(directory)
+        if disk.f_bavail * disk.f_frsize < entry.size + SPARE_BYTES:
+            return "No space left on device for a copy of it"
+        used = in_use(directory, entry, rules.settle, now_ns)
+        return used and f"it {used}"
+
+
+def _fix_one(place: Workplace, listing: Listing, entry: Entry, recipe: Rewrite) -> str:
+    """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
+    folder = f"{STATE}/trash/{place.run}/{listing.directory}"
+    step = Step("exchange", listing.directory, entry.name, folder, f"{entry.name}{OLD_STATE}{scan.TRASH_SUFFIX}")
+    try:
+        staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, _pass)
+        if why := _unsound(place.outputs_dir, staged, recipe.size):
+            store.drop_staged(place.outputs_dir, staged)
+            return f"its copy {why}"
+        store.lay_in_trash(place.outputs_dir, staged, folder, step.to)
+        with store.Folders(place.outputs_dir) as folders:
+            return _exchange(place, listing, folders, Unit("fix", entry.size, (step,)))
+    except OSError as error:
+        return told(error)
+
+
+def _exchange(place: Workplace, listing: Listing, folders: store.Folders, unit: Unit) -> str:
+    step = unit.head._replace(was=store.marks(folders, unit.head))
+    unit = unit._replace(steps=(step,))
+    number = place.journal.intend(listing.experiment, listing.directory, [unit])
+    failed = do_units(folders, [unit], place.stopped)
+    plan = Plan(listing.experiment, listing.directory, (Action("fix", step.name, "", unit.size, ()),))
+    conclude(plan, place.journal, number, failed)
+    return failed.get(0, "")
+
+
+def _unsound(outputs_dir: str, staged: str, size: int) -> str:
+    with scan.open_below(outputs_dir, f"{STATE}/work") as work, open_file(work, staged) as file:
+        try:
+            check_file(file, size, _pass, quick=False)
+        except UnsoundError as error:
+            return str(error)
+    return ""
+
+
+def _pass(_: int) -> None:
+    """Take the number of bytes; the bar counts checkpoints."""

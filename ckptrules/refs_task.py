@@ -1,0 +1,256 @@
+"""``doit refs``: shows where files ask for checkpoints by old names, and with ``apply=1`` writes the new ones."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import os
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import store, tasks
+from ckptrules.apply import conclude, do_units, told
+from ckptrules.journal import JournalError
+from ckptrules.model import STATE, Action, Plan, Step, Unit
+from ckptrules.options import OptionError, Options
+from ckptrules.recovery import read_runs
+from ckptrules.refs import Reference, Renamed, find, renames, rewritten, stays_valid
+from ckptrules.report import Style, count_of
+from ckptrules.reporter import Told
+
+DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
+SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
+LONGEST = 50_000_000  # bytes
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+REFERENCES = "references"  # what the journal calls the place of these changes
+
+
+class Text(NamedTuple):
+    """A file that asks for old names: its bytes, its text, how that is encoded, and what was found in it."""
+
+    path: str
+    content: bytes
+    text: str
+    encoding: str
+    references: tuple[Reference, ...]
+
+    @property
+    def new_text(self) -> str:
+        """The text with the new names where they are certain."""
+        return rewritten(self.text, self.references)
+
+
+def refs(options: Options) -> Iterator[tasks.TaskDict]:
+    """Find and rewrite references.
+
+    Raises:
+        OptionError: a path that is not there.
+    """
+    tasks.outputs_dir(options)
+    yield {"basename": "refs", "actions": [(work, [options, tasks.style(options), paths_of(options)])]}
+
+
+def paths_of(options: Options) -> list[str]:
+    """Return where to look.
+
+    Raises:
+        OptionError: a path is not there, or none is given and none of the usual ones is there.
+    """
+    if options.paths is None:
+        usual = [path for path in DEFAULT_PATHS if os.path.isdir(path)]
+        if not usual:
+            hint = f"say where: paths='{' '.join(DEFAULT_PATHS)}'"
+            raise OptionError(f"command line: none of {', '.join(DEFAULT_PATHS)} is here\n    hint: {hint}")
+        return usual
+    for path in options.paths.split():
+        if not os.path.exists(path):
+            hint = "paths='scripts notebooks' names files and folders, with spaces between"
+            raise OptionError(f"command line: paths: '{path}' is not there\n    hint: {hint}")
+    return options.paths.split()
+
+
+def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
+    """Show the references, and rewrite them where that is asked for."""
+    try:
+        runs = read_runs(options.outputs_dir)
+    except (JournalError, OSError) as error:
+        task.meta = {"told": Told(f"{options.outputs_dir}/{STATE}/journal/{error}\n")}
+        return TaskFailed("a journal cannot be read", report=False)
+    renamed = renames(runs, options.run)
+    texts = [text for path in files(paths, options.outputs_dir) if (text := read(path, renamed))]
+    held = {text.path: why for text in texts if (why := obstacle(text, force=options.force))}
+    sure = [text for text in texts if text.new_text != text.text and text.path not in held]
+    lines = [line for text in sure for line in diff(text, style)]
+    failed: dict[str, str] = {}
+    if options.apply and sure:
+        failed = write(options, sure)
+    lines += unsure_lines(texts, style)
+    lines += [f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (held | failed).items()]
+    lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
+    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    left = held or failed or any(not reference.new for text in texts for reference in text.references)
+    return TaskFailed("problems left", report=False) if left else None
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def files(paths: Iterable[str], outputs_dir: str) -> Iterator[str]:
+    """Yield the files to look in, sorted; hidden folders, links and the experiments themselves are passed over."""
+    outputs = os.path.realpath(outputs_dir)
+    seen = set()
+    for top in paths:
+        for path in [top] if os.path.isfile(top) else _below(top, outputs):
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def _below(top: str, outputs: str) -> Iterator[str]:
+    for folder, inner, names in os.walk(top):
+        inner[:] = sorted(
+            name
+            for name in inner
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != outputs
+        )
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name.lower().endswith(SUFFIXES) and os.path.isfile(path) and not os.path.islink(path):
+                yield path
+
+
+def read(path: str, renamed: Mapping[str, Sequence[Renamed]]) -> Text | None:
+    """Read a file and find the old names in it; None where there are none, or it is no text."""
+    try:
+        if os.path.getsize(path) > LONGEST:
+            return None
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError:
+        return None
+    encoding = encoding_of(content)
+    if not encoding:
+        return None
+    text = content.decode(encoding)
+    found = tuple(r for r in find(text, renamed) if not _exists(path, text, r))
+    return Text(path, content, text, encoding, found) if found else None
+
+
+def encoding_of(content: bytes) -> str:
+    """Find an encoding that gives the very same bytes back; none for what is no text."""
+    if content.startswith(UTF_16):
+        encoding = "utf-16-le" if content.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
+        return encoding if _round_trip(content, encoding) else ""
+    if b"\0" in content:
+        return ""
+    return "utf-8" if _round_trip(content, "utf-8") else "latin-1"
+
+
+def _round_trip(content: bytes, encoding: str) -> bool:
+    try:
+        return content.decode(encoding).encode(encoding) == content
+    except UnicodeError:
+        return False
+
+
+def _exists(path: str, text: str, reference: Reference) -> bool:
+    """Say whether a reference leads to a file that is there: then it is right as it is."""
+    start = reference.start
+    while start and text[start - 1] not in " \t\r\n\"'`<>|,;(){}[]=":
+        start -= 1
+    written = text[start : reference.start + len(reference.old)]
+    places = (written, os.path.join(os.path.dirname(path), written))
+    return "/" in written and any(os.path.isfile(place) and not os.path.islink(place) for place in places)
+
+
+def obstacle(text: Text, *, force: bool) -> str:
+    """Say why a file is to be left alone, or nothing."""
+    if text.new_text == text.text:
+        return ""
+    if not stays_valid(os.path.splitext(text.path)[1].lower(), text.text, text.new_text):
+        return "would be no JSON any more; change it by hand"
+    if not force and modified(text.path):
+        return "has changes that are not committed; commit them first, or say force=1"
+    return ""
+
+
+def modified(path: str) -> bool:
+    """Say whether a file under version control has changes that are not committed."""
+    folder, name = os.path.split(os.path.abspath(path))
+    command = ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", name]
+    try:
+        found = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - no shell
+    except OSError:
+        return False
+    return found.returncode == 0 and bool(found.stdout.strip())
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
+    """Rewrite files, each wholly or not at all; return which were not, and why."""
+    units = []
+    try:
+        for text in texts:
+            new = text.new_text.encode(text.encoding)
+            was, to = (store.keep_content(options.outputs_dir, content) for content in (text.content, new))
+            folder, name = os.path.split(os.path.realpath(text.path))
+            units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
+        header = tasks.as_key(tasks.run_header("refs", options))
+        journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), os.getpid(), header)
+        number = journal.intend(REFERENCES, REFERENCES, units)
+    except OSError as error:
+        return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")
+    with store.Folders(options.outputs_dir) as folders:
+        failed = do_units(folders, units, lambda: False)
+    plan = Plan(REFERENCES, REFERENCES, tuple(Action("rewrite", text.path, "", 0, ()) for text in texts))
+    conclude(plan, journal, number, failed)
+    return {texts[place].path: why for place, why in failed.items()}
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def diff(text: Text, style: Style) -> Iterator[str]:
+    """Yield the lines of a file that change, as a unified diff."""
+    old, new = text.text.splitlines(), text.new_text.splitlines()
+    for line in difflib.unified_diff(old, new, text.path, text.path, lineterm="", n=1):
+        colour = {"+": "green", "-": "red", "@": "dim"}.get(line[:1])
+        shown = style.name(line.replace("\t", "    "))
+        yield style.paint(shown, colour) if colour and line[:3] not in ("+++", "---") else shown
+
+
+def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
+    """Tell of what only a person can decide, each with its place."""
+    lines = []
+    for text in texts:
+        for reference in text.references:
+            if not reference.new:
+                before = text.text[: reference.start]
+                place = f"{text.path}:{before.count(chr(10)) + 1}:{reference.start - before.rfind(chr(10))}"
+                sign = style.paint(style.signs["skip"], "yellow")
+                lines.append(f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({reference.why})")
+    return lines
+
+
+def summary(
+    options: Options, texts: Sequence[Text], done: Sequence[Text], renamed: Mapping[str, object], style: Style
+) -> list[str]:
+    """Say how much there was."""
+    certain = sum(bool(reference.new) for text in done for reference in text.references)
+    unsure = sum(not reference.new for text in texts for reference in text.references)
+    verb = "Rewritten" if options.apply else "To rewrite"
+    lines = [f"{style.paint('Summary', 'bold')}" + (" (nothing was changed)" if not options.apply else "")]
+    lines.append(f"  {verb}: {count_of(certain, 'reference')} in {count_of(len(done), 'file')}")
+    if unsure:
+        lines.append(f"  Unsure: {count_of(unsure, 'reference')}, left as they are")
+    if not renamed:
+        lines.append("  No run has renamed anything yet.")
+    elif certain and not options.apply:
+        lines.append("  'doit refs apply=1' writes them; 'doit undo' takes that back")
+    return lines

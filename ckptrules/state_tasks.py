@@ -1,0 +1,91 @@
+"""``doit fix_state`` and ``doit drop_links``: what keeps old names working, and what ends that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import scan, stopping, store, tasks
+from ckptrules.apply import after, conclude, do_units, told
+from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
+from ckptrules.naming import claim
+from ckptrules.options import Options
+from ckptrules.plan import is_left_link
+from ckptrules.report import Style, Tally, numbers
+from ckptrules.reporter import Told
+from ckptrules.tasks import Job, TaskDict
+
+
+def fix_state(options: Options) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
+    return tasks.experiments("fix_state", options, _each(fix_one), summarise=_summary("fixed", "states"))
+
+
+def drop_links(options: Options) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, to remove the links under old names."""
+    return tasks.experiments("drop_links", options, _each(drop_one), summarise=_summary("removed", "links"))
+
+
+class _each:  # noqa: N801 - a function that can be sent to another process
+    def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
+        self.work = work
+        self.__name__ = work.__name__
+
+    def __call__(self, job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
+        if stopping.stopped():
+            task.meta["told"] = Told("")
+            return TaskFailed("stopped", report=False)
+        listing = Listing(found.experiment, found.directory, ())
+        try:
+            listing = scan.scan(job.options.outputs_dir, found)
+            done = self.work(job, listing)
+        except OSError as error:
+            done = tasks.unreadable(found, error)
+        return tasks.tell(job, task, done, listing) or {}
+
+
+def fix_one(job: Job, listing: Listing) -> Plan:
+    """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
+    from ckptrules.fixing import fix, foresee
+
+    if job.options.dry_run:
+        return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
+    return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"])
+
+
+def drop_one(job: Job, listing: Listing) -> Plan:
+    """Remove the links under old names in one directory, or say which ones that would be."""
+    links = [entry for entry in listing.entries if entry.kind == "link"]
+    left = sorted(entry for entry in links if is_left_link(entry, claim(entry.name, job.rules), job.rules))
+    actions = tuple(Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left)
+    plan = Plan(listing.experiment, listing.directory, actions)
+    if job.options.dry_run or not left:
+        return plan
+    place = tasks.workplace(job)
+    steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
+    units = [Unit("unlink", 0, (step,)) for step in steps]
+    try:
+        number = place.journal.intend(listing.experiment, listing.directory, units)
+    except OSError as error:
+        text = f"the journal cannot be written: {told(error)}"
+        return plan._replace(actions=(), problems=(Problem("stopped", (listing.directory,), text),))
+    with store.Folders(place.outputs_dir) as folders:
+        failed = do_units(folders, units, place.stopped)
+        return after(plan, failed, conclude(plan, place.journal, number, failed))
+
+
+def _summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], str]:
+    def summarise(total: Tally, style: Style, notes: Iterable[str]) -> str:
+        rows = [
+            ("processed", total.experiments, "experiments"),
+            (f"to {'fix' if verb == 'fixed' else 'remove'}" if style.preview else verb, getattr(total, field), ""),
+            ("skipped", total.skipped, ""),
+            ("problems", total.problems, "left untouched, see above" if total.problems else ""),
+        ]
+        title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
+        return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+
+    return summarise

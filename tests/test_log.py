@@ -1,0 +1,70 @@
+"""`doit log`: the protocol's entry for the experiment log."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Project
+
+TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}0.ckpt": 100 for name in "ab" for epoch in (3, 4, 12)}
+
+
+def test_the_entry_says_what_was_migrated_deleted_and_kept(project: Project) -> None:
+    project.make(TREE)
+    out = project.doit("migrate", "delete_old=1")
+    assert out.endswith("For your experiment log: doit log out=docs/experiment_log.md\n")
+    entry = project.doit("log")
+    date, marker, *lines = entry.splitlines()
+    assert date.startswith("## 20")
+    assert date.endswith(": Checkpoint Migration")
+    assert marker.startswith("<!-- run ")
+    assert lines[:3] == [
+        "- Migrated 2 checkpoints to the new naming scheme",
+        "- Deleted 4 checkpoints, 400 B (< epoch 10)",
+        "- Kept 2 checkpoints for continued use",
+    ]
+    assert "`doit migrate delete_old=1`, in a, b" in lines[3]
+
+
+def test_the_same_run_is_added_once(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate")
+    (project.folder / "docs").mkdir()
+    log = project.folder / "docs" / "experiment_log.md"
+    log.write_text("# Log\n")
+    assert project.doit("log", "out=docs/experiment_log.md").endswith(" added\n")
+    text = log.read_text()
+    assert text.startswith("# Log\n\n## ")
+    assert "Deleted" not in text
+    assert project.doit("log", "out=docs/experiment_log.md").endswith(" stands in it already\n")
+    assert log.read_text() == text
+    project.doit("migrate", "delete_old=1", "keep_min_epoch=4")
+    project.doit("log", "out=docs/experiment_log.md")
+    assert "- Deleted 2 checkpoints, 200 B (< epoch 4)\n- Kept 4 checkpoints" in log.read_text()
+    assert log.read_text().startswith(text)
+
+
+def test_an_older_run_and_a_template_of_ones_own(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate")
+    run = project.doit("history").splitlines()[1].split()[0]
+    project.doit("migrate", "delete_old=1")
+    (project.folder / "rules" / "experiment_log.md.j2").write_text("{{ run }}: {{ renamed }}, {{ threshold }}")
+    assert project.doit("log", f"run={run}") == f"{run}: 6, by hand\n"
+    assert project.doit("log").endswith(": 0, < epoch 10\n")
+
+
+@pytest.mark.parametrize("template", ["{{ nothing }}", "{% if %}", "{{ ''.__class__ }}{{ x }}"])
+def test_a_broken_template_is_told(project: Project, template: str) -> None:
+    project.make(TREE)
+    project.doit("migrate")
+    (project.folder / "rules" / "experiment_log.md.j2").write_text(template)
+    assert "the template of the log cannot be used: " in project.doit("log", check=1)
+
+
+def test_nothing_to_tell_of_and_nowhere_to_write(project: Project) -> None:
+    assert project.doit("log", check=1) == "There is no run to tell of; 'doit history' lists them.\n"
+    project.make(TREE)
+    project.doit("migrate")
+    assert "no/where.md: cannot be written: No such file" in project.doit("log", "out=no/where.md", check=1)
+    assert "no run '7'" in project.doit("log", "run=7", check=3)
