@@ -51,7 +51,8 @@ def refs(options: Options) -> Iterator[tasks.TaskDict]:
         OptionError: a path that is not there.
     """
     tasks.outputs_dir(options)
-    yield {"basename": "refs", "actions": [(work, [options, tasks.style(options), paths_of(options)])]}
+    paths = paths_of(options) if "refs" in tasks.chosen() else []  # doit makes the task for `doit list --all`, too
+    yield {"basename": "refs", "actions": [(work, [options, tasks.style(options), paths])]}
 
 
 def paths_of(options: Options) -> list[str]:

@@ -63,7 +63,7 @@ def test_names_of_every_format_become_records_older_before_newer(project: Projec
     ]
     assert [r.experiment for r in found] == ["a"] * 7 + ["b"]
     assert all(os.path.exists(r.path) and not r.verified for r in found)
-    assert found[3].rule.endswith("naming.yaml:27")
+    assert found[3].rule.endswith("naming.yaml:29")
 
 
 def test_a_migration_changes_names_and_nothing_else_of_the_catalog(project: Project) -> None:

@@ -398,7 +398,7 @@ def test_verbose_tells_what_stays_with_reason_and_rule(project: Project) -> None
     project.make(THREE_FORMATS)
     out = project.doit("plan:ocr", "verbose=1", "delete_old=1")
     assert "  · Would keep: last.ckpt\n                protected by 'last.ckpt'  rules/naming.yaml:15\n" in out
-    assert "legacy rule 'doubled-prefix'  rules/naming.yaml:21\n" in out
+    assert "legacy rule 'doubled-prefix'  rules/naming.yaml:23\n" in out
     assert "(epoch < 10, rules/retention.yaml:7)" in out
 
 
