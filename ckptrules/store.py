@@ -313,6 +313,27 @@ def write_new(path: str, content: bytes) -> None:
         file.write(content)
 
 
+def set_aside(path: str) -> str:
+    """Give what stands under a path a name that no rule knows, and return that; nothing where nothing is, or a link.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    if not os.path.lexists(path) or os.path.islink(path):
+        return ""
+    folder, name = os.path.split(os.path.abspath(path))
+    to = f"{name}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    with open_below(folder, "") as directory:
+        rename(directory, name, to)
+    return to
+
+
+def remove_sidecar(path: str) -> None:
+    """Remove what told of a checkpoint that is gone; it may be gone itself."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 # --- backups ---------------------------------------------------------------------------------------------------------
 
 

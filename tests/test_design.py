@@ -47,6 +47,7 @@ ROOMS: dict[str, str] = {
     "loading": "content",
     "verify": "model scan plan content formats folders verified loading",
     "verify_report": "measures report content verify",
+    "lightning": "store naming rules shipped",
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
     "fixing": "model naming scan torchstate store facts content formats apply",

@@ -1,0 +1,170 @@
+"""A `ModelCheckpoint` whose files are born with the names that the rules want. Extra: ``ckptrules[lightning]``.
+
+Written after ``lightning/pytorch/callbacks/model_checkpoint.py`` of Lightning 2.6 and tried with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from ckptrules import store
+from ckptrules.naming import TemplateError, claim, fits, render, stem_of, target_name
+from ckptrules.rules import load_rules
+from ckptrules.shipped import rule_texts
+
+try:
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.utilities import rank_zero_warn
+except ImportError:
+    try:
+        from pytorch_lightning.callbacks import ModelCheckpoint
+        from pytorch_lightning.utilities import rank_zero_warn
+    except ImportError:
+        raise ImportError("ckptrules.lightning needs Lightning: pip install 'ckptrules[lightning]'") from None
+
+SIDECAR = ".metadata.json"
+OURS = ("filename", "auto_insert_metric_name", "enable_version_counter")
+
+
+class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need not be installed where types are checked
+    """Saves checkpoints under the names of the target format, each with a sidecar that tells epoch, step and metrics.
+
+    A name is never given a version: what stands under it and is not of this run is set aside first, as
+    ``<name>.replaced-<time>``, which no rule knows and nothing deletes. On resume the old paths in its own state (and
+    in that of a plain `ModelCheckpoint` with the same settings) are read through the rules.
+
+    Args:
+        dirpath: where to save; as in `ModelCheckpoint`.
+        best: whether the names are ``best-<metric>-<value>.ckpt``, which is protected; needs ``monitor``.
+        rules_dir: the folder of the rule files; otherwise ``rules``, and where that is not, the rules of the package.
+        options: whatever else `ModelCheckpoint` takes, but for the names: ``filename``, ``auto_insert_metric_name`` and
+            ``enable_version_counter``.
+
+    Raises:
+        RuleError: the rules do not hold.
+        ValueError: the options do not fit together, or the rules would not know the names.
+    """
+
+    def __init__(
+        self, dirpath: str | os.PathLike[str] | None = None, *, best: bool = False, rules_dir: str | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        for name in OURS:
+            if name in options:
+                raise ValueError(f"RulesCheckpoint takes its names from the rules: leave '{name}' out")
+        super().__init__(dirpath, auto_insert_metric_name=False, enable_version_counter=False, **options)
+        if best and self.monitor is None:
+            raise ValueError("RulesCheckpoint(best=True) needs monitor='...': the metric to go by")
+        self._rules = load_rules(rule_texts(rules_dir))
+        self._best = best
+        self._mine: set[str] = set()
+        self._name({"epoch": 0, "step": 0, **({self.monitor: 0.5} if self.monitor else {})})
+
+    @property
+    def state_key(self) -> str:
+        """The key of a plain `ModelCheckpoint` with these settings, so that each goes on from the other's state."""
+        return str(super().state_key).replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def format_checkpoint_name(
+        self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
+    ) -> str:
+        """Return the path of a checkpoint with these metrics; ``epoch`` and ``step`` are among them."""
+        if filename is not None or ver is not None or prefix is not None:
+            return str(super().format_checkpoint_name(metrics, filename, ver, prefix))
+        return os.path.join(self.dirpath or "", self._name(metrics))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state, with the paths that its files have now."""
+        state = dict(state_dict)
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            if state.get(key):
+                state[key] = self._path_now(state[key])
+        if state.get("best_k_models"):
+            state["best_k_models"] = {self._path_now(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict(state)
+        self._mine |= {*self.best_k_models, self.best_model_path, self.last_model_path}
+
+    def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
+        if trainer.is_global_zero and filepath not in self._mine:
+            other = store.set_aside(filepath)
+            if other:
+                rank_zero_warn(f"{filepath} was there already, and not of this run: it is now {other}")
+        trainer.strategy.barrier()
+        self._mine.add(filepath)
+        super()._save_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            store.write_whole(_sidecar_of(filepath), _told(trainer))
+
+    def _remove_checkpoint(self, trainer: Any, filepath: str) -> None:
+        super()._remove_checkpoint(trainer, filepath)
+        if trainer.is_global_zero:
+            store.remove_sidecar(_sidecar_of(filepath))
+
+    def _name(self, metrics: Mapping[str, Any]) -> str:
+        """Return the name for an epoch, a step and, where one is monitored, its metric.
+
+        Raises:
+            ValueError: the rules would not know it.
+        """
+        epoch, step = int(metrics["epoch"]), int(metrics["step"])
+        metric = re.sub(r"\W", "_", self.monitor or "")
+        value = f"{float(metrics[self.monitor]):.4f}" if self.monitor in metrics else ""
+        if self._best:
+            name = f"best-{metric}-{value}.ckpt"
+            if claim(name, self._rules).kind != "protected":
+                raise ValueError(f"'{name}' is not protected by the rules: add 'best-*.ckpt' to 'protected'")
+            return name
+        return self._periodic(str(epoch), str(step), metric, value)
+
+    def _periodic(self, epoch: str, step: str, metric: str, value: str) -> str:
+        try:
+            name = render(self._rules.target.template, {"epoch": epoch, "step": step, "metric": metric, "value": value})
+        except TemplateError as error:
+            place = self._rules.target.place
+            raise ValueError(f"{place}: target.template cannot name an epoch and a step alone: {error}") from None
+        wanted = {"epoch": epoch, "step": step}
+        with_metric = f"{stem_of(name)}_{metric}-{value}{name[len(stem_of(name)) :]}"
+        if value and self._reads_back(with_metric, {**wanted, "metric": metric, "value": value}):
+            return with_metric
+        if not self._reads_back(name, wanted):
+            raise ValueError(f"{self._rules.target.place}: target.match does not read '{name}' back")
+        return name
+
+    def _reads_back(self, name: str, wanted: Mapping[str, str]) -> bool:
+        match = fits(self._rules.target, name)
+        found = match.groupdict() if match else {}
+        return claim(name, self._rules).kind == "target" and all(
+            key in found and found[key] is not None and float(found[key]) == float(value)
+            if key in ("epoch", "step", "value")
+            else found.get(key) == value
+            for key, value in wanted.items()
+        )
+
+    def _path_now(self, path: str) -> str:
+        """Return where a checkpoint is now: under the name that its old one has become, where it is there."""
+        folder, name = os.path.split(path)
+        said = claim(name, self._rules)
+        if said.kind != "legacy" or (os.path.exists(path) and not os.path.islink(path)):
+            return path
+        try:
+            now = os.path.join(folder, target_name(said, self._rules))
+        except TemplateError:
+            return path
+        return now if os.path.exists(now) else path
+
+
+def _sidecar_of(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, stem_of(name) + SIDECAR)
+
+
+def _told(trainer: Any) -> str:
+    metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "metrics": metrics, "time": now}
+    return json.dumps(row, indent=1) + "\n"
