@@ -1,6 +1,20 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import backup_tasks, catalog_task, demo, log_task, refs_task, state_tasks, tasks, undo, verify_task
+from ckptrules import (
+    archive_task,
+    backup_tasks,
+    catalog_task,
+    demo,
+    explain_task,
+    log_task,
+    refs_task,
+    schedule_task,
+    space_tasks,
+    state_tasks,
+    tasks,
+    undo,
+    verify_task,
+)
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -51,6 +65,42 @@ def task_undo(options):
 def task_purge(options):
     """Empty the trash: free the space of deleted checkpoints"""
     return tasks.purge(options)
+
+
+@tasks.with_options
+def task_explain(options):
+    """Say of single checkpoints why they stay or go, by which rules, and what would change that"""
+    return explain_task.explain(options)
+
+
+@tasks.with_options
+def task_trash(options):
+    """List what waits in the trash, and on which day it goes"""
+    return space_tasks.trash(options)
+
+
+@tasks.with_options
+def task_usage(options):
+    """Show how many bytes are protected, kept, could go, or lie in the trash"""
+    return space_tasks.usage(options)
+
+
+@tasks.with_options
+def task_archive(options):
+    """Pack old experiments into one compressed file each, prove it, and move them to the trash"""
+    return archive_task.archive(options)
+
+
+@tasks.with_options
+def task_unarchive(options):
+    """Bring an archived experiment back"""
+    return archive_task.unarchive(options)
+
+
+@tasks.with_options
+def task_schedule(options):
+    """Print what to hand to cron or systemd, for this folder and these options; install nothing"""
+    return schedule_task.schedule(options)
 
 
 @tasks.with_options

@@ -22,6 +22,7 @@ from ckptrules.tasks import TaskDict
 if TYPE_CHECKING:  # doit reads this file for every command
     from ckptrules.discovery import Record
 
+FORMATS = ("table", "json", "csv")
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
 NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
 
@@ -35,6 +36,8 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
     tasks.outputs_dir(options)
     if options.out and not os.path.isdir(os.path.dirname(options.out) or "."):
         raise OptionError(f"command line: out={options.out}: there is no such folder to write in")
+    if options.format not in FORMATS:
+        raise OptionError(f"command line: format={options.format}: must be one of {', '.join(FORMATS)} for catalog")
     tasks.load(options.rules_dir)
     yield {"basename": "catalog", "actions": [(show_catalog, [options, tasks.style(options)])]}
 

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any, NamedTuple
 
 from ckptrules.conflicts import WAYS, OnConflict
-from ckptrules.measures import max_delete
+from ckptrules.measures import max_delete, seconds
 
 DEFAULT_TASK = "plan"
 PLANNING = ("plan", "migrate")
-CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs")
+CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs", "archive", "unarchive")
 SELECTING = ("migrate", "fix_state", "drop_links")
 LOCKING = (*CHANGING, "backup", "restore", "drop_backup")
-REPORTING = (*PLANNING, "undo", "verify", "fix_state", "drop_links")
+REPORTING = (*PLANNING, "undo", "verify", "fix_state", "drop_links", "explain")
+MIGRATING = (*PLANNING, "schedule")
+DECIDING = (*PLANNING, "explain", "usage", "schedule")
 VERIFYING = ("verify",)
 CATALOG = ("catalog",)
-FORMATS = ("table", "json", "csv")
+FORMATS = ("table", "json", "csv", "zst", "gz")
 COPY_MODES = ("auto", "copy", "link")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
@@ -67,6 +69,12 @@ class Options(NamedTuple):
     fix_state: bool = False
     max_delete: str | None = None
     verbose: bool = False
+    quiet: bool = False
+    name: str | None = None
+    older_than: str | None = None
+    archive_dir: str | None = None
+    keep_source: bool = False
+    archive: str | None = None
     json: str | None = None
     run: str | None = None
     paths: str | None = None
@@ -174,6 +182,12 @@ def some_text(text: str) -> str:
     return text
 
 
+def as_time(text: str) -> str:
+    """Read a time such as ``7d``."""
+    seconds(text)
+    return text
+
+
 def one_of(words: Sequence[str]) -> Callable[[str], str]:
     """Return a reader of one of some words."""
 
@@ -190,46 +204,64 @@ OPTIONS: tuple[Option, ...] = (
     Option("rules_dir", some_text, "rules", "folder with the rule files (*.yaml)"),
     Option("dry_run", yes_or_no, "0", "show what would happen, change nothing", flag=True),
     Option(
-        "delete_old", yes_or_no, "0", "also delete what the retention policy does not keep", flag=True, tasks=PLANNING
+        "delete_old",
+        yes_or_no,
+        "0",
+        "also delete what the retention policy does not keep",
+        flag=True,
+        tasks=MIGRATING,
     ),
     Option(
         "keep_min_epoch",
         whole_number,
         "10",
         "keep this epoch and later ones (overrides the policy's min_epoch)",
-        tasks=PLANNING,
+        tasks=DECIDING,
     ),
-    Option("policy", some_text, "default", "retention policy to go by", tasks=PLANNING),
+    Option("policy", some_text, "default", "retention policy to go by", tasks=DECIDING),
     Option(
         "max_delete",
         max_delete,
         "",
         "the most that this run may delete: 25 checkpoints, or 20% of them (in place of max_delete in the rules)",
-        tasks=PLANNING,
+        tasks=MIGRATING,
     ),
     Option(
         "on_conflict",
         one_of(WAYS),
         "report",
         f"when checkpoints want one name: {', '.join(WAYS)}",
-        tasks=PLANNING,
+        tasks=MIGRATING,
     ),
     Option(
-        "settle", whole_number, "0", "seconds that a checkpoint must be unchanged (overrides rules)", tasks=PLANNING
+        "settle", whole_number, "0", "seconds that a checkpoint must be unchanged (overrides rules)", tasks=MIGRATING
     ),
     Option(
-        "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=PLANNING
+        "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=MIGRATING
     ),
-    Option("leave_links", yes_or_no, "0", "leave a link under each old name", flag=True, tasks=PLANNING),
+    Option("leave_links", yes_or_no, "0", "leave a link under each old name", flag=True, tasks=MIGRATING),
     Option(
         "fix_state",
         yes_or_no,
         "0",
         "also bring the paths inside the checkpoints up to date",
         flag=True,
-        tasks=PLANNING,
+        tasks=MIGRATING,
     ),
     Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
+    Option(
+        "quiet",
+        yes_or_no,
+        "0",
+        "print nothing where nothing was done and no problem is left",
+        flag=True,
+        tasks=MIGRATING,
+    ),
+    Option("name", some_text, "", "the names to explain: a shell pattern, or a path", tasks=("explain",)),
+    Option("older_than", as_time, "", "free only what has waited for so long: 7d, 12h", tasks=("purge",)),
+    Option("archive_dir", some_text, "", "the folder of the archives", tasks=("usage", "archive")),
+    Option("keep_source", yes_or_no, "0", "leave the experiment where it is", flag=True, tasks=("archive",)),
+    Option("archive", some_text, "", "the archive to bring back", tasks=("unarchive",)),
     Option("json", some_text, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
     Option("run", some_text, "", "the run in question, as 'doit history' has it", tasks=("undo", "log", "refs")),
     Option(
@@ -237,7 +269,7 @@ OPTIONS: tuple[Option, ...] = (
         some_text,
         "",
         "only the experiments that this pattern fits",
-        tasks=("undo", "backup", "restore", "fix_state", "drop_links"),
+        tasks=("undo", "backup", "restore", "fix_state", "drop_links", "archive"),
     ),
     Option("paths", some_text, "", "files and folders to look in, with spaces between", tasks=("refs",)),
     Option("apply", yes_or_no, "0", "rewrite the files", flag=True, tasks=("refs",)),
@@ -252,7 +284,13 @@ OPTIONS: tuple[Option, ...] = (
         flag=True,
         tasks=VERIFYING,
     ),
-    Option("format", one_of(FORMATS), "table", "form of the list: table, json or csv", tasks=CATALOG),
+    Option(
+        "format",
+        one_of(FORMATS),
+        "table",
+        "catalog: table, json or csv; archive: zst (otherwise) or gz",
+        tasks=(*CATALOG, "archive"),
+    ),
     Option("out", some_text, "", "write it to this file", tasks=(*CATALOG, "log")),
     Option("to", some_text, "", "folder of the backups; otherwise beside outputs_dir", tasks=("backup", "backups")),
     Option(

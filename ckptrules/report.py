@@ -11,6 +11,7 @@ from ckptrules.measures import human_size
 from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
+LARGEST = 10  # so many lines show the order of magnitude
 DID = {
     "rename": "Renamed",
     "trash": "Deleted",
@@ -163,6 +164,39 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
     return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
 
 
+class Going(NamedTuple):
+    """What an experiment keeps and loses, in checkpoints and bytes, and the largest ones that it loses."""
+
+    experiment: str
+    tally: Tally
+    largest: tuple[tuple[int, str], ...]
+
+
+def going(plan: Plan) -> tuple[tuple[int, str], ...]:
+    """Return size and path of the largest checkpoints that would go, the largest first."""
+    goes = [(a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind == "trash"]
+    return tuple(sorted(goes, reverse=True)[:LARGEST])
+
+
+def magnitude(rows: Sequence[Going], style: Style) -> str:
+    """Show per experiment what stays and what goes, and the largest that go; nothing where nothing goes."""
+    losing = sorted((row for row in rows if row.tally.deleted), key=lambda row: -row.tally.bytes_deleted)
+    if not losing:
+        return ""
+    cells = [(style.name(row.experiment), *_amounts([row.tally])) for row in losing[:LARGEST]]
+    if rest := losing[LARGEST:]:
+        cells.append((f"{len(rest)} others", *_amounts([row.tally for row in rest])))
+    text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4))
+    largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
+    sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
+    return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"
+
+
+def _amounts(tallies: Sequence[Tally]) -> tuple[str, str, str, str]:
+    total = sum(tallies, Tally())
+    return str(total.kept), human_size(total.bytes_kept), str(total.deleted), human_size(total.bytes_deleted)
+
+
 def numbers(rows: Sequence[tuple[str, int, str]]) -> list[str]:
     """Lay the lines of a summary out: label, number, note."""
     width = max(len(str(count)) for _, count, _ in rows)
@@ -213,16 +247,20 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
                 "directory": action.directory or plan.directory,
                 "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
                 "bytes": action.size,
-                "reasons": [_reason_as_data(reason) for reason in action.reasons],
+                "reasons": [reason_as_data(reason) for reason in action.reasons],
+                "saves": [
+                    {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
+                    for line in action.saves
+                ],
             }
             for action in plan.actions
         ],
         "kept": [
-            {"name": row.name, "bytes": row.size, "reasons": [_reason_as_data(reason) for reason in row.reasons]}
+            {"name": row.name, "bytes": row.size, "reasons": [reason_as_data(reason) for reason in row.reasons]}
             for row in plan.kept
         ],
         "skipped": [
-            {"name": row.name, "kind": row.kind, "reasons": [_reason_as_data(row.reason)]} for row in plan.skipped
+            {"name": row.name, "kind": row.kind, "reasons": [reason_as_data(row.reason)]} for row in plan.skipped
         ],
         "problems": [
             {
@@ -234,8 +272,8 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
             }
             for problem in plan.problems
         ],
-        "notes": [_reason_as_data(note) for note in plan.notes],
-        "policy": _reason_as_data(plan.policy) if plan.policy else None,
+        "notes": [reason_as_data(note) for note in plan.notes],
+        "policy": reason_as_data(plan.policy) if plan.policy else None,
     }
 
 
@@ -266,7 +304,9 @@ def _action_lines(action: Action, style: Style) -> list[str]:
         along.append(" " * (indent - 2) + f"+ a link stays under the old name: {style.name(action.name)}")
     if action.kind not in ("rename", "relink", "repoint"):
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
-        return [f"{first} ({reasons})" if reasons else first, *along]
+        saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
+        saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []
+        return [f"{first} ({reasons})" if reasons else first, *along, *saving]
     arrow = style.signs["arrow"].rjust(len(label) + 2)
     return [first, f" {arrow} {style.name(action.to)}", *along, *_reason_lines(action.reasons, indent, style)]
 
@@ -311,7 +351,8 @@ def _inline(reason: Reason, style: Style) -> str:
     return f"{text}, {reason.place.file_line}" if style.verbose and reason.place else text
 
 
-def _reason_as_data(reason: Reason) -> dict[str, Any]:
+def reason_as_data(reason: Reason) -> dict[str, Any]:
+    """Turn a reason into the JSON form."""
     return {"text": reason.text, "rule": reason.place.file_line if reason.place else None}
 
 

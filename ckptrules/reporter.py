@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
@@ -13,17 +12,21 @@ from doit.task import Task
 
 from ckptrules import scan, stopping, store
 from ckptrules.options import Options
-from ckptrules.report import Style, Tally, run_as_data, summary, trash_sentence
+from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
 
 PROBLEMS_LEFT = 1
 
 
 class Told(NamedTuple):
-    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes."""
+    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes.
+
+    ``largest`` are size and path of the largest checkpoints that go.
+    """
 
     text: str
     tally: Any = Tally()
     data: Mapping[str, Any] | None = None
+    largest: tuple[tuple[int, str], ...] = ()
 
 
 class RunContext(NamedTuple):
@@ -53,6 +56,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         super().__init__(outstream, options)
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
+        self._going: dict[str, list[Going]] = {}
         self._problems_left = self._crashed = False
         self._not_remembered: list[str] = []
 
@@ -105,7 +109,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         for base, total in self._totals.items():
             context = self.contexts[base]
             self._problems_left |= context.refused
-            self.write(self._summary(total, context))
+            if context.style.preview:
+                self.write(magnitude(self._going.get(base, []), context.style))
+            if not (context.options.quiet and not _says_something(total)):
+                self.write(self._summary(total, context))
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
@@ -121,7 +128,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
         try:
-            store.write_whole(path, json.dumps(data, indent=1) + "\n")
+            store.write_json(path, data)
         except OSError as error:
             self.write(f"{path} cannot be written: {error.strerror}\n")
             self._problems_left = True
@@ -130,14 +137,18 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         told: Told | None = (task.meta or {}).pop("told", None)
         if told is None:
             return False
-        self.write(told.text)
-        if self._context(task):
+        context = self._context(task)
+        if not (context and context.options.quiet and not _says_something(told.tally)):
+            self.write(told.text)
+        if context:
             self._add(task, told)
         return True
 
     def _add(self, task: Task, told: Told) -> None:
         base = _base(task)
         self._totals[base] += told.tally
+        if told.largest:
+            self._going.setdefault(base, []).append(Going(task.meta["experiment"], told.tally, told.largest))
         rows = self._data.setdefault(base, [])
         if told.data is not None and self.contexts[base].options.json:
             rows.append(told.data)
@@ -185,6 +196,13 @@ def _let_fail(database: Any) -> list[str]:
 
     database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
     return reasons
+
+
+def _says_something(tally: Any) -> bool:
+    """Say whether anything was done, or is left to a person: what ``quiet=1`` prints."""
+    return not isinstance(tally, Tally) or any(
+        (tally.renamed, tally.deleted, tally.relinked, tally.restored, tally.states, tally.links, tally.problems)
+    )
 
 
 def _base(task: Task) -> str:

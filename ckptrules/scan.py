@@ -83,10 +83,10 @@ def scan(outputs_dir: str, found: Found) -> Listing:
         return Listing(found.experiment, found.directory, tuple(entry for entry in read if entry))
 
 
-def trash_use(outputs_dir: str) -> TrashUse:
-    """Count what waits in the trash."""
+def trash_use(outputs_dir: str, runs: Sequence[str] | None = None) -> TrashUse:
+    """Count what waits in the trash: of some runs, or of all."""
     total = TrashUse(0, 0)
-    for run in trash_runs(outputs_dir):
+    for run in trash_runs(outputs_dir) if runs is None else runs:
         total = total + measure(os.path.join(trash_path(outputs_dir), run))
     return total
 
@@ -97,6 +97,60 @@ def trash_runs(outputs_dir: str) -> list[str]:
         return sorted(name for name in os.listdir(trash_path(outputs_dir)) if RUN_ID.fullmatch(name))
     except FileNotFoundError:
         return []
+
+
+class TrashItem(NamedTuple):
+    """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes."""
+
+    run: str
+    directory: str
+    name: str
+    size: int
+
+
+def trash_items(outputs_dir: str) -> list[TrashItem]:
+    """List what waits in the trash, oldest run first.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = []
+    for run in trash_runs(outputs_dir):
+        with open_below(outputs_dir, f"{STATE}/trash/{run}") as top:
+            for folder, directories, files, inner in os.fwalk(".", dir_fd=top):
+                here = [name for name in (*directories, *files) if name.endswith(TRASH_SUFFIX)]
+                directories[:] = [name for name in directories if name not in here]
+                for name in sorted(here):
+                    status = os.lstat(name, dir_fd=inner)
+                    size = _size_below(inner, name) if stat.S_ISDIR(status.st_mode) else status.st_size
+                    found.append(TrashItem(run, os.path.normpath(folder), name.removesuffix(TRASH_SUFFIX), size))
+    return found
+
+
+def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]]) -> dict[str, int]:
+    """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = {}
+    with open_below(outputs_dir, directory) as here:
+        for name in sorted(os.listdir(here)):
+            status = os.lstat(name, dir_fd=here)
+            if stat.S_ISDIR(status.st_mode):
+                files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)
+                found[name] = sum(_once(file, seen) for file in files)
+            elif stat.S_ISREG(status.st_mode):
+                found[name] = _once(status, seen)
+    return found
+
+
+def _once(status: os.stat_result, seen: set[tuple[int, int]]) -> int:
+    key = status.st_dev, status.st_ino
+    if status.st_nlink > 1 and key in seen:
+        return 0
+    seen.add(key)
+    return status.st_size
 
 
 def trash_path(outputs_dir: str) -> str:

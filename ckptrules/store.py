@@ -10,13 +10,14 @@ import errno
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import shutil
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from ckptrules import scan
 from ckptrules.model import STATE, Item, Stamp, Step
@@ -306,6 +307,11 @@ def write_whole(path: str, text: str) -> None:
     os.replace(temporary, path)
 
 
+def write_json(path: str, data: object) -> None:
+    """Write a report as JSON, as a whole."""
+    write_whole(path, json.dumps(data, indent=1) + "\n")
+
+
 def write_new(path: str, content: bytes) -> None:
     """Write a new file, with its folders; a file that is there already is an error, never overwritten."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -335,6 +341,81 @@ def remove_sidecar(path: str) -> None:
 
 
 # --- backups ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Give a file to write an archive to, and its hidden path; at the end it gets its name, or is gone.
+
+    Raises:
+        FileExistsError: the name is taken.
+        BlockingIOError: another run is writing it.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    partial = f".{name}.partial"
+    with open_below(folder, "") as directory:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(partial, flags, 0o666, dir_fd=directory), "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            try:
+                yield file, os.path.join(folder, partial)
+                file.flush()
+                os.fsync(file.fileno())
+                rename(directory, partial, name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial, dir_fd=directory)
+                raise
+        os.fsync(directory)
+
+
+@contextlib.contextmanager
+def staging(outputs_dir: str) -> Iterator[str]:
+    """Give a new folder in the workplace, and remove what is left in it at the end."""
+    name = f"unarchive-{os.getpid()}-{time.time_ns()}"
+    with open_state(outputs_dir, "work") as work:
+        os.mkdir(name, PRIVATE, dir_fd=work)
+        try:
+            yield os.path.join(outputs_dir, STATE, "work", name)
+        finally:
+            _remove(work, name)
+
+
+def write_member(root: str, item: Item, content: IO[bytes], progress: Progress) -> str:
+    """Write a file of an archive, with its mode and time, see it on the disk, and return its checksum.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(item.path)
+    digest = hashlib.sha256()
+    with open_below(root, folder) as directory:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, PRIVATE, dir_fd=directory), "wb", buffering=0) as file:
+            while chunk := content.read(scan.CHUNK):
+                digest.update(chunk)
+                _write(file.fileno(), chunk)
+                progress(len(chunk))
+            os.fchmod(file.fileno(), item.mode)
+            os.utime(file.fileno(), ns=(item.mtime_ns, item.mtime_ns))
+            os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def move_in(staged: str, name: str, outputs_dir: str, experiment: str) -> None:
+    """Move an experiment that is whole into its place; never overwrite. Its own time stays.
+
+    Raises:
+        FileExistsError: something stands there.
+    """
+    parent, last = os.path.split(experiment)
+    os.makedirs(os.path.join(outputs_dir, parent), exist_ok=True)
+    with open_below(staged, "") as origin, open_below(outputs_dir, parent) as target:
+        rename(origin, name, last, target)
+        os.fsync(target)
 
 
 def make_folder(path: str, mode: int = 0o777) -> None:
@@ -734,7 +815,7 @@ def clear_work(outputs_dir: str) -> None:
     with contextlib.suppress(OSError), open_below(outputs_dir, f"{STATE}/work") as work:
         for name in os.listdir(work):
             with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=work)
+                _remove(work, name)
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:

@@ -25,7 +25,7 @@ from ckptrules import __version__, scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, names_left, told
 from ckptrules.facts import ignore_lease_breaks, look, read_metrics, to_look_at
 from ckptrules.journal import Journal
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, seconds
 from ckptrules.model import STATE, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import (
@@ -41,7 +41,7 @@ from ckptrules.options import (
 )
 from ckptrules.plan import make_plan, sort_entries
 from ckptrules.recovery import interrupted, recover
-from ckptrules.report import Style, count_of, experiment_block, plan_as_data, tally
+from ckptrules.report import Style, count_of, experiment_block, going, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import Excess, holds_until, pick_policy, too_many, with_min_epoch
 from ckptrules.rules import SLOW_HINT, load_rules
@@ -57,6 +57,12 @@ TASKS = (
     "history",
     "undo",
     "purge",
+    "explain",
+    "trash",
+    "usage",
+    "archive",
+    "unarchive",
+    "schedule",
     "fix_state",
     "drop_links",
     "refs",
@@ -160,9 +166,11 @@ def check(options: Options) -> Iterator[TaskDict]:
 
 
 def purge(options: Options) -> Iterator[TaskDict]:
-    """Empty the trash."""
+    """Empty the trash, or free what has waited there for some time."""
     outputs_dir(options)
-    yield {"basename": "purge", "actions": [(free, [options, scan.trash_runs(options.outputs_dir)])]}
+    least = seconds(options.older_than) / 86_400 if options.older_than else 0
+    runs = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= least]
+    yield {"basename": "purge", "actions": [(free, [options, runs])]}
 
 
 @contextlib.contextmanager
@@ -231,8 +239,12 @@ def started_ns() -> int:
 
 def run_age_days(run: str, now: float) -> float:
     """Return how many days ago a run started. Args: ``now`` in seconds since 1970."""
-    started = datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
-    return (now - started.timestamp()) / 86400
+    return (now - run_started(run)) / 86400
+
+
+def run_started(run: str) -> float:
+    """Return when a run started, in seconds since 1970."""
+    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
 
 
 def outputs_dir(options: Options) -> None:
@@ -417,18 +429,14 @@ def experiments(
     """
     outputs_dir(options)
     job = prepare(options, base)
-    pattern = options.experiments or "*"
-    found_directories = [
-        found for found in find(options.outputs_dir, job.rules.layout) if fnmatchcase(found.experiment, pattern)
-    ]
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
-    if not found_directories:
+    if not find(options.outputs_dir, job.rules.layout):
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    jobs = [(with_policy(job, pick_policy(job.rules, d.experiment, options.policy)), d) for d in found_directories]
+    jobs = own_jobs(job)
     notes += not_asked_for(job, jobs)
     excess = refuse_too_many(base, job, jobs)
     if excess:
@@ -450,6 +458,16 @@ def experiments(
             "task_dep": [BACKUP] if base == "migrate" and BACKUP in chosen() else [],
             "meta": {"experiment": found.experiment, "directory": found.directory},
         }
+
+
+def own_jobs(job: Job) -> list[tuple[Job, Found]]:
+    """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
+    options, pattern = job.options, job.options.experiments or "*"
+    return [
+        (with_policy(job, pick_policy(job.rules, found.experiment, options.policy)), found)
+        for found in find(options.outputs_dir, job.rules.layout)
+        if fnmatchcase(found.experiment, pattern)
+    ]
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
@@ -531,7 +549,7 @@ def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | Non
     """Tell what came of one directory; problems left are a failure without words of its own."""
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
-    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data)
+    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data, going(done))
     return TaskFailed("problems left", report=False) if done.problems else None
 
 
@@ -650,7 +668,7 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
     verb = "Would free" if options.dry_run else "Freed"
     header = run_header("purge", options)
     try:
-        freed = scan.trash_use(options.outputs_dir) if options.dry_run else store.empty_trash(options.outputs_dir, runs)
+        freed = (scan.trash_use if options.dry_run else store.empty_trash)(options.outputs_dir, runs)
     except OSError as error:
         task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
         return TaskFailed("the trash cannot be emptied", report=False)

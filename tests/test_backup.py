@@ -240,7 +240,7 @@ def test_a_dry_run_of_a_backup_changes_nothing(tree: Project) -> None:
         ("force=1", "command line: option 'force' is not for 'backup'\n    hint: it is for: restore, refs\n"),
         (
             "json=x",
-            "command line: option 'json' is not for 'backup'\n    hint: it is for: plan, migrate, undo, verify, fix_state, drop_links\n",
+            "command line: option 'json' is not for 'backup'\n    hint: it is for: plan, migrate, undo, verify, fix_state, drop_links, explain\n",
         ),
     ],
 )

@@ -1,0 +1,138 @@
+"""``doit trash`` and ``doit usage``: where the bytes are, and when they go."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import scan, tasks
+from ckptrules.apply import told
+from ckptrules.measures import human_size
+from ckptrules.model import Listing, Plan
+from ckptrules.options import Options
+from ckptrules.report import Style, count_of, table
+from ckptrules.reporter import Told
+
+DAY = 86_400
+ARCHIVES = (".tar.zst", ".tar.gz")
+HEADINGS = ("experiment", "protected", "kept", "could go", "other", "total")
+
+
+class Usage(NamedTuple):
+    """The bytes of one experiment. ``other`` is what the rules do not know, or leave to a person."""
+
+    protected: int = 0
+    kept: int = 0
+    could_go: int = 0
+    other: int = 0
+
+    def __add__(self, more: Usage) -> Usage:  # type: ignore[override]
+        return Usage(*(one + two for one, two in zip(self, more, strict=True)))
+
+
+def trash(options: Options) -> Iterator[tasks.TaskDict]:
+    """List what waits in the trash."""
+    tasks.outputs_dir(options)
+    days = tasks.load(options.rules_dir).trash_days
+    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, tasks.style(options)])]}
+
+
+def usage(options: Options) -> Iterator[tasks.TaskDict]:
+    """Say how many bytes each experiment takes, by what the policy makes of them."""
+    tasks.outputs_dir(options)
+    job = tasks.prepare(options._replace(delete_old=True, dry_run=True), "usage")
+    yield {"basename": "usage", "actions": [(show_usage, [job])]}
+
+
+def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
+    """Tell what lies in the trash, oldest first, and on which day it goes."""
+    try:
+        items = scan.trash_items(outputs_dir)
+    except OSError as error:
+        task.meta = {"told": Told(f"The trash cannot be read: {told(error)}\n")}
+        return TaskFailed("the trash cannot be read", report=False)
+    if not items:
+        task.meta = {"told": Told("The trash is empty.\n")}
+        return None
+    rows = [
+        (item.run, style.name(item.directory), style.name(item.name), human_size(item.size), goes_on(item.run, days))
+        for item in items
+    ]
+    size = sum(item.size for item in items)
+    text = table(("run", "directory", "name", "size", "goes on"), rows, right=(3,))
+    end = f"{count_of(len(items), 'item')}, {human_size(size)}. 'doit undo' brings back, 'doit purge' frees.\n"
+    task.meta = {"told": Told(text + end)}
+    return None
+
+
+def goes_on(run: str, days: int) -> str:
+    """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
+    if not days:
+        return "doit purge"
+    return datetime.fromtimestamp(tasks.run_started(run) + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
+
+
+def show_usage(job: tasks.Job, task: Task) -> TaskFailed | None:
+    """Measure everything and show it as a table."""
+    seen: set[tuple[int, int]] = set()
+    rows: list[tuple[str, Usage]] = []
+    failed = []
+    for own, found in tasks.own_jobs(job):
+        plan, listing = tasks.plan_of(own, found)
+        try:
+            sizes = scan.sizes(job.options.outputs_dir, found.directory, seen)
+        except OSError as error:
+            failed.append(f"{job.style.name(found.directory)}: {told(error)}")
+            continue
+        rows.append((found.experiment, sort(listing, plan, sizes)))
+    total = sum((row for _, row in rows), Usage())
+    lines = [_row(job.style.name(name), row) for name, row in rows]
+    text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))
+    waiting = scan.trash_use(job.options.outputs_dir)
+    text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
+    if folder := job.options.archive_dir:
+        text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
+    text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
+    task.meta = {"told": Told("".join([text, *(f"Problem: {line}\n" for line in failed)]))}
+    return TaskFailed("problems left", report=False) if failed else None
+
+
+def archives(folder: str) -> int:
+    """Return the bytes of the archives in a folder."""
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES))
+
+
+# --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
+    """Say what of a directory is protected, kept, could go or is something else."""
+    goes = {name for a in plan.actions if a.kind == "trash" for name in (a.name, *(old for old, _ in a.with_it))}
+    stays = {name for a in plan.actions if a.kind == "rename" for name in (a.name, *(old for old, _ in a.with_it))}
+    shown = {row.name: row.reasons[0].text for row in plan.kept}
+    parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
+    for entry in listing.entries:
+        kind = "other"
+        if entry.name in goes:
+            kind = "could_go"
+        elif shown.get(entry.name, "").startswith("protected"):
+            kind = "protected"
+        elif entry.name in stays or entry.name in shown:
+            kind = "kept"
+        parts[kind] += sizes.get(entry.name, 0)
+    return Usage(**parts)
+
+
+def _row(name: str, row: Usage) -> tuple[str, ...]:
+    return (name, *(human_size(size) if size else "" for size in row), human_size(sum(row)))
+
+
+def _now() -> str:
+    return time.strftime("Measured %Y-%m-%d %H:%M.")

@@ -1,0 +1,109 @@
+"""`doit explain`, and the order of magnitude in the plan's summary."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Project
+
+OLD = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
+
+
+def make(project: Project) -> None:
+    project.make(
+        {
+            f"ocr/checkpoints/{OLD}": 2000,
+            "ocr/checkpoints/epoch=3-step=40.ckpt": 1000,
+            "ocr/checkpoints/epoch=12-step=90.ckpt": 1000,
+            "ocr/checkpoints/epoch=12-step=90.metadata.json": 10,
+            "ocr/checkpoints/last.ckpt": 1000,
+            "ocr/checkpoints/notes.txt": 5,
+            "ocr/checkpoints/epoch=13-step=91.ckpt": 0,
+        }
+    )
+
+
+def test_what_goes_is_explained_with_what_would_save_it(project: Project) -> None:
+    make(project)
+    before = project.tree(state=True)
+    out = project.doit("explain", "name=epoch_epoch*")
+    assert out == (
+        "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
+        f"ocr/checkpoints/{OLD}\n"
+        "  named by     legacy rule 'doubled-prefix'                      rules/naming.yaml:23\n"
+        "  fields       epoch 02, step 000176, timestamp 20251009_011245\n"
+        "  goes         epoch < 10                                        rules/retention.yaml:7\n"
+        "  to save it   min_epoch: 2                                      rules/retention.yaml:7\n"
+        "  policy       policy 'default'                                  rules/retention.yaml:6\n"
+    )
+    assert project.tree(state=True) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("outputs/ocr/checkpoints/epoch=12-step=90.ckpt", ["becomes      epoch-12_step-000090.ckpt", "stays        epoch >= 10  "]),
+        ("last.ckpt", ["named by     protected by 'last.ckpt'", "stays        it is protected"]),
+        ("notes.txt", ["named by     unable to parse: no rule fits", "left alone   the rules say nothing of it"]),
+        ("*.metadata.json", ["stays        belongs to epoch=12-step=90.ckpt"]),
+        ("epoch=13*", ["left alone   is an empty file. a crash"]),
+    ],
+)  # fmt: skip
+def test_everything_else_is_explained_too(project: Project, name: str, lines: list[str]) -> None:
+    make(project)
+    out = project.doit("explain", f"name={name}")
+    for line in lines:
+        assert f"\n  {line}" in out
+
+
+def test_all_reasons_are_told_with_what_is_left_of_each_count(project: Project) -> None:
+    make(project)
+    (project.folder / "rules" / "mine.yaml").write_text(
+        "retention:\n  lab:\n    keep_last: 2\n    keep_every_epochs: 6\n    min_epoch: 50\nexperiments: [{match: 'o*', policy: lab}]\n"
+    )
+    out = project.doit("explain", "name=epoch=12*.ckpt")
+    assert "  stays        newest 1 of 2 (1 left)" in out
+    assert "               epoch 12 is a multiple of 6" in out
+    assert "policy 'lab', for experiments 'o*'" in out
+    assert "rules/mine.yaml:6\n" in out
+    out = project.doit("explain", "name=epoch_*")
+    assert "  goes         not of the newest 2" in out
+    assert "               epoch 2 is no multiple of 6" in out
+    assert "  to save it   keep_last: 3" in out
+    assert "  or           min_epoch: 2" in out
+
+
+def test_nothing_is_called_so(project: Project) -> None:
+    make(project)
+    assert project.doit("explain", "name=epoch=12-step=900.ckpt", check=1) == (
+        "Nothing is called 'epoch=12-step=900.ckpt'.\n    hint: did you mean 'epoch=12-step=90.ckpt'?\n"
+    )
+    assert "explain needs a name\n    hint: name='epoch-0*'" in project.doit("explain", check=3)
+
+
+def test_the_explanation_as_data(project: Project) -> None:
+    make(project)
+    project.doit("explain", f"name={OLD}", "json=why.json")
+    (row,) = json.loads((project.folder / "why.json").read_text())["explained"]
+    assert (row["name"], row["stays"], row["fields"]["epoch"]) == (OLD, False, "02")
+    assert row["saves"] == [{"key": "min_epoch", "value": "2", "rule": "rules/retention.yaml:7"}]
+    project.doit("plan", "delete_old=1", "json=plan.json", check=1)
+    actions = json.loads((project.folder / "plan.json").read_text())["experiments"][0]["actions"]
+    assert [a["saves"] for a in actions if a["name"] == OLD] == [row["saves"]]
+    assert "min_epoch: 2 would save it" in project.doit("plan", "delete_old=1", "verbose=1", check=1)
+
+
+def test_the_plan_ends_with_the_order_of_magnitude(project: Project) -> None:
+    project.make({f"e{n:02}/checkpoints/epoch={epoch}-step=1.ckpt": 100 * n for n in range(1, 13) for epoch in (1, 12)})
+    project.make({"quiet/checkpoints/epoch=12-step=1.ckpt": 1})
+    out = project.doit("plan", "delete_old=1")
+    table = out[out.index("experiment  stays") : out.index("Summary")].splitlines()
+    assert table[0].split() == ["experiment", "stays", "goes"]
+    assert table[1].split() == ["e12", "1", "1.2", "KB", "1", "1.2", "KB"]
+    assert table[11].split() == ["2", "others", "2", "300", "B", "2", "300", "B"]
+    assert table[12] == "The largest that go"
+    assert table[13].split() == ["1.2", "KB", "e12/checkpoints/epoch=1-step=1.ckpt"]
+    assert len(table) == 13 + 10
+    assert "The largest that go" not in project.doit("plan")

@@ -1,0 +1,132 @@
+"""`doit trash`, `purge older_than=`, `usage` and `schedule`; what a run from cron prints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+
+TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}.ckpt": 100 for name in ("one", "two") for epoch in (1, 2, 12)}
+
+
+def aged(project: Project, days: int) -> str:
+    """Let the one run in the trash be so many days old; return its name."""
+    trash = project.outputs / ".ckptrules" / "trash"
+    (run,) = (name for name in os.listdir(trash) if name.endswith(str(newest(trash)).rpartition("-")[2]))
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - days * 86_400))
+    older = f"{stamp}-{run.rpartition('-')[2]}"
+    os.rename(trash / run, trash / older)
+    return older
+
+
+def newest(trash: Path) -> str:
+    return max(os.listdir(trash))
+
+
+def test_the_trash_is_listed_with_the_day_on_which_each_goes(project: Project) -> None:
+    assert project.doit("trash") == "The trash is empty.\n"
+    project.make(TREE)
+    project.make({"one/checkpoints/epoch=3-step=3.ckpt/a.pt": 30, "one/checkpoints/epoch=3-step=3.ckpt/b.pt": 40})
+    project.doit("migrate", "delete_old=1")
+    run = aged(project, 2)
+    heading, *rows, end = project.doit("trash").splitlines()
+    assert heading.split() == ["run", "directory", "name", "size", "goes", "on"]
+    day = time.strftime(
+        "%Y-%m-%d", time.localtime(time.mktime(time.strptime(run[:16], "%Y%m%dT%H%M%SZ")) - time.timezone + 7 * 86_400)
+    )
+    assert rows[0].split() == [run, "one/checkpoints", "epoch=1-step=1.ckpt", "100", "B", day]
+    assert ["epoch=3-step=3.ckpt", "70", "B"] in [row.split()[2:5] for row in rows]
+    assert end == "5 items, 470 B. 'doit undo' brings back, 'doit purge' frees."
+
+
+def test_purge_frees_what_is_old_enough(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    aged(project, 2)
+    assert "Would free: 4 items from the trash, 400 B\n" in project.doit("purge", "older_than=1d", "dry_run=1")
+    assert "Freed: 0 items" in project.doit("purge", "older_than=3d")
+    assert "Freed: 4 items from the trash, 400 B\n" in project.doit("purge", "older_than=36h")
+    assert project.doit("trash") == "The trash is empty.\n"
+    assert "older_than=x: must be a time such as 7d" in project.doit("purge", "older_than=x", check=3)
+
+
+def test_usage_says_what_is_protected_kept_could_go_or_lies_in_the_trash(project: Project) -> None:
+    project.make(TREE)
+    project.make({"one/checkpoints/last.ckpt": 1000, "one/checkpoints/notes.txt": 7})
+    folder = project.outputs / "two" / "checkpoints"
+    os.link(folder / "epoch=12-step=12.ckpt", folder / "epoch=13-step=13.ckpt")
+    (project.folder / "old").mkdir()
+    (project.folder / "old" / "x.tar.zst").write_bytes(b"x" * 50)
+    before = project.tree(state=True)
+    lines = [line.split() for line in project.doit("usage", "archive_dir=old").splitlines()]
+    assert lines[:4] == [
+        ["experiment", "protected", "kept", "could", "go", "other", "total"],
+        ["one", "1", "KB", "100", "B", "200", "B", "7", "B", "1.31", "KB"],
+        ["two", "100", "B", "200", "B", "300", "B"],
+        ["all", "1", "KB", "200", "B", "400", "B", "7", "B", "1.61", "KB"],
+    ]
+    assert lines[4] == ["trash:", "0", "B,", "0", "items"]
+    assert lines[5] == ["archives:", "50", "B", "in", "old"]
+    assert project.tree(state=True) == before
+    project.doit("migrate", "delete_old=1")
+    assert "trash: 400 B, 4 items\n" in project.doit("usage")
+    assert [line.split() for line in project.doit("usage", "policy=keep_all").splitlines()][1][3:] == [
+        "100",
+        "B",
+        "7",
+        "B",
+        "1.11",
+        "KB",
+    ]
+
+
+def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(project: Project) -> None:
+    project.make(TREE)
+    out = project.doit("schedule", "delete_old=1", "keep_min_epoch=2", "outputs_dir=outputs")
+    (line,) = (line for line in out.splitlines() if line.startswith("0 2 * * 0 "))
+    command = line.removeprefix("0 2 * * 0 ").replace("\\%", "%")
+    environment = {"PATH": os.defpath, "HOME": str(project.folder), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    for _ in range(2):  # as cron does it: by sh, from the home folder, with next to no environment
+        result = subprocess.run(
+            ["sh", "-c", command], cwd="/", env=environment, capture_output=True, text=True, check=False
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    log = (project.folder / "ckptrules.log").read_text()
+    assert log.count("Summary") == 1
+    assert "\x1b" not in log
+    assert project.names("one") == ["epoch-02_step-000002.ckpt", "epoch-12_step-000012.ckpt"]
+
+
+def test_a_failure_of_a_scheduled_run_is_an_exit_code_and_a_line_in_the_log(project: Project) -> None:
+    project.make({"one/checkpoints/epoch=1-step=1.ckpt": 0})
+    out = project.doit("schedule")
+    command = next(line for line in out.splitlines() if line.startswith("0 2")).removeprefix("0 2 * * 0 ")
+    assert subprocess.run(["sh", "-c", command.replace("\\%", "%")], check=False).returncode == 1
+    assert "is an empty file" in (project.folder / "ckptrules.log").read_text()
+
+
+def test_units_of_systemd_keep_odd_folders(project: Project) -> None:
+    odd = project.folder.parent / '50% of "it\'s" $HOME'
+    shutil.move(project.folder, odd)
+    moved = Project(odd)
+    out = moved.doit("schedule", "delete_old=1")
+    assert f"WorkingDirectory={str(odd).replace('%', '%%')}\n" in out
+    cron = next(line for line in out.splitlines() if line.startswith("0 2")).removeprefix("0 2 * * 0 ")
+    assert shlex.split(cron.replace("\\%", "%"))[:3] == ["cd", str(odd), "&&"]
+    start = next(line for line in out.splitlines() if line.startswith("ExecStart="))
+    assert start.endswith(" -m doit migrate delete_old=1 wait=600 quiet=1")
+
+
+@pytest.mark.parametrize("quiet", [0, 1])
+def test_quiet_prints_nothing_where_nothing_was_done(project: Project, quiet: int) -> None:
+    project.make({"one/checkpoints/epoch-12_step-000012.ckpt": 3, "one/checkpoints/notes.txt": 3})
+    assert bool(project.doit("migrate", f"quiet={quiet}")) == (not quiet)
+    project.make({"one/checkpoints/epoch=13-step=13.ckpt": 3})
+    assert "Renamed" in project.doit("migrate", f"quiet={quiet}")
