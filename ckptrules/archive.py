@@ -97,7 +97,7 @@ def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int
     free = os.statvfs(place.folder)
     if size + SPARE > free.f_bavail * free.f_frsize:
         there = human_size(free.f_bavail * free.f_frsize)
-        raise ArchiveError(f"needs up to {human_size(size)} in {place.folder}, but only {there} are free")
+        raise ArchiveError(f"needs up to {human_size(size + SPARE)} in {place.folder}, but only {there} are free")
     with store.new_archive(place.path) as (file, partial), bar(2 * size) as progress:
         manifest = _write(place, items, created, file, progress)
         file.flush()

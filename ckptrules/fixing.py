@@ -6,6 +6,7 @@ place of the original in one step; the original waits in the trash.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
-Progress = Callable[[int], object]
+Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
 class Found(NamedTuple):
@@ -32,7 +33,7 @@ class Found(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int) -> Plan:
+def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Bar) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
     Args:
@@ -40,21 +41,23 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int) -> Plan
         rules: the compiled rules; they say what an old name has become.
         listing: the directory as it is now.
         now_ns: the present, in nanoseconds since 1970.
+        bar: gives, for a name and a number of bytes, what takes the bytes written.
 
     Raises:
         OSError: the directory cannot be opened.
     """
     found = look_inside(place.outputs_dir, rules, listing, _real_names(listing))
     actions, problems = [], list(found.problems)
-    for entry, recipe in found.recipes:
-        if place.stopped():
-            problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
-            break
-        why = _busy(place, rules, listing, entry, now_ns) or _fix_one(place, listing, entry, recipe)
-        if why:
-            problems.append(refused(_action(entry, recipe), why))
-        else:
-            actions.append(_action(entry, recipe))
+    with bar(listing.experiment, sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+        for entry, recipe in found.recipes:
+            if place.stopped():
+                problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
+                break
+            why = _busy(place, rules, listing, entry, now_ns) or _fix_one(place, listing, entry, recipe, tell)
+            if why:
+                problems.append(refused(_action(entry, recipe), why))
+            else:
+                actions.append(_action(entry, recipe))
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
@@ -160,13 +163,13 @@ def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_
         return used and f"it {used}"
 
 
-def _fix_one(place: Workplace, listing: Listing, entry: Entry, recipe: Rewrite) -> str:
+def _fix_one(place: Workplace, listing: Listing, entry: Entry, recipe: Rewrite, tell: Callable[[int], None]) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     folder = f"{STATE}/trash/{place.run}/{listing.directory}"
     step = Step("exchange", listing.directory, entry.name, folder, f"{entry.name}{OLD_STATE}{scan.TRASH_SUFFIX}")
     try:
-        staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, _pass)
-        if why := _unsound(place.outputs_dir, staged, recipe.size):
+        staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
+        if why := _unsound(place.outputs_dir, staged, recipe.size, tell):
             store.drop_staged(place.outputs_dir, staged)
             return f"its copy {why}"
         store.lay_in_trash(place.outputs_dir, staged, folder, step.to)
@@ -186,14 +189,10 @@ def _exchange(place: Workplace, listing: Listing, folders: store.Folders, unit: 
     return failed.get(0, "")
 
 
-def _unsound(outputs_dir: str, staged: str, size: int) -> str:
+def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
     with scan.open_below(outputs_dir, f"{STATE}/work") as work, open_file(work, staged) as file:
         try:
-            check_file(file, size, _pass, quick=False)
+            check_file(file, size, tell, quick=False)
         except UnsoundError as error:
             return str(error)
     return ""
-
-
-def _pass(_: int) -> None:
-    """Take the number of bytes; the bar counts checkpoints."""

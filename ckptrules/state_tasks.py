@@ -50,10 +50,11 @@ class _each:  # noqa: N801 - a function that can be sent to another process
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
     from ckptrules.fixing import fix, foresee
+    from ckptrules.progress import bar
 
     if job.options.dry_run:
         return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
-    return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"])
+    return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"], bar)
 
 
 def drop_one(job: Job, listing: Listing) -> Plan:

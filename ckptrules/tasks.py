@@ -560,12 +560,13 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
         OSError: the directory cannot be read.
     """
     from ckptrules.fixing import fix, foresee
+    from ckptrules.progress import bar
 
     place = None if job.options.dry_run else workplace(job)
     if place is None:
         more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
     else:
-        more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"])
+        more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"], bar)
     plan = outcome.plan._replace(
         actions=(*outcome.plan.actions, *more.actions),
         skipped=(*outcome.plan.skipped, *more.skipped),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import re
-import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,13 +15,12 @@ from doit.task import Task
 from ckptrules import scan, stopping, tasks
 from ckptrules.model import Found, Problem
 from ckptrules.options import OptionError, Options
+from ckptrules.progress import bar
 from ckptrules.reporter import Told
 from ckptrules.tasks import Job, TaskDict
 
 if TYPE_CHECKING:  # doit reads this file for every command: what only verify needs is imported where it is used
     from ckptrules.content import Tell
-
-SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
 
 
 class StoppedError(Exception):
@@ -81,28 +78,3 @@ def progress(experiment: str, total: int) -> Iterator[Tell]:
             tell(count)
 
         yield tell_or_stop
-
-
-@contextlib.contextmanager
-def bar(experiment: str, total: int) -> Iterator[Tell]:
-    """Show a progress bar in bytes, on a terminal only; under ``doit -n`` each process has its own line.
-
-    doit catches what a task prints, so the bar goes to the terminal itself.
-    """
-    if not total or not sys.__stderr__ or not sys.__stderr__.isatty():
-        yield lambda _: None
-        return
-    import multiprocessing
-
-    from tqdm import tqdm
-
-    worker = re.search(r"\d+$", multiprocessing.current_process().name)
-    with tqdm(
-        desc=experiment.encode("ascii", "backslashreplace").decode(), total=total, unit="B", unit_scale=True,
-        file=sys.__stderr__, leave=False, delay=SHOW_AFTER, position=int(worker[0]) - 1 if worker else 0,
-    ) as shown:  # fmt: skip
-
-        def tell(count: int) -> None:
-            shown.update(count)
-
-        yield tell

@@ -223,6 +223,17 @@ def test_a_hostile_archive_is_refused_before_anything_is_written(project: Projec
     assert [name for name in os.listdir(project.outputs) if name != ".ckptrules"] == []
 
 
+def test_an_archive_that_would_not_fit_is_not_begun(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make(project)
+    little = os.statvfs_result((4096, 4096, 10, 4, 4, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: little)
+    ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive")
+    assert ended.code == 1
+    assert "Problem: old_1: needs up to 1.06 MB in archive, but only 16.4 KB are free" in ended.output
+    assert os.listdir(archive) == []
+    assert (project.outputs / "old_1").exists()
+
+
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
     project: Project, tmp_path: Path, how: str

@@ -50,6 +50,7 @@ ROOMS: dict[str, str] = {
     "lightning": "store naming rules shipped",
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
+    "progress": "",
     "fixing": "model naming scan torchstate store facts content formats apply",
     "reporter": "scan stopping store options report",
     "tasks": ALL_ABOVE,
