@@ -234,7 +234,7 @@ class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
-    ``pointers`` fit the text files that name a checkpoint.
+    ``pointers`` fit the text files that name a checkpoint. ``special`` fits whatever a shell pattern fits.
     """
 
     files: tuple[str, ...]
@@ -251,6 +251,7 @@ class RuleSet(NamedTuple):
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
     pointers: tuple[Pattern, ...] = ()
+    special: re.Pattern[str] = re.compile("")
 
 
 class Claim(NamedTuple):

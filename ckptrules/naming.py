@@ -54,12 +54,13 @@ def claim(name: str, rules: RuleSet) -> Claim:
     their order. A legacy rule in *another file* that fits as well makes the name ambiguous: the order of
     rules inside a file is the user's choice, the order of files is an accident.
     """
-    if pattern := first_pattern(name, rules.protected):
-        return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
-    if pattern := first_pattern(name, rules.pointers):
-        return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
-    if pattern := first_pattern(name, rules.ignored):
-        return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
+    if rules.special.match(name):
+        if pattern := first_pattern(name, rules.protected):
+            return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
+        if pattern := first_pattern(name, rules.pointers):
+            return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
+        if pattern := first_pattern(name, rules.ignored):
+            return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
     if match := fits(rules.target, name):
         reason = Reason("already in the target format", rules.target.place)
         return Claim("target", reason, rules.target, _captured(match.groupdict()))

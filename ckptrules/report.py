@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -56,11 +57,7 @@ class Style(NamedTuple):
     @property
     def signs(self) -> Mapping[str, str]:
         """The signs in front of a line, in ASCII where the terminal knows no others."""
-        try:
-            "".join(SIGNS.values()).encode(self.encoding)
-        except (UnicodeEncodeError, LookupError):
-            return ASCII_SIGNS
-        return SIGNS
+        return _signs(self.encoding)
 
     def paint(self, text: str, colour: str) -> str:
         """Colour a text where colours are wanted."""
@@ -74,6 +71,15 @@ class Style(NamedTuple):
         except UnicodeEncodeError:
             return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
         return shown
+
+
+@lru_cache
+def _signs(encoding: str) -> Mapping[str, str]:
+    try:
+        "".join(SIGNS.values()).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII_SIGNS
+    return SIGNS
 
 
 class Tally(NamedTuple):

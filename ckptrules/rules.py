@@ -192,6 +192,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         experiments=experiments,
         max_delete=max_delete,
         pointers=_compile_patterns(merged.get("pointers", [])),
+        special=_any_of([*merged.get("protected", []), *merged.get("ignored", []), *merged.get("pointers", [])]),
     )
     return rules._replace(naming_digest=_naming_digest(rules))
 
@@ -249,6 +250,11 @@ def _compile_rule(
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
     return tuple(Pattern(value.data, re.compile(fnmatch.translate(value.data)), value.place) for value in values)
+
+
+def _any_of(values: Sequence[Value]) -> re.Pattern[str]:
+    """Compile one expression for many shell patterns: most names fit none, and are told so by one look."""
+    return re.compile("|".join(fnmatch.translate(value.data) for value in values) or r"(?!)")
 
 
 def _naming_digest(rules: RuleSet) -> str:

@@ -332,7 +332,9 @@ def _database(line: CommandLine) -> str:
         options = line.options(task)
         outputs_dir(options)
         if task in SELECTING:
-            refuse_unknown_experiments(line, task, find(options.outputs_dir, prepare(options).rules.layout))
+            layout = prepare(options).rules.layout
+            if any(word.base == task != word.task for word in line.words):
+                refuse_unknown_experiments(line, task, find(options.outputs_dir, layout))
         take_lock(options.outputs_dir, options.wait)
         refuse_unwritable(database)
         for sentence in recover_first(options.outputs_dir):

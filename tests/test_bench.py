@@ -1,0 +1,68 @@
+"""The benchmark works; what cannot drift with the machine is checked: how often a run looks, and how often it renders."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.conftest import ROOT, Project
+
+COUNT = """
+import atexit, os
+counts = {}
+def counted(name, function):
+    def call(*args, **kwargs):
+        path = args[0] if args else ""
+        if "outputs" in str(path) or kwargs.get("dir_fd") is not None or name == "render":
+            counts[name] = counts.get(name, 0) + 1
+        return function(*args, **kwargs)
+    return call
+for name in ("stat", "lstat", "scandir", "open", "rename", "readlink"):
+    setattr(os, name, counted(name, getattr(os, name)))
+import jinja2.environment
+jinja2.environment.Template.render = counted("render", jinja2.environment.Template.render)
+main = os.getpid()
+def tell():
+    if os.getpid() == main:
+        with open("counts.txt", "w") as file:
+            file.write(repr(counts))
+atexit.register(tell)
+"""
+EXPERIMENTS, CHECKPOINTS = 30, 20
+
+
+def counts(project: Project, *arguments: str) -> dict[str, int]:
+    env = {"PYTHONPATH": f"{project.folder}/count{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    project.doit(*arguments, env=env)
+    found: dict[str, int] = eval((project.folder / "counts.txt").read_text())
+    return found
+
+
+def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: Project) -> None:
+    (project.folder / "count").mkdir()
+    (project.folder / "count" / "sitecustomize.py").write_text(COUNT)
+    project.make(
+        {f"e{x}/checkpoints/epoch={n}-step={n}.ckpt": 1 for x in range(EXPERIMENTS) for n in range(CHECKPOINTS)}
+    )
+    examples = counts(project, "check").get("render", 0)
+    first = counts(project, "migrate")
+    assert first["render"] - examples == EXPERIMENTS * CHECKPOINTS
+    second = counts(project, "migrate")
+    assert second.get("render", 0) - examples == 0
+    looks = sum(second.get(name, 0) for name in ("stat", "lstat", "scandir", "readlink"))
+    assert looks <= EXPERIMENTS + 30, second
+    project.make({"e0/checkpoints/epoch=99-step=99.ckpt": 1})
+    third = counts(project, "migrate")
+    assert third["render"] - examples <= 2 * (CHECKPOINTS + 1)
+
+
+def test_the_benchmark_prints_its_table() -> None:
+    words = ["--experiments", "2", "--checkpoints", "3", "--rounds", "1"]
+    out = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "measure.py"), *words], text=True, capture_output=True, check=False
+    )
+    assert out.returncode == 0, out.stderr
+    rows = [line for line in out.stdout.splitlines() if line.startswith(("| ckptrules", "| bare"))]
+    assert len(rows) == 5
+    assert rows[0].split("|")[3].strip() == "1.00"
