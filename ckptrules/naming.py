@@ -116,7 +116,8 @@ def unsafe_name(name: str) -> str:
         return f"'{name}' is no file name"
     if "/" in name or "\\" in name:
         return f"'{name}' contains a path separator"
-    if not all(character.isprintable() or "\udc80" <= character <= "\udcff" for character in name):
+    readable = name.isprintable() or all(letter.isprintable() or "\udc80" <= letter <= "\udcff" for letter in name)
+    if not readable:
         return f"{name!r} contains a control character"
     if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
         return f"the new name is longer than {MAX_NAME_BYTES} bytes"
@@ -129,10 +130,16 @@ def render(template: str, fields: Mapping[str, str]) -> str:
     Raises:
         TemplateError: a variable is missing, or a filter does not fit its value.
     """
+    return _rendered(template, tuple(fields.items()))
+
+
+@lru_cache(maxsize=4096)
+def _rendered(template: str, fields: tuple[tuple[str, str], ...]) -> str:
+    """Render once what many experiments have in common: runs of one training code save at the same epochs and steps."""
     import jinja2
 
     try:
-        return compile_template(template)(fields)
+        return compile_template(template)(dict(fields))
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise TemplateError(str(error)) from None
 

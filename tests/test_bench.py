@@ -47,7 +47,7 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
     )
     examples = counts(project, "check").get("render", 0)
     first = counts(project, "migrate")
-    assert first["render"] - examples == EXPERIMENTS * CHECKPOINTS
+    assert first["render"] - examples == CHECKPOINTS  # the experiments have their names in common
     second = counts(project, "migrate")
     assert second.get("render", 0) - examples == 0
     looks = sum(second.get(name, 0) for name in ("stat", "lstat", "scandir", "readlink"))

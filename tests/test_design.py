@@ -69,6 +69,7 @@ ROOMS: dict[str, str] = {
     "backup_report": "model measures report manifest backup",
     "backup_tasks": ALL_ABOVE,
     "archive": "model measures scan store apply manifest",
+    "archive_work": ALL_ABOVE,
     "archive_task": ALL_ABOVE,
     "demo": "model store shipped",
     "cli": "__init__ store shipped",
