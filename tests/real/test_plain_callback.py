@@ -4,7 +4,7 @@ import os
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -12,45 +12,22 @@ from tests.real.test_protocol_validation import doit
 from tests.real.test_real_checkpoints import NEEDS, maker  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch", reason=NEEDS)
-L = pytest.importorskip("lightning", reason=NEEDS)
+pytest.importorskip("lightning", reason=NEEDS)
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+
+from tests.real.runs import train  # noqa: E402
 
 FIRST, ALL = 4, 6  # epochs; the loss falls in each, so the newest two are the best two
 OLD = {"epoch-02_step-000012.ckpt", "epoch-03_step-000016.ckpt"}
 NEWEST = {"epoch=4-step=20.ckpt", "epoch=5-step=24.ckpt"}
 
 
-class Trained(NamedTuple):
-    """A trainer after ``fit``, the loss of each epoch that it ran, and the data."""
-
-    trainer: Any
-    losses: list[float]
-    loader: Any
-
-
-def train(maker: ModuleType, base: Path, epochs: int, ckpt_path: str | None = None) -> Trained:  # noqa: F811
-    """Train with the two best checkpoints and the last one kept."""
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-
-    losses: list[float] = []
-
-    class Note(Callback):
-        def on_validation_end(self, trainer: Any, _module: Any) -> None:
-            if not trainer.sanity_checking:
-                losses.append(float(trainer.callback_metrics["val_loss"]))
-
+def top_two(base: Path) -> Any:
+    """Return Lightning's own callback, which keeps the two best checkpoints and the last one."""
     folder = base / "outputs" / "one" / "checkpoints"
-    top = ModelCheckpoint(folder, monitor="val_loss", save_top_k=2, save_last=True)
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=[top, Note()], logger=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    x = torch.linspace(-1, 1, 8).unsqueeze(1)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x), batch_size=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(maker.Line(), loader, loader, ckpt_path=ckpt_path)
-    return Trained(trainer, losses, loader)
+    return ModelCheckpoint(folder, monitor="val_loss", save_top_k=2, save_last=True)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +47,9 @@ def test_a_resumed_run_is_the_undisturbed_one_and_rotates_the_right_files(
     best_is_found: bool,  # noqa: FBT001
 ) -> None:
     """Without a remedy the renamed ones are never rotated: this is why there is one."""
-    whole = train(maker, tmp_path / "whole", ALL)
+    whole = train(maker, [top_two(tmp_path / "whole")], ALL)
     (tmp_path / "broken").mkdir()
-    first = train(maker, tmp_path / "broken", FIRST)
+    first = train(maker, [top_two(tmp_path / "broken")], FIRST)
     doit(tmp_path / "broken", "migrate", *options)
     folder = tmp_path / "broken" / "outputs" / "one" / "checkpoints"
 
@@ -83,7 +60,7 @@ def test_a_resumed_run_is_the_undisturbed_one_and_rotates_the_right_files(
     assert os.path.exists(mine["best_model_path"]) == best_is_found
     assert all(os.path.exists(path) == best_is_found for path in mine["best_k_models"])
 
-    resumed = train(maker, tmp_path / "broken", ALL, "last")
+    resumed = train(maker, [top_two(tmp_path / "broken")], ALL, "last")
     assert first.losses + resumed.losses == whole.losses
     module = resumed.trainer.lightning_module
     torch.testing.assert_close(module.state_dict(), whole.trainer.lightning_module.state_dict())

@@ -5,7 +5,7 @@ import re
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -13,48 +13,20 @@ from tests.real.test_protocol_validation import doit
 from tests.real.test_real_checkpoints import NEEDS, maker  # noqa: F401 - a fixture
 
 torch = pytest.importorskip("torch", reason=NEEDS)
-L = pytest.importorskip("lightning", reason=NEEDS)
+pytest.importorskip("lightning", reason=NEEDS)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from ckptrules.lightning import RulesCheckpoint  # noqa: E402
 from ckptrules.shape import RuleError  # noqa: E402
+from tests.real.runs import train  # noqa: E402
 
 NAMES = {
     "all": ["epoch-00_step-000004.ckpt", "epoch-01_step-000008.ckpt", "epoch-02_step-000012.ckpt"],
     "top 2": ["epoch-01_step-000008_val_loss-", "epoch-02_step-000012_val_loss-"],
     "best": ["best-val_loss-"],
 }
-
-
-class Trained(NamedTuple):
-    """A trainer after ``fit``, the loss of each epoch that it ran, and the data."""
-
-    trainer: Any
-    losses: list[float]
-    loader: Any
-
-
-def train(maker: ModuleType, callbacks: list[Any], epochs: int, ckpt_path: str | None = None) -> Trained:  # noqa: F811
-    """Train with some callbacks."""
-    losses: list[float] = []
-
-    class Note(Callback):  # type: ignore[misc]
-        def on_validation_end(self, trainer: Any, _module: Any) -> None:
-            if not trainer.sanity_checking:
-                losses.append(float(trainer.callback_metrics["val_loss"]))
-
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=[*callbacks, Note()], logger=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    x = torch.linspace(-1, 1, 8).unsqueeze(1)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x), batch_size=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(maker.Line(), loader, loader, ckpt_path=ckpt_path)
-    return Trained(trainer, losses, loader)
 
 
 def folder_of(base: Path) -> Path:
