@@ -24,6 +24,7 @@ from ckptrules.reporter import Told
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
+MANIFEST = ".manifest.json"  # of an archive: it tells of names that were
 LONGEST = 50_000_000  # bytes
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 REFERENCES = "references"  # what the journal calls the place of these changes
@@ -120,6 +121,8 @@ def _below(top: str, outputs: str) -> Iterator[str]:
         )
         for name in sorted(names):
             path = os.path.join(folder, name)
+            if name.endswith(MANIFEST):
+                continue
             if name.lower().endswith(SUFFIXES) and os.path.isfile(path) and not os.path.islink(path):
                 yield path
 

@@ -117,6 +117,12 @@ def test_a_file_with_changes_that_are_not_committed_is_left_alone(project: Proje
     assert (project.folder / "scripts/modified.md").read_text() == text.replace(OLD, NEW) + "more\n"
 
 
+def test_what_tells_of_an_archive_is_no_reference(project: Project) -> None:
+    prepare(project, "one")
+    put(project, "scripts/one.tar.zst.manifest.json", f'{{"path": "one/checkpoints/{OLD}"}}'.encode())
+    assert "  To rewrite: 0 references in 0 files\n" in project.doit("refs")
+
+
 def test_a_path_that_is_still_right_is_no_reference(project: Project) -> None:
     prepare(project, "one")
     project.make({f"one/checkpoints/{OLD}": 7})
