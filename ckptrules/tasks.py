@@ -73,6 +73,8 @@ TASKS = (
     "drop_backup",
     "demo",
 )
+SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
+SHARE = 40  # directories, below which a process of its own is not worth its start
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
@@ -124,6 +126,7 @@ def doit_config() -> dict[str, Any]:
             "continue": True,
             "backend": "sqlite3",
             "dep_file": _database(command_line()),
+            "num_process": processes(command_line()),
         }
 
 
@@ -343,6 +346,23 @@ def _database(line: CommandLine) -> str:
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
     return database if changing else IN_MEMORY
+
+
+def processes(line: CommandLine) -> int:
+    """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
+    task = next((task for task in SHARING if line.command == "run" and line.asks_for(task)), None)
+    if task is None or line.has_foreign_words:
+        return 0
+    options = line.options(task)
+    outputs_dir(options)
+    shares = len(find(options.outputs_dir, load(options.rules_dir).layout)) // SHARE
+    number = min(shares, cores())
+    return number if number > 1 else 0
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def changes(task: str, options: Options) -> bool:

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from ckptrules.tasks import SHARE, cores
 from tests.conftest import ROOT, Project
 
 COUNT = """
@@ -55,6 +58,20 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
     project.make({"e0/checkpoints/epoch=99-step=99.ckpt": 1})
     third = counts(project, "migrate")
     assert third["render"] - examples <= 2 * (CHECKPOINTS + 1)
+
+
+@pytest.mark.skipif(cores() < 2, reason="needs two processors")
+def test_a_large_tree_is_shared_by_processes_and_a_small_one_is_not(project: Project) -> None:
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.doit("migrate")
+    journal = project.outputs / ".ckptrules" / "journal"
+    assert len(os.listdir(journal)) == 1
+    project.make({f"f{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.doit("migrate")
+    assert len(os.listdir(journal)) == 3
+    project.make({f"g{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.doit("-n", "1", "migrate")
+    assert len(os.listdir(journal)) == 4
 
 
 def test_the_benchmark_prints_its_table() -> None:
