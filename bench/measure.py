@@ -68,13 +68,13 @@ def timed(command: list[str], folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def peers(experiments: int, cores: int) -> dict[str, list[list[str]]]:
+def peers(experiments: int) -> dict[str, list[list[str]]]:
     """Return by name what is run on a fresh tree: one command after the other, each timed."""
     doit = [sys.executable, "-m", "doit"]
     listed = {
         "bare loop (scandir, re, os.rename)": [[sys.executable, "-c", BARE]] * 2,
-        f"ckptrules, -n {cores}": [[*doit, "-n", str(cores), "migrate"], [*doit, "migrate"]],
-        "ckptrules, one process": [[*doit, "migrate"]] * 2,
+        "ckptrules, default settings": [[*doit, "migrate"]] * 2,
+        "ckptrules, -n 1": [[*doit, "-n", "1", "migrate"]] * 2,
         f"doit, {experiments} empty tasks": [[*doit, "-f", "empty.py"]] * 2,
         "ckptrules plan, small tree": [[*doit, "-d", "small", "plan"]],
         "ckptrules list": [[*doit, "list"]],
@@ -100,10 +100,9 @@ def prepare(folder: Path, experiments: int, checkpoints: int) -> None:
 
 def measure(experiments: int, checkpoints: int, rounds: int) -> dict[str, list[list[float]]]:
     """Run everything in turn, some rounds; return the seconds of each command by peer."""
-    cores = os.cpu_count() or 1
     times: dict[str, list[list[float]]] = {}
     for _ in range(rounds):
-        for name, commands in peers(experiments, cores).items():
+        for name, commands in peers(experiments).items():
             with tempfile.TemporaryDirectory() as folder:
                 prepare(Path(folder), experiments, checkpoints)
                 for place, command in enumerate(commands):

@@ -426,14 +426,19 @@ def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
     return f"\n    hint: there are: {', '.join(words)}"
 
 
+_IN_NO_TASK = frozenset("%=*")
+
+
 def encode_task(experiment: str) -> str:
     """Write an experiment's name as a doit task name, which may hold no ``=``; ``*`` would select several.
 
     Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too.
     """
+    if experiment.isprintable() and _IN_NO_TASK.isdisjoint(experiment):
+        return experiment
     return "".join(
         character
-        if character.isprintable() and character not in "%=*"
+        if character.isprintable() and character not in _IN_NO_TASK
         else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
         for character in experiment
     )

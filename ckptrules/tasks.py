@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import getpass
 import hashlib
+import inspect
 import json
 import os
 import socket
@@ -75,6 +77,7 @@ TASKS = (
 )
 SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
 SHARE = 40  # directories, below which a process of its own is not worth its start
+GC_AFTER = 200_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
@@ -119,6 +122,7 @@ def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
     ignore_lease_breaks()
     watch.install()
+    gc.set_threshold(GC_AFTER)
     with told_by_doit():
         return {
             "default_tasks": [DEFAULT_TASK],
@@ -598,6 +602,10 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
         return Outcome(plan, None if plan.problems else outcome.stamp)
     with store.Folders(place.outputs_dir) as folders:
         return Outcome(plan, store.settle(folders.descriptor(found.directory), names_left(plan, listing), changed=True))
+
+
+for _function in (is_up_to_date, work_on):  # doit asks for the signature once for each task
+    vars(_function)["__signature__"] = inspect.signature(_function)
 
 
 def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
