@@ -70,6 +70,16 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         """The key of a plain `ModelCheckpoint` with these settings, so that each goes on from the other's state."""
         return str(super().state_key).replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Find out where to save.
+
+        Raises:
+            ValueError: that is no local folder.
+        """
+        super().setup(trainer, pl_module, stage)
+        if "://" in str(self.dirpath):
+            raise ValueError(f"RulesCheckpoint saves to local folders only, not to {self.dirpath}")
+
     def format_checkpoint_name(
         self, metrics: dict[str, Any], filename: str | None = None, ver: int | None = None, prefix: str | None = None
     ) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 
 import pytest
 
+from tests import crash
 from tests.conftest import Project
+from tests.crash import Fault
 
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
 
@@ -160,3 +163,35 @@ def test_what_was_renamed_twice_gets_its_last_name_and_what_was_taken_back_none(
 )  # fmt: skip
 def test_a_wrong_place_is_refused(project: Project, arguments: tuple[str, ...], text: str) -> None:
     assert project.doit("refs", *arguments, check=3) == text
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Project, how: str) -> None:
+    prepare(project, "one")
+    before, after = (f"load('one/checkpoints/{name}')\n" for name in (OLD, NEW))
+    kept = project.folder.parent / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+
+    def begin() -> None:
+        shutil.rmtree(project.outputs)
+        shutil.rmtree(project.folder / "scripts")
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        for name in ("a.py", "b.md"):
+            put(project, f"scripts/{name}", before.encode())
+
+    def texts() -> dict[str, str]:
+        return {path.name: path.read_text() for path in sorted((project.folder / "scripts").glob("[ab].*"))}
+
+    begin()
+    changes = crash.run(project.folder, "refs", "apply=1").changes
+    assert texts() == {"a.py": after, "b.md": after}
+    for at in range(1, changes + 1):
+        begin()
+        assert crash.run(project.folder, "refs", "apply=1", fault=Fault(at, how)).code == -signal.SIGKILL
+        assert set(texts().values()) <= {before, after}, at
+        ended = crash.run(project.folder, "refs", "apply=1")
+        assert (ended.code, texts()) == (0, {"a.py": after, "b.md": after}), (at, ended.output)
+        assert sorted(os.listdir(project.folder / "scripts")) == ["a.py", "b.md"], at
+        for _ in range(2):  # what the killed run did, and what the next one did
+            crash.run(project.folder, "undo", "experiments=references")
+        assert texts() == {"a.py": before, "b.md": before}, at
