@@ -939,9 +939,7 @@ def _rewrite_text(folders: Folders, step: Step) -> None:
     if text_checksum(step) != step.was:
         raise OSError(errno.ESTALE, CHANGED, step.name)
     place = os.path.join(step.directory, step.name)
-    temporary = os.path.join(
-        step.directory, f".{step.name[:200]}.ckptrules.tmp"
-    )  # one that a crash left is taken again
+    temporary = os.path.join(step.directory, f".{step.name[:200]}.ckptrules.tmp")  # the next run takes one left behind
     mode = stat.S_IMODE(os.lstat(place).st_mode)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
