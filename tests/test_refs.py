@@ -11,6 +11,9 @@ import subprocess
 
 import pytest
 
+from ckptrules.refs import Reference
+from ckptrules.refs_task import Text, diff
+from ckptrules.report import Style
 from tests import crash
 from tests.conftest import Project
 from tests.crash import Fault
@@ -195,3 +198,10 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
         for _ in range(2):  # what the killed run did, and what the next one did
             crash.run(project.folder, "undo", "experiments=references")
         assert texts() == {"a.py": before, "b.md": before}, at
+
+
+def test_the_diff_is_coloured_on_a_terminal() -> None:
+    text = Text("a.py", b"", f"x\none/checkpoints/{OLD}\n", "utf-8", (Reference(18, OLD, NEW),))
+    colours = [line.partition("m")[0] for line in diff(text, Style(colour=True)) if line.startswith("\x1b")]
+    assert colours == ["\x1b[2", "\x1b[31", "\x1b[32"]
+    assert not [line for line in diff(text, Style()) if "\x1b" in line]

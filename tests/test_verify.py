@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+import ckptrules
 from ckptrules import stopping
 from ckptrules.content import UnsoundError
 from ckptrules.demo import sample_checkpoint
 from ckptrules.folders import check_folder
 from ckptrules.formats import check_file
+from ckptrules.measures import human_size
 from tests import crash
 from tests.conftest import Project
 
@@ -446,3 +448,21 @@ def test_without_torch_load_is_refused_with_the_command_that_helps(project: Proj
 def test_the_sample_of_the_demo_is_as_long_as_wanted_and_sound() -> None:
     content = sample_checkpoint(3, 352, 3000)
     assert (len(content), checked(content)) == (3000, "torch")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"), [(DEEPSPEED, "DeepSpeed"), (FSDP, "torch.distributed")], ids=["DeepSpeed", "FSDP"]
+)
+def test_a_sharded_checkpoint_is_discovered_migrated_and_verified(
+    project: Project, files: dict[str, bytes], kind: str
+) -> None:
+    for path, content in files.items():
+        put(project, f"epoch=3-step=352.ckpt/{path}", content)
+    for _ in range(2):
+        (record,) = ckptrules.catalog(project.outputs)
+        assert (record.epoch, record.step, record.size) == (3, 352, sum(map(len, files.values())))
+        project.doit("migrate")
+    assert os.path.basename(record.path) == "epoch-03_step-000352.ckpt"
+    assert f"✓ epoch-03_step-000352.ckpt  {human_size(record.size)}  {kind}, epoch 3, step 352\n" in project.doit(
+        "verify"
+    )
