@@ -1,20 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import (
-    archive_task,
-    backup_tasks,
-    catalog_task,
-    demo,
-    explain_task,
-    log_task,
-    refs_task,
-    schedule_task,
-    space_tasks,
-    state_tasks,
-    tasks,
-    undo,
-    verify_task,
-)
+from ckptrules import tasks
 
 DOIT_CONFIG = tasks.doit_config()
 
@@ -34,13 +20,17 @@ def task_migrate(options):
 @tasks.with_options
 def task_verify(options):
     """Check names, structure and content of what is there, running none of it; list and count"""
-    return verify_task.verify_tasks(options)
+    from ckptrules.verify_task import verify_tasks
+
+    return verify_tasks(options)
 
 
 @tasks.with_options
 def task_catalog(options):
     """List the checkpoints with what their names say: a table, JSON or CSV"""
-    return catalog_task.catalog_task(options)
+    from ckptrules.catalog_task import catalog_task
+
+    return catalog_task(options)
 
 
 @tasks.with_options
@@ -52,13 +42,17 @@ def task_check(options):
 @tasks.with_options
 def task_history(options):
     """List the runs: when, who, what they did, what became of it"""
-    return undo.history(options)
+    from ckptrules.undo import history
+
+    return history(options)
 
 
 @tasks.with_options
 def task_undo(options):
     """Take back what the newest run did, or the one that run=ID names"""
-    return undo.undo(options)
+    from ckptrules.undo import undo
+
+    return undo(options)
 
 
 @tasks.with_options
@@ -70,88 +64,118 @@ def task_purge(options):
 @tasks.with_options
 def task_explain(options):
     """Say of single checkpoints why they stay or go, by which rules, and what would change that"""
-    return explain_task.explain(options)
+    from ckptrules.explain_task import explain
+
+    return explain(options)
 
 
 @tasks.with_options
 def task_trash(options):
     """List what waits in the trash, and on which day it goes"""
-    return space_tasks.trash(options)
+    from ckptrules.space_tasks import trash
+
+    return trash(options)
 
 
 @tasks.with_options
 def task_usage(options):
     """Show how many bytes are protected, kept, could go, or lie in the trash"""
-    return space_tasks.usage(options)
+    from ckptrules.space_tasks import usage
+
+    return usage(options)
 
 
 @tasks.with_options
 def task_archive(options):
     """Pack old experiments into one compressed file each, prove it, and move them to the trash"""
-    return archive_task.archive(options)
+    from ckptrules.archive_task import archive
+
+    return archive(options)
 
 
 @tasks.with_options
 def task_unarchive(options):
     """Bring an archived experiment back"""
-    return archive_task.unarchive(options)
+    from ckptrules.archive_task import unarchive
+
+    return unarchive(options)
 
 
 @tasks.with_options
 def task_schedule(options):
     """Print what to hand to cron or systemd, for this folder and these options; install nothing"""
-    return schedule_task.schedule(options)
+    from ckptrules.schedule_task import schedule
+
+    return schedule(options)
 
 
 @tasks.with_options
 def task_fix_state(options):
     """Bring the old paths inside the checkpoints up to date, so that training goes on as if nothing had happened"""
-    return state_tasks.fix_state(options)
+    from ckptrules.state_tasks import fix_state
+
+    return fix_state(options)
 
 
 @tasks.with_options
 def task_drop_links(options):
     """Remove the links that migrate leave_links=1 left under old names"""
-    return state_tasks.drop_links(options)
+    from ckptrules.state_tasks import drop_links
+
+    return drop_links(options)
 
 
 @tasks.with_options
 def task_refs(options):
     """Show where scripts, notebooks and documents ask for old names; with apply=1 write the new ones"""
-    return refs_task.refs(options)
+    from ckptrules.refs_task import refs
+
+    return refs(options)
 
 
 @tasks.with_options
 def task_log(options):
     """Write the entry of a run for the experiment log"""
-    return log_task.log(options)
+    from ckptrules.log_task import log
+
+    return log(options)
 
 
 @tasks.with_options
 def task_demo(options):
     """Make a sample tree and show plan, migrate, delete and a second run on it"""
-    return demo.demo()
+    from ckptrules.demo import demo
+
+    return demo()
 
 
 @tasks.with_options
 def task_backup(options):
     """Copy outputs, or some experiments of it, with a manifest of sizes and checksums"""
-    return backup_tasks.backup(options)
+    from ckptrules.backup_tasks import backup
+
+    return backup(options)
 
 
 @tasks.with_options
 def task_backups(options):
     """List the backups; with verify=1 check every file against its checksum"""
-    return backup_tasks.backups(options)
+    from ckptrules.backup_tasks import backups
+
+    return backups(options)
 
 
 @tasks.with_options
 def task_restore(options):
     """Bring back from a backup what is missing; with force=1 also what differs"""
-    return backup_tasks.restore(options)
+    from ckptrules.backup_tasks import restore
+
+    return restore(options)
 
 
 @tasks.with_options
 def task_drop_backup(options):
     """Remove one backup"""
-    return backup_tasks.drop_backup(options)
+    from ckptrules.backup_tasks import drop_backup
+
+    return drop_backup(options)

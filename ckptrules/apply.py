@@ -121,20 +121,17 @@ def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = (
 def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], directory: str, run: str) -> Unit:
     to_directory = f"{STATE}/trash/{run}/{directory}" if head.kind == "trash" else directory
     suffix = TRASH_SUFFIX if head.kind == "trash" else ""
-    moves = [
-        Step("move", directory, name, to_directory, (to or name) + suffix, identity=_identity(entries[name]))
+    steps = [
+        Step("move", directory, name, to_directory, (to or name) + suffix, "", _identity(entries[name]))
         for name, to in ((head.name, head.to), *head.with_it)
     ]
-    follow = [
-        Step(_step_kind(link), link.directory or directory, link.name, link.directory or directory, link.to, link.was)
-        for link in links
-    ]
-    left = [Step("link", directory, head.name, directory, head.to)] if head.leaves_link else []
-    return Unit(head.kind, head.size, (*moves, *follow, *left))
-
-
-def _step_kind(follower: Action) -> StepKind:
-    return "repoint" if follower.kind == "repoint" else "relink"
+    for link in links:
+        place = link.directory or directory
+        kind: StepKind = "repoint" if link.kind == "repoint" else "relink"
+        steps.append(Step(kind, place, link.name, place, link.to, link.was))
+    if head.leaves_link:
+        steps.append(Step("link", directory, head.name, directory, head.to))
+    return Unit(head.kind, head.size, tuple(steps))
 
 
 def _identity(entry: Entry) -> Identity:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from ckptrules import scan, verified
 from ckptrules.model import Claim, Entry, Listing, RuleSet, number
-from ckptrules.naming import claim
+from ckptrules.naming import claim, named
 from ckptrules.plan import is_left_link, unsound
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
@@ -107,9 +107,10 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Rec
     known = verified.known_names(outputs_dir, listing)
     entries = {entry.name: entry for entry in listing.entries}
     for entry in listing.entries:
-        said = claim(entry.name, rules)
+        name = named(entry.name, rules)
+        said = name.claim
         aim = entries.get(entry.sibling or "") if entry.kind == "link" else entry
-        if entry.kind == "link" and is_left_link(entry, said, rules):
+        if entry.kind == "link" and is_left_link(entry, name):
             continue
         if said.kind not in ("protected", "target", "legacy") or aim is None or aim.kind == "link" or unsound(aim):
             continue

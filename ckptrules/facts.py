@@ -59,11 +59,11 @@ def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: 
 def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str, tuple[str, ...]]:
     """Return which names of a directory its pointer files name."""
     found = {}
-    names = [entry.name for entry in listing.entries]
-    for entry in listing.entries:
-        if entry.kind == "file" and first_pattern(entry.name, rules.pointers):
+    special = [entry for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
+    for entry in special:
+        if first_pattern(entry.name, rules.pointers):
             with contextlib.suppress(OSError):
-                others = [name for name in names if name != entry.name]
+                others = [other.name for other in listing.entries if other.name != entry.name]
                 if named := mentioned(_read(directory, entry.name), others):
                     found[entry.name] = named
     return found
@@ -131,11 +131,15 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
     That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
     file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
     """
-    age = (now_ns - entry.mtime_ns) // NS
-    if entry.kind in ("file", "directory") and settle and age < settle:
-        return f"changed {max(0, age)} s ago (settle: {settle})"
-    names = _files(directory, entry) if entry.kind == "directory" else [entry.name] * (entry.kind == "file")
-    return "is open for writing" if any(_is_open_for_writing(directory, name) for name in names) else ""
+    if settle and entry.kind in ("file", "directory"):
+        age = (now_ns - entry.mtime_ns) // NS
+        if age < settle:
+            return f"changed {max(0, age)} s ago (settle: {settle})"
+    if entry.kind == "file":
+        opened = _is_open_for_writing(directory, entry.name)
+    else:
+        opened = entry.kind == "directory" and any(_is_open_for_writing(directory, f) for f in _files(directory, entry))
+    return "is open for writing" if opened else ""
 
 
 def obstacle(outputs_dir: str, plan: Plan) -> Problem | None:
@@ -223,8 +227,7 @@ def _is_open_for_writing(directory: int, name: str) -> bool:
     except OSError:
         return False
     try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
     except OSError as error:
         return error.errno == errno.EAGAIN
     finally:

@@ -253,6 +253,10 @@ class RuleSet(NamedTuple):
     pointers: tuple[Pattern, ...] = ()
     special: re.Pattern[str] = re.compile("")
 
+    def __hash__(self) -> int:
+        """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""
+        return hash(self.naming_digest)
+
 
 class Claim(NamedTuple):
     """What the rules say of one name; ``fields`` are the captured groups, still text."""
@@ -261,6 +265,14 @@ class Claim(NamedTuple):
     reason: Reason
     rule: Rule | None = None
     fields: Mapping[str, str] = {}
+
+
+class Named(NamedTuple):
+    """A claim, and the name that comes of it; ``fault`` says why none does."""
+
+    claim: Claim
+    target: str = ""
+    fault: str = ""
 
 
 class Checkpoint(NamedTuple):
@@ -437,4 +449,4 @@ class Plan(NamedTuple):
 
 def number(text: str | None) -> int | None:
     """Read captured digits as a number; anything else is no number (``1e-05`` is not epoch 5)."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    return int(text) if text and text.isascii() and text.isdigit() else None

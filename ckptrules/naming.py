@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ckptrules.model import Claim, Pattern, Reason, Rule, RuleSet, number
+from ckptrules.model import Claim, Named, Pattern, Reason, Rule, RuleSet, number
 
 if TYPE_CHECKING:
     import jinja2
 
 MAX_NAME_BYTES = 255
+IN_COMMON = 4096  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
@@ -45,6 +46,20 @@ def fits(rule: Rule, name: str) -> re.Match[str] | None:
         return rule.match.fullmatch(name)
     except TimeoutError:
         raise SlowRuleError(rule, name) from None
+
+
+@lru_cache(maxsize=IN_COMMON)
+def named(name: str, rules: RuleSet) -> Named:
+    """Decide which rule a name belongs to, and which name it gives. A name in the target format is right as it is."""
+    said = claim(name, rules)
+    if said.kind == "target":
+        return Named(said, name)
+    if said.kind != "legacy":
+        return Named(said)
+    try:
+        return Named(said, target_name(said, rules))
+    except TemplateError as error:
+        return Named(said, fault=str(error))
 
 
 def claim(name: str, rules: RuleSet) -> Claim:
@@ -133,9 +148,8 @@ def render(template: str, fields: Mapping[str, str]) -> str:
     return _rendered(template, tuple(fields.items()))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=IN_COMMON)
 def _rendered(template: str, fields: tuple[tuple[str, str], ...]) -> str:
-    """Render once what many experiments have in common: runs of one training code save at the same epochs and steps."""
     import jinja2
 
     try:
@@ -151,16 +165,19 @@ def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
     Raises:
         TemplateError: the template is not valid Jinja2, or uses more of it than a name needs.
     """
+    tree = _tree(template)
+    _refuse_more_than_a_name_needs(tree)
+    return _environment().from_string(tree).render
+
+
+@lru_cache(maxsize=256)
+def _tree(template: str) -> jinja2.nodes.Template:
     import jinja2
 
-    environment = _environment()
     try:
-        tree = environment.parse(template)
+        return _environment().parse(template)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"not a template: {error.message}") from None
-    _refuse_more_than_a_name_needs(tree)
-    compiled = environment.from_string(tree)
-    return compiled.render
 
 
 def template_variables(template: str) -> list[str]:
@@ -172,7 +189,7 @@ def template_variables(template: str) -> list[str]:
     from jinja2 import meta
 
     compile_template(template)
-    return sorted(meta.find_undeclared_variables(_environment().parse(template)))
+    return sorted(meta.find_undeclared_variables(_tree(template)))
 
 
 def pad(value: object, width: int = 0) -> str:

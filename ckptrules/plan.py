@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from ckptrules.model import (
     Facts,
     Kept,
     Listing,
+    Named,
     OutsideLink,
     Plan,
     Policy,
@@ -23,7 +23,7 @@ from ckptrules.model import (
     RuleSet,
     Skipped,
 )
-from ckptrules.naming import TemplateError, claim, target_name
+from ckptrules.naming import named
 from ckptrules.retention import Others, Verdict, apply_policy, unless_verified
 from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
 
@@ -63,11 +63,7 @@ def make_plan(
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
     found = found._replace(
-        checkpoints=tuple(
-            c._replace(metrics=facts.metrics.get(c.entry.name, {}))
-            for c in found.checkpoints
-            if c.entry.name not in unfit
-        ),
+        checkpoints=tuple(with_metrics(c, facts) for c in found.checkpoints if c.entry.name not in unfit),
         problems=(*found.problems, *unfit.values()),
     )
     linked = {link.sibling for link in links if link.sibling}.union(*facts.pointers.values())
@@ -83,7 +79,7 @@ def make_plan(
     heads = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
-        *(action._replace(leaves_link=leave_links) for action in rename_actions(sound, verdict)),
+        *rename_actions(sound, verdict, leaves_link=leave_links),
     ]
     actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in heads]
     relinks = [*relink_actions(actions, found.links, facts.links), *repoint_actions(actions, facts.pointers)]
@@ -113,8 +109,9 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     skipped: list[Skipped] = []
     problems: list[Problem] = []
     for entry in sorted(listing.entries):
-        said = claim(entry.name, rules)
-        if entry.kind == "link" and is_left_link(entry, said, rules):
+        name = named(entry.name, rules)
+        said = name.claim
+        if entry.kind == "link" and is_left_link(entry, name):
             left.append(entry)
         elif entry.kind == "link" and not entry.dangling:
             links.append(entry)
@@ -126,12 +123,10 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             problems.append(fault)
         elif said.kind == "protected":
             protected.append((entry, said.reason))
+        elif name.fault:
+            problems.append(nameless(entry, name))
         else:
-            named = name_checkpoint(entry, said, rules)
-            if isinstance(named, Problem):
-                problems.append(named)
-            else:
-                checkpoints.append(named)
+            checkpoints.append(Checkpoint(entry, said.fields, name.target, said.reason))
     checkpoints.sort(key=lambda checkpoint: checkpoint.age_order)
     sidecars: dict[str, tuple[Sidecar, ...]] = {}
     if rules.sidecars:
@@ -149,13 +144,15 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
 
 
-def is_left_link(entry: Entry, said: Claim, rules: RuleSet) -> bool:
+def is_left_link(entry: Entry, name: Named) -> bool:
     """Say whether a link stands under an old name for the checkpoint that has got its new one (``leave_links=1``)."""
-    if said.kind != "legacy" or "/" in entry.link_text:
-        return False
-    with contextlib.suppress(TemplateError):
-        return target_name(said, rules) == entry.link_text
-    return False
+    return name.claim.kind == "legacy" and "/" not in entry.link_text and name.target == entry.link_text
+
+
+def with_metrics(checkpoint: Checkpoint, facts: Facts) -> Checkpoint:
+    """Add what the sidecars of a checkpoint tell."""
+    told = facts.metrics.get(checkpoint.entry.name)
+    return checkpoint._replace(metrics=told) if told else checkpoint
 
 
 def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
@@ -170,16 +167,12 @@ def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
     return Action("trash", entry.name, "", entry.size, (reason,), keep_in_trash=True)
 
 
-def name_checkpoint(entry: Entry, said: Claim, rules: RuleSet) -> Checkpoint | Problem:
-    """Work out the name that an entry should have. A name in the target format is right as it is."""
-    if said.kind == "target":
-        return Checkpoint(entry, said.fields, entry.name, said.reason)
-    try:
-        return Checkpoint(entry, said.fields, target_name(said, rules), said.reason)
-    except TemplateError as error:
-        place = f" ({said.reason.place.file_line})" if said.reason.place else ""
-        text = f"{said.reason.text}{place} gives no usable name: {error}"
-        return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
+def nameless(entry: Entry, name: Named) -> Problem:
+    """Tell of a rule that gives a checkpoint no usable name."""
+    reason = name.claim.reason
+    place = f" ({reason.place.file_line})" if reason.place else ""
+    text = f"{reason.text}{place} gives no usable name: {name.fault}"
+    return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
 
 
 def unsound(entry: Entry) -> Problem | None:
@@ -280,10 +273,17 @@ def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[
     ]
 
 
-def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[Action]:
+def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict | None, *, leaves_link: bool) -> list[Action]:
     """List the renames of what stays."""
     return [
-        Action("rename", c.entry.name, c.target, c.entry.size, (c.named_by, *stay_reasons(c, verdict)))
+        Action(
+            "rename",
+            c.entry.name,
+            c.target,
+            c.entry.size,
+            (c.named_by, *stay_reasons(c, verdict)),
+            leaves_link=leaves_link,
+        )
         for c in sound
         if c.target != c.entry.name and not (verdict and c.entry.name in verdict.remove)
     ]

@@ -65,6 +65,8 @@ class Style(NamedTuple):
 
     def name(self, text: str) -> str:
         """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+        if text.isascii() and text.isprintable():
+            return text
         shown = text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
         try:
             shown.encode(self.encoding)
@@ -293,14 +295,18 @@ def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, An
     }
 
 
+@lru_cache
+def _opening(kind: str, style: Style) -> tuple[str, str, int]:
+    """Return what the lines of an action begin with: the first, the one with the new name; and the indent of more."""
+    label = (WOULD if style.preview else DID)[kind]
+    sign = style.paint(style.signs[SIGN_OF.get(kind, kind)], "red" if kind == "trash" else "green")
+    return f"{sign} {label}: ", f" {style.signs['arrow'].rjust(len(label) + 2)} ", len(label) + 4
+
+
 def _action_lines(action: Action, style: Style) -> list[str]:
-    label = (WOULD if style.preview else DID)[action.kind]
-    sign = style.paint(
-        style.signs[SIGN_OF.get(action.kind, action.kind)],
-        "red" if action.kind == "trash" else "green",
-    )
-    first = f"{sign} {label}: {style.name('/'.join(filter(None, (action.directory, action.name))))}"
-    indent = len(label) + 4
+    opening, arrow, indent = _opening(action.kind, style)
+    place = f"{action.directory}/{action.name}" if action.directory else action.name
+    first = opening + style.name(place)
     along = [
         " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
         for name, to in action.with_it
@@ -313,8 +319,7 @@ def _action_lines(action: Action, style: Style) -> list[str]:
         saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
         saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []
         return [f"{first} ({reasons})" if reasons else first, *along, *saving]
-    arrow = style.signs["arrow"].rjust(len(label) + 2)
-    return [first, f" {arrow} {style.name(action.to)}", *along, *_reason_lines(action.reasons, indent, style)]
+    return [first, arrow + style.name(action.to), *along, *_reason_lines(action.reasons, indent, style)]
 
 
 def _kept_lines(row: Kept, style: Style) -> list[str]:

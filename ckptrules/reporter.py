@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
@@ -15,6 +17,7 @@ from ckptrules.options import Options
 from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
 
 PROBLEMS_LEFT = 1
+MANY = 100  # tasks
 
 
 class Told(NamedTuple):
@@ -57,11 +60,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
+        self._up_to_date: Counter[str] = Counter()
         self._problems_left = self._crashed = False
         self._not_remembered: list[str] = []
 
-    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:  # noqa: ARG002 - doit's hook
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
+        _read_at_once(Globals.dep_manager.backend, len(tasks))
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
@@ -76,10 +81,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if context is None:
             return
         if task.meta:
+            found = task.meta["found"]
             if context.style.verbose:
-                self.write(f"Up to date: {context.style.name(task.meta['experiment'])}\n")
-            data = {"experiment": task.meta["experiment"], "directory": task.meta["directory"], "state": "up to date"}
-            self._add(task, Told("", Tally(up_to_date=1), data))
+                self.write(f"Up to date: {context.style.name(found.experiment)}\n")
+            self._up_to_date[_base(task)] += 1
+            if context.options.json:
+                data = {"experiment": found.experiment, "directory": found.directory, "state": "up to date"}
+                self._data.setdefault(_base(task), []).append(data)
 
     def add_success(self, task: Task) -> None:
         """Print what the task tells."""
@@ -106,8 +114,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             SystemExit: with 130 after Ctrl-C or SIGTERM; with 1 where problems are left. doit itself would exit with 2,
                 because it takes the group of a failed experiment for an error.
         """
-        for base, total in self._totals.items():
+        for base, done in self._totals.items():
             context = self.contexts[base]
+            total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
             self._problems_left |= context.refused
             if context.style.preview:
                 self.write(magnitude(self._going.get(base, []), context.style))
@@ -148,7 +157,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         base = _base(task)
         self._totals[base] += told.tally
         if told.largest:
-            self._going.setdefault(base, []).append(Going(task.meta["experiment"], told.tally, told.largest))
+            self._going.setdefault(base, []).append(Going(task.meta["found"].experiment, told.tally, told.largest))
         rows = self._data.setdefault(base, [])
         if told.data is not None and self.contexts[base].options.json:
             rows.append(told.data)
@@ -174,6 +183,14 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return []
         waiting = scan.trash_use(context.options.outputs_dir)
         return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+
+
+def _read_at_once(backend: Any, tasks: int) -> None:
+    """Read what doit remembers by one question to its database, where it would ask one for each of many tasks."""
+    if tasks > MANY:
+        with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
+            rows = backend._conn.execute("select task_id, task_data from doit")  # noqa: SLF001 - doit has no other way
+            backend._cache.update((row["task_id"], row["task_data"]) for row in rows)  # noqa: SLF001
 
 
 def _let_fail(database: Any) -> list[str]:

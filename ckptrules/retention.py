@@ -6,7 +6,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.measures import human_size, human_time
-from ckptrules.model import Best, Bytes, Checkpoint, MaxDelete, Place, Plan, Policy, PolicyLine, Reason, RuleSet, Within
+from ckptrules.model import (
+    Assignment,
+    Best,
+    Bytes,
+    Checkpoint,
+    MaxDelete,
+    Place,
+    Plan,
+    Policy,
+    PolicyLine,
+    Reason,
+    RuleSet,
+    Within,
+)
 
 NS = 1_000_000_000
 SIZE_LINE = "max_total_size"
@@ -206,12 +219,16 @@ def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], others: Othe
     )
 
 
-def pick_policy(rules: RuleSet, experiment: str, asked: str) -> Policy | None:
-    """Find the policy of an experiment: by the first pattern in ``experiments`` that fits, or the one asked for."""
-    for chosen in rules.experiments:
-        if chosen.pattern.regex.match(experiment):
-            by = Reason(f"policy '{chosen.policy}', for experiments '{chosen.pattern.text}'", chosen.pattern.place)
-            return rules.policies[chosen.policy]._replace(picked=by)
+def assignment(rules: RuleSet, experiment: str) -> Assignment | None:
+    """Find the first pattern in ``experiments`` that fits an experiment."""
+    return next((one for one in rules.experiments if one.pattern.regex.match(experiment)), None)
+
+
+def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Policy | None:
+    """Find the policy of an experiment: the one that is assigned to it, or the one asked for."""
+    if assigned:
+        by = Reason(f"policy '{assigned.policy}', for experiments '{assigned.pattern.text}'", assigned.pattern.place)
+        return rules.policies[assigned.policy]._replace(picked=by)
     policy = rules.policies.get(asked)
     return policy and policy._replace(picked=Reason(f"policy '{asked}'", policy.place))
 

@@ -20,6 +20,7 @@ from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Item, List
 
 JOURNALS = f"{STATE}/journal"
 TRASH_SUFFIX = ".trashed"
+_GLOB = re.compile(r"[*?[]")
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 UNREADABLE = Stamp(0, 0, 0)
 CHUNK = 1 << 20
@@ -57,7 +58,7 @@ def find_directories(outputs_dir: str, layout: Sequence[str]) -> list[Found]:
         for path, status in sorted(_walk(outputs_dir, "", parts)):
             if path in found:
                 continue
-            experiment = os.path.dirname(path) if literal_end else path
+            experiment = path.rpartition("/")[0] if literal_end else path
             experiment = experiment or path
             while experiment in taken:
                 experiment = path if len(experiment) < len(path) else f"{experiment}/."
@@ -327,7 +328,7 @@ def _item(path: str, directory: int) -> Item | None:
 
 
 def _is_glob(part: str) -> bool:
-    return any(character in part for character in "*?[")
+    return _GLOB.search(part) is not None
 
 
 def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[str, Stamp]]:
@@ -354,9 +355,13 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[s
             if inner not in found:
                 yield from _walk(outputs_dir, inner, parts)
     elif _is_glob(part):
-        regex = re.compile(translate(part))
+        fits = re.compile(translate(part)).match
         for inner in names:
-            if regex.match(os.path.basename(inner)):
+            if not fits(inner.rpartition("/")[2]):
+                continue
+            if len(rest) == 1 and not _is_glob(rest[0]):  # the usual case, and thousands of it
+                yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
+            else:
                 yield from _walk(outputs_dir, inner, rest)
     elif rest:
         yield from _walk(outputs_dir, os.path.join(path, part), rest)
@@ -366,7 +371,7 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[s
 
 def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
     try:
-        status = os.lstat(os.path.join(outputs_dir, path))
+        status = os.lstat(f"{outputs_dir}/{path}" if path else outputs_dir)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
@@ -378,8 +383,9 @@ def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
 
 def _subdirectories(outputs_dir: str, path: str) -> list[str]:
     with os.scandir(os.path.join(outputs_dir, path)) as entries:
+        start = f"{path}/" if path else ""
         return [
-            os.path.join(path, entry.name)
+            start + entry.name
             for entry in entries
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
         ]

@@ -5,6 +5,7 @@ YAML's own types are not used: text stays the text that stands in the file (``01
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ckptrules.model import Place
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
 MAX_DIGITS = 18
 YAML_HINTS = {
     "unknown escape character": "put a regular expression in 'single quotes', where a backslash is a backslash",
@@ -162,10 +164,10 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
         faults.append(Fault(start, f"the file is larger than {MAX_BYTES:,} bytes"))
         return None
     try:
-        if refused := _refused_event(text, file):
-            faults.append(refused)
+        node = _parsed(text, file)
+        if isinstance(node, Fault):
+            faults.append(node)
             return None
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else start
@@ -192,10 +194,31 @@ def closest(word: str, words: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else ""
 
 
-def _refused_event(text: str, file: str) -> Fault | None:
+def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
+    """Parse the text; what libyaml refuses is told in the words of PyYAML's own parser, which are everywhere the same.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    if FAST is not yaml.SafeLoader:
+        with contextlib.suppress(yaml.YAMLError, UnicodeError):
+            return parsed_by(FAST, text, file)
+    return parsed_by(yaml.SafeLoader, text, file)
+
+
+def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
+    """Parse the text by one of the two parsers.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    return _refused_event(loader, text, file) or yaml.compose(text, Loader=loader)
+
+
+def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
     """Find aliases, second documents and absurd nesting before anything is built from them."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=loader):
         mark = event.start_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
         if isinstance(event, yaml.AliasEvent):
@@ -245,7 +268,7 @@ class _Reader(NamedTuple):
     def scalar(self, node: yaml.Node, what: str, wanted: str) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
             self.refuse(node, f"{what} must be {wanted}, not {_called(node)}")
-        elif node.style is None and self.is_cut(node):
+        elif not node.style and self.is_cut(node):
             hint = "put the text in quotes, or a space behind the '#' of a comment"
             self.refuse(node, f"{what} is cut off at ' #' (YAML takes the rest for a comment)", hint)
         elif node.value == "":

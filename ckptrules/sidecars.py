@@ -25,13 +25,14 @@ def find_sidecars(
     owners: Sequence[str], names: Collection[str], suffixes: Sequence[str]
 ) -> dict[str, tuple[Sidecar, ...]]:
     """Find what belongs to each checkpoint: names that are its own, with another ending."""
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for owner in owners:
-        by_stem[stem_of(owner)].append(owner)
     found: dict[str, tuple[Sidecar, ...]] = {}
-    for name in sorted(names):
-        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
-        belongs_to = by_stem.get(name.removesuffix(suffix), []) if suffix else []
+    candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for owner in owners if candidates else ():
+        by_stem[stem_of(owner)].append(owner)
+    for name in candidates:
+        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len)
+        belongs_to = by_stem.get(name.removesuffix(suffix), [])
         for owner in belongs_to:
             found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
     return found
@@ -50,6 +51,8 @@ def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, l
 def too_long(checkpoints: Sequence[Checkpoint], pairs: Pairs) -> dict[str, Problem]:
     """Find the checkpoints with a sidecar whose new name no file system would take, and tell so."""
     text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
+    if not pairs:
+        return {}
     return {
         name: Problem("bad_target", (name,), text, "shorten the suffix, or the template")
         for name in (checkpoint.entry.name for checkpoint in checkpoints)

@@ -11,7 +11,7 @@ from doit.task import Task
 from ckptrules import scan, stopping, store, tasks
 from ckptrules.apply import after, conclude, do_units, told
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
-from ckptrules.naming import claim
+from ckptrules.naming import named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link
 from ckptrules.report import Style, Tally, numbers
@@ -60,7 +60,7 @@ def fix_one(job: Job, listing: Listing) -> Plan:
 def drop_one(job: Job, listing: Listing) -> Plan:
     """Remove the links under old names in one directory, or say which ones that would be."""
     links = [entry for entry in listing.entries if entry.kind == "link"]
-    left = sorted(entry for entry in links if is_left_link(entry, claim(entry.name, job.rules), job.rules))
+    left = sorted(entry for entry in links if is_left_link(entry, named(entry.name, job.rules)))
     actions = tuple(Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left)
     plan = Plan(listing.experiment, listing.directory, actions)
     if job.options.dry_run or not left:

@@ -28,7 +28,7 @@ from ckptrules.apply import Outcome, Workplace, carry_out, names_left, told
 from ckptrules.facts import ignore_lease_breaks, look, read_metrics, to_look_at
 from ckptrules.journal import Journal
 from ckptrules.measures import human_size, seconds
-from ckptrules.model import STATE, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import STATE, Assignment, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import (
     CHANGING,
@@ -45,7 +45,7 @@ from ckptrules.plan import make_plan, sort_entries
 from ckptrules.recovery import interrupted, recover
 from ckptrules.report import Style, count_of, experiment_block, going, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.retention import Excess, holds_until, pick_policy, too_many, with_min_epoch
+from ckptrules.retention import Excess, assignment, holds_until, pick_policy, too_many, with_min_epoch
 from ckptrules.rules import SLOW_HINT, load_rules
 from ckptrules.shape import RuleError, closest
 from ckptrules.shipped import rule_texts
@@ -77,7 +77,8 @@ TASKS = (
 )
 SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
 SHARE = 40  # directories, below which a process of its own is not worth its start
-GC_AFTER = 200_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
+GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
+DIGITS = 32  # of a fingerprint: 128 bits
 IN_MEMORY = ":memory:"
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 TRASH_TASK = "%trash"
@@ -298,7 +299,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
     policy = policy if job.options.delete_old else None
     deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
-    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest())
+    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
 
 
 def style(options: Options) -> Style:
@@ -471,29 +472,37 @@ def experiments(
     Reporter.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess), **more
     )
+    first = [BACKUP] if base == "migrate" and BACKUP in chosen() else []
+    listed = command_line().command != "run"
+    selected = chosen() - {base}
+    now_ns = started_ns()
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
-            "doc": f"checkpoints in {name}",
+            "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(action or work_on, [own, found])],
             "uptodate": [
-                False if options.dry_run or action else (is_up_to_date, [own.fingerprint, found.stamp, started_ns()])
+                False if options.dry_run or action else (is_up_to_date, [own.fingerprint, found.stamp, now_ns])
             ],
-            "params": params_of(base) if f"{base}:{name}" in chosen() else (),
-            "task_dep": [BACKUP] if base == "migrate" and BACKUP in chosen() else [],
-            "meta": {"experiment": found.experiment, "directory": found.directory},
+            "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
+            "task_dep": first,
+            "meta": {"found": found},
         }
 
 
 def own_jobs(job: Job) -> list[tuple[Job, Found]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options, pattern = job.options, job.options.experiments or "*"
-    return [
-        (with_policy(job, pick_policy(job.rules, found.experiment, options.policy)), found)
-        for found in find(options.outputs_dir, job.rules.layout)
-        if fnmatchcase(found.experiment, pattern)
-    ]
+    found = find(options.outputs_dir, job.rules.layout)
+    jobs: dict[Assignment | None, Job] = {}
+    pairs = []
+    for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
+        assigned = assignment(job.rules, directory.experiment)
+        if assigned not in jobs:
+            jobs[assigned] = with_policy(job, pick_policy(job.rules, assigned, options.policy))
+        pairs.append((jobs[assigned], directory))
+    return pairs
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
@@ -550,8 +559,8 @@ def is_up_to_date(
     return same and now_ns <= (values.get("holds_until_ns") or now_ns)
 
 
-def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
-    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out."""
+def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
+    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
@@ -568,7 +577,8 @@ def work_on(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
         return failed
     times = (entry.mtime_ns for entry in listing.entries)
     until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
-    return {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
+    task.values = {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
+    return None
 
 
 def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:

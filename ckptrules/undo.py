@@ -58,7 +58,7 @@ def undo(options: Options) -> Iterator[tasks.TaskDict]:
             "doc": f"what run {header['takes_back']} did in {name}",
             "actions": [(undo_one, [job, back])],
             "params": tasks.params_of("undo") if f"undo:{name}" in tasks.chosen() else (),
-            "meta": {"experiment": back.experiment, "directory": back.directory},
+            "meta": {"found": back},
         }
 
 

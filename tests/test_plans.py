@@ -13,7 +13,7 @@ import pytest
 
 from ckptrules.model import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason
 from ckptrules.plan import make_plan
-from ckptrules.retention import pick_policy, with_min_epoch
+from ckptrules.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.rules import load_rules
 from ckptrules.shape import ListOf, MapOf, Number, Record, RuleError, Text, Value, read_yaml
 
@@ -105,7 +105,7 @@ def entries(case: Case) -> list[Entry]:
 
 def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     rules = load_rules(RULES | case.rules)
-    policy = pick_policy(rules, "ocr", case.options.get("policy", "default"))
+    policy = pick_policy(rules, assignment(rules, "ocr"), case.options.get("policy", "default"))
     assert policy
     if (limit := case.options.get("keep_min_epoch")) is not None:
         policy = with_min_epoch(policy, limit)

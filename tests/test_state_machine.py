@@ -120,7 +120,7 @@ class Outputs(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_anywhere_else(self) -> None:
-        assert set(os.listdir(self.folder)) == {"dodo.py", "rules", "outputs"}
+        assert set(os.listdir(self.folder)) - {"__pycache__"} == {"dodo.py", "rules", "outputs"}
         for experiment in os.listdir(self.project.outputs):
             assert experiment == ".ckptrules" or os.listdir(self.project.outputs / experiment) == ["checkpoints"]
 
