@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-DOIT_CONFIG = {"backend": "json", "dep_file": ":memory:", "verbosity": 2}
+DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:", "verbosity": 2}
 
 
 def task_measure():

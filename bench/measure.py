@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FORMATS = (
@@ -49,6 +50,27 @@ def task_all():
         yield {"name": str(n), "actions": [lambda: None], "uptodate": [True]}
 """
 EMPTY_LIST = "def task_nothing():\n    '''Nothing'''\n    return {'actions': None}\n"
+# Python keeps what it has compiled, as it does for a user; some test environments forbid that
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+CHANGE = "outputs/exp_00000/checkpoints/epoch=900-step=900000.ckpt"
+FIRST, SECOND, CHANGED = "first run", "second run", "one changed"
+BARE_LOOP, OURS, ONE_PROCESS = "bare loop (scandir, re, os.rename)", "ckptrules", "ckptrules, -n 1"
+EMPTY_TASKS, PLAN, LIST, EMPTY_DODO = (
+    "doit, empty tasks",
+    "ckptrules plan",
+    "ckptrules list",
+    "doit list, empty dodo.py",
+)
+
+
+class Run(NamedTuple):
+    """What one command took: seconds, and the most memory that it or a process of it held, in MB."""
+
+    seconds: float
+    memory: float
+
+
+Runs = Mapping[str, Mapping[str, Sequence[Run]]]  # by peer, then by FIRST, SECOND or CHANGED
 
 
 def make(folder: Path, experiments: int, checkpoints: int) -> None:
@@ -61,34 +83,40 @@ def make(folder: Path, experiments: int, checkpoints: int) -> None:
             (directory / name).write_bytes(b"x")
 
 
-def timed(command: list[str], folder: Path) -> float:
-    """Run a command and return the seconds that it took."""
+def measured(command: Sequence[str], folder: Path) -> Run:
+    """Run a command and return what it took."""
     start = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - no shell
-    return time.perf_counter() - start
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, env=ENVIRONMENT)  # noqa: S603 - no shell
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Run(seconds, usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def peers(experiments: int) -> dict[str, list[list[str]]]:
-    """Return by name what is run on a fresh tree: one command after the other, each timed."""
+def peers() -> dict[str, dict[str, list[str]]]:
+    """Return by name what is run on a fresh tree, one command after the other."""
     doit = [sys.executable, "-m", "doit"]
+    bare, ours = [sys.executable, "-c", BARE], [*doit, "migrate"]
+    one_process, empty = [*doit, "-n", "1", "migrate"], [*doit, "-f", "empty.py"]
     listed = {
-        "bare loop (scandir, re, os.rename)": [[sys.executable, "-c", BARE]] * 2,
-        "ckptrules, default settings": [[*doit, "migrate"]] * 2,
-        "ckptrules, -n 1": [[*doit, "-n", "1", "migrate"]] * 2,
-        f"doit, {experiments} empty tasks": [[*doit, "-f", "empty.py"]] * 2,
-        "ckptrules plan, small tree": [[*doit, "-d", "small", "plan"]],
-        "ckptrules list": [[*doit, "list"]],
-        "doit list, empty dodo.py": [[*doit, "-f", "nothing.py", "list"]],
+        BARE_LOOP: {FIRST: bare, SECOND: bare},
+        OURS: {FIRST: ours, SECOND: ours, CHANGED: ours},
+        ONE_PROCESS: {FIRST: one_process, SECOND: one_process},
+        EMPTY_TASKS: {FIRST: empty, SECOND: empty},
+        PLAN: {FIRST: [*doit, "-d", "small", "plan"]},
+        LIST: {FIRST: [*doit, "-d", "small", "list"]},
+        EMPTY_DODO: {FIRST: [*doit, "-f", "nothing.py", "list"]},
     }
     if rename := shutil.which("prename") or shutil.which("file-rename"):
-        listed["perl rename behind find"] = [
-            ["find", "outputs", "-name", "*.ckpt", "-exec", rename, PERL, "{}", "+"]
-        ] * 2
+        perl = ["find", "outputs", "-name", "*.ckpt", "-exec", rename, PERL, "{}", "+"]
+        listed["perl rename behind find"] = {FIRST: perl, SECOND: perl}
     return listed
 
 
 def prepare(folder: Path, experiments: int, checkpoints: int) -> None:
-    """Make the folder that everything is run in."""
+    """Make the folder that everything is run in; let Python compile what it needs."""
     make(folder, experiments, checkpoints)
     make(folder / "small", 3, 5)
     for place in (folder, folder / "small"):
@@ -96,19 +124,26 @@ def prepare(folder: Path, experiments: int, checkpoints: int) -> None:
         shutil.copytree(ROOT / "rules", place / "rules")
     (folder / "empty.py").write_text(EMPTY % experiments)
     (folder / "nothing.py").write_text(EMPTY_LIST)
+    for words in (["-d", "small", "plan"], ["-f", "nothing.py", "list"]):
+        measured([sys.executable, "-m", "doit", *words], folder)
+    shutil.copytree(folder / "__pycache__", folder / "small" / "__pycache__", dirs_exist_ok=True)
+    os.sync()
 
 
-def measure(experiments: int, checkpoints: int, rounds: int) -> dict[str, list[list[float]]]:
-    """Run everything in turn, some rounds; return the seconds of each command by peer."""
-    times: dict[str, list[list[float]]] = {}
+def measure(experiments: int, checkpoints: int, rounds: int, only: Sequence[str] = ()) -> Runs:
+    """Run everything, or only some, in turn, some rounds; each peer has a fresh tree."""
+    found: dict[str, dict[str, list[Run]]] = {}
     for _ in range(rounds):
-        for name, commands in peers(experiments).items():
+        for name, commands in peers().items():
+            if only and name not in only:
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 prepare(Path(folder), experiments, checkpoints)
-                for place, command in enumerate(commands):
-                    rows = times.setdefault(name, [[] for _ in commands])
-                    rows[place].append(timed(command, Path(folder)))
-    return times
+                for what, command in commands.items():
+                    if what == CHANGED:
+                        (Path(folder) / CHANGE).write_bytes(b"x")
+                    found.setdefault(name, {}).setdefault(what, []).append(measured(command, Path(folder)))
+    return found
 
 
 def system_calls(experiments: int, checkpoints: int) -> str:
@@ -123,7 +158,7 @@ def system_calls(experiments: int, checkpoints: int) -> str:
         for _ in range(2):
             log = Path(folder) / "calls"
             doit = [sys.executable, "-m", "doit", "migrate"]
-            timed([strace, "-f", "-c", "-o", str(log), *doit], Path(folder))
+            measured([strace, "-f", "-c", "-o", str(log), *doit], Path(folder))
             counts.append({row.split()[-1]: int(row.split()[3]) for row in log.read_text().splitlines()[2:-2]})
     for call in sorted(counts[0], key=lambda call: -counts[0][call])[:8]:
         first = counts[0][call] / experiments / checkpoints
@@ -131,14 +166,38 @@ def system_calls(experiments: int, checkpoints: int) -> str:
     return "\n".join(lines)
 
 
-def table(times: Mapping[str, list[list[float]]], base: str) -> str:
-    """Write medians with their range, and the ratio to the base's first run, as Markdown."""
-    reference = statistics.median(times[base][0])
-    lines = ["| | first run: s (min–max) | ratio | second run: s (min–max) |", "| --- | --- | --- | --- |"]
-    shown: Callable[[list[float]], str] = lambda row: f"{statistics.median(row):.2f} ({min(row):.2f}–{max(row):.2f})"  # noqa: E731
-    for name, rows in times.items():
-        second = shown(rows[1]) if len(rows) > 1 else ""
-        lines.append(f"| {name} | {shown(rows[0])} | {statistics.median(rows[0]) / reference:.2f} | {second} |")
+def median(runs: Sequence[Run]) -> float:
+    """Return the median of the seconds."""
+    return statistics.median(run.seconds for run in runs)
+
+
+def table(found: Runs) -> str:
+    """Write medians with their range, and the most memory of the second run (or the only one), as Markdown."""
+    lines = ["| | first run: s (min–max) | second run | one experiment changed | most memory |", "| --- " * 5 + "|"]
+    for name, runs in found.items():
+        cells = [_seconds(runs.get(what, ())) for what in (FIRST, SECOND, CHANGED)]
+        memory = max(run.memory for run in runs.get(SECOND, runs[FIRST]))
+        lines.append(f"| {name} | {' | '.join(cells)} | {memory:.0f} MB |")
+    return "\n".join(lines)
+
+
+def ratios(found: Runs) -> str:
+    """Write what is to be compared, as ratios, as Markdown."""
+    pairs = (
+        ("first run, default settings / bare loop", (OURS, FIRST), (BARE_LOOP, FIRST)),
+        ("first run, -n 1 / bare loop", (ONE_PROCESS, FIRST), (BARE_LOOP, FIRST)),
+        ("second run / doit with as many empty tasks", (OURS, SECOND), (EMPTY_TASKS, SECOND)),
+        ("one experiment changed / second run", (OURS, CHANGED), (OURS, SECOND)),
+        ("plan, small tree / doit list, empty dodo.py", (PLAN, FIRST), (EMPTY_DODO, FIRST)),
+        ("list, small tree / doit list, empty dodo.py", (LIST, FIRST), (EMPTY_DODO, FIRST)),
+    )
+    lines = ["", "| ratio | |", "| --- | --- |"]
+    for label, (one, what), (other, base) in pairs:
+        if one in found and other in found:
+            lines.append(f"| {label} | {median(found[one][what]) / median(found[other][base]):.2f} |")
+    if OURS in found and EMPTY_TASKS in found:
+        most, least = (max(run.memory for run in found[name][SECOND]) for name in (OURS, EMPTY_TASKS))
+        lines.append(f"| memory of the second run / doit with as many empty tasks | {most / least:.2f} |")
     return "\n".join(lines)
 
 
@@ -147,12 +206,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("experiments", 100), ("checkpoints", 100), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--only", action="append", default=[], help="a row of the table; may be given again")
     given = parser.parse_args()
-    times = measure(given.experiments, given.checkpoints, given.rounds)
+    found = measure(given.experiments, given.checkpoints, given.rounds, given.only)
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{given.experiments} experiments × {given.checkpoints} checkpoints, {given.rounds} rounds; {machine}\n")
-    print(table(times, next(iter(times))))
-    print(system_calls(min(given.experiments, 20), given.checkpoints))
+    print(table(found))
+    print(ratios(found))
+    if not given.only:
+        print(system_calls(min(given.experiments, 20), given.checkpoints))
+
+
+def _seconds(runs: Sequence[Run]) -> str:
+    if not runs:
+        return ""
+    every = [run.seconds for run in runs]
+    return f"{statistics.median(every):.2f} ({min(every):.2f}–{max(every):.2f})"
 
 
 if __name__ == "__main__":

@@ -156,8 +156,8 @@ def to_trash(options: Options, place: Place, size: int) -> None:
     trash = f"{STATE}/trash/{tasks.run_id()}/{parent}".rstrip("/")
     name = place.top + scan.TRASH_SUFFIX
     step = Step("move", parent, place.top, trash, name, identity=Identity("directory", 0, 0))
-    header = tasks.as_key(tasks.run_header("archive", options))
-    journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), os.getpid(), header)
+    header = tasks.run_header("archive", options)
+    journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), header)
     number = journal.intend(place.experiment, place.experiment, [Unit("trash", size, (step,))])
     failed = {}
     try:

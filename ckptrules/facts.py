@@ -27,8 +27,11 @@ NS = 1_000_000_000
 
 def to_look_at(plan: Plan) -> set[str]:
     """Return the names that a plan would touch, or that are in conflict."""
-    disputed = [problem.names for problem in plan.problems if problem.id in CONFLICTS]
-    return {action.name for action in plan.actions if action.kind not in FOLLOWING}.union(*disputed)
+    return {action.name for action in plan.actions if action.kind not in FOLLOWING}.union(*_disputed(plan))
+
+
+def _disputed(plan: Plan) -> list[tuple[str, ...]]:
+    return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
 
 
 def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
@@ -41,16 +44,19 @@ def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: 
         rules: the compiled rules.
         known: what is known already, the time among it.
     """
-    disputed = [problem.names for problem in plan.problems if problem.id in CONFLICTS]
     names = to_look_at(plan)
     entries = {entry.name: entry for entry in listing.entries if entry.name in names}
     with open_below(outputs_dir, listing.directory) as directory:
-        same = {name: number for group in disputed for name, number in same_content(directory, group, entries).items()}
+        same = {
+            name: number
+            for group in _disputed(plan)
+            for name, number in same_content(directory, group, entries).items()
+        }
         used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
         pointers = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
-        links=links_elsewhere(outputs_dir).get(os.path.realpath(os.path.join(outputs_dir, listing.directory)), ()),
+        links=links_into(outputs_dir, listing.directory),
         in_use={**known.in_use, **used},
         pointers=pointers,
     )
@@ -168,6 +174,12 @@ def obstacle(outputs_dir: str, plan: Plan) -> Problem | None:
 def ignore_lease_breaks() -> None:
     """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
+    """Return the links in other directories that lead into one."""
+    found = links_elsewhere(outputs_dir)
+    return found.get(os.path.realpath(os.path.join(outputs_dir, directory)), ()) if found else ()
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The values that every other file speaks. Frozen, without behaviour, safe to send to another process."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import re
 from collections.abc import Mapping
@@ -126,10 +126,9 @@ class Facts(NamedTuple):
 
 
 class Pattern(NamedTuple):
-    """A shell pattern (``best-*.ckpt``) and its compiled form."""
+    """A shell pattern: ``best-*.ckpt``."""
 
     text: str
-    regex: re.Pattern[str]
     place: Place
 
 
@@ -362,7 +361,7 @@ class Step(NamedTuple):
     identity: Identity = Identity("link", 0, 0)
 
     @property
-    def inverse(self) -> Step:
+    def inverse(self) -> "Step":
         """The step that takes this one back."""
         if self.kind in ("relink", "repoint", "rewrite"):
             return self._replace(to=self.was, was=self.to)
@@ -389,7 +388,7 @@ class Unit(NamedTuple):
     steps: tuple[Step, ...]
 
     @property
-    def inverse(self) -> Unit:
+    def inverse(self) -> "Unit":
         """The unit that takes this one back."""
         inverted = [step.inverse for step in self.steps]
         unlinks, links = ([step for step in inverted if step.kind == kind] for kind in ("unlink", "link"))
@@ -398,7 +397,7 @@ class Unit(NamedTuple):
         return Unit(INVERSE.get(self.kind, self.kind), self.size, steps)
 
     @property
-    def head(self) -> Step:
+    def head(self) -> "Step":
         """The step that the others belong to; links under old names are made after it, and removed before it."""
         return next((step for step in self.steps if step.kind not in ("link", "unlink")), self.steps[0])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ def target_name(found: Claim, rules: RuleSet) -> str:
 def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
     """Return the first shell pattern that fits the whole name."""
     for pattern in patterns:
-        if pattern.regex.match(name):
+        if fnmatchcase(name, pattern.text):
             return pattern
     return None
 
@@ -242,6 +242,8 @@ def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
             hint = "a template is text with {{ variable }}, {{ variable | filter }} and {{ a if b else c }}"
             raise TemplateError(f"a name template may not use {kind}", hint)
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            import difflib
+
             near = difflib.get_close_matches(node.name, FILTERS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FILTERS)}"
             raise TemplateError(f"no filter '{node.name}'", hint)

@@ -1,8 +1,7 @@
 """Pure: the command line → options. Nothing unknown, ill-typed or said twice gets past this file."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
@@ -420,6 +419,8 @@ def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
 
 
 def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
+    import difflib
+
     near = difflib.get_close_matches(word, list(words), n=1)
     if near:
         return f"\n    hint: did you mean '{dashes}{near[0]}'?"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ckptrules import measures
@@ -144,7 +143,7 @@ def compile_experiments(
         if policy.data not in policies:
             hint = closest(policy.data, policies) or f"there are: {', '.join(policies) or 'none'}"
             faults.append(Fault(policy.place, f"experiments[{number}]: no policy '{policy.data}'", hint))
-        pattern = Pattern(match.data, re.compile(fnmatch.translate(match.data)), match.place)
+        pattern = Pattern(match.data, match.place)
         if first := next((c.pattern for c in chosen if _covers(c.pattern, pattern)), None):
             fact = f"experiments[{number}]: '{pattern.text}' is never reached"
             faults.append(
@@ -232,7 +231,7 @@ def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
 
 def _covers(first: Pattern, later: Pattern) -> bool:
     """Say whether the first pattern fits all that the later one does; told only where it is beyond doubt."""
-    return not set("?[") & set(first.text) and bool(first.regex.match(later.text))
+    return not set("?[") & set(first.text) and fnmatchcase(later.text, first.text)
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------

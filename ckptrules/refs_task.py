@@ -205,8 +205,8 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
             was, to = (store.keep_content(options.outputs_dir, content) for content in (text.content, new))
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
-        header = tasks.as_key(tasks.run_header("refs", options))
-        journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), os.getpid(), header)
+        header = tasks.run_header("refs", options)
+        journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), header)
         number = journal.intend(REFERENCES, REFERENCES, units)
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.measures import human_size, human_time
@@ -221,7 +222,7 @@ def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], others: Othe
 
 def assignment(rules: RuleSet, experiment: str) -> Assignment | None:
     """Find the first pattern in ``experiments`` that fits an experiment."""
-    return next((one for one in rules.experiments if one.pattern.regex.match(experiment)), None)
+    return next((one for one in rules.experiments if fnmatchcase(experiment, one.pattern.text)), None)
 
 
 def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Policy | None:

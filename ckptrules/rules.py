@@ -249,7 +249,7 @@ def _compile_rule(
 
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
-    return tuple(Pattern(value.data, re.compile(fnmatch.translate(value.data)), value.place) for value in values)
+    return tuple(Pattern(value.data, value.place) for value in values)
 
 
 def _any_of(values: Sequence[Value]) -> re.Pattern[str]:

@@ -3,10 +3,9 @@
 YAML's own types are not used: text stays the text that stands in the file (``010`` is not 8, ``no`` is not False).
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import contextlib
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -61,12 +60,12 @@ class Value(NamedTuple):
     quoted: bool = False
     given: frozenset[str] = frozenset()
 
-    def items(self) -> Iterable[tuple[str, Value]]:
+    def items(self) -> "Iterable[tuple[str, Value]]":
         """Iterate over a mapping."""
         mapping: dict[str, Value] = self.data
         return mapping.items()
 
-    def get(self, key: str) -> Value | None:
+    def get(self, key: str) -> "Value | None":
         """Return one value of a mapping, or None."""
         mapping: dict[str, Value] = self.data
         return mapping.get(key)
@@ -111,7 +110,7 @@ class ListOf(NamedTuple):
     """A list of one shape."""
 
     doc: str
-    item: Shape
+    item: "Shape"
     empty: bool = True
 
     def schema(self) -> dict[str, Any]:
@@ -124,7 +123,7 @@ class MapOf(NamedTuple):
     """A mapping with keys of the user's choice."""
 
     doc: str
-    item: Shape
+    item: "Shape"
 
     def schema(self) -> dict[str, Any]:
         """Describe the shape as JSON Schema."""
@@ -140,7 +139,7 @@ class Record(NamedTuple):
     """A mapping with known keys; ``required`` names those that must be there."""
 
     doc: str
-    keys: Mapping[str, Shape]
+    keys: Mapping[str, "Shape"]
     required: tuple[str, ...] = ()
 
     def schema(self) -> dict[str, Any]:
@@ -190,6 +189,8 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
 
 def closest(word: str, words: Iterable[str]) -> str:
     """Return the hint for a mistyped word, or an empty text where nothing is near."""
+    import difflib
+
     near = difflib.get_close_matches(word, list(words), n=1)
     return f"did you mean '{near[0]}'?" if near else ""
 

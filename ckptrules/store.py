@@ -118,7 +118,8 @@ def do_step(folders: Folders, step: Step) -> None:
     refuse_path(step.to)
     if identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
         raise OSError(errno.ESTALE, CHANGED, step.name)
-    rename(directory, step.name, step.to, folders.descriptor(step.to_directory, create=True))
+    same = step.to_directory == step.directory
+    rename(directory, step.name, step.to, directory if same else folders.descriptor(step.to_directory, create=True))
 
 
 def is_done(folders: Folders, step: Step) -> bool:

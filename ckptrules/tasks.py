@@ -8,7 +8,6 @@ import gc
 import getpass
 import hashlib
 import inspect
-import json
 import os
 import socket
 import sys
@@ -676,19 +675,19 @@ def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
 
 def workplace(job: Job) -> Workplace:
     """Return where this process works."""
-    journal = open_journal(job.options.outputs_dir, job.run, os.getpid(), as_key(job.header))
+    journal = open_journal(job.options.outputs_dir, job.run, job.header)
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
 
 
-def as_key(header: Mapping[str, Any]) -> str:
-    """Write a header as text, so that the journal that begins with it can be found again."""
-    return json.dumps(header)
+_journals: dict[tuple[str, str, int], Journal] = {}
 
 
-@functools.cache
-def open_journal(path: str, run: str, process: int, header: str) -> Journal:
-    """Open the journal of one process in one run, once."""
-    return Journal(store.Appender(path, f"journal/{run}.{process}.jsonl"), json.loads(header))
+def open_journal(path: str, run: str, header: Mapping[str, Any]) -> Journal:
+    """Open the journal of this process in one run, once."""
+    key = (path, run, os.getpid())
+    if key not in _journals:
+        _journals[key] = Journal(store.Appender(path, f"journal/{run}.{key[2]}.jsonl"), header)
+    return _journals[key]
 
 
 def unreadable(found: Found, error: OSError) -> Plan:
@@ -715,7 +714,7 @@ def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
         return TaskFailed("the trash cannot be emptied", report=False)
     if runs and not options.dry_run:
         try:
-            open_journal(options.outputs_dir, run_id(), os.getpid(), as_key(header)).purged(runs)
+            open_journal(options.outputs_dir, run_id(), header).purged(runs)
         except OSError as error:
             task.meta = {"told": Told(f"The trash is empty, but the journal cannot be written: {told(error)}\n")}
             return TaskFailed("the journal cannot be written", report=False)

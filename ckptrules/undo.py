@@ -95,7 +95,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
             failed = foresee(folders, back.units)
             problems = [refused(heads(plan)[number], why) for number, why in failed.items()]
         else:
-            journal = tasks.open_journal(job.options.outputs_dir, job.run, os.getpid(), tasks.as_key(job.header))
+            journal = tasks.open_journal(job.options.outputs_dir, job.run, job.header)
             try:
                 number = journal.intend(back.experiment, back.directory, back.units, back.undoes)
             except OSError as error:

@@ -77,6 +77,7 @@ def _be_doit(
         sys.argv = ["doit", *arguments]
         for cache in CACHES:
             cache.cache_clear()
+        tasks._journals.clear()  # noqa: SLF001
         sys.modules.pop("dodo", None)
         stopping._main = os.getpid()  # noqa: SLF001
         _put_the_fault_in(fault, at_change, counter)
