@@ -1,23 +1,27 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules import tasks
+from ckptrules.startup import doit_config, with_options
 
-DOIT_CONFIG = tasks.doit_config()
+DOIT_CONFIG = doit_config()
 
 
-@tasks.with_options
+@with_options
 def task_plan(options):
     """Show what migrate would do, and why; change nothing (the default)"""
-    return tasks.plan(options)
+    from ckptrules.tasks import plan
+
+    return plan(options)
 
 
-@tasks.with_options
+@with_options
 def task_migrate(options):
     """Rename to the target format; with delete_old=1 also delete what the policy does not keep"""
-    return tasks.migrate(options)
+    from ckptrules.tasks import migrate
+
+    return migrate(options)
 
 
-@tasks.with_options
+@with_options
 def task_verify(options):
     """Check names, structure and content of what is there, running none of it; list and count"""
     from ckptrules.verify_task import verify_tasks
@@ -25,7 +29,7 @@ def task_verify(options):
     return verify_tasks(options)
 
 
-@tasks.with_options
+@with_options
 def task_catalog(options):
     """List the checkpoints with what their names say: a table, JSON or CSV"""
     from ckptrules.catalog_task import catalog_task
@@ -33,13 +37,15 @@ def task_catalog(options):
     return catalog_task(options)
 
 
-@tasks.with_options
+@with_options
 def task_check(options):
     """Test the rule files against their own examples"""
-    return tasks.check(options)
+    from ckptrules.tasks import check
+
+    return check(options)
 
 
-@tasks.with_options
+@with_options
 def task_history(options):
     """List the runs: when, who, what they did, what became of it"""
     from ckptrules.undo import history
@@ -47,7 +53,7 @@ def task_history(options):
     return history(options)
 
 
-@tasks.with_options
+@with_options
 def task_undo(options):
     """Take back what the newest run did, or the one that run=ID names"""
     from ckptrules.undo import undo
@@ -55,13 +61,15 @@ def task_undo(options):
     return undo(options)
 
 
-@tasks.with_options
+@with_options
 def task_purge(options):
     """Empty the trash: free the space of deleted checkpoints"""
-    return tasks.purge(options)
+    from ckptrules.tasks import purge
+
+    return purge(options)
 
 
-@tasks.with_options
+@with_options
 def task_explain(options):
     """Say of single checkpoints why they stay or go, by which rules, and what would change that"""
     from ckptrules.explain_task import explain
@@ -69,7 +77,7 @@ def task_explain(options):
     return explain(options)
 
 
-@tasks.with_options
+@with_options
 def task_trash(options):
     """List what waits in the trash, and on which day it goes"""
     from ckptrules.space_tasks import trash
@@ -77,7 +85,7 @@ def task_trash(options):
     return trash(options)
 
 
-@tasks.with_options
+@with_options
 def task_usage(options):
     """Show how many bytes are protected, kept, could go, or lie in the trash"""
     from ckptrules.space_tasks import usage
@@ -85,7 +93,7 @@ def task_usage(options):
     return usage(options)
 
 
-@tasks.with_options
+@with_options
 def task_archive(options):
     """Pack old experiments into one compressed file each, prove it, and move them to the trash"""
     from ckptrules.archive_task import archive
@@ -93,7 +101,7 @@ def task_archive(options):
     return archive(options)
 
 
-@tasks.with_options
+@with_options
 def task_unarchive(options):
     """Bring an archived experiment back"""
     from ckptrules.archive_task import unarchive
@@ -101,7 +109,7 @@ def task_unarchive(options):
     return unarchive(options)
 
 
-@tasks.with_options
+@with_options
 def task_schedule(options):
     """Print what to hand to cron or systemd, for this folder and these options; install nothing"""
     from ckptrules.schedule_task import schedule
@@ -109,7 +117,7 @@ def task_schedule(options):
     return schedule(options)
 
 
-@tasks.with_options
+@with_options
 def task_fix_state(options):
     """Bring the old paths inside the checkpoints up to date, so that training goes on as if nothing had happened"""
     from ckptrules.state_tasks import fix_state
@@ -117,7 +125,7 @@ def task_fix_state(options):
     return fix_state(options)
 
 
-@tasks.with_options
+@with_options
 def task_drop_links(options):
     """Remove the links that migrate leave_links=1 left under old names"""
     from ckptrules.state_tasks import drop_links
@@ -125,7 +133,7 @@ def task_drop_links(options):
     return drop_links(options)
 
 
-@tasks.with_options
+@with_options
 def task_refs(options):
     """Show where scripts, notebooks and documents ask for old names; with apply=1 write the new ones"""
     from ckptrules.refs_task import refs
@@ -133,7 +141,7 @@ def task_refs(options):
     return refs(options)
 
 
-@tasks.with_options
+@with_options
 def task_log(options):
     """Write the entry of a run for the experiment log"""
     from ckptrules.log_task import log
@@ -141,7 +149,7 @@ def task_log(options):
     return log(options)
 
 
-@tasks.with_options
+@with_options
 def task_demo(options):
     """Make a sample tree and show plan, migrate, delete and a second run on it"""
     from ckptrules.demo import demo
@@ -149,7 +157,7 @@ def task_demo(options):
     return demo()
 
 
-@tasks.with_options
+@with_options
 def task_backup(options):
     """Copy outputs, or some experiments of it, with a manifest of sizes and checksums"""
     from ckptrules.backup_tasks import backup
@@ -157,7 +165,7 @@ def task_backup(options):
     return backup(options)
 
 
-@tasks.with_options
+@with_options
 def task_backups(options):
     """List the backups; with verify=1 check every file against its checksum"""
     from ckptrules.backup_tasks import backups
@@ -165,7 +173,7 @@ def task_backups(options):
     return backups(options)
 
 
-@tasks.with_options
+@with_options
 def task_restore(options):
     """Bring back from a backup what is missing; with force=1 also what differs"""
     from ckptrules.backup_tasks import restore
@@ -173,7 +181,7 @@ def task_restore(options):
     return restore(options)
 
 
-@tasks.with_options
+@with_options
 def task_drop_backup(options):
     """Remove one backup"""
     from ckptrules.backup_tasks import drop_backup

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules import tasks
+from ckptrules import startup
 from ckptrules.backup_tasks import Action, one_task
 from ckptrules.options import Options
 
 
-def archive(options: Options) -> Iterator[tasks.TaskDict]:
+def archive(options: Options) -> Iterator[startup.TaskDict]:
     """Make the task that packs experiments."""
     return one_task("archive", _prepare_archive, options)
 
 
-def unarchive(options: Options) -> Iterator[tasks.TaskDict]:
+def unarchive(options: Options) -> Iterator[startup.TaskDict]:
     """Make the task that brings one experiment back."""
     return one_task("unarchive", _prepare_unarchive, options)
 

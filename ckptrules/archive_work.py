@@ -9,7 +9,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import archive as archives
-from ckptrules import scan, store, tasks
+from ckptrules import jobs, scan, store
 from ckptrules.apply import told
 from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, is_inside, progress_bar
@@ -28,7 +28,7 @@ def prepare_archive(options: Options) -> Action:
     Raises:
         OptionError: that is not said, or cannot be.
     """
-    tasks.outputs_dir(options)
+    jobs.outputs_dir(options)
     form = "zst" if options.format == "table" else options.format
     if options.experiments is None or options.archive_dir is None:
         missing = "experiments" if options.experiments is None else "archive_dir"
@@ -42,14 +42,14 @@ def prepare_archive(options: Options) -> Action:
     if is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
-    found = tasks.find(options.outputs_dir, tasks.load(options.rules_dir).layout)
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir).layout)
     chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
     try:
         archives.needed_library(form)
     except ArchiveError as error:
         raise OptionError(f"command line: format={form}: {error}") from None
     places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in chosen]
-    return pack_all, [options, tasks.style(options), places]
+    return pack_all, [options, jobs.style(options), places]
 
 
 def prepare_unarchive(options: Options) -> Action:
@@ -58,7 +58,7 @@ def prepare_unarchive(options: Options) -> Action:
     Raises:
         OptionError: it is not there, or cannot be believed.
     """
-    tasks.outputs_dir(options)
+    jobs.outputs_dir(options)
     if options.archive is None:
         raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
     fact = f"command line: archive '{options.archive}'"
@@ -74,7 +74,7 @@ def prepare_unarchive(options: Options) -> Action:
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
         raise OptionError(f"{fact}: '{experiment}' is in {options.outputs_dir} already\n    hint: {hint}")
-    return bring_back, [options, tasks.style(options), manifest]
+    return bring_back, [options, jobs.style(options), manifest]
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ def busy(options: Options, place: Place) -> None:
         ArchiveError: with what is known.
         OSError: it cannot be opened.
     """
-    settle = tasks.load(options.rules_dir).settle
+    settle = jobs.load(options.rules_dir).settle
     with scan.open_below(place.root, "") as root:
         entry = Entry(place.top, "directory", 1, os.lstat(place.top, dir_fd=root).st_mtime_ns)
-        if why := in_use(root, entry, settle, tasks.started_ns()):
+        if why := in_use(root, entry, settle, jobs.started_ns()):
             raise ArchiveError(f"is in use: a file in it {why}")
 
 
@@ -153,11 +153,11 @@ def to_trash(options: Options, place: Place, size: int) -> None:
         OSError: it could not be recorded, or moved.
     """
     parent = os.path.dirname(place.experiment)
-    trash = f"{STATE}/trash/{tasks.run_id()}/{parent}".rstrip("/")
+    trash = f"{STATE}/trash/{jobs.run_id()}/{parent}".rstrip("/")
     name = place.top + scan.TRASH_SUFFIX
     step = Step("move", parent, place.top, trash, name, identity=Identity("directory", 0, 0))
-    header = tasks.run_header("archive", options)
-    journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), header)
+    header = jobs.run_header("archive", options)
+    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
     number = journal.intend(place.experiment, place.experiment, [Unit("trash", size, (step,))])
     failed = {}
     try:

@@ -13,8 +13,8 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules import asked, backup_report, jobs, startup, stopping, store
 from ckptrules import backup as backups_of
-from ckptrules import backup_report, stopping, store, tasks
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order, told
 from ckptrules.manifest import Manifest
 from ckptrules.options import OptionError, Options
@@ -34,7 +34,7 @@ def backup(options: Options) -> Iterator[dict[str, Any]]:
 
 def backups(options: Options) -> Iterator[dict[str, Any]]:
     """Make the task that lists the backups."""
-    return one_task("backups", lambda _: (show, [options, tasks.style(options)]), options)
+    return one_task("backups", lambda _: (show, [options, jobs.style(options)]), options)
 
 
 def restore(options: Options) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def drop_backup(options: Options) -> Iterator[dict[str, Any]]:
 
 def one_task(name: str, prepare: Callable[[Options], Action], options: Options) -> Iterator[dict[str, Any]]:
     """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
-    line = tasks.command_line()
+    line = asked.command_line()
     runs = line.command == "run" and any(fnmatchcase(name, word.task) for word in line.words)
     yield {"basename": name, "actions": [prepare(options)] if runs else []}
 
@@ -63,8 +63,8 @@ def prepare_backup(options: Options) -> Action:
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
-    tasks.outputs_dir(options)
-    found = tasks.find(options.outputs_dir, tasks.load(options.rules_dir).layout)
+    jobs.outputs_dir(options)
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir).layout)
     chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
     now = datetime.now().astimezone()
     folder = backups_of.backups_folder(options.outputs_dir, options.to)
@@ -73,7 +73,7 @@ def prepare_backup(options: Options) -> Action:
     lock(options)
     whole, created = options.experiments is None, now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)
-    return make, [options, tasks.style(options), order]
+    return make, [options, jobs.style(options), order]
 
 
 def prepare_restore(options: Options) -> Action:
@@ -95,7 +95,7 @@ def prepare_restore(options: Options) -> Action:
         except OSError as error:
             raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
     lock(options)
-    return bring_back, [options, tasks.style(options), path, manifest, chosen]
+    return bring_back, [options, jobs.style(options), path, manifest, chosen]
 
 
 def prepare_drop(options: Options) -> Action:
@@ -113,12 +113,12 @@ def prepare_drop(options: Options) -> Action:
     except OSError as error:
         raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
     if foreign:
-        names = ", ".join(tasks.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
+        names = ", ".join(jobs.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
         fact = f"backup '{path}': holds what is not of the backup: {names}"
         raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
         lock(options)
-    return drop, [tasks.style(options), path, manifest]
+    return drop, [jobs.style(options), path, manifest]
 
 
 def chosen_experiments(experiments: Iterable[str], pattern: str | None) -> tuple[str, ...]:
@@ -185,9 +185,9 @@ def lock(options: Options) -> None:
         LockedError, OptionError: it cannot be had.
     """
     if not options.dry_run:
-        tasks.outputs_dir(options)
-        tasks.take_lock(options.outputs_dir, options.wait)
-        for sentence in tasks.recover_first(options.outputs_dir):
+        jobs.outputs_dir(options)
+        startup.take_lock(options.outputs_dir, options.wait)
+        for sentence in startup.recover_first(options.outputs_dir):
             print(sentence)
 
 
@@ -280,7 +280,7 @@ def bring_back(
         with progress_bar(manifest.size) as progress:
             steps = backups_of.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
         if not options.dry_run:
-            steps = backups_of.restore(outputs_dir, path, tasks.run_id(), steps, progress_bar)
+            steps = backups_of.restore(outputs_dir, path, jobs.run_id(), steps, progress_bar)
     except StoppedError:
         return _tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True

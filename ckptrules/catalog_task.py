@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import store, tasks
+from ckptrules import jobs, store
 from ckptrules.measures import human_size
 from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
-from ckptrules.tasks import TaskDict
+from ckptrules.startup import TaskDict
 
 if TYPE_CHECKING:  # doit reads this file for every command
     from ckptrules.discovery import Record
@@ -33,13 +33,13 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
     Raises:
         OptionError, RuleError: nothing can be listed with these.
     """
-    tasks.outputs_dir(options)
+    jobs.outputs_dir(options)
     if options.out and not os.path.isdir(os.path.dirname(options.out) or "."):
         raise OptionError(f"command line: out={options.out}: there is no such folder to write in")
     if options.format not in FORMATS:
         raise OptionError(f"command line: format={options.format}: must be one of {', '.join(FORMATS)} for catalog")
-    tasks.load(options.rules_dir)
-    yield {"basename": "catalog", "actions": [(show_catalog, [options, tasks.style(options)])]}
+    jobs.load(options.rules_dir)
+    yield {"basename": "catalog", "actions": [(show_catalog, [options, jobs.style(options)])]}
 
 
 def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | None:
@@ -47,7 +47,7 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
     from ckptrules.discovery import catalog
 
     try:
-        records = list(catalog(options.outputs_dir, tasks.load(options.rules_dir)))
+        records = list(catalog(options.outputs_dir, jobs.load(options.rules_dir)))
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
             store.write_whole(options.out, text)

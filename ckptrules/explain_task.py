@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import store, tasks
+from ckptrules import asked, jobs, startup, store, tasks
 from ckptrules.model import Listing, Plan, PolicyLine, Reason, RuleSet
 from ckptrules.naming import SlowRuleError, claim
 from ckptrules.options import OptionError, Options
@@ -35,20 +35,20 @@ class Explained(NamedTuple):
     policy: Reason | None
 
 
-def explain(options: Options) -> Iterator[tasks.TaskDict]:
+def explain(options: Options) -> Iterator[startup.TaskDict]:
     """Explain the names that a shell pattern, or a path, fits.
 
     Raises:
         OptionError: no name is given.
     """
-    tasks.outputs_dir(options)
-    if options.name is None and "explain" in tasks.chosen():
+    jobs.outputs_dir(options)
+    if options.name is None and "explain" in asked.chosen():
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options._replace(delete_old=True, dry_run=True)
-    yield {"basename": "explain", "actions": [(show, [options, tasks.prepare(options, "explain")])]}
+    yield {"basename": "explain", "actions": [(show, [options, jobs.prepare(options, "explain")])]}
 
 
-def show(options: Options, job: tasks.Job, task: Task) -> TaskFailed | None:
+def show(options: Options, job: jobs.Job, task: Task) -> TaskFailed | None:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []

@@ -11,7 +11,7 @@ import os
 import signal
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
@@ -176,6 +176,19 @@ def ignore_lease_breaks() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
+def know_plain(directories: Callable[[], Iterable[str]]) -> None:
+    """Let links not be looked for where none can be. Must be said before the first look.
+
+    Args:
+        directories: tells which directories (paths below ``outputs_dir``) hold plain files only; asked when it matters.
+    """
+    global _plain  # noqa: PLW0603 - what is known of all directories has no other way into the tasks of single ones
+    _plain = directories
+
+
+_plain: Callable[[], Iterable[str]] = tuple
+
+
 def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
     """Return the links in other directories that lead into one."""
     found = links_elsewhere(outputs_dir)
@@ -186,7 +199,7 @@ def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
 def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
     """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
     found: dict[str, list[OutsideLink]] = defaultdict(list)
-    for folder, name in _links(outputs_dir, ""):
+    for folder, name in _links(outputs_dir, frozenset(_plain())):
         with contextlib.suppress(OSError):
             here = os.path.realpath(os.path.join(outputs_dir, folder))
             text = os.readlink(os.path.join(here, name))
@@ -212,16 +225,24 @@ def _ways(text: str) -> Iterator[tuple[str, str, str]]:
         path, behind = parent, path[len(parent) :] + behind
 
 
-def _links(outputs_dir: str, path: str) -> Iterator[tuple[str, str]]:
-    inner = []
-    with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
+def _links(outputs_dir: str, plain: Collection[str]) -> Iterator[tuple[str, str]]:
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        start = f"{path}/" if path else ""
+        try:
+            entries = list(os.scandir(f"{outputs_dir}/{path}"))
+        except OSError:
+            continue
         for entry in entries:
             if entry.is_symlink():
                 yield path, entry.name
-            elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
-                inner.append(os.path.join(path, entry.name))
-    for directory in inner:
-        yield from _links(outputs_dir, directory)
+            elif (
+                entry.is_dir(follow_symlinks=False)
+                and start + entry.name not in plain
+                and (path or entry.name != STATE)
+            ):
+                pending.append(start + entry.name)
 
 
 def _files(directory: int, entry: Entry) -> Iterator[str]:

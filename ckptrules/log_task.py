@@ -9,7 +9,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import store, tasks
+from ckptrules import jobs, startup, store
 from ckptrules.apply import told
 from ckptrules.history import Run
 from ckptrules.measures import human_size
@@ -19,13 +19,13 @@ from ckptrules.shipped import log_template
 from ckptrules.undo import chosen_run, command_of
 
 
-def log(options: Options) -> Iterator[tasks.TaskDict]:
+def log(options: Options) -> Iterator[startup.TaskDict]:
     """Write the entry of a run.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
-    tasks.outputs_dir(options)
+    jobs.outputs_dir(options)
     yield {"basename": "log", "actions": [(write_entry, [options, chosen_run(options)])]}
 
 

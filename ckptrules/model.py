@@ -3,7 +3,7 @@
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
@@ -29,6 +29,29 @@ class Place(NamedTuple):
     def file_line(self) -> str:
         """``file:line``, the form that editors and terminals make clickable."""
         return f"{self.file}:{self.line}"
+
+
+class Fault(NamedTuple):
+    """One thing wrong with a rule file: the place, one fact, and perhaps a hint."""
+
+    place: Place
+    fact: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"\n    hint: {self.hint}" if self.hint else ""
+        return f"{self.place}: {self.fact}{hint}"
+
+
+class RuleError(Exception):
+    """The rules cannot be used; ``faults`` holds everything found, in the order of files and lines."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(sorted(faults))
+        super().__init__(*self.faults)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.faults))
 
 
 class Reason(NamedTuple):

@@ -9,6 +9,7 @@ from ckptrules.conflicts import WAYS, OnConflict
 from ckptrules.measures import max_delete, seconds
 
 DEFAULT_TASK = "plan"
+TRASH_TASK = "%trash"  # among the tasks of migrate
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs", "archive", "unarchive")
 SELECTING = ("migrate", "fix_state", "drop_links")

@@ -13,6 +13,7 @@ from ckptrules.model import (
     Bytes,
     Entry,
     Facts,
+    Fault,
     Listing,
     MaxDelete,
     Pattern,
@@ -27,7 +28,7 @@ from ckptrules.model import (
 )
 from ckptrules.plan import make_plan
 from ckptrules.retention import KEEP_LINES, NS, SIZE_LINE
-from ckptrules.shape import Choice, Fault, ListOf, MapOf, Number, Record, Shape, Text, Value, closest
+from ckptrules.shape import Choice, ListOf, MapOf, Number, Record, Shape, Text, Value, closest
 
 LINES = (*KEEP_LINES, SIZE_LINE)
 FROM_NEWEST = " from newest"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import store, tasks
+from ckptrules import asked, jobs, startup, store
 from ckptrules.apply import conclude, do_units, told
 from ckptrules.journal import JournalError
 from ckptrules.model import STATE, Action, Plan, Step, Unit
@@ -45,15 +45,15 @@ class Text(NamedTuple):
         return rewritten(self.text, self.references)
 
 
-def refs(options: Options) -> Iterator[tasks.TaskDict]:
+def refs(options: Options) -> Iterator[startup.TaskDict]:
     """Find and rewrite references.
 
     Raises:
         OptionError: a path that is not there.
     """
-    tasks.outputs_dir(options)
-    paths = paths_of(options) if "refs" in tasks.chosen() else []  # doit makes the task for `doit list --all`, too
-    yield {"basename": "refs", "actions": [(work, [options, tasks.style(options), paths])]}
+    jobs.outputs_dir(options)
+    paths = paths_of(options) if "refs" in asked.chosen() else []  # doit makes the task for `doit list --all`, too
+    yield {"basename": "refs", "actions": [(work, [options, jobs.style(options), paths])]}
 
 
 def paths_of(options: Options) -> list[str]:
@@ -205,8 +205,8 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
             was, to = (store.keep_content(options.outputs_dir, content) for content in (text.content, new))
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
-        header = tasks.run_header("refs", options)
-        journal = tasks.open_journal(options.outputs_dir, tasks.run_id(), header)
+        header = jobs.run_header("refs", options)
+        journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
         number = journal.intend(REFERENCES, REFERENCES, units)
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")

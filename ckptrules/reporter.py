@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
@@ -13,6 +14,7 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import scan, stopping, store
+from ckptrules.facts import know_plain
 from ckptrules.options import Options
 from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
 
@@ -66,7 +68,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        _read_at_once(Globals.dep_manager.backend, len(tasks))
+        remembered = _read_at_once(Globals.dep_manager.backend, len(tasks))
+        know_plain(lambda: plain_directories(tasks.values(), remembered))
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
@@ -125,6 +128,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
+        know_plain(tuple)
+        gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
             why = self._not_remembered[0]
             self.write(f"What is up to date cannot be remembered: {why}. The next run looks at everything again.\n")
@@ -185,12 +190,23 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
 
 
-def _read_at_once(backend: Any, tasks: int) -> None:
+def plain_directories(tasks: Iterable[Task], remembered: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the directories that held plain files only when they were last looked at, and have not changed since."""
+    for task in tasks:
+        values = remembered.get(task.name, {}).get("_values_:", {})
+        if values.get("plain") and values["stamp"] == list(task.meta["found"].stamp):
+            yield task.meta["found"].directory
+
+
+def _read_at_once(backend: Any, tasks: int) -> Mapping[str, Any]:
     """Read what doit remembers by one question to its database, where it would ask one for each of many tasks."""
-    if tasks > MANY:
-        with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
+    with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
+        if tasks > MANY:
             rows = backend._conn.execute("select task_id, task_data from doit")  # noqa: SLF001 - doit has no other way
             backend._cache.update((row["task_id"], row["task_data"]) for row in rows)  # noqa: SLF001
+            remembered: Mapping[str, Any] = backend._cache  # noqa: SLF001
+            return remembered
+    return {}
 
 
 def _let_fail(database: Any) -> list[str]:

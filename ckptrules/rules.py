@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptrules import policies
-from ckptrules.model import Pattern, Place, Rule, RuleSet
+from ckptrules.model import Fault, Pattern, Place, Rule, RuleError, RuleSet
 from ckptrules.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
-from ckptrules.shape import Fault, ListOf, MapOf, Number, Record, RuleError, Text, Value, closest, read_yaml
+from ckptrules.shape import ListOf, MapOf, Number, Record, Text, Value, closest, read_yaml
 
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from doit.task import Task
 
-from ckptrules import tasks
+from ckptrules import jobs, startup
 from ckptrules.options import BY_NAME, Options
 from ckptrules.reporter import Told
 
@@ -19,10 +19,10 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 NOT_PASSED_ON = ("json", "verbose", "wait", "dry_run", "quiet")
 
 
-def schedule(options: Options) -> Iterator[tasks.TaskDict]:
+def schedule(options: Options) -> Iterator[startup.TaskDict]:
     """Print a line for cron, and a service and a timer for systemd."""
-    tasks.outputs_dir(options)
-    tasks.prepare(options, "schedule")
+    jobs.outputs_dir(options)
+    jobs.prepare(options, "schedule")
     text = units(command(options), os.getcwd())
     yield {"basename": "schedule", "actions": [(show, [text])]}
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ckptrules.model import Place
+from ckptrules.model import Fault, Place
 
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
@@ -23,29 +23,6 @@ YAML_HINTS = {
     "'\\t' that cannot start any token": "indent with spaces, not with tabs",
     "expected alphabetic or numeric character": "put a pattern that begins with '*' in quotes",
 }
-
-
-class Fault(NamedTuple):
-    """One thing wrong with a rule file: the place, one fact, and perhaps a hint."""
-
-    place: Place
-    fact: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        hint = f"\n    hint: {self.hint}" if self.hint else ""
-        return f"{self.place}: {self.fact}{hint}"
-
-
-class RuleError(Exception):
-    """The rules cannot be used; ``faults`` holds everything found, in the order of files and lines."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(sorted(faults))
-        super().__init__(*self.faults)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.faults))
 
 
 class Value(NamedTuple):

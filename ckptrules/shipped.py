@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ckptrules.model import Place
-from ckptrules.shape import Fault, RuleError
+from ckptrules.model import Fault, Place, RuleError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RULES_DIR = "rules"

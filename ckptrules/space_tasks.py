@@ -11,7 +11,7 @@ from typing import NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import scan, tasks
+from ckptrules import jobs, scan, startup, tasks
 from ckptrules.apply import told
 from ckptrules.measures import human_size
 from ckptrules.model import Listing, Plan
@@ -36,17 +36,17 @@ class Usage(NamedTuple):
         return Usage(*(one + two for one, two in zip(self, more, strict=True)))
 
 
-def trash(options: Options) -> Iterator[tasks.TaskDict]:
+def trash(options: Options) -> Iterator[startup.TaskDict]:
     """List what waits in the trash."""
-    tasks.outputs_dir(options)
-    days = tasks.load(options.rules_dir).trash_days
-    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, tasks.style(options)])]}
+    jobs.outputs_dir(options)
+    days = jobs.load(options.rules_dir).trash_days
+    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(options)])]}
 
 
-def usage(options: Options) -> Iterator[tasks.TaskDict]:
+def usage(options: Options) -> Iterator[startup.TaskDict]:
     """Say how many bytes each experiment takes, by what the policy makes of them."""
-    tasks.outputs_dir(options)
-    job = tasks.prepare(options._replace(delete_old=True, dry_run=True), "usage")
+    jobs.outputs_dir(options)
+    job = jobs.prepare(options._replace(delete_old=True, dry_run=True), "usage")
     yield {"basename": "usage", "actions": [(show_usage, [job])]}
 
 
@@ -75,10 +75,10 @@ def goes_on(run: str, days: int) -> str:
     """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
     if not days:
         return "doit purge"
-    return datetime.fromtimestamp(tasks.run_started(run) + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(jobs.run_started(run) + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
 
 
-def show_usage(job: tasks.Job, task: Task) -> TaskFailed | None:
+def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []

@@ -10,13 +10,14 @@ from doit.task import Task
 
 from ckptrules import scan, stopping, store, tasks
 from ckptrules.apply import after, conclude, do_units, told
+from ckptrules.jobs import Job
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
 from ckptrules.naming import named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
-from ckptrules.tasks import Job, TaskDict
+from ckptrules.startup import TaskDict
 
 
 def fix_state(options: Options) -> Iterator[TaskDict]:

@@ -2,153 +2,49 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import gc
-import getpass
-import hashlib
 import inspect
 import os
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
-from doit import task_params
-from doit.dependency import DatabaseException, JSONCodec, SqliteDB
-from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import __version__, scan, stopping, store, watch
+from ckptrules import scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, names_left, told
-from ckptrules.facts import ignore_lease_breaks, look, read_metrics, to_look_at
-from ckptrules.journal import Journal
+from ckptrules.asked import chosen, command_line
+from ckptrules.facts import look, read_metrics, to_look_at
+from ckptrules.jobs import (
+    Job,
+    find,
+    load,
+    open_journal,
+    outputs_dir,
+    prepare,
+    run_age_days,
+    run_header,
+    run_id,
+    started_ns,
+    with_policy,
+)
 from ckptrules.measures import human_size, seconds
-from ckptrules.model import STATE, Assignment, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import Assignment, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
-from ckptrules.options import (
-    CHANGING,
-    DEFAULT_TASK,
-    OPTIONS,
-    SELECTING,
-    CommandLine,
-    OptionError,
-    Options,
-    encode_task,
-    read_command_line,
-)
+from ckptrules.options import DEFAULT_TASK, TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries
-from ckptrules.recovery import interrupted, recover
-from ckptrules.report import Style, count_of, experiment_block, going, plan_as_data, tally
+from ckptrules.recovery import interrupted
+from ckptrules.report import count_of, experiment_block, going, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.retention import Excess, assignment, holds_until, pick_policy, too_many, with_min_epoch
-from ckptrules.rules import SLOW_HINT, load_rules
-from ckptrules.shape import RuleError, closest
-from ckptrules.shipped import rule_texts
+from ckptrules.retention import Excess, assignment, holds_until, pick_policy, too_many
+from ckptrules.rules import SLOW_HINT
+from ckptrules.startup import TaskDict, params_of
 
-TASKS = (
-    "plan",
-    "migrate",
-    "verify",
-    "catalog",
-    "check",
-    "history",
-    "undo",
-    "purge",
-    "explain",
-    "trash",
-    "usage",
-    "archive",
-    "unarchive",
-    "schedule",
-    "fix_state",
-    "drop_links",
-    "refs",
-    "log",
-    "backup",
-    "backups",
-    "restore",
-    "drop_backup",
-    "demo",
-)
-SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
-SHARE = 40  # directories, below which a process of its own is not worth its start
-GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
-DIGITS = 32  # of a fingerprint: 128 bits
-IN_MEMORY = ":memory:"
-OWN_DATABASE = ".doit.db"  # for tasks that are not ours
-TRASH_TASK = "%trash"
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
-SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
-TaskDict = dict[str, Any]
-Creator = Callable[..., Iterator[TaskDict]]
-
-
-def params_of(task: str) -> list[dict[str, Any]]:
-    """Return the options of a task as doit wants them told."""
-    return [
-        {
-            "name": option.name,
-            "long": option.dashed,
-            "type": bool if option.flag else str,
-            "default": None,
-            "inverse": f"no-{option.dashed}" if option.flag else "",
-            "help": option.help.replace("%", "%%") + f" [{option.default}]" * bool(option.default),
-        }
-        for option in OPTIONS
-        if not option.tasks or task in option.tasks
-    ]
-
-
-class Job(NamedTuple):
-    """What all tasks of one command share; it can be sent to another process."""
-
-    options: Options
-    rules: RuleSet
-    policy: Policy | None
-    fingerprint: str
-    run: str
-    style: Style
-    header: Mapping[str, Any]
 
 
 # --- what dodo.py uses -----------------------------------------------------------------------------------------------
-
-
-def doit_config() -> dict[str, Any]:
-    """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
-    ignore_lease_breaks()
-    watch.install()
-    gc.set_threshold(GC_AFTER)
-    with told_by_doit():
-        return {
-            "default_tasks": [DEFAULT_TASK],
-            "reporter": Reporter,
-            "continue": True,
-            "backend": "sqlite3",
-            "dep_file": _database(command_line()),
-            "num_process": processes(command_line()),
-        }
-
-
-def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
-    """Turn a function of `Options` into a task creator: doit learns the flags, and unneeded tasks are not made."""
-    name = function.__name__.removeprefix("task_")
-
-    @functools.wraps(function)
-    def creator(**given: Any) -> Iterator[TaskDict]:
-        with told_by_doit():
-            line = command_line()
-            if line.asks_for(name):
-                options = line.options(name, given)
-                refuse_configured_folder(options, line.options(name))
-                yield from function(options)
-
-    wrapped: Creator = task_params(params_of(name))(creator)
-    return wrapped
 
 
 def plan(options: Options) -> Iterator[TaskDict]:
@@ -178,265 +74,6 @@ def purge(options: Options) -> Iterator[TaskDict]:
     least = seconds(options.older_than) / 86_400 if options.older_than else 0
     runs = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= least]
     yield {"basename": "purge", "actions": [(free, [options, runs])]}
-
-
-@contextlib.contextmanager
-def told_by_doit() -> Iterator[None]:
-    """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
-    try:
-        yield
-    except (OptionError, RuleError, store.LockedError) as error:
-        raise InvalidDodoFile(str(error)) from None
-
-
-# --- before the run --------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def command_line() -> CommandLine:
-    """Read the command line, once."""
-    return read_command_line(sys.argv[1:], TASKS)
-
-
-@functools.cache
-def chosen() -> frozenset[str]:
-    """Return the tasks that were named as they are."""
-    return frozenset(word.task for word in command_line().words)
-
-
-@functools.cache
-def load(rules_dir: str | None) -> RuleSet:
-    """Load and test the rules, once."""
-    watch.start()
-    return load_rules(rule_texts(rules_dir))
-
-
-@functools.cache
-def find(path: str, layout: tuple[str, ...]) -> list[Found]:
-    """Find the checkpoint directories, once."""
-    return scan.find_directories(path, layout)
-
-
-@functools.cache
-def run_id() -> str:
-    """Name this run by its start and its process."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_ns() / 1e9))}-{os.getpid()}"
-
-
-def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
-    """Return what a run says of itself, in its journal and in its JSON file."""
-    return {
-        "command": command,
-        "dry_run": options.dry_run,
-        "run": run_id() if command in CHANGING and not options.dry_run else None,
-        "started_ns": started_ns(),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
-        "who": getpass.getuser(),
-        "host": socket.gethostname(),
-        "options": options._asdict(),
-        **more,
-    }
-
-
-@functools.cache
-def started_ns() -> int:
-    """Return when this run started, in nanoseconds since 1970."""
-    return time.time_ns()
-
-
-def run_age_days(run: str, now: float) -> float:
-    """Return how many days ago a run started. Args: ``now`` in seconds since 1970."""
-    return (now - run_started(run)) / 86400
-
-
-def run_started(run: str) -> float:
-    """Return when a run started, in seconds since 1970."""
-    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
-
-
-def outputs_dir(options: Options) -> None:
-    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
-
-    Raises:
-        OptionError: with the hint what to do.
-    """
-    try:
-        with os.scandir(options.outputs_dir):
-            pass
-    except OSError as error:
-        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
-        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
-
-
-def prepare(options: Options, command: str = "migrate") -> Job:
-    """Load the rules and find the policy, for a command.
-
-    Raises:
-        RuleError, OptionError: nothing can be run with these rules and options.
-    """
-    if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
-        raise OptionError(f"command line: json={options.json}: there is no such folder to write in")
-    rules = load(options.rules_dir)
-    policy = rules.policies.get(options.policy)
-    if policy is None and (options.delete_old or options.policy != Options().policy):
-        hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
-        raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
-    if options.settle is not None:
-        rules = rules._replace(settle=options.settle)
-    digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
-    header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
-    if policy is not None and options.delete_old:
-        own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
-        header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
-    return with_policy(Job(options, rules, None, "", run_id(), style(options), header), policy)
-
-
-def with_policy(job: Job, policy: Policy | None) -> Job:
-    """Return the job for what one policy decides about, with the fingerprint of all that decides there."""
-    if policy is not None and job.options.keep_min_epoch is not None:
-        policy = with_min_epoch(policy, job.options.keep_min_epoch)
-    policy = policy if job.options.delete_old else None
-    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
-    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
-    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
-
-
-def style(options: Options) -> Style:
-    """Find out what the terminal can show."""
-    to_file = any(word.startswith(("-o", "--output-file")) for word in command_line().arguments)
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()
-    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
-
-
-@functools.cache
-def take_lock(path: str, wait: int = 0) -> int:
-    """Take the lock for as long as this process lives. Args: ``wait`` in seconds for another run to finish.
-
-    Raises:
-        LockedError: another run has it, told for people.
-        OptionError: ``outputs_dir`` cannot be written.
-    """
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    try:
-        return store.lock(path, f"process {os.getpid()} on {socket.gethostname()}, since {started}", wait)
-    except store.LockedError as held:
-        hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise store.LockedError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
-    except OSError as error:
-        raise OptionError(f"outputs_dir '{path}' cannot be written: {os.strerror(error.errno or 0)}") from None
-
-
-def _database(line: CommandLine) -> str:
-    """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
-    database = os.path.join(line.options("migrate").outputs_dir, STATE, "doit.db")
-    refuse_damaged(database)
-    if not line.has_foreign_words and line.command == "run":
-        stopping.install()
-    if line.command != "run":
-        return database if os.path.exists(database) else IN_MEMORY
-    changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
-    for task in changing:
-        options = line.options(task)
-        outputs_dir(options)
-        if task in SELECTING:
-            layout = prepare(options).rules.layout
-            if any(word.base == task != word.task for word in line.words):
-                refuse_unknown_experiments(line, task, find(options.outputs_dir, layout))
-        take_lock(options.outputs_dir, options.wait)
-        refuse_unwritable(database)
-        for sentence in recover_first(options.outputs_dir):
-            print(sentence)
-        find.cache_clear()  # another run may have been at work until the lock was free
-    if not changing and line.has_foreign_words:
-        return OWN_DATABASE
-    return database if changing else IN_MEMORY
-
-
-def processes(line: CommandLine) -> int:
-    """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
-    task = next((task for task in SHARING if line.command == "run" and line.asks_for(task)), None)
-    if task is None or line.has_foreign_words:
-        return 0
-    options = line.options(task)
-    outputs_dir(options)
-    shares = len(find(options.outputs_dir, load(options.rules_dir).layout)) // SHARE
-    number = min(shares, cores())
-    return number if number > 1 else 0
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def changes(task: str, options: Options) -> bool:
-    """Say whether a task is to change anything."""
-    return options.apply if task == "refs" else not options.dry_run
-
-
-def recover_first(path: str) -> list[str]:
-    """Finish what an interrupted run began; return what to tell.
-
-    Raises:
-        OptionError: the journals cannot be read, so nothing is begun.
-    """
-    try:
-        store.clear_work(path)
-        return recover(path)
-    except OSError as error:
-        fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
-        raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
-
-
-def refuse_unknown_experiments(line: CommandLine, task: str, found: Iterable[Found]) -> None:
-    """Refuse a selection that names no experiment, before anything is written.
-
-    Raises:
-        OptionError: with the name that is nearest.
-    """
-    known = [f"{task}:{name}" for name in (*(encode_task(directory.experiment) for directory in found), TRASH_TASK)]
-    for word in line.words:
-        if word.base == task and word.task != task and "*" not in word.task and word.task not in known:
-            hint = closest(word.task, known) or "'doit list --all' tells which there are"
-            raise OptionError(f"command line: no experiment '{word.task}'\n    hint: {hint}")
-
-
-def refuse_configured_folder(options: Options, said: Options) -> None:
-    """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
-
-    Raises:
-        OptionError: with where to say it instead.
-    """
-    if options.outputs_dir != said.outputs_dir:
-        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
-        raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
-
-
-def refuse_damaged(database: str) -> None:
-    """Refuse a database that is none; doit would end with a traceback.
-
-    Raises:
-        OptionError: with the advice to remove it.
-    """
-    with contextlib.suppress(OSError), open(database, "rb") as file:
-        if file.read(len(SQLITE)) not in (SQLITE, b""):
-            hint = "remove it; it only remembers what is up to date"
-            raise OptionError(f"{database}: is damaged, or no database of doit\n    hint: {hint}")
-
-
-def refuse_unwritable(database: str) -> None:
-    """Refuse a database that cannot be made or opened for writing; doit would end with a traceback.
-
-    Raises:
-        OptionError: with what the database says.
-    """
-    import sqlite3
-
-    try:
-        SqliteDB(database, JSONCodec()).dump()
-    except (DatabaseException, sqlite3.Error) as error:
-        fact = str(error).rpartition("Original error: ")[2]
-        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: look at the free space: df -h") from None
 
 
 # --- the tasks -------------------------------------------------------------------------------------------------------
@@ -577,6 +214,8 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
     times = (entry.mtime_ns for entry in listing.entries)
     until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
     task.values = {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
+    if all(entry.kind == "file" for entry in listing.entries) and not job.options.leave_links:
+        task.values["plain"] = True
     return None
 
 
@@ -677,17 +316,6 @@ def workplace(job: Job) -> Workplace:
     """Return where this process works."""
     journal = open_journal(job.options.outputs_dir, job.run, job.header)
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
-
-
-_journals: dict[tuple[str, str, int], Journal] = {}
-
-
-def open_journal(path: str, run: str, header: Mapping[str, Any]) -> Journal:
-    """Open the journal of this process in one run, once."""
-    key = (path, run, os.getpid())
-    if key not in _journals:
-        _journals[key] = Journal(store.Appender(path, f"journal/{run}.{key[2]}.jsonl"), header)
-    return _journals[key]
 
 
 def unreadable(found: Found, error: OSError) -> Plan:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import stopping, store, tasks
+from ckptrules import asked, jobs, startup, stopping, store
 from ckptrules.apply import after, conclude, do_units, heads, refused, told
 from ckptrules.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
@@ -35,19 +35,19 @@ class UndoJob(NamedTuple):
     style: Style
 
 
-def history(options: Options) -> Iterator[tasks.TaskDict]:
+def history(options: Options) -> Iterator[startup.TaskDict]:
     """Show which runs there were."""
-    tasks.outputs_dir(options)
-    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, tasks.style(options)])]}
+    jobs.outputs_dir(options)
+    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, jobs.style(options)])]}
 
 
-def undo(options: Options) -> Iterator[tasks.TaskDict]:
+def undo(options: Options) -> Iterator[startup.TaskDict]:
     """Make one task for each checkpoint directory that a run changed, to take that back."""
-    tasks.outputs_dir(options)
+    jobs.outputs_dir(options)
     run = chosen_run(options)
     backs = take_back(run, options.experiments) if run else []
-    header = tasks.run_header("undo", options, takes_back=run.id if run else None)
-    job = UndoJob(options, tasks.run_id(), header, tasks.style(options))
+    header = jobs.run_header("undo", options, takes_back=run.id if run else None)
+    job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
     Reporter.contexts["undo"] = RunContext(options, job.style, header, 1, tuple(notes(run, backs, job.style)))
     names: set[str] = set()
     for back in backs:
@@ -57,7 +57,7 @@ def undo(options: Options) -> Iterator[tasks.TaskDict]:
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
             "actions": [(undo_one, [job, back])],
-            "params": tasks.params_of("undo") if f"undo:{name}" in tasks.chosen() else (),
+            "params": startup.params_of("undo") if f"undo:{name}" in asked.chosen() else (),
             "meta": {"found": back},
         }
 
@@ -95,7 +95,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
             failed = foresee(folders, back.units)
             problems = [refused(heads(plan)[number], why) for number, why in failed.items()]
         else:
-            journal = tasks.open_journal(job.options.outputs_dir, job.run, job.header)
+            journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header)
             try:
                 number = journal.intend(back.experiment, back.directory, back.units, back.undoes)
             except OSError as error:

@@ -13,11 +13,12 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, tasks
+from ckptrules.jobs import Job
 from ckptrules.model import Found, Problem
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import bar
 from ckptrules.reporter import Told
-from ckptrules.tasks import Job, TaskDict
+from ckptrules.startup import TaskDict
 
 if TYPE_CHECKING:  # doit reads this file for every command: what only verify needs is imported where it is used
     from ckptrules.content import Tell

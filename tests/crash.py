@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
-from ckptrules import stopping, store, tasks
+from ckptrules import asked, jobs, startup, stopping, store
 
 CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
-CACHES = [value for value in vars(tasks).values() if hasattr(value, "cache_clear")]
+CACHES = [
+    value for module in (asked, jobs, startup) for value in vars(module).values() if hasattr(value, "cache_clear")
+]
 
 
 class Fault(NamedTuple):
@@ -77,7 +79,7 @@ def _be_doit(
         sys.argv = ["doit", *arguments]
         for cache in CACHES:
             cache.cache_clear()
-        tasks._journals.clear()  # noqa: SLF001
+        jobs._journals.clear()  # noqa: SLF001
         sys.modules.pop("dodo", None)
         stopping._main = os.getpid()  # noqa: SLF001
         _put_the_fault_in(fault, at_change, counter)

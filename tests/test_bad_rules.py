@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.model import RuleError
 from ckptrules.rules import load_rules
-from ckptrules.shape import MAX_BYTES, RuleError
+from ckptrules.shape import MAX_BYTES
 
 HERE = Path(__file__).parent
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (HERE.parent / "rules").glob("*.yaml")}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ckptrules.tasks import SHARE, cores
+from ckptrules.startup import SHARE, cores
 from tests.conftest import ROOT, Project
 
 COUNT = """

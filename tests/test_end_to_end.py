@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 from doit.exceptions import TaskFailed
 
-from ckptrules import scan, store, tasks
+from ckptrules import jobs, scan, store, tasks
 from ckptrules.options import Options
 from tests.conftest import ROOT, Project
 
@@ -176,7 +176,7 @@ def reachable() -> Iterator[Path]:
         (folder / name / "checkpoints" / "epoch_1_step_2.ckpt").write_text("x")
     (folder / "closed" / "checkpoints").chmod(0)
     (folder / "sealed").mkdir(mode=0)
-    tasks.load(str(ROOT / "rules"))  # imports what another user may not be able to read
+    jobs.load(str(ROOT / "rules"))  # imports what another user may not be able to read
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -189,7 +189,7 @@ def reachable() -> Iterator[Path]:
 
 
 def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> None:
-    job = tasks.prepare(Options(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
+    job = jobs.prepare(Options(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
     told = {}
     for found in scan.find_directories(str(reachable), job.rules.layout):
         task = SimpleNamespace(meta={})
@@ -497,7 +497,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
         really(directory, name, to, to_directory)
 
     monkeypatch.setattr(store, "rename", refusing)
-    job = tasks.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
+    job = jobs.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
     (found,) = scan.find_directories(str(project.outputs), job.rules.layout)
     task = SimpleNamespace(meta={})
     assert isinstance(tasks.work_on(job, found, task), TaskFailed)
@@ -508,7 +508,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
 
 def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
-    job = tasks.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
+    job = jobs.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
     assert pickle.loads(pickle.dumps(job)) == job
 
 

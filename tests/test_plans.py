@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ckptrules.model import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason
+from ckptrules.model import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason, RuleError
 from ckptrules.plan import make_plan
 from ckptrules.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.rules import load_rules
-from ckptrules.shape import ListOf, MapOf, Number, Record, RuleError, Text, Value, read_yaml
+from ckptrules.shape import ListOf, MapOf, Number, Record, Text, Value, read_yaml
 
 HERE = Path(__file__).parent
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (HERE.parent / "rules").glob("*.yaml")}

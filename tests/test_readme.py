@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ckptrules.asked import TASKS
 from ckptrules.demo import sample_tree
 from ckptrules.options import OPTIONS
 from ckptrules.policies import LINES
 from ckptrules.rules import SHAPE, load_rules
-from ckptrules.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

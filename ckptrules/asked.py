@@ -1,0 +1,46 @@
+"""What the user asked for: the command line, read once."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+from ckptrules.options import CommandLine, read_command_line
+
+TASKS = (
+    "plan",
+    "migrate",
+    "verify",
+    "catalog",
+    "check",
+    "history",
+    "undo",
+    "purge",
+    "explain",
+    "trash",
+    "usage",
+    "archive",
+    "unarchive",
+    "schedule",
+    "fix_state",
+    "drop_links",
+    "refs",
+    "log",
+    "backup",
+    "backups",
+    "restore",
+    "drop_backup",
+    "demo",
+)
+
+
+@functools.cache
+def command_line() -> CommandLine:
+    """Read the command line, once."""
+    return read_command_line(sys.argv[1:], TASKS)
+
+
+@functools.cache
+def chosen() -> frozenset[str]:
+    """Return the tasks that were named as they are."""
+    return frozenset(word.task for word in command_line().words)

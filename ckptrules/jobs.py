@@ -1,0 +1,155 @@
+"""What all tasks of one run share: rules, directories, policy, fingerprint, journal. Each is found out once."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import hashlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from ckptrules import __version__, scan, store, watch
+from ckptrules.asked import command_line
+from ckptrules.journal import Journal
+from ckptrules.model import Found, Policy, RuleSet
+from ckptrules.options import CHANGING, OptionError, Options
+from ckptrules.report import Style
+from ckptrules.retention import with_min_epoch
+from ckptrules.rules import load_rules
+from ckptrules.shape import closest
+from ckptrules.shipped import rule_texts
+
+DIGITS = 32  # of a fingerprint: 128 bits
+
+
+class Job(NamedTuple):
+    """What all tasks of one command share; it can be sent to another process."""
+
+    options: Options
+    rules: RuleSet
+    policy: Policy | None
+    fingerprint: str
+    run: str
+    style: Style
+    header: Mapping[str, Any]
+
+
+@functools.cache
+def load(rules_dir: str | None) -> RuleSet:
+    """Load and test the rules, once."""
+    watch.install()
+    watch.start()
+    return load_rules(rule_texts(rules_dir))
+
+
+@functools.cache
+def find(path: str, layout: tuple[str, ...]) -> list[Found]:
+    """Find the checkpoint directories, once."""
+    return scan.find_directories(path, layout)
+
+
+@functools.cache
+def run_id() -> str:
+    """Name this run by its start and its process."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_ns() / 1e9))}-{os.getpid()}"
+
+
+def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
+    """Return what a run says of itself, in its journal and in its JSON file."""
+    return {
+        "command": command,
+        "dry_run": options.dry_run,
+        "run": run_id() if command in CHANGING and not options.dry_run else None,
+        "started_ns": started_ns(),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
+        "who": getpass.getuser(),
+        "host": socket.gethostname(),
+        "options": options._asdict(),
+        **more,
+    }
+
+
+@functools.cache
+def started_ns() -> int:
+    """Return when this run started, in nanoseconds since 1970."""
+    return time.time_ns()
+
+
+def run_age_days(run: str, now: float) -> float:
+    """Return how many days ago a run started. Args: ``now`` in seconds since 1970."""
+    return (now - run_started(run)) / 86400
+
+
+def run_started(run: str) -> float:
+    """Return when a run started, in seconds since 1970."""
+    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def outputs_dir(options: Options) -> None:
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
+
+    Raises:
+        OptionError: with the hint what to do.
+    """
+    try:
+        with os.scandir(options.outputs_dir):
+            pass
+    except OSError as error:
+        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
+        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
+
+
+def prepare(options: Options, command: str = "migrate") -> Job:
+    """Load the rules and find the policy, for a command.
+
+    Raises:
+        RuleError, OptionError: nothing can be run with these rules and options.
+    """
+    if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
+        raise OptionError(f"command line: json={options.json}: there is no such folder to write in")
+    rules = load(options.rules_dir)
+    policy = rules.policies.get(options.policy)
+    if policy is None and (options.delete_old or options.policy != Options().policy):
+        hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
+        raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
+    if options.settle is not None:
+        rules = rules._replace(settle=options.settle)
+    digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
+    header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
+    if policy is not None and options.delete_old:
+        own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
+        header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
+    return with_policy(Job(options, rules, None, "", run_id(), style(options), header), policy)
+
+
+def with_policy(job: Job, policy: Policy | None) -> Job:
+    """Return the job for what one policy decides about, with the fingerprint of all that decides there."""
+    if policy is not None and job.options.keep_min_epoch is not None:
+        policy = with_min_epoch(policy, job.options.keep_min_epoch)
+    policy = policy if job.options.delete_old else None
+    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
+    decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
+    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
+
+
+def style(options: Options) -> Style:
+    """Find out what the terminal can show."""
+    to_file = any(word.startswith(("-o", "--output-file")) for word in command_line().arguments)
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()
+    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
+
+
+_journals: dict[tuple[str, str, int], Journal] = {}
+
+
+def open_journal(path: str, run: str, header: Mapping[str, Any]) -> Journal:
+    """Open the journal of this process in one run, once."""
+    key = (path, run, os.getpid())
+    if key not in _journals:
+        _journals[key] = Journal(store.Appender(path, f"journal/{run}.{key[2]}.jsonl"), header)
+    return _journals[key]
