@@ -163,8 +163,8 @@ def processes(line: CommandLine) -> int:
     options = line.options(task)
     outputs_dir(options)
     shares = len(find(options.outputs_dir, load(options.rules_dir).layout)) // SHARE
-    number = min(shares, cores())
-    return number if number > 1 else 0
+    number = min(shares, cores() + 1)  # one more than can work: each waits for the disk now and then
+    return number if number > 1 and cores() > 1 else 0
 
 
 def cores() -> int:

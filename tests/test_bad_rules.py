@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ckptrules.model import RuleError
 from ckptrules.rules import load_rules
-from ckptrules.shape import MAX_BYTES
+from ckptrules.shape import FAST, MAX_BYTES, parsed_by
 
 HERE = Path(__file__).parent
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (HERE.parent / "rules").glob("*.yaml")}
@@ -53,3 +55,30 @@ def test_no_rule_file_at_all_is_refused() -> None:
     with pytest.raises(RuleError) as refused:
         load_rules({})
     assert str(refused.value) == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target'"
+
+
+def flat(node: Any) -> list[tuple[object, ...]]:
+    """Return what is used of a node and of those in it, in the order of the text."""
+    start, end = node.start_mark, node.end_mark
+    here = (type(node), start.line, start.column)
+    if isinstance(node, yaml.ScalarNode):
+        return [(*here, end.line, end.column, node.style or "", node.value)]
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
+    return [here, *(row for part in parts for row in flat(part))]
+
+
+TEXTS = {
+    **{path.name: path.read_text() for path in sorted((HERE.parent / "rules").glob("*.yaml"))},
+    "quotes and comments": "a: 'it''s'  # why\nb: \"x\\ty\" # z\nc: plain text # d\n",
+    "letters of two bytes": "ä: 'öü'\n\u00e9: [\u20ac, 'x']  # \u00df\n",
+    "blocks": "a: |\n  one\n  two\nb: >\n  three\n  four\nc:\n- 1\n- {d: e}\n",
+    "empty values": "a:\nb: ''\nc: []\n",
+}
+
+
+@pytest.mark.skipif(FAST is yaml.SafeLoader, reason="PyYAML was built without libyaml")
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_both_parsers_of_yaml_read_the_same_at_the_same_places(text: str) -> None:
+    nodes = [parsed_by(loader, text, "x.yaml") for loader in (FAST, yaml.SafeLoader)]
+    assert all(isinstance(node, yaml.Node) for node in nodes)
+    assert flat(nodes[0]) == flat(nodes[1])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ckptrules.reporter import MANY
 from ckptrules.startup import SHARE, cores
 from tests.conftest import ROOT, Project
 
@@ -40,6 +41,40 @@ def counts(project: Project, *arguments: str) -> dict[str, int]:
     project.doit(*arguments, env=env)
     found: dict[str, int] = eval((project.folder / "counts.txt").read_text())
     return found
+
+
+def test_a_first_run_looks_at_each_checkpoint_as_often_as_safety_asks(project: Project) -> None:
+    (project.folder / "count").mkdir()
+    (project.folder / "count" / "sitecustomize.py").write_text(COUNT)
+    project.make(
+        {f"e{x}/checkpoints/epoch={n}-step={n}.ckpt": 1 for x in range(EXPERIMENTS) for n in range(CHECKPOINTS)}
+    )
+    first = counts(project, "migrate")
+    checkpoints = EXPERIMENTS * CHECKPOINTS
+    assert checkpoints < first["open"] <= checkpoints + 16 * EXPERIMENTS + 50  # is it open for writing?
+    assert checkpoints < first["lstat"] <= checkpoints + 4 * EXPERIMENTS + 50  # is it what was planned for?
+    assert first["scandir"] <= 4 * EXPERIMENTS + 10
+
+
+def test_list_imports_neither_the_rules_nor_what_they_need(project: Project) -> None:
+    shown = project.doit("list", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    imported = {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
+    assert {"ckptrules.startup", "ckptrules.options"} <= imported
+    assert imported.isdisjoint({"yaml", "jinja2", "ckptrules.tasks", "ckptrules.store", "ckptrules.rules", "difflib"})
+
+
+def test_what_is_remembered_of_many_experiments_hides_no_new_link(project: Project) -> None:
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(MANY + 5)})
+    project.doit("-n", "0", "migrate")
+    assert "Nothing to do: 105 experiments are up to date" in project.doit("migrate")
+    project.make({"e0/checkpoints/epoch=90-step=90.ckpt": 1})
+    beside, above = project.outputs / "e5" / "checkpoints" / "best.ckpt", project.outputs / "e6" / "best.ckpt"
+    for link in (beside, above):
+        link.symlink_to(os.path.relpath(project.outputs / "e0" / "checkpoints" / "epoch=90-step=90.ckpt", link.parent))
+    project.doit("-n", "0", "migrate")
+    assert beside.exists()
+    assert above.exists()
+    assert os.readlink(above) == "../e0/checkpoints/epoch-90_step-000090.ckpt"
 
 
 def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: Project) -> None:
