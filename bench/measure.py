@@ -38,6 +38,30 @@ for experiment in os.scandir("outputs"):
                     os.rename(entry.path, f"{folder}/epoch-{int(match[1]):02d}_step-{int(match[2]):06d}.ckpt")
                     break
 """
+CALLS = """
+import ctypes, fcntl, os, re
+renameat2 = ctypes.CDLL(None).renameat2
+rule = re.compile(r"(?:epoch_epoch_(\\d+)_step_step_(\\d+)_\\d{8}_\\d{6}"
+                  r"|epoch_(\\d+)_step_(\\d+)|epoch=(\\d+)-step=(\\d+))\\.ckpt")
+journal = os.open("journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for experiment in os.listdir("outputs"):
+    folder = os.open(f"outputs/{experiment}/checkpoints", os.O_RDONLY)
+    renames = []
+    for entry in os.scandir(folder):
+        entry.stat(follow_symlinks=False)
+        if match := rule.fullmatch(entry.name):
+            file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            os.close(file)
+            epoch, step = (int(number) for number in match.groups() if number)
+            renames.append((entry.name, f"epoch-{epoch:02d}_step-{step:06d}.ckpt"))
+    os.write(journal, repr(renames).encode())
+    os.fdatasync(journal)
+    for old, new in renames:
+        os.lstat(old, dir_fd=folder)
+        renameat2(folder, old.encode(), folder, new.encode(), 1)
+    os.close(folder)
+"""
 PERL = (
     "s/epoch_epoch_(\\d+)_step_step_(\\d+)_\\d{8}_\\d{6}\\.ckpt$/epoch-$1_step-$2.ckpt/;"
     "s/epoch_(\\d+)_step_(\\d+)\\.ckpt$/epoch-$1_step-$2.ckpt/;"
@@ -54,7 +78,8 @@ EMPTY_LIST = "def task_nothing():\n    '''Nothing'''\n    return {'actions': Non
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 CHANGE = "outputs/exp_00000/checkpoints/epoch=900-step=900000.ckpt"
 FIRST, SECOND, CHANGED = "first run", "second run", "one changed"
-BARE_LOOP, OURS, ONE_PROCESS = "bare loop (scandir, re, os.rename)", "ckptrules", "ckptrules, -n 1"
+BARE_LOOP, BARE_CALLS = "bare loop (scandir, re, os.rename)", "bare loop with our system calls"
+OURS, ONE_PROCESS = "ckptrules", "ckptrules, -n 1"
 EMPTY_TASKS, PLAN, LIST, EMPTY_DODO = (
     "doit, empty tasks",
     "ckptrules plan",
@@ -102,6 +127,7 @@ def peers() -> dict[str, dict[str, list[str]]]:
     one_process, empty = [*doit, "-n", "1", "migrate"], [*doit, "-f", "empty.py"]
     listed = {
         BARE_LOOP: {FIRST: bare, SECOND: bare},
+        **({BARE_CALLS: {FIRST: [sys.executable, "-c", CALLS]}} if sys.platform == "linux" else {}),
         OURS: {FIRST: ours, SECOND: ours, CHANGED: ours},
         ONE_PROCESS: {FIRST: one_process, SECOND: one_process},
         EMPTY_TASKS: {FIRST: empty, SECOND: empty},
@@ -186,6 +212,7 @@ def ratios(found: Runs) -> str:
     pairs = (
         ("first run, default settings / bare loop", (OURS, FIRST), (BARE_LOOP, FIRST)),
         ("first run, -n 1 / bare loop", (ONE_PROCESS, FIRST), (BARE_LOOP, FIRST)),
+        ("bare loop with our system calls / bare loop", (BARE_CALLS, FIRST), (BARE_LOOP, FIRST)),
         ("second run / doit with as many empty tasks", (OURS, SECOND), (EMPTY_TASKS, SECOND)),
         ("one experiment changed / second run", (OURS, CHANGED), (OURS, SECOND)),
         ("plan, small tree / doit list, empty dodo.py", (PLAN, FIRST), (EMPTY_DODO, FIRST)),
