@@ -86,6 +86,7 @@ EMPTY_TASKS, PLAN, LIST, EMPTY_DODO = (
     "ckptrules list",
     "doit list, empty dodo.py",
 )
+TREELESS = (EMPTY_TASKS, PLAN, LIST, EMPTY_DODO)  # these need not wait for a large tree to be made
 
 
 class Run(NamedTuple):
@@ -148,7 +149,6 @@ def prepare(folder: Path, experiments: int, checkpoints: int) -> None:
     for place in (folder, folder / "small"):
         shutil.copy(ROOT / "dodo.py", place)
         shutil.copytree(ROOT / "rules", place / "rules")
-    (folder / "empty.py").write_text(EMPTY % experiments)
     (folder / "nothing.py").write_text(EMPTY_LIST)
     for words in (["-d", "small", "plan"], ["-f", "nothing.py", "list"]):
         measured([sys.executable, "-m", "doit", *words], folder)
@@ -164,7 +164,8 @@ def measure(experiments: int, checkpoints: int, rounds: int, only: Sequence[str]
             if only and name not in only:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                prepare(Path(folder), experiments, checkpoints)
+                prepare(Path(folder), 1 if name in TREELESS else experiments, checkpoints)
+                (Path(folder) / "empty.py").write_text(EMPTY % experiments)
                 for what, command in commands.items():
                     if what == CHANGED:
                         (Path(folder) / CHANGE).write_bytes(b"x")
