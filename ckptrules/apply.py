@@ -98,12 +98,13 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
 
 def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     """Turn a plan into units, in the order of its heads (`heads`)."""
-    entries = {entry.name: entry for entry in listing.entries}
+    identities = {entry.name: _identity(entry) for entry in listing.entries}
     followers: dict[str, list[Action]] = defaultdict(list)
     for action in plan.actions:
         if action.kind in FOLLOWING:
             followers[action.follows].append(action)
-    return [_unit(head, followers.get(head.name, ()), entries, plan.directory, run) for head in heads(plan)]
+    trash = f"{STATE}/trash/{run}/{plan.directory}"
+    return [_unit(head, followers.get(head.name, ()), identities, plan.directory, trash) for head in heads(plan)]
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -113,16 +114,19 @@ def heads(plan: Plan) -> list[Action]:
 
 def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
     """Return the plan as it came out, given what failed of its heads, by number."""
-    lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
-    done = tuple(a for a in plan.actions if (a.follows if a.kind in FOLLOWING else a.name) not in lost)
+    done = plan.actions
+    if failed:
+        lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
+        done = tuple(a for a in plan.actions if (a.follows if a.kind in FOLLOWING else a.name) not in lost)
     return plan._replace(actions=done, problems=(*plan.problems, *problems))
 
 
-def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], directory: str, run: str) -> Unit:
-    to_directory = f"{STATE}/trash/{run}/{directory}" if head.kind == "trash" else directory
-    suffix = TRASH_SUFFIX if head.kind == "trash" else ""
+def _unit(
+    head: Action, links: Sequence[Action], identities: Mapping[str, Identity], directory: str, trash: str
+) -> Unit:
+    to_directory, suffix = (trash, TRASH_SUFFIX) if head.kind == "trash" else (directory, "")
     steps = [
-        Step("move", directory, name, to_directory, (to or name) + suffix, "", _identity(entries[name]))
+        Step("move", directory, name, to_directory, (to or name) + suffix, "", identities[name])
         for name, to in ((head.name, head.to), *head.with_it)
     ]
     for link in links:
@@ -135,7 +139,7 @@ def _unit(head: Action, links: Sequence[Action], entries: Mapping[str, Entry], d
 
 
 def _identity(entry: Entry) -> Identity:
-    return Identity(entry.kind, entry.size, entry.mtime_ns) if entry.kind == "file" else Identity(entry.kind, 0, 0)
+    return Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
 
 
 # --- doing -----------------------------------------------------------------------------------------------------------
@@ -171,7 +175,8 @@ def conclude(
     plan: Plan, journal: Journal, number: int, failed: Mapping[int, str], freed: Sequence[int] = ()
 ) -> list[Problem]:
     """Record the outcome of an intent, and tell of what failed."""
-    problems = [refused(head, failed[n]) for n, head in enumerate(heads(plan)) if failed.get(n, NOT_BEGUN) != NOT_BEGUN]
+    every = heads(plan) if failed else ()
+    problems = [refused(head, failed[n]) for n, head in enumerate(every) if failed.get(n, NOT_BEGUN) != NOT_BEGUN]
     if waiting := [why for why in failed.values() if why == NOT_BEGUN]:
         text = f"{len(waiting)} of its changes {NOT_BEGUN}"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
@@ -229,10 +234,11 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan."""
-    moving = [head for head in heads(plan) if head.kind in ("rename", "trash", "restore")]
-    moved = [pair for head in moving for pair in ((head.name, head.to), *head.with_it)]
-    gone = {name for name, _ in moved} - {head.name for head in heads(plan) if head.leaves_link}
-    return {entry.name for entry in listing.entries if entry.name not in gone} | {to for _, to in moved if to}
+    moving = [action for action in plan.actions if action.kind in ("rename", "trash", "restore")]
+    beside = [pair for action in moving for pair in action.with_it]
+    gone = {action.name for action in moving if not action.leaves_link}.union([name for name, _ in beside])
+    come = {action.to for action in moving}.union([to for _, to in beside])
+    return ({entry.name for entry in listing.entries} - gone | come) - {""}
 
 
 def told(error: OSError) -> str:

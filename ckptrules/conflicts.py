@@ -48,6 +48,8 @@ def resolve(
         facts: which contents are identical, which checkpoints are in use.
         linked: names that a link leads to; they may not go to the trash.
     """
+    if has_no_rivals(checkpoints, entries, sidecars):
+        return Resolved(tuple(checkpoints), (), (), ())
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
     all_entries = {entry.name: entry for entry in entries}
     losers: list[tuple[Checkpoint, Reason]] = []
@@ -74,6 +76,15 @@ def resolve(
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
     return Resolved(sound, tuple(losers), tuple(kept), tuple(problems))
+
+
+def has_no_rivals(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> bool:
+    """Say whether no two names want one, and nothing stands under a wanted name: the usual case, seen at once."""
+    moves = [pair for pairs in sidecars.values() for pair in pairs]
+    moves += [(c.entry.name, c.target) for c in checkpoints]
+    each_once = len({old for old, _ in moves}) == len({new for _, new in moves}) == len(moves)
+    wanted = {new for old, new in moves if new != old}
+    return each_once and wanted.isdisjoint([entry.name for entry in entries])
 
 
 def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:

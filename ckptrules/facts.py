@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
-from ckptrules.naming import first_pattern
+from ckptrules.naming import first_pattern, reader
 from ckptrules.pointers import mentioned
 from ckptrules.scan import open_below
 from ckptrules.sidecars import Sidecar
@@ -22,6 +22,8 @@ from ckptrules.sidecars import Sidecar
 CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
+LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
 NS = 1_000_000_000
 
 
@@ -65,9 +67,10 @@ def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: 
 def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str, tuple[str, ...]]:
     """Return which names of a directory its pointer files name."""
     found = {}
-    special = [entry for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
+    read = reader(rules)
+    special = [entry for entry in listing.entries if read(entry.name).claim.kind in ("ignored", "protected")]
     for entry in special:
-        if first_pattern(entry.name, rules.pointers):
+        if entry.kind == "file" and first_pattern(entry.name, rules.pointers):
             with contextlib.suppress(OSError):
                 others = [other.name for other in listing.entries if other.name != entry.name]
                 if named := mentioned(_read(directory, entry.name), others):
@@ -98,8 +101,7 @@ def read_metrics(
 
 
 def _read(directory: int, name: str) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+    with open(os.open(name, LOOKING, dir_fd=directory), "rb") as file:
         return file.read(CHUNK)
 
 
@@ -253,10 +255,10 @@ def _files(directory: int, entry: Entry) -> Iterator[str]:
 
 
 def _is_open_for_writing(directory: int, name: str) -> bool:
-    if not hasattr(fcntl, "F_SETLEASE"):
+    if not KNOWS_LEASES:
         return False
     try:
-        file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        file = os.open(name, LOOKING, dir_fd=directory)
     except OSError:
         return False
     try:

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, get_args
 
 from ckptrules.model import ActionKind, EntryKind, Identity, Step, StepKind, Unit
 
-VERSION = 1
+VERSION = 2
+OLDER = 1  # is read as well: its steps had as many fields as their kind needed
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
+_STEP_KINDS, _ENTRY_KINDS = get_args(StepKind), get_args(EntryKind)
 _FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|torn)"}\n\Z')
 
 
@@ -89,7 +91,7 @@ class Journal:
             "intent": self._number,
             "experiment": experiment,
             "directory": directory,
-            "units": list(map(_row, units)),
+            "units": units,
         }
         if takes_back:
             row["takes_back"] = [list(ref) for ref in takes_back]
@@ -176,7 +178,7 @@ def read(file: str, text: str) -> Record | None:
                     intents[row["outcome"]] = intents[row["outcome"]]._replace(failed=failed, freed=freed)
             elif kind == "purged":
                 purged += map(str, row["runs"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
     return None if header is None else Record(run, process, header, tuple(intents.values()), tuple(purged))
 
@@ -187,29 +189,17 @@ def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:
 
 
 def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    if row["line"] != "run" or row["journal"] != VERSION:
-        raise ValueError(f"this version reads journals of version {VERSION}")
+    if row["line"] != "run" or row["journal"] not in (OLDER, VERSION):
+        raise ValueError(f"this version reads journals of version {OLDER} and {VERSION}")
     return row
 
 
 def _line(row: Mapping[str, Any], line: str) -> str:
-    return json.dumps({**row, "line": line}) + "\n"
+    return json.dumps({**row, "line": line}, check_circular=False) + "\n"
 
 
 def _outcome(intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> str:
     return _line({"outcome": intent, "failed": failed, "freed": list(freed)}, "outcome")
-
-
-def _row(unit: Unit) -> list[Any]:
-    steps = [
-        ["move", step.directory, step.name, step.to_directory, step.to, *step.identity]
-        if step.kind == "move"
-        else ["relink", step.directory, step.name, step.was, step.to]
-        if step.kind == "relink"
-        else [step.kind, step.directory, step.name, step.to_directory, step.to, step.was]
-        for step in unit.steps
-    ]
-    return [unit.kind, unit.size, steps]
 
 
 def _intent(row: Mapping[str, Any], run: str) -> Intent:
@@ -227,17 +217,23 @@ def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
     return Unit(kind, size, tuple(_step(*step) for step in steps))
 
 
-def _step(kind: str, *rest: Any) -> Step:
-    texts = rest[:4]
-    if kind not in get_args(StepKind) or not all(type(text) is str and "\0" not in text for text in texts):
+def _step(*row: Any) -> Step:
+    if not isinstance(row[-1], list):
+        row = _of_older(*row)
+    *texts, (entry_kind, size, mtime_ns) = row
+    plain = all(type(text) is str and "\0" not in text for text in texts)
+    if not plain or texts[0] not in _STEP_KINDS or entry_kind not in _ENTRY_KINDS:
         raise ValueError("no such step")
-    if kind == "relink":
-        directory, name, was, to = rest
-        return Step("relink", directory, name, directory, to, was)
-    if kind != "move":
-        directory, name, to_directory, to, was = rest
-        return Step(kind, directory, name, to_directory, to, str(was))  # type: ignore[arg-type] # looked at above
-    directory, name, to_directory, to, entry_kind, size, mtime_ns = rest
-    if entry_kind not in get_args(EntryKind) or (type(size), type(mtime_ns)) != (int, int):
+    if (type(size), type(mtime_ns)) != (int, int):
         raise ValueError("no such step")
-    return Step("move", directory, name, to_directory, to, identity=Identity(entry_kind, size, mtime_ns))
+    kind, directory, name, to_directory, to, was = texts
+    return Step(kind, directory, name, to_directory, to, was, Identity(entry_kind, size, mtime_ns))
+
+
+def _of_older(kind: str, directory: str, name: str, *rest: Any) -> tuple[Any, ...]:
+    """Turn a step as version 1 wrote it into one of this version."""
+    if kind == "move":
+        to_directory, to, *identity = rest
+        return kind, directory, name, to_directory, to, "", identity
+    to_directory, to, was = (directory, rest[1], rest[0]) if kind == "relink" else rest
+    return kind, directory, name, to_directory, to, was, Identity("link", 0, 0)

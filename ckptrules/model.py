@@ -290,11 +290,12 @@ class Claim(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A claim, and the name that comes of it; ``fault`` says why none does."""
+    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`."""
 
     claim: Claim
     target: str = ""
     fault: str = ""
+    order: tuple[int, int] = (-1, -1)
 
 
 class Checkpoint(NamedTuple):
@@ -322,13 +323,7 @@ class Checkpoint(NamedTuple):
     @property
     def age_order(self) -> tuple[int, int, int, str]:
         """Sorts older before newer: by epoch, then step, then file time. Never by name."""
-        epoch, step = self.epoch, self.step
-        return (
-            -1 if epoch is None else epoch,
-            -1 if step is None else step,
-            self.entry.mtime_ns,
-            self.entry.name,
-        )
+        return (*order_of(self.fields), self.entry.mtime_ns, self.entry.name)
 
 
 class Action(NamedTuple):
@@ -467,6 +462,12 @@ class Plan(NamedTuple):
     notes: tuple[Reason, ...] = ()
     policy: Reason | None = None
     remaining: int = 0
+
+
+def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
+    """Return epoch and step, the order in which checkpoints were written; -1 for what the name does not carry."""
+    epoch, step = number(fields.get("epoch")), number(fields.get("step"))
+    return -1 if epoch is None else epoch, -1 if step is None else step
 
 
 def number(text: str | None) -> int | None:

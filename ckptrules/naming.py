@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ckptrules.model import Claim, Named, Pattern, Reason, Rule, RuleSet, number
+from ckptrules.model import Claim, Named, Pattern, Reason, Rule, RuleSet, number, order_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,16 +48,25 @@ def fits(rule: Rule, name: str) -> re.Match[str] | None:
         raise SlowRuleError(rule, name) from None
 
 
-@lru_cache(maxsize=IN_COMMON)
 def named(name: str, rules: RuleSet) -> Named:
     """Decide which rule a name belongs to, and which name it gives. A name in the target format is right as it is."""
+    return reader(rules)(name)
+
+
+@lru_cache(maxsize=8)
+def reader(rules: RuleSet) -> Callable[[str], Named]:
+    """Return `named` for these rules. Each name is read once for all experiments that have it."""
+    return lru_cache(maxsize=IN_COMMON)(lambda name: _named(name, rules))
+
+
+def _named(name: str, rules: RuleSet) -> Named:
     said = claim(name, rules)
     if said.kind == "target":
-        return Named(said, name)
+        return Named(said, name, order=order_of(said.fields))
     if said.kind != "legacy":
         return Named(said)
     try:
-        return Named(said, target_name(said, rules))
+        return Named(said, target_name(said, rules), order=order_of(said.fields))
     except TemplateError as error:
         return Named(said, fault=str(error))
 

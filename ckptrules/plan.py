@@ -23,9 +23,12 @@ from ckptrules.model import (
     RuleSet,
     Skipped,
 )
-from ckptrules.naming import named
+from ckptrules.naming import reader
 from ckptrules.retention import Others, Verdict, apply_policy, unless_verified
 from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
+
+CHECKPOINTS = ("target", "legacy")  # kinds of claims
+HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
 
 
 class Sorted(NamedTuple):
@@ -62,26 +65,32 @@ def make_plan(
     links = [*found.links, *(link.entry for link in facts.links)]
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
-    found = found._replace(
-        checkpoints=tuple(with_metrics(c, facts) for c in found.checkpoints if c.entry.name not in unfit),
-        problems=(*found.problems, *unfit.values()),
-    )
+    if unfit or facts.metrics:
+        found = found._replace(
+            checkpoints=tuple(with_metrics(c, facts) for c in found.checkpoints if c.entry.name not in unfit),
+            problems=(*found.problems, *unfit.values()),
+        )
     linked = {link.sibling for link in links if link.sibling}.union(*facts.pointers.values())
     sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
-    conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
-    sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
+    if facts.in_use:
+        conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
+        sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
-    sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
-    found = without(found, disputed)
+    held: tuple[Kept, ...] = ()
+    if disputed:
+        sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
+        found = without(found, disputed)
     verdict = judge(policy, sound, found, facts, [c.entry.name for c, _ in losers]) if policy else None
     gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys()
     verdict, withheld = withhold(verdict, found, gone, facts.verified, listing.directory)
-    heads = [
+    actions = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
         *rename_actions(sound, verdict, leaves_link=leave_links),
     ]
-    actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in heads]
+    trashed = sum(action.kind == "trash" for action in actions) if verdict or losers else 0
+    if pairs:
+        actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in actions]
     relinks = [*relink_actions(actions, found.links, facts.links), *repoint_actions(actions, facts.pointers)]
     here = {action.name for action in relinks if not action.directory}
     moved = {name for action in actions for name, _ in action.with_it}
@@ -96,22 +105,26 @@ def make_plan(
         problems=(*found.problems, *conflicts, *withheld),
         notes=verdict.notes if verdict else (),
         policy=policy.picked if policy else None,
-        remaining=len(found.protected) + len(found.checkpoints) - sum(head.kind == "trash" for head in heads),
+        remaining=len(found.protected) + len(found.checkpoints) - trashed,
     )
 
 
 def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     """Ask the rules about every entry; checkpoints come by age, everything else by name."""
-    checkpoints: list[Checkpoint] = []
+    by_age: list[tuple[tuple[int, int], int, str, Checkpoint]] = []
     protected: list[tuple[Entry, Reason]] = []
     links: list[Entry] = []
     left: list[Entry] = []
     skipped: list[Skipped] = []
     problems: list[Problem] = []
+    read = reader(rules)
     for entry in sorted(listing.entries):
-        name = named(entry.name, rules)
+        name = read(entry.name)
         said = name.claim
-        if entry.kind == "link" and is_left_link(entry, name):
+        if said.kind in CHECKPOINTS and entry.kind in HOLDING and entry.size and not name.fault:
+            checkpoint = Checkpoint(entry, said.fields, name.target, said.reason)
+            by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
+        elif entry.kind == "link" and is_left_link(entry, name):
             left.append(entry)
         elif entry.kind == "link" and not entry.dangling:
             links.append(entry)
@@ -123,19 +136,17 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             problems.append(fault)
         elif said.kind == "protected":
             protected.append((entry, said.reason))
-        elif name.fault:
-            problems.append(nameless(entry, name))
         else:
-            checkpoints.append(Checkpoint(entry, said.fields, name.target, said.reason))
-    checkpoints.sort(key=lambda checkpoint: checkpoint.age_order)
+            problems.append(nameless(entry, name))
+    checkpoints = [row[-1] for row in sorted(by_age)]
     sidecars: dict[str, tuple[Sidecar, ...]] = {}
     if rules.sidecars:
         owners = [*(c.entry.name for c in checkpoints), *(entry.name for entry, _ in protected)]
-        plain = {entry.name for entry in listing.entries if entry.kind in ("file", "directory")}
+        plain = {entry.name for entry in listing.entries if entry.kind in HOLDING}
         sidecars = find_sidecars(owners, [row.name for row in skipped if row.name in plain], rules.sidecars)
         belong = {sidecar.name for found in sidecars.values() for sidecar in found}
         skipped = [row for row in skipped if row.name not in belong]
-    owned = {c.entry.name for c in checkpoints}
+    owned = {c.entry.name for c in checkpoints} if left else set()
     for link in left:
         if link.sibling in owned:
             sidecars[link.sibling] = (*sidecars.get(link.sibling, ()), Sidecar(link.name, "", shared=False))
@@ -275,22 +286,18 @@ def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[
 
 def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict | None, *, leaves_link: bool) -> list[Action]:
     """List the renames of what stays."""
+    remove = verdict.remove if verdict else {}
     return [
-        Action(
-            "rename",
-            c.entry.name,
-            c.target,
-            c.entry.size,
-            (c.named_by, *stay_reasons(c, verdict)),
-            leaves_link=leaves_link,
-        )
+        Action("rename", name, c.target, c.entry.size, why_it_stays(c, verdict), leaves_link=leaves_link)
         for c in sound
-        if c.target != c.entry.name and not (verdict and c.entry.name in verdict.remove)
+        if c.target != (name := c.entry.name) and name not in remove
     ]
 
 
 def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> list[Action]:
     """Re-point the links whose target gets another name; a relative link stays relative."""
+    if not links and not elsewhere:
+        return []
     renamed = {action.name: action.to for action in actions if action.kind == "rename"}
     relinks = []
     for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
@@ -327,13 +334,14 @@ def kept(
         if not link.dangling and link.name not in relinked
     ]
     rows += [
-        Kept(c.entry.name, c.entry.size, (c.named_by, *stay_reasons(c, verdict)))
+        Kept(c.entry.name, c.entry.size, why_it_stays(c, verdict))
         for c in sound
         if c.target == c.entry.name and not (verdict and c.entry.name in verdict.remove)
     ]
     return tuple(rows)
 
 
-def stay_reasons(checkpoint: Checkpoint, verdict: Verdict | None) -> tuple[Reason, ...]:
-    """List what the policy says for keeping a checkpoint; nothing where no policy was asked."""
-    return verdict.keep[checkpoint.entry.name] if verdict else ()
+def why_it_stays(checkpoint: Checkpoint, verdict: Verdict | None) -> tuple[Reason, ...]:
+    """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
+    said = verdict.keep[checkpoint.entry.name] if verdict else ()
+    return checkpoint.named_by, *said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -107,23 +108,22 @@ class Tally(NamedTuple):
 
 def tally(plan: Plan) -> Tally:
     """Count one experiment. Renamed checkpoints are among the kept ones."""
-    renamed = [action for action in plan.actions if action.kind == "rename"]
-    deleted = [action for action in plan.actions if action.kind == "trash"]
-    relinked = [action for action in plan.actions if action.kind in ("relink", "repoint")]
-    restored = [action for action in plan.actions if action.kind == "restore"]
+    count = Counter([action.kind for action in plan.actions])
+    size = {kind: sum([action.size for action in plan.actions if action.kind == kind]) for kind in count}
+    relinked = count["relink"] + count["repoint"]
     return Tally(
         experiments=1,
-        renamed=len(renamed),
-        deleted=len(deleted),
-        relinked=len(relinked),
-        restored=len(restored),
-        kept=len(plan.kept) + len(renamed) + len(relinked) + len(restored),
+        renamed=count["rename"],
+        deleted=count["trash"],
+        relinked=relinked,
+        restored=count["restore"],
+        kept=len(plan.kept) + count["rename"] + relinked + count["restore"],
         skipped=len(plan.skipped),
         problems=len(plan.problems),
-        bytes_deleted=sum(action.size for action in deleted),
-        states=sum(action.kind in ("fix", "unfix") for action in plan.actions),
-        links=sum(action.kind in ("link", "unlink") for action in plan.actions),
-        bytes_kept=sum(action.size for action in (*renamed, *restored)) + sum(row.size for row in plan.kept),
+        bytes_deleted=size.get("trash", 0),
+        states=count["fix"] + count["unfix"],
+        links=count["link"] + count["unlink"],
+        bytes_kept=size.get("rename", 0) + size.get("restore", 0) + sum(row.size for row in plan.kept),
     )
 
 
@@ -138,7 +138,7 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
     for skipped in plan.skipped:
         if style.verbose or skipped.kind == "unrecognised":
             lines += _skipped_lines(skipped, style)
-    sizes = {entry.name: entry for entry in entries}
+    sizes = {entry.name: entry for entry in entries} if plan.problems else {}
     for problem in plan.problems:
         lines += problem_lines(problem, sizes, style)
     lines += [f"{style.signs['note']} Note: {_inline(note, style)}" for note in plan.notes]
@@ -307,6 +307,16 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     opening, arrow, indent = _opening(action.kind, style)
     place = f"{action.directory}/{action.name}" if action.directory else action.name
     first = opening + style.name(place)
+    along = _along_lines(action, indent, style) if action.with_it or action.leaves_link else ()
+    if action.kind not in ("rename", "relink", "repoint"):
+        reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
+        saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
+        saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []
+        return [f"{first} ({reasons})" if reasons else first, *along, *saving]
+    return [first, arrow + style.name(action.to), *along, *_reason_lines(action.reasons, indent, style)]
+
+
+def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
     along = [
         " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
         for name, to in action.with_it
@@ -314,12 +324,7 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     ]
     if action.leaves_link:
         along.append(" " * (indent - 2) + f"+ a link stays under the old name: {style.name(action.name)}")
-    if action.kind not in ("rename", "relink", "repoint"):
-        reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
-        saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
-        saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []
-        return [f"{first} ({reasons})" if reasons else first, *along, *saving]
-    return [first, arrow + style.name(action.to), *along, *_reason_lines(action.reasons, indent, style)]
+    return along
 
 
 def _kept_lines(row: Kept, style: Style) -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
@@ -80,8 +80,7 @@ def scan(outputs_dir: str, found: Found) -> Listing:
         OSError: it cannot be read, or is no longer a plain directory below ``outputs_dir``.
     """
     with open_below(outputs_dir, found.directory) as directory, os.scandir(directory) as entries:
-        read = (_read_entry(directory, entry) for entry in entries)
-        return Listing(found.experiment, found.directory, tuple(entry for entry in read if entry))
+        return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))
 
 
 def trash_use(outputs_dir: str, runs: Sequence[str] | None = None) -> TrashUse:
@@ -195,6 +194,13 @@ def identify(status: os.stat_result) -> Identity:
         return Identity("file", status.st_size, status.st_mtime_ns)
     kind: EntryKind = "directory" if stat.S_ISDIR(status.st_mode) else "other"
     return Identity("link" if stat.S_ISLNK(status.st_mode) else kind, 0, 0)
+
+
+def is_still(status: os.stat_result, identity: Identity) -> bool:
+    """Say whether ``lstat`` says of a name what is remembered of it."""
+    if stat.S_ISREG(status.st_mode):
+        return identity == ("file", status.st_size, status.st_mtime_ns)
+    return identify(status) == identity
 
 
 def unfinished_journals(outputs_dir: str) -> list[str]:
@@ -403,18 +409,20 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return Stamp(status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _read_entry(directory: int, entry: os.DirEntry[str]) -> Entry | None:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    if stat.S_ISREG(status.st_mode):
-        return Entry(entry.name, "file", status.st_size, status.st_mtime_ns)
-    if stat.S_ISLNK(status.st_mode):
-        return _read_link(directory, entry.name, status.st_mtime_ns)
-    if stat.S_ISDIR(status.st_mode):
-        return Entry(entry.name, "directory", _size_below(directory, entry.name), status.st_mtime_ns)
-    return Entry(entry.name, "other", 0, status.st_mtime_ns)
+def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield Entry(entry.name, "file", status.st_size, status.st_mtime_ns)
+        elif stat.S_ISLNK(status.st_mode):
+            yield _read_link(directory, entry.name, status.st_mtime_ns)
+        elif stat.S_ISDIR(status.st_mode):
+            yield Entry(entry.name, "directory", _size_below(directory, entry.name), status.st_mtime_ns)
+        else:
+            yield Entry(entry.name, "other", 0, status.st_mtime_ns)
 
 
 def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:

@@ -27,8 +27,10 @@ def find_sidecars(
     """Find what belongs to each checkpoint: names that are its own, with another ending."""
     found: dict[str, tuple[Sidecar, ...]] = {}
     candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
+    if not candidates:
+        return found
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for owner in owners if candidates else ():
+    for owner in owners:
         by_stem[stem_of(owner)].append(owner)
     for name in candidates:
         suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len)
@@ -41,7 +43,7 @@ def find_sidecars(
 def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, list[tuple[str, str]]]:
     """Map every owner to old and new name of its sidecars; those of protected names keep theirs."""
     pairs = {owner: [(own.name, own.name) for own in owned] for owner, owned in sidecars.items()}
-    for checkpoint in checkpoints:
+    for checkpoint in checkpoints if pairs else ():
         name, target = checkpoint.entry.name, checkpoint.target
         if name in pairs and name != target:
             pairs[name] = [(own.name, stem_of(target) + own.suffix) for own in sidecars[name]]

@@ -27,6 +27,7 @@ from ckptrules.scan import (
     Progress,
     TrashUse,
     identify,
+    is_still,
     measure,
     open_below,
     refuse_path,
@@ -116,7 +117,7 @@ def do_step(folders: Folders, step: Step) -> None:
         _OTHER_STEPS[step.kind](folders, directory, step)
         return
     refuse_path(step.to)
-    if identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
+    if not is_still(os.lstat(step.name, dir_fd=directory), step.identity):
         raise OSError(errno.ESTALE, CHANGED, step.name)
     same = step.to_directory == step.directory
     rename(directory, step.name, step.to, directory if same else folders.descriptor(step.to_directory, create=True))
@@ -599,12 +600,18 @@ def trash_below(outputs_dir: str, run: str, path: str) -> None:
 
 
 @functools.cache
-def _system_rename() -> Callable[[int, bytes, int, bytes, int], int] | None:
-    """Find the system's rename that takes flags: ``renameat2`` on Linux, ``renameatx_np`` on macOS."""
+def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
+    """Find the system's rename that takes flags: ``renameat2`` on Linux, ``renameatx_np`` on macOS.
+
+    What is returned gives 0 or the number of an error; ENOSYS where the system knows no such call.
+    """
     import ctypes
 
     name = "renameat2" if sys.platform == "linux" else "renameatx_np"
-    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        return lambda *_: errno.ENOSYS
+    return lambda *arguments: ctypes.get_errno() if function(*arguments) else 0
 
 
 def _try_lock(descriptor: int) -> bool:
@@ -621,15 +628,8 @@ def _rename_with(flag: int, from_fd: int, old: str, to_fd: int, new: str) -> Non
     Raises:
         OSError: the system refuses; ENOSYS where it knows no such call.
     """
-    import ctypes
-
-    function = _system_rename()
-    code = errno.ENOSYS
-    if function is not None:
-        if function(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag) == 0:
-            return
-        code = ctypes.get_errno()
-    raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
+    if code := _system_rename()(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag):
+        raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
 
 
 def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:

@@ -280,8 +280,8 @@ def decide(job: Job, listing: Listing) -> Plan:
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
-    while not to_look_at(plan) <= looked_at:  # what is found out may bring other names into play
-        looked_at |= to_look_at(plan)
+    while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
+        looked_at |= names
         facts = look(job.options.outputs_dir, listing, plan, job.rules, known)
         if facts == known:
             break

@@ -462,7 +462,7 @@ def test_every_change_is_in_the_journal(project: Project) -> None:
     project.doit("migrate", "delete_old=1")
     (journal,) = (project.outputs / ".ckptrules" / "journal").iterdir()
     header, *lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert (header["journal"], header["options"]["delete_old"]) == (1, True)
+    assert (header["journal"], header["options"]["delete_old"]) == (2, True)
     assert [next(iter(line)) for line in lines] == ["intent", "outcome"] * 3
     kinds = Counter(unit[0] for line in lines for unit in line.get("units", []))
     assert kinds == {"rename": 3, "trash": 2}
