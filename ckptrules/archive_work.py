@@ -42,7 +42,7 @@ def prepare_archive(options: Options) -> Action:
     if is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir).layout)
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
     chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
     try:
         archives.needed_library(form)
@@ -139,7 +139,7 @@ def busy(options: Options, place: Place) -> None:
         ArchiveError: with what is known.
         OSError: it cannot be opened.
     """
-    settle = jobs.load(options.rules_dir).settle
+    settle = jobs.load(options.rules_dir, options.outputs_dir).settle
     with scan.open_below(place.root, "") as root:
         entry = Entry(place.top, "directory", 1, os.lstat(place.top, dir_fd=root).st_mtime_ns)
         if why := in_use(root, entry, settle, jobs.started_ns()):

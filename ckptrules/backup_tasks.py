@@ -64,7 +64,7 @@ def prepare_backup(options: Options) -> Action:
         OptionError: no experiment is meant, or no backup can be made there.
     """
     jobs.outputs_dir(options)
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir).layout)
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
     chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
     now = datetime.now().astimezone()
     folder = backups_of.backups_folder(options.outputs_dir, options.to)

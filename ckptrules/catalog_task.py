@@ -38,7 +38,7 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
         raise OptionError(f"command line: out={options.out}: there is no such folder to write in")
     if options.format not in FORMATS:
         raise OptionError(f"command line: format={options.format}: must be one of {', '.join(FORMATS)} for catalog")
-    jobs.load(options.rules_dir)
+    jobs.load(options.rules_dir, options.outputs_dir)
     yield {"basename": "catalog", "actions": [(show_catalog, [options, jobs.style(options)])]}
 
 
@@ -47,7 +47,7 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
     from ckptrules.discovery import catalog
 
     try:
-        records = list(catalog(options.outputs_dir, jobs.load(options.rules_dir)))
+        records = list(catalog(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir)))
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
             store.write_whole(options.out, text)

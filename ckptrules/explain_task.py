@@ -52,7 +52,7 @@ def show(options: Options, job: jobs.Job, task: Task) -> TaskFailed | None:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in tasks.own_jobs(job):
+    for own, place in jobs.own_jobs(job):
         plan, listing = tasks.plan_of(own, place)
         names += [entry.name for entry in listing.entries]
         found += explain_all(own.rules, listing, plan, meant(options, listing))

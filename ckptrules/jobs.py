@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import hashlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules import __version__, scan, store, watch
 from ckptrules.asked import command_line
 from ckptrules.journal import Journal
-from ckptrules.model import Found, Policy, RuleSet
-from ckptrules.options import CHANGING, OptionError, Options
+from ckptrules.model import Assignment, Found, Policy, RuleSet, Stamp
+from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task
+from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Style
-from ckptrules.retention import with_min_epoch
+from ckptrules.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.rules import load_rules
 from ckptrules.shape import closest
 from ckptrules.shipped import rule_texts
 
 DIGITS = 32  # of a fingerprint: 128 bits
+PROOF = "proved"  # the file in the state folder
 
 
 class Job(NamedTuple):
@@ -40,11 +43,25 @@ class Job(NamedTuple):
 
 
 @functools.cache
-def load(rules_dir: str | None) -> RuleSet:
-    """Load and test the rules, once."""
+def load(rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
+    """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
     watch.install()
     watch.start()
-    return load_rules(rule_texts(rules_dir))
+    texts = rule_texts(rules_dir)
+    return load_rules(texts, proved=bool(outputs_dir) and scan.read_state(outputs_dir, PROOF) == proof_of(texts))
+
+
+def note_proof(options: Options) -> None:
+    """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
+    proof = proof_of(rule_texts(options.rules_dir))
+    with contextlib.suppress(OSError):  # then they are tested again
+        if scan.read_state(options.outputs_dir, PROOF) != proof:
+            store.replace_state(options.outputs_dir, PROOF, proof)
+
+
+def proof_of(texts: Mapping[str, str]) -> str:
+    """Return what stands for a proof of these rules by this version, under this Python."""
+    return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
 @functools.cache
@@ -68,7 +85,7 @@ def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
         "started_ns": started_ns(),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
         "who": getpass.getuser(),
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "options": options._asdict(),
         **more,
     }
@@ -112,7 +129,7 @@ def prepare(options: Options, command: str = "migrate") -> Job:
     """
     if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
         raise OptionError(f"command line: json={options.json}: there is no such folder to write in")
-    rules = load(options.rules_dir)
+    rules = load(options.rules_dir, options.outputs_dir)
     policy = rules.policies.get(options.policy)
     if policy is None and (options.delete_old or options.policy != Options().policy):
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
@@ -135,6 +152,51 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
     deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
     return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
+
+
+@functools.cache
+def jobs_of(base: str, options: Options) -> tuple[Job, list[tuple[Job, Found]]]:
+    """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
+    job = prepare(options, base)
+    return job, own_jobs(job)
+
+
+def own_jobs(job: Job) -> list[tuple[Job, Found]]:
+    """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
+    options, pattern = job.options, job.options.experiments or "*"
+    found = find(options.outputs_dir, job.rules.layout)
+    jobs: dict[Assignment | None, Job] = {}
+    pairs = []
+    for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
+        assigned = assignment(job.rules, directory.experiment)
+        if assigned not in jobs:
+            jobs[assigned] = with_policy(job, pick_policy(job.rules, assigned, options.policy))
+        pairs.append((jobs[assigned], directory))
+    return pairs
+
+
+def is_selected(base: str, found: Found) -> bool:
+    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
+    words = [word.task for word in command_line().words] or [DEFAULT_TASK]
+    return any(word == base or fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
+
+
+def count_to_do(base: str, options: Options, database: str) -> int:
+    """Count the checkpoint directories that are asked for and not up to date, by what doit remembers in a database."""
+    outputs_dir(options)
+    pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1])]
+    known = remembered(database) if len(pairs) > MANY else {}
+    done = (values_of(f"{base}:{encode_task(found.experiment)}", known) for _, found in pairs)
+    return sum(
+        not is_up_to_date(values, own.fingerprint, found.stamp)
+        for (own, found), values in zip(pairs, done, strict=True)
+    )
+
+
+def is_up_to_date(values: Mapping[str, Any], fingerprint: str, stamp: Stamp) -> bool:
+    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age."""
+    same = values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
+    return same and started_ns() <= (values.get("holds_until_ns") or started_ns())
 
 
 def style(options: Options) -> Style:

@@ -16,10 +16,10 @@ from doit.task import Task
 from ckptrules import scan, stopping, store
 from ckptrules.facts import know_plain
 from ckptrules.options import Options
+from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
 
 PROBLEMS_LEFT = 1
-MANY = 100  # tasks
 
 
 class Told(NamedTuple):
@@ -68,8 +68,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        remembered = _read_at_once(Globals.dep_manager.backend, len(tasks))
-        know_plain(lambda: plain_directories(tasks.values(), remembered))
+        known = _tell_at_once(Globals.dep_manager, len(tasks))
+        know_plain(lambda: plain_directories(tasks.values(), known))
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
@@ -190,23 +190,20 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
 
 
-def plain_directories(tasks: Iterable[Task], remembered: Mapping[str, Any]) -> Iterator[str]:
+def plain_directories(tasks: Iterable[Task], known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the directories that held plain files only when they were last looked at, and have not changed since."""
     for task in tasks:
-        values = remembered.get(task.name, {}).get("_values_:", {})
+        values = values_of(task.name, known)
         if values.get("plain") and values["stamp"] == list(task.meta["found"].stamp):
             yield task.meta["found"].directory
 
 
-def _read_at_once(backend: Any, tasks: int) -> Mapping[str, Any]:
-    """Read what doit remembers by one question to its database, where it would ask one for each of many tasks."""
+def _tell_at_once(database: Any, tasks: int) -> Mapping[str, Mapping[str, Any]]:
+    """Tell doit what its database holds, where it would ask one question for each of many tasks; return that."""
+    known = remembered(database.backend.name) if tasks > MANY else {}
     with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
-        if tasks > MANY:
-            rows = backend._conn.execute("select task_id, task_data from doit")  # noqa: SLF001 - doit has no other way
-            backend._cache.update((row["task_id"], row["task_data"]) for row in rows)  # noqa: SLF001
-            remembered: Mapping[str, Any] = backend._cache  # noqa: SLF001
-            return remembered
-    return {}
+        database.backend._cache.update(known)  # noqa: SLF001 - doit has no other way
+    return known
 
 
 def _let_fail(database: Any) -> list[str]:

@@ -203,6 +203,13 @@ def is_still(status: os.stat_result, identity: Identity) -> bool:
     return identify(status) == identity
 
 
+def read_state(outputs_dir: str, path: str) -> str:
+    """Read the beginning of a file below the state folder; nothing where it cannot be read."""
+    with contextlib.suppress(OSError), open_file(outputs_dir, f"{STATE}/{path}") as file:
+        return os.read(file, CHUNK).decode("utf-8", "replace")
+    return ""
+
+
 def unfinished_journals(outputs_dir: str) -> list[str]:
     """List the journals that ended in the middle of something. Only the end of each is read."""
     with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:

@@ -39,7 +39,7 @@ class Usage(NamedTuple):
 def trash(options: Options) -> Iterator[startup.TaskDict]:
     """List what waits in the trash."""
     jobs.outputs_dir(options)
-    days = jobs.load(options.rules_dir).trash_days
+    days = jobs.load(options.rules_dir, options.outputs_dir).trash_days
     yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(options)])]}
 
 
@@ -83,7 +83,7 @@ def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
     failed = []
-    for own, found in tasks.own_jobs(job):
+    for own, found in jobs.own_jobs(job):
         plan, listing = tasks.plan_of(own, found)
         try:
             sizes = scan.sizes(job.options.outputs_dir, found.directory, seen)

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import gc
 import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -33,6 +32,7 @@ from ckptrules.options import (
 )
 
 SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
+LINKING = ("migrate", "plan")  # what must know the links from elsewhere
 SHARE = 40  # directories, below which a process of its own is not worth its start
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 IN_MEMORY = ":memory:"
@@ -53,7 +53,8 @@ def doit_config() -> dict[str, Any]:
         from ckptrules.reporter import Reporter
 
         heed_signals(line)
-        return {**always, "reporter": Reporter, "dep_file": _database(line), "num_process": processes(line)}
+        database = _database(line)
+        return {**always, "reporter": Reporter, "dep_file": database, "num_process": processes(line, database)}
 
 
 def heed_signals(line: CommandLine) -> None:
@@ -119,7 +120,7 @@ def take_lock(path: str, wait: int = 0) -> int:
 
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
-        return store.lock(path, f"process {os.getpid()} on {socket.gethostname()}, since {started}", wait)
+        return store.lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
     except store.LockedError as held:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise OptionError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
@@ -135,7 +136,7 @@ def _database(line: CommandLine) -> str:
         return database if os.path.exists(database) else IN_MEMORY
     changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
     for task in changing:
-        from ckptrules.jobs import find, outputs_dir, prepare
+        from ckptrules.jobs import find, note_proof, outputs_dir, prepare
 
         options = line.options(task)
         outputs_dir(options)
@@ -145,6 +146,8 @@ def _database(line: CommandLine) -> str:
                 refuse_unknown_experiments(line, task, find(options.outputs_dir, layout))
         take_lock(options.outputs_dir, options.wait)
         refuse_unwritable(database)
+        if task in SELECTING:
+            note_proof(options)
         for sentence in recover_first(options.outputs_dir):
             print(sentence)
         find.cache_clear()  # another run may have been at work until the lock was free
@@ -153,16 +156,18 @@ def _database(line: CommandLine) -> str:
     return database if changing else IN_MEMORY
 
 
-def processes(line: CommandLine) -> int:
+def processes(line: CommandLine, database: str) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
     task = next((task for task in SHARING if line.command == "run" and line.asks_for(task)), None)
     if task is None or line.has_foreign_words:
         return 0
-    from ckptrules.jobs import find, load, outputs_dir
+    from ckptrules.facts import links_elsewhere
+    from ckptrules.jobs import count_to_do
 
     options = line.options(task)
-    outputs_dir(options)
-    shares = len(find(options.outputs_dir, load(options.rules_dir).layout)) // SHARE
+    if task in LINKING:
+        os.register_at_fork(before=lambda: links_elsewhere(options.outputs_dir))  # once for all processes
+    shares = count_to_do(task, options, database) // SHARE
     number = min(shares, cores() + 1)  # one more than can work: each waits for the disk now and then
     return number if number > 1 and cores() > 1 else 0
 

@@ -6,7 +6,6 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 from doit.exceptions import TaskFailed
@@ -19,25 +18,25 @@ from ckptrules.facts import look, read_metrics, to_look_at
 from ckptrules.jobs import (
     Job,
     find,
+    is_selected,
+    is_up_to_date,
+    jobs_of,
     load,
     open_journal,
     outputs_dir,
-    prepare,
     run_age_days,
     run_header,
     run_id,
-    started_ns,
-    with_policy,
 )
 from ckptrules.measures import human_size, seconds
-from ckptrules.model import Assignment, Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
-from ckptrules.options import DEFAULT_TASK, TRASH_TASK, OptionError, Options, encode_task
+from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries
 from ckptrules.recovery import interrupted
 from ckptrules.report import count_of, experiment_block, going, plan_as_data, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.retention import Excess, assignment, holds_until, pick_policy, too_many
+from ckptrules.retention import Excess, holds_until, too_many
 from ckptrules.rules import SLOW_HINT
 from ckptrules.startup import TaskDict, params_of
 
@@ -55,7 +54,7 @@ def plan(options: Options) -> Iterator[TaskDict]:
 def migrate(options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments("migrate", options)
-    days = load(options.rules_dir).trash_days
+    days = load(options.rules_dir, options.outputs_dir).trash_days
     expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
     if expired and not options.dry_run:
         first = [BACKUP] if any(word.task == BACKUP for word in command_line().words) else []
@@ -91,7 +90,7 @@ def experiments(
         more: further fields of the `RunContext`.
     """
     outputs_dir(options)
-    job = prepare(options, base)
+    job, jobs = jobs_of(base, options)
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
@@ -99,7 +98,6 @@ def experiments(
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    jobs = own_jobs(job)
     notes += not_asked_for(job, jobs)
     excess = refuse_too_many(base, job, jobs)
     if excess:
@@ -111,34 +109,17 @@ def experiments(
     first = [BACKUP] if base == "migrate" and BACKUP in chosen() else []
     listed = command_line().command != "run"
     selected = chosen() - {base}
-    now_ns = started_ns()
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(action or work_on, [own, found])],
-            "uptodate": [
-                False if options.dry_run or action else (is_up_to_date, [own.fingerprint, found.stamp, now_ns])
-            ],
+            "uptodate": [False if options.dry_run or action else (is_done, [own.fingerprint, found.stamp])],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
         }
-
-
-def own_jobs(job: Job) -> list[tuple[Job, Found]]:
-    """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
-    options, pattern = job.options, job.options.experiments or "*"
-    found = find(options.outputs_dir, job.rules.layout)
-    jobs: dict[Assignment | None, Job] = {}
-    pairs = []
-    for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
-        assigned = assignment(job.rules, directory.experiment)
-        if assigned not in jobs:
-            jobs[assigned] = with_policy(job, pick_policy(job.rules, assigned, options.policy))
-        pairs.append((jobs[assigned], directory))
-    return pairs
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
@@ -177,22 +158,14 @@ def advice(excess: Excess) -> str:
     )
 
 
-def is_selected(base: str, found: Found) -> bool:
-    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    words = [word.task for word in command_line().words] or [DEFAULT_TASK]
-    return any(word == base or fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
-
-
-def is_up_to_date(
+def is_done(
     task: Task,  # noqa: ARG001 - doit passes values second only
     values: Mapping[str, Any],
     fingerprint: str,
     stamp: Stamp,
-    now_ns: int,
 ) -> bool:
-    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age."""
-    same = values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
-    return same and now_ns <= (values.get("holds_until_ns") or now_ns)
+    """Tell doit whether an experiment is up to date."""
+    return is_up_to_date(values, fingerprint, stamp)
 
 
 def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
@@ -252,7 +225,7 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
         return Outcome(plan, store.settle(folders.descriptor(found.directory), names_left(plan, listing), changed=True))
 
 
-for _function in (is_up_to_date, work_on):  # doit asks for the signature once for each task
+for _function in (is_done, work_on):  # doit asks for the signature once for each task
     vars(_function)["__signature__"] = inspect.signature(_function)
 
 

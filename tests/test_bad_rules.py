@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from ckptrules.jobs import proof_of
 from ckptrules.model import RuleError
 from ckptrules.rules import load_rules
 from ckptrules.shape import FAST, MAX_BYTES, parsed_by
+from tests.conftest import Project
 
 HERE = Path(__file__).parent
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (HERE.parent / "rules").glob("*.yaml")}
@@ -82,3 +84,23 @@ def test_both_parsers_of_yaml_read_the_same_at_the_same_places(text: str) -> Non
     nodes = [parsed_by(loader, text, "x.yaml") for loader in (FAST, yaml.SafeLoader)]
     assert all(isinstance(node, yaml.Node) for node in nodes)
     assert flat(nodes[0]) == flat(nodes[1])
+
+
+EXAMPLE = "epoch=67-step=18564.ckpt: epoch-67_step-018564.ckpt"
+
+
+def test_rules_that_hold_are_tested_again_when_they_have_changed_or_are_checked(project: Project) -> None:
+    naming, proof = project.folder / "rules" / "naming.yaml", project.outputs / ".ckptrules" / "proved"
+    project.make({"exp/checkpoints/epoch=1-step=2.ckpt": 1})
+    project.doit("migrate")
+    sound, proved = naming.read_text(), proof.read_text()
+    naming.write_text(sound.replace(EXAMPLE, EXAMPLE.replace("018564", "018565")))
+    refused = project.doit("migrate", check=3)
+    assert "example 'epoch=67-step=18564.ckpt' becomes 'epoch-67_step-018564.ckpt', not" in refused
+    assert proof.read_text() == proved
+    proof.write_text("other")
+    assert project.doit("migrate", check=3) == refused
+    texts = {f"rules/{path.name}": path.read_text() for path in naming.parent.glob("*.yaml")}
+    proof.write_text(proof_of(texts))  # as if they had been found sound
+    assert "up to date" in project.doit("migrate")
+    assert project.doit("check", check=3) == refused

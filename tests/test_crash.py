@@ -42,7 +42,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EXDEV, errno
 
 def contents(project: Project) -> Counter[str]:
     """Count the contents of the files that are no notes of ours."""
-    ours = (".ckptrules/journal/", ".ckptrules/doit.db", ".ckptrules/lock")
+    ours = tuple(f".ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved"))
     return Counter(
         text for path, text in project.tree(state=True).items() if not path.startswith(ours) and text[:2] != "->"
     )
