@@ -39,12 +39,15 @@ for experiment in os.scandir("outputs"):
                     break
 """
 CALLS = """
-import ctypes, fcntl, os, re
+import ctypes, fcntl, os, re, sys
 renameat2 = ctypes.CDLL(None).renameat2
 rule = re.compile(r"(?:epoch_epoch_(\\d+)_step_step_(\\d+)_\\d{8}_\\d{6}"
                   r"|epoch_(\\d+)_step_(\\d+)|epoch=(\\d+)-step=(\\d+))\\.ckpt")
-journal = os.open("journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-for experiment in os.listdir("outputs"):
+processes = int(sys.argv[1])
+experiments = os.listdir("outputs")
+own = next((n for n in range(1, processes) if os.fork() == 0), 0)
+journal = os.open(f"journal{own}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for experiment in experiments[own::processes]:
     folder = os.open(f"outputs/{experiment}/checkpoints", os.O_RDONLY)
     renames = []
     for entry in os.scandir(folder):
@@ -61,6 +64,9 @@ for experiment in os.listdir("outputs"):
         os.lstat(old, dir_fd=folder)
         renameat2(folder, old.encode(), folder, new.encode(), 1)
     os.close(folder)
+while own == 0 and processes > 1:
+    os.wait()
+    processes -= 1
 """
 PERL = (
     "s/epoch_epoch_(\\d+)_step_step_(\\d+)_\\d{8}_\\d{6}\\.ckpt$/epoch-$1_step-$2.ckpt/;"
@@ -79,6 +85,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 CHANGE = "outputs/exp_00000/checkpoints/epoch=900-step=900000.ckpt"
 FIRST, SECOND, CHANGED = "first run", "second run", "one changed"
 BARE_LOOP, BARE_CALLS = "bare loop (scandir, re, os.rename)", "bare loop with our system calls"
+SHARED_CALLS = f"the same, shared by {os.cpu_count()} processes"
+PERL_RENAME = "perl rename behind find"
 OURS, ONE_PROCESS = "ckptrules", "ckptrules, -n 1"
 EMPTY_TASKS, PLAN, LIST, EMPTY_DODO = (
     "doit, empty tasks",
@@ -126,9 +134,13 @@ def peers() -> dict[str, dict[str, list[str]]]:
     doit = [sys.executable, "-m", "doit"]
     bare, ours = [sys.executable, "-c", BARE], [*doit, "migrate"]
     one_process, empty = [*doit, "-n", "1", "migrate"], [*doit, "-f", "empty.py"]
+    calls = {
+        BARE_CALLS: {FIRST: [sys.executable, "-c", CALLS, "1"]},
+        SHARED_CALLS: {FIRST: [sys.executable, "-c", CALLS, str(os.cpu_count())]},
+    }
     listed = {
         BARE_LOOP: {FIRST: bare, SECOND: bare},
-        **({BARE_CALLS: {FIRST: [sys.executable, "-c", CALLS]}} if sys.platform == "linux" else {}),
+        **(calls if sys.platform == "linux" else {}),
         OURS: {FIRST: ours, SECOND: ours, CHANGED: ours},
         ONE_PROCESS: {FIRST: one_process, SECOND: one_process},
         EMPTY_TASKS: {FIRST: empty, SECOND: empty},
@@ -138,7 +150,7 @@ def peers() -> dict[str, dict[str, list[str]]]:
     }
     if rename := shutil.which("prename") or shutil.which("file-rename"):
         perl = ["find", "outputs", "-name", "*.ckpt", "-exec", rename, PERL, "{}", "+"]
-        listed["perl rename behind find"] = {FIRST: perl, SECOND: perl}
+        listed[PERL_RENAME] = {FIRST: perl, SECOND: perl}
     return listed
 
 
@@ -157,19 +169,23 @@ def prepare(folder: Path, experiments: int, checkpoints: int) -> None:
 
 
 def measure(experiments: int, checkpoints: int, rounds: int, only: Sequence[str] = ()) -> Runs:
-    """Run everything, or only some, in turn, some rounds; each peer has a fresh tree."""
+    """Run everything, or only some, in turn, some rounds; each peer has a fresh tree.
+
+    The trees are removed at the end only: ext4 makes new files slowly where many have just been removed.
+    """
     found: dict[str, dict[str, list[Run]]] = {}
-    for _ in range(rounds):
-        for name, commands in peers().items():
-            if only and name not in only:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                prepare(Path(folder), 1 if name in TREELESS else experiments, checkpoints)
-                (Path(folder) / "empty.py").write_text(EMPTY % experiments)
+    with tempfile.TemporaryDirectory() as parent:
+        for _ in range(rounds):
+            for name, commands in peers().items():
+                if only and name not in only:
+                    continue
+                folder = Path(tempfile.mkdtemp(dir=parent))
+                prepare(folder, 1 if name in TREELESS else experiments, checkpoints)
+                (folder / "empty.py").write_text(EMPTY % experiments)
                 for what, command in commands.items():
                     if what == CHANGED:
-                        (Path(folder) / CHANGE).write_bytes(b"x")
-                    found.setdefault(name, {}).setdefault(what, []).append(measured(command, Path(folder)))
+                        (folder / CHANGE).write_bytes(b"x")
+                    found.setdefault(name, {}).setdefault(what, []).append(measured(command, folder))
     return found
 
 
@@ -214,6 +230,8 @@ def ratios(found: Runs) -> str:
         ("first run, default settings / bare loop", (OURS, FIRST), (BARE_LOOP, FIRST)),
         ("first run, -n 1 / bare loop", (ONE_PROCESS, FIRST), (BARE_LOOP, FIRST)),
         ("bare loop with our system calls / bare loop", (BARE_CALLS, FIRST), (BARE_LOOP, FIRST)),
+        (f"{SHARED_CALLS} / bare loop", (SHARED_CALLS, FIRST), (BARE_LOOP, FIRST)),
+        ("first run, default settings / perl rename", (OURS, FIRST), (PERL_RENAME, FIRST)),
         ("second run / doit with as many empty tasks", (OURS, SECOND), (EMPTY_TASKS, SECOND)),
         ("one experiment changed / second run", (OURS, CHANGED), (OURS, SECOND)),
         ("plan, small tree / doit list, empty dodo.py", (PLAN, FIRST), (EMPTY_DODO, FIRST)),

@@ -76,21 +76,21 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
     """Carry out one plan and return what came of it: actions that failed have become problems."""
     if not plan.actions:
         return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
-    if problem := obstacle(place.outputs_dir, plan):
-        return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
-    units = units_of(plan, listing, place.run)
-    try:
-        number = place.journal.intend(plan.experiment, plan.directory, units, kept=plan.remaining)
-    except OSError as error:
-        return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
     with store.Folders(place.outputs_dir) as folders:
+        directory = folders.descriptor(plan.directory)
+        if problem := obstacle(directory, plan):
+            return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
+        units = units_of(plan, listing, place.run)
+        try:
+            number = place.journal.intend(plan.experiment, plan.directory, units, kept=plan.remaining)
+        except OSError as error:
+            return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
         failed = do_units(folders, units, place.stopped)
         freed = [] if place.keep_trash_days else _free(folders, plan, units, failed)
         outcome = after(plan, failed, conclude(plan, place.journal, number, failed, freed))
         if outcome.problems:
             return Outcome(outcome, None)
-        stamp = store.settle(folders.descriptor(plan.directory), names_left(outcome, listing), changed=True)
-    return Outcome(outcome, stamp)
+        return Outcome(outcome, store.settle(directory, names_left(outcome, listing), changed=True))
 
 
 # --- units: pure -----------------------------------------------------------------------------------------------------

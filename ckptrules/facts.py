@@ -36,26 +36,24 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
     return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
 
 
-def look(outputs_dir: str, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
+def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
     """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
 
     Args:
         outputs_dir: the folder of the experiments.
-        listing: the directory that the plan is for.
+        directory: the descriptor of the directory that the plan is for.
+        listing: what is in it.
         plan: what would be done if nothing more were known.
         rules: the compiled rules.
         known: what is known already, the time among it.
     """
     names = to_look_at(plan)
     entries = {entry.name: entry for entry in listing.entries if entry.name in names}
-    with open_below(outputs_dir, listing.directory) as directory:
-        same = {
-            name: number
-            for group in _disputed(plan)
-            for name, number in same_content(directory, group, entries).items()
-        }
-        used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
-        pointers = read_pointers(directory, listing, rules)
+    same = {
+        name: number for group in _disputed(plan) for name, number in same_content(directory, group, entries).items()
+    }
+    used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
+    pointers = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
         links=links_into(outputs_dir, listing.directory),
@@ -150,26 +148,21 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
     return "is open for writing" if opened else ""
 
 
-def obstacle(outputs_dir: str, plan: Plan) -> Problem | None:
-    """Find what will stop every change of a directory, before the first one is made.
-
-    Raises:
-        OSError: the directory cannot be opened.
-    """
-    with open_below(outputs_dir, plan.directory) as directory:
-        disk = os.fstatvfs(directory)
-        if disk.f_flag & os.ST_RDONLY:
-            return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
-        if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
-            return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
-        if disk.f_bavail * disk.f_frsize < JOURNAL_BYTES * len(plan.actions):
-            return _obstacle(plan, "lies on a file system that is full", "make space (df -h), and run again")
-        status = os.fstat(directory)
-        if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
-            for action in plan.actions:
-                if os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
-                    text = f"is sticky (mode +t), and {action.name} belongs to somebody else"
-                    return _obstacle(plan, text, "let its owner run this: ls -la")
+def obstacle(directory: int, plan: Plan) -> Problem | None:
+    """Find what will stop every change of an open directory, before the first one is made."""
+    disk = os.fstatvfs(directory)
+    if disk.f_flag & os.ST_RDONLY:
+        return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
+        return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
+    if disk.f_bavail * disk.f_frsize < JOURNAL_BYTES * len(plan.actions):
+        return _obstacle(plan, "lies on a file system that is full", "make space (df -h), and run again")
+    status = os.fstat(directory)
+    if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
+        for action in plan.actions:
+            if os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
+                text = f"is sticky (mode +t), and {action.name} belongs to somebody else"
+                return _obstacle(plan, text, "let its owner run this: ls -la")
     return None
 
 

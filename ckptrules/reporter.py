@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
@@ -68,7 +68,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        known = _tell_at_once(Globals.dep_manager, len(tasks))
+        known = _tell_at_once(Globals.dep_manager, tasks)
         know_plain(lambda: plain_directories(tasks.values(), known))
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
@@ -198,11 +198,13 @@ def plain_directories(tasks: Iterable[Task], known: Mapping[str, Mapping[str, An
             yield task.meta["found"].directory
 
 
-def _tell_at_once(database: Any, tasks: int) -> Mapping[str, Mapping[str, Any]]:
+def _tell_at_once(database: Any, tasks: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
     """Tell doit what its database holds, where it would ask one question for each of many tasks; return that."""
-    known = remembered(database.backend.name) if tasks > MANY else {}
+    if len(tasks) <= MANY:
+        return {}
+    known = remembered(database.backend.name)
     with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
-        database.backend._cache.update(known)  # noqa: SLF001 - doit has no other way
+        database.backend._cache.update({task: known.get(task, {}) for task in tasks})  # noqa: SLF001 - no other way
     return known
 
 

@@ -79,7 +79,17 @@ def scan(outputs_dir: str, found: Found) -> Listing:
     Raises:
         OSError: it cannot be read, or is no longer a plain directory below ``outputs_dir``.
     """
-    with open_below(outputs_dir, found.directory) as directory, os.scandir(directory) as entries:
+    with open_below(outputs_dir, found.directory) as directory:
+        return read_directory(directory, found)
+
+
+def read_directory(directory: int, found: Found) -> Listing:
+    """Read one checkpoint directory that is open.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(directory) as entries:
         return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))
 
 

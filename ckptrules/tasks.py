@@ -233,20 +233,17 @@ def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
     """Read one checkpoint directory and plan what is to happen in it."""
     listing = Listing(found.experiment, found.directory, ())
     try:
-        listing = scan.scan(job.options.outputs_dir, found)
-        return decide(job, listing), listing
+        with scan.open_below(job.options.outputs_dir, found.directory) as directory:
+            listing = scan.read_directory(directory, found)
+            return decide(job, listing, directory), listing
     except OSError as error:
         return unreadable(found, error), listing
     except SlowRuleError as slow:
         return too_slow(found, slow), listing
 
 
-def decide(job: Job, listing: Listing) -> Plan:
-    """Plan one directory; where more than names must be known, find that out and plan again.
-
-    Raises:
-        OSError: the directory cannot be opened any more.
-    """
+def decide(job: Job, listing: Listing, directory: int) -> Plan:
+    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again."""
     watch.start()
     known = Facts(
         verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
@@ -255,7 +252,7 @@ def decide(job: Job, listing: Listing) -> Plan:
     looked_at: set[str] = set()
     while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
         looked_at |= names
-        facts = look(job.options.outputs_dir, listing, plan, job.rules, known)
+        facts = look(job.options.outputs_dir, directory, listing, plan, job.rules, known)
         if facts == known:
             break
         known = facts

@@ -13,6 +13,7 @@ from ckptrules.naming import fits
 SECONDS = 1.0  # of the processor, so that a busy machine gives up no sooner
 
 _last: object = None
+_installed = False
 
 
 def install() -> None:
@@ -20,12 +21,14 @@ def install() -> None:
 
     Only the main thread of a process can be interrupted: ``doit -P thread`` is not bounded.
     """
+    global _installed  # noqa: PLW0603 - asking the signal module costs more, for each directory
     signal.signal(signal.SIGVTALRM, _tick)
+    _installed = True
 
 
 def start() -> None:
     """Start the timer of this process, once; a forked process has none of its own. Without `install`, do nothing."""
-    if signal.getsignal(signal.SIGVTALRM) is _tick:
+    if _installed:
         _start(os.getpid())
 
 

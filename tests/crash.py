@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
-from ckptrules import asked, jobs, startup, stopping, store
+from ckptrules import asked, jobs, remembered, startup, stopping, store
 
 CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
 CACHES = [
-    value for module in (asked, jobs, startup) for value in vars(module).values() if hasattr(value, "cache_clear")
+    value
+    for module in (asked, jobs, remembered, startup)
+    for value in vars(module).values()
+    if hasattr(value, "cache_clear")
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules import facts, store
+from ckptrules import facts, scan, store
 from ckptrules.model import Action, Plan
 from tests import crash
 from tests.conftest import Project
@@ -214,10 +214,11 @@ def test_what_will_stop_every_change_is_told_before_the_first(
     project.make({f"{HERE}/{OLD}.ckpt": 9})
     (project.outputs / HERE).chmod(0o1777)
     plan = Plan("exp", HERE, (Action("rename", f"{OLD}.ckpt", f"{NEW}.ckpt", 9, ()),))
-    assert facts.obstacle(str(project.outputs), plan) is None
     assert callable(way)
-    way(monkeypatch)
-    problem = facts.obstacle(str(project.outputs), plan)
+    with scan.open_below(str(project.outputs), HERE) as directory:
+        assert facts.obstacle(directory, plan) is None
+        way(monkeypatch)
+        problem = facts.obstacle(directory, plan)
     assert problem
     assert (problem.id, problem.names, problem.text, problem.hint) == ("preflight", (HERE,), text, hint)
 
