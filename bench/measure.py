@@ -214,13 +214,17 @@ def median(runs: Sequence[Run]) -> float:
     return statistics.median(run.seconds for run in runs)
 
 
+def most_memory(runs: Mapping[str, Sequence[Run]]) -> float:
+    """Return the most memory that any run took, in MB."""
+    return max(run.memory for every in runs.values() for run in every)
+
+
 def table(found: Runs) -> str:
-    """Write medians with their range, and the most memory of the second run (or the only one), as Markdown."""
+    """Write medians with their range, and the most memory of all runs, as Markdown."""
     lines = ["| | first run: s (min–max) | second run | one experiment changed | most memory |", "| --- " * 5 + "|"]
     for name, runs in found.items():
         cells = [_seconds(runs.get(what, ())) for what in (FIRST, SECOND, CHANGED)]
-        memory = max(run.memory for run in runs.get(SECOND, runs[FIRST]))
-        lines.append(f"| {name} | {' | '.join(cells)} | {memory:.0f} MB |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {most_memory(runs):.0f} MB |")
     return "\n".join(lines)
 
 
@@ -242,8 +246,8 @@ def ratios(found: Runs) -> str:
         if one in found and other in found:
             lines.append(f"| {label} | {median(found[one][what]) / median(found[other][base]):.2f} |")
     if OURS in found and EMPTY_TASKS in found:
-        most, least = (max(run.memory for run in found[name][SECOND]) for name in (OURS, EMPTY_TASKS))
-        lines.append(f"| memory of the second run / doit with as many empty tasks | {most / least:.2f} |")
+        ratio = most_memory(found[OURS]) / most_memory(found[EMPTY_TASKS])
+        lines.append(f"| memory / doit with as many empty tasks | {ratio:.2f} |")
     return "\n".join(lines)
 
 

@@ -20,18 +20,33 @@ from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
 
 PROBLEMS_LEFT = 1
+NOTHING = Tally()
 
 
-class Told(NamedTuple):
-    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes.
+class Told:
+    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes, once.
 
-    ``largest`` are size and path of the largest checkpoints that go.
+    Args:
+        text: what is printed.
+        tally: the numbers that are added up.
+        data: what is written to the JSON file.
+        largest: size and path of the largest checkpoints that go.
     """
 
-    text: str
-    tally: Any = Tally()
-    data: Mapping[str, Any] | None = None
-    largest: tuple[tuple[int, str], ...] = ()
+    def __init__(
+        self,
+        text: str,
+        tally: Any = NOTHING,
+        data: Mapping[str, Any] | None = None,
+        largest: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        self.text, self.tally, self.data, self.largest = text, tally, data, largest
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
+        sent = (self.text, self.tally, self.data, self.largest)
+        self.text, self.data, self.largest = "", None, ()
+        return Told, sent
 
 
 class RunContext(NamedTuple):
@@ -46,7 +61,7 @@ class RunContext(NamedTuple):
     header: Mapping[str, Any]
     trash_days: int
     notes: tuple[str, ...] = ()
-    nothing: Any = Tally()
+    nothing: Any = NOTHING
     summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
     refused: bool = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import sys
 import pytest
 
 from ckptrules.remembered import MANY
+from ckptrules.report import Tally
+from ckptrules.reporter import Told
 from ckptrules.startup import SHARE, cores
 from tests.conftest import ROOT, Project
 
@@ -104,6 +107,18 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
     project.make({"e0/checkpoints/epoch=99-step=99.ckpt": 1})
     third = counts(project, "migrate")
     assert third["render"] == 1
+
+
+def test_a_process_keeps_nothing_of_what_it_has_told() -> None:
+    told = Told("Renamed", Tally(renamed=1), {"experiment": "one"}, ((7, "one/a.ckpt"),))
+    sent = pickle.loads(pickle.dumps(told))
+    assert (sent.text, sent.tally, sent.data, sent.largest) == (
+        "Renamed",
+        Tally(renamed=1),
+        {"experiment": "one"},
+        ((7, "one/a.ckpt"),),
+    )
+    assert (told.text, told.data, told.largest) == ("", None, ())
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two processors")
