@@ -47,13 +47,19 @@ def load(rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
     watch.install()
     watch.start()
-    texts = rule_texts(rules_dir)
+    texts = read_rules(rules_dir)
     return load_rules(texts, proved=bool(outputs_dir) and scan.read_state(outputs_dir, PROOF) == proof_of(texts))
+
+
+@functools.cache
+def read_rules(rules_dir: str | None) -> Mapping[str, str]:
+    """Read the rule files, once: what is noted as proved must be what was tested, also if it is edited meanwhile."""
+    return rule_texts(rules_dir)
 
 
 def note_proof(options: Options) -> None:
     """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
-    proof = proof_of(rule_texts(options.rules_dir))
+    proof = proof_of(read_rules(options.rules_dir))
     with contextlib.suppress(OSError):  # then they are tested again
         if scan.read_state(options.outputs_dir, PROOF) != proof:
             store.replace_state(options.outputs_dir, PROOF, proof)

@@ -158,7 +158,7 @@ class Pattern(NamedTuple):
 class Rule(NamedTuple):
     """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
 
-    ``examples`` maps names to what they become; the rules are tested with them before every run.
+    ``examples`` maps names to what they become; the rules are tested with them before they are used.
     """
 
     id: str
@@ -213,7 +213,7 @@ class PolicyLine(NamedTuple):
 
 
 class PolicyExample(NamedTuple):
-    """A directory and what a policy keeps of it; the policies are tested with them before every run."""
+    """A directory and what a policy keeps of it; the policies are tested with them before they are used."""
 
     given: tuple[Entry, ...]
     kept: frozenset[str]

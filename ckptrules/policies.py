@@ -68,7 +68,7 @@ _BEST = Record(
     ("metric", "mode", "count"),
 )
 _EXAMPLES = ListOf(
-    "Directories and what the policy keeps of them; every run tests them.",
+    "Directories and what the policy keeps of them; tested before it is used.",
     Record(
         "A directory, and what is kept of it.",
         {

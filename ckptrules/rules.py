@@ -48,7 +48,9 @@ SHAPE = Record(
             {
                 "template": _TEMPLATE,
                 "match": _MATCH,
-                "examples": ListOf("Names in this format; every run tests them.", Text("a file name"), empty=False),
+                "examples": ListOf(
+                    "Names in this format; tested before they are used.", Text("a file name"), empty=False
+                ),
             },
             ("template", "match", "examples"),
         ),
@@ -70,7 +72,7 @@ SHAPE = Record(
                     "id": Text("A short name for messages."),
                     "match": _MATCH,
                     "template": _TEMPLATE,
-                    "examples": MapOf("Old name: new name; every run tests them.", Text("the new name")),
+                    "examples": MapOf("Old name: new name; tested before they are used.", Text("the new name")),
                 },
                 ("id", "match", "examples"),
             ),

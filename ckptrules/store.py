@@ -611,7 +611,7 @@ def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
     if function is None:
         return lambda *_: errno.ENOSYS
-    return lambda *arguments: ctypes.get_errno() if function(*arguments) else 0
+    return lambda *arguments: 0 if function(*arguments) == 0 else ctypes.get_errno() or errno.EIO
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -115,7 +115,7 @@ def experiments(
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(action or work_on, [own, found])],
-            "uptodate": [False if options.dry_run or action else (is_done, [own.fingerprint, found.stamp])],
+            "uptodate": [False if options.dry_run or action else (check_up_to_date, [own.fingerprint, found.stamp])],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
@@ -158,7 +158,7 @@ def advice(excess: Excess) -> str:
     )
 
 
-def is_done(
+def check_up_to_date(
     task: Task,  # noqa: ARG001 - doit passes values second only
     values: Mapping[str, Any],
     fingerprint: str,
@@ -225,7 +225,7 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
         return Outcome(plan, store.settle(folders.descriptor(found.directory), names_left(plan, listing), changed=True))
 
 
-for _function in (is_done, work_on):  # doit asks for the signature once for each task
+for _function in (check_up_to_date, work_on):  # doit asks for the signature once for each task
     vars(_function)["__signature__"] = inspect.signature(_function)
 
 

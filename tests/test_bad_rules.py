@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ckptrules.jobs import proof_of
+from ckptrules import jobs
 from ckptrules.model import RuleError
+from ckptrules.options import Options
 from ckptrules.rules import load_rules
 from ckptrules.shape import FAST, MAX_BYTES, parsed_by
 from tests.conftest import Project
@@ -101,6 +102,22 @@ def test_rules_that_hold_are_tested_again_when_they_have_changed_or_are_checked(
     proof.write_text("other")
     assert project.doit("migrate", check=3) == refused
     texts = {f"rules/{path.name}": path.read_text() for path in naming.parent.glob("*.yaml")}
-    proof.write_text(proof_of(texts))  # as if they had been found sound
+    proof.write_text(jobs.proof_of(texts))  # as if they had been found sound
     assert "up to date" in project.doit("migrate")
     assert project.doit("check", check=3) == refused
+
+
+def test_what_is_noted_is_what_was_tested_also_if_it_is_edited_meanwhile(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.folder)
+    project.outputs.mkdir(exist_ok=True)
+    naming = project.folder / "rules" / "naming.yaml"
+    jobs.read_rules.cache_clear()
+    tested = jobs.read_rules(None)
+    naming.write_text(naming.read_text() + "# edited while the run waited for another one\n")
+    jobs.note_proof(Options())
+    jobs.read_rules.cache_clear()
+    assert (project.outputs / ".ckptrules" / "proved").read_text() == jobs.proof_of(tested)
+    assert jobs.proof_of(jobs.read_rules(None)) != jobs.proof_of(tested)
+    jobs.read_rules.cache_clear()
