@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
-from ckptrules.naming import first_pattern, reader
+from ckptrules.naming import first_pattern
 from ckptrules.pointers import mentioned
 from ckptrules.scan import open_below
 from ckptrules.sidecars import Sidecar
@@ -65,10 +65,9 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
 def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str, tuple[str, ...]]:
     """Return which names of a directory its pointer files name."""
     found = {}
-    read = reader(rules)
-    special = [entry for entry in listing.entries if read(entry.name).claim.kind in ("ignored", "protected")]
+    special = [entry for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
     for entry in special:
-        if entry.kind == "file" and first_pattern(entry.name, rules.pointers):
+        if first_pattern(entry.name, rules.pointers):
             with contextlib.suppress(OSError):
                 others = [other.name for other in listing.entries if other.name != entry.name]
                 if named := mentioned(_read(directory, entry.name), others):
