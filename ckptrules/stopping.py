@@ -13,12 +13,14 @@ from types import FrameType
 EXIT_CODE = 130
 POLL = 0.5  # seconds
 
-_main = os.getpid()
+_main = _here = os.getpid()
 _asked = False
 
 
 def install() -> None:
     """From now on, take signals as a wish to stop soon. A second one ends the process at once; the next run repairs."""
+    global _here  # noqa: PLW0603 - a fork has no other way to tell
+    _here = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
     atexit.register(_end_workers)
@@ -31,8 +33,13 @@ def stopped() -> bool:
 
 
 def _follow_main() -> None:
-    """In a worker, see to it that it ends with the main process: else it would wait for ever, and hold the lock."""
-    if os.getppid() == _main:
+    """In a worker, see to it that it ends with the main process: else it would wait for ever, and hold the lock.
+
+    Who made it is not asked of the system: the main process may be gone already.
+    """
+    global _here
+    parent, _here = _here, os.getpid()
+    if parent == _main:
         threading.Thread(target=_end_with_main, daemon=True).start()
 
 

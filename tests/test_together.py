@@ -24,7 +24,7 @@ TREE |= {
     f"run{n}/checkpoints/last.ckpt": f"-> epoch={EPOCHS - 1}-step={(EPOCHS - 1) * 10}.ckpt" for n in range(EXPERIMENTS)
 }
 COMMAND = ("migrate", "delete_old=1")
-PATIENCE = 120  # seconds; only a process that never ends takes so long
+PATIENCE = 10  # seconds; only a process that never ends takes so long
 HOOK = """
 import os, signal
 from ckptrules import store
@@ -117,6 +117,27 @@ def test_workers_do_not_outlive_the_main_process(project: Project, at: int) -> N
     project.doit(*COMMAND, "wait=60")
     undo_all(project)
     assert project.tree() == before
+
+
+ORPHAN = """
+import os, signal, time
+main = os.getpid()
+def lose_parent():
+    os.kill(main, signal.SIGKILL)
+    while os.getppid() == main:
+        time.sleep(0.01)
+os.register_at_fork(after_in_child=lose_parent)
+from ckptrules import stopping
+stopping.install()
+if os.fork() == 0:
+    time.sleep(3600)
+"""
+
+
+def test_a_worker_whose_main_process_is_gone_before_it_has_begun_ends_too() -> None:
+    run = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
