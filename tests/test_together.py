@@ -24,7 +24,7 @@ TREE |= {
     f"run{n}/checkpoints/last.ckpt": f"-> epoch={EPOCHS - 1}-step={(EPOCHS - 1) * 10}.ckpt" for n in range(EXPERIMENTS)
 }
 COMMAND = ("migrate", "delete_old=1")
-PATIENCE = 10  # seconds; only a process that never ends takes so long
+PATIENCE = 120  # seconds; only a process that never ends takes so long
 HOOK = """
 import os, signal
 from ckptrules import store
