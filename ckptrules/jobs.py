@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules import __version__, scan, store, watch
-from ckptrules.asked import command_line
+from ckptrules.asked import chosen, command_line
 from ckptrules.journal import Journal
 from ckptrules.model import Assignment, Found, Policy, RuleSet, Stamp
 from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task
@@ -183,8 +183,8 @@ def own_jobs(job: Job) -> list[tuple[Job, Found]]:
 
 def is_selected(base: str, found: Found) -> bool:
     """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    words = [word.task for word in command_line().words] or [DEFAULT_TASK]
-    return any(word == base or fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
+    words = chosen() or {DEFAULT_TASK}
+    return base in words or any(fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
 
 
 def count_to_do(base: str, options: Options, database: str) -> int:
@@ -192,10 +192,9 @@ def count_to_do(base: str, options: Options, database: str) -> int:
     outputs_dir(options)
     pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1])]
     known = remembered(database) if len(pairs) > MANY else {}
-    done = (values_of(f"{base}:{encode_task(found.experiment)}", known) for _, found in pairs)
     return sum(
-        not is_up_to_date(values, own.fingerprint, found.stamp)
-        for (own, found), values in zip(pairs, done, strict=True)
+        not is_up_to_date(values_of(f"{base}:{encode_task(found.experiment)}", known), own.fingerprint, found.stamp)
+        for own, found in pairs
     )
 
 

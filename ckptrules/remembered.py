@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -19,9 +20,8 @@ def remembered(database: str) -> Mapping[str, Mapping[str, Any]]:
     if not os.path.isfile(database):
         return {}
     try:
-        with sqlite3.connect(database) as connection:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
             rows = connection.execute("select task_id, task_data from doit").fetchall()
-        connection.close()
         return {task: json.loads(data) for task, data in rows}
     except (sqlite3.Error, ValueError):  # doit will say what is wrong with it
         return {}

@@ -206,13 +206,6 @@ def identify(status: os.stat_result) -> Identity:
     return Identity("link" if stat.S_ISLNK(status.st_mode) else kind, 0, 0)
 
 
-def is_still(status: os.stat_result, identity: Identity) -> bool:
-    """Say whether ``lstat`` says of a name what is remembered of it."""
-    if stat.S_ISREG(status.st_mode):
-        return identity == ("file", status.st_size, status.st_mtime_ns)
-    return identify(status) == identity
-
-
 def read_state(outputs_dir: str, path: str) -> str:
     """Read the beginning of a file below the state folder; nothing where it cannot be read."""
     with contextlib.suppress(OSError), open_file(outputs_dir, f"{STATE}/{path}") as file:

@@ -27,7 +27,6 @@ from ckptrules.scan import (
     Progress,
     TrashUse,
     identify,
-    is_still,
     measure,
     open_below,
     refuse_path,
@@ -117,7 +116,7 @@ def do_step(folders: Folders, step: Step) -> None:
         _OTHER_STEPS[step.kind](folders, directory, step)
         return
     refuse_path(step.to)
-    if not is_still(os.lstat(step.name, dir_fd=directory), step.identity):
+    if identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
         raise OSError(errno.ESTALE, CHANGED, step.name)
     same = step.to_directory == step.directory
     rename(directory, step.name, step.to, directory if same else folders.descriptor(step.to_directory, create=True))
