@@ -90,7 +90,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         outcome = after(plan, failed, conclude(plan, place.journal, number, failed, freed))
         if outcome.problems:
             return Outcome(outcome, None)
-        return Outcome(outcome, store.settle(directory, names_left(outcome, listing), changed=True))
+        return Outcome(outcome, settle(directory, outcome, listing, changed=True))
 
 
 # --- units: pure -----------------------------------------------------------------------------------------------------
@@ -157,18 +157,35 @@ def do_units(folders: store.Folders, units: Sequence[Unit], stopped: Callable[[]
 def finish(folders: store.Folders, intent: Intent) -> dict[int, str]:
     """Finish what a crash interrupted: a unit that was begun is completed or, where that fails, taken back.
 
-    Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
+    Units are done in their order, so only the last that was begun can be half done. Those before it were done, or are
+    as they were. Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
     """
     failed = {}
-    for number, unit in enumerate(intent.units):
-        done = [step for step in unit.steps if store.is_done(folders, step)]
-        if not done:
+    done_of = _done_steps(folders, intent.units)
+    last = max((number for number, done in enumerate(done_of) if done), default=-1)
+    for number, (unit, done) in enumerate(zip(intent.units, done_of, strict=True)):
+        rest = [step for step in unit.steps if step not in done]
+        if number > last:
             failed[number] = "not begun, as the run was interrupted"
-        elif len(done) < len(unit.steps):
-            rest = [step for step in unit.steps if step not in done]
-            if why := _do_unit(folders, rest, done):
-                failed[number] = why
+        elif unit.head in rest and not store.stands(folders, unit.head):  # moved, and changed since: no way back
+            _do_unit(folders, rest[1:] if number == last else ())
+        elif number < last:
+            if unit.head in rest:
+                failed[number] = "not done when the run was interrupted"
+        elif why := _do_unit(folders, rest, done):
+            failed[number] = why
     return failed
+
+
+def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step]]:
+    """List the steps of each unit that were made. Later units first: one may have taken the name that another left."""
+    found: list[list[Step]] = []
+    taken: set[tuple[str, str]] = set()
+    for unit in reversed(units):
+        done = [s for s in unit.steps if store.is_done(folders, s, taken_again=(s.directory, s.name) in taken)]
+        taken.update((step.to_directory, step.to) for step in done if step.kind == "move")
+        found.append(done)
+    return found[::-1]
 
 
 def conclude(
@@ -228,8 +245,17 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
     if plan.problems:
         return None
     with store.Folders(outputs_dir) as folders:
-        directory = folders.descriptor(plan.directory)
-        return store.settle(directory, {entry.name for entry in listing.entries}, changed=False)
+        return settle(folders.descriptor(plan.directory), plan, listing, changed=False)
+
+
+def settle(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
+    """Return the stamp to remember a directory by in which a plan was carried out; see `store.settle`."""
+    return store.settle(directory, names_left(plan, listing), plain=is_plain(plan, listing), changed=changed)
+
+
+def is_plain(plan: Plan, listing: Listing) -> bool:
+    """Say whether a directory holds nothing but files after a plan, so that no link in it can lead anywhere."""
+    return all(entry.kind == "file" for entry in listing.entries) and not any(a.leaves_link for a in plan.actions)
 
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:

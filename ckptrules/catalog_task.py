@@ -34,8 +34,6 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
         OptionError, RuleError: nothing can be listed with these.
     """
     jobs.outputs_dir(options)
-    if options.out and not os.path.isdir(os.path.dirname(options.out) or "."):
-        raise OptionError(f"command line: out={options.out}: there is no such folder to write in")
     if options.format not in FORMATS:
         raise OptionError(f"command line: format={options.format}: must be one of {', '.join(FORMATS)} for catalog")
     jobs.load(options.rules_dir, options.outputs_dir)

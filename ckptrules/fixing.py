@@ -7,6 +7,7 @@ place of the original in one step; the original waits in the trash.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
@@ -53,7 +54,8 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
             if place.stopped():
                 problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
                 break
-            why = _busy(place, rules, listing, entry, now_ns) or _fix_one(place, listing, entry, recipe, tell)
+            busy = functools.partial(_busy, place, rules, listing, entry, now_ns)
+            why = _no_space(place, listing, entry) or busy() or _fix_one(place, listing, entry, recipe, tell, busy)
             if why:
                 problems.append(refused(_action(entry, recipe), why))
             else:
@@ -154,37 +156,51 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
 
-def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_ns: int) -> str:
+def _no_space(place: Workplace, listing: Listing, entry: Entry) -> str:
     with scan.open_below(place.outputs_dir, listing.directory) as directory:
         disk = os.fstatvfs(directory)
-        if disk.f_bavail * disk.f_frsize < entry.size + SPARE_BYTES:
-            return "No space left on device for a copy of it"
+    enough = disk.f_bavail * disk.f_frsize >= entry.size + SPARE_BYTES
+    return "" if enough else "No space left on device for a copy of it"
+
+
+def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_ns: int) -> str:
+    with scan.open_below(place.outputs_dir, listing.directory) as directory:
         used = in_use(directory, entry, rules.settle, now_ns)
         return used and f"it {used}"
 
 
-def _fix_one(place: Workplace, listing: Listing, entry: Entry, recipe: Rewrite, tell: Callable[[int], None]) -> str:
+def _fix_one(
+    place: Workplace,
+    listing: Listing,
+    entry: Entry,
+    recipe: Rewrite,
+    tell: Callable[[int], None],
+    busy: Callable[[], str],
+) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     folder = f"{STATE}/trash/{place.run}/{listing.directory}"
     step = Step("exchange", listing.directory, entry.name, folder, f"{entry.name}{OLD_STATE}{scan.TRASH_SUFFIX}")
     try:
+        with store.Folders(place.outputs_dir) as folders:
+            before = store.mark(folders, listing.directory, entry.name)
+        if not before.endswith(f".{entry.size}.{entry.mtime_ns}"):
+            return store.CHANGED
         staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
-        if why := _unsound(place.outputs_dir, staged, recipe.size, tell):
+        if why := _unsound(place.outputs_dir, staged, recipe.size, tell) or busy():
             store.drop_staged(place.outputs_dir, staged)
-            return f"its copy {why}"
+            return why
         store.lay_in_trash(place.outputs_dir, staged, folder, step.to)
         with store.Folders(place.outputs_dir) as folders:
+            step = step._replace(was=f"{before} {store.mark(folders, step.to_directory, step.to)}")
             return _exchange(place, listing, folders, Unit("fix", entry.size, (step,)))
     except OSError as error:
         return told(error)
 
 
 def _exchange(place: Workplace, listing: Listing, folders: store.Folders, unit: Unit) -> str:
-    step = unit.head._replace(was=store.marks(folders, unit.head))
-    unit = unit._replace(steps=(step,))
     number = place.journal.intend(listing.experiment, listing.directory, [unit])
     failed = do_units(folders, [unit], place.stopped)
-    plan = Plan(listing.experiment, listing.directory, (Action("fix", step.name, "", unit.size, ()),))
+    plan = Plan(listing.experiment, listing.directory, (Action("fix", unit.head.name, "", unit.size, ()),))
     conclude(plan, place.journal, number, failed)
     return failed.get(0, "")
 
@@ -194,5 +210,5 @@ def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], Non
         try:
             check_file(file, size, tell, quick=False)
         except UnsoundError as error:
-            return str(error)
+            return f"its copy {error}"
     return ""

@@ -8,6 +8,7 @@ import getpass
 import hashlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -24,7 +25,7 @@ from ckptrules.report import Style
 from ckptrules.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.rules import load_rules
 from ckptrules.shape import closest
-from ckptrules.shipped import rule_texts
+from ckptrules.shipped import RULES_DIR, rule_texts
 
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
@@ -78,8 +79,9 @@ def find(path: str, layout: tuple[str, ...]) -> list[Found]:
 
 @functools.cache
 def run_id() -> str:
-    """Name this run by its start and its process."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_ns() / 1e9))}-{os.getpid()}"
+    """Name this run by its start, to the microsecond, and its process; in containers, all may have the number 1."""
+    seconds, fraction = divmod(started_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
 
 
 def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
@@ -127,14 +129,33 @@ def outputs_dir(options: Options) -> None:
         raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
 
 
+def refuse_report_place(options: Options) -> None:
+    """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
+
+    Raises:
+        OptionError: ``json`` or ``out`` is no place for a file.
+    """
+    places = [(name, path) for name, path in (("json", options.json), ("out", options.out)) if path]
+    for name, path in places:
+        real = os.path.realpath(path)
+        fact = ""
+        if not os.path.isdir(os.path.dirname(real)):
+            fact = "there is no such folder to write in"
+        elif os.path.exists(real) and not os.path.isfile(real):
+            fact = "is no file"
+        for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
+            if os.path.commonpath((real, os.path.realpath(folder))) == os.path.realpath(folder):
+                fact = f"would be written into '{folder}', among what it tells of\n    hint: write it elsewhere"
+        if fact:
+            raise OptionError(f"command line: {name}={path}: {fact}")
+
+
 def prepare(options: Options, command: str = "migrate") -> Job:
     """Load the rules and find the policy, for a command.
 
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
     """
-    if options.json and not os.path.isdir(os.path.dirname(options.json) or "."):
-        raise OptionError(f"command line: json={options.json}: there is no such folder to write in")
     rules = load(options.rules_dir, options.outputs_dir)
     policy = rules.policies.get(options.policy)
     if policy is None and (options.delete_old or options.policy != Options().policy):
@@ -215,8 +236,8 @@ _journals: dict[tuple[str, str, int], Journal] = {}
 
 
 def open_journal(path: str, run: str, header: Mapping[str, Any]) -> Journal:
-    """Open the journal of this process in one run, once."""
-    key = (path, run, os.getpid())
+    """Open the journal of this process (of this thread, under ``-P thread``) in one run, once."""
+    key = (path, run, threading.get_native_id())
     if key not in _journals:
         _journals[key] = Journal(store.Appender(path, f"journal/{run}.{key[2]}.jsonl"), header)
     return _journals[key]

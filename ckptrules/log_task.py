@@ -66,7 +66,7 @@ def append(path: str, entry: str, run: str) -> str:
     if run in before:
         return f"{path}: run {run} stands in it already\n"
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    store.write_whole(os.path.realpath(path), before + gap + entry)
+    store.write_whole(path, before + gap + entry)
     return f"{path}: run {run} added\n"
 
 

@@ -58,11 +58,14 @@ def doit_config() -> dict[str, Any]:
 
 
 def heed_signals(line: CommandLine) -> None:
-    """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
+    """See to it that Ctrl-C leaves nothing half done, that a lease which is broken does not end us, and a pipe does."""
+    import signal
+
     from ckptrules import stopping
     from ckptrules.facts import ignore_lease_breaks
 
     ignore_lease_breaks()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
     if not line.has_foreign_words:
         stopping.install()
 
@@ -76,8 +79,11 @@ def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
         with told_by_doit():
             line = command_line()
             if line.asks_for(name):
+                from ckptrules.jobs import refuse_report_place
+
                 options = line.options(name, given)
                 refuse_configured_folder(options, line.options(name))
+                refuse_report_place(options)
                 yield from function(options)
 
     wrapped: Creator = task_params(params_of(name))(creator)
@@ -136,9 +142,10 @@ def _database(line: CommandLine) -> str:
         return database if os.path.exists(database) else IN_MEMORY
     changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
     for task in changing:
-        from ckptrules.jobs import find, note_proof, outputs_dir, prepare
+        from ckptrules.jobs import find, note_proof, outputs_dir, prepare, refuse_report_place
 
         options = line.options(task)
+        refuse_report_place(options)
         outputs_dir(options)
         if task in SELECTING:
             layout = prepare(options).rules.layout

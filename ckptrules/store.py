@@ -49,6 +49,7 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 PRIVATE = 0o700
 SPARE = ".spare"
 STAGED = f"{STATE}/work/restore"
+NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
 FICLONE = 0x40049409  # linux/fs.h
 
 
@@ -122,8 +123,14 @@ def do_step(folders: Folders, step: Step) -> None:
     rename(directory, step.name, step.to, directory if same else folders.descriptor(step.to_directory, create=True))
 
 
-def is_done(folders: Folders, step: Step) -> bool:
-    """Say whether a step was made already; what was begun of one that takes two system calls is finished first."""
+def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
+    """Say whether a step was made already; what was begun of one that takes two system calls is finished first.
+
+    Args:
+        folders: the open directories.
+        step: what may have been done.
+        taken_again: what stands under the old name of a move came there by a later step.
+    """
     try:
         refuse_path(step.name)
         if step.kind == "rewrite":
@@ -140,13 +147,22 @@ def is_done(folders: Folders, step: Step) -> bool:
         if step.kind == "exchange":
             return _is_exchanged(folders, step)
         target = folders.descriptor(step.to_directory)
-        old, new = _status(directory, step.name), _status(target, step.to)
+        old, new = None if taken_again else _status(directory, step.name), _status(target, step.to)
         if old and new and _finish_two_steps(directory, step, old, target, new):
             old = None
-        left = old is None or (identify(old).kind == "link" != step.identity.kind)  # a link under the old name
+        left = old is None or identify(old) != step.identity  # a link that was left, or what somebody has written since
         return left and new is not None and identify(new) == step.identity
     except OSError:
         return False
+
+
+def stands(folders: Folders, step: Step) -> bool:
+    """Say whether a step is still to be made: the old name of a move holds what was to be moved."""
+    if step.kind != "move":
+        return not is_done(folders, step)
+    with contextlib.suppress(OSError):
+        return identify(os.lstat(step.name, dir_fd=folders.descriptor(step.directory))) == step.identity
+    return False
 
 
 def free_at_once(folders: Folders, step: Step) -> None:
@@ -183,13 +199,19 @@ def rename(directory: int, name: str, to: str, to_directory: int | None = None) 
             os.rename(name, to, src_dir_fd=directory, dst_dir_fd=target)
 
 
-def settle(directory: int, names: set[str], *, changed: bool) -> Stamp | None:
+def settle(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
     """Return the stamp to remember a finished directory by, or None where the next run must look again.
 
     A directory's time stands still within one tick of the clock, so a change in the same tick as the last look
     would be missed for ever (git calls this "racily clean"). A directory that we have just changed is therefore dated
     back by two seconds: any later change gives it another time. One that somebody else changed
-    within the tick, or that holds other names than the plan left, is not remembered.
+    within the tick, or that does not hold what the plan left, is not remembered.
+
+    Args:
+        directory: its descriptor.
+        names: what the plan left in it.
+        plain: whether all of them are files, none a link that could lead somewhere.
+        changed: whether the plan has changed it.
     """
     status = os.fstat(directory)
     if changed:
@@ -197,7 +219,9 @@ def settle(directory: int, names: set[str], *, changed: bool) -> Stamp | None:
             os.utime(directory, ns=(status.st_atime_ns, min(status.st_mtime_ns, time.time_ns()) - COARSE_TICK_NS))
         except OSError:
             return None
-    if set(os.listdir(directory)) != names:
+    with os.scandir(directory) as entries:
+        left = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    if left.keys() != names or (plain and not all(left.values())):
         return None
     now = time.time_ns()
     status = os.fstat(directory)
@@ -299,7 +323,8 @@ def replace_state(outputs_dir: str, path: str, text: str) -> None:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write a report file; readers see the old or the new content, never half of one."""
+    """Write a report file (or the one that a link leads to); readers see the old or the new content, never half."""
+    path = os.path.realpath(path)
     temporary = f"{path}.{os.getpid()}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -654,8 +679,8 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
 
 def _finish_two_steps(directory: int, step: Step, old: os.stat_result, target: int, new: os.stat_result) -> bool:
     """Finish what a crash left between the two steps and say so; the empty directory of a first step is removed."""
-    if identify(old) != step.identity:
-        return False
+    if identify(old) != step.identity or step.name not in os.listdir(directory) or step.to not in os.listdir(target):
+        return False  # the last: where case is ignored, one file answers to both names
     if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
         with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
             os.rmdir(step.to, dir_fd=target)
@@ -687,7 +712,7 @@ def _relink(folders: Folders, directory: int, step: Step) -> None:
     if not _is_link_to(directory, step.name, step.was):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
-    temporary = f"link-{os.getpid()}-{time.time_ns()}"
+    temporary = f"{NEW_LINK}{os.getpid()}-{time.time_ns()}"
     os.symlink(step.to, temporary, dir_fd=work)
     _swap_in(work, temporary, directory, step.name, lambda: _is_link_to(work, temporary, step.was), LINK_CHANGED)
 
@@ -787,9 +812,17 @@ def marks(folders: Folders, step: Step) -> str:
     Raises:
         OSError: one of the two is not there.
     """
-    places = ((step.directory, step.name), (step.to_directory, step.to))
-    found = [os.lstat(name, dir_fd=folders.descriptor(directory)) for directory, name in places]
-    return " ".join(f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}" for status in found)
+    return f"{mark(folders, step.directory, step.name)} {mark(folders, step.to_directory, step.to)}"
+
+
+def mark(folders: Folders, directory: str, name: str) -> str:
+    """Return what tells a file from another one that takes its name: inode, size in bytes and time in nanoseconds.
+
+    Raises:
+        OSError: it is not there.
+    """
+    status = os.lstat(name, dir_fd=folders.descriptor(directory))
+    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
 
 
 def _read_pointer(directory: int, name: str) -> bytes:
@@ -811,11 +844,16 @@ _OTHER_STEPS: dict[str, Callable[[Folders, int, Step], None]] = {
 
 
 def clear_work(outputs_dir: str) -> None:
-    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock."""
+    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock.
+
+    A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
+    somebody's, and stays.
+    """
     with contextlib.suppress(OSError), open_below(outputs_dir, f"{STATE}/work") as work:
         for name in os.listdir(work):
             with contextlib.suppress(OSError):
-                _remove(work, name)
+                if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):
+                    _remove(work, name)
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:

@@ -12,7 +12,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, store, watch
-from ckptrules.apply import Outcome, Workplace, carry_out, names_left, told
+from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle, told
 from ckptrules.asked import chosen, command_line
 from ckptrules.facts import look, read_metrics, to_look_at
 from ckptrules.jobs import (
@@ -187,7 +187,7 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
     times = (entry.mtime_ns for entry in listing.entries)
     until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
     task.values = {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
-    if all(entry.kind == "file" for entry in listing.entries) and not job.options.leave_links:
+    if is_plain(outcome.plan, listing):
         task.values["plain"] = True
     return None
 
@@ -222,7 +222,7 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
     if place is None or plan.problems or not more.actions:
         return Outcome(plan, None if plan.problems else outcome.stamp)
     with store.Folders(place.outputs_dir) as folders:
-        return Outcome(plan, store.settle(folders.descriptor(found.directory), names_left(plan, listing), changed=True))
+        return Outcome(plan, settle(folders.descriptor(found.directory), plan, listing, changed=True))
 
 
 for _function in (check_up_to_date, work_on):  # doit asks for the signature once for each task

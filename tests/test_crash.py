@@ -30,6 +30,8 @@ TREE: dict[str, int | str] = {
     f"ocr/checkpoints/{EARLY[:-5]}.config.json": 21,
     "ocr/checkpoints/epoch=25-step=9.ckpt": 120,
     "ocr/checkpoints/epoch_25_step_9.ckpt": 121,
+    "ocr/checkpoints/epoch-26_step-000010.ckpt": 122,  # loses the name that it has
+    "ocr/checkpoints/epoch_26_step_10.ckpt": 123,
     "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
     "sharded/checkpoints/epoch=30-step=500.ckpt/0.pt": 10,
     "sharded/checkpoints/epoch=30-step=500.ckpt/1.pt": 11,
