@@ -13,7 +13,7 @@ from ckptrules import jobs, scan, store
 from ckptrules.apply import told
 from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, is_inside, progress_bar
-from ckptrules.facts import in_use
+from ckptrules.facts import in_use, links_elsewhere
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Entry, Identity, Step, Unit
@@ -116,6 +116,8 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     if options.dry_run:
         return f"Would archive: {shown} to {place.path} ({amount})"
     busy(options, place)
+    if not options.keep_source:
+        refuse_linked(options, place)
     if before:
         with progress_bar(size) as progress:
             archives.check(place.path, place.format, progress)
@@ -144,6 +146,21 @@ def busy(options: Options, place: Place) -> None:
         entry = Entry(place.top, "directory", 1, os.lstat(place.top, dir_fd=root).st_mtime_ns)
         if why := in_use(root, entry, settle, jobs.started_ns()):
             raise ArchiveError(f"is in use: a file in it {why}")
+
+
+def refuse_linked(options: Options, place: Place) -> None:
+    """Refuse to put away what links from elsewhere lead to.
+
+    Raises:
+        ArchiveError: with one of the links.
+    """
+    outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
+    for real, links in links_elsewhere(outputs).items():
+        for folder, entry in links:
+            leads_there = f"{real}/{entry.sibling}/".startswith(f"{top}/")
+            if leads_there and not f"{folder}/".startswith(f"{place.experiment}/"):
+                link = f"{folder}/{entry.name}".lstrip("/")
+                raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
 
 
 def to_trash(options: Options, place: Place, size: int) -> None:

@@ -62,7 +62,6 @@ def make_plan(
         leave_links: whether a link stays under each old name.
     """
     found = sort_entries(rules, listing)
-    links = [*found.links, *(link.entry for link in facts.links)]
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
     if unfit or facts.metrics:
@@ -70,7 +69,7 @@ def make_plan(
             checkpoints=tuple(with_metrics(c, facts) for c in found.checkpoints if c.entry.name not in unfit),
             problems=(*found.problems, *unfit.values()),
         )
-    linked = {link.sibling for link in links if link.sibling}.union(*facts.pointers.values())
+    linked = holders(found, facts)
     sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
     if facts.in_use:
         conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
@@ -237,7 +236,7 @@ def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Fac
 
     What is in use does not count as remaining: nobody knows whether it will be whole.
     """
-    linked = {**named_by_pointers(facts.pointers), **link_targets(found.links, facts.links)}
+    linked = holders(found, facts)
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
     leaving = {*lost, *(checkpoint.entry.name for checkpoint in candidates)}
     staying = [c.entry for c in found.checkpoints if c.entry.name not in leaving] + [e for e, _ in found.protected]
@@ -260,6 +259,15 @@ def withhold(
         return verdict, ()
     text = f"loses nothing ({len(verdict.remove)} could go): no checkpoint that stays is verified"
     return decided, (Problem("unverified", (directory,), text, "run 'doit verify', then this again"),)
+
+
+def holders(found: Sorted, facts: Facts) -> dict[str, Reason]:
+    """Map the names that links and pointer files lead to; what leads to a sidecar or a left link leads to its owner."""
+    named = {**named_by_pointers(facts.pointers), **link_targets(found.links, facts.links)}
+    if not named:
+        return {}
+    owners = {sidecar.name: owner for owner, own in found.sidecars.items() for sidecar in own if not sidecar.shared}
+    return {owners.get(name, name): reason for name, reason in named.items()}
 
 
 def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
@@ -298,16 +306,21 @@ def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere:
     """Re-point the links whose target gets another name; a relative link stays relative."""
     if not links and not elsewhere:
         return []
-    renamed = {action.name: action.to for action in actions if action.kind == "rename"}
+    renamed = {
+        name: (to, action.name)
+        for action in actions
+        if action.kind == "rename"
+        for name, to in ((action.name, action.to), *action.with_it)
+        if to
+    }
     relinks = []
     for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
         if link.sibling in renamed:
             reasons = (Reason(f"{link.sibling} is renamed"),)
-            text = link.link_text.removesuffix(link.sibling + link.behind) + renamed[link.sibling] + link.behind
+            to, head = renamed[link.sibling]
+            text = link.link_text.removesuffix(link.sibling + link.behind) + to + link.behind
             relinks.append(
-                Action(
-                    "relink", link.name, text, 0, reasons, follows=link.sibling, was=link.link_text, directory=directory
-                )
+                Action("relink", link.name, text, 0, reasons, follows=head, was=link.link_text, directory=directory)
             )
     return relinks
 

@@ -129,7 +129,7 @@ def trash_items(outputs_dir: str) -> list[TrashItem]:
         with open_below(outputs_dir, f"{STATE}/trash/{run}") as top:
             for folder, directories, files, inner in os.fwalk(".", dir_fd=top):
                 here = [name for name in (*directories, *files) if name.endswith(TRASH_SUFFIX)]
-                directories[:] = [name for name in directories if name not in here]
+                directories[:] = sorted(name for name in directories if name not in here)
                 for name in sorted(here):
                     status = os.lstat(name, dir_fd=inner)
                     size = _size_below(inner, name) if stat.S_ISDIR(status.st_mode) else status.st_size

@@ -9,12 +9,13 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, store, tasks
-from ckptrules.apply import after, conclude, do_units, told
+from ckptrules.apply import after, conclude, do_units, refused, told
+from ckptrules.facts import links_into
 from ckptrules.jobs import Job
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
 from ckptrules.naming import named
 from ckptrules.options import Options
-from ckptrules.plan import is_left_link
+from ckptrules.plan import is_left_link, link_targets
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
@@ -62,8 +63,12 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     """Remove the links under old names in one directory, or say which ones that would be."""
     links = [entry for entry in listing.entries if entry.kind == "link"]
     left = sorted(entry for entry in links if is_left_link(entry, named(entry.name, job.rules)))
-    actions = tuple(Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left)
-    plan = Plan(listing.experiment, listing.directory, actions)
+    actions = [Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left]
+    used = link_targets(links, links_into(job.options.outputs_dir, listing.directory)) if left else {}
+    problems = tuple(refused(action, used[action.name].text) for action in actions if action.name in used)
+    left = [entry for entry in left if entry.name not in used]
+    actions = [action for action in actions if action.name not in used]
+    plan = Plan(listing.experiment, listing.directory, tuple(actions), problems=problems)
     if job.options.dry_run or not left:
         return plan
     place = tasks.workplace(job)
@@ -73,7 +78,7 @@ def drop_one(job: Job, listing: Listing) -> Plan:
         number = place.journal.intend(listing.experiment, listing.directory, units)
     except OSError as error:
         text = f"the journal cannot be written: {told(error)}"
-        return plan._replace(actions=(), problems=(Problem("stopped", (listing.directory,), text),))
+        return plan._replace(actions=(), problems=(*problems, Problem("stopped", (listing.directory,), text)))
     with store.Folders(place.outputs_dir) as folders:
         failed = do_units(folders, units, place.stopped)
         return after(plan, failed, conclude(plan, place.journal, number, failed))

@@ -786,6 +786,9 @@ def _exchange(folders: Folders, directory: int, step: Step) -> None:
         raise OSError(errno.ESTALE, CHANGED, step.name)
     try:
         _rename_with(EXCHANGE, directory, step.name, target, step.to)
+        if marks(folders, step) != step.inverse.was:  # saved again since the look: it goes back
+            _rename_with(EXCHANGE, directory, step.name, target, step.to)
+            raise OSError(errno.ESTALE, CHANGED, step.name)  # noqa: TRY301 - no second way to exchange is tried
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise

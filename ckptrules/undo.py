@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
@@ -206,21 +206,25 @@ def foresee(folders: store.Folders, units: tuple[Unit, ...]) -> dict[int, str]:
     """Find the units that cannot be taken back as things stand; nothing is changed."""
     failed = {}
     gone: set[tuple[str, str]] = set()
+    exchanged: set[tuple[str, str]] = set()
     for number, unit in enumerate(units):
         leaves = {(step.directory, step.name) for step in unit.steps if step.kind in ("move", "unlink")}
         whys = [
             (why if step is unit.head else f"{step.name}: {why}")
             for step in unit.steps
-            if (why := _obstacle(folders, step, gone | leaves))
+            if (why := _obstacle(folders, step, gone | leaves, exchanged))
         ]
         if whys:
             failed[number] = whys[0]
         else:
             gone |= leaves
+            exchanged |= {(step.directory, step.name) for step in unit.steps if step.kind == "exchange"}
     return failed
 
 
-def _obstacle(folders: store.Folders, step: Step, gone: set[tuple[str, str]]) -> str:
+def _obstacle(
+    folders: store.Folders, step: Step, gone: Collection[tuple[str, str]], exchanged: Collection[tuple[str, str]]
+) -> str:
     try:
         if step.kind == "rewrite":
             return store.rewrite_obstacle(step)
@@ -231,7 +235,8 @@ def _obstacle(folders: store.Folders, step: Step, gone: set[tuple[str, str]]) ->
             return store.LINK_CHANGED
         if step.kind == "relink" and os.readlink(step.name, dir_fd=directory) != step.was:
             return store.LINK_CHANGED
-        if step.kind == "move" and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
+        known = (step.directory, step.name) not in exchanged  # else it is not there yet
+        if step.kind == "move" and known and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
             return store.CHANGED
         if step.kind == "move" and (step.to_directory, step.to) not in gone:
             os.lstat(step.to, dir_fd=folders.descriptor(step.to_directory))

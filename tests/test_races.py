@@ -192,3 +192,60 @@ def test_a_report_goes_where_a_link_leads(project: Project) -> None:
     project.doit("plan", "json=report.json")
     assert (project.folder / "report.json").is_symlink()
     assert (project.folder / "real.json").read_text().startswith("{")
+
+
+@pytest.mark.parametrize("kind", ["link", "link elsewhere", "pointer"])
+def test_what_leads_to_a_left_link_holds_the_checkpoint_behind_it(project: Project, kind: str) -> None:
+    early = "epoch_02_step_20.ckpt"
+    project.make({f"{HERE}/{name}": n for n, name in enumerate((early, f"{OLD}.ckpt"), 1)})
+    project.doit("migrate", "leave_links=1")
+    ways: dict[str, dict[str, int | str]] = {
+        "link": {f"{HERE}/best.ckpt": f"-> {early}"},
+        "link elsewhere": {"other/best.ckpt": f"-> ../{HERE}/{early}"},
+        "pointer": {},
+    }
+    project.make(ways[kind])
+    if kind == "pointer":
+        (project.outputs / HERE / "last_checkpoint").write_text(early)
+    project.doit("migrate", "delete_old=1")
+    assert not dangling(project)
+    assert "epoch-02_step-000020.ckpt" in project.names("exp")
+    if kind != "pointer":
+        out = project.doit("drop_links", check=1)
+        assert f"Problem: {early} cannot be removed: " in out
+        assert "best.ckpt points to it" in out
+        assert not dangling(project)
+        assert f"{OLD}.ckpt" not in project.names("exp")
+
+
+def test_a_link_to_a_sidecar_follows_it_and_holds_its_checkpoint(project: Project) -> None:
+    project.make(
+        {f"{HERE}/{name}.{end}": 5 for name in ("epoch_02_step_20", OLD) for end in ("ckpt", "metadata.json")}
+        | {
+            f"{HERE}/last.metadata.json": f"-> {OLD}.metadata.json",
+            "early.json": f"-> {HERE}/epoch_02_step_20.metadata.json",
+        }
+    )
+    start = project.tree()
+    project.doit("migrate")
+    assert not dangling(project)
+    project.doit("migrate", "delete_old=1")
+    assert not dangling(project)
+    assert project.tree()["early.json"] == f"-> {HERE}/epoch-02_step-000020.metadata.json"
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_what_links_from_elsewhere_lead_to_is_not_put_away(project: Project) -> None:
+    project.make({f"{name}/checkpoints/{NEW}.ckpt": 5 for name in ("a", "ab", "b")})
+    project.make(
+        {"a/checkpoints/last.ckpt": f"-> {NEW}.ckpt", "b/checkpoints/best.ckpt": f"-> ../../a/checkpoints/{NEW}.ckpt"}
+    )
+    (project.folder / "archive").mkdir()
+    before = project.tree()
+    out = project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", check=1)
+    assert "b/checkpoints/best.ckpt leads into it: re-point or remove that link, or say keep_source=1" in out
+    assert project.tree() == before
+    project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", "keep_source=1")
+    project.doit("archive", "experiments=ab", "archive_dir=archive", "format=gz")
+    assert not dangling(project)

@@ -1,0 +1,316 @@
+"""Small print of what is promised: what undo, previews, the trash and the memory of earlier runs do in rarer cases."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from ckptrules import store
+from tests import crash
+from tests.conftest import ROOT, Project
+from tests.crash import Fault
+from tests.test_refs import prepare
+
+OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
+LATER = "epoch=12-step=90.ckpt"
+
+
+def trained(project: Project) -> Path:
+    folder = project.outputs / "lightning_default" / "checkpoints"
+    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
+    for name in sorted(os.listdir(folder))[2:-1]:
+        os.unlink(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("dry_run", ["0", "1"])
+@pytest.mark.parametrize("there", ["a file", "another link"])
+def test_what_took_the_place_of_a_link_stays(project: Project, there: str, dry_run: str) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    project.doit("migrate", "leave_links=1")
+    link = project.outputs / "one" / "checkpoints" / OLD
+    link.unlink()
+    if there == "a file":
+        link.write_text("trained anew")
+    else:
+        link.symlink_to("elsewhere")
+    before = project.tree()
+    out = project.doit("undo", f"dry_run={dry_run}", check=1)
+    assert f"Problem: {NEW} cannot be renamed to {OLD}: " in out
+    assert project.tree() == before
+
+
+def test_a_dry_run_of_purge_changes_nothing(project: Project) -> None:
+    project.make({f"one/checkpoints/{name}": 50 for name in (OLD, LATER)})
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    before = project.tree(state=True)
+    project.doit("purge", "dry_run=1")
+    assert project.tree(state=True) == before
+    project.doit("undo")
+    assert project.tree() == start
+
+
+@pytest.mark.parametrize("dry_run", ["0", "1"])
+def test_what_was_trained_on_since_its_state_was_fixed_stays(project: Project, dry_run: str) -> None:
+    folder = trained(project)
+    project.doit("migrate")
+    assert "State fixed" in project.doit("fix_state")
+    for path in folder.iterdir():
+        path.write_text(f"trained on: {path.name}")
+    before = project.tree()
+    out = project.doit("undo", f"dry_run={dry_run}", check=1)
+    assert "has changed since it was looked at" in out
+    assert project.tree() == before
+
+
+def test_an_undo_does_not_write_a_damaged_text(project: Project) -> None:
+    prepare(project, "one")
+    script = project.folder / "scripts" / "a.py"
+    script.write_text(f"load('one/checkpoints/{OLD}')\n")
+    project.doit("refs", "apply=1")
+    after = script.read_text()
+    for kept in (project.outputs / ".ckptrules" / "refs").iterdir():
+        kept.write_text(kept.read_text()[:10])
+    assert "what was kept of it is damaged" in project.doit("undo", "experiments=references", check=1)
+    assert script.read_text() == after
+
+
+@pytest.mark.parametrize("what", ["trash", "trash/RUN"])
+def test_purge_follows_no_link(project: Project, what: str) -> None:
+    project.make({f"one/checkpoints/{name}": 50 for name in (OLD, LATER)})
+    project.doit("migrate", "delete_old=1")
+    trash = project.outputs / ".ckptrules" / "trash"
+    (run,) = os.listdir(trash)
+    place = trash / run if what == "trash/RUN" else trash
+    moved = project.folder / "elsewhere"
+    shutil.move(place, moved)
+    place.symlink_to(moved)
+    before = sorted(str(path) for path in moved.rglob("*"))
+    assert "The trash cannot be emptied" in project.doit("purge", check=1)
+    assert sorted(str(path) for path in moved.rglob("*")) == before
+
+
+def test_what_an_interrupted_archive_left_does_not_get_into_the_next(project: Project) -> None:
+    project.make({f"old/checkpoints/{OLD}": 5000})
+    start, archive = project.tree(), project.folder / "archive"
+    archive.mkdir()
+    (archive / ".old.tar.zst.partial").write_bytes(b"left over" * 10_000)
+    project.doit("archive", "experiments=old", "archive_dir=archive")
+    assert (archive / "old.tar.zst").stat().st_size < 10_000
+    project.doit("unarchive", "archive=archive/old.tar.zst")
+    assert project.tree() == start
+
+
+def test_a_file_that_takes_the_place_of_a_link_meanwhile_stays(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50, "one/checkpoints/last.ckpt": f"-> {OLD}"})
+    unlink = os.unlink  # as it is: the run's own is watched
+    kept, link = project.folder / "kept", project.outputs / "one" / "checkpoints" / "last.ckpt"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+
+    def replace(n: int, at: int) -> None:
+        if n == at:
+            unlink(link)
+            link.write_text("saved meanwhile")
+
+    for at in range(1, crash.run(project.folder, "migrate").changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        ended = crash.run(project.folder, "migrate", at_change=functools.partial(replace, at=at))
+        assert link.read_text() == "saved meanwhile", (at, ended.output)
+
+
+def test_a_pointer_file_that_is_written_meanwhile_stays(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    pointer = project.outputs / "one" / "checkpoints" / "latest"
+    pointer.write_text(f"{OLD}\n")
+    kept = project.folder / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+
+    def replace(n: int, at: int) -> None:
+        if n == at:
+            (pointer.parent / "new").write_text("epoch=4-step=50.ckpt\n")
+            os.replace(pointer.parent / "new", pointer)
+
+    for at in range(1, crash.run(project.folder, "migrate").changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        ended = crash.run(project.folder, "migrate", at_change=functools.partial(replace, at=at))
+        assert pointer.read_text() == "epoch=4-step=50.ckpt\n", (at, ended.output)
+
+
+def test_a_checkpoint_that_is_saved_meanwhile_stays(project: Project) -> None:
+    folder = trained(project)
+    project.doit("migrate")
+    kept = project.folder / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+
+    def replace(n: int, at: int) -> None:
+        for name in os.listdir(folder) if n == at else ():
+            (project.folder / "new").write_text("saved meanwhile")
+            os.replace(project.folder / "new", folder / name)
+
+    for at in range(1, crash.run(project.folder, "fix_state").changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        ended = crash.run(project.folder, "fix_state", at_change=functools.partial(replace, at=at))
+        assert {path.read_bytes() for path in folder.iterdir()} == {b"saved meanwhile"}, (at, ended.output)
+
+
+def test_a_preview_of_an_undo_knows_which_names_get_free(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50, f"one/checkpoints/{NEW}": 40})
+    start = project.tree()
+    project.doit("migrate", "on_conflict=keep_largest")
+    assert project.names("one") == [NEW]
+    assert "Would restore" in project.doit("undo", "dry_run=1")
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_a_run_whose_undo_was_taken_back_can_be_taken_back_again(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    start = project.tree()
+    project.doit("migrate")
+    project.doit("undo")
+    project.doit("undo", f"run={project.doit('history').splitlines()[1].split()[0]}")
+    assert project.names("one") == [NEW]
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_an_undo_passes_over_what_was_freed_at_once(project: Project) -> None:
+    rules = project.folder / "rules" / "retention.yaml"
+    rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
+    project.make({f"one/checkpoints/{name}": 50 for name in (OLD, LATER)})
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    assert project.names("one") == [LATER]
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> None:
+    trained(project)
+    project.doit("migrate")
+    kept, start = project.folder / "kept", project.tree()
+    shutil.copytree(project.outputs, kept, symlinks=True)
+
+    def begin() -> None:  # anew, as it is the inodes that tell the two apart
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        assert "State fixed" in crash.run(project.folder, "fix_state", old_system=True).output
+
+    begin()
+    changes = crash.run(project.folder, "undo", old_system=True).changes
+    assert project.tree() == start
+    for at in range(1, changes + 1):
+        begin()
+        ended = crash.run(project.folder, "undo", fault=Fault(at, how), old_system=True)
+        assert ended.code == -signal.SIGKILL, (at, ended)
+        crash.run(project.folder, "purge", "older_than=9d", old_system=True)  # finishes what was begun
+        if project.tree() != start:
+            ended = crash.run(project.folder, "undo", old_system=True)
+            assert (ended.code, project.tree()) == (0, start), (at, ended.output)
+        assert not list(project.outputs.rglob("*.spare")), at
+        ended = crash.run(project.folder, "fix_state", old_system=True)
+        assert ended.code == 0, (at, ended.output)
+        assert not list(project.outputs.rglob("*.spare")), at
+
+
+def test_what_was_done_is_told_where_something_failed(project: Project) -> None:
+    long = "epoch=1-step=" + "0" * 230 + "8.ckpt"
+    project.make({f"one/checkpoints/{name}": 9 for name in (long, LATER)})
+    out = project.doit("migrate", "delete_old=1", check=1)
+    assert "cannot be moved to the trash: File name too long" in out
+    assert f"Renamed: {LATER}" in out
+    assert "  renamed     1\n" in out
+
+
+def test_a_fixed_checkpoint_keeps_its_mode_and_time(project: Project) -> None:
+    folder = trained(project)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.chmod(0o640)
+        os.utime(path, ns=(10**18, 10**18 + number))
+    project.doit("migrate")
+    before = {p.name: (p.stat().st_mode, p.stat().st_mtime_ns) for p in folder.iterdir()}
+    assert "State fixed" in project.doit("fix_state")
+    assert {p.name: (p.stat().st_mode, p.stat().st_mtime_ns) for p in folder.iterdir()} == before
+
+
+def test_a_lower_floor_is_no_reason_to_think_that_all_is_done(project: Project) -> None:
+    rules = project.folder / "rules" / "retention.yaml"
+    text = rules.read_text()
+    more = text.replace("keep_at_least: 1 ", "keep_at_least: 2 ", 1)
+    more = "".join(line for line in more.splitlines(keepends=True) if "epoch-00_step-000200.ckpt]}" not in line)
+    rules.write_text(more)
+    project.make({f"one/checkpoints/{name}": 50 for name in (OLD, "epoch=4-step=50.ckpt")})
+    project.doit("migrate", "delete_old=1")
+    assert len(project.names("one")) == 2
+    rules.write_text(text)
+    project.doit("migrate", "delete_old=1")
+    assert len(project.names("one")) == 1
+
+
+def test_another_way_with_conflicts_is_tried_at_once(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50, f"one/checkpoints/{NEW}": 40})
+    project.doit("migrate", "on_conflict=skip")
+    project.doit("migrate", "on_conflict=skip")
+    project.doit("migrate", "on_conflict=keep_largest")
+    assert project.names("one") == [NEW]
+
+
+def test_states_are_fixed_also_where_the_names_are_right(project: Project) -> None:
+    folder = trained(project)
+    project.doit("migrate")
+    assert "up to date" in project.doit("migrate")
+    assert "State fixed" in project.doit("migrate", "fix_state=1")
+    assert folder.exists()
+
+
+def test_an_old_system_does_not_replace_an_empty_directory(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.make({"one/checkpoints/old/0.pt": 9})
+    (project.outputs / "one" / "checkpoints" / "new").mkdir()
+    monkeypatch.setattr(store, "_rename_with", crash._refuse_flags)  # noqa: SLF001
+    directory = os.open(project.outputs / "one" / "checkpoints", os.O_RDONLY)
+    try:
+        with pytest.raises(FileExistsError):
+            store.rename(directory, "old", "new")
+    finally:
+        os.close(directory)
+    assert project.names("one") == ["new", "old"]
+    assert project.tree().keys() == {"one/checkpoints/old/0.pt"}
+
+
+def test_a_preview_of_an_undo_of_states_says_what_the_undo_does(project: Project) -> None:
+    trained(project)
+    project.doit("migrate", "fix_state=1")
+    project.doit("undo", "dry_run=1")
+
+
+def test_a_problem_is_told_also_where_sidecars_tell_metrics(project: Project) -> None:
+    (project.folder / "rules" / "retention.yaml").write_text(
+        "retention:\n  default: {keep_best: {metric: hmean, mode: max, count: 1}}\n"
+    )
+    project.make({f"one/checkpoints/{NEW}": 50, "one/checkpoints/epoch-04_step-000050.ckpt": 0})
+    (project.outputs / "one" / "checkpoints" / f"{NEW[:-5]}.metadata.json").write_text('{"hmean": 0.5}')
+    assert "is an empty file" in project.doit("plan", "delete_old=1", check=1)
+
+
+def test_a_journal_that_leads_outside_through_the_state_is_refused(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    project.doit("migrate")
+    (file,) = (project.outputs / ".ckptrules" / "journal").iterdir()
+    header, intent, *rest = map(json.loads, file.read_text().splitlines())
+    for unit in intent["units"]:
+        for step in unit[2]:
+            step[1] = ".ckptrules/trash/../../../secret"
+    (project.folder / "secret").mkdir()
+    file.write_text("".join(json.dumps(row) + "\n" for row in (header, intent, *rest)))
+    before = project.tree()
+    project.doit("undo", check=1)
+    assert (os.listdir(project.folder / "secret"), project.tree()) == ([], before)
