@@ -66,5 +66,5 @@ def test_nothing_to_tell_of_and_nowhere_to_write(project: Project) -> None:
     assert project.doit("log", check=1) == "There is no run to tell of; 'doit history' lists them.\n"
     project.make(TREE)
     project.doit("migrate")
-    assert "no/where.md: cannot be written: No such file" in project.doit("log", "out=no/where.md", check=1)
+    assert "out=no/where.md: there is no such folder to write in" in project.doit("log", "out=no/where.md", check=3)
     assert "no run '7'" in project.doit("log", "run=7", check=3)
