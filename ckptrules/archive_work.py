@@ -12,7 +12,7 @@ from ckptrules import archive as archives
 from ckptrules import jobs, scan, store
 from ckptrules.apply import told
 from ckptrules.archive import ArchiveError, Place
-from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, is_inside, progress_bar
+from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, progress_bar
 from ckptrules.facts import in_use, links_elsewhere
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
@@ -39,7 +39,7 @@ def prepare_archive(options: Options) -> Action:
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
-    if is_inside(options.archive_dir, options.outputs_dir):
+    if jobs.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
     found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)

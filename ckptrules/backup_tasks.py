@@ -105,7 +105,7 @@ def prepare_drop(options: Options) -> Action:
         OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
     """
     path, manifest = chosen_backup(options, "drop_backup")
-    if is_inside(options.outputs_dir, path) or is_inside(path, options.outputs_dir):
+    if jobs.is_inside(options.outputs_dir, path) or jobs.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
     try:
@@ -145,7 +145,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
     except OSError as error:
         hint = "the folder for the backups must be there already"
         raise OptionError(f"command line: to={folder}: {told(error)}\n    hint: {hint}") from None
-    if is_inside(folder, options.outputs_dir):
+    if jobs.is_inside(folder, options.outputs_dir):
         fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
         raise OptionError(f"command line: {fact}\n    hint: name another folder with to=DIR")
     if {os.path.basename(path), os.path.basename(backups_of.hidden_path(path))} & set(names):
@@ -170,12 +170,6 @@ def chosen_backup(options: Options, task: str) -> tuple[str, Manifest]:
     except NoBackupError as error:
         hint = f"only what 'doit backup' made can be taken; {LISTED}"
         raise OptionError(f"command line: backup '{path}': {error}\n    hint: {hint}") from None
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Say whether a path is a folder or lies in it, wherever links lead."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder
 
 
 def lock(options: Options) -> None:

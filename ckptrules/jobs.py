@@ -129,6 +129,12 @@ def outputs_dir(options: Options) -> None:
         raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
 
 
+def is_inside(path: str, folder: str) -> bool:
+    """Say whether a path is a folder or lies in it, wherever links lead."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
+
+
 def refuse_report_place(options: Options) -> None:
     """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
 
@@ -144,7 +150,7 @@ def refuse_report_place(options: Options) -> None:
         elif os.path.exists(real) and not os.path.isfile(real):
             fact = "is no file"
         for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
-            if os.path.commonpath((real, os.path.realpath(folder))) == os.path.realpath(folder):
+            if is_inside(real, folder):
                 fact = f"would be written into '{folder}', among what it tells of\n    hint: write it elsewhere"
         if fact:
             raise OptionError(f"command line: {name}={path}: {fact}")

@@ -191,16 +191,31 @@ class Training(NamedTuple):
     final: dict[str, str]
     run: Callable[..., Ended]
 
+    def finish_and_take_back(self, at: int) -> None:
+        """Run again after a fault, and then undo all: each must come to what it comes to undisturbed."""
+        ended = self.run(*IN_TRAINING)
+        assert ended.code == 0, (at, ended.output)
+        assert self.project.tree() == self.final, (at, ended.output)
+        while "There is nothing to take back" not in (ended := self.run("undo")).output:
+            assert ended.code == 0, (at, ended.output)
+        assert self.project.tree() == self.start, at
+
+
+def trained(project: Project) -> Path:
+    """Put a few checkpoints of a real training into a project, and return their folder."""
+    folder = project.outputs / "lightning_default" / "checkpoints"
+    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
+    for name in sorted(os.listdir(folder))[2:-1]:
+        os.unlink(folder / name)
+    return folder
+
 
 IN_TRAINING = ("migrate", "leave_links=1", "fix_state=1")
 
 
 @pytest.fixture
 def training(project: Project, tmp_path: Path, request: pytest.FixtureRequest) -> Training:
-    folder = project.outputs / "lightning_default" / "checkpoints"
-    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
-    for name in sorted(os.listdir(folder))[2:-1]:
-        os.unlink(folder / name)
+    folder = trained(project)
     (folder / "latest").write_text("".join(f"{name}\n" for name in sorted(os.listdir(folder))))
     kept = tmp_path / "kept"
     shutil.copytree(project.outputs, kept, symlinks=True)
@@ -223,9 +238,4 @@ def test_killed_while_links_pointers_and_states_are_made(training: Training, how
         ended = training.run(*IN_TRAINING, fault=Fault(at, how))
         assert ended.code == -signal.SIGKILL, (at, ended)
         assert originals <= set(contents(project)), at
-        ended = training.run(*IN_TRAINING)
-        assert ended.code == 0, (at, ended.output)
-        assert project.tree() == training.final, (at, ended.output)
-        while "There is nothing to take back" not in (ended := training.run("undo")).output:
-            assert ended.code == 0, (at, ended.output)
-        assert project.tree() == training.start, at
+        training.finish_and_take_back(at)

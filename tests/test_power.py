@@ -120,12 +120,7 @@ def test_the_power_goes_while_links_pointers_and_states_are_made(training: Train
         assert training.run(*IN_TRAINING, fault=Fault(at, "after")).code == -signal.SIGKILL
         disk.lose_power()
         assert originals <= set(contents(project)), at
-        ended = training.run(*IN_TRAINING)
-        assert ended.code == 0, (at, ended.output)
-        assert project.tree() == training.final, (at, ended.output)
-        while "There is nothing to take back" not in (ended := training.run("undo")).output:
-            assert ended.code == 0, (at, ended.output)
-        assert project.tree() == training.start, at
+        training.finish_and_take_back(at)
 
 
 def test_the_power_goes_while_references_are_rewritten(project: Project, tmp_path: Path, disk: Disk) -> None:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
 import signal
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from ckptrules import store
 from tests import crash
-from tests.conftest import ROOT, Project
+from tests.conftest import Project
 from tests.crash import Fault
+from tests.test_crash import trained
 from tests.test_refs import prepare
 
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
 LATER = "epoch=12-step=90.ckpt"
 
 
-def trained(project: Project) -> Path:
-    folder = project.outputs / "lightning_default" / "checkpoints"
-    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
-    for name in sorted(os.listdir(folder))[2:-1]:
-        os.unlink(folder / name)
-    return folder
+def disturbed_at_each_change(project: Project, command: str, change: Callable[[], None]) -> Iterator[tuple[int, str]]:
+    """Let somebody change something before each change of a run, in turn; yield at which, and what the run told."""
+    kept = project.folder / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    for at in range(1, crash.run(project.folder, command).changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        ended = crash.run(project.folder, command, at_change=lambda n, at=at: change() if n == at else None)  # type: ignore[misc]
+        yield at, ended.output
 
 
 @pytest.mark.parametrize("dry_run", ["0", "1"])
@@ -111,56 +114,40 @@ def test_what_an_interrupted_archive_left_does_not_get_into_the_next(project: Pr
 def test_a_file_that_takes_the_place_of_a_link_meanwhile_stays(project: Project) -> None:
     project.make({f"one/checkpoints/{OLD}": 50, "one/checkpoints/last.ckpt": f"-> {OLD}"})
     unlink = os.unlink  # as it is: the run's own is watched
-    kept, link = project.folder / "kept", project.outputs / "one" / "checkpoints" / "last.ckpt"
-    shutil.copytree(project.outputs, kept, symlinks=True)
+    link = project.outputs / "one" / "checkpoints" / "last.ckpt"
 
-    def replace(n: int, at: int) -> None:
-        if n == at:
-            unlink(link)
-            link.write_text("saved meanwhile")
+    def replace() -> None:
+        unlink(link)
+        link.write_text("saved meanwhile")
 
-    for at in range(1, crash.run(project.folder, "migrate").changes + 1):
-        shutil.rmtree(project.outputs)
-        shutil.copytree(kept, project.outputs, symlinks=True)
-        ended = crash.run(project.folder, "migrate", at_change=functools.partial(replace, at=at))
-        assert link.read_text() == "saved meanwhile", (at, ended.output)
+    for at, output in disturbed_at_each_change(project, "migrate", replace):
+        assert link.read_text() == "saved meanwhile", (at, output)
 
 
 def test_a_pointer_file_that_is_written_meanwhile_stays(project: Project) -> None:
     project.make({f"one/checkpoints/{OLD}": 50})
     pointer = project.outputs / "one" / "checkpoints" / "latest"
     pointer.write_text(f"{OLD}\n")
-    kept = project.folder / "kept"
-    shutil.copytree(project.outputs, kept, symlinks=True)
 
-    def replace(n: int, at: int) -> None:
-        if n == at:
-            (pointer.parent / "new").write_text("epoch=4-step=50.ckpt\n")
-            os.replace(pointer.parent / "new", pointer)
+    def replace() -> None:
+        (pointer.parent / "new").write_text("epoch=4-step=50.ckpt\n")
+        os.replace(pointer.parent / "new", pointer)
 
-    for at in range(1, crash.run(project.folder, "migrate").changes + 1):
-        shutil.rmtree(project.outputs)
-        shutil.copytree(kept, project.outputs, symlinks=True)
-        ended = crash.run(project.folder, "migrate", at_change=functools.partial(replace, at=at))
-        assert pointer.read_text() == "epoch=4-step=50.ckpt\n", (at, ended.output)
+    for at, output in disturbed_at_each_change(project, "migrate", replace):
+        assert pointer.read_text() == "epoch=4-step=50.ckpt\n", (at, output)
 
 
 def test_a_checkpoint_that_is_saved_meanwhile_stays(project: Project) -> None:
     folder = trained(project)
     project.doit("migrate")
-    kept = project.folder / "kept"
-    shutil.copytree(project.outputs, kept, symlinks=True)
 
-    def replace(n: int, at: int) -> None:
-        for name in os.listdir(folder) if n == at else ():
+    def replace() -> None:
+        for name in os.listdir(folder):
             (project.folder / "new").write_text("saved meanwhile")
             os.replace(project.folder / "new", folder / name)
 
-    for at in range(1, crash.run(project.folder, "fix_state").changes + 1):
-        shutil.rmtree(project.outputs)
-        shutil.copytree(kept, project.outputs, symlinks=True)
-        ended = crash.run(project.folder, "fix_state", at_change=functools.partial(replace, at=at))
-        assert {path.read_bytes() for path in folder.iterdir()} == {b"saved meanwhile"}, (at, ended.output)
+    for at, output in disturbed_at_each_change(project, "fix_state", replace):
+        assert {path.read_bytes() for path in folder.iterdir()} == {b"saved meanwhile"}, (at, output)
 
 
 def test_a_preview_of_an_undo_knows_which_names_get_free(project: Project) -> None:
