@@ -124,7 +124,8 @@ def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
     """
     items, problems = collect(order)
     source = os.path.realpath(order.outputs_dir)
-    manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments)
+    to_come = tuple(item for item in items if item.kind != "other")
+    manifest = Manifest(order.created, source, order.mode, False, order.experiments, to_come)  # noqa: FBT003
     partial = hidden_path(order.path)
     store.make_folder(partial, store.PRIVATE)
     try:
@@ -177,7 +178,9 @@ def _way(order: Order, items: Iterable[Item], partial: str) -> str:
     for item in items:
         with contextlib.suppress(SourceError):
             if item.kind == "file" and item.size:
-                return "clone" if store.can_clone(order.outputs_dir, item.path, partial) else "copy"
+                return (
+                    "clone" if store.can_clone(order.outputs_dir, item.path, f"{partial}/{MANIFEST}.probe") else "copy"
+                )
     return "copy"
 
 
@@ -261,7 +264,7 @@ def check_backup(folder: str, manifest: Manifest, progress: Progress) -> tuple[P
 
 
 def foreign_names(folder: str, manifest: Manifest) -> list[str]:
-    """List what lies in the folder of a finished backup and is not of it: dropping the backup would lose it.
+    """List what lies in the folder of a backup, finished or not, and is not of it: dropping it would lose that.
 
     Raises:
         OSError: a part of the folder cannot be read.

@@ -99,7 +99,8 @@ def _row(backup: Held, style: Style, *, verified: bool) -> tuple[str, ...]:
         state = "incomplete: interrupted, or still at work"
     created = manifest.created[:19].replace("T", " ")
     texts = [style.name(text) for text in (backup.name, created, manifest.mode)]
-    return (*texts, str(manifest.files), human_size(manifest.size), state)
+    amounts = (str(manifest.files), human_size(manifest.size)) if manifest.complete else ("?", "?")
+    return (*texts, *amounts, state)
 
 
 def _step_lines(step: RestoreStep, style: Style) -> list[str]:

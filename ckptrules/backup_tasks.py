@@ -109,7 +109,7 @@ def prepare_drop(options: Options) -> Action:
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
     try:
-        foreign = backups_of.foreign_names(path, manifest) if manifest.complete else []
+        foreign = backups_of.foreign_names(path, manifest)
     except OSError as error:
         raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
     if foreign:
@@ -259,9 +259,10 @@ def _checked(folder: str, held: Sequence[Held]) -> list[Held]:
     checked = []
     with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
         for backup in held:
-            path = os.path.join(folder, backup.name)
-            damage = backups_of.check_backup(path, backup.manifest, progress) if backup.manifest else backup.damage
-            checked.append(backup._replace(damage=damage))
+            if backup.manifest and backup.manifest.complete:
+                path = os.path.join(folder, backup.name)
+                backup = backup._replace(damage=backups_of.check_backup(path, backup.manifest, progress))  # noqa: PLW2901
+            checked.append(backup)
     return checked
 
 

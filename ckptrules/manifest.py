@@ -24,7 +24,8 @@ class Manifest(NamedTuple):
     ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up.
     ``mode`` is how the files came here: ``clone``, ``copy``, ``clone and copy`` or ``link``. ``experiments`` are the
     paths of the experiments in it, ``missing`` the paths that could not be read. A backup is ``complete`` from shortly
-    before it has its final name on; until then it is still being made, or was interrupted.
+    before it has its final name on; until then it is still being made, or was interrupted, and ``items`` are what is to
+    come into it, files without their checksum.
     """
 
     created: str
@@ -79,6 +80,8 @@ def from_json(text: str) -> Manifest:
     items: dict[str, Item] = {}
     for number, row in enumerate(data["items"]):
         item = _item(row, number)
+        if data["complete"] and item.kind == "file" and not item.sha256:
+            raise ManifestError(f"path {item.path!r} has no sha256")
         parent = item.path.rpartition("/")[0]
         if parent and (parent not in items or items[parent].kind != "directory"):
             raise ManifestError(f"path {item.path!r} does not lie in a directory of the manifest")
@@ -130,6 +133,6 @@ SOUND: Mapping[str, Callable[[Item], bool]] = {
     "mtime_ns": lambda item: _is_number(item.mtime_ns, -LIMIT, LIMIT - 1),
     "mode": lambda item: _is_number(item.mode, 0, 0o3777 if item.kind == "directory" else 0o777),
     "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
-    "sha256": lambda item: bool(SHA256.fullmatch(str(item.sha256))) if item.kind == "file" else item.sha256 == "",
+    "sha256": lambda item: item.sha256 == "" or (item.kind == "file" and bool(SHA256.fullmatch(str(item.sha256)))),
     "changed": lambda item: isinstance(item.changed, bool),
 }

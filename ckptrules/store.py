@@ -484,12 +484,13 @@ def remove_backup(path: str, hidden: str) -> None:
         _remove(folder, os.path.basename(hidden))
 
 
-def can_clone(root: str, path: str, folder: str) -> bool:
-    """Find out by trying whether a file can be cloned into a folder; nothing of it stays there."""
+def can_clone(root: str, path: str, probe: str) -> bool:
+    """Find out by trying whether a file can be cloned to a path; nothing of it stays there."""
+    folder, name = os.path.split(probe)
     with scan.open_file(root, path) as origin, open_below(folder, "") as directory:
-        cloned = _cloned(origin, directory, "clone-probe")
+        cloned = _cloned(origin, directory, name)
         if cloned:
-            os.unlink("clone-probe", dir_fd=directory)
+            os.unlink(name, dir_fd=directory)
     return cloned
 
 

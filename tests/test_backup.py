@@ -386,6 +386,7 @@ def test_at_whatever_step_it_is_killed_a_backup_is_whole_or_hidden(project: Proj
             elif os.path.exists(hidden_path(str(made)) + f"/{STATE}/manifest.json"):
                 (held,) = (h for h in backup.find_backups(str(tmp_path), str(project.outputs)) if h.name[0] == ".")
                 assert held.manifest
+                assert backup.foreign_names(hidden_path(str(made)), held.manifest) == []
 
         with pytest.MonkeyPatch.context() as patch:
             left = before_step(patch, number, look)
@@ -463,10 +464,17 @@ def test_what_a_killed_backup_leaves_is_listed_and_can_be_dropped_but_not_restor
     made = back_up(project)
     partial = project.folder / f".{made.name}.partial"
     made.rename(partial)
-    change_manifest(partial, lambda data: data.update(complete=False, items=[]))
-    assert said(project, "backups").endswith("incomplete: interrupted, or still at work\n")
+    change_manifest(
+        partial, lambda data: (data.update(complete=False), [row.pop("sha256", 0) for row in data["items"]])
+    )
+    assert said(project, "backups").endswith("?     ?  incomplete: interrupted, or still at work\n")
+    assert said(project, "backups", "verify=1") == said(project, "backups")
     out = said(project, "restore", f"backup={partial.name}", check=3)
     assert "backup '.NAME.partial': was interrupted before it was whole\n    hint: 'doit drop_backup' removes it" in out
+    (partial / "a" / "mine.ckpt").write_text("put there since")
+    out = said(project, "drop_backup", f"backup={partial.name}", check=3)
+    assert "backup '.NAME.partial': holds what is not of the backup: a/mine.ckpt\n" in out
+    (partial / "a" / "mine.ckpt").unlink()
     assert said(project, "drop_backup", f"backup={partial.name}") == "Dropped: .NAME.partial (incomplete)\n"
     assert hidden(project.folder) == []
 
