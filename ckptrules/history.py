@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.journal import Intent, Record, UnitRef, refs
-from ckptrules.model import Unit
+from ckptrules.model import STATE, Unit
 
-IN_TRASH = ("trash", "fix")  # what can be taken back only with what lies in the trash
+TRASH = f"{STATE}/trash/"
+IN_TRASH = ("trash", "fix", "unfix")  # what can be taken back only with what lies in the trash
 
 
 class Run(NamedTuple):
-    """One run, of all its processes. ``standing`` are the units that were done and not taken back since, nor freed.
+    """One run, of all its processes.
 
-    ``interrupted`` says that its end is not known.
+    ``standing`` are the units that were done and not taken back since, nor freed; with each comes the unit that did
+    the same last: itself, or the one of an undo of an undo. ``gone`` are those that cannot be taken back, as what they
+    left in the trash was freed. ``interrupted`` says that the end of the run is not known.
     """
 
     id: str
     header: Mapping[str, Any]
     intents: tuple[tuple[Record, Intent], ...]
     done: frozenset[UnitRef]
-    standing: frozenset[UnitRef]
-    freed: bool
+    standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
+    gone: frozenset[UnitRef]
     interrupted: bool
 
     @property
@@ -57,23 +60,33 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     for record in records:
         by_run.setdefault(record.run, []).append(record)
     ordered = sorted(by_run, key=lambda run: (min(_started(record) for record in by_run[run]), run))
+    units: dict[UnitRef, Unit] = {}  # all that were done, in their order
     stands: dict[UnitRef, bool] = {}
     takes_back: dict[UnitRef, UnitRef] = {}
-    done: dict[str, set[UnitRef]] = {run: set() for run in ordered}
-    freed: set[str] = set()
+    again: dict[UnitRef, UnitRef] = {}  # what did the same once more
+    purged: set[str] = set()
+    gone: set[UnitRef] = set()
     for run in ordered:
         for record in by_run[run]:
-            freed.update(record.purged)
+            purged.update(record.purged)
             for intent in record.intents:
                 for place, ref in enumerate(refs(record, intent)):
                     if place in (intent.failed or {}):
                         continue
-                    done[run].add(ref)
-                    stands[ref] = place not in intent.freed
+                    units[ref] = intent.units[place]
+                    stands[ref] = True
+                    gone.update({ref} if place in intent.freed else ())
                     if intent.takes_back:
-                        takes_back[ref] = intent.takes_back[place]
-                        _set(stands, takes_back, intent.takes_back[place], value=False)
-    return [_run(run, by_run[run], done[run], stands, run in freed) for run in ordered]
+                        back = takes_back[ref] = intent.takes_back[place]
+                        if back in takes_back:
+                            again[takes_back[back]] = ref
+                        _set(stands, takes_back, back, value=False)
+    last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
+    for ref in reversed(units):
+        last[ref] = last.get(again.get(ref, ref), (ref, units[ref]))
+    gone.update(ref for ref, (_, unit) in last.items() if stands[ref] and _is_freed(unit, purged))
+    standing = {ref: pair for ref, pair in last.items() if stands[ref] and ref not in gone}
+    return [_run(run, by_run[run], units, standing, gone) for run in ordered]
 
 
 def newest_standing(runs: Sequence[Run]) -> Run | None:
@@ -81,21 +94,43 @@ def newest_standing(runs: Sequence[Run]) -> Run | None:
     return next((run for run in reversed(runs) if run.standing and not run.takes_back), None)
 
 
-def take_back(run: Run, pattern: str | None = None) -> list[TakeBack]:
-    """List what taking a run back means, for the experiments that a shell pattern fits; newest changes first."""
+def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
+    """List what taking a run back means, for the experiments that a shell pattern fits; newest changes first.
+
+    Args:
+        run: what is taken back.
+        by: the run that does it; what it deletes waits in its trash, and its age is counted from there.
+        pattern: fits the experiments that are meant, or None for all.
+    """
     found: dict[str, TakeBack] = {}
     for record, intent in reversed(run.intents):
         if pattern is not None and not fnmatchcase(intent.experiment, pattern):
             continue
-        pairs = [pair for pair in zip(refs(record, intent), intent.units, strict=True) if pair[0] in run.standing]
+        pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
         if not pairs:
             continue
         before = found.get(intent.directory, TakeBack(intent.experiment, intent.directory, (), ()))
         found[intent.directory] = before._replace(
-            units=(*before.units, *(unit.inverse for _, unit in reversed(pairs))),
+            units=(*before.units, *(_in_trash_of(by, unit.inverse) for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
         )
     return sorted(found.values())
+
+
+def _in_trash_of(run: str, unit: Unit) -> Unit:
+    moves = [step.kind == "move" and step.to_directory.startswith(TRASH) for step in unit.steps]
+    return unit._replace(
+        steps=tuple(
+            step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]])) if moved else step
+            for step, moved in zip(unit.steps, moves, strict=True)
+        )
+    )
+
+
+def _is_freed(unit: Unit, purged: Collection[str]) -> bool:
+    """Say whether what a unit left in the trash was freed."""
+    places = [path for step in unit.steps for path in (step.directory, step.to_directory) if path.startswith(TRASH)]
+    return unit.kind in IN_TRASH and any(path.split("/")[2] in purged for path in places)
 
 
 def _started(record: Record) -> int:
@@ -117,22 +152,18 @@ def _set(stands: dict[UnitRef, bool], takes_back: Mapping[UnitRef, UnitRef], ref
 def _run(
     run: str,
     records: Sequence[Record],
-    done: Iterable[UnitRef],
-    stands: Mapping[UnitRef, bool],
-    freed: bool,  # noqa: FBT001
+    done: Collection[UnitRef],
+    standing: Mapping[UnitRef, tuple[UnitRef, Unit]],
+    gone: Collection[UnitRef],
 ) -> Run:
     intents = tuple((record, intent) for record in records for intent in record.intents)
-    kinds = {
-        ref: unit.kind
-        for record, intent in intents
-        for ref, unit in zip(refs(record, intent), intent.units, strict=True)
-    }
+    own = [ref for record, intent in intents for ref in refs(record, intent)]
     return Run(
         run,
         records[0].header,
         intents,
-        frozenset(done),
-        frozenset(ref for ref in done if stands[ref] and not (freed and kinds[ref] in IN_TRASH)),
-        freed,
+        frozenset(ref for ref in own if ref in done),
+        {ref: standing[ref] for ref in own if ref in standing},
+        frozenset(ref for ref in own if ref in gone),
         any(intent.failed is None for _, intent in intents),
     )

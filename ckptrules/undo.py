@@ -45,7 +45,7 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     """Make one task for each checkpoint directory that a run changed, to take that back."""
     jobs.outputs_dir(options)
     run = chosen_run(options)
-    backs = take_back(run, options.experiments) if run else []
+    backs = take_back(run, jobs.run_id(), options.experiments) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
     job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
     Reporter.contexts["undo"] = RunContext(options, job.style, header, 1, tuple(notes(run, backs, job.style)))
@@ -139,8 +139,8 @@ def notes(run: Run | None, backs: Sequence[TakeBack], style: Style) -> Iterator[
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
     else:
         yield "There is nothing to take back."
-    if run and run.freed and (gone := sum(unit.kind == "trash" for unit in run.units)):
-        yield f"Gone for good: {count_of(gone, 'checkpoint')} of this run; its space was freed."
+    if run and run.gone:
+        yield f"Gone for good: {count_of(len(run.gone), 'checkpoint')} of this run; its space was freed."
 
 
 def command_of(run: Run) -> str:
@@ -157,11 +157,11 @@ def state_of(run: Run) -> str:
         return "interrupted"
     if run.intents and not run.done:
         return "nothing done"
+    if run.gone:
+        return "trash freed"
     if run.takes_back:
         return f"took back {run.takes_back}" if run.standing else "taken back"
     lost = len(run.done) - len(run.standing)
-    if run.freed:
-        return "trash freed"
     return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
 
 
@@ -238,11 +238,19 @@ def _obstacle(
         known = (step.directory, step.name) not in exchanged  # else it is not there yet
         if step.kind == "move" and known and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
             return store.CHANGED
-        if step.kind == "move" and (step.to_directory, step.to) not in gone:
-            os.lstat(step.to, dir_fd=folders.descriptor(step.to_directory))
+        if step.kind == "move" and (step.to_directory, step.to) not in gone and not _is_free(folders, step):
             return os.strerror(errno.EEXIST)
-    except FileNotFoundError as error:
-        return "" if error.filename == step.to else told(error)
     except OSError as error:
         return told(error)
     return ""
+
+
+def _is_free(folders: store.Folders, step: Step) -> bool:
+    """Say whether the new name of a move is free; folders of the trash are made when they are needed."""
+    try:
+        os.lstat(step.to, dir_fd=folders.descriptor(step.to_directory))
+    except FileNotFoundError as error:
+        if error.filename == step.to or step.to_directory.startswith(f"{STATE}/"):
+            return True
+        raise
+    return False

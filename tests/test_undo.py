@@ -111,6 +111,44 @@ def test_an_undo_can_be_taken_back_and_so_can_that(project: Project) -> None:
     assert project.tree() == start
 
 
+def test_what_is_deleted_again_waits_in_the_trash_of_the_run_that_did_it(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    final = project.tree()
+    first = runs(project)[0]
+    project.doit("undo")
+    again = ("undo", f"run={runs(project)[-1]}")
+    assert f"  ⊗ Would delete: {EARLY}\n" in project.doit(*again, "dry_run=1")
+    project.doit(*again)
+    third = runs(project)[-1]
+    trash = project.outputs / ".ckptrules" / "trash"
+    assert [path.relative_to(trash).parts[0] for path in trash.rglob("*.trashed")] == [third]
+    shutil.rmtree(trash / first)  # as when its trash_days are over
+    assert project.doit("undo", "dry_run=1").count("Would restore") == 1
+    assert project.doit("undo").endswith(f"Taken back: run {first}, migrate delete_old=1\n")
+    assert project.tree() == start
+    project.doit("undo", f"run={runs(project)[-1]}")
+    assert project.tree() == final
+    project.doit("undo", f"run={third}")
+    assert project.tree() == start
+    assert project.doit("history").splitlines()[-1].endswith("  taken back")
+
+
+def test_what_was_deleted_again_and_freed_is_gone_for_good(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    project.doit("undo", f"run={runs(project)[-1]}")
+    project.doit("purge")
+    freed = [line.endswith("  trash freed") for line in project.doit("history").splitlines()[1:]]
+    assert freed == [False, True, False, True]  # purge, undo of undo, undo, migrate
+    out = project.doit("undo")
+    assert "Gone for good: 1 checkpoint of this run; its space was freed.\n" in out
+    assert LATE in project.names("one")
+    assert EARLY not in project.names("one")
+
+
 def test_only_some_experiments_are_taken_back(project: Project) -> None:
     project.make(TREE)
     start = project.tree()
