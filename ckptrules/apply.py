@@ -86,8 +86,10 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         except OSError as error:
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
         failed = do_units(folders, units, place.stopped)
-        freed = [] if place.keep_trash_days else _free(folders, plan, units, failed)
-        outcome = after(plan, failed, conclude(plan, place.journal, number, failed, freed))
+        problems = conclude(plan, place.journal, number, failed, durable=not place.keep_trash_days)
+        if not (place.keep_trash_days or any(problem.id == "stopped" for problem in problems)):
+            problems = conclude(plan, place.journal, number, failed, _free(folders, plan, units, failed))
+        outcome = after(plan, failed, problems)
         if outcome.problems:
             return Outcome(outcome, None)
         return Outcome(outcome, settle(directory, outcome, listing, changed=True))
@@ -139,7 +141,7 @@ def _unit(
 
 
 def _identity(entry: Entry) -> Identity:
-    return Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
+    return Identity._make(entry[1:4]) if entry.kind in ("file", "directory") else Identity(entry.kind, 0, 0)
 
 
 # --- doing -----------------------------------------------------------------------------------------------------------
@@ -189,7 +191,13 @@ def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step
 
 
 def conclude(
-    plan: Plan, journal: Journal, number: int, failed: Mapping[int, str], freed: Sequence[int] = ()
+    plan: Plan,
+    journal: Journal,
+    number: int,
+    failed: Mapping[int, str],
+    freed: Sequence[int] = (),
+    *,
+    durable: bool = False,
 ) -> list[Problem]:
     """Record the outcome of an intent, and tell of what failed."""
     every = heads(plan) if failed else ()
@@ -198,7 +206,7 @@ def conclude(
         text = f"{len(waiting)} of its changes {NOT_BEGUN}"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
     try:
-        journal.conclude(number, failed, freed)
+        journal.conclude(number, failed, freed, durable=durable)
     except OSError as error:
         problems.append(_unrecorded(plan, error))
     return problems
@@ -229,7 +237,8 @@ def _take_back(folders: store.Folders, done: Sequence[Step]) -> str:
 def _free(folders: store.Folders, plan: Plan, units: Sequence[Unit], failed: Mapping[int, str]) -> list[int]:
     """Free the space of what the policy let go, and return the numbers of those units.
 
-    What lost a conflict waits in the trash in any case, and what cannot be removed stays there.
+    That they were moved is on record before: a crash while freeing must not hide it. What lost a conflict waits in the
+    trash in any case, and what cannot be removed stays there.
     """
     freed = []
     for number, (unit, head) in enumerate(zip(units, heads(plan), strict=True)):

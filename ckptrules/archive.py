@@ -156,6 +156,22 @@ def check(path: str, form: str, progress: Progress) -> Manifest:
     return manifest
 
 
+def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
+    """Read an archive that is there already, and the experiment, and refuse any difference between the two.
+
+    Raises:
+        ArchiveError: the archive is damaged, or holds something else.
+        OSError: one of the two cannot be read.
+    """
+    manifest = check(place.path, place.format, progress)
+    differs = f"{place.path} is there already, and holds something else; it is not overwritten"
+    if not same(items, manifest):
+        raise ArchiveError(differs)
+    for item in manifest.items:
+        if item.kind == "file" and scan.checksum(place.root, item.path, progress) != item.sha256:
+            raise ArchiveError(f"{differs}: {item.path} differs")
+
+
 def unpack(path: str, manifest: Manifest, outputs_dir: str, progress: Progress) -> None:
     """Bring an experiment back: beside its place first, and into it when all of it is there and proved.
 

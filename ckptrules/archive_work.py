@@ -119,8 +119,8 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     if not options.keep_source:
         refuse_linked(options, place)
     if before:
-        with progress_bar(size) as progress:
-            archives.check(place.path, place.format, progress)
+        with progress_bar(2 * size) as progress:
+            archives.prove(place, items, progress)
     else:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
         archives.pack(place, items, created, progress_bar)
@@ -128,9 +128,11 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
     if options.keep_source:
         return line
+    with scan.open_below(place.root, "") as root:
+        identity = scan.identify(root, place.top)
     if archives.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
-    to_trash(options, place, size)
+    to_trash(options, place, size, identity)
     return f"{line}; the source is in the trash"
 
 
@@ -143,8 +145,8 @@ def busy(options: Options, place: Place) -> None:
     """
     settle = jobs.load(options.rules_dir, options.outputs_dir).settle
     with scan.open_below(place.root, "") as root:
-        entry = Entry(place.top, "directory", 1, os.lstat(place.top, dir_fd=root).st_mtime_ns)
-        if why := in_use(root, entry, settle, jobs.started_ns()):
+        identity = scan.identify(root, place.top)
+        if why := in_use(root, Entry(place.top, *identity), settle, jobs.started_ns()):
             raise ArchiveError(f"is in use: a file in it {why}")
 
 
@@ -163,7 +165,7 @@ def refuse_linked(options: Options, place: Place) -> None:
                 raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
 
 
-def to_trash(options: Options, place: Place, size: int) -> None:
+def to_trash(options: Options, place: Place, size: int, identity: Identity) -> None:
     """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
 
     Raises:
@@ -172,7 +174,7 @@ def to_trash(options: Options, place: Place, size: int) -> None:
     parent = os.path.dirname(place.experiment)
     trash = f"{STATE}/trash/{jobs.run_id()}/{parent}".rstrip("/")
     name = place.top + scan.TRASH_SUFFIX
-    step = Step("move", parent, place.top, trash, name, identity=Identity("directory", 0, 0))
+    step = Step("move", parent, place.top, trash, name, identity=identity)
     header = jobs.run_header("archive", options)
     journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
     number = journal.intend(place.experiment, place.experiment, [Unit("trash", size, (step,))])

@@ -101,15 +101,18 @@ class Journal:
         self._write(_line(row, "intent"), instead=nothing, durable=True)
         return self._number
 
-    def conclude(self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> None:
+    def conclude(
+        self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = (), *, durable: bool = False
+    ) -> None:
         """Record that a directory is finished: which units were not done and why, and which were freed at once.
 
-        The next intent makes this durable. After a power cut without it, the disk itself tells what was done.
+        Unless it must be ``durable``, the next intent makes it so: after a power cut the disk itself tells what was
+        done. What is recorded again replaces what was said before.
 
         Raises:
             OSError: it could not be recorded; the next thing that is recorded makes up for it.
         """
-        self._write(_outcome(intent, failed, freed))
+        self._write(_outcome(intent, failed, freed), durable=durable)
 
     def purged(self, runs: Sequence[str]) -> None:
         """Record that what these runs had left in the trash is gone.

@@ -132,7 +132,7 @@ def trash_items(outputs_dir: str) -> list[TrashItem]:
                 directories[:] = sorted(name for name in directories if name not in here)
                 for name in sorted(here):
                     status = os.lstat(name, dir_fd=inner)
-                    size = _size_below(inner, name) if stat.S_ISDIR(status.st_mode) else status.st_size
+                    size = _inside(inner, name)[0] if stat.S_ISDIR(status.st_mode) else status.st_size
                     found.append(TrashItem(run, os.path.normpath(folder), name.removesuffix(TRASH_SUFFIX), size))
     return found
 
@@ -198,12 +198,23 @@ def refuse_path(name: str) -> None:
         raise OSError(errno.EINVAL, "is no name in a directory", name)
 
 
-def identify(status: os.stat_result) -> Identity:
-    """Turn what ``lstat`` says of a name into what is remembered of it."""
+def identify(directory: int, name: str) -> Identity:
+    """Find out what tells whether a name in an open directory still stands for what it stood for.
+
+    Raises:
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    status = os.lstat(name, dir_fd=directory)
+    if stat.S_ISDIR(status.st_mode):
+        return Identity("directory", *_inside(directory, name))
+    return identity_of(status)
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Turn what ``lstat`` says of anything but a directory into what is remembered of it."""
     if stat.S_ISREG(status.st_mode):
         return Identity("file", status.st_size, status.st_mtime_ns)
-    kind: EntryKind = "directory" if stat.S_ISDIR(status.st_mode) else "other"
-    return Identity("link" if stat.S_ISLNK(status.st_mode) else kind, 0, 0)
+    return Identity("link" if stat.S_ISLNK(status.st_mode) else "other", 0, 0)
 
 
 def read_state(outputs_dir: str, path: str) -> str:
@@ -430,7 +441,7 @@ def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterat
         elif stat.S_ISLNK(status.st_mode):
             yield _read_link(directory, entry.name, status.st_mtime_ns)
         elif stat.S_ISDIR(status.st_mode):
-            yield Entry(entry.name, "directory", _size_below(directory, entry.name), status.st_mtime_ns)
+            yield Entry(entry.name, "directory", *_inside(directory, entry.name))
         else:
             yield Entry(entry.name, "other", 0, status.st_mtime_ns)
 
@@ -460,8 +471,14 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _size_below(directory: int, name: str) -> int:
-    size = 0
-    for _, _, files, inner in os.fwalk(name, dir_fd=directory):
-        size += sum(os.lstat(file, dir_fd=inner).st_size for file in files)
-    return size
+def _inside(directory: int, name: str) -> tuple[int, int]:
+    """Return the bytes of all files in a directory, and the newest of their times; 0 where there is none.
+
+    Links do not count: they may be re-pointed, and the directory is still the same checkpoint.
+    """
+    size = newest = 0
+    for _, _, names, inner in os.fwalk(name, dir_fd=directory):
+        for status in (os.lstat(file, dir_fd=inner) for file in names):
+            if stat.S_ISREG(status.st_mode):
+                size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+    return size, newest

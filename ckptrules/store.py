@@ -27,6 +27,7 @@ from ckptrules.scan import (
     Progress,
     TrashUse,
     identify,
+    identity_of,
     measure,
     open_below,
     refuse_path,
@@ -117,10 +118,11 @@ def do_step(folders: Folders, step: Step) -> None:
         _OTHER_STEPS[step.kind](folders, directory, step)
         return
     refuse_path(step.to)
-    if identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
-        raise OSError(errno.ESTALE, CHANGED, step.name)
     same = step.to_directory == step.directory
-    rename(directory, step.name, step.to, directory if same else folders.descriptor(step.to_directory, create=True))
+    target = directory if same else folders.descriptor(step.to_directory, create=True)
+    if identify(directory, step.name) != step.identity:
+        raise OSError(errno.ESTALE, CHANGED, step.name)
+    rename(directory, step.name, step.to, target)
 
 
 def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
@@ -150,8 +152,10 @@ def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
         old, new = None if taken_again else _status(directory, step.name), _status(target, step.to)
         if old and new and _finish_two_steps(directory, step, old, target, new):
             old = None
-        left = old is None or identify(old) != step.identity  # a link that was left, or what somebody has written since
-        return left and new is not None and identify(new) == step.identity
+        # What is left under the old name is a link that was to stay there, or what somebody has written since.
+        return (
+            not (old and identify(directory, step.name) == step.identity) and identify(target, step.to) == step.identity
+        )
     except OSError:
         return False
 
@@ -161,7 +165,7 @@ def stands(folders: Folders, step: Step) -> bool:
     if step.kind != "move":
         return not is_done(folders, step)
     with contextlib.suppress(OSError):
-        return identify(os.lstat(step.name, dir_fd=folders.descriptor(step.directory))) == step.identity
+        return identify(folders.descriptor(step.directory), step.name) == step.identity
     return False
 
 
@@ -169,11 +173,13 @@ def free_at_once(folders: Folders, step: Step) -> None:
     """Remove what a step has just moved to the trash.
 
     Raises:
-        OSError: it could not be removed.
+        OSError: it could not be removed; ESTALE where it has changed on its way.
     """
     if not step.to_directory.startswith(f"{STATE}/trash/"):
         raise OSError(errno.EPERM, "is not in the trash", step.to)
     directory = folders.descriptor(step.to_directory)
+    if identify(directory, step.to) != step.identity:
+        raise OSError(errno.ESTALE, CHANGED, step.to)
     if step.identity.kind == "directory":
         shutil.rmtree(os.path.join(folders.outputs_dir, step.to_directory, step.to))
     else:
@@ -616,7 +622,7 @@ def trash_below(outputs_dir: str, run: str, path: str) -> None:
     """
     folder, name = os.path.split(path)
     with Folders(outputs_dir) as folders:
-        there = identify(os.lstat(name, dir_fd=folders.descriptor(folder)))
+        there = identify(folders.descriptor(folder), name)
         place = f"{STATE}/trash/{run}/{folder}".rstrip("/")
         do_step(folders, Step("move", folder, name, place, name + TRASH_SUFFIX, identity=there))
 
@@ -680,7 +686,11 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
 
 def _finish_two_steps(directory: int, step: Step, old: os.stat_result, target: int, new: os.stat_result) -> bool:
     """Finish what a crash left between the two steps and say so; the empty directory of a first step is removed."""
-    if identify(old) != step.identity or step.name not in os.listdir(directory) or step.to not in os.listdir(target):
+    if (
+        identify(directory, step.name) != step.identity
+        or step.name not in os.listdir(directory)
+        or step.to not in os.listdir(target)
+    ):
         return False  # the last: where case is ignored, one file answers to both names
     if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
         with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
@@ -885,7 +895,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
                 os.fchmod(copy.fileno(), stat.S_IMODE(before.st_mode))
                 os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
                 os.fsync(copy.fileno())
-            if identify(os.fstat(origin)) != identify(before):
+            if identity_of(os.fstat(origin)) != identity_of(before):
                 raise scan.SourceError(errno.ESTALE, CHANGED, path)  # noqa: TRY301 - the copy goes, whatever failed
         except BaseException:
             with contextlib.suppress(OSError):

@@ -236,7 +236,7 @@ def _obstacle(
         if step.kind == "relink" and os.readlink(step.name, dir_fd=directory) != step.was:
             return store.LINK_CHANGED
         known = (step.directory, step.name) not in exchanged  # else it is not there yet
-        if step.kind == "move" and known and identify(os.lstat(step.name, dir_fd=directory)) != step.identity:
+        if step.kind == "move" and known and identify(directory, step.name) != step.identity:
             return store.CHANGED
         if step.kind == "move" and (step.to_directory, step.to) not in gone and not _is_free(folders, step):
             return os.strerror(errno.EEXIST)

@@ -110,6 +110,28 @@ def test_what_is_archived_and_unchanged_is_not_archived_again(project: Project) 
     assert {path.name: path.stat().st_mtime_ns for path in archive.iterdir()} == times
 
 
+def test_what_was_archived_before_goes_only_where_its_content_is_in_the_archive(project: Project) -> None:
+    archive = make(project)
+    command = ("archive", "experiments=old_1", "archive_dir=archive")
+    project.doit(*command, "keep_source=1")
+    file = next(path for path in (project.outputs / "old_1").rglob("*.ckpt") if path.is_file())
+    content, times = file.read_bytes(), os.stat(file)
+    file.write_bytes(b"!" * len(content))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    out = project.doit(*command, check=1)
+    assert "old_1.tar.zst is there already, and holds something else; it is not overwritten: old_1/checkpoints/" in out
+    assert file.exists()
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    project.make({"old_1/checkpoints/more.txt": 1})  # and a manifest beside that tells of it, but no such archive
+    other = project.folder / "other"
+    other.mkdir()
+    project.doit("archive", "experiments=old_1", "archive_dir=other", "keep_source=1")
+    (other / "old_1.tar.zst.manifest.json").replace(archive / "old_1.tar.zst.manifest.json")
+    assert "holds something else" in project.doit(*command, check=1)
+    assert file.exists()
+
+
 def test_an_archive_without_its_manifest_beside_is_believed_after_reading_it(project: Project) -> None:
     archive = make(project)
     command = ("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")

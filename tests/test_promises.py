@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ckptrules import store
+from ckptrules.recovery import read_runs, recover
 from tests import crash
 from tests.conftest import Project
 from tests.crash import Fault
@@ -178,6 +180,27 @@ def test_an_undo_passes_over_what_was_freed_at_once(project: Project) -> None:
     project.doit("migrate", "delete_old=1")
     project.doit("undo")
     assert project.names("one") == [LATER]
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str) -> None:
+    rules = project.folder / "rules" / "retention.yaml"
+    rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
+    early = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 50 for n in (1, 2)}
+    tree: dict[str, int | str] = {**early, "one/checkpoints/epoch-12_step-000090.ckpt": 50}
+    project.make(tree)
+    freed = 0
+    for at in range(1, crash.run(project.folder, "migrate", "delete_old=1").changes + 1):
+        shutil.rmtree(project.outputs)
+        project.make(tree)
+        crash.run(project.folder, "migrate", "delete_old=1", fault=Fault(at, how))
+        recover(str(project.outputs))
+        left = {file.name.removesuffix(".trashed") for file in project.outputs.rglob("*") if file.is_file()}
+        gone = {Path(path).name for path in early} - left
+        freed += len(gone)
+        told = {step.name for run in read_runs(str(project.outputs)) for unit in run.units for step in unit.steps}
+        assert gone <= told, at
+    assert freed
 
 
 @pytest.mark.parametrize("how", ["before", "after"])

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from ckptrules import jobs, scan, store
-from ckptrules.model import Identity, Step
+from ckptrules.model import STATE, Identity, Step
 from tests import crash
 from tests.conftest import ROOT, Project
 from tests.crash import Fault
 
 OLD, NEW = "epoch_15_step_150", "epoch-15_step-000150"
 HERE = "exp/checkpoints"
+
+
+NS = 1_000_000_000
 
 
 def dangling(project: Project) -> list[str]:
@@ -63,6 +66,7 @@ def test_a_rename_before_the_one_of_the_folder_that_its_link_is_in_stays_done(pr
     }
     project.make(tree)
     changes = crash.run(project.folder, "migrate").changes
+    assert project.names("exp") == [f"epoch-{n}_step-0000{n - 10}0.ckpt" for n in (14, 15, 16)]
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         project.make(tree)
@@ -249,3 +253,33 @@ def test_what_links_from_elsewhere_lead_to_is_not_put_away(project: Project) -> 
     project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", "keep_source=1")
     project.doit("archive", "experiments=ab", "archive_dir=archive", "format=gz")
     assert not dangling(project)
+
+
+def test_a_sharded_checkpoint_that_is_saved_anew_before_it_is_deleted_stays(project: Project) -> None:
+    name = "epoch=1-step=1.ckpt"
+    project.make({f"{HERE}/{name}/{shard}": 9 for shard in ("0.pt", "more/1.pt")})
+    outputs, shard = str(project.outputs), project.outputs / HERE / name / "more/1.pt"
+    with scan.open_below(outputs, HERE) as directory:
+        step = Step("move", HERE, name, f"{STATE}/trash/run", name, identity=scan.identify(directory, name))
+    before = os.stat(shard).st_mtime_ns
+    os.utime(shard, ns=(before, before + NS))
+    with store.Folders(outputs) as folders:
+        with pytest.raises(OSError, match="has changed since it was looked at"):
+            store.do_step(folders, step)
+        os.utime(shard, ns=(before, before))
+        store.do_step(folders, step)
+        trashed = project.outputs / STATE / "trash/run" / name
+        (trashed / "0.pt").write_text("written by who had it open")
+        with pytest.raises(OSError, match="has changed since it was looked at"):
+            store.free_at_once(folders, step)
+        assert trashed.exists()
+
+
+def test_an_undo_does_not_take_a_directory_for_another_one(project: Project) -> None:
+    project.make({f"{HERE}/epoch_2_step_3.ckpt/{shard}.pt": 9 for shard in range(3)})
+    project.doit("migrate")
+    other = project.outputs / HERE / "epoch-02_step-000003.ckpt"
+    shutil.rmtree(other)
+    project.make({f"{HERE}/{other.name}/{shard}.pt": 8 for shard in range(4)})
+    assert "has changed since it was looked at" in project.doit("undo", check=1)
+    assert project.names("exp") == [other.name]
