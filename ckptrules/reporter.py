@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TextIO
@@ -78,7 +80,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
         self._up_to_date: Counter[str] = Counter()
-        self._problems_left = self._crashed = False
+        self._problems_left = self._crashed = self._is_silent = False
         self._not_remembered: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
@@ -129,8 +131,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """Print the summary of each command that was run, and write its JSON file.
 
         Raises:
-            SystemExit: with 130 after Ctrl-C or SIGTERM; with 1 where problems are left. doit itself would exit with 2,
-                because it takes the group of a failed experiment for an error.
+            SystemExit: with 2 where the output could not be written; with 130 after Ctrl-C or SIGTERM; with 1 where
+                problems are left. doit itself would exit with 2, because it takes the group of a failed experiment for
+                an error.
         """
         for base, done in self._totals.items():
             context = self.contexts[base]
@@ -151,9 +154,23 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._problems_left = True
         if stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
+        self.write("", flush=True)
+        if self._is_silent:
+            raise SystemExit(stopping.FAILED)
+        if stopping.stopped():
             raise SystemExit(stopping.EXIT_CODE)
         if not self.runtime_errors and self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
+
+    def write(self, text: str, *, flush: bool = False) -> None:
+        """Print a text. Where the output cannot be written (a full disk), that is told once, and the work goes on."""
+        try:
+            print(text, end="", file=self.outstream, flush=flush)
+        except OSError as error:
+            self._is_silent = True
+            print(f"ERROR: the output cannot be written: {error.strerror}", file=sys.stderr)
+            with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+                os.dup2(nowhere.fileno(), self.outstream.fileno())
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
         try:

@@ -1,17 +1,27 @@
-"""Ctrl-C and SIGTERM: the step at hand is finished, nothing new is begun, and what was done is told."""
+"""Ctrl-C and SIGTERM: the step at hand is finished, nothing new is begun, and what was done is told.
+
+Main process and workers end with each other.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from types import FrameType
 
 EXIT_CODE = 130
+FAILED = 2
 POLL = 0.5  # seconds
+KILLED = """ERROR: a worker was killed by signal {} (9: was the memory full?)
+    hint: run again, with fewer processes (doit -n 0 migrate); what was begun is finished then
+"""
 
 _main = _here = os.getpid()
 _asked = False
@@ -23,13 +33,31 @@ def install() -> None:
     _here = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
-    atexit.register(_end_workers)
-    os.register_at_fork(after_in_child=_follow_main)
+    os.register_at_fork(before=_expect_workers, after_in_child=_follow_main)
 
 
 def stopped() -> bool:
     """Say whether the run is to end before the next change."""
     return _asked
+
+
+@functools.cache
+def _expect_workers() -> None:
+    """See to the end of the workers, before the first one is made."""
+    atexit.register(_end_workers)  # not before: what is registered last is called first, and Python would wait for them
+    if hasattr(os, "waitid"):
+        signal.signal(signal.SIGCHLD, _end_with_worker)
+
+
+def _end_with_worker(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
+    """End when a worker was killed: doit would wait for its answer for ever, and hold the lock."""
+    with contextlib.suppress(ChildProcessError):
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if os.getpid() == _main and ended and ended.si_code != os.CLD_EXITED:
+            with contextlib.suppress(OSError, RuntimeError):  # it may be in the middle of a write
+                sys.stdout.flush()
+            os.write(2, KILLED.format(ended.si_status).encode())
+            os._exit(FAILED)
 
 
 def _follow_main() -> None:
@@ -39,6 +67,7 @@ def _follow_main() -> None:
     """
     global _here
     parent, _here = _here, os.getpid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if parent == _main:
         threading.Thread(target=_end_with_main, daemon=True).start()
 
@@ -51,6 +80,7 @@ def _end_with_main() -> None:
 
 def _end_workers() -> None:
     """End the workers that doit has left waiting: they take its SIGTERM as a wish, and Python would wait for them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for worker in multiprocessing.active_children():
         worker.kill()
 

@@ -119,6 +119,38 @@ def test_workers_do_not_outlive_the_main_process(project: Project, at: int) -> N
     assert project.tree() == before
 
 
+@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="the system does not tell")
+def test_the_main_process_does_not_wait_for_a_worker_that_was_killed(project: Project, at: int) -> None:
+    project.make(TREE)
+    before = project.tree()
+    hook(project, at, "os.kill(os.getpid(), signal.SIGKILL)")
+    run = start(project, "-n", "2", *COMMAND)
+    out, _ = run.communicate(timeout=PATIENCE)
+    assert "ERROR: a worker was killed by signal 9 (9: was the memory full?)\n    hint: run again" in out
+    assert run.returncode == 2
+    unhook(project)
+    project.doit(*COMMAND, "wait=60")
+    undo_all(project)
+    assert project.tree() == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_an_output_that_cannot_be_written_does_not_stop_the_work(project: Project, processes: str) -> None:
+    many = {f"more{n}/checkpoints/{'x' * 200}{n}.ckpt": 3 for n in range(40)}  # more than is held back
+    project.make({**TREE, **many})
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "doit", "-n", processes, *COMMAND]
+        run = subprocess.run(
+            command, cwd=project.folder, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+        )
+    assert run.stderr == "ERROR: the output cannot be written: No space left on device\n"
+    assert run.returncode == 2
+    assert project.names("run3")[0].startswith("epoch-10_")
+    assert "Up to date: run3\n" in project.doit(*COMMAND, "verbose=1")
+
+
 ORPHAN = """
 import os, signal, time
 main = os.getpid()
