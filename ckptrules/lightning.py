@@ -101,7 +101,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         if trainer.is_global_zero and filepath not in self._mine:
-            other = store.set_aside(filepath)
+            other = store.set_aside(filepath, _sidecar_of(filepath))
             if other:
                 rank_zero_warn(f"{filepath} was there already, and not of this run: it is now {other}")
         trainer.strategy.barrier()

@@ -351,8 +351,10 @@ def write_new(path: str, content: bytes) -> None:
         file.write(content)
 
 
-def set_aside(path: str) -> str:
+def set_aside(path: str, beside: str) -> str:
     """Give what stands under a path a name that no rule knows, and return that; nothing where nothing is, or a link.
+
+    What stands ``beside`` it, a sidecar, goes with it.
 
     Raises:
         OSError: the system refuses.
@@ -360,10 +362,12 @@ def set_aside(path: str) -> str:
     if not os.path.lexists(path) or os.path.islink(path):
         return ""
     folder, name = os.path.split(os.path.abspath(path))
-    to = f"{name}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    end = f".replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
     with open_below(folder, "") as directory:
-        rename(directory, name, to)
-    return to
+        rename(directory, name, name + end)
+        with contextlib.suppress(FileNotFoundError):
+            rename(directory, os.path.basename(beside), os.path.basename(beside) + end)
+    return name + end
 
 
 def remove_sidecar(path: str) -> None:
@@ -741,7 +745,7 @@ def _repoint(folders: Folders, directory: int, step: Step) -> None:
     status = os.lstat(step.name, dir_fd=directory)
     with open(os.open(temporary, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as file:
         _write(file.fileno(), with_other_name(content, step.was, step.to))
-        os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
+        _dress(file.fileno(), status)
         os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(file.fileno())
     _swap_in(work, temporary, directory, step.name, lambda: _read_pointer(work, temporary) == content, CHANGED)
@@ -780,10 +784,17 @@ def _link(_: Folders, directory: int, step: Step) -> None:
     os.symlink(step.to, step.name, dir_fd=directory)
 
 
-def _unlink(_: Folders, directory: int, step: Step) -> None:
+def _unlink(folders: Folders, directory: int, step: Step) -> None:
+    """Remove a link, by way of the workplace: what is removed there has been looked at there."""
     if not _is_link_to(directory, step.name, step.to):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
-    os.unlink(step.name, dir_fd=directory)
+    work = folders.descriptor(f"{STATE}/work", create=True)
+    temporary = f"{NEW_LINK}{os.getpid()}-{time.time_ns()}"
+    rename(directory, step.name, temporary, work)
+    if not _is_link_to(work, temporary, step.to):
+        rename(work, temporary, step.name, directory)
+        raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
+    os.unlink(temporary, dir_fd=work)
 
 
 def _exchange(folders: Folders, directory: int, step: Step) -> None:
@@ -892,7 +903,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
             with open(os.open(name, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as copy:
                 _write_parts(origin, copy.fileno(), recipe.parts, progress, cloned=cloned)
                 os.ftruncate(copy.fileno(), recipe.size)
-                os.fchmod(copy.fileno(), stat.S_IMODE(before.st_mode))
+                _dress(copy.fileno(), before)
                 os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
                 os.fsync(copy.fileno())
             if identity_of(os.fstat(origin)) != identity_of(before):
@@ -992,12 +1003,12 @@ def _rewrite_text(folders: Folders, step: Step) -> None:
         raise OSError(errno.ESTALE, CHANGED, step.name)
     place = os.path.join(step.directory, step.name)
     temporary = os.path.join(step.directory, f".{step.name[:200]}.ckptrules.tmp")  # the next run takes one left behind
-    mode = stat.S_IMODE(os.lstat(place).st_mode)
+    status = os.lstat(place)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(temporary, flags, PRIVATE), "wb", buffering=0) as file:
             _write(file.fileno(), content)
-            os.fchmod(file.fileno(), mode)
+            _dress(file.fileno(), status)
             os.fsync(file.fileno())
         os.replace(temporary, place)
     except OSError:
@@ -1021,6 +1032,13 @@ def _is_link_to(directory: int, name: str, text: str) -> bool:
         if error.errno == errno.EINVAL:
             return False
         raise
+
+
+def _dress(file: int, like: os.stat_result) -> None:
+    """Give an open file the owner, where we may, and the mode of the one whose place it is to take."""
+    with contextlib.suppress(OSError):
+        os.fchown(file, like.st_uid, like.st_gid)
+    os.fchmod(file, stat.S_IMODE(like.st_mode))
 
 
 def _write(file: int, data: bytes) -> None:

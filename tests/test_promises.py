@@ -126,6 +126,20 @@ def test_a_file_that_takes_the_place_of_a_link_meanwhile_stays(project: Project)
         assert link.read_text() == "saved meanwhile", (at, output)
 
 
+def test_a_file_that_takes_the_place_of_a_left_link_meanwhile_is_not_dropped(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    project.doit("migrate", "leave_links=1")
+    unlink, link = os.unlink, project.outputs / "one" / "checkpoints" / OLD
+
+    def replace() -> None:
+        if link.is_symlink():
+            unlink(link)
+        link.write_text("saved meanwhile")
+
+    for at, output in disturbed_at_each_change(project, "drop_links", replace):
+        assert link.read_text() == "saved meanwhile", (at, output)
+
+
 def test_a_pointer_file_that_is_written_meanwhile_stays(project: Project) -> None:
     project.make({f"one/checkpoints/{OLD}": 50})
     pointer = project.outputs / "one" / "checkpoints" / "latest"

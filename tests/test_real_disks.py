@@ -104,3 +104,14 @@ def test_a_read_only_disk_can_be_looked_at_and_nothing_else(project: Project, di
         assert project.doit(task, check=3) == told
     assert mount("-o", "remount,rw", str(disk))
     assert project.tree(state=True) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_rewrites_stays_its_owners(project: Project) -> None:
+    project.make({"exp/checkpoints/epoch=9-step=1.ckpt": 5000})
+    pointer = project.outputs / "exp/checkpoints/latest"
+    pointer.write_text("epoch=9-step=1.ckpt\n")
+    os.chown(pointer, 12345, 54321)
+    project.doit("migrate")
+    assert pointer.read_text() == "epoch-09_step-000001.ckpt\n"
+    assert (pointer.stat().st_uid, pointer.stat().st_gid) == (12345, 54321)

@@ -87,8 +87,10 @@ def test_what_stands_under_a_name_already_is_set_aside_and_not_lost(maker: Modul
     expected = ["epoch-00_step-000004.ckpt", "epoch-01_step-000008.ckpt", "last.ckpt"]
     assert checkpoints(tmp_path) == expected
     aside = sorted(path.name for path in folder_of(tmp_path).iterdir() if ".replaced-" in path.name)
-    assert [name.partition(".replaced-")[0] for name in aside] == expected
-    assert all(torch.load(folder_of(tmp_path) / name, weights_only=True)["state_dict"] for name in aside)
+    of_them = [name.removesuffix(".ckpt") + ".metadata.json" for name in expected]
+    assert [name.partition(".replaced-")[0] for name in aside] == sorted(expected + of_them)
+    weights = [folder_of(tmp_path) / name for name in aside if ".metadata.json" not in name]
+    assert all(torch.load(path, weights_only=True)["state_dict"] for path in weights)
 
 
 @pytest.mark.parametrize("before", ["plain", "rules"])
