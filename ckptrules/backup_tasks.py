@@ -64,16 +64,21 @@ def prepare_backup(options: Options) -> Action:
         OptionError: no experiment is meant, or no backup can be made there.
     """
     jobs.outputs_dir(options)
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
-    chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
+    _experiments(options)
     now = datetime.now().astimezone()
     folder = backups_of.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, backups_of.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     lock(options)
+    chosen = _experiments(options)
     whole, created = options.experiments is None, now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)
     return make, [options, jobs.style(options), order]
+
+
+def _experiments(options: Options) -> tuple[str, ...]:
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
+    return chosen_experiments([directory.experiment for directory in found], options.experiments)
 
 
 def prepare_restore(options: Options) -> Action:
@@ -183,6 +188,7 @@ def lock(options: Options) -> None:
         startup.take_lock(options.outputs_dir, options.wait)
         for sentence in startup.recover_first(options.outputs_dir):
             print(sentence)
+        jobs.find.cache_clear()  # another run may have been at work until the lock was free
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

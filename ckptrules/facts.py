@@ -205,6 +205,14 @@ def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
     return {real: tuple(sorted(links)) for real, links in found.items()}
 
 
+def unsearched() -> Mapping[str, str]:
+    """Tell which directories could not be searched for links, and why."""
+    return _unsearched
+
+
+_unsearched: dict[str, str] = {}
+
+
 def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
     return Problem("preflight", (plan.directory,), text, hint)
 
@@ -226,7 +234,10 @@ def _links(outputs_dir: str, plain: Collection[str]) -> Iterator[tuple[str, str]
         start = f"{path}/" if path else ""
         try:
             entries = list(os.scandir(f"{outputs_dir}/{path}"))
-        except OSError:
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _unsearched[path] = error.strerror or str(error)
             continue
         for entry in entries:
             if entry.is_symlink():

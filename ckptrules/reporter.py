@@ -16,7 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import scan, stopping, store
-from ckptrules.facts import know_plain
+from ckptrules.facts import know_plain, unsearched
 from ckptrules.options import Options
 from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
@@ -205,7 +205,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _summary(self, total: Any, context: RunContext) -> str:
         if context.summarise:
             return context.summarise(total, context.style, context.notes)
-        notes = [*context.notes, *self._trash(total, context), *self._log(total, context)]
+        notes = [*context.notes, *_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
         return summary(total, context.style, context.trash_days, notes)
 
     @staticmethod
@@ -220,6 +220,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return []
         waiting = scan.trash_use(context.options.outputs_dir)
         return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+
+
+def _unsearched(style: Style) -> Iterator[str]:
+    """Tell where links may be that were not seen."""
+    for path, why in sorted(unsearched().items()):
+        yield f"Not searched for links: {style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
 def plain_directories(tasks: Iterable[Task], known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

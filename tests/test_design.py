@@ -86,7 +86,7 @@ PURE = tuple(
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
 IMPURE_CALLS = set("open print input now today utcnow".split())
 CHANGING_OS = set(
-    "chmod chown fdopen ftruncate link makedirs mkdir mkfifo mknod open remove removedirs removexattr rename renames "
+    "chmod chown fchmod fchown fdopen ftruncate link makedirs mkdir mkfifo mknod open remove removedirs removexattr rename renames "
     "replace rmdir setxattr symlink truncate unlink utime write".split()
 )
 READING_FLAGS = set("O_RDONLY O_DIRECTORY O_CLOEXEC O_NOFOLLOW O_NONBLOCK".split())

@@ -338,3 +338,24 @@ def test_a_journal_that_leads_outside_through_the_state_is_refused(project: Proj
     before = project.tree()
     project.doit("undo", check=1)
     assert (os.listdir(project.folder / "secret"), project.tree()) == ([], before)
+
+
+CLOSED = """
+import os
+really = os.scandir
+def scandir(path="."):
+    if str(path).endswith("/closed"):
+        raise PermissionError(13, os.strerror(13), path)
+    return really(path)
+os.scandir = scandir
+"""
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("command", ["plan", "migrate"])
+def test_where_links_were_not_looked_for_is_told(project: Project, command: str, processes: str) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50, "two/checkpoints/best.ckpt": 50, "closed/link": f"-> ../one/{OLD}"})
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(CLOSED + dodo.read_text())
+    told = "Not searched for links: closed: Permission denied. A link in there may come to lead nowhere.\n"
+    assert told in project.doit("-n", processes, command)
