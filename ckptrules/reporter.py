@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -169,8 +168,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         except OSError as error:
             self._is_silent = True
             print(f"ERROR: the output cannot be written: {error.strerror}", file=sys.stderr)
-            with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
-                os.dup2(nowhere.fileno(), self.outstream.fileno())
+            store.silence(self.outstream)
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
         try:

@@ -54,9 +54,10 @@ def _end_with_worker(number: int, frame: FrameType | None) -> None:  # noqa: ARG
     with contextlib.suppress(ChildProcessError):
         ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if os.getpid() == _main and ended and ended.si_code != os.CLD_EXITED:
-            with contextlib.suppress(OSError, RuntimeError):  # it may be in the middle of a write
+            with contextlib.suppress(OSError, RuntimeError):  # the signal may have come in the middle of a write
                 sys.stdout.flush()
-            os.write(2, KILLED.format(ended.si_status).encode())
+            with contextlib.suppress(OSError, RuntimeError):
+                print(KILLED.format(ended.si_status), end="", file=sys.stderr, flush=True)
             os._exit(FAILED)
 
 

@@ -17,7 +17,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO, TextIO
 
 from ckptrules import scan
 from ckptrules.model import STATE, Item, Stamp, Step
@@ -342,6 +342,12 @@ def write_whole(path: str, text: str) -> None:
 def write_json(path: str, data: object) -> None:
     """Write a report as JSON, as a whole."""
     write_whole(path, json.dumps(data, indent=1) + "\n")
+
+
+def silence(stream: TextIO) -> None:
+    """Let what a stream holds back, and what is still written to it, go nowhere."""
+    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def write_new(path: str, content: bytes) -> None:
