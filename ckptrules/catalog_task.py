@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import jobs, store
+from ckptrules import jobs, store, tasks, watch
 from ckptrules.measures import human_size
+from ckptrules.model import Problem
+from ckptrules.naming import SlowRuleError
 from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
@@ -41,11 +44,21 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
 
 
 def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | None:
-    """Print the catalog, or write it to a file."""
-    from ckptrules.discovery import catalog
+    """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
+    from ckptrules.discovery import records_in
 
+    rules = jobs.load(options.rules_dir, options.outputs_dir)
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for found in jobs.find(options.outputs_dir, rules.layout):
+        watch.start()
+        try:
+            records += records_in(options.outputs_dir, rules, found)
+        except OSError as error:
+            problems += tasks.unreadable(found, error).problems
+        except SlowRuleError as slow:
+            problems += tasks.too_slow(found, slow).problems
     try:
-        records = list(catalog(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir)))
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
             store.write_whole(options.out, text)
@@ -54,7 +67,9 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
         task.meta = {"told": Told(f"{error.filename}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
     task.meta = {"told": Told(text)}
-    return None
+    for problem in problems:
+        print(f"Problem: {style.name(problem.names[0])} {problem.text}", file=sys.stderr)
+    return TaskFailed("problems left", report=False) if problems else None
 
 
 def as_table(records: Sequence[Record], style: Style) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from ckptrules import scan, verified
-from ckptrules.model import Claim, Entry, Listing, RuleSet, number
+from ckptrules.model import Claim, Entry, Found, Listing, RuleSet, number
 from ckptrules.naming import claim, named
 from ckptrules.plan import is_left_link, unsound
 from ckptrules.rules import load_rules
@@ -65,11 +65,21 @@ def catalog(
     with os.scandir(folder):
         pass
     for found in scan.find_directories(folder, loaded.layout):
-        try:
-            listing = scan.scan(folder, found)
-        except FileNotFoundError:
-            continue
-        yield from sorted(_records(folder, loaded, listing), key=_age)
+        yield from records_in(folder, loaded, found)
+
+
+def records_in(outputs_dir: str, rules: RuleSet, found: Found) -> list[Record]:
+    """Return the records of one checkpoint directory, older before newer; none where it is gone.
+
+    Raises:
+        OSError: it cannot be read.
+        SlowRuleError: a rule needs too long for one of the names.
+    """
+    try:
+        listing = scan.scan(outputs_dir, found)
+    except FileNotFoundError:
+        return []
+    return sorted(_records(outputs_dir, rules, listing), key=_age)
 
 
 def latest(records: Iterable[Record]) -> Record | None:

@@ -36,6 +36,12 @@ def interrupted(outputs_dir: str) -> bool:
         return False
 
 
+def fault_of(outputs_dir: str, error: journal.JournalError | OSError) -> str:
+    """Say why the journals cannot be read."""
+    place = f"{outputs_dir}/{scan.JOURNALS}"
+    return f"{place}: cannot be read: {error.strerror}" if isinstance(error, OSError) else f"{place}/{error}"
+
+
 def read_runs(outputs_dir: str) -> list[Run]:
     """Read all journals, oldest run first.
 

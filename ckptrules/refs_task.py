@@ -15,9 +15,9 @@ from doit.task import Task
 from ckptrules import asked, jobs, startup, store
 from ckptrules.apply import conclude, do_units, told
 from ckptrules.journal import JournalError
-from ckptrules.model import STATE, Action, Plan, Step, Unit
+from ckptrules.model import Action, Plan, Step, Unit
 from ckptrules.options import OptionError, Options
-from ckptrules.recovery import read_runs
+from ckptrules.recovery import fault_of, read_runs
 from ckptrules.refs import Reference, Renamed, find, renames, rewritten, stays_valid
 from ckptrules.report import Style, count_of
 from ckptrules.reporter import Told
@@ -80,7 +80,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     try:
         runs = read_runs(options.outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{options.outputs_dir}/{STATE}/journal/{error}\n")}
+        task.meta = {"told": Told(f"{fault_of(options.outputs_dir, error)}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
     texts = [text for path in files(paths, options.outputs_dir) if (text := read(path, renamed))]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-MANY = 100  # tasks, from which on one question for all is worth it
+MANY = 79  # tasks, from which on one question for all is worth it: fewer than two processes would share
 
 
 @functools.cache

@@ -86,7 +86,7 @@ def _signs(encoding: str) -> Mapping[str, str]:
 
 
 class Tally(NamedTuple):
-    """The numbers of a run, or of one experiment of it; the last two are bytes."""
+    """The numbers of a run, or of one experiment of it, and two sums of bytes."""
 
     experiments: int = 0
     up_to_date: int = 0
@@ -101,9 +101,15 @@ class Tally(NamedTuple):
     bytes_kept: int = 0
     states: int = 0
     links: int = 0
+    rewritten: int = 0
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
         return Tally(*(one + two for one, two in zip(self, other, strict=True)))
+
+    @property
+    def changes(self) -> int:
+        """The number of changes."""
+        return self.renamed + self.deleted + self.relinked + self.restored + self.states + self.links + self.rewritten
 
 
 def tally(plan: Plan) -> Tally:
@@ -123,6 +129,7 @@ def tally(plan: Plan) -> Tally:
         bytes_deleted=size.get("trash", 0),
         states=count["fix"] + count["unfix"],
         links=count["link"] + count["unlink"],
+        rewritten=count["rewrite"],
         bytes_kept=size.get("rename", 0) + size.get("restore", 0) + sum(row.size for row in plan.kept),
     )
 
@@ -150,13 +157,13 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
 
 
-def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = ()) -> str:
+def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[str] = ()) -> str:
     """Show the numbers of the whole run, aligned, and the notes below them."""
     if not total.experiments and total.up_to_date:
         what = count_of(total.up_to_date, "experiment is", "experiments are")
         return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
-    deleted_where = "to the trash" if trash_days else "freed at once (trash_days: 0)"
+    deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
     rows = [
         ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
@@ -164,6 +171,7 @@ def summary(total: Tally, style: Style, trash_days: int, notes: Iterable[str] = 
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
         *[("states", total.states, "with other paths inside")] * bool(total.states),
         *[("links", total.links, "under old names")] * bool(total.links),
+        *[("rewritten", total.rewritten, "files with references")] * bool(total.rewritten),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
@@ -211,12 +219,19 @@ def numbers(rows: Sequence[tuple[str, int, str]]) -> list[str]:
     return [f"  {label:<12}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
 
 
-def trash_sentence(items: int, size: int, days: int) -> str:
-    """Tell what waits in the trash and how it goes; nothing where nothing waits."""
+def trash_sentence(items: int, size: int, days: int | None) -> str:
+    """Tell what waits in the trash and how it goes; nothing where nothing waits.
+
+    Args:
+        items: their number.
+        size: their bytes.
+        days: the ``trash_days`` of the rules; 0 where only what lost a conflict waits; None where they are not known.
+    """
     if not items:
         return ""
-    what = f"{count_of(items, 'item')}, {human_size(size)}"
-    return f"In the trash: {what}. Free the space with 'doit purge'; else it is freed after {days} days (trash_days)."
+    ends = {None: "; else it is freed after trash_days", 0: ": what lost a conflict waits whatever trash_days is"}
+    end = ends.get(days, f"; else it is freed after {days} days (trash_days)")
+    return f"In the trash: {count_of(items, 'item')}, {human_size(size)}. Free the space with 'doit purge'{end}."
 
 
 def count_of(number: int, one: str, many: str = "") -> str:

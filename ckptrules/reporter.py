@@ -54,16 +54,18 @@ class RunContext(NamedTuple):
     """What the reporter must know of the run as a whole.
 
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
-    without one they are those of a migration. ``refused`` marks a preview of what would be refused.
+    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``trash_days`` is None where the
+    rules are not asked. ``refused`` marks a preview of what would be refused.
     """
 
     options: Options
     style: Style
     header: Mapping[str, Any]
-    trash_days: int
+    trash_days: int | None
     notes: tuple[str, ...] = ()
     nothing: Any = NOTHING
     summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
+    came_to: Callable[[Any], Iterable[str]] = lambda _: ()
     refused: bool = False
 
 
@@ -203,7 +205,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _summary(self, total: Any, context: RunContext) -> str:
         if context.summarise:
             return context.summarise(total, context.style, context.notes)
-        notes = [*context.notes, *_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
+        notes = [*context.notes, *context.came_to(total)]
+        notes += [*_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
         return summary(total, context.style, context.trash_days, notes)
 
     @staticmethod
@@ -268,9 +271,7 @@ def _let_fail(database: Any) -> list[str]:
 
 def _says_something(tally: Any) -> bool:
     """Say whether anything was done, or is left to a person: what ``quiet=1`` prints."""
-    return not isinstance(tally, Tally) or any(
-        (tally.renamed, tally.deleted, tally.relinked, tally.restored, tally.states, tally.links, tally.problems)
-    )
+    return not isinstance(tally, Tally) or tally.changes + tally.problems > 0
 
 
 def _base(task: Task) -> str:

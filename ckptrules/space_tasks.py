@@ -15,7 +15,7 @@ from ckptrules import jobs, scan, startup, tasks
 from ckptrules.apply import told
 from ckptrules.measures import human_size
 from ckptrules.model import Listing, Plan
-from ckptrules.options import Options
+from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
 
@@ -44,8 +44,14 @@ def trash(options: Options) -> Iterator[startup.TaskDict]:
 
 
 def usage(options: Options) -> Iterator[startup.TaskDict]:
-    """Say how many bytes each experiment takes, by what the policy makes of them."""
+    """Say how many bytes each experiment takes, by what the policy makes of them.
+
+    Raises:
+        RuleError, OptionError: nothing can be measured with these.
+    """
     jobs.outputs_dir(options)
+    if options.archive_dir and not os.path.isdir(options.archive_dir):
+        raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(options._replace(delete_old=True, dry_run=True), "usage")
     yield {"basename": "usage", "actions": [(show_usage, [job])]}
 

@@ -13,7 +13,7 @@ from ckptrules.apply import after, conclude, do_units, refused, told
 from ckptrules.facts import links_into
 from ckptrules.jobs import Job
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
-from ckptrules.naming import named
+from ckptrules.naming import SlowRuleError, named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link, link_targets
 from ckptrules.report import Style, Tally, numbers
@@ -46,6 +46,8 @@ class _each:  # noqa: N801 - a function that can be sent to another process
             done = self.work(job, listing)
         except OSError as error:
             done = tasks.unreadable(found, error)
+        except SlowRuleError as slow:
+            done = tasks.too_slow(found, slow)
         return tasks.tell(job, task, done, listing) or {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Action, ActionKind, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
-from ckptrules.recovery import read_runs
-from ckptrules.report import Style, count_of, experiment_block, plan_as_data, table, tally
+from ckptrules.recovery import fault_of, read_runs
+from ckptrules.report import Style, Tally, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.scan import TRASH_SUFFIX, identify
 from ckptrules.shape import closest
@@ -48,7 +49,9 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     backs = take_back(run, jobs.run_id(), options.experiments) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
     job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
-    Reporter.contexts["undo"] = RunContext(options, job.style, header, 1, tuple(notes(run, backs, job.style)))
+    Reporter.contexts["undo"] = RunContext(
+        options, job.style, header, None, came_to=functools.partial(came_to, run, backs, job.style)
+    )
     names: set[str] = set()
     for back in backs:
         name = encode_task(back.experiment if back.experiment not in names else back.directory)
@@ -71,10 +74,10 @@ def chosen_run(options: Options) -> Run | None:
     try:
         runs = read_runs(options.outputs_dir)
     except JournalError as error:
-        fact = f"{options.outputs_dir}/{STATE}/journal/{error}"
-        raise OptionError(f"{fact}\n    hint: move the file away; what it tells of cannot be taken back then") from None
+        hint = "move the file away; what it tells of cannot be taken back then"
+        raise OptionError(f"{fault_of(options.outputs_dir, error)}\n    hint: {hint}") from None
     except OSError as error:
-        raise OptionError(f"{options.outputs_dir}/{STATE}/journal: cannot be read: {told(error)}") from None
+        raise OptionError(fault_of(options.outputs_dir, error)) from None
     if options.run is None:
         return newest_standing(runs)
     by_id = {run.id: run for run in runs}
@@ -132,10 +135,14 @@ def _shown(step: Step) -> str:
     return step.name.removesuffix(TRASH_SUFFIX) if step.directory.startswith(f"{STATE}/trash/") else step.name
 
 
-def notes(run: Run | None, backs: Sequence[TakeBack], style: Style) -> Iterator[str]:
-    """Say which run is taken back, and what of it cannot be."""
+def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tally) -> Iterator[str]:
+    """Say which run was taken back, and what of it cannot be."""
     if run and backs:
-        verb = "Would take back" if style.preview else "Taken back"
+        verb = "Taken back in part" if total.problems else "Taken back"
+        if style.preview:
+            verb = "Would take back"
+        elif not total.changes:
+            verb = "Not taken back"
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
     else:
         yield "There is nothing to take back."
@@ -196,7 +203,7 @@ def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | Non
     try:
         runs = read_runs(outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{outputs_dir}/{STATE}/journal/{error}\n")}
+        task.meta = {"told": Told(f"{fault_of(outputs_dir, error)}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"told": Told(history_text(runs, style))}
     return None

@@ -15,7 +15,6 @@ from ckptrules.model import Checkpoint, Entry, Listing, Problem, RuleSet
 from ckptrules.plan import Sorted, sort_entries
 from ckptrules.verified import Known
 
-SIDECARS = (".metadata.json", ".config.json")
 Progress = Callable[[int], contextlib.AbstractContextManager[Tell]]
 
 
@@ -80,12 +79,12 @@ def verify(
         OSError: the directory cannot be opened.
     """
     found = sort_entries(rules, listing)
-    problems = [*found.problems, *name_problems(found), *lost_sidecars(listing.entries)]
+    problems = [*found.problems, *name_problems(found, rules.sidecars), *lost_sidecars(listing.entries, rules.sidecars)]
     named = {checkpoint.entry.name: checkpoint for checkpoint in found.checkpoints}
     with scan.open_below(outputs_dir, listing.directory) as directory:
         known = verified.recall(outputs_dir, listing.directory)
         desk = Desk(outputs_dir, listing.directory, directory, how, known, writes, now_ns)
-        rows, faults = read_all(desk, to_read(found, listing.entries), progress)
+        rows, faults = read_all(desk, to_read(found, listing.entries, rules.sidecars), progress)
     unclaimed = {skipped.name for skipped in found.skipped}
     problems += [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)]
     for row in rows:
@@ -94,23 +93,24 @@ def verify(
     return Report(listing.experiment, listing.directory, tuple(rows), tuple(sorted(problems)))
 
 
-def name_problems(found: Sorted) -> Iterator[Problem]:
+def name_problems(found: Sorted, sidecars: tuple[str, ...]) -> Iterator[Problem]:
     """Tell of names that are neither protected nor in the target format."""
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
         if checkpoint.target != name:
             yield Problem("not_migrated", (name,), f"is to be called {checkpoint.target}", "doit migrate renames it")
     for skipped in found.skipped:
-        if skipped.kind == "unrecognised" and not skipped.name.endswith(SIDECARS):
+        if skipped.kind == "unrecognised" and not skipped.name.endswith(sidecars):
             hint = "add its format, or list it under 'protected' or 'ignored'"
             yield Problem("unrecognised", (skipped.name,), "is in no format that the rules know", hint)
 
 
-def lost_sidecars(entries: Sequence[Entry]) -> Iterator[Problem]:
+def lost_sidecars(entries: Sequence[Entry], sidecars: tuple[str, ...]) -> Iterator[Problem]:
     """Tell of sidecars whose checkpoint is gone, or has another name."""
-    stems = {name for entry in entries for name in (entry.name, os.path.splitext(entry.name)[0])}
+    owners = [entry.name for entry in entries if not entry.name.endswith(sidecars)]
+    stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for entry in entries:
-        for suffix in SIDECARS:
+        for suffix in sidecars:
             if entry.name.endswith(suffix) and entry.name.removesuffix(suffix) not in stems:
                 hint = "rename it as its checkpoint was, or remove it"
                 yield Problem("lost_sidecar", (entry.name,), "belongs to no checkpoint that is here", hint)
@@ -125,7 +125,7 @@ def content_problems(checkpoint: Checkpoint, facts: Facts) -> Iterator[Problem]:
             yield Problem("other_content", (checkpoint.entry.name,), f"holds {what} {inside}, not {said}", hint)
 
 
-def to_read(found: Sorted, entries: Sequence[Entry]) -> list[Entry]:
+def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) -> list[Entry]:
     """List what is to be read, by name: all but links, ignored names, sidecars and what is empty or no file."""
     passed_over = {skipped.name for skipped in found.skipped if skipped.kind == "ignored"}
     return [
@@ -134,7 +134,7 @@ def to_read(found: Sorted, entries: Sequence[Entry]) -> list[Entry]:
         if entry.kind in ("file", "directory")
         and entry.size
         and entry.name not in passed_over
-        and not entry.name.endswith(SIDECARS)
+        and not entry.name.endswith(sidecars)
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from doit.task import Task
 
 from ckptrules import scan, stopping, tasks
 from ckptrules.jobs import Job
-from ckptrules.model import Found, Problem
+from ckptrules.model import Found
+from ckptrules.naming import SlowRuleError
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import bar
 from ckptrules.reporter import Told
@@ -60,9 +60,9 @@ def verify_one(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFaile
         task.meta["told"] = Told("", VerifyTally())
         return TaskFailed("stopped", report=False)
     except OSError as error:
-        text = f"cannot be read: {os.strerror(error.errno or 0)}"
-        problem = Problem("unreadable", (found.directory,), text, "look at the owner and the mode: ls -la")
-        report = Report(found.experiment, found.directory, (), (problem,))
+        report = Report(found.experiment, found.directory, (), tasks.unreadable(found, error).problems)
+    except SlowRuleError as slow:
+        report = Report(found.experiment, found.directory, (), tasks.too_slow(found, slow).problems)
     data = report_as_data(report) if options.json else None
     task.meta["told"] = Told(block(report, job.style), tally(report), data)
     return TaskFailed("problems left", report=False) if report.problems else {}

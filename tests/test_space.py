@@ -87,6 +87,11 @@ def test_usage_says_what_is_protected_kept_could_go_or_lies_in_the_trash(project
     ]
 
 
+def test_usage_of_archives_that_are_not_there_is_refused(project: Project) -> None:
+    out = project.doit("usage", "archive_dir=nowhere", check=3)
+    assert out == "ERROR: command line: archive_dir=nowhere: is no folder\n"
+
+
 def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(project: Project) -> None:
     project.make(TREE)
     out = project.doit("schedule", "delete_old=1", "keep_min_epoch=2", "outputs_dir=outputs")

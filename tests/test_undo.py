@@ -210,6 +210,7 @@ def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
     out = project.doit("undo", f"dry_run={dry_run}", check=1)
     assert f"  ! Problem: {LATE_NEW} cannot be renamed to {LATE}: {why}\n      hint: {hint}\n" in out
     assert out.count("Problem:") == 1
+    assert last_line(out).startswith("Would take back: run " if dry_run == "1" else "Taken back in part: run ")
     after = project.tree()
     if dry_run == "1":
         assert after == before
@@ -312,8 +313,9 @@ def test_history_tells_of_a_run_that_could_do_nothing(project: Project) -> None:
     project.make({"one/checkpoints/epoch=1-step=1.ckpt": 9})
     project.doit("migrate")
     (project.outputs / "one/checkpoints/epoch-01_step-000001.ckpt").write_text("other")
-    project.doit("undo", check=1)
+    out = project.doit("undo", check=1)
     _, undo, migrate = project.doit("history").splitlines()
+    assert last_line(out).startswith("Not taken back: run ")
     assert undo.endswith("  nothing done")
     assert migrate.endswith("  done")
 

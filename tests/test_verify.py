@@ -243,6 +243,15 @@ def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Proje
     assert problem_ids(result(project, check=1)) == ["dangling_link", "lost_sidecar"]
 
 
+def test_sidecars_are_those_that_the_rules_name(project: Project) -> None:
+    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.sha256]\n")
+    put(project, GOOD, lightning(3, 352))
+    put(project, GOOD.replace(".ckpt", ".sha256"), b"not a checkpoint")
+    assert result(project)["summary"]["checkpoints"] == 1
+    (project.outputs / "exp/checkpoints" / GOOD).unlink()
+    assert problem_ids(result(project, check=1)) == ["lost_sidecar"]
+
+
 def test_hard_links_are_read_once(project: Project) -> None:
     path = put(project, GOOD, lightning(3, 352))
     os.link(path, path.parent / "last.ckpt")
