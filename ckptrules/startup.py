@@ -11,6 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from doit import task_params
@@ -149,8 +150,8 @@ def _database(line: CommandLine) -> str:
         outputs_dir(options)
         if task in SELECTING:
             layout = prepare(options).rules.layout
-            if any(word.base == task != word.task for word in line.words):
-                refuse_unknown_experiments(line, task, find(options.outputs_dir, layout))
+            if options.experiments is not None or any(word.base == task != word.task for word in line.words):
+                refuse_unknown_experiments(line, task, options, find(options.outputs_dir, layout))
         take_lock(options.outputs_dir, options.wait)
         refuse_unwritable(database)
         if task in SELECTING:
@@ -206,19 +207,25 @@ def recover_first(path: str) -> list[str]:
         raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
 
 
-def refuse_unknown_experiments(line: CommandLine, task: str, found: Iterable[Found]) -> None:
-    """Refuse a selection that names no experiment, before anything is written.
+def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, found: Iterable[Found]) -> None:
+    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
 
     Raises:
         OptionError: with the name that is nearest.
     """
+    words = [word.task for word in line.words if word.base == task != word.task and line.command == "run"]
+    if not words and options.experiments is None:
+        return
     from ckptrules.shape import closest
 
-    known = [f"{task}:{name}" for name in (*(encode_task(directory.experiment) for directory in found), TRASH_TASK)]
-    for word in line.words:
-        if word.base == task and word.task != task and "*" not in word.task and word.task not in known:
-            hint = closest(word.task, known) or "'doit list --all' tells which there are"
-            raise OptionError(f"command line: no experiment '{word.task}'\n    hint: {hint}")
+    names = [directory.experiment for directory in found]
+    known = [f"{task}:{name}" for name in (*map(encode_task, names), TRASH_TASK)]
+    empty = [word for word in words if not any(fnmatchcase(name, word) for name in known)]
+    if options.experiments is not None and not any(fnmatchcase(name, options.experiments) for name in names):
+        empty.append(options.experiments)
+    if empty:
+        hint = closest(empty[0], known) or "'doit list --all' tells which there are"
+        raise OptionError(f"command line: no experiment '{empty[0]}'\n    hint: {hint}")
 
 
 def refuse_configured_folder(options: Options, said: Options) -> None:

@@ -14,7 +14,7 @@ from doit.task import Task
 from ckptrules import scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle, told
 from ckptrules.asked import chosen, command_line
-from ckptrules.facts import look, read_metrics, to_look_at
+from ckptrules.facts import look, obstacle, read_metrics, to_look_at
 from ckptrules.jobs import (
     Job,
     find,
@@ -29,7 +29,7 @@ from ckptrules.jobs import (
     run_id,
 )
 from ckptrules.measures import human_size, seconds
-from ckptrules.model import Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, RuleSet, Stamp
+from ckptrules.model import Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, Reason, RuleSet, Stamp
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries
@@ -38,7 +38,7 @@ from ckptrules.report import count_of, experiment_block, going, plan_as_data, ta
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import Excess, holds_until, too_many
 from ckptrules.rules import SLOW_HINT
-from ckptrules.startup import TaskDict, params_of
+from ckptrules.startup import TaskDict, params_of, refuse_unknown_experiments
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
@@ -88,9 +88,13 @@ def experiments(
         options: its options.
         action: takes a `Job`, a `Found` and doit's task; without one, `work_on`.
         more: further fields of the `RunContext`.
+
+    Raises:
+        RuleError, OptionError: nothing can be done with these.
     """
     outputs_dir(options)
     job, jobs = jobs_of(base, options)
+    refuse_unknown_experiments(command_line(), base, options, find(options.outputs_dir, job.rules.layout))
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
@@ -235,7 +239,10 @@ def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
     try:
         with scan.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = scan.read_directory(directory, found)
-            return decide(job, listing, directory), listing
+            plan = decide(job, listing, directory)
+            if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
+                plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
+            return plan, listing
     except OSError as error:
         return unreadable(found, error), listing
     except SlowRuleError as slow:

@@ -80,7 +80,10 @@ def test_patterns_that_overlap_name_every_directory_once(project: Project) -> No
     assert set(project.tree()) == {"a/checkpoints/epoch-20_step-000003.ckpt", "a/epoch-20_step-000003.ckpt"}
 
 
-@pytest.mark.parametrize("words", ["migrate:nowhere", "migrate verbose", "migrate -x", "migrate -n 4"])
+@pytest.mark.parametrize(
+    "words",
+    ["migrate:nowhere", "migrate:no*", "fix_state experiments=no", "migrate verbose", "migrate -x", "migrate -n 4"],
+)
 def test_what_is_refused_leaves_a_tree_never_seen_as_it_was(project: Project, words: str) -> None:
     project.make({f"ocr/checkpoints/{YOUNG}": 1})
     project.doit(*words.split(), check=3)
@@ -100,6 +103,10 @@ def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> N
         ("migrate verbose", "command line: 'verbose' is an option, no task\n    hint: write verbose=…"),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
         ("migrate --help", "command line: unknown option '--help'\n    hint: doit help TASK shows its options"),
+        ("migrate:ocrr*", "command line: no experiment 'migrate:ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
+        ("plan:x*", "command line: no experiment 'plan:x*'\n"),
+        ("verify:ocr verify:x*", "command line: no experiment 'verify:x*'\n"),
+        ("drop_links experiments=x*", "command line: no experiment 'x*'\n"),
         ("migrate:ocrr", "command line: no experiment 'migrate:ocrr'\n    hint: did you mean 'migrate:ocr'?"),
     ],
 )
