@@ -8,7 +8,7 @@ from ckptrules.backup import Held, RestoreStep
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
 from ckptrules.model import Item, Problem
-from ckptrules.report import Style, count_of, problem_lines
+from ckptrules.report import Style, count_of, numbers, problem_lines, table
 
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
@@ -40,16 +40,8 @@ def backups_table(held: Sequence[Held], folder: str, style: Style, *, verified: 
     """Show the backups of a folder as an aligned table, and below it what is damaged."""
     if not held:
         return f"No backup in '{style.name(folder)}'.\n"
-    rows: list[tuple[str, ...]] = [("name", "created", "mode", "files", "size", "state")]
-    rows += [_row(backup, style, verified=verified) for backup in held]
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    lines = []
-    for row in rows:
-        cells = [
-            text.rjust(width) if n in (3, 4) else text.ljust(width)
-            for n, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    rows = [_row(backup, style, verified=verified) for backup in held]
+    lines = [table(("name", "created", "mode", "files", "size", "state"), rows, right=(3, 4)).rstrip("\n")]
     for backup in held:
         if backup.damage and backup.manifest:
             lines.append(f"In {style.name(backup.name)}:")
@@ -70,8 +62,7 @@ def restore_text(steps: Sequence[RestoreStep], style: Style) -> str:
         ("identical", sum(step.verdict == "identical" for step in files), ""),
         ("problems", problems, "left untouched, see above" if problems else ""),
     ]
-    width = max(len(str(count)) for _, count, _ in rows)
-    lines += [f"  {label:<14}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
+    lines += numbers(rows, 14)
     return "\n".join([*lines, ""])
 
 

@@ -186,8 +186,7 @@ def lock(options: Options) -> None:
     if not options.dry_run:
         jobs.outputs_dir(options)
         startup.take_lock(options.outputs_dir, options.wait)
-        for sentence in startup.recover_first(options.outputs_dir):
-            print(sentence)
+        startup.recover_first(options.outputs_dir)
         jobs.find.cache_clear()  # another run may have been at work until the lock was free
 
 

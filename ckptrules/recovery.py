@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ckptrules import journal, scan, store
 from ckptrules.apply import finish
 from ckptrules.history import Run, read_history
 
 
-def recover(outputs_dir: str) -> list[str]:
-    """Finish or take back what an interrupted run began; return what to tell. The caller holds the lock."""
-    told = []
+class Recovered(NamedTuple):
+    """What became of interrupted runs; ``unread`` tells of those whose journal is damaged."""
+
+    told: list[str]
+    unread: list[str]
+
+
+def recover(outputs_dir: str) -> Recovered:
+    """Finish or take back what interrupted runs began. The caller holds the lock."""
+    told, unread = [], []
     for name, text in scan.read_journals(outputs_dir, scan.unfinished_journals(outputs_dir)).items():
         try:
             record = journal.read(name, text)
         except journal.JournalError as error:
-            told.append(f"Not recovered: {scan.JOURNALS}/{error}. Move the file away when you have looked at it.")
+            unread.append(f"Not recovered: {scan.JOURNALS}/{error}. Move the file away when you have looked at it.")
             continue
         open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
         intent = open_intents[-1] if open_intents else None
@@ -25,7 +34,7 @@ def recover(outputs_dir: str) -> list[str]:
             counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
             told.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
         store.Appender(outputs_dir, f"journal/{name}")(journal.closing(text, intent, failed), True)  # noqa: FBT003
-    return told
+    return Recovered(told, unread)
 
 
 def interrupted(outputs_dir: str) -> bool:

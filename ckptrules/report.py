@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
+from unicodedata import combining, east_asian_width
 
 from ckptrules.measures import human_size
 from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
@@ -213,10 +214,10 @@ def _amounts(tallies: Sequence[Tally]) -> tuple[str, str, str, str]:
     return str(total.kept), human_size(total.bytes_kept), str(total.deleted), human_size(total.bytes_deleted)
 
 
-def numbers(rows: Sequence[tuple[str, int, str]]) -> list[str]:
+def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list[str]:
     """Lay the lines of a summary out: label, number, note."""
     width = max(len(str(count)) for _, count, _ in rows)
-    return [f"  {label:<12}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
+    return [f"  {label:<{label_width}}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
 
 
 def trash_sentence(items: int, size: int, days: int | None) -> str:
@@ -239,20 +240,28 @@ def count_of(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def columns(text: str) -> int:
+    """Count the columns of a text: a wide letter (Unicode, UAX #11) takes two, an accent none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Lay rows out in aligned columns, under headings if there are any.
 
     ``right`` are the numbers of the columns that hold numbers.
     """
     shown = [headings, *rows] if headings else rows
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in shown
-    ]
+    widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for row in shown:
+        gaps = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            gap + cell if column in right else cell + gap
+            for column, (cell, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, ""])
 
 
@@ -271,6 +280,7 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
                 "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
                 "bytes": action.size,
                 "reasons": [reason_as_data(reason) for reason in action.reasons],
+                "leaves_link": action.leaves_link,
                 "saves": [
                     {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
                     for line in action.saves

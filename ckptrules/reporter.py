@@ -70,10 +70,15 @@ class RunContext(NamedTuple):
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
-    """Shows what tasks tell. ``contexts`` is set by the task creators, by task name."""
+    """Shows what tasks tell.
+
+    ``contexts`` is set by the task creators, by task name. ``problems_before`` says that problems were left before any
+    task was made.
+    """
 
     desc = "blocks of experiments and a summary"
     contexts: ClassVar[dict[str, RunContext]] = {}
+    problems_before: ClassVar[bool] = False
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
         super().__init__(outstream, options)
@@ -81,7 +86,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
         self._up_to_date: Counter[str] = Counter()
-        self._problems_left = self._crashed = self._is_silent = False
+        self._problems_left = self.problems_before
+        self._crashed = self._is_silent = False
         self._not_remembered: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:

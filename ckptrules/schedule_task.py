@@ -33,7 +33,10 @@ def show(text: str, task: Task) -> None:
 
 
 def command(options: Options) -> list[str]:
-    """Return the command to run: `doit migrate` with the options that were given, absolute where they are paths."""
+    """Return the command to run, with the options that were given, absolute where they are paths.
+
+    Where no dodo.py is, the tasks are those of `ckptrules`.
+    """
     given = []
     for name, value in options._asdict().items():
         option = BY_NAME[name]
@@ -41,7 +44,8 @@ def command(options: Options) -> list[str]:
             continue
         shown = str(int(value) if isinstance(value, bool) else value)
         given.append(f"{option.name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")
-    return [sys.executable, "-m", "doit", "migrate", *given, f"wait={WAIT}", "quiet=1"]
+    program = "doit" if os.path.exists("dodo.py") else "ckptrules"
+    return [sys.executable, "-m", program, "migrate", *given, f"wait={WAIT}", "quiet=1"]
 
 
 def units(words: list[str], folder: str) -> str:

@@ -156,8 +156,7 @@ def _database(line: CommandLine) -> str:
         refuse_unwritable(database)
         if task in SELECTING:
             note_proof(options)
-        for sentence in recover_first(options.outputs_dir):
-            print(sentence)
+        recover_first(options.outputs_dir)
         find.cache_clear()  # another run may have been at work until the lock was free
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
@@ -190,21 +189,24 @@ def changes(task: str, options: Options) -> bool:
     return options.apply if task == "refs" else not options.dry_run
 
 
-def recover_first(path: str) -> list[str]:
-    """Finish what an interrupted run began; return what to tell.
+def recover_first(path: str) -> None:
+    """Finish what an interrupted run began, and say so; what cannot be read of it is a problem that is left.
 
     Raises:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     from ckptrules import scan, store
     from ckptrules.recovery import recover
+    from ckptrules.reporter import Reporter
 
     try:
         store.clear_work(path)
-        return recover(path)
+        recovered = recover(path)
     except OSError as error:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
+    Reporter.problems_before |= bool(recovered.unread)
+    print(*recovered.told, *recovered.unread, sep="\n", end="\n" * bool(recovered.told + recovered.unread))
 
 
 def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, found: Iterable[Found]) -> None:

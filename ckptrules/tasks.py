@@ -34,7 +34,7 @@ from ckptrules.naming import SlowRuleError
 from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries
 from ckptrules.recovery import interrupted
-from ckptrules.report import count_of, experiment_block, going, plan_as_data, tally
+from ckptrules.report import count_of, experiment_block, going, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import Excess, holds_until, too_many
 from ckptrules.rules import SLOW_HINT
@@ -337,12 +337,7 @@ def show_rules(rules: RuleSet, task: Task) -> None:
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
         for policy in rules.policies.values()
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  " + "  ".join([*(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    ]
-    task.meta = {"told": Told("\n".join(["All rules hold.", *lines, ""]))}
+    task.meta = {"told": Told("All rules hold.\n" + table((), [("", *row) for row in rows]))}
 
 
 def words(policy: Policy) -> str:

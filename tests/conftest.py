@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class Project:

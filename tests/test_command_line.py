@@ -72,6 +72,17 @@ def test_reasons_show_names_escaped_and_never_stop_a_run(project: Project, encod
     assert all("epoch-20_step-000003.ckpt" in project.names(f"exp{n}") for n in range(3))
 
 
+def test_tables_are_aligned_in_any_script(project: Project) -> None:
+    names = ["日本語.ckpt", "e\u0301poque.ckpt", "plain.ckpt"]
+    for name in names:
+        project.make({f"{name}/checkpoints/{YOUNG}": 1})
+    heading, *rows, _, _, _ = project.doit("usage").splitlines()
+    places = {
+        row.rindex(" B") + row.count("日") + row.count("本") + row.count("語") - row.count("\u0301") for row in rows
+    }
+    assert places == {heading.rindex("total") + len("total") - 2}
+
+
 def test_patterns_that_overlap_name_every_directory_once(project: Project) -> None:
     rules = project.folder / "rules/naming.yaml"
     rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*']"))

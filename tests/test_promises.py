@@ -313,7 +313,10 @@ def test_an_old_system_does_not_replace_an_empty_directory(project: Project, mon
 def test_a_preview_of_an_undo_of_states_says_what_the_undo_does(project: Project) -> None:
     trained(project)
     project.doit("migrate", "fix_state=1")
-    project.doit("undo", "dry_run=1")
+    preview = project.doit("undo", "dry_run=1")
+    done = project.doit("undo")
+    assert preview.count("Would restore the state") == done.count("State restored") == 1
+    assert preview.count("Would rename") == done.count("Renamed") > 0
 
 
 def test_a_problem_is_told_also_where_sidecars_tell_metrics(project: Project) -> None:

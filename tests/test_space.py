@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import calendar
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -38,12 +40,15 @@ def test_the_trash_is_listed_with_the_day_on_which_each_goes(project: Project) -
     run = aged(project, 2)
     heading, *rows, end = project.doit("trash").splitlines()
     assert heading.split() == ["run", "directory", "name", "size", "goes", "on"]
-    day = time.strftime(
-        "%Y-%m-%d", time.localtime(time.mktime(time.strptime(run[:16], "%Y%m%dT%H%M%SZ")) - time.timezone + 7 * 86_400)
-    )
+    started = calendar.timegm(time.strptime(run[:16], "%Y%m%dT%H%M%SZ"))
+    day = time.strftime("%Y-%m-%d", time.localtime(started + 7 * 86_400))
     assert rows[0].split() == [run, "one/checkpoints", "epoch=1-step=1.ckpt", "100", "B", day]
     assert ["epoch=3-step=3.ckpt", "70", "B"] in [row.split()[2:5] for row in rows]
     assert end == "5 items, 470 B. 'doit undo' brings back, 'doit purge' frees."
+    project.make({"two/checkpoints/epoch=4-step=4.ckpt": 1})
+    project.doit("migrate", "delete_old=1")
+    heading, *rows, end = project.doit("trash").splitlines()
+    assert [row.split()[0] for row in rows] == [run] * 5 + [newest(project.outputs / ".ckptrules/trash")]
 
 
 def test_purge_frees_what_is_old_enough(project: Project) -> None:
@@ -107,6 +112,17 @@ def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(pro
     assert log.count("Summary") == 1
     assert "\x1b" not in log
     assert project.names("one") == ["epoch-02_step-000002.ckpt", "epoch-12_step-000012.ckpt"]
+
+
+def test_a_folder_without_tasks_of_its_own_is_scheduled_too(tmp_path: Path) -> None:
+    (tmp_path / "outputs/one/checkpoints").mkdir(parents=True)
+    (tmp_path / "outputs/one/checkpoints/epoch=1-step=2.ckpt").write_text("x")
+    out = subprocess.run(
+        [sys.executable, "-m", "ckptrules", "schedule"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    line = next(line for line in out.splitlines() if line.startswith("0 2 "))
+    subprocess.run(line.removeprefix("0 2 * * 0 "), shell=True, check=True)
+    assert os.listdir(tmp_path / "outputs/one/checkpoints") == ["epoch-01_step-000002.ckpt"]
 
 
 def test_a_failure_of_a_scheduled_run_is_an_exit_code_and_a_line_in_the_log(project: Project) -> None:

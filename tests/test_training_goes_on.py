@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -77,7 +78,9 @@ def newest_run(project: Project) -> str:
 
 def test_a_link_goes_with_its_checkpoint_and_comes_back_with_it(project: Project) -> None:
     project.make({f"one/checkpoints/{OLD}": 50, "one/checkpoints/epoch=12-step=90.ckpt": 60})
-    project.doit("migrate", "leave_links=1")
+    project.doit("migrate", "leave_links=1", f"json={project.folder / 'done.json'}")
+    (told,) = json.loads((project.folder / "done.json").read_text())["experiments"]
+    assert {action["leaves_link"] for action in told["actions"] if action["action"] == "rename"} == {True}
     before = project.tree()
     project.doit("migrate", "delete_old=1")
     assert project.names("one") == ["epoch-12_step-000090.ckpt", "epoch=12-step=90.ckpt"]

@@ -364,6 +364,22 @@ def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Pro
     }
 
 
+def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(project: Project) -> None:
+    project.make(TREE)
+    changes = crash.run(project.folder, "migrate").changes
+    shutil.rmtree(project.outputs)
+    project.make(TREE)
+    crash.run(project.folder, "migrate", fault=Fault(changes // 2, "after"))
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    text = journal.read_text()
+    journal.write_text(text.replace('"intent": 1', '"intent": "x"', 1))
+    out = project.doit("migrate", check=1)
+    assert f"Not recovered: .ckptrules/journal/{journal.name}:2: is damaged: " in out
+    assert out.count("Move the file away when you have looked at it.\n") == 1
+    journal.unlink()
+    project.doit("migrate")
+
+
 def test_a_second_run_waits_for_the_first_as_long_as_it_is_told(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
