@@ -43,7 +43,11 @@ def prepare_archive(options: Options) -> Action:
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
     found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
-    chosen = chosen_experiments([directory.experiment for directory in found], options.experiments)
+    experiments = [directory.experiment for directory in found]
+    chosen = chosen_experiments(experiments, options.experiments)
+    for outer, inner in ((one, other) for one in chosen for other in experiments if other.startswith(f"{one}/")):
+        hint = "archive what lies inside first"
+        raise OptionError(f"command line: '{outer}' holds another experiment, '{inner}'\n    hint: {hint}")
     try:
         archives.needed_library(form)
     except ArchiveError as error:
@@ -107,7 +111,7 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     """
     items = archives.listing(place)
     size, shown = sum(item.size for item in items), style.name(place.experiment)
-    amount = f"{count_of(sum(item.kind == 'file' for item in items), 'file')}, {human_size(size)}"
+    amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
     before = archives.packed_before(place)
     if before and not archives.same(items, before):
         raise ArchiveError(f"{place.path} is there already, and holds something else; it is not overwritten")

@@ -69,7 +69,8 @@ def prepare_backup(options: Options) -> Action:
     folder = backups_of.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, backups_of.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
-    lock(options)
+    if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
+        lock(options)
     chosen = _experiments(options)
     whole, created = options.experiments is None, now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)

@@ -59,9 +59,8 @@ def resolve(
     for group in find_groups(checkpoints, entries, sidecars):
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
         one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
-        winner = (
-            best_of(rivals, on_conflict, facts) if one_target and facts.in_use.keys().isdisjoint(group.names) else None
-        )
+        decidable = one_target and facts.in_use.keys().isdisjoint(group.names)
+        winner = best_of(rivals, sidecars, on_conflict, facts) if decidable else None
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
             kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
@@ -114,18 +113,22 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
     return groups
 
 
-def best_of(rivals: Sequence[Checkpoint], on_conflict: OnConflict, facts: Facts) -> Checkpoint | None:
-    """Choose the one that gets the name, or none where that is not certain."""
+def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConflict, facts: Facts) -> Checkpoint | None:
+    """Choose the one that gets the name, or none where that is not certain; of identical ones, one with sidecars."""
     same = {facts.same.get(checkpoint.entry.name) for checkpoint in rivals}
     identical = len(same) == 1 and None not in same
+
+    def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
+        return len(sidecars.get(checkpoint.entry.name, ())), *_by_name_then_time(checkpoint)
+
     if on_conflict == "merge_identical":
-        return max(rivals, key=_by_name_then_time) if identical else None
+        return max(rivals, key=order) if identical else None
     if on_conflict not in ("keep_newest", "keep_largest"):
         return None
     key = _by_time if on_conflict == "keep_newest" else _by_size
     best = max(map(key, rivals))
     first = [checkpoint for checkpoint in rivals if key(checkpoint) == best]
-    return max(first, key=_by_name_then_time) if len(first) == 1 or identical else None
+    return max(first, key=order) if len(first) == 1 or identical else None
 
 
 def tell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -219,7 +220,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _log(total: Tally, context: RunContext) -> list[str]:
         if context.style.preview or context.header.get("command") != "migrate" or not total.renamed + total.deleted:
             return []
-        return ["For your experiment log: doit log out=docs/experiment_log.md"]
+        return ["For your experiment log: doit log" + " out=docs/experiment_log.md" * os.path.isdir("docs")]
 
     @staticmethod
     def _trash(total: Tally, context: RunContext) -> list[str]:

@@ -63,7 +63,7 @@ def test_there_and_back_gives_identical_bytes_times_modes_and_links(project: Pro
     archive = make(project)
     before = everything(project.outputs / "old_1")
     out = project.doit("archive", "experiments=old_*", "archive_dir=archive", *(["format=gz"] if form == "gz" else []))
-    assert f"✓ Archived: old_1 to archive/old_1.tar.{form} (5 files, 15 KB, packed " in out
+    assert f"✓ Archived: old_1 to archive/old_1.tar.{form} (7 files, 15 KB, packed " in out
     assert out.count("; the source is in the trash\n") == 2
     assert sorted(os.listdir(project.outputs)) == [".ckptrules", "new"]
     assert sorted(os.listdir(archive)) == [f"old_{n}.tar.{form}{end}" for n in (1, 2) for end in ("", ".manifest.json")]
@@ -156,6 +156,17 @@ def test_what_cannot_be_archived_is_refused(project: Project, arguments: list[st
     before = project.tree()
     assert told in project.doit("archive", *arguments, check=3)
     assert project.tree() == before
+
+
+def test_an_experiment_that_holds_another_one_is_not_put_away_with_it(project: Project) -> None:
+    make(project)
+    rules = project.folder / "rules" / "naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*/*/checkpoints']"))
+    project.make({"old_1/inner/checkpoints/epoch=1-step=1.ckpt": 3})
+    out = project.doit("archive", "experiments=old_1", "archive_dir=archive", check=3)
+    assert "command line: 'old_1' holds another experiment, 'old_1/inner'\n    hint: archive what lies inside" in out
+    project.doit("archive", "experiments=old_1/inner", "archive_dir=archive")
+    project.doit("archive", "experiments=old_1", "archive_dir=archive")
 
 
 def test_without_the_library_the_extra_is_named(project: Project) -> None:

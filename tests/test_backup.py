@@ -124,7 +124,9 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
 
 @pytest.mark.parametrize("mode", ["auto", "copy", "link"])
 def test_a_backup_is_a_true_copy(tree: Project, mode: str) -> None:
-    tree.make({".ckptrules/journal/x.jsonl": 2})
+    journal = tree.outputs / ".ckptrules/journal/20200101T000000Z-7.7.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text('{"line": "run"}\n')
     before = snapshot(tree.outputs)
     made = back_up(tree, f"mode={mode}")
     assert snapshot(made) == before == snapshot(tree.outputs)

@@ -105,6 +105,8 @@ def test_a_read_only_disk_can_be_looked_at_and_nothing_else(project: Project, di
     told = "ERROR: outputs_dir 'outputs' cannot be written: Read-only file system\n"
     for task in ("migrate", "undo", "purge"):
         assert project.doit(task, check=3) == told
+    (project.folder / "saved").mkdir()
+    assert "Backup made: saved/outputs_backup_" in project.doit("backup", "to=saved")
     assert mount("-o", "remount,rw", str(disk))
     assert project.tree(state=True) == before
 
