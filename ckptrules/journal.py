@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, get_args
 from ckptrules.model import ActionKind, EntryKind, Identity, Step, StepKind, Unit
 
 VERSION = 2
-OLDER = 1  # is read as well: its steps had as many fields as their kind needed
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
@@ -192,8 +191,8 @@ def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:
 
 
 def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    if row["line"] != "run" or row["journal"] not in (OLDER, VERSION):
-        raise ValueError(f"this version reads journals of version {OLDER} and {VERSION}")
+    if row["line"] != "run" or row["journal"] != VERSION:
+        raise ValueError(f"this version reads journals of version {VERSION}")
     return row
 
 
@@ -221,8 +220,6 @@ def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
 
 
 def _step(*row: Any) -> Step:
-    if not isinstance(row[-1], list):
-        row = _of_older(*row)
     *texts, (entry_kind, size, mtime_ns) = row
     plain = all(type(text) is str and "\0" not in text for text in texts)
     if not plain or texts[0] not in _STEP_KINDS or entry_kind not in _ENTRY_KINDS:
@@ -231,12 +228,3 @@ def _step(*row: Any) -> Step:
         raise ValueError("no such step")
     kind, directory, name, to_directory, to, was = texts
     return Step(kind, directory, name, to_directory, to, was, Identity(entry_kind, size, mtime_ns))
-
-
-def _of_older(kind: str, directory: str, name: str, *rest: Any) -> tuple[Any, ...]:
-    """Turn a step as version 1 wrote it into one of this version."""
-    if kind == "move":
-        to_directory, to, *identity = rest
-        return kind, directory, name, to_directory, to, "", identity
-    to_directory, to, was = (directory, rest[1], rest[0]) if kind == "relink" else rest
-    return kind, directory, name, to_directory, to, was, Identity("link", 0, 0)

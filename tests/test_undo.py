@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -247,7 +246,7 @@ def test_a_journal_that_leads_outside_is_refused(project: Project, case: str, en
 
 DAMAGES = {
     "is damaged: Expecting value: line 1 column 1 (char 0)": lambda lines: [lines[0], "nonsense\n", *lines[1:]],
-    "is damaged: this version reads journals of version 1 and 2": lambda lines: [
+    "is damaged: this version reads journals of version 2": lambda lines: [
         lines[0].replace('"journal": 2', '"journal": 3'),
         *lines[1:],
     ],
@@ -267,28 +266,6 @@ def test_a_damaged_journal_is_refused_with_its_place(project: Project, fact: str
     assert project.doit("undo", check=3) == f"ERROR: {shown}\n{hint}"
     assert project.doit("history", check=1) == f"{shown}\n"
     assert project.tree() == before
-
-
-def test_a_journal_of_the_version_before_is_understood(project: Project) -> None:
-    project.make(TREE)
-    start = project.tree()
-    project.doit("migrate", "delete_old=1", "leave_links=1")
-    file = journal_of(project, runs(project)[0])
-    header, *rows = map(json.loads, file.read_text().splitlines())
-    for row in rows:
-        for _, _, steps in row.get("units", ()):
-            steps[:] = [as_version_1(*step) for step in steps]
-    header["journal"] = 1
-    file.write_text("".join(json.dumps(row) + "\n" for row in (header, *rows)))
-    project.doit("undo")
-    assert project.tree() == start
-
-
-def as_version_1(kind: str, directory: str, name: str, *rest: Any) -> list[Any]:
-    to_directory, to, was, identity = rest
-    if kind == "relink":
-        return [kind, directory, name, was, to]
-    return [kind, directory, name, to_directory, to, *(identity if kind == "move" else [was])]
 
 
 def test_history_shows_what_every_run_did_and_what_became_of_it(project: Project) -> None:
