@@ -1,34 +1,222 @@
-"""``doit archive`` and ``doit unarchive``: old experiments into one file each, and back.
-
-doit reads this file for every command, so the work and its libraries are imported only where it is to be done.
-"""
+"""``doit archive`` and ``doit unarchive``: old experiments into one file each, and back."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from datetime import datetime
 
-from ckptrules import startup
-from ckptrules.backup_tasks import Action, one_task
-from ckptrules.options import Options
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import archive as archives
+from ckptrules import jobs, scan, startup, store
+from ckptrules.apply import told
+from ckptrules.archive import ArchiveError, Place
+from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, one_task, progress_bar
+from ckptrules.facts import in_use, links_elsewhere
+from ckptrules.manifest import Manifest
+from ckptrules.measures import human_size
+from ckptrules.model import STATE, Entry, Identity, Step, Unit
+from ckptrules.options import OptionError, Options
+from ckptrules.report import Style, count_of
+from ckptrules.reporter import Told
 
 
 def archive(options: Options) -> Iterator[startup.TaskDict]:
     """Make the task that packs experiments."""
-    return one_task("archive", _prepare_archive, options)
+    return one_task("archive", prepare_archive, options)
 
 
 def unarchive(options: Options) -> Iterator[startup.TaskDict]:
     """Make the task that brings one experiment back."""
-    return one_task("unarchive", _prepare_unarchive, options)
+    return one_task("unarchive", prepare_unarchive, options)
 
 
-def _prepare_archive(options: Options) -> Action:
-    from ckptrules.archive_work import prepare_archive
+def prepare_archive(options: Options) -> Action:
+    """Find out what is to be packed, and where to.
 
-    return prepare_archive(options)
+    Raises:
+        OptionError: that is not said, or cannot be.
+    """
+    jobs.outputs_dir(options)
+    form = "zst" if options.format == "table" else options.format
+    if options.experiments is None or options.archive_dir is None:
+        missing = "experiments" if options.experiments is None else "archive_dir"
+        hint = "doit archive experiments='old_*' archive_dir=/archive"
+        raise OptionError(f"command line: archive needs {missing}=…\n    hint: {hint}")
+    if form not in archives.FORMATS:
+        raise OptionError(f"command line: format={form}: must be one of {', '.join(archives.FORMATS)} for archive")
+    if not os.path.isdir(options.archive_dir):
+        hint = "the folder for the archives must be there already"
+        raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
+    if jobs.is_inside(options.archive_dir, options.outputs_dir):
+        hint = "name another folder with archive_dir=DIR"
+        raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
+    experiments = [directory.experiment for directory in found]
+    chosen = chosen_experiments(experiments, options.experiments)
+    for outer, inner in ((one, other) for one in chosen for other in experiments if other.startswith(f"{one}/")):
+        hint = "archive what lies inside first"
+        raise OptionError(f"command line: '{outer}' holds another experiment, '{inner}'\n    hint: {hint}")
+    try:
+        archives.needed_library(form)
+    except ArchiveError as error:
+        raise OptionError(f"command line: format={form}: {error}") from None
+    places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in chosen]
+    return pack_all, [options, jobs.style(options), places]
 
 
-def _prepare_unarchive(options: Options) -> Action:
-    from ckptrules.archive_work import prepare_unarchive
+def prepare_unarchive(options: Options) -> Action:
+    """Find the archive to bring back, and read it whole.
 
-    return prepare_unarchive(options)
+    Raises:
+        OptionError: it is not there, or cannot be believed.
+    """
+    jobs.outputs_dir(options)
+    if options.archive is None:
+        raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
+    fact = f"command line: archive '{options.archive}'"
+    try:
+        form = archives.format_of(options.archive)
+        with progress_bar(os.path.getsize(options.archive)) as progress:
+            manifest = archives.check(options.archive, form, progress)
+    except ArchiveError as error:
+        raise OptionError(f"{fact}: {error}") from None
+    except OSError as error:
+        raise OptionError(f"{fact}: {told(error)}") from None
+    (experiment,) = manifest.experiments
+    if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
+        hint = "move it away first; nothing is overwritten"
+        raise OptionError(f"{fact}: '{experiment}' is in {options.outputs_dir} already\n    hint: {hint}")
+    return bring_back, [options, jobs.style(options), manifest]
+
+
+# --- what the tasks do -----------------------------------------------------------------------------------------------
+
+
+def pack_all(options: Options, style: Style, places: list[Place], task: Task) -> TaskFailed | None:
+    """Pack experiments one after the other; what fails is told, the others are done."""
+    lines, failed = [], False
+    for place in places:
+        shown = style.name(place.experiment)
+        try:
+            lines.append(pack_one(options, style, place))
+        except StoppedError:
+            lines.append(f"Stopped: {shown} is not archived.")
+            failed = True
+            break
+        except (ArchiveError, OSError) as error:
+            why = told(error) if isinstance(error, OSError) else str(error)
+            lines.append(f"{style.paint(style.signs['problem'], 'red')} Problem: {shown}: {style.name(why)}")
+            failed = True
+    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    return TaskFailed("problems left", report=False) if failed else None
+
+
+def pack_one(options: Options, style: Style, place: Place) -> str:
+    """Pack one experiment, and move it to the trash unless it is to stay; return what to tell.
+
+    Raises:
+        ArchiveError, OSError, StoppedError: it was not done.
+    """
+    items = archives.listing(place)
+    size, shown = sum(item.size for item in items), style.name(place.experiment)
+    amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
+    before = archives.packed_before(place)
+    if before and not archives.same(items, before):
+        raise ArchiveError(f"{place.path} is there already, and holds something else; it is not overwritten")
+    if before and options.keep_source:
+        return f"Up to date: {shown} is in {place.path}."
+    if options.dry_run:
+        return f"Would archive: {shown} to {place.path} ({amount})"
+    busy(options, place)
+    if not options.keep_source:
+        refuse_linked(options, place)
+    if before:
+        with progress_bar(2 * size) as progress:
+            archives.prove(place, items, progress)
+    else:
+        created = datetime.now().astimezone().isoformat(timespec="seconds")
+        archives.pack(place, items, created, progress_bar)
+    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {place.path}"
+    line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
+    if options.keep_source:
+        return line
+    with scan.open_below(place.root, "") as root:
+        identity = scan.identify(root, place.top)
+    if archives.listing(place) != items:
+        raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
+    to_trash(options, place, size, identity)
+    return f"{line}; the source is in the trash"
+
+
+def busy(options: Options, place: Place) -> None:
+    """Refuse an experiment that somebody writes into.
+
+    Raises:
+        ArchiveError: with what is known.
+        OSError: it cannot be opened.
+    """
+    settle = jobs.load(options.rules_dir, options.outputs_dir).settle
+    with scan.open_below(place.root, "") as root:
+        identity = scan.identify(root, place.top)
+        if why := in_use(root, Entry(place.top, *identity), settle, jobs.started_ns()):
+            raise ArchiveError(f"is in use: a file in it {why}")
+
+
+def refuse_linked(options: Options, place: Place) -> None:
+    """Refuse to put away what links from elsewhere lead to.
+
+    Raises:
+        ArchiveError: with one of the links.
+    """
+    outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
+    for real, links in links_elsewhere(outputs).items():
+        for folder, entry in links:
+            leads_there = f"{real}/{entry.sibling}/".startswith(f"{top}/")
+            if leads_there and not f"{folder}/".startswith(f"{place.experiment}/"):
+                link = f"{folder}/{entry.name}".lstrip("/")
+                raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
+
+
+def to_trash(options: Options, place: Place, size: int, identity: Identity) -> None:
+    """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
+
+    Raises:
+        OSError: it could not be recorded, or moved.
+    """
+    parent = os.path.dirname(place.experiment)
+    trash = f"{STATE}/trash/{jobs.run_id()}/{parent}".rstrip("/")
+    name = place.top + scan.TRASH_SUFFIX
+    step = Step("move", parent, place.top, trash, name, identity=identity)
+    header = jobs.run_header("archive", options)
+    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
+    number = journal.intend(place.experiment, place.experiment, [Unit("trash", size, (step,))])
+    failed = {}
+    try:
+        with store.Folders(options.outputs_dir) as folders:
+            store.do_step(folders, step)
+    except OSError as error:
+        failed = {0: told(error)}
+        raise
+    finally:
+        journal.conclude(number, failed)
+
+
+def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
+    """Bring one experiment back, or say that it would be."""
+    (experiment,) = manifest.experiments
+    what = f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
+    if options.dry_run:
+        task.meta = {"told": Told(f"Would bring back: {what}\n")}
+        return None
+    try:
+        with progress_bar(manifest.size) as progress:
+            archives.unpack(str(options.archive), manifest, options.outputs_dir, progress)
+    except (ArchiveError, OSError, StoppedError) as error:
+        why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
+        task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}
+        return TaskFailed("not brought back", report=False)
+    task.meta = {"told": Told(f"Brought back: {what}\n")}
+    return None

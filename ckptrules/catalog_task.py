@@ -8,12 +8,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import jobs, store, tasks, watch
+from ckptrules.discovery import Record, records_in
 from ckptrules.measures import human_size
 from ckptrules.model import Problem
 from ckptrules.naming import SlowRuleError
@@ -21,9 +21,6 @@ from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
-
-if TYPE_CHECKING:  # doit reads this file for every command
-    from ckptrules.discovery import Record
 
 FORMATS = ("table", "json", "csv")
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
@@ -45,8 +42,6 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
 
 def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | None:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
-    from ckptrules.discovery import records_in
-
     rules = jobs.load(options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
@@ -85,8 +80,6 @@ def as_json(records: Sequence[Record], _: Style) -> str:
 
 def as_csv(records: Sequence[Record], _: Style) -> str:
     """Write the fields of a record with a heading; bytes that are no UTF-8 are escaped, None is nothing."""
-    from ckptrules.discovery import Record
-
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Record._fields)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from ckptrules import scan, verified
 from ckptrules.model import Claim, Entry, Found, Listing, RuleSet, number
-from ckptrules.naming import claim, named
+from ckptrules.naming import named
 from ckptrules.plan import is_left_link, unsound
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
@@ -124,7 +124,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Rec
             continue
         if said.kind not in ("protected", "target", "legacy") or aim is None or aim.kind == "link" or unsound(aim):
             continue
-        fields = {**_fields(aim, claim(aim.name, rules)), **_fields(entry, said)}
+        fields = {**_fields(aim, named(aim.name, rules).claim), **_fields(entry, said)}
         value = fields.get("value")
         yield Record(
             path=os.path.join(outputs_dir, listing.directory, entry.name),

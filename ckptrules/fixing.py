@@ -18,7 +18,7 @@ from ckptrules.content import UnsoundError
 from ckptrules.facts import in_use
 from ckptrules.formats import check_file, open_file
 from ckptrules.model import STATE, Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
-from ckptrules.naming import TemplateError, claim, target_name
+from ckptrules.naming import named
 from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
@@ -122,14 +122,8 @@ def new_path(text: str, home: str, directory: str, names: Collection[str], rules
         return None
     if folder != home and (not _ends_alike(folder, directory) or os.path.lexists(text)):
         return None
-    said = claim(name, rules)
-    if said.kind != "legacy":
-        return None
-    try:
-        target = target_name(said, rules)
-    except TemplateError:
-        return None
-    return f"{folder}/{target}" if target in names else None
+    said = named(name, rules)
+    return f"{folder}/{said.target}" if said.claim.kind == "legacy" and said.target in names else None
 
 
 def _ends_alike(folder: str, directory: str) -> bool:
@@ -139,7 +133,7 @@ def _ends_alike(folder: str, directory: str) -> bool:
 def _checkpoints(listing: Listing, rules: RuleSet) -> Iterator[Entry]:
     for entry in sorted(listing.entries):
         is_one = entry.kind in ("file", "directory") and entry.size
-        if is_one and claim(entry.name, rules).kind in ("protected", "target", "legacy"):
+        if is_one and named(entry.name, rules).claim.kind in ("protected", "target", "legacy"):
             yield entry
 
 

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ckptrules import store
-from ckptrules.naming import TemplateError, claim, fits, render, stem_of, target_name
+from ckptrules.naming import TemplateError, claim, fits, named, render, stem_of
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
 
@@ -158,14 +158,10 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
     def _path_now(self, path: str) -> str:
         """Return where a checkpoint is now: under the name that its old one has become, where it is there."""
         folder, name = os.path.split(path)
-        said = claim(name, self._rules)
-        if said.kind != "legacy" or (os.path.exists(path) and not os.path.islink(path)):
-            return path
-        try:
-            now = os.path.join(folder, target_name(said, self._rules))
-        except TemplateError:
-            return path
-        return now if os.path.exists(now) else path
+        said = named(name, self._rules)
+        now = os.path.join(folder, said.target)
+        moved = said.claim.kind == "legacy" and said.target and (os.path.islink(path) or not os.path.exists(path))
+        return now if moved and os.path.exists(now) else path
 
 
 def _sidecar_of(path: str) -> str:

@@ -342,9 +342,7 @@ def kept(
     """List what stays as it is: protected names, living links, names already right."""
     rows = [Kept(entry.name, entry.size, (reason,)) for entry, reason in found.protected]
     rows += [
-        Kept(link.name, 0, (Reason(f"link to {link.link_text}"),))
-        for link in found.links
-        if not link.dangling and link.name not in relinked
+        Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
     ]
     rows += [
         Kept(c.entry.name, c.entry.size, why_it_stays(c, verdict))

@@ -84,7 +84,7 @@ def judge(start: int, old: str, folder: str, candidates: Sequence[Renamed]) -> R
     fitting = [candidate for candidate in candidates if _leads_to(parts, candidate.directory)]
     if not fitting:
         return None
-    if len({candidate.name for candidate in fitting}) == 1 and (len(fitting) == 1):
+    if len(fitting) == 1:
         return Reference(start, old, fitting[0].name)
     return Reference(start, old, "", f"it was in {' and in '.join(c.directory for c in fitting)}")
 

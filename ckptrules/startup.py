@@ -165,7 +165,7 @@ def _database(line: CommandLine) -> str:
 
 def processes(line: CommandLine, database: str) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
-    task = next((task for task in SHARING if line.command == "run" and line.asks_for(task)), None)
+    task = next((task for task in SHARING if line.asks_for(task)), None)
     if task is None or line.has_foreign_words:
         return 0
     from ckptrules.facts import links_elsewhere

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -11,11 +10,13 @@ from doit.task import Task
 from ckptrules import scan, stopping, store, tasks
 from ckptrules.apply import after, conclude, do_units, refused, told
 from ckptrules.facts import links_into
+from ckptrules.fixing import fix, foresee
 from ckptrules.jobs import Job
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
 from ckptrules.naming import SlowRuleError, named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link, link_targets
+from ckptrules.progress import bar
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
@@ -36,7 +37,7 @@ class _each:  # noqa: N801 - a function that can be sent to another process
         self.work = work
         self.__name__ = work.__name__
 
-    def __call__(self, job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
+    def __call__(self, job: Job, found: Found, task: Task) -> TaskFailed | None:
         if stopping.stopped():
             task.meta["told"] = Told("")
             return TaskFailed("stopped", report=False)
@@ -48,14 +49,11 @@ class _each:  # noqa: N801 - a function that can be sent to another process
             done = tasks.unreadable(found, error)
         except SlowRuleError as slow:
             done = tasks.too_slow(found, slow)
-        return tasks.tell(job, task, done, listing) or {}
+        return tasks.tell(job, task, done, listing)
 
 
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
-    from ckptrules.fixing import fix, foresee
-    from ckptrules.progress import bar
-
     if job.options.dry_run:
         return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
     return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"], bar)

@@ -57,7 +57,7 @@ def migrate(options: Options) -> Iterator[TaskDict]:
     days = load(options.rules_dir, options.outputs_dir).trash_days
     expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
     if expired and not options.dry_run:
-        first = [BACKUP] if any(word.task == BACKUP for word in command_line().words) else []
+        first = [BACKUP] if BACKUP in chosen() else []
         actions = [(free, [options, expired])]
         yield {"name": TRASH_TASK, "actions": actions, "task_dep": first, "doc": "free what waited for trash_days"}
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ckptrules.content import Facts
 from ckptrules.measures import human_size
 from ckptrules.report import Style, count_of, numbers, table
+from ckptrules.verified import Known
 from ckptrules.verify import Report, Row, sound
 
 
@@ -84,14 +85,12 @@ def report_as_data(report: Report) -> dict[str, Any]:
 
 
 def _told(row: Row, style: Style) -> str:
-    return "; ".join(_said(row, style)) if row.known else "not sound"
+    return "; ".join(_said(row, row.known, style)) if row.known else "not sound"
 
 
-def _said(row: Row, style: Style) -> Iterable[str]:
+def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
     """Yield what is known of a sound file."""
-    if row.known is None:
-        return
-    facts, done = row.known
+    facts, done = known
     yield ", ".join([facts.kind, *_inside(facts)])
     if "unsafe load" in done:
         yield f"loaded by RUNNING the code it names ({style.name(', '.join(facts.names[:3]))})"

@@ -6,12 +6,12 @@ import contextlib
 import importlib.util
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, tasks
+from ckptrules.content import Tell
 from ckptrules.jobs import Job
 from ckptrules.model import Found
 from ckptrules.naming import SlowRuleError
@@ -19,9 +19,8 @@ from ckptrules.options import OptionError, Options
 from ckptrules.progress import bar
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
-
-if TYPE_CHECKING:  # doit reads this file for every command: what only verify needs is imported where it is used
-    from ckptrules.content import Tell
+from ckptrules.verify import How, Report, verify
+from ckptrules.verify_report import VerifyTally, block, report_as_data, summary, tally
 
 
 class StoppedError(Exception):
@@ -34,8 +33,6 @@ def verify_tasks(options: Options) -> Iterator[TaskDict]:
     Raises:
         OptionError: options that do not go together, or torch is missing for ``load=1``.
     """
-    from ckptrules.verify_report import VerifyTally, summary
-
     if options.unsafe and not options.load:
         raise OptionError("command line: unsafe=1 says how to load\n    hint: give load=1 as well")
     if options.load and importlib.util.find_spec("torch") is None:
@@ -43,11 +40,8 @@ def verify_tasks(options: Options) -> Iterator[TaskDict]:
     yield from tasks.experiments("verify", options, verify_one, nothing=VerifyTally(), summarise=summary)
 
 
-def verify_one(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFailed:
+def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:
     """Verify one checkpoint directory and tell what came of it."""
-    from ckptrules.verify import How, Report, verify
-    from ckptrules.verify_report import VerifyTally, block, report_as_data, tally
-
     options = job.options
     how = How(options.quick, options.load, options.unsafe)
     try:
@@ -65,7 +59,7 @@ def verify_one(job: Job, found: Found, task: Task) -> dict[str, Any] | TaskFaile
         report = Report(found.experiment, found.directory, (), tasks.too_slow(found, slow).problems)
     data = report_as_data(report) if options.json else None
     task.meta["told"] = Told(block(report, job.style), tally(report), data)
-    return TaskFailed("problems left", report=False) if report.problems else {}
+    return TaskFailed("problems left", report=False) if report.problems else None
 
 
 @contextlib.contextmanager
