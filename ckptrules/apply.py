@@ -26,7 +26,7 @@ from ckptrules.model import (
     StepKind,
     Unit,
 )
-from ckptrules.scan import TRASH_SUFFIX
+from ckptrules.scan import TRASH_SUFFIX, told
 
 NOT_BEGUN = "not begun, as the run was stopped"
 ADVICE: Mapping[str, str] = {
@@ -61,7 +61,7 @@ class Workplace(NamedTuple):
     outputs_dir: str
     run: str
     journal: Journal
-    keep_trash_days: int
+    trash_days: int
     stopped: Callable[[], bool]
 
 
@@ -86,8 +86,8 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         except OSError as error:
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
         failed = do_units(folders, units, place.stopped)
-        problems = conclude(plan, place.journal, number, failed, durable=not place.keep_trash_days)
-        if not (place.keep_trash_days or any(problem.id == "stopped" for problem in problems)):
+        problems = conclude(plan, place.journal, number, failed, durable=not place.trash_days)
+        if not (place.trash_days or any(problem.id == "stopped" for problem in problems)):
             problems = conclude(plan, place.journal, number, failed, _free(folders, plan, units, failed))
         outcome = after(plan, failed, problems)
         if outcome.problems:
@@ -274,11 +274,6 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
     gone = {action.name for action in moving if not action.leaves_link}.union([name for name, _ in beside])
     come = {action.to for action in moving}.union([to for _, to in beside])
     return ({entry.name for entry in listing.entries} - gone | come) - {""}
-
-
-def told(error: OSError) -> str:
-    """Say in words what the system refused."""
-    return error.strerror or str(error)
 
 
 def _unrecorded(plan: Plan, error: OSError) -> Problem:

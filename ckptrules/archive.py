@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from ckptrules import scan, store
-from ckptrules.apply import told
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from ckptrules.measures import human_size
 from ckptrules.model import Item
-from ckptrules.scan import Progress
+from ckptrules.scan import Progress, told
 
 FORMATS = ("zst", "gz")
 MANIFEST = ".ckptrules-manifest.json"

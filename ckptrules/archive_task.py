@@ -11,16 +11,17 @@ from doit.task import Task
 
 from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, store
-from ckptrules.apply import told
 from ckptrules.archive import ArchiveError, Place
-from ckptrules.backup_tasks import Action, StoppedError, chosen_experiments, one_task, progress_bar
+from ckptrules.backup_tasks import Action, chosen_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Entry, Identity, Step, Unit
 from ckptrules.options import OptionError, Options
+from ckptrules.progress import StoppedError
 from ckptrules.report import Style, count_of
 from ckptrules.reporter import Told
+from ckptrules.scan import told
 
 
 def archive(options: Options) -> Iterator[startup.TaskDict]:

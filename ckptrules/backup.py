@@ -16,7 +16,7 @@ from ckptrules import scan, store
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Item, Problem
-from ckptrules.scan import Progress, SourceError
+from ckptrules.scan import Progress, SourceError, told
 
 MANIFEST = f"{STATE}/manifest.json"
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
@@ -385,11 +385,6 @@ def _carry_out(step: RestoreStep, outputs_dir: str, backup: str, run: str, progr
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
-
-
-def told(error: OSError) -> str:
-    """Say what the system said, without paths."""
-    return error.strerror or str(error)
 
 
 def _unreadable(path: str, error: OSError) -> Problem:

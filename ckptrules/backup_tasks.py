@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -13,18 +12,20 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import asked, backup_report, jobs, startup, stopping, store
+from ckptrules import asked, backup_report, jobs, startup, store
 from ckptrules import backup as backups_of
-from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order, told
+from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
 from ckptrules.manifest import Manifest
 from ckptrules.options import OptionError, Options
+from ckptrules.progress import StoppedError, stoppable
 from ckptrules.report import Style
 from ckptrules.reporter import Told
-from ckptrules.scan import Progress
+from ckptrules.scan import told
 
 Action = tuple[Callable[..., Any], list[Any]]
 LISTED = "'doit backups' lists them"
 FEW = 3
+progress_bar = functools.partial(stoppable, "")
 
 
 def backup(options: Options) -> Iterator[dict[str, Any]]:
@@ -192,36 +193,6 @@ def lock(options: Options) -> None:
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def progress_bar(total: int) -> Iterator[Progress]:
-    """Show how many of so many bytes are done, on a terminal; nothing elsewhere. A wish to stop is heard here.
-
-    Raises:
-        StoppedError: Ctrl-C or SIGTERM came.
-    """
-    if not (total and sys.stderr.isatty()):
-        yield _heed
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True, file=sys.stderr) as bar:
-
-        def advance(size: int) -> None:
-            _heed(size)
-            bar.update(size)
-
-        yield advance
-
-
-class StoppedError(Exception):
-    """The user asked to stop; what was begun is thrown away or left as an unfinished backup."""
-
-
-def _heed(_: int) -> None:
-    if stopping.stopped():
-        raise StoppedError
 
 
 def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:

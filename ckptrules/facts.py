@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
 from ckptrules.pointers import mentioned
-from ckptrules.scan import open_below
+from ckptrules.scan import open_below, told
 from ckptrules.sidecars import Sidecar
 
 CHUNK = 1 << 20
@@ -237,7 +237,7 @@ def _links(outputs_dir: str, plain: Collection[str]) -> Iterator[tuple[str, str]
         except FileNotFoundError:
             continue
         except OSError as error:
-            _unsearched[path] = error.strerror or str(error)
+            _unsearched[path] = told(error)
             continue
         for entry in entries:
             if entry.is_symlink():

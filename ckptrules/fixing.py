@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from ckptrules import scan, store
-from ckptrules.apply import Workplace, conclude, do_units, refused, told
+from ckptrules.apply import Workplace, conclude, do_units, refused
 from ckptrules.content import UnsoundError
 from ckptrules.facts import in_use
 from ckptrules.formats import check_file, open_file
 from ckptrules.model import STATE, Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
 from ckptrules.naming import named
+from ckptrules.scan import told
 from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name

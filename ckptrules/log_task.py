@@ -10,11 +10,11 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import jobs, startup, store
-from ckptrules.apply import told
 from ckptrules.history import Run
 from ckptrules.measures import human_size
 from ckptrules.options import Options
 from ckptrules.reporter import Told
+from ckptrules.scan import told
 from ckptrules.shipped import log_template
 from ckptrules.undo import chosen_run, command_of
 

@@ -1,4 +1,4 @@
-"""The progress bar of work that is done by several processes at once."""
+"""The progress bar of long work, by one process or several at once, and the wish to stop it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,30 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
+from ckptrules import stopping
+
 SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM came: what was begun is let go, what was finished before stands."""
+
+
+@contextlib.contextmanager
+def stoppable(experiment: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar as `bar` does; what tells it how far the work is ends the work where that is wished.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    with bar(experiment, total) as tell:
+
+        def tell_or_stop(count: int) -> None:
+            if stopping.stopped():
+                raise StoppedError
+            tell(count)
+
+        yield tell_or_stop
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import asked, jobs, startup, store
-from ckptrules.apply import conclude, do_units, told
+from ckptrules.apply import conclude, do_units
 from ckptrules.journal import JournalError
 from ckptrules.model import Action, Plan, Step, Unit
 from ckptrules.options import OptionError, Options
@@ -21,6 +21,7 @@ from ckptrules.recovery import fault_of, read_runs
 from ckptrules.refs import Reference, Renamed, find, renames, rewritten, stays_valid
 from ckptrules.report import Style, count_of
 from ckptrules.reporter import Told
+from ckptrules.scan import told
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())

@@ -188,6 +188,11 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
         os.close(directory)
 
 
+def told(error: OSError) -> str:
+    """Say in words what the system refused."""
+    return error.strerror or str(error)
+
+
 def refuse_path(name: str) -> None:
     """Refuse what is no plain name.
 

@@ -12,12 +12,12 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import jobs, scan, startup, tasks
-from ckptrules.apply import told
 from ckptrules.measures import human_size
 from ckptrules.model import Listing, Plan
 from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
+from ckptrules.scan import told
 
 DAY = 86_400
 ARCHIVES = (".tar.zst", ".tar.gz")

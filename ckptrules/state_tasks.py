@@ -8,7 +8,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, store, tasks
-from ckptrules.apply import after, conclude, do_units, refused, told
+from ckptrules.apply import after, conclude, do_units, refused
 from ckptrules.facts import links_into
 from ckptrules.fixing import fix, foresee
 from ckptrules.jobs import Job
@@ -19,6 +19,7 @@ from ckptrules.plan import is_left_link, link_targets
 from ckptrules.progress import bar
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
+from ckptrules.scan import told
 from ckptrules.startup import TaskDict
 
 

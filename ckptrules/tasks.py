@@ -12,7 +12,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import scan, stopping, store, watch
-from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle, told
+from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle
 from ckptrules.asked import chosen, command_line
 from ckptrules.facts import look, obstacle, read_metrics, to_look_at
 from ckptrules.jobs import (
@@ -38,6 +38,7 @@ from ckptrules.report import count_of, experiment_block, going, plan_as_data, ta
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import Excess, holds_until, too_many
 from ckptrules.rules import SLOW_HINT
+from ckptrules.scan import told
 from ckptrules.startup import TaskDict, params_of, refuse_unknown_experiments
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails

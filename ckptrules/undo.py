@@ -12,7 +12,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import asked, jobs, startup, stopping, store
-from ckptrules.apply import after, conclude, do_units, heads, refused, told
+from ckptrules.apply import after, conclude, do_units, heads, refused
 from ckptrules.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
@@ -21,7 +21,7 @@ from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import fault_of, read_runs
 from ckptrules.report import Style, Tally, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.scan import TRASH_SUFFIX, identify
+from ckptrules.scan import TRASH_SUFFIX, identify, told
 from ckptrules.shape import closest
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")

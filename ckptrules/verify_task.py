@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import time
 from collections.abc import Iterator
@@ -10,21 +9,16 @@ from collections.abc import Iterator
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import scan, stopping, tasks
-from ckptrules.content import Tell
+from ckptrules import scan, tasks
 from ckptrules.jobs import Job
 from ckptrules.model import Found
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import OptionError, Options
-from ckptrules.progress import bar
+from ckptrules.progress import StoppedError, stoppable
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
 from ckptrules.verify import How, Report, verify
 from ckptrules.verify_report import VerifyTally, block, report_as_data, summary, tally
-
-
-class StoppedError(Exception):
-    """Ctrl-C or SIGTERM: the file at hand is let go, what was found sound before is remembered."""
 
 
 def verify_tasks(options: Options) -> Iterator[TaskDict]:
@@ -48,7 +42,7 @@ def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:
         listing = scan.scan(options.outputs_dir, found)
         report = verify(
             options.outputs_dir, job.rules, listing, how,
-            lambda total: progress(found.experiment, total), time.time_ns(), writes=not options.dry_run,
+            lambda total: stoppable(found.experiment, total), time.time_ns(), writes=not options.dry_run,
         )  # fmt: skip
     except StoppedError:
         task.meta["told"] = Told("", VerifyTally())
@@ -60,16 +54,3 @@ def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:
     data = report_as_data(report) if options.json else None
     task.meta["told"] = Told(block(report, job.style), tally(report), data)
     return TaskFailed("problems left", report=False) if report.problems else None
-
-
-@contextlib.contextmanager
-def progress(experiment: str, total: int) -> Iterator[Tell]:
-    """Show how far it is, and stop when that is asked for."""
-    with bar(experiment, total) as tell:
-
-        def tell_or_stop(count: int) -> None:
-            if stopping.stopped():
-                raise StoppedError
-            tell(count)
-
-        yield tell_or_stop

@@ -50,7 +50,7 @@ ROOMS: dict[str, str] = {
     "lightning": "store naming rules shipped",
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
-    "progress": "",
+    "progress": "stopping",
     "fixing": "model naming scan torchstate store facts content formats apply",
     "remembered": "",
     "reporter": "scan stopping store facts options remembered report",
