@@ -206,7 +206,9 @@ def recover_first(path: str) -> None:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
     Reporter.problems_before |= bool(recovered.unread)
-    print(*recovered.told, *recovered.unread, sep="\n", end="\n" * bool(recovered.told + recovered.unread))
+    for sentence in (*recovered.told, *recovered.unread):
+        with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+            print(sentence)
 
 
 def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, found: Iterable[Found]) -> None:
