@@ -66,10 +66,17 @@ def find(text: str, renamed: Mapping[str, Sequence[Renamed]]) -> list[Reference]
     found = []
     for start, old in _mentions(text, renamed):
         folder = _FOLDER.search(text, max(0, start - 4096), start)
-        reference = judge(start, old, folder[0] if folder else "", renamed[old])
-        if reference:
+        spelled_out = [odd for odd in renamed[old] if _is_odd(odd) and text.endswith(f"{odd.directory}/", 0, start)]
+        if len(spelled_out) == 1:
+            found.append(Reference(start, old, spelled_out[0].name))
+        elif reference := judge(start, old, folder[0] if folder else "", renamed[old]):
             found.append(reference)
     return found
+
+
+def _is_odd(candidate: Renamed) -> bool:
+    """Say whether a directory has a space, a comma or the like in its name: a path in a text seems to begin there."""
+    return _FOLDER.fullmatch(f"{candidate.directory}/") is None
 
 
 def judge(start: int, old: str, folder: str, candidates: Sequence[Renamed]) -> Reference | None:
