@@ -796,7 +796,13 @@ def _unlink(folders: Folders, directory: int, step: Step) -> None:
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
     temporary = f"{NEW_LINK}{os.getpid()}-{time.time_ns()}"
-    rename(directory, step.name, temporary, work)
+    try:
+        rename(directory, step.name, temporary, work)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        os.unlink(step.name, dir_fd=directory)  # the workplace lies on another file system
+        return
     if not _is_link_to(work, temporary, step.to):
         rename(work, temporary, step.name, directory)
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)

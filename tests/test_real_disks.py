@@ -111,6 +111,25 @@ def test_a_read_only_disk_can_be_looked_at_and_nothing_else(project: Project, di
     assert project.tree(state=True) == before
 
 
+def test_left_links_on_a_disk_of_their_own_can_be_dropped_and_taken_back(project: Project) -> None:
+    """The workplace, by way of which a link is removed, lies on another one."""
+    inner = project.outputs / "exp"
+    inner.mkdir()
+    if os.geteuid() != 0 or not mount("-t", "tmpfs", "-o", "size=256k", "tmpfs", str(inner)):
+        pytest.skip("cannot mount here")
+    try:
+        project.make(TREE)
+        before = project.tree()
+        project.doit("migrate", "leave_links=1")
+        project.doit("undo")
+        assert project.tree() == before
+        project.doit("migrate", "leave_links=1")
+        project.doit("drop_links")
+        assert project.names("exp") == [f"epoch-{epoch:02}_step-000001.ckpt" for epoch in range(8, 14)]
+    finally:
+        subprocess.run(["umount", str(inner)], check=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_rewrites_stays_its_owners(project: Project) -> None:
     project.make({"exp/checkpoints/epoch=9-step=1.ckpt": 5000})
