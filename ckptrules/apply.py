@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules import store
@@ -86,9 +85,14 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         except OSError as error:
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
         failed = do_units(folders, units, place.stopped)
-        problems = conclude(plan, place.journal, number, failed, durable=not place.trash_days)
-        if not (place.trash_days or any(problem.id == "stopped" for problem in problems)):
-            problems = conclude(plan, place.journal, number, failed, _free(folders, plan, units, failed))
+        to_free = [] if place.trash_days else to_be_freed(plan, failed)
+        problems = failures(plan, failed)
+        try:
+            place.journal.conclude(number, failed, to_free, durable=bool(to_free))
+            if left := _free(folders, units, to_free):
+                place.journal.conclude(number, failed, [one for one in to_free if one not in left])
+        except OSError as error:
+            problems.append(_unrecorded(plan, error))
         outcome = after(plan, failed, problems)
         if outcome.problems:
             return Outcome(outcome, None)
@@ -190,25 +194,23 @@ def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step
     return found[::-1]
 
 
-def conclude(
-    plan: Plan,
-    journal: Journal,
-    number: int,
-    failed: Mapping[int, str],
-    freed: Sequence[int] = (),
-    *,
-    durable: bool = False,
-) -> list[Problem]:
+def conclude(plan: Plan, journal: Journal, number: int, failed: Mapping[int, str]) -> list[Problem]:
     """Record the outcome of an intent, and tell of what failed."""
+    problems = failures(plan, failed)
+    try:
+        journal.conclude(number, failed)
+    except OSError as error:
+        problems.append(_unrecorded(plan, error))
+    return problems
+
+
+def failures(plan: Plan, failed: Mapping[int, str]) -> list[Problem]:
+    """Tell of what failed."""
     every = heads(plan) if failed else ()
     problems = [refused(head, failed[n]) for n, head in enumerate(every) if failed.get(n, NOT_BEGUN) != NOT_BEGUN]
     if waiting := [why for why in failed.values() if why == NOT_BEGUN]:
         text = f"{len(waiting)} of its changes {NOT_BEGUN}"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
-    try:
-        journal.conclude(number, failed, freed, durable=durable)
-    except OSError as error:
-        problems.append(_unrecorded(plan, error))
     return problems
 
 
@@ -234,20 +236,25 @@ def _take_back(folders: store.Folders, done: Sequence[Step]) -> str:
     return ""
 
 
-def _free(folders: store.Folders, plan: Plan, units: Sequence[Unit], failed: Mapping[int, str]) -> list[int]:
-    """Free the space of what the policy let go, and return the numbers of those units.
+def to_be_freed(plan: Plan, failed: Collection[int]) -> list[int]:
+    """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
+    goes = [n for n, head in enumerate(heads(plan)) if head.kind == "trash" and not head.keep_in_trash]
+    return [n for n in goes if n not in failed]
 
-    That they were moved is on record before: a crash while freeing must not hide it. What lost a conflict waits in the
-    trash in any case, and what cannot be removed stays there.
+
+def _free(folders: store.Folders, units: Sequence[Unit], numbers: Iterable[int]) -> list[int]:
+    """Free the space of some units, and return those that could not be removed: they stay in the trash.
+
+    That they are freed is on record before: a crash while freeing must not hide it.
     """
-    freed = []
-    for number, (unit, head) in enumerate(zip(units, heads(plan), strict=True)):
-        if unit.kind == "trash" and number not in failed and not head.keep_in_trash:
-            with contextlib.suppress(OSError):
-                for step in unit.steps:
-                    store.free_at_once(folders, step)
-                freed.append(number)
-    return freed
+    left = []
+    for number in numbers:
+        try:
+            for step in units[number].steps:
+                store.free_at_once(folders, step)
+        except OSError:
+            left.append(number)
+    return left
 
 
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:

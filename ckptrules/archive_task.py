@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
 from doit.exceptions import TaskFailed
@@ -13,7 +13,7 @@ from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, store
 from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, chosen_experiments, one_task, progress_bar
-from ckptrules.facts import in_use, links_elsewhere
+from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Entry, Identity, Step, Unit
@@ -57,15 +57,29 @@ def prepare_archive(options: Options) -> Action:
     found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
     experiments = [directory.experiment for directory in found]
     chosen = chosen_experiments(experiments, options.experiments)
-    for outer, inner in ((one, other) for one in chosen for other in experiments if other.startswith(f"{one}/")):
-        hint = "archive what lies inside first"
-        raise OptionError(f"command line: '{outer}' holds another experiment, '{inner}'\n    hint: {hint}")
+    if not options.keep_source:
+        refuse_to_take_along(set(chosen), experiments)
     try:
         archives.needed_library(form)
     except ArchiveError as error:
         raise OptionError(f"command line: format={form}: {error}") from None
-    places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in chosen]
+    inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
+    places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in inner_first]
     return pack_all, [options, jobs.style(options), places]
+
+
+def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
+    """Refuse to put away with an experiment what lies inside and is another one, which was not chosen.
+
+    Raises:
+        OptionError: with both.
+    """
+    for inner in (experiment for experiment in experiments if experiment not in chosen):
+        parts = inner.split("/")
+        for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
+            if outer in chosen:
+                fact = f"'{outer}' holds another experiment, '{inner}'"
+                raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
 
 
 def prepare_unarchive(options: Options) -> Action:
@@ -167,10 +181,10 @@ def busy(options: Options, place: Place) -> None:
 
 
 def refuse_linked(options: Options, place: Place) -> None:
-    """Refuse to put away what links from elsewhere lead to.
+    """Refuse to put away what links from elsewhere lead to, or may lead to.
 
     Raises:
-        ArchiveError: with one of the links.
+        ArchiveError: with one of the links, or with where they could not be looked for.
     """
     outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
     for real, links in links_elsewhere(outputs).items():
@@ -179,6 +193,9 @@ def refuse_linked(options: Options, place: Place) -> None:
             if leads_there and not f"{folder}/".startswith(f"{place.experiment}/"):
                 link = f"{folder}/{entry.name}".lstrip("/")
                 raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
+    for folder, why in unsearched().items():
+        fact = f"{folder} could not be searched for links that lead into it: {why}"
+        raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")
 
 
 def to_trash(options: Options, place: Place, size: int, identity: Identity) -> None:

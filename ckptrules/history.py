@@ -35,14 +35,19 @@ class Run(NamedTuple):
         return str(self.header.get("takes_back") or "")
 
     @property
+    def pairs(self) -> list[tuple[UnitRef, Unit]]:
+        """What was done, also if it was taken back later, each with where it stands."""
+        return [
+            pair
+            for r, intent in self.intents
+            for pair in zip(refs(r, intent), intent.units, strict=True)
+            if pair[0] in self.done
+        ]
+
+    @property
     def units(self) -> list[Unit]:
         """What was done, also if it was taken back later."""
-        return [
-            unit
-            for r, intent in self.intents
-            for ref, unit in zip(refs(r, intent), intent.units, strict=True)
-            if ref in self.done
-        ]
+        return [unit for _, unit in self.pairs]
 
 
 class TakeBack(NamedTuple):

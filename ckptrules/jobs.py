@@ -19,7 +19,7 @@ from ckptrules import __version__, scan, store, watch
 from ckptrules.asked import chosen, command_line
 from ckptrules.journal import Journal
 from ckptrules.model import Assignment, Found, Policy, RuleSet, Stamp
-from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task
+from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task, fits
 from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Style
 from ckptrules.retention import assignment, pick_policy, with_min_epoch
@@ -211,7 +211,7 @@ def own_jobs(job: Job) -> list[tuple[Job, Found]]:
 def is_selected(base: str, found: Found) -> bool:
     """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
     words = chosen() or {DEFAULT_TASK}
-    return base in words or any(fnmatchcase(f"{base}:{encode_task(found.experiment)}", word) for word in words)
+    return base in words or any(fits(word, f"{base}:{encode_task(found.experiment)}") for word in words)
 
 
 def count_to_do(base: str, options: Options, database: str) -> int:

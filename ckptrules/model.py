@@ -354,7 +354,8 @@ class Action(NamedTuple):
 class Identity(NamedTuple):
     """What tells whether a name still stands for what it stood for: the kind, the bytes, and the time in nanoseconds.
 
-    Of a directory, the bytes of all files in it, and the newest of their times. Of a link, the kind alone.
+    Of a directory, the bytes of all files in it (a link counts as one), and the newest of their times. Of a link, the
+    kind alone.
     """
 
     kind: EntryKind

@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.conflicts import WAYS, OnConflict
@@ -429,6 +430,11 @@ def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
 
 
 _IN_NO_TASK = frozenset("%=*")
+
+
+def fits(word: str, task: str) -> bool:
+    """Say whether a word of the command line selects a task: for doit it is a pattern where it has a ``*``."""
+    return fnmatchcase(task, word) if "*" in word else task == word
 
 
 def encode_task(experiment: str) -> str:

@@ -226,11 +226,11 @@ def trash_sentence(items: int, size: int, days: int | None) -> str:
     Args:
         items: their number.
         size: their bytes.
-        days: the ``trash_days`` of the rules; 0 where only what lost a conflict waits; None where they are not known.
+        days: the ``trash_days`` of the rules; None where they are not known.
     """
     if not items:
         return ""
-    ends = {None: "; else it is freed after trash_days", 0: ": what lost a conflict waits whatever trash_days is"}
+    ends = {None: "; else it is freed after trash_days", 0: " (trash_days: 0 frees nothing that waits already)"}
     end = ends.get(days, f"; else it is freed after {days} days (trash_days)")
     return f"In the trash: {count_of(items, 'item')}, {human_size(size)}. Free the space with 'doit purge'{end}."
 

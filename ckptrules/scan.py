@@ -132,7 +132,7 @@ def trash_items(outputs_dir: str) -> list[TrashItem]:
                 directories[:] = sorted(name for name in directories if name not in here)
                 for name in sorted(here):
                     status = os.lstat(name, dir_fd=inner)
-                    size = _inside(inner, name)[0] if stat.S_ISDIR(status.st_mode) else status.st_size
+                    size = _identity_inside(inner, name).size if stat.S_ISDIR(status.st_mode) else status.st_size
                     found.append(TrashItem(run, os.path.normpath(folder), name.removesuffix(TRASH_SUFFIX), size))
     return found
 
@@ -211,8 +211,23 @@ def identify(directory: int, name: str) -> Identity:
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
-        return Identity("directory", *_inside(directory, name))
+        return _identity_inside(directory, name)
     return identity_of(status)
+
+
+def stands_for(directory: int, name: str, identity: Identity) -> bool:
+    """Say whether a name in an open directory still stands for what was identified.
+
+    A directory that holds links only is known by their number, as its own time changes when one is re-pointed; one of
+    which nothing was noted (0 bytes), by being a directory.
+
+    Raises:
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    there = identify(directory, name)
+    if there.kind == identity.kind == "directory" and 0 in (there.mtime_ns, identity.mtime_ns):
+        return identity.size in (0, there.size)
+    return there == identity
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -446,7 +461,8 @@ def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterat
         elif stat.S_ISLNK(status.st_mode):
             yield _read_link(directory, entry.name, status.st_mtime_ns)
         elif stat.S_ISDIR(status.st_mode):
-            yield Entry(entry.name, "directory", *_inside(directory, entry.name))
+            inside = _identity_inside(directory, entry.name)
+            yield Entry(entry.name, "directory", inside.size, inside.mtime_ns or status.st_mtime_ns)
         else:
             yield Entry(entry.name, "other", 0, status.st_mtime_ns)
 
@@ -476,14 +492,16 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _inside(directory: int, name: str) -> tuple[int, int]:
-    """Return the bytes of all files in a directory, and the newest of their times; 0 where there is none.
+def _identity_inside(directory: int, name: str) -> Identity:
+    """Add up the bytes of all files in a directory, and find the newest of their times (0 where there is no file).
 
-    Links do not count: they may be re-pointed, and the directory is still the same checkpoint.
+    A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
     size = newest = 0
-    for _, _, names, inner in os.fwalk(name, dir_fd=directory):
-        for status in (os.lstat(file, dir_fd=inner) for file in names):
-            if stat.S_ISREG(status.st_mode):
-                size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
-    return size, newest
+    for _, directories, names, inner in os.fwalk(name, dir_fd=directory):
+        for below in (os.lstat(one, dir_fd=inner) for one in (*names, *directories)):
+            if stat.S_ISREG(below.st_mode):
+                size, newest = size + below.st_size, max(newest, below.st_mtime_ns)
+            elif stat.S_ISLNK(below.st_mode):
+                size += 1
+    return Identity("directory", size, newest)

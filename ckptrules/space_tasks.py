@@ -97,6 +97,8 @@ def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
             failed.append(f"{job.style.name(found.directory)}: {told(error)}")
             continue
         rows.append((found.experiment, sort(listing, plan, sizes)))
+        unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
+        failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
     total = sum((row for _, row in rows), Usage())
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))

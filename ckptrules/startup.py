@@ -30,6 +30,7 @@ from ckptrules.options import (
     OptionError,
     Options,
     encode_task,
+    fits,
 )
 
 SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
@@ -166,7 +167,7 @@ def _database(line: CommandLine) -> str:
 def processes(line: CommandLine, database: str) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
     task = next((task for task in SHARING if line.asks_for(task)), None)
-    if task is None or line.has_foreign_words:
+    if task is None:
         return 0
     from ckptrules.facts import links_elsewhere
     from ckptrules.jobs import count_to_do
@@ -174,6 +175,8 @@ def processes(line: CommandLine, database: str) -> int:
     options = line.options(task)
     if task in LINKING:
         os.register_at_fork(before=lambda: links_elsewhere(options.outputs_dir))  # once for all processes
+    if line.has_foreign_words:
+        return 0
     shares = count_to_do(task, options, database) // SHARE
     number = min(shares, cores() + 1)  # one more than can work: each waits for the disk now and then
     return number if number > 1 and cores() > 1 else 0
@@ -224,7 +227,7 @@ def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, f
 
     names = [directory.experiment for directory in found]
     known = [f"{task}:{name}" for name in (*map(encode_task, names), TRASH_TASK)]
-    empty = [word for word in words if not any(fnmatchcase(name, word) for name in known)]
+    empty = [word for word in words if not any(fits(word, name) for name in known)]
     if options.experiments is not None and not any(fnmatchcase(name, options.experiments) for name in names):
         empty.append(options.experiments)
     if empty:

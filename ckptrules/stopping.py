@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -45,20 +45,21 @@ def stopped() -> bool:
 def _expect_workers() -> None:
     """See to the end of the workers, before the first one is made."""
     atexit.register(_end_workers)  # not before: what is registered last is called first, and Python would wait for them
-    if hasattr(os, "waitid"):
-        signal.signal(signal.SIGCHLD, _end_with_worker)
+    signal.signal(signal.SIGCHLD, _end_with_worker)
 
 
 def _end_with_worker(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
     """End when a worker was killed: doit would wait for its answer for ever, and hold the lock."""
-    with contextlib.suppress(ChildProcessError):
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if os.getpid() == _main and ended and ended.si_code != os.CLD_EXITED:
-            with contextlib.suppress(OSError, RuntimeError):  # the signal may have come in the middle of a write
-                sys.stdout.flush()
-            with contextlib.suppress(OSError, RuntimeError):
-                print(KILLED.format(ended.si_status), end="", file=sys.stderr, flush=True)
-            os._exit(FAILED)
+    workers = getattr(multiprocessing.process, "_children", ())  # `active_children` forgets those that have ended
+    killed = next((-worker.exitcode for worker in tuple(workers) if (worker.exitcode or 0) < 0), None)
+    if os.getpid() != _main or killed is None:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # the signal may have come in the middle of a write
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, RuntimeError):
+        print(KILLED.format(killed), end="", file=sys.stderr, flush=True)
+    _end_workers()
+    os._exit(FAILED)
 
 
 def _follow_main() -> None:
@@ -82,8 +83,11 @@ def _end_with_main() -> None:
 def _end_workers() -> None:
     """End the workers that doit has left waiting: they take its SIGTERM as a wish, and Python would wait for them."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for worker in multiprocessing.active_children():
+    workers = multiprocessing.active_children()
+    for worker in workers:
         worker.kill()
+    for worker in workers:
+        worker.join()
 
 
 def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants

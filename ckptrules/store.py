@@ -32,6 +32,7 @@ from ckptrules.scan import (
     open_below,
     refuse_path,
     stamp_of,
+    stands_for,
     trash_path,
 )
 
@@ -120,7 +121,7 @@ def do_step(folders: Folders, step: Step) -> None:
     refuse_path(step.to)
     same = step.to_directory == step.directory
     target = directory if same else folders.descriptor(step.to_directory, create=True)
-    if identify(directory, step.name) != step.identity:
+    if not stands_for(directory, step.name, step.identity):
         raise OSError(errno.ESTALE, CHANGED, step.name)
     rename(directory, step.name, step.to, target)
 
@@ -152,10 +153,9 @@ def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
         old, new = None if taken_again else _status(directory, step.name), _status(target, step.to)
         if old and new and _finish_two_steps(directory, step, old, target, new):
             old = None
-        # What is left under the old name is a link that was to stay there, or what somebody has written since.
-        return (
-            not (old and identify(directory, step.name) == step.identity) and identify(target, step.to) == step.identity
-        )
+        # What is left under the old name may be a link that was to stay there, or what somebody has written since.
+        is_old_there = old is not None and stands_for(directory, step.name, step.identity)
+        return not is_old_there and stands_for(target, step.to, step.identity)
     except OSError:
         return False
 
@@ -165,7 +165,7 @@ def stands(folders: Folders, step: Step) -> bool:
     if step.kind != "move":
         return not is_done(folders, step)
     with contextlib.suppress(OSError):
-        return identify(folders.descriptor(step.directory), step.name) == step.identity
+        return stands_for(folders.descriptor(step.directory), step.name, step.identity)
     return False
 
 
@@ -178,7 +178,7 @@ def free_at_once(folders: Folders, step: Step) -> None:
     if not step.to_directory.startswith(f"{STATE}/trash/"):
         raise OSError(errno.EPERM, "is not in the trash", step.to)
     directory = folders.descriptor(step.to_directory)
-    if identify(directory, step.to) != step.identity:
+    if not stands_for(directory, step.to, step.identity):
         raise OSError(errno.ESTALE, CHANGED, step.to)
     if step.identity.kind == "directory":
         shutil.rmtree(os.path.join(folders.outputs_dir, step.to_directory, step.to))
@@ -697,7 +697,7 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
 def _finish_two_steps(directory: int, step: Step, old: os.stat_result, target: int, new: os.stat_result) -> bool:
     """Finish what a crash left between the two steps and say so; the empty directory of a first step is removed."""
     if (
-        identify(directory, step.name) != step.identity
+        not stands_for(directory, step.name, step.identity)
         or step.name not in os.listdir(directory)
         or step.to not in os.listdir(target)
     ):

@@ -206,19 +206,20 @@ def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | Non
 
 
 def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
-    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come.
-
-    Raises:
-        OSError: the directory cannot be read.
-    """
+    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
     from ckptrules.fixing import fix, foresee
     from ckptrules.progress import bar
 
     place = None if job.options.dry_run else workplace(job)
-    if place is None:
-        more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
-    else:
-        more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"], bar)
+    try:
+        if place is None:
+            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
+        else:
+            more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"], bar)
+    except OSError as error:
+        more = unreadable(found, error)
+    except SlowRuleError as slow:
+        more = too_slow(found, slow)
     plan = outcome.plan._replace(
         actions=(*outcome.plan.actions, *more.actions),
         skipped=(*outcome.plan.skipped, *more.skipped),

@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
@@ -21,7 +22,7 @@ from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import fault_of, read_runs
 from ckptrules.report import Style, Tally, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.scan import TRASH_SUFFIX, identify, told
+from ckptrules.scan import TRASH_SUFFIX, stands_for, told
 from ckptrules.shape import closest
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
@@ -43,9 +44,16 @@ def history(options: Options) -> Iterator[startup.TaskDict]:
 
 
 def undo(options: Options) -> Iterator[startup.TaskDict]:
-    """Make one task for each checkpoint directory that a run changed, to take that back."""
+    """Make one task for each checkpoint directory that a run changed, to take that back.
+
+    Raises:
+        OptionError: there is no such run, or it changed no such experiment.
+    """
     jobs.outputs_dir(options)
     run = chosen_run(options)
+    if run and options.experiments and not any(fnmatchcase(i.experiment, options.experiments) for _, i in run.intents):
+        hint = f"it changed {', '.join(sorted({intent.experiment for _, intent in run.intents})) or 'none'}"
+        raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     backs = take_back(run, jobs.run_id(), options.experiments) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
     job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
@@ -147,7 +155,11 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tal
     else:
         yield "There is nothing to take back."
     if run and run.gone:
-        yield f"Gone for good: {count_of(len(run.gone), 'checkpoint')} of this run; its space was freed."
+        kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
+        states = len(kinds) - kinds.count("trash")
+        what = [count_of(kinds.count("trash"), "checkpoint")] * ("trash" in kinds)
+        what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
+        yield f"Gone for good: {' and '.join(what)} of this run; its space was freed."
 
 
 def command_of(run: Run) -> str:
@@ -243,7 +255,7 @@ def _obstacle(
         if step.kind == "relink" and os.readlink(step.name, dir_fd=directory) != step.was:
             return store.LINK_CHANGED
         known = (step.directory, step.name) not in exchanged  # else it is not there yet
-        if step.kind == "move" and known and identify(directory, step.name) != step.identity:
+        if step.kind == "move" and known and not stands_for(directory, step.name, step.identity):
             return store.CHANGED
         if step.kind == "move" and (step.to_directory, step.to) not in gone and not _is_free(folders, step):
             return os.strerror(errno.EEXIST)

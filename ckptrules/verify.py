@@ -79,7 +79,7 @@ def verify(
         OSError: the directory cannot be opened.
     """
     found = sort_entries(rules, listing)
-    problems = [*found.problems, *name_problems(found, rules.sidecars), *lost_sidecars(listing.entries, rules.sidecars)]
+    problems = [*found.problems, *name_problems(found, listing, rules.sidecars)]
     named = {checkpoint.entry.name: checkpoint for checkpoint in found.checkpoints}
     with scan.open_below(outputs_dir, listing.directory) as directory:
         known = verified.recall(outputs_dir, listing.directory)
@@ -93,27 +93,21 @@ def verify(
     return Report(listing.experiment, listing.directory, tuple(rows), tuple(sorted(problems)))
 
 
-def name_problems(found: Sorted, sidecars: tuple[str, ...]) -> Iterator[Problem]:
-    """Tell of names that are neither protected nor in the target format."""
+def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) -> Iterator[Problem]:
+    """Tell of names that are neither protected nor in the target format, and of sidecars that belong to nothing."""
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
         if checkpoint.target != name:
             yield Problem("not_migrated", (name,), f"is to be called {checkpoint.target}", "doit migrate renames it")
-    for skipped in found.skipped:
-        if skipped.kind == "unrecognised" and not skipped.name.endswith(sidecars):
+    names = {entry.name for entry in listing.entries}
+    for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
+        suffix = next((suffix for suffix in sidecars if name.endswith(suffix)), None)
+        if suffix is None:
             hint = "add its format, or list it under 'protected' or 'ignored'"
-            yield Problem("unrecognised", (skipped.name,), "is in no format that the rules know", hint)
-
-
-def lost_sidecars(entries: Sequence[Entry], sidecars: tuple[str, ...]) -> Iterator[Problem]:
-    """Tell of sidecars whose checkpoint is gone, or has another name."""
-    owners = [entry.name for entry in entries if not entry.name.endswith(sidecars)]
-    stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
-    for entry in entries:
-        for suffix in sidecars:
-            if entry.name.endswith(suffix) and entry.name.removesuffix(suffix) not in stems:
-                hint = "rename it as its checkpoint was, or remove it"
-                yield Problem("lost_sidecar", (entry.name,), "belongs to no checkpoint that is here", hint)
+            yield Problem("unrecognised", (name,), "is in no format that the rules know", hint)
+        elif name.removesuffix(suffix) not in names:
+            hint = "rename it as its checkpoint was, or remove it"
+            yield Problem("lost_sidecar", (name,), "belongs to no checkpoint that is here", hint)
 
 
 def content_problems(checkpoint: Checkpoint, facts: Facts) -> Iterator[Problem]:
@@ -126,15 +120,18 @@ def content_problems(checkpoint: Checkpoint, facts: Facts) -> Iterator[Problem]:
 
 
 def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) -> list[Entry]:
-    """List what is to be read, by name: all but links, ignored names, sidecars and what is empty or no file."""
-    passed_over = {skipped.name for skipped in found.skipped if skipped.kind == "ignored"}
+    """List what is to be read, by name: all but links, ignored names, sidecars and what is empty or no file.
+
+    A sidecar that ends like its checkpoint is one itself (the EMA of the weights, say).
+    """
+    passed_over = {s.name for s in found.skipped if s.kind == "ignored" or s.name.endswith(sidecars)}
+    for owner, owned in found.sidecars.items():
+        ending = os.path.splitext(owner)[1]
+        passed_over |= {sidecar.name for sidecar in owned if not (ending and sidecar.name.endswith(ending))}
     return [
         entry
         for entry in sorted(entries)
-        if entry.kind in ("file", "directory")
-        and entry.size
-        and entry.name not in passed_over
-        and not entry.name.endswith(sidecars)
+        if entry.kind in ("file", "directory") and entry.size and entry.name not in passed_over
     ]
 
 

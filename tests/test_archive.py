@@ -164,9 +164,12 @@ def test_an_experiment_that_holds_another_one_is_not_put_away_with_it(project: P
     rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*/*/checkpoints']"))
     project.make({"old_1/inner/checkpoints/epoch=1-step=1.ckpt": 3})
     out = project.doit("archive", "experiments=old_1", "archive_dir=archive", check=3)
-    assert "command line: 'old_1' holds another experiment, 'old_1/inner'\n    hint: archive what lies inside" in out
-    project.doit("archive", "experiments=old_1/inner", "archive_dir=archive")
-    project.doit("archive", "experiments=old_1", "archive_dir=archive")
+    assert "command line: 'old_1' holds another experiment, 'old_1/inner'\n    hint: archive that one too, or" in out
+    project.doit("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
+    (project.folder / "archive" / "old_1.tar.zst").unlink()
+    (project.folder / "archive" / "old_1.tar.zst.manifest.json").unlink()
+    out = project.doit("archive", "experiments=old_1*", "archive_dir=archive")
+    assert [line.split()[2] for line in out.splitlines()] == ["old_1/inner", "old_1"]
 
 
 def test_without_the_library_the_extra_is_named(project: Project) -> None:

@@ -72,6 +72,15 @@ def test_reasons_show_names_escaped_and_never_stop_a_run(project: Project, encod
     assert all("epoch-20_step-000003.ckpt" in project.names(f"exp{n}") for n in range(3))
 
 
+def test_a_name_with_brackets_is_selected_as_it_is_and_counts(project: Project) -> None:
+    project.make({f"run[1]/checkpoints/epoch={n}-step=1.ckpt": 9 for n in (1, 2, 20)})
+    assert "run[1]" in project.doit("plan:run[1]")
+    project.doit("migrate:run[1]", "delete_old=1", "max_delete=1", check=3)
+    assert len(project.names("run[1]")) == 3
+    project.doit("migrate:run[1]", "delete_old=1")
+    assert project.names("run[1]") == ["epoch-20_step-000001.ckpt"]
+
+
 def test_tables_are_aligned_in_any_script(project: Project) -> None:
     names = ["日本語.ckpt", "e\u0301poque.ckpt", "plain.ckpt"]
     for name in names:

@@ -33,8 +33,8 @@ def test_a_rule_that_backtracks_for_ever_is_given_up_and_named(project: Project)
     assert project.names("exp") == before
     assert project.names("other") == ["epoch-01_step-000002.ckpt"]
     assert fact in project.doit("-n", "2", "migrate", check=1)
-    for command in ("verify", "fix_state", "catalog"):
-        out = project.doit(command, check=1)
+    for command in ("verify", "fix_state", "catalog", "usage", "migrate fix_state=1"):
+        out = project.doit(*command.split(), check=1)
         assert fact in out, command
         assert command != "catalog" or "  epoch-01_step-000002.ckpt  " in out
 

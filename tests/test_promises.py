@@ -217,6 +217,47 @@ def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str
     assert freed
 
 
+def test_what_was_deleted_before_ctrl_c_is_freed_as_trash_days_0_says(project: Project) -> None:
+    rules = project.folder / "rules" / "retention.yaml"
+    rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
+    tree: dict[str, int | str] = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 50 for n in (1, 2, 12)}
+    project.make(tree)
+    stopped = 0
+    for at in range(1, crash.run(project.folder, "migrate", "delete_old=1").changes + 1):
+        shutil.rmtree(project.outputs)
+        project.make(tree)
+        ended = crash.run(
+            project.folder, "migrate", "delete_old=1",
+            at_change=lambda n, at=at: os.kill(os.getpid(), signal.SIGINT) if n == at else None,  # type: ignore[misc]
+        )  # fmt: skip
+        stopped += "1 of its changes not begun" in ended.output
+        assert not list(project.outputs.rglob("*.trashed")), (at, ended.output)
+    assert stopped
+
+
+def test_where_nothing_is_freed_nothing_more_is_recorded(project: Project) -> None:
+    project.make({f"{name}/checkpoints/{OLD}": 50 for name in ("one", "two", "three")})
+    kept = project.folder / "kept"
+    shutil.copytree(project.outputs, kept)
+    changes = []
+    for days in ("7", "0"):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs)
+        (project.folder / "rules" / "retention.yaml").write_text(f"trash_days: {days}\n")
+        changes.append(crash.run(project.folder, "migrate").changes)
+    assert changes[0] == changes[1]
+
+
+def test_where_a_state_was_freed_the_checkpoint_is_not_called_gone(project: Project) -> None:
+    trained(project)
+    project.doit("migrate")
+    project.doit("fix_state")
+    project.doit("purge")
+    run = project.doit("history").splitlines()[2].split()[0]
+    out = project.doit("undo", f"run={run}")
+    assert "Gone for good: the other state of 1 checkpoint of this run; its space was freed.\n" in out
+
+
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> None:
     trained(project)
@@ -362,3 +403,8 @@ def test_where_links_were_not_looked_for_is_told(project: Project, command: str,
     dodo.write_text(CLOSED + dodo.read_text())
     told = "Not searched for links: closed: Permission denied. A link in there may come to lead nowhere.\n"
     assert told in project.doit("-n", processes, command)
+    (project.folder / "archive").mkdir()
+    out = project.doit("archive", "experiments=two", "archive_dir=archive", check=1)
+    assert "Problem: two: closed could not be searched for links that lead into it: Permission denied; let" in out
+    assert (project.outputs / "two").exists()
+    project.doit("archive", "experiments=two", "archive_dir=archive", "keep_source=1")

@@ -275,6 +275,31 @@ def test_a_sharded_checkpoint_that_is_saved_anew_before_it_is_deleted_stays(proj
         assert trashed.exists()
 
 
+def test_a_checkpoint_of_links_only_is_one_and_is_known_again(project: Project) -> None:
+    """As in a cache whose files lie elsewhere; a link among them may be re-pointed meanwhile."""
+    tree: dict[str, int | str] = {
+        f"{HERE}/epoch_14_step_40.ckpt": 14,
+        f"{HERE}/epoch_15_step_50.ckpt/weights.pt": "-> /somewhere/blobs/1",
+        f"{HERE}/epoch_15_step_50.ckpt/base.pt": "-> ../epoch_14_step_40.ckpt",
+        f"{HERE}/epoch_1_step_2.ckpt/weights.pt": "-> /somewhere/blobs/2",
+    }
+    project.make(tree)
+    before = project.tree()
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == ["epoch-14_step-000040.ckpt", "epoch-15_step-000050.ckpt"]
+    assert (project.outputs / HERE / "epoch-15_step-000050.ckpt/base.pt").exists()
+    project.doit("undo")
+    assert project.tree() == before
+
+
+def test_a_directory_of_which_nothing_was_noted_is_known_by_being_one(project: Project) -> None:
+    project.make({f"{HERE}/x.ckpt/0.pt": 9, f"{HERE}/y.ckpt": 9})
+    with scan.open_below(str(project.outputs), HERE) as directory:
+        assert scan.stands_for(directory, "x.ckpt", Identity("directory", 0, 0))
+        assert not scan.stands_for(directory, "x.ckpt", Identity("directory", 9, 1))
+        assert not scan.stands_for(directory, "y.ckpt", Identity("directory", 0, 0))
+
+
 def test_an_undo_does_not_take_a_directory_for_another_one(project: Project) -> None:
     project.make({f"{HERE}/epoch_2_step_3.ckpt/{shard}.pt": 9 for shard in range(3)})
     project.doit("migrate")

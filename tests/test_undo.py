@@ -159,6 +159,13 @@ def test_only_some_experiments_are_taken_back(project: Project) -> None:
     assert project.tree() == start
 
 
+def test_an_experiment_that_the_run_did_not_change_is_refused(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate:one")
+    out = project.doit("undo", "experiments=two", check=3)
+    assert out.endswith("no experiment 'two'\n    hint: it changed one\n")
+
+
 def test_a_run_is_chosen_by_its_id(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate:one")

@@ -252,6 +252,19 @@ def test_sidecars_are_those_that_the_rules_name(project: Project) -> None:
     assert problem_ids(result(project, check=1)) == ["lost_sidecar"]
 
 
+def test_a_name_that_the_rules_know_is_read_even_if_it_ends_like_a_sidecar(project: Project) -> None:
+    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.ema.ckpt, .yaml]\n")
+    put(project, GOOD, lightning(3, 352))
+    put(project, GOOD.replace(".ckpt", ".ema.ckpt"), b"garbage")
+    put(project, "best-x.ema.ckpt", b"garbage")
+    put(project, "hparams.yaml", b"{}")
+    put(project, "best_k_models.yaml", f"{GOOD}: 1.0\n".encode())
+    found = result(project, check=1)
+    assert problem_ids(found) == ["unknown_format", "unknown_format"]
+    names = {name for experiment in found["experiments"] for p in experiment["problems"] for name in p["names"]}
+    assert names == {GOOD.replace(".ckpt", ".ema.ckpt"), "best-x.ema.ckpt"}
+
+
 def test_hard_links_are_read_once(project: Project) -> None:
     path = put(project, GOOD, lightning(3, 352))
     os.link(path, path.parent / "last.ckpt")
