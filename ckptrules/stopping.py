@@ -50,14 +50,14 @@ def _expect_workers() -> None:
 
 def _end_with_worker(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
     """End when a worker was killed: doit would wait for its answer for ever, and hold the lock."""
-    workers = getattr(multiprocessing.process, "_children", ())  # `active_children` forgets those that have ended
-    killed = next((-worker.exitcode for worker in tuple(workers) if (worker.exitcode or 0) < 0), None)
-    if os.getpid() != _main or killed is None:
+    workers = getattr(multiprocessing.process, "_children", ()) if os.getpid() == _main else ()
+    codes = [worker.exitcode or 0 for worker in tuple(workers)]  # `active_children` forgets those that have ended
+    if min(codes, default=0) >= 0:
         return
     with contextlib.suppress(OSError, RuntimeError):  # the signal may have come in the middle of a write
         sys.stdout.flush()
     with contextlib.suppress(OSError, RuntimeError):
-        print(KILLED.format(killed), end="", file=sys.stderr, flush=True)
+        print(KILLED.format(-min(codes)), end="", file=sys.stderr, flush=True)
     _end_workers()
     os._exit(FAILED)
 
