@@ -99,13 +99,14 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
         name = checkpoint.entry.name
         if checkpoint.target != name:
             yield Problem("not_migrated", (name,), f"is to be called {checkpoint.target}", "doit migrate renames it")
-    names = {entry.name for entry in listing.entries}
+    owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
+    stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
         suffix = next((suffix for suffix in sidecars if name.endswith(suffix)), None)
         if suffix is None:
             hint = "add its format, or list it under 'protected' or 'ignored'"
             yield Problem("unrecognised", (name,), "is in no format that the rules know", hint)
-        elif name.removesuffix(suffix) not in names:
+        elif name.removesuffix(suffix) not in stems:
             hint = "rename it as its checkpoint was, or remove it"
             yield Problem("lost_sidecar", (name,), "belongs to no checkpoint that is here", hint)
 

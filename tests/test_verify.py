@@ -239,6 +239,10 @@ def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Proje
     put(project, GOOD.replace(".ckpt", ".metadata.json"), b"{}")
     project.make({"exp/checkpoints/last.ckpt": f"-> {GOOD}"})
     assert result(project)["summary"]["checkpoints"] == 1
+    project.make({"exp/checkpoints/model-final.ckpt": 0, "exp/checkpoints/model-final.metadata.json": 2})
+    assert "lost_sidecar" not in problem_ids(result(project, check=1))
+    for name in ("model-final.ckpt", "model-final.metadata.json"):
+        (project.outputs / "exp/checkpoints" / name).unlink()
     (project.outputs / "exp/checkpoints" / GOOD).unlink()
     assert problem_ids(result(project, check=1)) == ["dangling_link", "lost_sidecar"]
 
