@@ -90,6 +90,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         try:
             place.journal.conclude(number, failed, to_free, durable=bool(to_free))
             if left := _free(folders, units, to_free):
+                problems += [_not_freed(heads(plan)[one], why) for one, why in left.items()]
                 place.journal.conclude(number, failed, [one for one in to_free if one not in left])
         except OSError as error:
             problems.append(_unrecorded(plan, error))
@@ -145,7 +146,8 @@ def _unit(
 
 
 def _identity(entry: Entry) -> Identity:
-    return Identity._make(entry[1:4]) if entry.kind in ("file", "directory") else Identity(entry.kind, 0, 0)
+    own = Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
+    return entry.known_by or own
 
 
 # --- doing -----------------------------------------------------------------------------------------------------------
@@ -242,19 +244,24 @@ def to_be_freed(plan: Plan, failed: Collection[int]) -> list[int]:
     return [n for n in goes if n not in failed]
 
 
-def _free(folders: store.Folders, units: Sequence[Unit], numbers: Iterable[int]) -> list[int]:
-    """Free the space of some units, and return those that could not be removed: they stay in the trash.
+def _free(folders: store.Folders, units: Sequence[Unit], numbers: Iterable[int]) -> dict[int, str]:
+    """Free the space of some units, and return those that could not be removed, and why: they stay in the trash.
 
     That they are freed is on record before: a crash while freeing must not hide it.
     """
-    left = []
+    left = {}
     for number in numbers:
         try:
             for step in units[number].steps:
                 store.free_at_once(folders, step)
-        except OSError:
-            left.append(number)
+        except OSError as error:
+            left[number] = told(error)
     return left
+
+
+def _not_freed(head: Action, why: str) -> Problem:
+    text = f"was moved to the trash, but its space cannot be freed: {why}"
+    return Problem("refused", (head.name,), text, "'doit purge' tries again; 'doit undo' brings it back")
 
 
 def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:

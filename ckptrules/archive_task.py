@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import archive as archives
-from ckptrules import jobs, scan, startup, store
+from ckptrules import jobs, scan, startup, stopping, store
 from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, chosen_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
@@ -74,7 +75,9 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
     Raises:
         OptionError: with both.
     """
-    for inner in (experiment for experiment in experiments if experiment not in chosen):
+    for inner in map(os.path.normpath, experiments):  # one folder may have a second name, `a/.`
+        if inner in chosen:
+            continue
         parts = inner.split("/")
         for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
             if outer in chosen:
@@ -87,6 +90,7 @@ def prepare_unarchive(options: Options) -> Action:
 
     Raises:
         OptionError: it is not there, or cannot be believed.
+        SystemExit: Ctrl-C or SIGTERM came.
     """
     jobs.outputs_dir(options)
     if options.archive is None:
@@ -100,6 +104,9 @@ def prepare_unarchive(options: Options) -> Action:
         raise OptionError(f"{fact}: {error}") from None
     except OSError as error:
         raise OptionError(f"{fact}: {told(error)}") from None
+    except StoppedError:
+        print("Stopped: nothing was changed.", file=sys.stderr)
+        raise SystemExit(stopping.EXIT_CODE) from None
     (experiment,) = manifest.experiments
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
@@ -112,19 +119,22 @@ def prepare_unarchive(options: Options) -> Action:
 
 def pack_all(options: Options, style: Style, places: list[Place], task: Task) -> TaskFailed | None:
     """Pack experiments one after the other; what fails is told, the others are done."""
-    lines, failed = [], False
+    lines: list[str] = []
+    failed: list[str] = []
     for place in places:
         shown = style.name(place.experiment)
         try:
+            if inner := next((name for name in failed if name.startswith(f"{place.experiment}/")), None):
+                raise ArchiveError(f"holds {inner}, which could not be archived")  # noqa: TRY301 - told like the others
             lines.append(pack_one(options, style, place))
         except StoppedError:
             lines.append(f"Stopped: {shown} is not archived.")
-            failed = True
+            failed.append(place.experiment)
             break
         except (ArchiveError, OSError) as error:
             why = told(error) if isinstance(error, OSError) else str(error)
             lines.append(f"{style.paint(style.signs['problem'], 'red')} Problem: {shown}: {style.name(why)}")
-            failed = True
+            failed.append(place.experiment)
     task.meta = {"told": Told("\n".join([*lines, ""]))}
     return TaskFailed("problems left", report=False) if failed else None
 

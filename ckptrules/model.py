@@ -67,7 +67,8 @@ class Entry(NamedTuple):
     ``size`` is in bytes (of a directory: the sum of the files below it), ``mtime_ns`` in nanoseconds since 1970.
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
-    may be a directory), and ``dangling`` says that it leads nowhere.
+    may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
+    `Identity`.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Entry(NamedTuple):
     sibling: str | None = None
     dangling: bool = False
     behind: str = ""
+    known_by: "Identity | None" = None
 
 
 class Item(NamedTuple):
@@ -354,8 +356,8 @@ class Action(NamedTuple):
 class Identity(NamedTuple):
     """What tells whether a name still stands for what it stood for: the kind, the bytes, and the time in nanoseconds.
 
-    Of a directory, the bytes of all files in it (a link counts as one), and the newest of their times. Of a link, the
-    kind alone.
+    Of a directory, the bytes of all files in it (a link counts as one), and the newest of their times (-1 where there
+    is no file). Of a link, the kind alone.
     """
 
     kind: EntryKind

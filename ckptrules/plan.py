@@ -191,6 +191,8 @@ def unsound(entry: Entry) -> Problem | None:
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
     if entry.size == 0:
         hint = "a crash or a full disk leaves such files; remove it or move it away"
+        if entry.kind == "directory":
+            hint = "no file is in it, and no link that leads to one: look at it, then remove it or move it away"
         return Problem("empty", (entry.name,), f"is an empty {entry.kind}", hint)
     return None
 

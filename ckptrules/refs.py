@@ -66,12 +66,18 @@ def find(text: str, renamed: Mapping[str, Sequence[Renamed]]) -> list[Reference]
     found = []
     for start, old in _mentions(text, renamed):
         folder = _FOLDER.search(text, max(0, start - 4096), start)
-        spelled_out = [odd for odd in renamed[old] if _is_odd(odd) and text.endswith(f"{odd.directory}/", 0, start)]
+        spelled_out = [odd for odd in renamed[old] if _is_odd(odd) and _spells_out(text, start, odd.directory)]
         if len(spelled_out) == 1:
             found.append(Reference(start, old, spelled_out[0].name))
         elif reference := judge(start, old, folder[0] if folder else "", renamed[old]):
             found.append(reference)
     return found
+
+
+def _spells_out(text: str, end: int, directory: str) -> bool:
+    """Say whether a directory stands right before a place in a text, from the beginning of one of its names on."""
+    start = end - len(directory) - 1
+    return text.endswith(f"{directory}/", 0, end) and start >= 0 and text[start - 1 : start] in ("", *"/\"'`=")
 
 
 def _is_odd(candidate: Renamed) -> bool:

@@ -218,16 +218,13 @@ def identify(directory: int, name: str) -> Identity:
 def stands_for(directory: int, name: str, identity: Identity) -> bool:
     """Say whether a name in an open directory still stands for what was identified.
 
-    A directory that holds links only is known by their number, as its own time changes when one is re-pointed; one of
-    which nothing was noted (0 bytes), by being a directory.
+    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one.
 
     Raises:
         OSError: nothing is there, or it cannot be looked at.
     """
     there = identify(directory, name)
-    if there.kind == identity.kind == "directory" and 0 in (there.mtime_ns, identity.mtime_ns):
-        return identity.size in (0, there.size)
-    return there == identity
+    return there == identity or (there.kind == "directory" and identity == Identity("directory", 0, 0))
 
 
 def identity_of(status: os.stat_result) -> Identity:
@@ -461,8 +458,7 @@ def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterat
         elif stat.S_ISLNK(status.st_mode):
             yield _read_link(directory, entry.name, status.st_mtime_ns)
         elif stat.S_ISDIR(status.st_mode):
-            inside = _identity_inside(directory, entry.name)
-            yield Entry(entry.name, "directory", inside.size, inside.mtime_ns or status.st_mtime_ns)
+            yield _read_folder(directory, entry.name, status)
         else:
             yield Entry(entry.name, "other", 0, status.st_mtime_ns)
 
@@ -492,12 +488,33 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     return None, ""
 
 
+def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
+    """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
+    inside = _identity_inside(directory, name)
+    if inside.mtime_ns >= 0:
+        return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside)
+    leads = False
+    for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
+        leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
+    return Entry(name, "directory", inside.size if leads else 0, status.st_mtime_ns, known_by=inside)
+
+
+def _is_link(directory: int, name: str) -> bool:
+    return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
+
+
+def _leads_somewhere(directory: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.stat(name, dir_fd=directory))
+    return False
+
+
 def _identity_inside(directory: int, name: str) -> Identity:
-    """Add up the bytes of all files in a directory, and find the newest of their times (0 where there is no file).
+    """Add up the bytes of all files in a directory, and find the newest of their times (-1 where there is no file).
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
-    size = newest = 0
+    size, newest = 0, -1
     for _, directories, names, inner in os.fwalk(name, dir_fd=directory):
         for below in (os.lstat(one, dir_fd=inner) for one in (*names, *directories)):
             if stat.S_ISREG(below.st_mode):

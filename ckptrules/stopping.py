@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from types import FrameType
+from typing import Any
 
 EXIT_CODE = 130
 FAILED = 2
@@ -24,7 +25,7 @@ KILLED = """ERROR: a worker was killed by signal {} (9: was the memory full?)
 """
 
 _main = _here = os.getpid()
-_asked = False
+_asked = _ending = False
 
 
 def install() -> None:
@@ -33,7 +34,7 @@ def install() -> None:
     _here = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
-    os.register_at_fork(before=_expect_workers, after_in_child=_follow_main)
+    os.register_at_fork(before=_expect_workers, after_in_parent=_watch_workers, after_in_child=_follow_main)
 
 
 def stopped() -> bool:
@@ -45,21 +46,28 @@ def stopped() -> bool:
 def _expect_workers() -> None:
     """See to the end of the workers, before the first one is made."""
     atexit.register(_end_workers)  # not before: what is registered last is called first, and Python would wait for them
-    signal.signal(signal.SIGCHLD, _end_with_worker)
 
 
-def _end_with_worker(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
-    """End when a worker was killed: doit would wait for its answer for ever, and hold the lock."""
-    workers = getattr(multiprocessing.process, "_children", ()) if os.getpid() == _main else ()
-    codes = [worker.exitcode or 0 for worker in tuple(workers)]  # `active_children` forgets those that have ended
-    if min(codes, default=0) >= 0:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # the signal may have come in the middle of a write
-        sys.stdout.flush()
-    with contextlib.suppress(OSError, RuntimeError):
-        print(KILLED.format(-min(codes)), end="", file=sys.stderr, flush=True)
-    _end_workers()
-    os._exit(FAILED)
+@functools.cache
+def _watch_workers() -> None:
+    threading.Thread(target=_end_with_worker, daemon=True).start()
+
+
+def _end_with_worker() -> None:
+    """End when a worker was killed: doit would wait for its answer for ever, and hold the lock.
+
+    This is a thread, as a signal may come to a thread of the queues while the main one waits in a read.
+    """
+    while not _ending:
+        time.sleep(POLL)
+        codes = [worker.exitcode or 0 for worker in _workers()]
+        if min(codes, default=0) < 0 and not _ending:
+            with contextlib.suppress(OSError, RuntimeError):
+                sys.stdout.flush()
+            with contextlib.suppress(OSError, RuntimeError):
+                print(KILLED.format(-min(codes)), end="", file=sys.stderr, flush=True)
+            _end_workers()
+            os._exit(FAILED)
 
 
 def _follow_main() -> None:
@@ -69,7 +77,6 @@ def _follow_main() -> None:
     """
     global _here
     parent, _here = _here, os.getpid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if parent == _main:
         threading.Thread(target=_end_with_main, daemon=True).start()
 
@@ -82,12 +89,17 @@ def _end_with_main() -> None:
 
 def _end_workers() -> None:
     """End the workers that doit has left waiting: they take its SIGTERM as a wish, and Python would wait for them."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    workers = multiprocessing.active_children()
-    for worker in workers:
+    global _ending  # noqa: PLW0603 - the thread that watches has no other way to know
+    _ending = True
+    for worker in _workers():
         worker.kill()
-    for worker in workers:
+    for worker in _workers():
         worker.join()
+
+
+def _workers() -> tuple[Any, ...]:
+    """List the worker processes. `multiprocessing.active_children` would forget those that were killed."""
+    return tuple(getattr(multiprocessing.process, "_children", ()))
 
 
 def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the shape that signal wants
@@ -97,6 +109,6 @@ def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
         os._exit(EXIT_CODE)
     _asked = True
     if is_main:
-        for worker in multiprocessing.active_children():
-            if worker.pid is not None:
+        for worker in _workers():
+            if worker.pid is not None and worker.exitcode is None:
                 os.kill(worker.pid, signal.SIGINT)

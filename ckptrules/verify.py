@@ -102,7 +102,7 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
-        suffix = next((suffix for suffix in sidecars if name.endswith(suffix)), None)
+        suffix = max((suffix for suffix in sidecars if name.endswith(suffix)), key=len, default=None)
         if suffix is None:
             hint = "add its format, or list it under 'protected' or 'ignored'"
             yield Problem("unrecognised", (name,), "is in no format that the rules know", hint)

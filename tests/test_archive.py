@@ -172,6 +172,19 @@ def test_an_experiment_that_holds_another_one_is_not_put_away_with_it(project: P
     assert [line.split()[2] for line in out.splitlines()] == ["old_1/inner", "old_1"]
 
 
+def test_what_holds_an_experiment_that_could_not_be_archived_stays(project: Project) -> None:
+    archive = make(project)
+    rules = project.folder / "rules" / "naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*/*/checkpoints', '*']"))
+    project.make({"old_1/inner/checkpoints/epoch=1-step=1.ckpt": 3})
+    (archive / "old_1").mkdir()
+    project.doit("archive", "experiments=old_1/inner", "archive_dir=archive", "keep_source=1")
+    project.make({"old_1/inner/checkpoints/more.txt": 3})
+    out = project.doit("archive", "experiments=old_1*", "archive_dir=archive", check=1)
+    assert "Problem: old_1: holds old_1/inner, which could not be archived\n" in out
+    assert (project.outputs / "old_1/checkpoints").exists()
+
+
 def test_without_the_library_the_extra_is_named(project: Project) -> None:
     make(project)
     (project.folder / "none").mkdir()

@@ -279,9 +279,10 @@ def test_a_checkpoint_of_links_only_is_one_and_is_known_again(project: Project) 
     """As in a cache whose files lie elsewhere; a link among them may be re-pointed meanwhile."""
     tree: dict[str, int | str] = {
         f"{HERE}/epoch_14_step_40.ckpt": 14,
-        f"{HERE}/epoch_15_step_50.ckpt/weights.pt": "-> /somewhere/blobs/1",
+        "blobs/1": 100,
+        f"{HERE}/epoch_15_step_50.ckpt/weights.pt": "-> ../../../blobs/1",
         f"{HERE}/epoch_15_step_50.ckpt/base.pt": "-> ../epoch_14_step_40.ckpt",
-        f"{HERE}/epoch_1_step_2.ckpt/weights.pt": "-> /somewhere/blobs/2",
+        f"{HERE}/epoch_1_step_2.ckpt/weights.pt": "-> ../../../blobs/1",
     }
     project.make(tree)
     before = project.tree()
@@ -290,6 +291,21 @@ def test_a_checkpoint_of_links_only_is_one_and_is_known_again(project: Project) 
     assert (project.outputs / HERE / "epoch-15_step-000050.ckpt/base.pt").exists()
     project.doit("undo")
     assert project.tree() == before
+
+
+def test_a_checkpoint_whose_links_lead_nowhere_saves_no_other_one_from_anything(project: Project) -> None:
+    project.make({f"{HERE}/epoch-30_step-000030.ckpt/0.pt": "-> /nowhere", f"{HERE}/epoch-05_step-000005.ckpt/0.pt": 9})
+    out = project.doit("migrate", "delete_old=1", check=1)
+    assert "Problem: epoch-30_step-000030.ckpt is an empty directory" in out
+    assert "epoch-05_step-000005.ckpt" in project.names("exp")
+
+
+def test_an_empty_directory_is_known_again_as_one(project: Project) -> None:
+    (project.outputs / HERE).mkdir(parents=True)
+    with scan.open_below(str(project.outputs), "") as directory:
+        empty = scan.identify(directory, "exp")
+        project.make({f"{HERE}/epoch=1-step=1.ckpt": 9})
+        assert not scan.stands_for(directory, "exp", empty)
 
 
 def test_a_directory_of_which_nothing_was_noted_is_known_by_being_one(project: Project) -> None:

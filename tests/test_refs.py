@@ -125,11 +125,14 @@ def test_a_file_with_changes_that_are_not_committed_is_left_alone(project: Proje
 
 def test_paths_with_spaces_and_commas_are_found(project: Project) -> None:
     prepare(project, "my run", "run", "lr=1, wd=2")
+    others = f"'outputs/xlr=1, wd=2/checkpoints/{OLD}' 'outputs/x lr=1, wd=2/checkpoints/{OLD}'\n"
+    put(project, "scripts/others.py", others.encode())
     paths = [f"outputs/{name}/checkpoints/" for name in ("my run", "run", "lr=1, wd=2")]
     put(project, "scripts/run.py", "".join(f"load('{path}{OLD}')\n" for path in paths).encode())
     project.doit("refs", "apply=1")
     text = (project.folder / "scripts/run.py").read_text()
     assert text == "".join(f"load('{path}{NEW}')\n" for path in paths)
+    assert (project.folder / "scripts/others.py").read_text() == others
 
 
 def test_what_tells_of_an_archive_is_no_reference(project: Project) -> None:

@@ -149,6 +149,16 @@ def test_nor_for_one_that_is_killed_when_another_has_come_to_its_end(project: Pr
     assert project.tree() == before
 
 
+def test_nor_where_the_wish_to_stop_comes_first(project: Project) -> None:
+    project.make(TREE)
+    wake = "os.system(f'(sleep 1; kill -CONT {MAIN}) 2>/dev/null &')"
+    die = f"os.kill(MAIN, signal.SIGSTOP), os.kill(MAIN, signal.SIGINT), {wake}, os.kill(os.getpid(), signal.SIGKILL)"
+    hook(project, 1, f"os.getpid() != MAIN and args[1].startswith('epoch=4-') and ({die})")
+    run = start(project, "-n", "2", "migrate:run0")
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode == 2
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_an_output_that_cannot_be_written_does_not_stop_the_work(project: Project, processes: str) -> None:

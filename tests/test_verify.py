@@ -248,12 +248,15 @@ def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Proje
 
 
 def test_sidecars_are_those_that_the_rules_name(project: Project) -> None:
-    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.sha256]\n")
+    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.sha256, .a.sha256]\n")
     put(project, GOOD, lightning(3, 352))
     put(project, GOOD.replace(".ckpt", ".sha256"), b"not a checkpoint")
+    put(project, GOOD.replace(".ckpt", ".a.sha256"), b"not a checkpoint")
     assert result(project)["summary"]["checkpoints"] == 1
+    put(project, GOOD, b"")
+    assert problem_ids(result(project, check=1)) == ["empty"]
     (project.outputs / "exp/checkpoints" / GOOD).unlink()
-    assert problem_ids(result(project, check=1)) == ["lost_sidecar"]
+    assert problem_ids(result(project, check=1)) == ["lost_sidecar", "lost_sidecar"]
 
 
 def test_a_name_that_the_rules_know_is_read_even_if_it_ends_like_a_sidecar(project: Project) -> None:
