@@ -88,7 +88,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         to_free = [] if place.trash_days else to_be_freed(plan, failed)
         problems = failures(plan, failed)
         try:
-            place.journal.conclude(number, failed, to_free, durable=bool(to_free))
+            place.journal.conclude(number, failed, to_free)
             if left := _free(folders, units, to_free):
                 problems += [_not_freed(heads(plan)[one], why) for one, why in left.items()]
                 place.journal.conclude(number, failed, [one for one in to_free if one not in left])

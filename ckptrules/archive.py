@@ -24,6 +24,7 @@ from ckptrules.scan import Progress, told
 
 FORMATS = ("zst", "gz")
 MANIFEST = ".ckptrules-manifest.json"
+OTHER = "{} is there already, and holds something else; it is not overwritten"
 LONGEST_MANIFEST = 1 << 30
 LEVEL = 3  # what zstd itself takes; weights hardly shrink further
 SPARE = 1 << 20
@@ -80,9 +81,14 @@ def listing(place: Place) -> tuple[Item, ...]:
     return (own, *items)
 
 
-def same(items: tuple[Item, ...], manifest: Manifest) -> bool:
-    """Say whether a tree is, by names, sizes, times and modes, the one that a manifest tells of."""
-    return items == tuple(item._replace(sha256="") for item in manifest.items)
+def refuse_other(place: Place, items: tuple[Item, ...], manifest: Manifest) -> None:
+    """Refuse a tree that is not, by names, sizes, times and modes, the one that an archive's manifest tells of.
+
+    Raises:
+        ArchiveError: it is another one.
+    """
+    if items != tuple(item._replace(sha256="") for item in manifest.items):
+        raise ArchiveError(OTHER.format(place.path))
 
 
 def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int], Any]) -> Manifest:
@@ -163,12 +169,10 @@ def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
         OSError: one of the two cannot be read.
     """
     manifest = check(place.path, place.format, progress)
-    differs = f"{place.path} is there already, and holds something else; it is not overwritten"
-    if not same(items, manifest):
-        raise ArchiveError(differs)
+    refuse_other(place, items, manifest)
     for item in manifest.items:
         if item.kind == "file" and scan.checksum(place.root, item.path, progress) != item.sha256:
-            raise ArchiveError(f"{differs}: {item.path} differs")
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
 
 
 def unpack(path: str, manifest: Manifest, outputs_dir: str, progress: Progress) -> None:

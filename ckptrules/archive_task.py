@@ -13,7 +13,7 @@ from doit.task import Task
 from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, stopping, store
 from ckptrules.archive import ArchiveError, Place
-from ckptrules.backup_tasks import Action, chosen_experiments, one_task, progress_bar
+from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
@@ -55,8 +55,7 @@ def prepare_archive(options: Options) -> Action:
     if jobs.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
-    experiments = [directory.experiment for directory in found]
+    experiments = known_experiments(options)
     chosen = chosen_experiments(experiments, options.experiments)
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
@@ -149,8 +148,8 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     size, shown = sum(item.size for item in items), style.name(place.experiment)
     amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
     before = archives.packed_before(place)
-    if before and not archives.same(items, before):
-        raise ArchiveError(f"{place.path} is there already, and holds something else; it is not overwritten")
+    if before:
+        archives.refuse_other(place, items, before)
     if before and options.keep_source:
         return f"Up to date: {shown} is in {place.path}."
     if options.dry_run:

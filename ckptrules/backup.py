@@ -125,7 +125,7 @@ def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
     items, problems = collect(order)
     source = os.path.realpath(order.outputs_dir)
     to_come = tuple(item for item in items if item.kind != "other")
-    manifest = Manifest(order.created, source, order.mode, False, order.experiments, to_come)  # noqa: FBT003
+    manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments, items=to_come)
     partial = hidden_path(order.path)
     store.make_folder(partial, store.PRIVATE)
     try:
@@ -178,9 +178,8 @@ def _way(order: Order, items: Iterable[Item], partial: str) -> str:
     for item in items:
         with contextlib.suppress(SourceError):
             if item.kind == "file" and item.size:
-                return (
-                    "clone" if store.can_clone(order.outputs_dir, item.path, f"{partial}/{MANIFEST}.probe") else "copy"
-                )
+                probe = f"{partial}/{MANIFEST}.probe"
+                return "clone" if store.can_clone(order.outputs_dir, item.path, probe) else "copy"
     return "copy"
 
 

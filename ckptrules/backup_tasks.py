@@ -65,22 +65,23 @@ def prepare_backup(options: Options) -> Action:
         OptionError: no experiment is meant, or no backup can be made there.
     """
     jobs.outputs_dir(options)
-    _experiments(options)
+    chosen_experiments(known_experiments(options), options.experiments)  # refused before anything is written
     now = datetime.now().astimezone()
     folder = backups_of.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, backups_of.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
         lock(options)
-    chosen = _experiments(options)
+    chosen = chosen_experiments(known_experiments(options), options.experiments)
     whole, created = options.experiments is None, now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)
     return make, [options, jobs.style(options), order]
 
 
-def _experiments(options: Options) -> tuple[str, ...]:
+def known_experiments(options: Options) -> list[str]:
+    """List the experiments that there are."""
     found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
-    return chosen_experiments([directory.experiment for directory in found], options.experiments)
+    return [directory.experiment for directory in found]
 
 
 def prepare_restore(options: Options) -> Action:
@@ -189,7 +190,6 @@ def lock(options: Options) -> None:
         jobs.outputs_dir(options)
         startup.take_lock(options.outputs_dir, options.wait)
         startup.recover_first(options.outputs_dir)
-        jobs.find.cache_clear()  # another run may have been at work until the lock was free
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------
@@ -236,10 +236,10 @@ def _checked(folder: str, held: Sequence[Held]) -> list[Held]:
     checked = []
     with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
         for backup in held:
+            damage = backup.damage
             if backup.manifest and backup.manifest.complete:
-                path = os.path.join(folder, backup.name)
-                backup = backup._replace(damage=backups_of.check_backup(path, backup.manifest, progress))  # noqa: PLW2901
-            checked.append(backup)
+                damage = backups_of.check_backup(os.path.join(folder, backup.name), backup.manifest, progress)
+            checked.append(backup._replace(damage=damage))
     return checked
 
 

@@ -16,7 +16,6 @@ from ckptrules import jobs, store, tasks, watch
 from ckptrules.discovery import Record, records_in
 from ckptrules.measures import human_size
 from ckptrules.model import Problem
-from ckptrules.naming import SlowRuleError
 from ckptrules.options import OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
@@ -49,10 +48,8 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
         watch.start()
         try:
             records += records_in(options.outputs_dir, rules, found)
-        except OSError as error:
-            problems += tasks.unreadable(found, error).problems
-        except SlowRuleError as slow:
-            problems += tasks.too_slow(found, slow).problems
+        except tasks.FAULTS as fault:
+            problems += tasks.untouched(found, fault).problems
     try:
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.journal import Intent, Record, UnitRef, refs
-from ckptrules.model import STATE, Unit
+from ckptrules.model import STATE, Step, Unit
 
 TRASH = f"{STATE}/trash/"
 IN_TRASH = ("trash", "fix", "unfix")  # what can be taken back only with what lies in the trash
@@ -123,13 +123,13 @@ def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
 
 
 def _in_trash_of(run: str, unit: Unit) -> Unit:
-    moves = [step.kind == "move" and step.to_directory.startswith(TRASH) for step in unit.steps]
-    return unit._replace(
-        steps=tuple(
-            step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]])) if moved else step
-            for step, moved in zip(unit.steps, moves, strict=True)
-        )
-    )
+    return unit._replace(steps=tuple(_step_in_trash_of(run, step) for step in unit.steps))
+
+
+def _step_in_trash_of(run: str, step: Step) -> Step:
+    if step.kind != "move" or not step.to_directory.startswith(TRASH):
+        return step
+    return step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]]))
 
 
 def _is_freed(unit: Unit, purged: Collection[str]) -> bool:

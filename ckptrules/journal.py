@@ -100,18 +100,16 @@ class Journal:
         self._write(_line(row, "intent"), instead=nothing, durable=True)
         return self._number
 
-    def conclude(
-        self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = (), *, durable: bool = False
-    ) -> None:
+    def conclude(self, intent: int, failed: Mapping[int, str], freed: Sequence[int] = ()) -> None:
         """Record that a directory is finished: which units were not done and why, and which were freed at once.
 
-        Unless it must be ``durable``, the next intent makes it so: after a power cut the disk itself tells what was
-        done. What is recorded again replaces what was said before.
+        What is to be freed is on the disk on return. Otherwise the next intent makes this durable: after a power cut
+        the disk itself tells what was done. What is recorded again replaces what was said before.
 
         Raises:
             OSError: it could not be recorded; the next thing that is recorded makes up for it.
         """
-        self._write(_outcome(intent, failed, freed), durable=durable)
+        self._write(_outcome(intent, failed, freed), durable=bool(freed))
 
     def purged(self, runs: Sequence[str]) -> None:
         """Record that what these runs had left in the trash is gone.

@@ -48,7 +48,7 @@ def interrupted(outputs_dir: str) -> bool:
 def fault_of(outputs_dir: str, error: journal.JournalError | OSError) -> str:
     """Say why the journals cannot be read."""
     place = f"{outputs_dir}/{scan.JOURNALS}"
-    return f"{place}: cannot be read: {error.strerror}" if isinstance(error, OSError) else f"{place}/{error}"
+    return f"{place}: cannot be read: {scan.told(error)}" if isinstance(error, OSError) else f"{place}/{error}"
 
 
 def read_runs(outputs_dir: str) -> list[Run]:

@@ -176,7 +176,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(text, end="", file=self.outstream, flush=flush)
         except OSError as error:
             self._is_silent = True
-            print(f"ERROR: the output cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"ERROR: the output cannot be written: {scan.told(error)}", file=sys.stderr)
             store.silence(self.outstream)
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:

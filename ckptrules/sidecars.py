@@ -33,11 +33,16 @@ def find_sidecars(
     for owner in owners:
         by_stem[stem_of(owner)].append(owner)
     for name in candidates:
-        suffix = max((suffix for suffix in suffixes if name.endswith(suffix)), key=len)
+        suffix = suffix_of(name, suffixes)
         belongs_to = by_stem.get(name.removesuffix(suffix), [])
         for owner in belongs_to:
             found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
     return found
+
+
+def suffix_of(name: str, suffixes: Sequence[str]) -> str:
+    """Return the longest of some suffixes that a name ends in, or nothing."""
+    return max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
 
 
 def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, list[tuple[str, str]]]:

@@ -151,14 +151,12 @@ def _database(line: CommandLine) -> str:
         outputs_dir(options)
         if task in SELECTING:
             layout = prepare(options).rules.layout
-            if options.experiments is not None or any(word.base == task != word.task for word in line.words):
-                refuse_unknown_experiments(line, task, options, find(options.outputs_dir, layout))
+            refuse_unknown_experiments(line, task, options, functools.partial(find, options.outputs_dir, layout))
         take_lock(options.outputs_dir, options.wait)
         refuse_unwritable(database)
         if task in SELECTING:
             note_proof(options)
         recover_first(options.outputs_dir)
-        find.cache_clear()  # another run may have been at work until the lock was free
     if not changing and line.has_foreign_words:
         return OWN_DATABASE
     return database if changing else IN_MEMORY
@@ -199,6 +197,7 @@ def recover_first(path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     from ckptrules import scan, store
+    from ckptrules.jobs import find
     from ckptrules.recovery import recover
     from ckptrules.reporter import Reporter
 
@@ -208,14 +207,19 @@ def recover_first(path: str) -> None:
     except OSError as error:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
+    find.cache_clear()  # another run may have been at work until the lock was free
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
             print(sentence)
 
 
-def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, found: Iterable[Found]) -> None:
+def refuse_unknown_experiments(
+    line: CommandLine, task: str, options: Options, find: Callable[[], Iterable[Found]]
+) -> None:
     """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
+
+    ``find`` is asked only where there is a selection.
 
     Raises:
         OptionError: with the name that is nearest.
@@ -225,7 +229,7 @@ def refuse_unknown_experiments(line: CommandLine, task: str, options: Options, f
         return
     from ckptrules.shape import closest
 
-    names = [directory.experiment for directory in found]
+    names = [directory.experiment for directory in find()]
     known = [f"{task}:{name}" for name in (*map(encode_task, names), TRASH_TASK)]
     empty = [word for word in words if not any(fits(word, name) for name in known)]
     if options.experiments is not None and not any(fnmatchcase(name, options.experiments) for name in names):

@@ -13,7 +13,7 @@ from ckptrules.facts import links_into
 from ckptrules.fixing import fix, foresee
 from ckptrules.jobs import Job
 from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
-from ckptrules.naming import SlowRuleError, named
+from ckptrules.naming import named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link, link_targets
 from ckptrules.progress import bar
@@ -46,10 +46,8 @@ class _each:  # noqa: N801 - a function that can be sent to another process
         try:
             listing = scan.scan(job.options.outputs_dir, found)
             done = self.work(job, listing)
-        except OSError as error:
-            done = tasks.unreadable(found, error)
-        except SlowRuleError as slow:
-            done = tasks.too_slow(found, slow)
+        except tasks.FAULTS as fault:
+            done = tasks.untouched(found, fault)
         return tasks.tell(job, task, done, listing)
 
 

@@ -34,7 +34,7 @@ def install() -> None:
     _here = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
-    os.register_at_fork(before=_expect_workers, after_in_parent=_watch_workers, after_in_child=_follow_main)
+    os.register_at_fork(after_in_parent=_see_to_workers, after_in_child=_follow_main)
 
 
 def stopped() -> bool:
@@ -43,13 +43,9 @@ def stopped() -> bool:
 
 
 @functools.cache
-def _expect_workers() -> None:
-    """See to the end of the workers, before the first one is made."""
+def _see_to_workers() -> None:
+    """See to the end of the workers, once there is one."""
     atexit.register(_end_workers)  # not before: what is registered last is called first, and Python would wait for them
-
-
-@functools.cache
-def _watch_workers() -> None:
     threading.Thread(target=_end_with_worker, daemon=True).start()
 
 

@@ -416,7 +416,7 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 @contextlib.contextmanager
 def staging(outputs_dir: str) -> Iterator[str]:
     """Give a new folder in the workplace, and remove what is left in it at the end."""
-    name = f"unarchive-{os.getpid()}-{time.time_ns()}"
+    name = _temporary("unarchive-")
     with open_state(outputs_dir, "work") as work:
         os.mkdir(name, PRIVATE, dir_fd=work)
         try:
@@ -733,7 +733,7 @@ def _relink(folders: Folders, directory: int, step: Step) -> None:
     if not _is_link_to(directory, step.name, step.was):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
-    temporary = f"{NEW_LINK}{os.getpid()}-{time.time_ns()}"
+    temporary = _temporary(NEW_LINK)
     os.symlink(step.to, temporary, dir_fd=work)
     _swap_in(work, temporary, directory, step.name, lambda: _is_link_to(work, temporary, step.was), LINK_CHANGED)
 
@@ -746,7 +746,7 @@ def _repoint(folders: Folders, directory: int, step: Step) -> None:
     if mentions(content, step.to):
         raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
-    temporary = f"pointer-{os.getpid()}-{time.time_ns()}"
+    temporary = _temporary("pointer-")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     status = os.lstat(step.name, dir_fd=directory)
     with open(os.open(temporary, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as file:
@@ -795,7 +795,7 @@ def _unlink(folders: Folders, directory: int, step: Step) -> None:
     if not _is_link_to(directory, step.name, step.to):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
     work = folders.descriptor(f"{STATE}/work", create=True)
-    temporary = f"{NEW_LINK}{os.getpid()}-{time.time_ns()}"
+    temporary = _temporary(NEW_LINK)
     try:
         rename(directory, step.name, temporary, work)
     except OSError as error:
@@ -906,7 +906,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
         SourceError: the file cannot be read, or was written to meanwhile.
         OSError: the copy cannot be written; nothing is left of it.
     """
-    name = f"state-{os.getpid()}-{time.time_ns()}"
+    name = _temporary("state-")
     with scan.open_file(outputs_dir, path) as origin, open_state(outputs_dir, "work") as work:
         before = os.fstat(origin)
         try:
@@ -1035,6 +1035,11 @@ def _read_kept(folder: int, name: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != name:
         raise OSError(errno.EIO, "what was kept of it is damaged", name)
     return content
+
+
+def _temporary(start: str) -> str:
+    """Return a name in the workplace that nobody else takes."""
+    return f"{start}{os.getpid()}-{time.time_ns()}"
 
 
 def _is_link_to(directory: int, name: str, text: str) -> bool:

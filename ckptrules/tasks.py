@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from doit.exceptions import TaskFailed
@@ -41,6 +42,7 @@ from ckptrules.rules import SLOW_HINT
 from ckptrules.scan import told
 from ckptrules.startup import TaskDict, params_of, refuse_unknown_experiments
 
+FAULTS = (OSError, SlowRuleError)  # what lets one directory be told of as `untouched`, and the others be done
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
 
@@ -95,7 +97,7 @@ def experiments(
     """
     outputs_dir(options)
     job, jobs = jobs_of(base, options)
-    refuse_unknown_experiments(command_line(), base, options, find(options.outputs_dir, job.rules.layout))
+    refuse_unknown_experiments(command_line(), base, options, partial(find, options.outputs_dir, job.rules.layout))
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
@@ -186,7 +188,7 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
         if job.options.fix_state:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
-        outcome = Outcome(unreadable(found, error), None)
+        outcome = Outcome(untouched(found, error), None)
     if failed := tell(job, task, outcome.plan, listing):
         return failed
     times = (entry.mtime_ns for entry in listing.entries)
@@ -216,10 +218,8 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
             more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
         else:
             more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"], bar)
-    except OSError as error:
-        more = unreadable(found, error)
-    except SlowRuleError as slow:
-        more = too_slow(found, slow)
+    except FAULTS as fault:
+        more = untouched(found, fault)
     plan = outcome.plan._replace(
         actions=(*outcome.plan.actions, *more.actions),
         skipped=(*outcome.plan.skipped, *more.skipped),
@@ -245,10 +245,8 @@ def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             return plan, listing
-    except OSError as error:
-        return unreadable(found, error), listing
-    except SlowRuleError as slow:
-        return too_slow(found, slow), listing
+    except FAULTS as fault:
+        return untouched(found, fault), listing
 
 
 def decide(job: Job, listing: Listing, directory: int) -> Plan:
@@ -297,17 +295,15 @@ def workplace(job: Job) -> Workplace:
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
 
 
-def unreadable(found: Found, error: OSError) -> Plan:
-    """Tell of a directory that could not be read."""
-    text = f"cannot be read: {os.strerror(error.errno or 0)}"
-    hint = "look at the owner and the mode: ls -la"
-    return Plan(found.experiment, found.directory, problems=(Problem("unreadable", (found.directory,), text, hint),))
-
-
-def too_slow(found: Found, slow: SlowRuleError) -> Plan:
-    """Tell of a rule that was given up on a name; nothing in the directory is touched."""
-    text = f"cannot be named: legacy rule '{slow.rule.id}' ({slow.rule.place.file_line}) needs too long for it"
-    return Plan(found.experiment, found.directory, problems=(Problem("slow_rule", (slow.name,), text, SLOW_HINT),))
+def untouched(found: Found, fault: OSError | SlowRuleError) -> Plan:
+    """Tell of a directory that could not be read, or of a rule that was given up on a name in it."""
+    if isinstance(fault, SlowRuleError):
+        text = f"cannot be named: legacy rule '{fault.rule.id}' ({fault.rule.place.file_line}) needs too long for it"
+        problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
+    else:
+        text = f"cannot be read: {os.strerror(fault.errno or 0)}"
+        problem = Problem("unreadable", (found.directory,), text, "look at the owner and the mode: ls -la")
+    return Plan(found.experiment, found.directory, problems=(problem,))
 
 
 def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:

@@ -14,7 +14,7 @@ from doit.task import Task
 
 from ckptrules import asked, jobs, startup, stopping, store
 from ckptrules.apply import after, conclude, do_units, heads, refused
-from ckptrules.history import Run, TakeBack, newest_standing, take_back
+from ckptrules.history import TRASH, Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Action, ActionKind, Plan, Step, Unit
@@ -140,7 +140,7 @@ def as_plan(back: TakeBack) -> Plan:
 
 
 def _shown(step: Step) -> str:
-    return step.name.removesuffix(TRASH_SUFFIX) if step.directory.startswith(f"{STATE}/trash/") else step.name
+    return step.name.removesuffix(TRASH_SUFFIX) if step.directory.startswith(TRASH) else step.name
 
 
 def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tally) -> Iterator[str]:

@@ -112,7 +112,7 @@ def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
         path = f"{STATE}/trash/{run}/{directory}"
         with contextlib.suppress(OSError), scan.open_below(outputs_dir, path) as trash:
             for name in os.listdir(trash):
-                yield identity(parts(trash, name, scan.identify(trash, name).kind), LATER)
+                yield identity(parts(trash, name, scan.kind_of(trash, name)), LATER)
 
 
 def _row(part: Part) -> str:

@@ -13,6 +13,7 @@ from ckptrules.folders import check_folder
 from ckptrules.formats import check_file, open_file
 from ckptrules.model import Checkpoint, Entry, Listing, Problem, RuleSet
 from ckptrules.plan import Sorted, sort_entries
+from ckptrules.sidecars import suffix_of
 from ckptrules.verified import Known
 
 Progress = Callable[[int], contextlib.AbstractContextManager[Tell]]
@@ -102,8 +103,8 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
-        suffix = max((suffix for suffix in sidecars if name.endswith(suffix)), key=len, default=None)
-        if suffix is None:
+        suffix = suffix_of(name, sidecars)
+        if not suffix:
             hint = "add its format, or list it under 'protected' or 'ignored'"
             yield Problem("unrecognised", (name,), "is in no format that the rules know", hint)
         elif name.removesuffix(suffix) not in stems:

@@ -12,7 +12,6 @@ from doit.task import Task
 from ckptrules import scan, tasks
 from ckptrules.jobs import Job
 from ckptrules.model import Found
-from ckptrules.naming import SlowRuleError
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import StoppedError, stoppable
 from ckptrules.reporter import Told
@@ -47,10 +46,8 @@ def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:
     except StoppedError:
         task.meta["told"] = Told("", VerifyTally())
         return TaskFailed("stopped", report=False)
-    except OSError as error:
-        report = Report(found.experiment, found.directory, (), tasks.unreadable(found, error).problems)
-    except SlowRuleError as slow:
-        report = Report(found.experiment, found.directory, (), tasks.too_slow(found, slow).problems)
+    except tasks.FAULTS as fault:
+        report = Report(found.experiment, found.directory, (), tasks.untouched(found, fault).problems)
     data = report_as_data(report) if options.json else None
     task.meta["told"] = Told(block(report, job.style), tally(report), data)
     return TaskFailed("problems left", report=False) if report.problems else None

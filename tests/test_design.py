@@ -45,7 +45,7 @@ ROOMS: dict[str, str] = {
     "folders": "content formats machine pickled",
     "verified": "model scan store content folders",
     "loading": "content",
-    "verify": "model scan plan content formats folders verified loading",
+    "verify": "model sidecars scan plan content formats folders verified loading",
     "verify_report": "measures report content verified verify",
     "lightning": "store naming rules shipped",
     "discovery": "model naming plan rules scan shipped verified",
