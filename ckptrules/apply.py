@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ckptrules import store
 from ckptrules.facts import obstacle
-from ckptrules.journal import Intent, Journal
+from ckptrules.journal import Intent, Journal, UnitRef, trash_name
 from ckptrules.model import (
     FOLLOWING,
     STATE,
@@ -22,12 +22,12 @@ from ckptrules.model import (
     Problem,
     Stamp,
     Step,
-    StepKind,
     Unit,
 )
-from ckptrules.scan import TRASH_SUFFIX, told
+from ckptrules.scan import told
 
 NOT_BEGUN = "not begun, as the run was stopped"
+NOT_RECORDED = "not begun, as it could not be recorded"
 ADVICE: Mapping[str, str] = {
     os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
@@ -38,7 +38,8 @@ ADVICE: Mapping[str, str] = {
     os.strerror(
         errno.EXDEV
     ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
-    os.strerror(errno.ENAMETOOLONG): "the name leaves no room for '.trashed': shorten it",
+    os.strerror(errno.ENAMETOOLONG): "shorten the name",
+    store.NEITHER: "copy the tree to another file system, or name the checkpoints by hand",
     os.strerror(errno.ENOSPC): "make space (df -h), and run again",
 }
 
@@ -46,6 +47,7 @@ ADVICE: Mapping[str, str] = {
 VERBS: Mapping[str, str] = {
     "trash": "be moved to the trash",
     "restore": "be brought back",
+    "replace": "be replaced",
     "fix": "get other paths in its state",
     "unfix": "get its old state back",
     "link": "become a link",
@@ -55,13 +57,29 @@ VERBS: Mapping[str, str] = {
 
 
 class Workplace(NamedTuple):
-    """Where and how a run changes things. ``stopped`` says whether it is to end before the next change."""
+    """Where and how a run changes things. ``stopped`` says whether it is to end before the next change.
+
+    ``texts`` says that ``outputs_dir`` is the user's own state, from which texts elsewhere are rewritten.
+    """
 
     outputs_dir: str
     run: str
     journal: Journal
     trash_days: int
     stopped: Callable[[], bool]
+    texts: bool = False
+
+
+class Done(NamedTuple):
+    """What a transaction came to.
+
+    ``failed`` tells which units were not done, by number, and why; ``not_freed`` whose space could not be freed.
+    ``unrecorded`` says why the journal could not be written; where that was before the first change, all have failed.
+    """
+
+    failed: Mapping[int, str]
+    not_freed: Mapping[int, str] = {}
+    unrecorded: str = ""
 
 
 class Outcome(NamedTuple):
@@ -69,6 +87,44 @@ class Outcome(NamedTuple):
 
     plan: Plan
     stamp: Stamp | None
+
+
+def transact(
+    place: Workplace,
+    experiment: str,
+    directory: str,
+    units: Sequence[Unit],
+    *,
+    takes_back: Sequence[UnitRef] = (),
+    kept: int = 0,
+    frees: Collection[int] = (),
+) -> Done:
+    """Record what is about to happen, do it, record what came of it: the one way to change a tree.
+
+    Args:
+        place: where and how.
+        experiment: whom it is for, in the words of the user.
+        directory: where it happens, below ``outputs_dir``.
+        units: what is to happen; each wholly or not at all.
+        takes_back: what an undo takes back, in the order of the units.
+        kept: the number of checkpoints that are to stay.
+        frees: the numbers of the units whose space is freed as soon as they are in the trash.
+    """
+    try:
+        number = place.journal.intend(experiment, directory, units, takes_back, kept)
+    except OSError as error:
+        return Done(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=told(error))
+    with store.Folders(place.outputs_dir, texts=place.texts) as folders:
+        failed = do_units(folders, units, place.stopped)
+        freed = [one for one in frees if one not in failed]
+        left: dict[int, str] = {}
+        try:
+            place.journal.conclude(number, failed, freed)
+            if left := _free(folders, units, freed):
+                place.journal.conclude(number, failed, [one for one in freed if one not in left])
+        except OSError as error:
+            return Done(failed, left, told(error))
+    return Done(failed, left)
 
 
 def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
@@ -80,21 +136,9 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         if problem := obstacle(directory, plan):
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
         units = units_of(plan, listing, place.run)
-        try:
-            number = place.journal.intend(plan.experiment, plan.directory, units, kept=plan.remaining)
-        except OSError as error:
-            return Outcome(plan._replace(actions=(), problems=(*plan.problems, _unrecorded(plan, error))), None)
-        failed = do_units(folders, units, place.stopped)
-        to_free = [] if place.trash_days else to_be_freed(plan, failed)
-        problems = failures(plan, failed)
-        try:
-            place.journal.conclude(number, failed, to_free)
-            if left := _free(folders, units, to_free):
-                problems += [_not_freed(heads(plan)[one], why) for one, why in left.items()]
-                place.journal.conclude(number, failed, [one for one in to_free if one not in left])
-        except OSError as error:
-            problems.append(_unrecorded(plan, error))
-        outcome = after(plan, failed, problems)
+        frees = () if place.trash_days else to_be_freed(plan)
+        done = transact(place, plan.experiment, plan.directory, units, kept=plan.remaining, frees=frees)
+        outcome = after(plan, done.failed, problems_of(plan, done))
         if outcome.problems:
             return Outcome(outcome, None)
         return Outcome(outcome, settle(directory, outcome, listing, changed=True))
@@ -110,8 +154,13 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     for action in plan.actions:
         if action.kind in FOLLOWING:
             followers[action.follows].append(action)
-    trash = f"{STATE}/trash/{run}/{plan.directory}"
+    trash = trash_folder(run, plan.directory)
     return [_unit(head, followers.get(head.name, ()), identities, plan.directory, trash) for head in heads(plan)]
+
+
+def trash_folder(run: str, directory: str) -> str:
+    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
+    return f"{STATE}/trash/{run}/{directory}".rstrip("/")
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -131,15 +180,25 @@ def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = (
 def _unit(
     head: Action, links: Sequence[Action], identities: Mapping[str, Identity], directory: str, trash: str
 ) -> Unit:
-    to_directory, suffix = (trash, TRASH_SUFFIX) if head.kind == "trash" else (directory, "")
+    goes = head.kind == "trash"
     steps = [
-        Step("move", directory, name, to_directory, (to or name) + suffix, "", identities[name])
+        Step(
+            "move",
+            directory,
+            name,
+            trash if goes else directory,
+            trash_name(name) if goes else to,
+            "",
+            identities[name],
+        )
         for name, to in ((head.name, head.to), *head.with_it)
     ]
     for link in links:
         place = link.directory or directory
-        kind: StepKind = "repoint" if link.kind == "repoint" else "relink"
-        steps.append(Step(kind, place, link.name, place, link.to, link.was))
+        if link.kind == "repoint":
+            steps.append(Step("repoint", place, link.name, trash, link.to, link.was))
+        else:
+            steps.append(Step("relink", place, link.name, place, link.to, link.was))
     if head.leaves_link:
         steps.append(Step("link", directory, head.name, directory, head.to))
     return Unit(head.kind, head.size, tuple(steps))
@@ -196,23 +255,16 @@ def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step
     return found[::-1]
 
 
-def conclude(plan: Plan, journal: Journal, number: int, failed: Mapping[int, str]) -> list[Problem]:
-    """Record the outcome of an intent, and tell of what failed."""
-    problems = failures(plan, failed)
-    try:
-        journal.conclude(number, failed)
-    except OSError as error:
-        problems.append(_unrecorded(plan, error))
-    return problems
-
-
-def failures(plan: Plan, failed: Mapping[int, str]) -> list[Problem]:
-    """Tell of what failed."""
-    every = heads(plan) if failed else ()
-    problems = [refused(head, failed[n]) for n, head in enumerate(every) if failed.get(n, NOT_BEGUN) != NOT_BEGUN]
-    if waiting := [why for why in failed.values() if why == NOT_BEGUN]:
+def problems_of(plan: Plan, done: Done) -> list[Problem]:
+    """Tell of what a transaction could not do. Args: ``plan`` has a head for each of its units."""
+    every = heads(plan)
+    problems = [refused(every[n], why) for n, why in done.failed.items() if why not in (NOT_BEGUN, NOT_RECORDED)]
+    problems += [_not_freed(every[n], why) for n, why in done.not_freed.items()]
+    if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
         text = f"{len(waiting)} of its changes {NOT_BEGUN}"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
+    if done.unrecorded:
+        problems.append(_unrecorded(plan, done.unrecorded))
     return problems
 
 
@@ -238,10 +290,9 @@ def _take_back(folders: store.Folders, done: Sequence[Step]) -> str:
     return ""
 
 
-def to_be_freed(plan: Plan, failed: Collection[int]) -> list[int]:
+def to_be_freed(plan: Plan) -> list[int]:
     """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
-    goes = [n for n, head in enumerate(heads(plan)) if head.kind == "trash" and not head.keep_in_trash]
-    return [n for n in goes if n not in failed]
+    return [n for n, head in enumerate(heads(plan)) if head.kind == "trash" and not head.keep_in_trash]
 
 
 def _free(folders: store.Folders, units: Sequence[Unit], numbers: Iterable[int]) -> dict[int, str]:
@@ -290,9 +341,9 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
     return ({entry.name for entry in listing.entries} - gone | come) - {""}
 
 
-def _unrecorded(plan: Plan, error: OSError) -> Problem:
-    hint = ADVICE.get(told(error), "look at the free space and the permissions, run again")
-    return Problem("stopped", (plan.directory,), f"the journal cannot be written: {told(error)}", hint)
+def _unrecorded(plan: Plan, why: str) -> Problem:
+    hint = ADVICE.get(why, "look at the free space and the permissions, run again")
+    return Problem("stopped", (plan.directory,), f"the journal cannot be written: {why}", hint)
 
 
 def refused(head: Action, why: str) -> Problem:

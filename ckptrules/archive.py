@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 from ckptrules import scan, store
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from ckptrules.measures import human_size
-from ckptrules.model import Item
+from ckptrules.model import Identity, Item
 from ckptrules.scan import Progress, told
 
 FORMATS = ("zst", "gz")
@@ -175,31 +175,36 @@ def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
 
 
-def unpack(path: str, manifest: Manifest, outputs_dir: str, progress: Progress) -> None:
-    """Bring an experiment back: beside its place first, and into it when all of it is there and proved.
+@contextlib.contextmanager
+def unpacked(path: str, manifest: Manifest, outputs_dir: str, progress: Progress) -> Iterator[tuple[str, Identity]]:
+    """Unpack an experiment into a folder of the workplace, one move from its place, and give that folder.
+
+    With it comes what tells the experiment from another one. What is left in the folder at the end is removed.
 
     Raises:
         ArchiveError: the archive is not what it was when it was checked.
-        FileExistsError: something stands in its place.
         OSError: it cannot be read or written.
     """
-    (experiment,) = manifest.experiments
     items = {item.path: item for item in manifest.items}
-    with store.staging(outputs_dir) as staged, believing():
-        for member, content in members(path, format_of(path)):
-            item = items.get(member.name)
-            if item is None:
-                continue
-            if item.kind == "directory":
-                store.make_directory(staged, item)
-            elif item.kind == "file" and store.write_member(staged, item, content, progress) != item.sha256:
-                raise ArchiveError(f"{item.path} is not what its manifest says")
+    with store.staging(outputs_dir) as staged:
+        root = os.path.join(outputs_dir, staged)
+        with believing():
+            for member, content in members(path, format_of(path)):
+                item = items.get(member.name)
+                if item is None:
+                    continue
+                if item.kind == "directory":
+                    store.make_directory(root, item)
+                elif item.kind == "file" and store.write_member(root, item, content, progress) != item.sha256:
+                    raise ArchiveError(f"{item.path} is not what its manifest says")
         for item in reversed(manifest.items):
             if item.kind == "link":
-                store.make_link(staged, item)
+                store.make_link(root, item)
             elif item.kind == "directory":
-                store.dress_directory(staged, item)
-        store.move_in(staged, manifest.items[0].path, outputs_dir, experiment)
+                store.dress_directory(root, item)
+        with scan.open_below(outputs_dir, staged) as directory:
+            identity = scan.identify(directory, manifest.items[0].path)
+        yield staged, identity
 
 
 def format_of(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
@@ -12,12 +13,14 @@ from doit.task import Task
 
 from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, stopping, store
+from ckptrules.apply import Workplace, transact, trash_folder
 from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
+from ckptrules.journal import trash_name
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
-from ckptrules.model import STATE, Entry, Identity, Step, Unit
+from ckptrules.model import Entry, Identity, Step, Unit
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import StoppedError
 from ckptrules.report import Style, count_of
@@ -214,33 +217,40 @@ def to_trash(options: Options, place: Place, size: int, identity: Identity) -> N
         OSError: it could not be recorded, or moved.
     """
     parent = os.path.dirname(place.experiment)
-    trash = f"{STATE}/trash/{jobs.run_id()}/{parent}".rstrip("/")
-    name = place.top + scan.TRASH_SUFFIX
-    step = Step("move", parent, place.top, trash, name, identity=identity)
-    header = jobs.run_header("archive", options)
-    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
-    number = journal.intend(place.experiment, place.experiment, [Unit("trash", size, (step,))])
-    failed = {}
-    try:
-        with store.Folders(options.outputs_dir) as folders:
-            store.do_step(folders, step)
-    except OSError as error:
-        failed = {0: told(error)}
-        raise
-    finally:
-        journal.conclude(number, failed)
+    to = trash_folder(jobs.run_id(), parent)
+    step = Step("move", parent, place.top, to, trash_name(place.top), identity=identity)
+    change(options, "archive", place.experiment, Unit("trash", size, (step,)))
+
+
+def change(options: Options, command: str, experiment: str, unit: Unit) -> None:
+    """Do the one thing that is to happen with an experiment.
+
+    Raises:
+        OSError: it could not be recorded, or done.
+    """
+    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header(command, options))
+    place = Workplace(options.outputs_dir, jobs.run_id(), journal, 1, stopping.stopped)
+    done = transact(place, experiment, experiment, [unit])
+    if why := done.unrecorded or done.failed.get(0):
+        raise OSError(errno.EIO, why)
 
 
 def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
     """Bring one experiment back, or say that it would be."""
     (experiment,) = manifest.experiments
+    top = manifest.items[0].path
     what = f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
     if options.dry_run:
         task.meta = {"told": Told(f"Would bring back: {what}\n")}
         return None
     try:
-        with progress_bar(manifest.size) as progress:
-            archives.unpack(str(options.archive), manifest, options.outputs_dir, progress)
+        with (
+            progress_bar(manifest.size) as progress,
+            archives.unpacked(str(options.archive), manifest, options.outputs_dir, progress) as (staged, identity),
+        ):
+            store.make_parents(options.outputs_dir, experiment)
+            step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
+            change(options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
         why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
         task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}

@@ -13,9 +13,11 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from ckptrules import scan, store
+from ckptrules.apply import Workplace, transact, trash_folder
+from ckptrules.journal import Journal, trash_name
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.measures import human_size
-from ckptrules.model import STATE, Item, Problem
+from ckptrules.model import STATE, Identity, Item, Problem, Step, Unit
 from ckptrules.scan import Progress, SourceError, told
 
 MANIFEST = f"{STATE}/manifest.json"
@@ -343,44 +345,84 @@ def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
     return _failed(item, "differs", f"differs from the backup: {fault}{below}", FORCE_HINT)
 
 
-def restore(outputs_dir: str, backup: str, run: str, steps: Sequence[RestoreStep], bar: Bar) -> list[RestoreStep]:
+def restore(
+    outputs_dir: str,
+    backup: str,
+    run: str,
+    steps: Sequence[RestoreStep],
+    bar: Bar,
+    journal: Journal | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.
+
+    Args:
+        outputs_dir: where to.
+        backup: where from.
+        run: the run that does it; what it replaces goes to its trash.
+        steps: what was decided.
+        bar: shows how far it is.
+        journal: the record of the run; one that tells no more than the run where none is given.
+        stopped: whether the run is to end before the next change.
 
     Raises:
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.
     """
+    journal = journal or Journal(
+        store.Appender(outputs_dir, f"journal/{run}.{os.getpid()}.jsonl"), {"command": "restore"}
+    )
+    place = Workplace(outputs_dir, run, journal, 1, stopped)
     with bar(sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))) as progress:
         done = [
-            _carry_out(step, outputs_dir, backup, run, progress) if step.verdict in ("bring", "replace") else step
+            _carry_out(step, place, backup, progress) if step.verdict in ("bring", "replace") else step
             for step in steps
         ]
-    store.clear_stage(outputs_dir)
+    store.clear_work(outputs_dir)
     for step in reversed(done):
         if step.item.kind == "directory" and step.verdict in ("bring", "replace"):
             store.dress_directory(outputs_dir, step.item)
     return done
 
 
-def _carry_out(step: RestoreStep, outputs_dir: str, backup: str, run: str, progress: Progress) -> RestoreStep:
+def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progress) -> RestoreStep:
     """Bring back one name; a file is known to be sound before what is in its place is touched."""
     item = step.item
     try:
-        if item.kind == "file" and store.stage(backup, item, outputs_dir, progress) != item.sha256:
-            text = "is damaged in the backup: its checksum is not that of the manifest"
-            return _failed(item, "damaged", text, DAMAGED_HINT)
-        if step.verdict == "replace":
-            store.trash_below(outputs_dir, run, item.path)
-        if item.kind == "directory":
-            store.make_directory(outputs_dir, item)
-        elif item.kind == "link":
-            store.make_link(outputs_dir, item)
-        else:
-            store.put_in_place(outputs_dir, item)
+        staged, checksum = store.stage(backup, item, place.outputs_dir, progress)
     except SourceError as error:
         return _failed(item, "damaged", f"cannot be read in the backup: {told(error)}", DAMAGED_HINT)
     except OSError as error:
         return _failed(item, "refused", f"cannot be brought back: {told(error)}")
-    return step
+    try:
+        if checksum != item.sha256:
+            text = "is damaged in the backup: its checksum is not that of the manifest"
+            return _failed(item, "damaged", text, DAMAGED_HINT)
+        why = _put_in_place(step, place, staged)
+        return _failed(item, "refused", f"cannot be brought back: {why}") if why else step
+    finally:
+        store.drop_staged(place.outputs_dir, staged)
+
+
+def _put_in_place(step: RestoreStep, place: Workplace, staged: str) -> str:
+    """Move what was staged to where it belongs, and what stands there to the trash; say why that could not be."""
+    folder, name = os.path.split(step.item.path)
+    try:
+        bring = Step("move", store.WORK, staged, folder, name, identity=_identity(place, store.WORK, staged))
+        unit = Unit("restore", step.item.size, (bring,))
+        if step.verdict == "replace":
+            trash, there = trash_folder(place.run, folder), _identity(place, folder, name)
+            away = Step("move", folder, name, trash, trash_name(name), identity=there)
+            unit = Unit("replace", step.item.size, (away, bring))
+    except OSError as error:
+        return told(error)
+    top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
+    done = transact(place, top, top, [unit])
+    return done.unrecorded or done.failed.get(0, "")
+
+
+def _identity(place: Workplace, folder: str, name: str) -> Identity:
+    with scan.open_below(place.outputs_dir, folder) as directory:
+        return scan.identify(directory, name)
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import asked, backup_report, jobs, startup, store
+from ckptrules import asked, backup_report, jobs, startup, stopping, store
 from ckptrules import backup as backups_of
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
 from ckptrules.manifest import Manifest
@@ -252,7 +252,8 @@ def bring_back(
         with progress_bar(manifest.size) as progress:
             steps = backups_of.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
         if not options.dry_run:
-            steps = backups_of.restore(outputs_dir, path, jobs.run_id(), steps, progress_bar)
+            journal = jobs.open_journal(outputs_dir, jobs.run_id(), jobs.run_header("restore", options))
+            steps = backups_of.restore(outputs_dir, path, jobs.run_id(), steps, progress_bar, journal, stopping.stopped)
     except StoppedError:
         return _tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
 from ckptrules.pointers import mentioned
-from ckptrules.scan import open_below, told
+from ckptrules.scan import open_below, read_pointer, told
 from ckptrules.sidecars import Sidecar
 
 CHUNK = 1 << 20
@@ -53,26 +53,31 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
         name: number for group in _disputed(plan) for name, number in same_content(directory, group, entries).items()
     }
     used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
-    pointers = read_pointers(directory, listing, rules)
+    pointers, others = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
         links=links_into(outputs_dir, listing.directory),
         in_use={**known.in_use, **used},
         pointers=pointers,
+        no_pointers=others,
     )
 
 
-def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str, tuple[str, ...]]:
-    """Return which names of a directory its pointer files name."""
-    found = {}
+def read_pointers(
+    directory: int, listing: Listing, rules: RuleSet
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Return which names of a directory its pointer files name, and which files have such a name and are none."""
+    found, others = {}, []
     special = [entry for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
     for entry in special:
         if first_pattern(entry.name, rules.pointers):
             with contextlib.suppress(OSError):
-                others = [other.name for other in listing.entries if other.name != entry.name]
-                if named := mentioned(_read(directory, entry.name), others):
+                content = read_pointer(directory, entry.name)
+                if content is None:
+                    others.append(entry.name)
+                elif named := mentioned(content, (o.name for o in listing.entries if o.name != entry.name)):
                     found[entry.name] = named
-    return found
+    return found, tuple(others)
 
 
 def read_metrics(

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from ckptrules import scan, store
-from ckptrules.apply import Workplace, conclude, do_units, refused
+from ckptrules.apply import Workplace, refused, transact, trash_folder
 from ckptrules.content import UnsoundError
 from ckptrules.facts import in_use
 from ckptrules.formats import check_file, open_file
+from ckptrules.journal import trash_name
 from ckptrules.model import STATE, Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
 from ckptrules.naming import named
 from ckptrules.scan import told
@@ -173,12 +174,12 @@ def _fix_one(
     busy: Callable[[], str],
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
-    folder = f"{STATE}/trash/{place.run}/{listing.directory}"
-    step = Step("exchange", listing.directory, entry.name, folder, f"{entry.name}{OLD_STATE}{scan.TRASH_SUFFIX}")
+    folder = trash_folder(place.run, listing.directory)
+    step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
         with store.Folders(place.outputs_dir) as folders:
             before = store.mark(folders, listing.directory, entry.name)
-        if not before.endswith(f".{entry.size}.{entry.mtime_ns}"):
+        if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return store.CHANGED
         staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         if why := _unsound(place.outputs_dir, staged, recipe.size, tell) or busy():
@@ -187,17 +188,10 @@ def _fix_one(
         store.lay_in_trash(place.outputs_dir, staged, folder, step.to)
         with store.Folders(place.outputs_dir) as folders:
             step = step._replace(was=f"{before} {store.mark(folders, step.to_directory, step.to)}")
-            return _exchange(place, listing, folders, Unit("fix", entry.size, (step,)))
     except OSError as error:
         return told(error)
-
-
-def _exchange(place: Workplace, listing: Listing, folders: store.Folders, unit: Unit) -> str:
-    number = place.journal.intend(listing.experiment, listing.directory, [unit])
-    failed = do_units(folders, [unit], place.stopped)
-    plan = Plan(listing.experiment, listing.directory, (Action("fix", unit.head.name, "", unit.size, ()),))
-    conclude(plan, place.journal, number, failed)
-    return failed.get(0, "")
+    done = transact(place, listing.experiment, listing.directory, [Unit("fix", entry.size, (step,))])
+    return done.unrecorded or done.failed.get(0, "")
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ckptrules.journal import Intent, Record, UnitRef, refs
+from ckptrules.journal import Intent, Record, UnitRef, refs, rewrites_texts, trash_name
 from ckptrules.model import STATE, Step, Unit
 
 TRASH = f"{STATE}/trash/"
-IN_TRASH = ("trash", "fix", "unfix")  # what can be taken back only with what lies in the trash
+WORK = f"{STATE}/work/"
+IN_TRASH = ("trash", "fix", "unfix", "replace")  # what can be taken back only with what lies in the trash
 
 
 class Run(NamedTuple):
@@ -18,7 +19,8 @@ class Run(NamedTuple):
 
     ``standing`` are the units that were done and not taken back since, nor freed; with each comes the unit that did
     the same last: itself, or the one of an undo of an undo. ``gone`` are those that cannot be taken back, as what they
-    left in the trash was freed. ``interrupted`` says that the end of the run is not known.
+    left in the trash was freed. ``barred`` are those that are not taken back, as they rewrote texts and what tells of
+    them lies where others can write. ``interrupted`` says that the end of the run is not known.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Run(NamedTuple):
     standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
     gone: frozenset[UnitRef]
     interrupted: bool
+    barred: frozenset[UnitRef] = frozenset()
 
     @property
     def takes_back(self) -> str:
@@ -51,26 +54,35 @@ class Run(NamedTuple):
 
 
 class TakeBack(NamedTuple):
-    """What is to be taken back in one checkpoint directory, in this order, and which units that undoes."""
+    """What is to be taken back in one checkpoint directory, in this order, and which units that undoes.
+
+    ``own`` says that the user's own state tells of it: it may rewrite texts.
+    """
 
     experiment: str
     directory: str
     units: tuple[Unit, ...]
     undoes: tuple[UnitRef, ...]
+    own: bool = False
 
 
 def read_history(records: Iterable[Record]) -> list[Run]:
-    """Replay journals, oldest run first."""
+    """Replay journals, oldest run first.
+
+    The order is that of the numbers that runs get under the lock, whatever the clocks say. Runs of versions that gave
+    no numbers come first, by the time at which they started.
+    """
     by_run: dict[str, list[Record]] = {}
     for record in records:
         by_run.setdefault(record.run, []).append(record)
-    ordered = sorted(by_run, key=lambda run: (min(_started(record) for record in by_run[run]), run))
+    ordered = sorted(by_run, key=lambda run: (min(map(_place, by_run[run])), run))
     units: dict[UnitRef, Unit] = {}  # all that were done, in their order
     stands: dict[UnitRef, bool] = {}
     takes_back: dict[UnitRef, UnitRef] = {}
     again: dict[UnitRef, UnitRef] = {}  # what did the same once more
     purged: set[str] = set()
     gone: set[UnitRef] = set()
+    barred: set[UnitRef] = set()
     for run in ordered:
         for record in by_run[run]:
             purged.update(record.purged)
@@ -80,6 +92,8 @@ def read_history(records: Iterable[Record]) -> list[Run]:
                         continue
                     units[ref] = intent.units[place]
                     stands[ref] = True
+                    if rewrites_texts(intent.units[place]) and not record.own:
+                        barred.add(ref)
                     gone.update({ref} if place in intent.freed else ())
                     if intent.takes_back:
                         back = takes_back[ref] = intent.takes_back[place]
@@ -90,8 +104,16 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     for ref in reversed(units):
         last[ref] = last.get(again.get(ref, ref), (ref, units[ref]))
     gone.update(ref for ref, (_, unit) in last.items() if stands[ref] and _is_freed(unit, purged))
-    standing = {ref: pair for ref, pair in last.items() if stands[ref] and ref not in gone}
-    return [_run(run, by_run[run], units, standing, gone) for run in ordered]
+    standing = {
+        ref: pair for ref, pair in last.items() if stands[ref] and ref not in gone and barred.isdisjoint((ref, pair[0]))
+    }
+    return [_run(run, by_run[run], units, standing, gone, barred) for run in ordered]
+
+
+def number_of(record: Record) -> int:
+    """Return the number that the run of a journal got under the lock; 0 where an earlier version wrote it."""
+    number = record.header.get("number")
+    return number if type(number) is int and number > 0 else 0
 
 
 def newest_standing(runs: Sequence[Run]) -> Run | None:
@@ -107,26 +129,32 @@ def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
         by: the run that does it; what it deletes waits in its trash, and its age is counted from there.
         pattern: fits the experiments that are meant, or None for all.
     """
-    found: dict[str, TakeBack] = {}
+    found: dict[tuple[bool, str], TakeBack] = {}
     for record, intent in reversed(run.intents):
         if pattern is not None and not fnmatchcase(intent.experiment, pattern):
             continue
         pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
         if not pairs:
             continue
-        before = found.get(intent.directory, TakeBack(intent.experiment, intent.directory, (), ()))
-        found[intent.directory] = before._replace(
-            units=(*before.units, *(_in_trash_of(by, unit.inverse) for _, unit in reversed(pairs))),
+        key = (record.own, intent.directory)
+        before = found.get(key, TakeBack(intent.experiment, intent.directory, (), (), record.own))
+        found[key] = before._replace(
+            units=(*before.units, *(in_trash_of(by, unit.inverse) for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
         )
     return sorted(found.values())
 
 
-def _in_trash_of(run: str, unit: Unit) -> Unit:
+def in_trash_of(run: str, unit: Unit) -> Unit:
+    """Return a unit that puts into the trash of a run what it puts into the trash."""
     return unit._replace(steps=tuple(_step_in_trash_of(run, step) for step in unit.steps))
 
 
 def _step_in_trash_of(run: str, step: Step) -> Step:
+    if step.kind == "repoint":
+        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}")
+    if step.kind == "move" and f"{step.to_directory}/".startswith(WORK):  # where it was staged before it was brought
+        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
     if step.kind != "move" or not step.to_directory.startswith(TRASH):
         return step
     return step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]]))
@@ -138,9 +166,10 @@ def _is_freed(unit: Unit, purged: Collection[str]) -> bool:
     return unit.kind in IN_TRASH and any(path.split("/")[2] in purged for path in places)
 
 
-def _started(record: Record) -> int:
+def _place(record: Record) -> tuple[int, int]:
     started = record.header.get("started_ns")
-    return started if isinstance(started, int) else 0
+    number = number_of(record)
+    return number, 0 if number or not isinstance(started, int) else started
 
 
 def _set(stands: dict[UnitRef, bool], takes_back: Mapping[UnitRef, UnitRef], ref: UnitRef, *, value: bool) -> None:
@@ -160,6 +189,7 @@ def _run(
     done: Collection[UnitRef],
     standing: Mapping[UnitRef, tuple[UnitRef, Unit]],
     gone: Collection[UnitRef],
+    barred: Collection[UnitRef],
 ) -> Run:
     intents = tuple((record, intent) for record in records for intent in record.intents)
     own = [ref for record, intent in intents for ref in refs(record, intent)]
@@ -171,4 +201,5 @@ def _run(
         {ref: standing[ref] for ref in own if ref in standing},
         frozenset(ref for ref in own if ref in gone),
         any(intent.failed is None for _, intent in intents),
+        frozenset(ref for ref in own if ref in barred),
     )

@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ckptrules import __version__, scan, store, watch
+from ckptrules import __version__, clock, scan, store, watch
 from ckptrules.asked import chosen, command_line
+from ckptrules.clock import LastRun
 from ckptrules.journal import Journal
 from ckptrules.model import Assignment, Found, Policy, RuleSet, Stamp
 from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task, fits
@@ -29,6 +30,7 @@ from ckptrules.shipped import RULES_DIR, rule_texts
 
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
+LAST_RUN = "lock.last_run"  # likewise
 
 
 class Job(NamedTuple):
@@ -105,9 +107,35 @@ def started_ns() -> int:
     return time.time_ns()
 
 
-def run_age_days(run: str, now: float) -> float:
-    """Return how many days ago a run started. Args: ``now`` in seconds since 1970."""
-    return (now - run_started(run)) / 86400
+class Begun(NamedTuple):
+    """A run that may change something: what is remembered of it, and how the clock has leapt since the one before."""
+
+    last: LastRun
+    leap: str
+
+
+@functools.cache
+def begun(outputs_dir: str) -> Begun:
+    """Give this run its number, once, under the lock; and see whether the clock can be believed.
+
+    Raises:
+        OSError: it cannot be noted.
+    """
+    now, last = scan.clocks(outputs_dir), clock.read(scan.read_state(outputs_dir, LAST_RUN))
+    highest = 0 if last else clock.highest(scan.journal_headers(outputs_dir))
+    this = clock.begin(last, highest, now, scan.trash_runs(outputs_dir))
+    store.replace_state(outputs_dir, LAST_RUN, clock.write(this))
+    return Begun(this, clock.leap(last, now))
+
+
+def waits_since(outputs_dir: str, run: str) -> float:
+    """Return since when what a run left in the trash waits there, in seconds since 1970."""
+    return clock.waits_since(clock.read(scan.read_state(outputs_dir, LAST_RUN)), run, run_started(run))
+
+
+def waiting_days(outputs_dir: str, run: str) -> float:
+    """Return for how many days what a run left in the trash waits there, as far as the clock can be believed."""
+    return (time.time() - waits_since(outputs_dir, run)) / 86400
 
 
 def run_started(run: str) -> float:
@@ -241,9 +269,30 @@ def style(options: Options) -> Style:
 _journals: dict[tuple[str, str, int], Journal] = {}
 
 
-def open_journal(path: str, run: str, header: Mapping[str, Any]) -> Journal:
-    """Open the journal of this process (of this thread, under ``-P thread``) in one run, once."""
-    key = (path, run, threading.get_native_id())
+def open_journal(path: str, run: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
+    """Open the journal of this process (of this thread, under ``-P thread``) in one run, once.
+
+    Args:
+        path: the ``outputs_dir``.
+        run: the run's name.
+        header: what it says of itself.
+        own_state: where the journal lies, if not in the state of ``outputs_dir``.
+    """
+    root = own_state or path
+    key = (root, run, threading.get_native_id())
     if key not in _journals:
-        _journals[key] = Journal(store.Appender(path, f"journal/{run}.{key[2]}.jsonl"), header)
+        appender = store.Appender(root, f"journal/{run}.{key[2]}.jsonl")
+        _journals[key] = Journal(appender, {**header, "number": begun(path).last.number})
     return _journals[key]
+
+
+def own_state(outputs_dir: str) -> str:
+    """Return the folder of a tree in the user's own state, or nothing where none can be had.
+
+    Raises:
+        OptionError: somebody else could write there.
+    """
+    try:
+        return scan.own_state(outputs_dir)
+    except OSError as error:
+        raise OptionError(f"{error.filename}: {scan.told(error)}") from None

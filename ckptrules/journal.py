@@ -6,6 +6,7 @@ file tell whether it ended in the middle of something.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ from ckptrules.model import ActionKind, EntryKind, Identity, Step, StepKind, Uni
 VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
+TRASH_SUFFIX = ".trashed"
+LONGEST_NAME = 255  # bytes
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
 _STEP_KINDS, _ENTRY_KINDS = get_args(StepKind), get_args(EntryKind)
 _FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|torn)"}\n\Z')
@@ -53,13 +56,17 @@ class Intent(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied."""
+    """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
+
+    ``own`` says that it lies in the user's own state, and has power over texts.
+    """
 
     run: str
     process: str
     header: Mapping[str, Any]
     intents: tuple[Intent, ...]
     purged: tuple[str, ...]
+    own: bool = False
 
 
 class Journal:
@@ -135,18 +142,33 @@ def is_finished(tail: bytes) -> bool:
     return _FINISHED.search(tail) is not None
 
 
+def trash_name(name: str) -> str:
+    """Return what a name is called in the trash; where the suffix leaves no room, its end gives way to a checksum."""
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) + len(TRASH_SUFFIX) > LONGEST_NAME:
+        end = f"~{hashlib.sha256(raw).hexdigest()[:16]}"
+        name = raw[: LONGEST_NAME - len(TRASH_SUFFIX) - len(end)].decode("utf-8", "surrogateescape") + end
+    return name + TRASH_SUFFIX
+
+
+def rewrites_texts(unit: Unit) -> bool:
+    """Say whether a unit changes a text outside of the tree: only the user's own state has power over those."""
+    return any(step.kind == "rewrite" for step in unit.steps)
+
+
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
     """Return what to append to an unfinished journal so that it is finished."""
     start = "" if text.endswith("\n") else "\n" + TORN
     return start + (_outcome(intent.number, failed) if intent else "")
 
 
-def read(file: str, text: str) -> Record | None:
+def read(file: str, text: str, *, own: bool = False) -> Record | None:
     """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
 
     Args:
         file: its name, which tells run and process.
         text: its content.
+        own: whether it lies in the user's own state.
 
     Raises:
         JournalError: it holds anything else than what this version writes.
@@ -180,7 +202,7 @@ def read(file: str, text: str) -> Record | None:
                 purged += map(str, row["runs"])
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
-    return None if header is None else Record(run, process, header, tuple(intents.values()), tuple(purged))
+    return None if header is None else Record(run, process, header, tuple(intents.values()), tuple(purged), own)
 
 
 def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:

@@ -9,7 +9,9 @@ from typing import Any, Literal, NamedTuple
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
 
 EntryKind = Literal["file", "directory", "link", "other"]
-ActionKind = Literal["rename", "trash", "relink", "repoint", "restore", "fix", "unfix", "link", "unlink", "rewrite"]
+ActionKind = Literal[
+    "rename", "trash", "relink", "repoint", "restore", "replace", "fix", "unfix", "link", "unlink", "rewrite"
+]
 StepKind = Literal["move", "relink", "repoint", "link", "unlink", "exchange", "rewrite"]
 FOLLOWING = ("relink", "repoint")  # what happens only as a consequence of another action
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
@@ -138,7 +140,7 @@ class Facts(NamedTuple):
     directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
     verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
     nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
-    ``pointers`` the checkpoints that each pointer file names.
+    ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and are none.
     """
 
     same: Mapping[str, int] = {}
@@ -148,6 +150,7 @@ class Facts(NamedTuple):
     now_ns: int = 0
     metrics: Mapping[str, Mapping[str, str]] = {}
     pointers: Mapping[str, tuple[str, ...]] = {}
+    no_pointers: tuple[str, ...] = ()
 
 
 class Pattern(NamedTuple):
@@ -369,11 +372,11 @@ class Step(NamedTuple):
     """One change of one name, with all that is needed to repeat it, and to take it back.
 
     A ``move`` brings ``name`` from ``directory`` to ``to_directory`` under the name ``to``; a ``relink`` changes the
-    text of a link from ``was`` to ``to``, a ``repoint`` the name of a checkpoint in a text file. A ``link`` makes a
-    link with the text ``to``, an ``unlink`` removes it. An ``exchange`` gives two files each other's name; ``was``
-    tells both apart (`store.marks`). Directories are paths below ``outputs_dir``. A ``rewrite`` gives a text file
-    anywhere (``directory`` is absolute) other content; ``was`` and ``to`` are the checksums of both contents, which
-    are kept in the state.
+    text of a link from ``was`` to ``to``, a ``repoint`` the name of a checkpoint in a text file, whose old bytes go to
+    ``to_directory``. A ``link`` makes a link with the text ``to``, an ``unlink`` removes it. An ``exchange`` gives two
+    files each other's name; ``was`` tells both apart (`store.marks`). Directories are paths below ``outputs_dir``. A
+    ``rewrite`` gives a text file anywhere (``directory`` is absolute) other content; ``was`` and ``to`` are the
+    checksums of both contents, which are kept in the user's own state.
     """
 
     kind: StepKind
@@ -404,7 +407,8 @@ INVERSE: Mapping[str, ActionKind] = {
 class Unit(NamedTuple):
     """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
 
-    ``size`` is that of the checkpoint, in bytes.
+    ``size`` is that of the checkpoint, in bytes. A ``replace`` first puts away what stands under a name, then brings
+    what is to stand there.
     """
 
     kind: ActionKind
@@ -415,6 +419,8 @@ class Unit(NamedTuple):
     def inverse(self) -> "Unit":
         """The unit that takes this one back."""
         inverted = [step.inverse for step in self.steps]
+        if self.kind == "replace":
+            return self._replace(steps=tuple(reversed(inverted)))
         unlinks, links = ([step for step in inverted if step.kind == kind] for kind in ("unlink", "link"))
         others = [step for step in inverted if step.kind not in ("link", "unlink")]
         steps = (*unlinks, *others[:1], *reversed(others[1:]), *links)

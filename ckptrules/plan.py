@@ -102,7 +102,7 @@ def make_plan(
         kept=tuple(sorted(stays)),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts, *withheld),
-        notes=verdict.notes if verdict else (),
+        notes=(*(verdict.notes if verdict else ()), *map(no_pointer, facts.no_pointers)),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
     )
@@ -270,6 +270,11 @@ def holders(found: Sorted, facts: Facts) -> dict[str, Reason]:
         return {}
     owners = {sidecar.name: owner for owner, own in found.sidecars.items() for sidecar in own if not sidecar.shared}
     return {owners.get(name, name): reason for name, reason in named.items()}
+
+
+def no_pointer(name: str) -> Reason:
+    """Tell of a file that has a pointer's name: whatever it holds, it protects nothing and is left as it is."""
+    return Reason(f"{name} is no pointer, as it is no short text: left as it is")
 
 
 def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-LONGEST = 1 << 20  # bytes; such files have a few lines
+LONGEST = 16 * 1024  # bytes; such files have a few lines
+_NO_TEXT = re.compile(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]")
+
+
+def is_text(content: bytes) -> bool:
+    """Say whether this can be the content of a pointer file: text of some kB, without control bytes."""
+    return len(content) <= LONGEST and _NO_TEXT.search(content) is None
 
 
 def mentions(content: bytes, name: str) -> bool:

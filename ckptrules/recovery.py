@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ckptrules import journal, scan, store
 from ckptrules.apply import finish
-from ckptrules.history import Run, read_history
+from ckptrules.history import Run, in_trash_of, read_history
 
 
 class Recovered(NamedTuple):
@@ -16,31 +17,44 @@ class Recovered(NamedTuple):
     unread: list[str]
 
 
-def recover(outputs_dir: str) -> Recovered:
-    """Finish or take back what interrupted runs began. The caller holds the lock."""
-    told, unread = [], []
-    for name, text in scan.read_journals(outputs_dir, scan.unfinished_journals(outputs_dir)).items():
-        try:
-            record = journal.read(name, text)
-        except journal.JournalError as error:
-            unread.append(f"Not recovered: {scan.JOURNALS}/{error}. Move the file away when you have looked at it.")
-            continue
-        open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
-        intent = open_intents[-1] if open_intents else None
-        failed = {}
-        if intent:
-            with store.Folders(outputs_dir) as folders:
-                failed = finish(folders, intent)
-            counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
-            told.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
-        store.Appender(outputs_dir, f"journal/{name}")(journal.closing(text, intent, failed), True)  # noqa: FBT003
-    return Recovered(told, unread)
+def recover(outputs_dir: str, own_state: str = "") -> Recovered:
+    """Finish or take back what interrupted runs began. The caller holds the lock.
+
+    Args:
+        outputs_dir: the folder of the experiments. What its journals tell has power below it, and nowhere else.
+        own_state: the user's own state, whose journals have power over texts; nothing where there is none.
+    """
+    result = Recovered([], [])
+    for root in filter(None, (outputs_dir, own_state)):
+        for name, text in scan.read_journals(root, scan.unfinished_journals(root)).items():
+            try:
+                record = journal.read(name, text, own=root == own_state)
+            except journal.JournalError as error:
+                place = f"{root}/" if root == own_state else ""
+                fact = f"Not recovered: {place}{scan.JOURNALS}/{error}"
+                result.unread.append(f"{fact}. Move the file away when you have looked at it.")
+                continue
+            _finish(root, name, text, record, result.told)
+    return result
 
 
-def interrupted(outputs_dir: str) -> bool:
-    """Say whether a run was interrupted, or is at work right now."""
+def _finish(root: str, name: str, text: str, record: journal.Record | None, sentences: list[str]) -> None:
+    open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
+    intent = open_intents[-1] if open_intents else None
+    failed: Mapping[int, str] = {}
+    if record and intent:
+        intent = intent._replace(units=tuple(in_trash_of(record.run, unit) for unit in intent.units))
+        with store.Folders(root, texts=record.own) as folders:
+            failed = finish(folders, intent)
+        counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
+        sentences.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
+    store.Appender(root, f"journal/{name}")(journal.closing(text, intent, failed), True)  # noqa: FBT003
+
+
+def interrupted(*roots: str) -> bool:
+    """Say whether a run was interrupted, or is at work right now, by the journals in some folders."""
     try:
-        return bool(scan.unfinished_journals(outputs_dir))
+        return any(scan.unfinished_journals(root) for root in roots if root)
     except OSError:  # what cannot be read is told by the run that has to read it
         return False
 
@@ -51,12 +65,20 @@ def fault_of(outputs_dir: str, error: journal.JournalError | OSError) -> str:
     return f"{place}: cannot be read: {scan.told(error)}" if isinstance(error, OSError) else f"{place}/{error}"
 
 
-def read_runs(outputs_dir: str) -> list[Run]:
+def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
     """Read all journals, oldest run first.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        own_state: the user's own state, or nothing.
 
     Raises:
         JournalError: one of them is damaged.
         OSError: one of them cannot be read.
     """
-    texts = scan.read_journals(outputs_dir)
-    return read_history(record for name, text in texts.items() if (record := journal.read(name, text)))
+    return read_history(
+        record
+        for root in filter(None, (outputs_dir, own_state))
+        for name, text in scan.read_journals(root).items()
+        if (record := journal.read(name, text, own=root == own_state))
+    )

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import asked, jobs, startup, store
-from ckptrules.apply import conclude, do_units
+from ckptrules import asked, jobs, startup, stopping, store
+from ckptrules.apply import Workplace, transact
 from ckptrules.journal import JournalError
-from ckptrules.model import Action, Plan, Step, Unit
+from ckptrules.model import Step, Unit
 from ckptrules.options import OptionError, Options
 from ckptrules.recovery import fault_of, read_runs
 from ckptrules.refs import Reference, Renamed, find, renames, rewritten, stays_valid
@@ -79,7 +79,7 @@ def paths_of(options: Options) -> list[str]:
 def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
     """Show the references, and rewrite them where that is asked for."""
     try:
-        runs = read_runs(options.outputs_dir)
+        runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
     except (JournalError, OSError) as error:
         task.meta = {"told": Told(f"{fault_of(options.outputs_dir, error)}\n")}
         return TaskFailed("a journal cannot be read", report=False)
@@ -198,24 +198,30 @@ def modified(path: str) -> bool:
 
 
 def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
-    """Rewrite files, each wholly or not at all; return which were not, and why."""
+    """Rewrite files, each wholly or not at all; return which were not, and why.
+
+    What they held, and the record of it, are kept in the user's own state: what lies beside checkpoints, where others
+    may write, has no power over texts.
+    """
     units = []
     try:
+        own = jobs.own_state(options.outputs_dir)
+        if not own:
+            return dict.fromkeys((text.path for text in texts), "not begun: set XDG_STATE_HOME, to keep what it holds")
+        store.make_own_state(own)
         for text in texts:
             new = text.new_text.encode(text.encoding)
-            was, to = (store.keep_content(options.outputs_dir, content) for content in (text.content, new))
+            was, to = (store.keep_content(own, content) for content in (text.content, new))
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
-        header = jobs.run_header("refs", options)
-        journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), header)
-        number = journal.intend(REFERENCES, REFERENCES, units)
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")
-    with store.Folders(options.outputs_dir) as folders:
-        failed = do_units(folders, units, lambda: False)
-    plan = Plan(REFERENCES, REFERENCES, tuple(Action("rewrite", text.path, "", 0, ()) for text in texts))
-    conclude(plan, journal, number, failed)
-    return {texts[place].path: why for place, why in failed.items()}
+    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("refs", options), own)
+    done = transact(
+        Workplace(own, jobs.run_id(), journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
+    )
+    end = f": {done.unrecorded}" * bool(done.unrecorded)
+    return {texts[place].path: why + end for place, why in done.failed.items()}
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ DID = {
     "relink": "Relinked",
     "repoint": "Repointed",
     "restore": "Restored",
+    "replace": "Replaced",
     "fix": "State fixed",
     "unfix": "State restored",
     "link": "Linked",
@@ -33,6 +34,7 @@ WOULD = {
     "relink": "Would relink",
     "repoint": "Would repoint",
     "restore": "Would restore",
+    "replace": "Would replace",
     "fix": "Would fix the state",
     "unfix": "Would restore the state",
     "link": "Would link",
@@ -40,7 +42,8 @@ WOULD = {
     "rewrite": "Would rewrite",
 }
 SIGN_OF = {
-    "repoint": "relink", "fix": "rename", "unfix": "restore", "link": "relink", "unlink": "trash", "rewrite": "rename",
+    "repoint": "relink", "replace": "restore", "fix": "rename", "unfix": "restore", "link": "relink", "unlink": "trash",
+    "rewrite": "rename",
 }  # fmt: skip
 _SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip", "note")
 SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?*", strict=True))
@@ -123,15 +126,18 @@ def tally(plan: Plan) -> Tally:
         renamed=count["rename"],
         deleted=count["trash"],
         relinked=relinked,
-        restored=count["restore"],
-        kept=len(plan.kept) + count["rename"] + relinked + count["restore"],
+        restored=count["restore"] + count["replace"],
+        kept=len(plan.kept) + count["rename"] + relinked + count["restore"] + count["replace"],
         skipped=len(plan.skipped),
         problems=len(plan.problems),
         bytes_deleted=size.get("trash", 0),
         states=count["fix"] + count["unfix"],
         links=count["link"] + count["unlink"],
         rewritten=count["rewrite"],
-        bytes_kept=size.get("rename", 0) + size.get("restore", 0) + sum(row.size for row in plan.kept),
+        bytes_kept=size.get("rename", 0)
+        + size.get("restore", 0)
+        + size.get("replace", 0)
+        + sum(row.size for row in plan.kept),
     )
 
 

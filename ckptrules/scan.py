@@ -8,22 +8,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
-from ckptrules.journal import TAIL_BYTES, is_finished
+from ckptrules.clock import NS, Now
+from ckptrules.journal import TAIL_BYTES, TRASH_SUFFIX, is_finished
 from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Item, Listing, Stamp
+from ckptrules.pointers import LONGEST, is_text
 
 JOURNALS = f"{STATE}/journal"
-TRASH_SUFFIX = ".trashed"
 _GLOB = re.compile(r"[*?[]")
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 UNREADABLE = Stamp(0, 0, 0)
 CHUNK = 1 << 20
+OTHERS_WRITE = 0o022
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
 DIRECTORY_MODES = 0o3777
@@ -250,6 +254,43 @@ def read_state(outputs_dir: str, path: str) -> str:
     return ""
 
 
+def own_state(outputs_dir: str) -> str:
+    """Return the folder in the user's own state that is for a tree, or nothing where the user has no home.
+
+    Raises:
+        OSError: EPERM where somebody else could write there.
+    """
+    home = os.environ.get("XDG_STATE_HOME", "")  # https://specifications.freedesktop.org/basedir-spec/latest/
+    home = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
+    if not os.path.isabs(home):
+        return ""
+    ours = os.path.join(home, "ckptrules")
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(ours)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+            raise OSError(
+                errno.EPERM, f"must be a folder of yours that nobody else may write (chmod 700 '{ours}')", ours
+            )
+    place = os.path.realpath(outputs_dir)
+    return os.path.join(ours, hashlib.sha256(os.fsencode(place)).hexdigest()[:32])
+
+
+def clocks(outputs_dir: str) -> Now:
+    """Read the clocks; that of the file system by the lock, which was just written to.
+
+    Raises:
+        OSError: there is no lock.
+    """
+    boot, up = "", 0
+    with contextlib.suppress(OSError, ValueError):  # Linux
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip()
+        with open("/proc/uptime", encoding="ascii") as file:
+            up = int(float(file.read().split()[0]) * NS)
+    with open_below(outputs_dir, STATE) as state:
+        return Now(time.time_ns(), os.lstat("lock", dir_fd=state).st_mtime_ns, boot, up)
+
+
 def unfinished_journals(outputs_dir: str) -> list[str]:
     """List the journals that ended in the middle of something. Only the end of each is read."""
     with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
@@ -270,6 +311,17 @@ def read_journals(outputs_dir: str, names: Sequence[str] | None = None) -> dict[
             with open(descriptor, encoding="utf-8", errors="replace") as file:
                 texts[name] = file.read()
     return texts
+
+
+def journal_headers(outputs_dir: str) -> list[Mapping[str, object]]:
+    """Read what each journal says first; what cannot be read is left out."""
+    found: list[Mapping[str, object]] = []
+    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
+        for name in os.listdir(directory):
+            with contextlib.suppress(OSError, ValueError, RecursionError), open_file_in(directory, name) as file:
+                row = json.loads(os.read(file, CHUNK).partition(b"\n")[0])
+                found += [row] if isinstance(row, dict) else []
+    return found
 
 
 def measure(path: str) -> TrashUse:
@@ -324,17 +376,39 @@ def open_file(root: str, path: str) -> Iterator[int]:
         SourceError: it cannot be opened, or is no plain file.
     """
     folder, name = os.path.split(path)
-    try:
-        with open_below(root, folder) as directory:
-            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
-    except OSError as error:
-        raise SourceError(error.errno, error.strerror, path) from None
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_file_in(stack.enter_context(open_below(root, folder)), name))
+        except OSError as error:
+            raise SourceError(error.errno, error.strerror, path) from None
+        yield file
+
+
+@contextlib.contextmanager
+def open_file_in(directory: int, name: str) -> Iterator[int]:
+    """Open a plain file in an open directory and give its descriptor; as `open_file`.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise SourceError(errno.EINVAL, "is not a plain file", path)
+            raise OSError(errno.EINVAL, "is not a plain file", name)
         yield file
     finally:
         os.close(file)
+
+
+def read_pointer(directory: int, name: str) -> bytes | None:
+    """Read a pointer file whole; None where it is none: longer than some kB, or no text.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+    """
+    with open_file_in(directory, name) as file:
+        content = b"".join(chunks(file, LONGEST + 1))
+    return content if is_text(content) else None
 
 
 def chunks(file: int, size: int) -> Iterator[bytes]:

@@ -67,7 +67,13 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
         task.meta = {"told": Told("The trash is empty.\n")}
         return None
     rows = [
-        (item.run, style.name(item.directory), style.name(item.name), human_size(item.size), goes_on(item.run, days))
+        (
+            item.run,
+            style.name(item.directory),
+            style.name(item.name),
+            human_size(item.size),
+            goes_on(outputs_dir, item.run, days),
+        )
         for item in items
     ]
     size = sum(item.size for item in items)
@@ -77,11 +83,15 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     return None
 
 
-def goes_on(run: str, days: int) -> str:
+def goes_on(outputs_dir: str, run: str, days: int) -> str:
     """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
     if not days:
         return "doit purge"
-    return datetime.fromtimestamp(jobs.run_started(run) + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
+    return (
+        datetime.fromtimestamp(jobs.waits_since(outputs_dir, run) + days * DAY, timezone.utc)
+        .astimezone()
+        .strftime("%Y-%m-%d")
+    )
 
 
 def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:

@@ -197,13 +197,15 @@ def recover_first(path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     from ckptrules import scan, store
-    from ckptrules.jobs import find
+    from ckptrules.jobs import begun, find, own_state
     from ckptrules.recovery import recover
     from ckptrules.reporter import Reporter
 
+    own = own_state(path)
     try:
+        begun(path)
+        recovered = recover(path, own)
         store.clear_work(path)
-        recovered = recover(path)
     except OSError as error:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None

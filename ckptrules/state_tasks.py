@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import scan, stopping, store, tasks
-from ckptrules.apply import after, conclude, do_units, refused
+from ckptrules import scan, stopping, tasks
+from ckptrules.apply import after, problems_of, refused, transact
 from ckptrules.facts import links_into
 from ckptrules.fixing import fix, foresee
 from ckptrules.jobs import Job
-from ckptrules.model import Action, Found, Listing, Plan, Problem, Reason, Step, Unit
+from ckptrules.model import Action, Found, Listing, Plan, Reason, Step, Unit
 from ckptrules.naming import named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link, link_targets
 from ckptrules.progress import bar
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
-from ckptrules.scan import told
 from ckptrules.startup import TaskDict
 
 
@@ -73,14 +72,8 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     place = tasks.workplace(job)
     steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
     units = [Unit("unlink", 0, (step,)) for step in steps]
-    try:
-        number = place.journal.intend(listing.experiment, listing.directory, units)
-    except OSError as error:
-        text = f"the journal cannot be written: {told(error)}"
-        return plan._replace(actions=(), problems=(*problems, Problem("stopped", (listing.directory,), text)))
-    with store.Folders(place.outputs_dir) as folders:
-        failed = do_units(folders, units, place.stopped)
-        return after(plan, failed, conclude(plan, place.journal, number, failed))
+    done = transact(place, listing.experiment, listing.directory, units)
+    return after(plan, done.failed, problems_of(plan, done))
 
 
 def _summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], str]:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -17,22 +18,23 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, BinaryIO, TextIO
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
 
 from ckptrules import scan
+from ckptrules.journal import trash_name
 from ckptrules.model import STATE, Item, Stamp, Step
-from ckptrules.pointers import LONGEST, mentions, with_other_name
+from ckptrules.pointers import mentions, with_other_name
 from ckptrules.scan import (
-    TRASH_SUFFIX,
     Progress,
     TrashUse,
-    identify,
     identity_of,
     measure,
     open_below,
+    read_pointer,
     refuse_path,
     stamp_of,
     stands_for,
+    told,
     trash_path,
 )
 
@@ -43,14 +45,18 @@ NS = 1_000_000_000
 TICK_NS = 20_000_000
 COARSE_TICK_NS = 2 * NS
 CHANGED = "has changed since it was looked at"
+NOT_IN_TRASH = "is not in the trash"
+NO_TEXTS = "what lies where others can write has no power over texts"
 LINK_CHANGED = "is no longer the link that it was"
+NEITHER = "this file system can neither rename without overwriting nor make hard links"
 LOCK_POLL = 0.2  # seconds
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 PRIVATE = 0o700
 SPARE = ".spare"
-STAGED = f"{STATE}/work/restore"
+OLD_POINTER = ".pointer"  # in the trash, before its own suffix: what a pointer file held
+WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
 FICLONE = 0x40049409  # linux/fs.h
 
@@ -82,11 +88,16 @@ class Folders(contextlib.ExitStack):
 
     Every part of a path is opened without following links, so a directory that is swapped for a link cannot
     lead the work out of ``outputs_dir``.
+
+    Args:
+        outputs_dir: the folder below which everything happens.
+        texts: whether texts elsewhere may be rewritten: only by what lies in the user's own state.
     """
 
-    def __init__(self, outputs_dir: str) -> None:
+    def __init__(self, outputs_dir: str, *, texts: bool = False) -> None:
         super().__init__()
         self.outputs_dir = outputs_dir
+        self.texts = texts
         self._open: dict[str, int] = {}
 
     def descriptor(self, path: str, *, create: bool = False) -> int:
@@ -137,14 +148,14 @@ def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
     try:
         refuse_path(step.name)
         if step.kind == "rewrite":
-            return text_checksum(step) == step.to
+            return folders.texts and text_checksum(step) == step.to
         directory = folders.descriptor(step.directory)
         if step.kind in ("relink", "link"):
             return os.readlink(step.name, dir_fd=directory) == step.to
         if step.kind == "unlink":
             return _status(directory, step.name) is None or not _is_link_to(directory, step.name, step.to)
         if step.kind == "repoint":
-            content = _read_pointer(directory, step.name)
+            content = read_pointer(directory, step.name) or b""
             return mentions(content, step.to) and not mentions(content, step.was)
         refuse_path(step.to)
         if step.kind == "exchange":
@@ -176,14 +187,11 @@ def free_at_once(folders: Folders, step: Step) -> None:
         OSError: it could not be removed; ESTALE where it has changed on its way.
     """
     if not step.to_directory.startswith(f"{STATE}/trash/"):
-        raise OSError(errno.EPERM, "is not in the trash", step.to)
+        raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
     directory = folders.descriptor(step.to_directory)
     if not stands_for(directory, step.to, step.identity):
         raise OSError(errno.ESTALE, CHANGED, step.to)
-    if step.identity.kind == "directory":
-        shutil.rmtree(os.path.join(folders.outputs_dir, step.to_directory, step.to))
-    else:
-        os.unlink(step.to, dir_fd=directory)
+    _remove(directory, step.to)
 
 
 def rename(directory: int, name: str, to: str, to_directory: int | None = None) -> None:
@@ -195,14 +203,16 @@ def rename(directory: int, name: str, to: str, to_directory: int | None = None) 
     """
     target = directory if to_directory is None else to_directory
     try:
-        _rename_with(EXCLUSIVE, directory, name, target, to)
-    except OSError as error:
-        if error.errno in UNSUPPORTED:
+        try:
+            _rename_with(EXCLUSIVE, directory, name, target, to)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
             _rename_in_two_steps(directory, name, target, to)
-        elif not (error.errno == errno.EEXIST and _is_same_but_for_case(directory, name, target, to)):
+    except FileExistsError:
+        if not _is_same_but_for_case(directory, name, target, to):
             raise
-        else:
-            os.rename(name, to, src_dir_fd=directory, dst_dir_fd=target)
+        os.rename(name, to, src_dir_fd=directory, dst_dir_fd=target)
 
 
 def settle(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
@@ -415,12 +425,12 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 
 @contextlib.contextmanager
 def staging(outputs_dir: str) -> Iterator[str]:
-    """Give a new folder in the workplace, and remove what is left in it at the end."""
+    """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
     name = _temporary("unarchive-")
     with open_state(outputs_dir, "work") as work:
         os.mkdir(name, PRIVATE, dir_fd=work)
         try:
-            yield os.path.join(outputs_dir, STATE, "work", name)
+            yield f"{WORK}/{name}"
         finally:
             _remove(work, name)
 
@@ -447,17 +457,17 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress) 
     return digest.hexdigest()
 
 
-def move_in(staged: str, name: str, outputs_dir: str, experiment: str) -> None:
-    """Move an experiment that is whole into its place; never overwrite. Its own time stays.
+def make_parents(outputs_dir: str, path: str) -> None:
+    """Make the folders above a path that are missing, through no link.
 
     Raises:
-        FileExistsError: something stands there.
+        OSError: something else stands there, or it cannot be written.
     """
-    parent, last = os.path.split(experiment)
-    os.makedirs(os.path.join(outputs_dir, parent), exist_ok=True)
-    with open_below(staged, "") as origin, open_below(outputs_dir, parent) as target:
-        rename(origin, name, last, target)
-        os.fsync(target)
+    parts = path.split("/")[:-1]
+    for length in range(1, len(parts) + 1):
+        parent = "/".join(parts[: length - 1])
+        with open_below(outputs_dir, parent) as directory, contextlib.suppress(FileExistsError):
+            os.mkdir(parts[length - 1], dir_fd=directory)
 
 
 def make_folder(path: str, mode: int = 0o777) -> None:
@@ -594,47 +604,23 @@ def dress_directory(root: str, item: Item) -> None:
         os.fsync(directory)
 
 
-def stage(backup: str, item: Item, outputs_dir: str, progress: Progress) -> str:
-    """Copy a file of a backup to one rename from where it belongs, and return the checksum of the copy.
+def stage(backup: str, item: Item, outputs_dir: str, progress: Progress) -> tuple[str, str]:
+    """Make in the workplace what is to be brought back from a backup, one move from where it belongs.
+
+    A directory is made empty. Returns its name there, and the checksum of a file.
 
     Raises:
         SourceError: it cannot be read.
         OSError: it cannot be written.
     """
-    clear_stage(outputs_dir)
-    return copy_file(backup, item, outputs_dir, STAGED, "clone", progress)[0].sha256
-
-
-def clear_stage(outputs_dir: str) -> None:
-    """Remove what was staged and not put in place."""
-    folder, name = os.path.split(STAGED)
-    with open_state(outputs_dir, folder.removeprefix(f"{STATE}/")) as workplace, contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=workplace)
-
-
-def put_in_place(outputs_dir: str, item: Item) -> None:
-    """Move the staged file to where it belongs, with the time that it had; never overwrite.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
-    (work, staged), (folder, name) = os.path.split(STAGED), os.path.split(item.path)
-    with open_below(outputs_dir, work) as workplace, open_below(outputs_dir, folder) as directory:
-        os.utime(staged, ns=(item.mtime_ns, item.mtime_ns), dir_fd=workplace)
-        rename(workplace, staged, name, directory)
-
-
-def trash_below(outputs_dir: str, run: str, path: str) -> None:
-    """Move whatever is at a path to the trash.
-
-    Raises:
-        OSError: nothing is there, or the system refuses.
-    """
-    folder, name = os.path.split(path)
-    with Folders(outputs_dir) as folders:
-        there = identify(folders.descriptor(folder), name)
-        place = f"{STATE}/trash/{run}/{folder}".rstrip("/")
-        do_step(folders, Step("move", folder, name, place, name + TRASH_SUFFIX, identity=there))
+    staged = item._replace(path=f"{WORK}/{_temporary('restore-')}")
+    checksum = ""
+    with open_state(outputs_dir, "work"):
+        if item.kind == "file":
+            checksum = copy_file(backup, item, outputs_dir, staged.path, "clone", progress)[0].sha256
+        else:
+            (make_directory if item.kind == "directory" else make_link)(outputs_dir, staged)
+    return os.path.basename(staged.path), checksum
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -682,7 +668,7 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
     if is_directory:
         os.mkdir(new, dir_fd=to_fd)
     else:
-        os.link(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+        _link_exclusively(from_fd, old, to_fd, new)
     try:
         if is_directory:
             os.rename(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd)
@@ -691,6 +677,22 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
     except OSError:
         with contextlib.suppress(OSError):
             (os.rmdir if is_directory else os.unlink)(new, dir_fd=to_fd)
+        raise
+
+
+def _link_exclusively(from_fd: int, old: str, to_fd: int, new: str) -> None:
+    """Give a file a second name.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: ENOTSUP where the file system knows no second names either (FAT, many stores behind FUSE).
+    """
+    try:
+        os.link(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+    except OSError as error:
+        ours = os.geteuid() in (0, os.lstat(old, dir_fd=from_fd).st_uid)  # Linux refuses links to what is not ours
+        if error.errno in (*UNSUPPORTED, errno.EOPNOTSUPP) or (error.errno == errno.EPERM and ours):
+            raise OSError(errno.ENOTSUP, NEITHER, old) from None
         raise
 
 
@@ -732,57 +734,86 @@ def _relink(folders: Folders, directory: int, step: Step) -> None:
     """Replace a link by another in one step, so that the name is there at every moment."""
     if not _is_link_to(directory, step.name, step.was):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
-    work = folders.descriptor(f"{STATE}/work", create=True)
+    work = folders.descriptor(WORK, create=True)
     temporary = _temporary(NEW_LINK)
     os.symlink(step.to, temporary, dir_fd=work)
-    _swap_in(work, temporary, directory, step.name, lambda: _is_link_to(work, temporary, step.was), LINK_CHANGED)
+    try:
+        try:
+            swap(work, temporary, directory, step.name, lambda: _is_link_to(work, temporary, step.was), LINK_CHANGED)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            os.rename(temporary, step.name, src_dir_fd=work, dst_dir_fd=directory)
+    finally:
+        _drop_link(work, temporary)
 
 
 def _repoint(folders: Folders, directory: int, step: Step) -> None:
-    """Replace a pointer file by one that names another checkpoint; mode and time of the file stay."""
-    content = _read_pointer(directory, step.name)
-    if not mentions(content, step.was):
+    """Replace a pointer file by one that names another checkpoint; mode and time of the file stay.
+
+    What it held before goes to the trash: the new file is written there, and the two exchange their places.
+    """
+    content = read_pointer(directory, step.name)
+    if content is None or not mentions(content, step.was):
         raise OSError(errno.ESTALE, CHANGED, step.name)
     if mentions(content, step.to):
         raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
-    work = folders.descriptor(f"{STATE}/work", create=True)
-    temporary = _temporary("pointer-")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    if not step.to_directory.startswith(f"{STATE}/trash/"):
+        raise OSError(errno.EPERM, NOT_IN_TRASH, step.to_directory)
+    trash = folders.descriptor(step.to_directory, create=True)
     status = os.lstat(step.name, dir_fd=directory)
-    with open(os.open(temporary, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as file:
-        _write(file.fileno(), with_other_name(content, step.was, step.to))
-        _dress(file.fileno(), status)
-        os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-        os.fsync(file.fileno())
-    _swap_in(work, temporary, directory, step.name, lambda: _read_pointer(work, temporary) == content, CHANGED)
+    spare = _new_file(trash, step.name + OLD_POINTER, with_other_name(content, step.was, step.to), status)
+    try:
+        swap(trash, spare, directory, step.name, lambda: read_pointer(trash, spare) == content, CHANGED)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            if read_pointer(trash, spare) != content:  # else it could not go back
+                os.unlink(spare, dir_fd=trash)
+            raise
+        _new_file(trash, step.name + OLD_POINTER, content, status)
+        os.rename(spare, step.name, src_dir_fd=trash, dst_dir_fd=directory)
 
 
-def _swap_in(
-    work: int, temporary: str, directory: int, name: str, as_expected: Callable[[], bool], otherwise: str
+def _new_file(directory: int, start: str, content: bytes, like: os.stat_result) -> str:
+    """Write a new file in the trash, with owner, mode and times of another one, and return its name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for number in itertools.count(1):
+        name = trash_name(f"{start}-{number}" if number > 1 else start)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(name, flags, PRIVATE, dir_fd=directory)
+            break
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _write(file.fileno(), content)
+            _dress(file.fileno(), like)
+            os.utime(file.fileno(), ns=(like.st_atime_ns, like.st_mtime_ns))
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+    return name
+
+
+def swap(
+    spare_directory: int, spare: str, directory: int, name: str, as_expected: Callable[[], bool], otherwise: str
 ) -> None:
-    """Exchange a prepared name with the one that it is to replace, and remove what comes out.
+    """Give two names each other's content, in one step, and look at what came out.
 
-    What comes out is looked at first: if it is not what was expected, it goes back.
+    If that is not what was expected, or cannot be looked at, the two go back.
 
     Raises:
-        OSError: it went back, or the system refuses.
+        OSError: they went back, or the system refuses; UNSUPPORTED where it knows no exchange.
     """
+    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
     try:
-        _rename_with(EXCHANGE, work, temporary, directory, name)
-    except OSError as error:
-        if error.errno in UNSUPPORTED:
-            os.rename(temporary, name, src_dir_fd=work, dst_dir_fd=directory)
+        if as_expected():
             return
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=work)
-        raise
-    whole = as_expected()
-    if not whole:
-        _rename_with(EXCHANGE, work, temporary, directory, name)
-    with contextlib.suppress(OSError):  # what is left in the workplace harms nothing
-        os.unlink(temporary, dir_fd=work)
-    if not whole:
-        raise OSError(errno.ESTALE, otherwise, name)
+        why = OSError(errno.ESTALE, otherwise, name)
+    except OSError as error:  # of no errno that stands for a system without exchange, as it was exchanged
+        why = OSError(errno.EIO if error.errno in UNSUPPORTED else error.errno, told(error), name)
+    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    raise why
 
 
 def _link(_: Folders, directory: int, step: Step) -> None:
@@ -794,7 +825,7 @@ def _unlink(folders: Folders, directory: int, step: Step) -> None:
     """Remove a link, by way of the workplace: what is removed there has been looked at there."""
     if not _is_link_to(directory, step.name, step.to):
         raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
-    work = folders.descriptor(f"{STATE}/work", create=True)
+    work = folders.descriptor(WORK, create=True)
     temporary = _temporary(NEW_LINK)
     try:
         rename(directory, step.name, temporary, work)
@@ -803,10 +834,21 @@ def _unlink(folders: Folders, directory: int, step: Step) -> None:
             raise
         os.unlink(step.name, dir_fd=directory)  # the workplace lies on another file system
         return
-    if not _is_link_to(work, temporary, step.to):
+    try:
+        fault = None if _is_link_to(work, temporary, step.to) else OSError(errno.ESTALE, LINK_CHANGED, step.name)
+    except OSError as error:
+        fault = error
+    if fault:
         rename(work, temporary, step.name, directory)
-        raise OSError(errno.ESTALE, LINK_CHANGED, step.name)
-    os.unlink(temporary, dir_fd=work)
+        raise fault
+    _drop_link(work, temporary)
+
+
+def _drop_link(work: int, name: str) -> None:
+    """Remove a link from the workplace. What else stands there is somebody's; what cannot be removed harms nothing."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode):
+            os.unlink(name, dir_fd=work)
 
 
 def _exchange(folders: Folders, directory: int, step: Step) -> None:
@@ -816,18 +858,15 @@ def _exchange(folders: Folders, directory: int, step: Step) -> None:
     """
     refuse_path(step.to)
     target = folders.descriptor(step.to_directory, create=True)
-    if marks(folders, step) != step.was:
+    if not is_marked(folders, step):
         raise OSError(errno.ESTALE, CHANGED, step.name)
     try:
-        _rename_with(EXCHANGE, directory, step.name, target, step.to)
-        if marks(folders, step) != step.inverse.was:  # saved again since the look: it goes back
-            _rename_with(EXCHANGE, directory, step.name, target, step.to)
-            raise OSError(errno.ESTALE, CHANGED, step.name)  # noqa: TRY301 - no second way to exchange is tried
+        swap(directory, step.name, target, step.to, lambda: is_marked(folders, step.inverse), CHANGED)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
         spare = step.to + SPARE
-        os.link(step.name, spare, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+        _link_exclusively(directory, step.name, target, spare)
         os.rename(step.to, step.name, src_dir_fd=target, dst_dir_fd=directory)
         os.rename(spare, step.to, src_dir_fd=target, dst_dir_fd=target)
 
@@ -840,32 +879,65 @@ def _is_exchanged(folders: Folders, step: Step) -> bool:
             os.unlink(step.to + SPARE, dir_fd=target)
         else:
             os.rename(step.to + SPARE, step.to, src_dir_fd=target, dst_dir_fd=target)
-    return marks(folders, step) == step.inverse.was
-
-
-def marks(folders: Folders, step: Step) -> str:
-    """Return what tells the two files of an exchange apart: inode, size and time of each.
-
-    Raises:
-        OSError: one of the two is not there.
-    """
-    return f"{mark(folders, step.directory, step.name)} {mark(folders, step.to_directory, step.to)}"
+    return is_marked(folders, step.inverse)
 
 
 def mark(folders: Folders, directory: str, name: str) -> str:
-    """Return what tells a file from another one that takes its name: inode, size in bytes and time in nanoseconds.
+    """Return what tells a file from another one that takes its name, also where both were copied elsewhere.
+
+    That is inode, size in bytes, time in nanoseconds and `_edges`, with dots between.
 
     Raises:
-        OSError: it is not there.
+        OSError: it is not there, or cannot be read.
     """
-    status = os.lstat(name, dir_fd=folders.descriptor(directory))
-    return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    with scan.open_file_in(folders.descriptor(directory), name) as file:
+        status = os.fstat(file)
+        return f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}.{_edges(file, status.st_size)}"
 
 
-def _read_pointer(directory: int, name: str) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
-        return file.read(LONGEST)
+def is_marked(folders: Folders, step: Step) -> bool:
+    """Say whether the two files of an exchange stand where they stood when they were marked.
+
+    A file is known by inode, size and time. Where the inode is another one, as in a copy of the tree, it is known by
+    size, time and its edges; earlier journals have no edges, and there the two files must differ in size or time.
+
+    Raises:
+        OSError: one of the two is not there, or cannot be looked at.
+    """
+    here, there = (_Mark(*text.split(".")) for text in step.was.split(" "))
+    alike = (here.size, here.mtime_ns) == (there.size, there.mtime_ns)
+    return all(
+        _has_mark(folders.descriptor(directory), name, seen, alike=alike)
+        for directory, name, seen in ((step.directory, step.name, here), (step.to_directory, step.to, there))
+    )
+
+
+class _Mark(NamedTuple):
+    inode: str
+    size: str
+    mtime_ns: str
+    edges: str = ""
+
+
+def _has_mark(directory: int, name: str, seen: _Mark, *, alike: bool) -> bool:
+    status = os.lstat(name, dir_fd=directory)
+    if (str(status.st_size), str(status.st_mtime_ns)) != (seen.size, seen.mtime_ns):
+        return False
+    if str(status.st_ino) == seen.inode:
+        return True
+    if not seen.edges:
+        return not alike
+    with scan.open_file_in(directory, name) as file:
+        return _edges(file, status.st_size) == seen.edges
+
+
+def _edges(file: int, size: int) -> str:
+    """Return a checksum of the first and the last MiB of a file.
+
+    At the end of a zip file stands its directory, with the checksum of every entry (APPNOTE.TXT 6.3.10, 4.3.12).
+    """
+    ends = os.pread(file, scan.CHUNK, 0), os.pread(file, scan.CHUNK, max(0, size - scan.CHUNK))
+    return hashlib.sha256(b"".join(ends)).hexdigest()[:32]
 
 
 _OTHER_STEPS: dict[str, Callable[[Folders, int, Step], None]] = {
@@ -886,7 +958,7 @@ def clear_work(outputs_dir: str) -> None:
     A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
     somebody's, and stays.
     """
-    with contextlib.suppress(OSError), open_below(outputs_dir, f"{STATE}/work") as work:
+    with contextlib.suppress(OSError), open_below(outputs_dir, WORK) as work:
         for name in os.listdir(work):
             with contextlib.suppress(OSError):
                 if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):
@@ -934,14 +1006,14 @@ def lay_in_trash(outputs_dir: str, staged: str, folder: str, name: str) -> None:
         FileExistsError: the name is taken there.
     """
     with Folders(outputs_dir) as folders:
-        work, trash = folders.descriptor(f"{STATE}/work"), folders.descriptor(folder, create=True)
+        work, trash = folders.descriptor(WORK), folders.descriptor(folder, create=True)
         rename(work, staged, name, trash)
 
 
 def drop_staged(outputs_dir: str, staged: str) -> None:
-    """Remove a staged file that is of no use."""
+    """Remove what was staged and is of no use; it may have left the workplace."""
     with open_state(outputs_dir, "work") as work, contextlib.suppress(FileNotFoundError):
-        os.unlink(staged, dir_fd=work)
+        _remove(work, staged)
 
 
 def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progress, *, cloned: bool) -> None:
@@ -966,16 +1038,28 @@ def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progre
 # --- text files ------------------------------------------------------------------------------------------------------
 
 
-def keep_content(outputs_dir: str, content: bytes) -> str:
-    """Keep a text in the state, under its checksum, and return that.
+def make_own_state(path: str) -> None:
+    """Make a folder in the user's own state, and those above it, for nobody else.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(os.path.dirname(os.path.dirname(path)), PRIVATE, exist_ok=True)
+    for folder in (os.path.dirname(path), path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, PRIVATE)
+
+
+def keep_content(own_state: str, content: bytes) -> str:
+    """Keep a text in the user's own state, under its checksum, and return that.
 
     Raises:
         OSError: it could not be written.
     """
     name = hashlib.sha256(content).hexdigest()
-    with open_state(outputs_dir, "refs") as folder:
-        temporary = f"{name}.{os.getpid()}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    temporary = _temporary(f"{name}.")
+    with open_state(own_state, "refs") as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(temporary, flags, PRIVATE, dir_fd=folder), "wb", buffering=0) as file:
             _write(file.fileno(), content)
             os.fsync(file.fileno())
@@ -987,46 +1071,78 @@ def text_checksum(step: Step) -> str:
     """Return the checksum of what stands in a text file now.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or a part of its path is a link.
     """
-    with open(os.path.join(step.directory, step.name), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    with _text_folder(step) as folder, scan.open_file_in(folder, step.name) as file:
+        return hashlib.sha256(b"".join(scan.chunks(file, os.fstat(file).st_size))).hexdigest()
 
 
-def rewrite_obstacle(step: Step) -> str:
+def rewrite_obstacle(folders: Folders, step: Step) -> str:
     """Say why a text file cannot be rewritten, or nothing.
 
     Raises:
         OSError: it cannot be read.
     """
+    if not folders.texts:
+        return NO_TEXTS
     return "" if text_checksum(step) == step.was else CHANGED
+
+
+def _text_folder(step: Step) -> contextlib.AbstractContextManager[int]:
+    """Open the folder of a text file, through no link."""
+    if not step.directory.startswith("/"):
+        raise OSError(errno.EINVAL, "is no absolute path", step.directory)
+    return open_below("/", step.directory.strip("/"))
 
 
 def _rewrite_text(folders: Folders, step: Step) -> None:
     """Replace a text file in one step; its mode stays.
 
     Raises:
-        OSError: ESTALE where something else stands in it; or the system refuses.
+        OSError: EPERM where the step does not come from the user's own state; ESTALE where something else stands in
+            the file; or the system refuses.
     """
+    if not folders.texts:
+        raise OSError(errno.EPERM, NO_TEXTS, step.name)
     refuse_path(step.to)
     with open_below(folders.outputs_dir, f"{STATE}/refs") as kept:
         content = _read_kept(kept, step.to)
     if text_checksum(step) != step.was:
         raise OSError(errno.ESTALE, CHANGED, step.name)
-    place = os.path.join(step.directory, step.name)
-    temporary = os.path.join(step.directory, f".{step.name[:200]}.ckptrules.tmp")  # the next run takes one left behind
-    status = os.lstat(place)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _text_folder(step) as folder:
+        status = os.lstat(step.name, dir_fd=folder)
+        temporary, descriptor = _text_beside(folder, step.name, content)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                _write(file.fileno(), content)
+                _dress(file.fileno(), status)
+                os.fsync(file.fileno())
+            os.replace(temporary, step.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+
+
+def _text_beside(folder: int, name: str, content: bytes) -> tuple[str, int]:
+    """Make a new file beside a text; one that an interrupted run left half written is removed first."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    temporary = f".{name[:200]}.ckptrules.tmp"
     try:
-        with open(os.open(temporary, flags, PRIVATE), "wb", buffering=0) as file:
-            _write(file.fileno(), content)
-            _dress(file.fileno(), status)
-            os.fsync(file.fileno())
-        os.replace(temporary, place)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
+    except FileExistsError:
+        if _is_begun(folder, temporary, content):
+            os.unlink(temporary, dir_fd=folder)
+        else:
+            temporary = f".{_temporary('ckptrules-')}.tmp"
+        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
+
+
+def _is_begun(folder: int, name: str, content: bytes) -> bool:
+    with contextlib.suppress(OSError), scan.open_file_in(folder, name) as file:
+        status = os.fstat(file)
+        return status.st_nlink == 1 and content.startswith(os.read(file, len(content) + 1))
+    return False
 
 
 def _read_kept(folder: int, name: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from ckptrules.asked import chosen, command_line
 from ckptrules.facts import look, obstacle, read_metrics, to_look_at
 from ckptrules.jobs import (
     Job,
+    begun,
     find,
     is_selected,
     is_up_to_date,
@@ -25,9 +25,10 @@ from ckptrules.jobs import (
     load,
     open_journal,
     outputs_dir,
-    run_age_days,
+    own_state,
     run_header,
     run_id,
+    waiting_days,
 )
 from ckptrules.measures import human_size, seconds
 from ckptrules.model import Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, Reason, RuleSet, Stamp
@@ -58,7 +59,8 @@ def migrate(options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments("migrate", options)
     days = load(options.rules_dir, options.outputs_dir).trash_days
-    expired = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= days > 0]
+    waiting = scan.trash_runs(options.outputs_dir) if days else []
+    expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
     if expired and not options.dry_run:
         first = [BACKUP] if BACKUP in chosen() else []
         actions = [(free, [options, expired])]
@@ -74,7 +76,11 @@ def purge(options: Options) -> Iterator[TaskDict]:
     """Empty the trash, or free what has waited there for some time."""
     outputs_dir(options)
     least = seconds(options.older_than) / 86_400 if options.older_than else 0
-    runs = [run for run in scan.trash_runs(options.outputs_dir) if run_age_days(run, time.time()) >= least]
+    runs = [
+        run
+        for run in scan.trash_runs(options.outputs_dir)
+        if waiting_days(options.outputs_dir, run) >= least or not least
+    ]
     yield {"basename": "purge", "actions": [(free, [options, runs])]}
 
 
@@ -103,9 +109,10 @@ def experiments(
     ]
     if not find(options.outputs_dir, job.rules.layout):
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
-    if options.dry_run and interrupted(options.outputs_dir):
+    if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
+    notes += leapt(base, options)
     excess = refuse_too_many(base, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
@@ -127,6 +134,14 @@ def experiments(
             "task_dep": first,
             "meta": {"found": found},
         }
+
+
+def leapt(base: str, options: Options) -> Iterator[str]:
+    """Say so where nothing is freed by its age, as the clock cannot be believed."""
+    if base == "migrate" and not options.dry_run and command_line().command == "run":
+        run = begun(options.outputs_dir)
+        if run.leap and run.last.waited:
+            yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import asked, jobs, startup, stopping, store
-from ckptrules.apply import after, conclude, do_units, heads, refused
+from ckptrules import asked, jobs, scan, startup, stopping, store
+from ckptrules.apply import Done, Workplace, after, problems_of, transact
 from ckptrules.history import TRASH, Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
-from ckptrules.model import STATE, Action, ActionKind, Plan, Step, Unit
+from ckptrules.model import STATE, Action, ActionKind, Identity, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import fault_of, read_runs
 from ckptrules.report import Style, Tally, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.scan import TRASH_SUFFIX, stands_for, told
+from ckptrules.scan import stands_for, told
 from ckptrules.shape import closest
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
@@ -63,7 +63,9 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     names: set[str] = set()
     for back in backs:
         name = encode_task(back.experiment if back.experiment not in names else back.directory)
-        names.add(back.experiment)
+        if name in names:  # made up by a journal that is not the user's own
+            name = f"{name}/."
+        names |= {back.experiment, name}
         yield {
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
@@ -80,7 +82,7 @@ def chosen_run(options: Options) -> Run | None:
         OptionError: there is no such run, or the journals cannot be read.
     """
     try:
-        runs = read_runs(options.outputs_dir)
+        runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
         raise OptionError(f"{fault_of(options.outputs_dir, error)}\n    hint: {hint}") from None
@@ -101,20 +103,16 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
-    with store.Folders(job.options.outputs_dir) as folders:
-        if job.options.dry_run:
-            failed = foresee(folders, back.units)
-            problems = [refused(heads(plan)[number], why) for number, why in failed.items()]
-        else:
-            journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header)
-            try:
-                number = journal.intend(back.experiment, back.directory, back.units, back.undoes)
-            except OSError as error:
-                task.meta["told"] = Told(f"The journal cannot be written: {told(error)}\n")
-                return TaskFailed("nothing was taken back", report=False)
-            failed = do_units(folders, back.units, stopping.stopped)
-            problems = conclude(plan, journal, number, failed)
-    done = after(plan, failed, problems)
+    own = jobs.own_state(job.options.outputs_dir) if back.own else ""
+    root = own or job.options.outputs_dir
+    if job.options.dry_run:
+        with store.Folders(root, texts=back.own) as folders:
+            came = Done(foresee(folders, back.units))
+    else:
+        journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header, own)
+        place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)
+        came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+    done = after(plan, came.failed, problems_of(plan, came))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
     task.meta["told"] = Told(experiment_block(done, (), job.style), tally(done), data)
@@ -130,7 +128,8 @@ def as_plan(back: TakeBack) -> Plan:
     for unit in back.units:
         head, rest = unit.head, [step for step in unit.steps if step is not unit.head]
         name = _shown(head)
-        with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in rest if s.kind == "move")
+        along = rest if unit.kind != "replace" else ()
+        with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in along if s.kind == "move")
         actions.append(Action(unit.kind, name, head.to if unit.kind == "rename" else "", unit.size, (), with_it))
         for step in (step for step in rest if step.kind in ("relink", "repoint")):
             elsewhere = "" if step.directory == back.directory else step.directory
@@ -140,7 +139,7 @@ def as_plan(back: TakeBack) -> Plan:
 
 
 def _shown(step: Step) -> str:
-    return step.name.removesuffix(TRASH_SUFFIX) if step.directory.startswith(TRASH) else step.name
+    return step.to if step.kind == "move" and step.directory.startswith(TRASH) else step.name
 
 
 def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tally) -> Iterator[str]:
@@ -160,6 +159,9 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tal
         what = [count_of(kinds.count("trash"), "checkpoint")] * ("trash" in kinds)
         what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
         yield f"Gone for good: {' and '.join(what)} of this run; its space was freed."
+    if run and run.barred:
+        texts = count_of(len(run.barred), "text stays as it is", "texts stay as they are")
+        yield f"Not taken back: {texts}: the record lies where others can write."
 
 
 def command_of(run: Run) -> str:
@@ -178,6 +180,8 @@ def state_of(run: Run) -> str:
         return "nothing done"
     if run.gone:
         return "trash freed"
+    if run.barred:
+        return "not taken back: texts"
     if run.takes_back:
         return f"took back {run.takes_back}" if run.standing else "taken back"
     lost = len(run.done) - len(run.standing)
@@ -213,7 +217,7 @@ def history_text(runs: list[Run], style: Style) -> str:
 def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | None:
     """Tell which runs there were."""
     try:
-        runs = read_runs(outputs_dir)
+        runs = read_runs(outputs_dir, scan.own_state(outputs_dir))
     except (JournalError, OSError) as error:
         task.meta = {"told": Told(f"{fault_of(outputs_dir, error)}\n")}
         return TaskFailed("a journal is damaged", report=False)
@@ -246,9 +250,9 @@ def _obstacle(
 ) -> str:
     try:
         if step.kind == "rewrite":
-            return store.rewrite_obstacle(step)
+            return store.rewrite_obstacle(folders, step)
         directory = folders.descriptor(step.directory)
-        if step.kind == "exchange" and store.marks(folders, step) != step.was:
+        if step.kind == "exchange" and not store.is_marked(folders, step):
             return store.CHANGED
         if step.kind == "unlink" and os.readlink(step.name, dir_fd=directory) != step.to:
             return store.LINK_CHANGED
@@ -256,12 +260,21 @@ def _obstacle(
             return store.LINK_CHANGED
         known = (step.directory, step.name) not in exchanged  # else it is not there yet
         if step.kind == "move" and known and not stands_for(directory, step.name, step.identity):
-            return store.CHANGED
+            return "" if _will_be_empty(directory, step, gone) else store.CHANGED
         if step.kind == "move" and (step.to_directory, step.to) not in gone and not _is_free(folders, step):
             return os.strerror(errno.EEXIST)
     except OSError as error:
         return told(error)
     return ""
+
+
+def _will_be_empty(directory: int, step: Step, gone: Collection[tuple[str, str]]) -> bool:
+    """Say whether a directory that was made empty will be so again, as all that is in it leaves before."""
+    return step.identity == Identity("directory", 0, -1) and all(
+        (os.path.normpath(os.path.join(step.directory, folder)), name) in gone
+        for folder, inner, names, _ in os.fwalk(step.name, dir_fd=directory)
+        for name in (*inner, *names)
+    )
 
 
 def _is_free(folders: store.Folders, step: Step) -> bool:
