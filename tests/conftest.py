@@ -74,6 +74,12 @@ def content_hash(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a user's state folder of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     folder = tmp_path / "my project"

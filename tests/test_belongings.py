@@ -248,16 +248,6 @@ def test_names_that_differ_only_in_case(project: Project, monkeypatch: pytest.Mo
     assert project.names("exp") == ["epoch.ckpt", "other.ckpt"]
 
 
-def test_a_name_too_long_for_the_trash_is_told(project: Project) -> None:
-    name = "epoch=1-step=" + "0" * 230 + "8.ckpt"
-    project.make({f"{HERE}/{name}": 9, f"{HERE}/{NEW}.ckpt": 9})
-    out = project.doit("migrate", "delete_old=1", check=1)
-    assert (
-        "cannot be moved to the trash: File name too long\n      hint: the name leaves no room for '.trashed': shorten it\n"
-        in out
-    )
-
-
 @pytest.mark.parametrize("folder", ["trash", "journal", "work"])
 def test_a_folder_of_the_state_that_is_a_link_is_not_followed(project: Project, folder: str) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/epoch=1-step=88.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})

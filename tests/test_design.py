@@ -15,6 +15,7 @@ ALL_ABOVE = "everything above"
 ROOMS: dict[str, str] = {
     "model": "",
     "measures": "",
+    "clock": "",
     "naming": "model",
     "sidecars": "model naming",
     "pointers": "",
@@ -24,11 +25,11 @@ ROOMS: dict[str, str] = {
     "stopping": "",
     "journal": "model",
     "history": "model journal",
-    "scan": "model journal",
+    "scan": "model journal clock pointers",
     "machine": "",
     "pickled": "machine",
     "torchstate": "pickled",
-    "store": "model scan pointers torchstate",
+    "store": "model journal scan pointers torchstate",
     "facts": "model naming sidecars pointers scan",
     "watch": "naming",
     "shape": "model",
@@ -51,7 +52,7 @@ ROOMS: dict[str, str] = {
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
     "progress": "stopping",
-    "fixing": "model naming scan torchstate store facts content formats apply",
+    "fixing": "model naming journal scan torchstate store facts content formats apply",
     "remembered": "",
     "reporter": "scan stopping store facts options remembered report",
     "asked": "options",
@@ -69,7 +70,7 @@ ROOMS: dict[str, str] = {
     "log_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
     "manifest": "model",
-    "backup": "model measures scan store manifest",
+    "backup": "model measures scan store journal apply manifest",
     "backup_report": "model measures report manifest backup",
     "backup_tasks": ALL_ABOVE,
     "archive": "model measures scan store apply manifest",
@@ -79,7 +80,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "clock pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())

@@ -81,7 +81,7 @@ def test_an_undo_does_not_write_a_damaged_text(project: Project) -> None:
     script.write_text(f"load('one/checkpoints/{OLD}')\n")
     project.doit("refs", "apply=1")
     after = script.read_text()
-    for kept in (project.outputs / ".ckptrules" / "refs").iterdir():
+    for kept in (project.folder.parent / "state").rglob("refs/*"):
         kept.write_text(kept.read_text()[:10])
     assert "what was kept of it is damaged" in project.doit("undo", "experiments=references", check=1)
     assert script.read_text() == after
@@ -288,10 +288,17 @@ def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> N
 
 
 def test_what_was_done_is_told_where_something_failed(project: Project) -> None:
-    long = "epoch=1-step=" + "0" * 230 + "8.ckpt"
-    project.make({f"one/checkpoints/{name}": 9 for name in (long, LATER)})
+    project.make({f"one/checkpoints/{name}": 9 for name in (OLD, LATER)})
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(
+        "from ckptrules import store\nreally = store.rename\n"
+        "def rename(directory, name, *more):\n"
+        f"    if name == {OLD!r}: raise OSError(5, 'Input/output error')\n"
+        "    really(directory, name, *more)\n"
+        "store.rename = rename\n" + dodo.read_text()
+    )
     out = project.doit("migrate", "delete_old=1", check=1)
-    assert "cannot be moved to the trash: File name too long" in out
+    assert f"{OLD} cannot be moved to the trash: Input/output error" in out
     assert f"Renamed: {LATER}" in out
     assert "  renamed     1\n" in out
 
