@@ -201,7 +201,7 @@ def _exchange(place: Workplace, listing: Listing, folders: store.Folders, unit: 
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
-    with scan.open_below(outputs_dir, f"{STATE}/work") as work, open_file(work, staged) as file:
+    with scan.open_state(outputs_dir, "work") as work, open_file(work, staged) as file:
         try:
             check_file(file, size, tell, quick=False)
         except UnsoundError as error:
