@@ -110,7 +110,8 @@ def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int
             raise ArchiveError("what was read back is not what was packed")
         if listing(place) != items:
             raise ArchiveError("has changed while it was packed")
-        store.write_whole(beside(place.path), to_json(manifest))
+        store.refuse_taken(beside(place.path))
+        store.write_beside(beside(place.path), to_json(manifest))
     return manifest
 
 

@@ -18,7 +18,7 @@ from ckptrules.content import UnsoundError
 from ckptrules.facts import in_use
 from ckptrules.formats import check_file, open_file
 from ckptrules.journal import trash_name
-from ckptrules.model import STATE, Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
+from ckptrules.model import Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
 from ckptrules.naming import named
 from ckptrules.scan import told
 from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
@@ -195,7 +195,7 @@ def _fix_one(
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
-    with scan.open_below(outputs_dir, f"{STATE}/work") as work, open_file(work, staged) as file:
+    with scan.open_state(outputs_dir, "work") as work, open_file(work, staged) as file:
         try:
             check_file(file, size, tell, quick=False)
         except UnsoundError as error:

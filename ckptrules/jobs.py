@@ -94,11 +94,19 @@ def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
         "run": run_id() if command in CHANGING and not options.dry_run else None,
         "started_ns": started_ns(),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
-        "who": getpass.getuser(),
+        "who": who(),
         "host": os.uname().nodename,
         "options": options._asdict(),
         **more,
     }
+
+
+def who() -> str:
+    """Return the name of the user, or the number where it has no name (in a container, say)."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # which of them depends on the version of Python
+        return str(os.getuid())
 
 
 @functools.cache

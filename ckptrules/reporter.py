@@ -226,8 +226,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _trash(total: Tally, context: RunContext) -> list[str]:
         if context.style.preview or not total.deleted:
             return []
-        waiting = scan.trash_use(context.options.outputs_dir)
-        return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+        with contextlib.suppress(OSError):
+            waiting = scan.trash_use(context.options.outputs_dir)
+            return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+        return []
 
 
 def _unsearched(style: Style) -> Iterator[str]:

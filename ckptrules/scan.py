@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,16 +27,51 @@ JOURNALS = f"{STATE}/journal"
 _GLOB = re.compile(r"[*?[]")
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 UNREADABLE = Stamp(0, 0, 0)
+OPEN = "everybody may write to it, so it is not believed"
+CLOSE = "if nobody else wrote to it: chmod -R o-w {state}"
+SHARE = "its owner shares it with the group: chmod -R g+rwX {state}; chmod g+s {state}"
+AWAY = "look at it (ls -la), then move it away: nothing is read or written through it"
+COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {path}"
+STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
 CHUNK = 1 << 20
 OTHERS_WRITE = 0o022
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
 DIRECTORY_MODES = 0o3777
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
+BELIEVED = tuple("lock lock.last_run proved doit.db journal verified trash work refs".split())
+NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
+OTHER_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 Progress = Callable[[int], object]
 
 
 class SourceError(OSError):
     """A file cannot be read; the place that it was to be copied to is in order."""
+
+
+class StateError(OSError):
+    """A part of the state that is not believed, or not to be had; ``strerror`` is its place and one fact.
+
+    Args:
+        path: the file or folder.
+        fact: what is wrong with it.
+        hint: what helps; ``{path}`` and ``{state}`` stand for the path and for the state folder, quoted for a shell.
+    """
+
+    def __init__(self, path: str, fact: str, hint: str) -> None:
+        super().__init__(errno.EPERM, f"{_printable(path)}: {fact}")
+        before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
+        state = os.path.join(before, STATE)
+        self.is_open = fact == OPEN
+        self.hint = hint.format(path=_printable(shlex.quote(path)), state=_printable(shlex.quote(state)))
 
 
 class TrashUse(NamedTuple):
@@ -98,10 +134,15 @@ def read_directory(directory: int, found: Found) -> Listing:
 
 
 def trash_use(outputs_dir: str, runs: Sequence[str] | None = None) -> TrashUse:
-    """Count what waits in the trash: of some runs, or of all."""
+    """Count what waits in the trash: of some runs, or of all.
+
+    Raises:
+        OSError: a part of it is no folder of ours (a link, say).
+    """
     total = TrashUse(0, 0)
     for run in trash_runs(outputs_dir) if runs is None else runs:
-        total = total + measure(os.path.join(trash_path(outputs_dir), run))
+        with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, f"trash/{run}"):
+            total = total + measure(os.path.join(trash_path(outputs_dir), run))
     return total
 
 
@@ -109,7 +150,7 @@ def trash_runs(outputs_dir: str) -> list[str]:
     """List the runs that have something in the trash, oldest first. Names that are not ours are left out."""
     try:
         return sorted(name for name in os.listdir(trash_path(outputs_dir)) if RUN_ID.fullmatch(name))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -130,7 +171,7 @@ def trash_items(outputs_dir: str) -> list[TrashItem]:
     """
     found = []
     for run in trash_runs(outputs_dir):
-        with open_below(outputs_dir, f"{STATE}/trash/{run}") as top:
+        with open_state(outputs_dir, f"trash/{run}") as top:
             for folder, directories, files, inner in os.fwalk(".", dir_fd=top):
                 here = [name for name in (*directories, *files) if name.endswith(TRASH_SUFFIX)]
                 directories[:] = sorted(name for name in directories if name not in here)
@@ -179,17 +220,149 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
     Raises:
         OSError: it is not there, is no directory, or a part of its path is a link or leads upwards.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = os.open(outputs_dir, flags)
+    directory = os.open(outputs_dir, FOLDER)
     try:
         for part in path.split("/") if path not in ("", ".") else ():
             refuse_path(part)
-            inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
+            inner = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
             os.close(directory)
             directory = inner
         yield directory
     finally:
         os.close(directory)
+
+
+@contextlib.contextmanager
+def open_state(outputs_dir: str, path: str = "", opener: Callable[[int, str, str], int] | None = None) -> Iterator[int]:
+    """Open the state folder, or a folder below it, part by part, and give its descriptor.
+
+    Args:
+        outputs_dir: whose state it is.
+        path: the folder, below the state folder.
+        opener: opens a name in an open directory, given the whole path for what it has to tell; it may make it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: a part of it is no folder (a link, say), or not to be believed (`believe`).
+    """
+    place = outputs_dir
+    directory = os.open(outputs_dir, FOLDER)
+    try:
+        for part in (STATE, *filter(None, path.split("/"))):
+            refuse_path(part)
+            place = os.path.join(place, part)
+            inner = (opener or open_folder)(directory, part, place)
+            try:
+                believe(os.fstat(inner), os.fstat(directory), place)
+            except StateError:
+                os.close(inner)
+                raise
+            os.close(directory)
+            directory = inner
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def open_believed(directory: int, name: str, place: str) -> int:
+    """Open a file of the state for reading, in an open directory that is called ``place``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: it is no plain file of its own, or not to be believed (`believe`).
+    """
+    try:
+        file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
+    except OSError as error:
+        raise explained(error, directory, name, place) from None
+    return checked(file, directory, os.path.join(place, name))
+
+
+def checked(file: int, directory: int, path: str) -> int:
+    """Return an open file of the state; close it where it is no plain file of its own, or not to be believed.
+
+    Raises:
+        StateError: as said.
+    """
+    try:
+        status = os.fstat(file)
+        refuse_other_kinds(status, path)
+        believe(status, os.fstat(directory), path)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
+    """Say why a file of the state cannot be opened: the error as it is, or a better one."""
+    path = os.path.join(place, name)
+    try:
+        refuse_other_kinds(os.lstat(name, dir_fd=directory), path)
+    except StateError as better:
+        return better
+    except OSError:
+        return error
+    fact = f"cannot be opened: {told(error)}"
+    return StateError(path, fact, SHARE) if isinstance(error, PermissionError) else error
+
+
+def refuse_other_kinds(status: os.stat_result, path: str) -> None:
+    """Refuse what is no plain file with one name: whatever is written there would be written elsewhere, too.
+
+    Raises:
+        StateError: as said.
+    """
+    if kind := OTHER_KINDS.get(stat.S_IFMT(status.st_mode)):
+        raise StateError(path, f"is {kind}, not a plain file of its own", AWAY)
+    if status.st_nlink > 1:
+        raise StateError(path, "has a second name (a hard link), so it is not a plain file of its own", COPY)
+
+
+def believe(status: os.stat_result, folder: os.stat_result, path: str) -> None:
+    """Refuse a file or folder of the state that somebody may have written whom nobody has let in.
+
+    Let in are we, root, the owner of the folder that it lies in, and the group with which that folder is shared. Where
+    everybody may make files of that group (a folder with modes o+w and g+s), the group says nothing.
+
+    Raises:
+        StateError: everybody may write to it, or it belongs to somebody else.
+    """
+    if status.st_mode & stat.S_IWOTH and status.st_dev not in NO_MODES:
+        raise StateError(path, OPEN, CLOSE)
+    gives_group_away = folder.st_mode & stat.S_IWOTH and folder.st_mode & stat.S_ISGID
+    is_shared = folder.st_mode & stat.S_IWGRP and status.st_gid == folder.st_gid and not gives_group_away
+    if status.st_uid not in (os.geteuid(), 0, folder.st_uid) and not is_shared:
+        raise StateError(path, f"belongs to somebody else (user {status.st_uid}), so it is not believed", STRANGER)
+
+
+def refuse_state(outputs_dir: str) -> None:
+    """Refuse a state that is not to be believed. What is in its folders is looked at when it is opened.
+
+    Raises:
+        StateError: as said.
+    """
+    with contextlib.suppress(FileNotFoundError), open_state(outputs_dir) as directory:
+        folder = os.fstat(directory)
+        for name in BELIEVED:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(name, dir_fd=directory)
+                if not stat.S_ISLNK(status.st_mode):  # a link is not followed, and has no mode of its own
+                    believe(status, folder, os.path.join(outputs_dir, STATE, name))
+
+
+def read_plain(path: str) -> str:
+    """Read a text file of the user's, wherever links lead; what is no plain file does not hold us up.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+        UnicodeDecodeError: it is no UTF-8 text.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, encoding="utf-8") as text:
+        if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
+            raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+        return text.read()
 
 
 def told(error: OSError) -> str:
@@ -248,8 +421,8 @@ def identity_of(status: os.stat_result) -> Identity:
 
 
 def read_state(outputs_dir: str, path: str) -> str:
-    """Read the beginning of a file below the state folder; nothing where it cannot be read."""
-    with contextlib.suppress(OSError), open_file(outputs_dir, f"{STATE}/{path}") as file:
+    """Read the beginning of a file below the state folder; nothing where it cannot be read, or is not believed."""
+    with contextlib.suppress(OSError), open_state_file(outputs_dir, path) as file:
         return os.read(file, CHUNK).decode("utf-8", "replace")
     return ""
 
@@ -291,10 +464,33 @@ def clocks(outputs_dir: str) -> Now:
         return Now(time.time_ns(), os.lstat("lock", dir_fd=state).st_mtime_ns, boot, up)
 
 
+@contextlib.contextmanager
+def open_state_file(outputs_dir: str, path: str) -> Iterator[int]:
+    """Open a file below the state folder for reading, and give its descriptor.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: it is no plain file of its own, or not to be believed.
+    """
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory:
+        file = open_believed(directory, name, os.path.join(outputs_dir, STATE, folder))
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
 def unfinished_journals(outputs_dir: str) -> list[str]:
-    """List the journals that ended in the middle of something. Only the end of each is read."""
-    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
-        return sorted(name for name in os.listdir(directory) if not _ends_well(directory, name))
+    """List the journals that ended in the middle of something. Only the end of each is read.
+
+    Raises:
+        StateError: one of them is not to be believed.
+        OSError: one of them cannot be read.
+    """
+    place = os.path.join(outputs_dir, JOURNALS)
+    with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, "journal") as directory:
+        return sorted(name for name in os.listdir(directory) if not _ends_well(directory, name, place))
     return []
 
 
@@ -302,13 +498,14 @@ def read_journals(outputs_dir: str, names: Sequence[str] | None = None) -> dict[
     """Read some journals, or all of them, by their names.
 
     Raises:
-        OSError: one cannot be read.
+        StateError: one of them is not to be believed.
+        OSError: one of them cannot be read.
     """
     texts = {}
-    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
+    place = os.path.join(outputs_dir, JOURNALS)
+    with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, "journal") as directory:
         for name in sorted(os.listdir(directory)) if names is None else names:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            with open(descriptor, encoding="utf-8", errors="replace") as file:
+            with open(open_believed(directory, name, place), encoding="utf-8", errors="replace") as file:
                 texts[name] = file.read()
     return texts
 
@@ -316,7 +513,7 @@ def read_journals(outputs_dir: str, names: Sequence[str] | None = None) -> dict[
 def journal_headers(outputs_dir: str) -> list[Mapping[str, object]]:
     """Read what each journal says first; what cannot be read is left out."""
     found: list[Mapping[str, object]] = []
-    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, JOURNALS) as directory:
+    with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, "journal") as directory:
         for name in os.listdir(directory):
             with contextlib.suppress(OSError, ValueError, RecursionError), open_file_in(directory, name) as file:
                 row = json.loads(os.read(file, CHUNK).partition(b"\n")[0])
@@ -518,10 +715,24 @@ def _subdirectories(outputs_dir: str, path: str) -> list[str]:
         ]
 
 
-def _ends_well(directory: int, name: str) -> bool:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    with open(descriptor, "rb") as file:
-        file.seek(max(0, os.fstat(descriptor).st_size - TAIL_BYTES))
+def open_folder(directory: int, name: str, path: str) -> int:
+    """Open a folder of the state in an open directory; a link is refused."""
+    try:
+        return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise StateError(path, os.strerror(errno.ENOTDIR), AWAY) from None
+        raise
+
+
+def _printable(text: str) -> str:
+    """Write a path so that a terminal shows it and nothing else."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _ends_well(directory: int, name: str, place: str) -> bool:
+    with open(open_believed(directory, name, place), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
         return is_finished(file.read())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from ckptrules import scan
 from ckptrules.model import Fault, Place, RuleError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -38,8 +39,7 @@ def log_template(rules_dir: str | None) -> str:
     """
     own = os.path.join(rules_dir or RULES_DIR, LOG_TEMPLATE)
     path = own if os.path.exists(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    return scan.read_plain(path)
 
 
 def rule_texts(rules_dir: str | None) -> dict[str, str]:
@@ -59,11 +59,10 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
         for name in sorted(os.listdir(folder)):
             if name.endswith((".yaml", ".yml")):
                 here = Place(os.path.join(shown, name), 1, 1)
-                with open(os.path.join(folder, name), encoding="utf-8") as file:
-                    texts[here.file] = file.read()
+                texts[here.file] = scan.read_plain(os.path.join(folder, name))
     except OSError as error:
         hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
-        raise RuleError([Fault(here, f"cannot be read: {os.strerror(error.errno or 0)}", hint)]) from None
+        raise RuleError([Fault(here, f"cannot be read: {scan.told(error)}", hint)]) from None
     except UnicodeDecodeError as error:
         raise RuleError(
             [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]

@@ -112,8 +112,11 @@ def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
     total = sum((row for _, row in rows), Usage())
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))
-    waiting = scan.trash_use(job.options.outputs_dir)
-    text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
+    try:
+        waiting = scan.trash_use(job.options.outputs_dir)
+        text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
+    except OSError as error:
+        failed.append(f"the trash cannot be read: {told(error)}")
     if folder := job.options.archive_dir:
         text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"

@@ -6,9 +6,11 @@ Nothing is imported here that a command may not need: `doit list` is to answer a
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -38,8 +40,13 @@ LINKING = ("migrate", "plan")  # what must know the links from elsewhere
 SHARE = 40  # directories, below which a process of its own is not worth its start
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 IN_MEMORY = ":memory:"
+DATABASE = "doit.db"  # in the state folder
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
-SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
+STATELESS = ("check", "demo", "backups", "schedule")  # what believes nothing of the state
+TELLING = ("history", "undo", "log", "refs")  # what goes by the journals of earlier runs
+BUSY = "another program is at work on it; wait until it has ended"
+PURGE = "'doit purge' frees what waits in the trash"
+LITTLE = "some 100 kB are enough to begin (df -h): make room for that and run again; 'doit purge' then frees the rest"
 TaskDict = dict[str, Any]
 Creator = Callable[..., Iterator[TaskDict]]
 
@@ -115,6 +122,8 @@ def told_by_doit() -> Iterator[None]:
         yield
     except (OptionError, RuleError) as error:
         raise InvalidDodoFile(str(error)) from None
+    except OSError as error:
+        raise InvalidDodoFile(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": ")) from None
 
 
 @functools.cache
@@ -133,16 +142,16 @@ def take_lock(path: str, wait: int = 0) -> int:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise OptionError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
     except OSError as error:
-        raise OptionError(f"outputs_dir '{path}' cannot be written: {os.strerror(error.errno or 0)}") from None
+        raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
 
 
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
-    database = os.path.join(line.options("migrate").outputs_dir, STATE, "doit.db")
-    refuse_damaged(database)
     if line.command != "run":
-        return database if os.path.exists(database) else IN_MEMORY
+        return readable_database(os.path.join(line.options("migrate").outputs_dir, STATE, DATABASE))
+    refuse_state(line)
     changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
+    database = IN_MEMORY
     for task in changing:
         from ckptrules.jobs import find, note_proof, outputs_dir, prepare, refuse_report_place
 
@@ -153,13 +162,13 @@ def _database(line: CommandLine) -> str:
             layout = prepare(options).rules.layout
             refuse_unknown_experiments(line, task, options, functools.partial(find, options.outputs_dir, layout))
         take_lock(options.outputs_dir, options.wait)
-        refuse_unwritable(database)
+        database = sound_database(options.outputs_dir, task)
         if task in SELECTING:
             note_proof(options)
         recover_first(options.outputs_dir)
     if not changing and line.has_foreign_words:
-        return OWN_DATABASE
-    return database if changing else IN_MEMORY
+        return refuse_damaged(OWN_DATABASE)
+    return database
 
 
 def processes(line: CommandLine, database: str) -> int:
@@ -208,7 +217,8 @@ def recover_first(path: str) -> None:
         store.clear_work(path)
     except OSError as error:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
-        raise OptionError(f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal") from None
+        text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
+        raise OptionError(_refusal(error) if isinstance(error, scan.StateError) else text) from None
     find.cache_clear()  # another run may have been at work until the lock was free
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
@@ -252,16 +262,108 @@ def refuse_configured_folder(options: Options, said: Options) -> None:
         raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
 
 
-def refuse_damaged(database: str) -> None:
-    """Refuse a database that is none; doit would end with a traceback.
+def refuse_state(line: CommandLine) -> None:
+    """Refuse to act on a state that others could have written.
+
+    Raises:
+        OptionError: with its place and what helps.
+    """
+    from ckptrules import scan
+
+    for task in (task for task in line.tasks if task not in STATELESS and line.asks_for(task)):
+        path = line.options(task).outputs_dir
+        try:
+            _look_at_state(path)
+            if task in TELLING:
+                scan.unfinished_journals(path)  # opens each
+        except scan.StateError as error:
+            raise OptionError(_refusal(error)) from None
+        except OSError:  # told by what needs it
+            continue
+
+
+@functools.cache
+def _look_at_state(path: str) -> None:
+    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over.
+
+    Raises:
+        StateError: it is not to be believed.
+    """
+    from ckptrules import scan, store
+
+    try:
+        scan.refuse_state(path)
+    except scan.StateError as error:
+        if not error.is_open or store.keeps_modes(path):
+            raise
+        scan.NO_MODES.add(os.stat(path).st_dev)
+        scan.refuse_state(path)
+
+
+def _refusal(error: OSError) -> str:
+    from ckptrules.scan import StateError, told
+
+    return f"{told(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else told(error)
+
+
+def sound_database(path: str, task: str) -> str:
+    """Return the database of a state when doit can use it; one that is damaged is set aside. Under the lock.
+
+    Only `migrate` remembers anything: on a full disk the others, 'doit purge' above all, do with one in memory.
+
+    Raises:
+        OptionError: it cannot be written.
+    """
+    from ckptrules import store
+    from ckptrules.remembered import COMPANIONS, NotToBeHadError, damage
+
+    database = os.path.join(path, STATE, DATABASE)
+    try:
+        if fact := damage(database):
+            aside = store.set_aside_database(path, DATABASE, COMPANIONS)
+            with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+                print(f"{fact}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
+        store.make_own(path, DATABASE)
+        refuse_unwritable(database)
+    except NotToBeHadError as error:
+        raise OptionError(f"{database}: cannot be used: {error}\n    hint: {BUSY}") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC and task != "migrate":
+            return IN_MEMORY
+        raise OptionError(cannot_be_written(path, database, error)) from None
+    return database
+
+
+def readable_database(database: str) -> str:
+    """Return a database that doit can read: this one, or one in memory where it is not there or damaged."""
+    from ckptrules.remembered import NotToBeHadError, damage
+
+    if not os.path.lexists(database):
+        return IN_MEMORY
+    try:
+        fact = damage(database)
+    except NotToBeHadError as error:
+        fact = f"{database}: cannot be used now: {error}"
+    if fact:
+        print(f"{fact}; nothing is known to be up to date.", file=sys.stderr)
+    return IN_MEMORY if fact else database
+
+
+def refuse_damaged(database: str) -> str:
+    """Refuse a database of the user's own tasks that doit could not use; it would end with a traceback.
 
     Raises:
         OptionError: with the advice to remove it.
     """
-    with contextlib.suppress(OSError), open(database, "rb") as file:
-        if file.read(len(SQLITE)) not in (SQLITE, b""):
-            hint = "remove it; it only remembers what is up to date"
-            raise OptionError(f"{database}: is damaged, or no database of doit\n    hint: {hint}")
+    from ckptrules.remembered import NotToBeHadError, damage
+
+    try:
+        fact, hint = damage(database), "move it away; it only remembers what is up to date"
+    except NotToBeHadError as error:
+        fact, hint = f"{database}: cannot be used: {error}", BUSY
+    if fact:
+        raise OptionError(f"{fact}\n    hint: {hint}")
+    return database
 
 
 def refuse_unwritable(database: str) -> None:
@@ -269,11 +371,38 @@ def refuse_unwritable(database: str) -> None:
 
     Raises:
         OptionError: with what the database says.
+        OSError: the disk is full.
     """
     import sqlite3
 
     try:
         SqliteDB(database, JSONCodec()).dump()
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("begin immediate").execute("rollback")
     except (DatabaseException, sqlite3.Error) as error:
         fact = str(error).rpartition("Original error: ")[2]
-        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: look at the free space: df -h") from None
+        if "full" in fact:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), database) from None
+        hint = BUSY if "locked" in fact else "look at the owner and the mode: ls -la"
+        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: {hint}") from None
+
+
+def cannot_be_written(path: str, what: str, error: OSError) -> str:
+    """Say that a part of the state cannot be written, and what helps.
+
+    Args:
+        path: the folder of the outputs.
+        what: the part, as it is called.
+        error: what the system says.
+    """
+    from ckptrules import scan
+
+    if isinstance(error, scan.StateError):
+        return _refusal(error)
+    fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
+    if isinstance(error, PermissionError):
+        return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {path}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        can_purge = any(scan.trash_runs(path))
+        return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
+    return fact

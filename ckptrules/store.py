@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -25,8 +26,11 @@ from ckptrules.journal import trash_name
 from ckptrules.model import STATE, Item, Stamp, Step
 from ckptrules.pointers import mentions, with_other_name
 from ckptrules.scan import (
+    NO_TRICKS,
     Progress,
     TrashUse,
+    checked,
+    explained,
     identity_of,
     measure,
     open_below,
@@ -58,6 +62,7 @@ SPARE = ".spare"
 OLD_POINTER = ".pointer"  # in the trash, before its own suffix: what a pointer file held
 WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
+HALF_A_NOTE = re.compile(r"(?:proved|lock\.last_run)\.\d+-\d+")  # names of what `replace_state` was writing
 FICLONE = 0x40049409  # linux/fs.h
 
 
@@ -65,22 +70,78 @@ class LockedError(Exception):
     """Another run holds the lock; the message is what that run wrote about itself."""
 
 
-@contextlib.contextmanager
-def open_state(outputs_dir: str, path: str = "") -> Iterator[int]:
-    """Open a folder below the state folder, refusing links, and make what is missing of it; give its descriptor."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    directory = os.open(outputs_dir, flags)
+def open_state(outputs_dir: str, path: str = "") -> contextlib.AbstractContextManager[int]:
+    """Open a folder of the state as `scan.open_state` does, and make what is missing of it; give its descriptor.
+
+    Raises:
+        StateError: a part of it is no folder, not to be believed, or not ours to write to.
+        OSError: it cannot be made.
+    """
+    return scan.open_state(outputs_dir, path, _open_or_make)
+
+
+def open_own(directory: int, name: str, place: str, flags: int) -> int:
+    """Open a file of the state for writing, or make it, in an open directory that is called ``place``.
+
+    Raises:
+        StateError: it is no plain file of its own, not to be believed, or not ours to write to.
+        OSError: it cannot be made.
+    """
     try:
-        for part in (STATE, *filter(None, path.split("/"))):
-            refuse_path(part)
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, dir_fd=directory)
-            inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=directory)
-            os.close(directory)
-            directory = inner
-        yield directory
-    finally:
-        os.close(directory)
+        file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
+    except FileNotFoundError:
+        try:
+            return _made(directory, name, place, flags)
+        except FileExistsError:  # another process has just made it
+            return open_own(directory, name, place, flags)
+    except OSError as error:
+        raise explained(error, directory, name, place) from None
+    checked(file, directory, os.path.join(place, name))
+    _share(file, directory, is_new=False)
+    return file
+
+
+def make_own(outputs_dir: str, name: str) -> None:
+    """Make an empty file in the state folder, where it is missing, so that those who share the folder may write to it.
+
+    Raises:
+        StateError, OSError: as `open_own`.
+    """
+    with open_state(outputs_dir) as directory:
+        os.close(open_own(directory, name, os.path.join(outputs_dir, STATE), os.O_RDWR))
+
+
+def keeps_modes(outputs_dir: str) -> bool:
+    """Find out by trying whether the state lies where a file has a mode of its own (not so on FAT, say)."""
+    name = _temporary("mode-")
+    with contextlib.suppress(OSError), open_below(outputs_dir, STATE) as directory:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
+        try:
+            return not os.fstat(file).st_mode & stat.S_IWOTH
+        finally:
+            os.close(file)
+            os.unlink(name, dir_fd=directory)
+    return True
+
+
+def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -> str:
+    """Give a database that nobody can use, and what SQLite left beside it, another name, and return that.
+
+    Args:
+        outputs_dir: in whose state it lies.
+        name: the database.
+        companions: what may stand behind its name.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with open_state(outputs_dir) as directory:
+        taken = set(os.listdir(directory))
+        aside = next(new for n in itertools.count(1) if (new := f"{name}.damaged-{n}") not in taken)
+        for end in (*companions, ""):
+            if name + end in taken:
+                rename(directory, name + end, aside + end)
+    return aside
 
 
 class Folders(contextlib.ExitStack):
@@ -107,9 +168,10 @@ class Folders(contextlib.ExitStack):
             OSError: it is not there, or a part of its path is a link or leads upwards.
         """
         if path not in self._open:
-            state = path == STATE or path.startswith(f"{STATE}/")
-            opened = open_state(self.outputs_dir, path[len(STATE) + 1 :]) if state and create else None
-            self._open[path] = self.enter_context(opened or open_below(self.outputs_dir, path))
+            opened: contextlib.AbstractContextManager[int] = open_below(self.outputs_dir, path)
+            if path == STATE or path.startswith(f"{STATE}/"):
+                opened = (open_state if create else scan.open_state)(self.outputs_dir, path[len(STATE) + 1 :])
+            self._open[path] = self.enter_context(opened)
         return self._open[path]
 
 
@@ -253,7 +315,7 @@ def empty_trash(outputs_dir: str, runs: Sequence[str]) -> TrashUse:
     """
     freed = TrashUse(0, 0)
     for run in runs:
-        with open_below(outputs_dir, f"{STATE}/trash/{run}"):  # fails where a part of the path is a link
+        with scan.open_state(outputs_dir, f"trash/{run}"):  # fails where a part of the path is a link
             place = os.path.join(trash_path(outputs_dir), run)
             freed += measure(place)
             shutil.rmtree(place)
@@ -273,7 +335,7 @@ def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
         OSError: ``outputs_dir`` cannot be written.
     """
     with open_state(outputs_dir) as state:
-        descriptor = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=state)
+        descriptor = open_own(state, "lock", os.path.join(outputs_dir, STATE), os.O_RDWR)
     deadline = time.monotonic() + wait
     while not _try_lock(descriptor):
         if time.monotonic() >= deadline:
@@ -281,8 +343,9 @@ def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
             os.close(descriptor)
             raise LockedError(text or "it has just begun")
         time.sleep(LOCK_POLL)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, holder.encode("utf-8", "backslashreplace"))
+    with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode("utf-8", "backslashreplace"))
     return descriptor
 
 
@@ -306,9 +369,9 @@ class Appender:
             OSError: it could not be written whole.
         """
         if self._file is None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            place = os.path.join(self._outputs_dir, STATE, self._folder)
             with open_state(self._outputs_dir, self._folder) as directory:
-                self._file = os.open(self._name, flags, 0o666, dir_fd=directory)
+                self._file = open_own(directory, self._name, place, os.O_WRONLY | os.O_APPEND)
                 os.fsync(directory)
         left = memoryview(text.encode())
         while left:
@@ -320,33 +383,93 @@ class Appender:
 def append_line(outputs_dir: str, path: str, line: str) -> None:
     """Add a line to a file below the state folder that may be lost: it is not waited for."""
     folder, name = os.path.split(path)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with open_state(outputs_dir, folder) as directory:
-        descriptor = os.open(name, flags, 0o666, dir_fd=directory)
+        place = os.path.join(outputs_dir, STATE, folder)
+        descriptor = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
     with open(descriptor, "ab", buffering=0) as file:
         file.write(line.encode() + b"\n")
 
 
 def replace_state(outputs_dir: str, path: str, text: str) -> None:
-    """Replace a file below the state folder; readers see the old or the new content, never half of one."""
+    """Replace a note below the state folder; readers see the old or the new one. A power cut may lose it: it can be."""
     folder, name = os.path.split(path)
-    temporary = f"{name}.{os.getpid()}.tmp"
     with open_state(outputs_dir, folder) as directory:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o666, dir_fd=directory), "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        dress = functools.partial(_share, directory=directory, is_new=True)
+        put(directory, directory, name, text.encode(), dress, start=f"{name}.", durable=False)
+
+
+def put(
+    work: int,
+    directory: int,
+    name: str,
+    content: bytes,
+    dress: Callable[[int], object] = lambda _: None,
+    mode: int = 0o600,
+    start: str = ".ckptrules-",
+    *,
+    durable: bool = True,
+) -> None:
+    """Write a file as a whole: readers see the old or the new content, never half of one.
+
+    It is written under a name that is its own, then takes the place of what stood under ``name``; a link that stood
+    there is not followed.
+
+    Args:
+        work: the open directory to write it in, on the same file system.
+        directory: the open directory where it belongs.
+        name: what it is called there.
+        content: what it holds.
+        dress: gives the open file what else it needs.
+        mode: what it is made with, less the umask.
+        start: begins the name that it has until then.
+        durable: whether that holds also after a power cut.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    temporary = _temporary(start)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
+    try:
+        with open(os.open(temporary, flags, mode, dir_fd=work), "wb", buffering=0) as file:
+            _write(file.fileno(), content)
+            dress(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, name, src_dir_fd=work, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=work)
+        raise
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write a report file (or the one that a link leads to); readers see the old or the new content, never half."""
-    path = os.path.realpath(path)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write a file that the user has named (or the one that a link leads to) as a whole; its mode stays."""
+    write_beside(os.path.realpath(path), text)
+
+
+def write_beside(path: str, text: str) -> None:
+    """Write a file of ours among the user's as a whole. A link under its name is replaced, not followed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with open_below(folder, "") as directory:
+        before = _status(directory, name)
+        if before and stat.S_ISREG(before.st_mode):
+            put(directory, directory, name, text.encode(), lambda file: _keep_mode(file, before))
+        else:
+            put(directory, directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+
+
+def refuse_taken(path: str) -> None:
+    """Refuse a path under which something else stands than a plain file with one name: it would be overwritten.
+
+    Raises:
+        OSError: as said.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        scan.refuse_other_kinds(os.lstat(path), path)
 
 
 def write_json(path: str, data: object) -> None:
@@ -407,10 +530,11 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
     folder, name = os.path.split(os.path.abspath(path))
     partial = f".{name}.partial"
     with open_below(folder, "") as directory:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(partial, flags, 0o666, dir_fd=directory), "w+b") as file:
+        _remove_partial(directory, partial, folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
+        mode = 0o664 & os.fstat(directory).st_mode
+        with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
             try:
                 yield file, os.path.join(folder, partial)
                 file.flush()
@@ -482,8 +606,8 @@ def make_folder(path: str, mode: int = 0o777) -> None:
 def write_manifest(folder: str, path: str, text: str) -> None:
     """Write the manifest of a backup; it is the old or the new one at every moment."""
     place = os.path.join(folder, path)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    write_whole(place, text)
+    os.makedirs(os.path.dirname(place), 0o775, exist_ok=True)
+    write_beside(place, text)
 
 
 def finish_backup(partial: str, path: str, mode: int) -> None:
@@ -614,16 +738,102 @@ def stage(backup: str, item: Item, outputs_dir: str, progress: Progress) -> tupl
         OSError: it cannot be written.
     """
     staged = item._replace(path=f"{WORK}/{_temporary('restore-')}")
+    name = os.path.basename(staged.path)
     checksum = ""
-    with open_state(outputs_dir, "work"):
+    with open_state(outputs_dir, "work") as work:
         if item.kind == "file":
             checksum = copy_file(backup, item, outputs_dir, staged.path, "clone", progress)[0].sha256
+            os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=work)
         else:
             (make_directory if item.kind == "directory" else make_link)(outputs_dir, staged)
-    return os.path.basename(staged.path), checksum
+    return name, checksum
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _open_or_make(directory: int, name: str, path: str) -> int:
+    """Open a folder of the state, and make it where it is missing."""
+    try:
+        folder, is_new = scan.open_folder(directory, name, path), False
+    except FileNotFoundError:
+        try:
+            os.mkdir(name, PRIVATE, dir_fd=directory)
+        except FileExistsError:  # another process has just made it
+            pass
+        except PermissionError as error:
+            raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
+        folder, is_new = scan.open_folder(directory, name, path), True
+    _share(folder, directory, is_new=is_new)
+    return folder
+
+
+def _not_shared(error: OSError, folder: str) -> scan.StateError:
+    return scan.StateError(folder, f"cannot be written: {scan.told(error)}", scan.SHARE)
+
+
+def _keep_mode(file: int, before: os.stat_result) -> None:
+    with contextlib.suppress(OSError):  # FAT, say, knows no modes
+        os.fchmod(file, stat.S_IMODE(before.st_mode))
+
+
+def _made(directory: int, name: str, place: str, flags: int) -> int:
+    """Make a file of the state.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        file = os.open(name, flags | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
+    except PermissionError as error:
+        raise _not_shared(error, place) from None
+    _share(file, directory, is_new=True)
+    return file
+
+
+def _share(file: int, directory: int, *, is_new: bool) -> None:
+    """Give an open file or folder of the state to those with whom the folder is shared that it lies in.
+
+    A new one gets the group of that folder (by root, its owner as well) and its modes for others, whatever the umask
+    says; but not everybody may write to it. An older one of ours lets the group in where it does not yet.
+    """
+    status, folder = os.fstat(file), os.fstat(directory)
+    is_folder = stat.S_ISDIR(status.st_mode)
+    may = folder.st_mode & (0o2075 if is_folder else 0o064)
+    mode = 0o700 if is_folder else 0o600
+    if not is_new:
+        mode, may = stat.S_IMODE(status.st_mode), may & 0o2070
+        if status.st_uid != os.geteuid() or not folder.st_mode & stat.S_IWGRP or not may & ~mode:
+            return
+    owner = folder.st_uid if os.geteuid() == 0 else status.st_uid
+    if (owner, folder.st_gid) != (status.st_uid, status.st_gid):
+        with contextlib.suppress(OSError):
+            os.fchown(file, owner, folder.st_gid)
+    if os.fstat(file).st_gid != folder.st_gid:  # we are not in it, and another group is not meant
+        may &= ~0o070
+    with contextlib.suppress(OSError):  # FAT, say, knows no modes
+        os.fchmod(file, mode | may)
+
+
+def _remove_partial(directory: int, name: str, folder: str) -> None:
+    """Remove what an interrupted run left of an archive.
+
+    Raises:
+        BlockingIOError: another run is writing it.
+        OSError: something else stands there, or it cannot be removed.
+    """
+    try:
+        file = os.open(name, os.O_RDWR | NO_TRICKS, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explained(error, directory, name, folder) from None
+    try:
+        scan.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(file)
 
 
 @functools.cache
@@ -953,16 +1163,20 @@ _OTHER_STEPS: dict[str, Callable[[Folders, int, Step], None]] = {
 
 
 def clear_work(outputs_dir: str) -> None:
-    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock.
+    """Remove what an interrupted run left half written: in the workplace, and of its notes. Under the lock.
 
     A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
     somebody's, and stays.
     """
-    with contextlib.suppress(OSError), open_below(outputs_dir, WORK) as work:
+    with contextlib.suppress(OSError), scan.open_state(outputs_dir, "work") as work:
         for name in os.listdir(work):
             with contextlib.suppress(OSError):
                 if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):
                     _remove(work, name)
+    with contextlib.suppress(OSError), scan.open_state(outputs_dir) as state:
+        for name in filter(HALF_A_NOTE.fullmatch, os.listdir(state)):
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=state)
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
@@ -1057,13 +1271,8 @@ def keep_content(own_state: str, content: bytes) -> str:
         OSError: it could not be written.
     """
     name = hashlib.sha256(content).hexdigest()
-    temporary = _temporary(f"{name}.")
-    with open_state(own_state, "refs") as folder:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, PRIVATE, dir_fd=folder), "wb", buffering=0) as file:
-            _write(file.fileno(), content)
-            os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    with open_state(own_state, "work") as work, open_state(own_state, "refs") as folder:
+        put(work, folder, name, content)
     return name
 
 
@@ -1105,7 +1314,7 @@ def _rewrite_text(folders: Folders, step: Step) -> None:
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, step.name)
     refuse_path(step.to)
-    with open_below(folders.outputs_dir, f"{STATE}/refs") as kept:
+    with scan.open_state(folders.outputs_dir, "refs") as kept:
         content = _read_kept(kept, step.to)
     if text_checksum(step) != step.was:
         raise OSError(errno.ESTALE, CHANGED, step.name)

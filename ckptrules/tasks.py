@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -316,8 +315,8 @@ def untouched(found: Found, fault: OSError | SlowRuleError) -> Plan:
         text = f"cannot be named: legacy rule '{fault.rule.id}' ({fault.rule.place.file_line}) needs too long for it"
         problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
     else:
-        text = f"cannot be read: {os.strerror(fault.errno or 0)}"
-        problem = Problem("unreadable", (found.directory,), text, "look at the owner and the mode: ls -la")
+        hint = fault.hint if isinstance(fault, scan.StateError) else "look at the owner and the mode: ls -la"
+        problem = Problem("unreadable", (found.directory,), f"cannot be read: {told(fault)}", hint)
     return Plan(found.experiment, found.directory, problems=(problem,))
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ckptrules import scan, store
 from ckptrules.content import Facts
 from ckptrules.folders import Part, parts_of
-from ckptrules.model import STATE, EntryKind, Listing
+from ckptrules.model import EntryKind, Listing
 
 VERSION = 1  # goes up when a check finds what an earlier one did not
 YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
@@ -57,25 +57,37 @@ def identity(parts: Iterable[Part], now_ns: int) -> str:
 
 
 def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
-    """Read what is known of a checkpoint directory, by identity; what is damaged or missing is not known."""
+    """Read what is known of a checkpoint directory, by identity; what is damaged or missing is not known.
+
+    Raises:
+        StateError: the file is not to be believed.
+    """
     known: dict[str, Known] = {}
-    with (
-        contextlib.suppress(OSError, UnicodeDecodeError),
-        open(_path(outputs_dir, directory), encoding="utf-8") as file,
-    ):
-        for line in file:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                if row.pop("version") == VERSION:
-                    identity = row.pop("identity")
-                    known[identity] = _known(row)
+    try:
+        with (
+            scan.open_state_file(outputs_dir, f"verified/{directory}/files.jsonl") as memory,
+            open(memory, encoding="utf-8", closefd=False) as file,
+        ):
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    row = json.loads(line)
+                    if row.pop("version") == VERSION:
+                        identity = row.pop("identity")
+                        known[identity] = _known(row)
+    except scan.StateError:
+        raise
+    except (OSError, UnicodeDecodeError):
+        pass
     return known
 
 
 def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
-    """Return what is known of a directory's checkpoints as they are now, by name."""
-    known = recall(outputs_dir, listing.directory)
-    found = {}
+    """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed."""
+    found: dict[str, Known] = {}
+    try:
+        known = recall(outputs_dir, listing.directory)
+    except scan.StateError:  # `doit verify` tells of it
+        return found
     if known:
         with contextlib.suppress(OSError), scan.open_below(outputs_dir, listing.directory) as directory:
             for entry in listing.entries:
@@ -109,18 +121,13 @@ def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
 def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
     """Yield the identities of what waits in the trash: `doit undo` brings it back."""
     for run in scan.trash_runs(outputs_dir):
-        path = f"{STATE}/trash/{run}/{directory}"
-        with contextlib.suppress(OSError), scan.open_below(outputs_dir, path) as trash:
+        with contextlib.suppress(OSError), scan.open_state(outputs_dir, f"trash/{run}/{directory}") as trash:
             for name in os.listdir(trash):
                 yield identity(parts(trash, name, scan.kind_of(trash, name)), LATER)
 
 
 def _row(part: Part) -> str:
     return f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}"
-
-
-def _path(outputs_dir: str, directory: str) -> str:
-    return os.path.join(outputs_dir, STATE, "verified", directory, "files.jsonl")
 
 
 def _line(identity: str, known: Known) -> str:
