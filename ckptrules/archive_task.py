@@ -13,6 +13,7 @@ from doit.task import Task
 from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, stopping, store
 from ckptrules.archive import ArchiveError, Place
+from ckptrules.backup_report import doubt_lines, lost_lines
 from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.manifest import Manifest
@@ -238,12 +239,15 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
     if options.dry_run:
         task.meta = {"told": Told(f"Would bring back: {what}\n")}
         return None
+    lost: dict[str, tuple[str, ...]] = {}
     try:
+        stated, manifest = manifest, archives.believed(str(options.archive), manifest)
         with progress_bar(manifest.size) as progress:
-            archives.unpack(str(options.archive), manifest, options.outputs_dir, progress)
+            archives.unpack(str(options.archive), manifest, options.outputs_dir, progress, lost.__setitem__)
     except (ArchiveError, OSError, StoppedError) as error:
         why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
         task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}
         return TaskFailed("not brought back", report=False)
-    task.meta = {"told": Told(f"Brought back: {what}\n")}
+    lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
+    task.meta = {"told": Told("\n".join([*lines, *lost_lines(lost, style), ""]))}
     return None

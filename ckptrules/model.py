@@ -87,7 +87,9 @@ class Item(NamedTuple):
 
     ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
     since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``sha256``;
-    ``changed`` says that somebody wrote into it meanwhile.
+    ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its owner, -1 where that is unknown,
+    ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are the bytes of a file that take no
+    space on its disk.
     """
 
     path: str
@@ -98,6 +100,10 @@ class Item(NamedTuple):
     link: str = ""
     sha256: str = ""
     changed: bool = False
+    uid: int = -1
+    gid: int = -1
+    attributes: Mapping[str, str] = {}
+    holes: int = 0
 
 
 class Stamp(NamedTuple):
