@@ -157,7 +157,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold) -> tuple[Manifest, 
 
 
 def check_space(items: Iterable[Item], folder: str) -> None:
-    """Refuse copies that would not fit.
+    """Refuse copies that would not fit, where the file system says how large it is.
 
     Raises:
         NoSpaceError: with how much is needed and how much there is.
@@ -165,7 +165,7 @@ def check_space(items: Iterable[Item], folder: str) -> None:
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     needed = space_needed(items, status.f_frsize)
-    if needed > free:
+    if needed > free and status.f_blocks:
         raise NoSpaceError(f"needs {human_size(needed)}, but only {human_size(free)} are free")
 
 
