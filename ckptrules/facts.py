@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
 from ckptrules.pointers import mentioned
-from ckptrules.scan import open_below, told
+from ckptrules.scan import open_below, owner_of_other, told
 from ckptrules.sidecars import Sidecar
 
 CHUNK = 1 << 20
@@ -59,6 +59,7 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
         links=links_into(outputs_dir, listing.directory),
         in_use={**known.in_use, **used},
         pointers=pointers,
+        foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
 
 
@@ -73,6 +74,12 @@ def read_pointers(directory: int, listing: Listing, rules: RuleSet) -> dict[str,
                 if named := mentioned(_read(directory, entry.name), others):
                     found[entry.name] = named
     return found
+
+
+def _other_owner(directory: int, name: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return owner_of_other(os.lstat(name, dir_fd=directory))
+    return ""
 
 
 def read_metrics(

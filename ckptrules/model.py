@@ -144,7 +144,7 @@ class Facts(NamedTuple):
     directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
     verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
     nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
-    ``pointers`` the checkpoints that each pointer file names.
+    ``pointers`` the checkpoints that each pointer file names, ``foreign`` whom one belongs to that we cannot replace.
     """
 
     same: Mapping[str, int] = {}
@@ -154,6 +154,7 @@ class Facts(NamedTuple):
     now_ns: int = 0
     metrics: Mapping[str, Mapping[str, str]] = {}
     pointers: Mapping[str, tuple[str, ...]] = {}
+    foreign: Mapping[str, str] = {}
 
 
 class Pattern(NamedTuple):

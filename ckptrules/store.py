@@ -1196,11 +1196,13 @@ def _give_away(copy: int, item: Item) -> list[str]:
     """Give a copy its owner and group, or at least its group; say what could not be given."""
     if UNKNOWN in (item.uid, item.gid):
         return []
-    for uid in (item.uid, -1):
+    try:
+        os.fchown(copy, item.uid, item.gid)
+    except OSError:
         with contextlib.suppress(OSError):
-            os.fchown(copy, uid, item.gid)
-            break
-    return _not_given(os.fstat(copy), item)
+            os.fchown(copy, -1, item.gid)
+        return _not_given(os.fstat(copy), item)
+    return []
 
 
 def _give_link_away(directory: int, name: str, item: Item) -> tuple[str, ...]:

@@ -23,13 +23,15 @@ from typing import Any
 import pytest
 
 from ckptrules import scan, store
-from ckptrules.archive import Place, believed, listing, refuse_other
+from ckptrules.archive import ArchiveError, Place, believed, listing, pack, refuse_other
 from ckptrules.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.backup import Order, check_space, make_backup, space_needed
 from ckptrules.backup_report import lost_lines
+from ckptrules.facts import look
 from ckptrules.fixing import look_inside
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
-from ckptrules.model import Item, Step
+from ckptrules.model import Facts, Item, Plan, Problem, Step
+from ckptrules.plan import make_plan
 from ckptrules.refs import Reference
 from ckptrules.refs_task import Text, obstacle
 from ckptrules.report import Style
@@ -428,6 +430,45 @@ def test_a_tree_on_a_disk_without_attributes_tells_what_did_not_come_back(
     assert looks(here / "exp/narrow")[:1] == (0o750,)
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP])
+def test_a_disk_that_keeps_no_modes_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """FAT refuses a mode that it cannot hold."""
+    (tmp_path / "x").touch()
+    item = scan.look(str(tmp_path), "x")
+    assert item
+
+    def refused(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    lost: dict[str, tuple[str, ...]] = {}
+    store.copy_file(str(tmp_path), item, str(tmp_path), "y", "copy", lambda _: None, lost.__setitem__)
+    assert lost == {"x": ("mode",)}
+
+
+@pytest.mark.parametrize("fault", ["an attribute that cannot be read", "more than a manifest holds"])
+def test_attributes_that_cannot_be_read_are_no_attributes_that_are_not_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    project.make({"exp/checkpoints/x.ckpt": 5, "exp/checkpoints/y.ckpt": 5})
+    os.setxattr(project.outputs / "exp/checkpoints/x.ckpt", "user.note", b"x")
+
+    def getxattr(*_: object) -> bytes:
+        if fault == "more than a manifest holds":
+            return bytes(2 * MIB)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    order = Order(str(project.outputs), str(tmp_path / "made"), "copy", (), whole=True, created="now")
+    manifest, (problem,) = make_backup(order, lambda _: contextlib.nullcontext(lambda _: None))
+    assert problem.names == manifest.missing == ("exp/checkpoints/x.ckpt",)
+    assert "its attributes" in problem.text
+    place = Place(str(project.outputs), "exp", str(tmp_path), "gz")
+    with pytest.raises(ArchiveError, match="its attributes"):
+        pack(place, listing(place), "now", lambda _: contextlib.nullcontext(lambda _: None))
+    assert not (tmp_path / "exp.tar.gz").exists()
+
+
 def test_all_names_are_told_where_that_is_asked_for() -> None:
     lost = {f"{number}\n": ("access list",) for number in range(5)}
     assert lost_lines(lost, Style()) == [r"Note: 5 copies without the access list of the original: 0\n, 1\n, 2\n, …"]
@@ -531,6 +572,34 @@ def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
         "cannot get other paths in its state: belongs to root; a copy of it would be yours"
     }
     assert {problem.hint for problem in theirs.problems} == {"let its owner run this, or root"}
+
+
+@root
+def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
+    """The checkpoint would be renamed, and its pointer could not follow."""
+    folder = shared / "exp/checkpoints"
+    folder.mkdir(parents=True)
+    for name in (OLD, "epoch=4-step=50.ckpt"):
+        (folder / name).write_bytes(b"x" * 50)
+        os.chown(folder / name, 33_333, 33_333)
+    (folder / "latest").write_text(OLD)
+    rules = load_rules(rule_texts(str(ROOT / "rules")))
+    (found,) = scan.find_directories(str(shared), ["*/checkpoints"])
+
+    def plan() -> Plan:
+        listing = scan.scan(str(shared), found)
+        with scan.open_below(str(shared), found.directory) as directory:
+            facts = look(str(shared), directory, listing, make_plan(rules, listing), rules, Facts())
+        return make_plan(rules, listing, facts=facts)
+
+    ours = plan()
+    assert ([action.name for action in ours.actions], ours.problems) == ([OLD, "epoch=4-step=50.ckpt", "latest"], ())
+    with somebody():
+        theirs = plan()
+    assert [action.name for action in theirs.actions] == ["epoch=4-step=50.ckpt"]
+    (problem,) = theirs.problems
+    text = f"cannot be renamed to {NEW}: latest names it, and belongs to root"
+    assert problem == Problem("foreign", (OLD,), text, "let the owner of both run this, or root")
 
 
 @root
