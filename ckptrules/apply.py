@@ -33,6 +33,7 @@ ADVICE: Mapping[str, str] = {
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
     store.CHANGED: "look at it: it is left as it is",
     store.LINK_CHANGED: "look at it: it is left as it is",
+    store.NOT_OURS: "let its owner run this, or root",
     os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
     os.strerror(errno.EPERM): "look at the owner and the mode: ls -la",
     os.strerror(

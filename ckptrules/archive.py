@@ -13,14 +13,16 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from ckptrules import scan, store
+from ckptrules.attributes import UNKNOWN, disbelieved
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from ckptrules.measures import human_size
 from ckptrules.model import Identity, Item
-from ckptrules.scan import Progress, told
+from ckptrules.scan import Progress, SourceError, told
+from ckptrules.store import Tell, untold
 
 FORMATS = ("zst", "gz")
 MANIFEST = ".ckptrules-manifest.json"
@@ -28,6 +30,7 @@ OTHER = "{} is there already, and holds something else; it is not overwritten"
 LONGEST_MANIFEST = 1 << 30
 LEVEL = 3  # what zstd itself takes; weights hardly shrink further
 SPARE = 1 << 20
+BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
 
 
 class ArchiveError(Exception):
@@ -87,7 +90,7 @@ def refuse_other(place: Place, items: tuple[Item, ...], manifest: Manifest) -> N
     Raises:
         ArchiveError: it is another one.
     """
-    if items != tuple(item._replace(sha256="") for item in manifest.items):
+    if _plain(items) != _plain(item._replace(sha256="") for item in manifest.items):
         raise ArchiveError(OTHER.format(place.path))
 
 
@@ -99,16 +102,17 @@ def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int
         OSError: it cannot be read or written. Nothing of the archive is left.
     """
     size = sum(item.size for item in items)
+    needed = sum(item.size - item.holes for item in items) + SPARE  # zeros are packed into next to nothing
     free = os.statvfs(place.folder)
-    if size + SPARE > free.f_bavail * free.f_frsize:
+    if needed > free.f_bavail * free.f_frsize:
         there = human_size(free.f_bavail * free.f_frsize)
-        raise ArchiveError(f"needs up to {human_size(size + SPARE)} in {place.folder}, but only {there} are free")
+        raise ArchiveError(f"needs up to {human_size(needed)} in {place.folder}, but only {there} are free")
     with store.new_archive(place.path) as (file, partial), bar(2 * size) as progress:
         manifest = _write(place, items, created, file, progress)
         file.flush()
         if check(partial, place.format, progress) != manifest:
             raise ArchiveError("what was read back is not what was packed")
-        if listing(place) != items:
+        if _plain(listing(place)) != _plain(items):
             raise ArchiveError("has changed while it was packed")
         store.refuse_taken(beside(place.path))
         store.write_beside(beside(place.path), to_json(manifest))
@@ -155,7 +159,7 @@ def check(path: str, form: str, progress: Progress) -> Manifest:
         raise ArchiveError("holds no manifest of ckptrules, or is cut off")
     for item in manifest.items:
         seen = found.pop(item.path, None)
-        if seen != item._replace(mtime_ns=0, mode=0):
+        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
             raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
     if found:
         raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
@@ -171,16 +175,24 @@ def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
     """
     manifest = check(place.path, place.format, progress)
     refuse_other(place, items, manifest)
-    for item in manifest.items:
+    for item, here in zip(manifest.items, items, strict=True):
         if item.kind == "file" and scan.checksum(place.root, item.path, progress) != item.sha256:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
+        if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
+        if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has another owner")
 
 
 @contextlib.contextmanager
-def unpacked(path: str, manifest: Manifest, outputs_dir: str, progress: Progress) -> Iterator[tuple[str, Identity]]:
+def unpacked(
+    path: str, manifest: Manifest, outputs_dir: str, progress: Progress, tell: Tell = untold
+) -> Iterator[tuple[str, Identity]]:
     """Unpack an experiment into a folder of the workplace, one move from its place, and give that folder.
 
     With it comes what tells the experiment from another one. What is left in the folder at the end is removed.
+
+    ``tell`` is called with what could not be given to what was brought back.
 
     Raises:
         ArchiveError: the archive is not what it was when it was checked.
@@ -196,16 +208,24 @@ def unpacked(path: str, manifest: Manifest, outputs_dir: str, progress: Progress
                     continue
                 if item.kind == "directory":
                     store.make_directory(root, item)
-                elif item.kind == "file" and store.write_member(root, item, content, progress) != item.sha256:
+                elif item.kind == "file" and store.write_member(root, item, content, progress, tell) != item.sha256:
                     raise ArchiveError(f"{item.path} is not what its manifest says")
         for item in reversed(manifest.items):
             if item.kind == "link":
-                store.make_link(root, item)
+                store.make_link(root, item, tell)
             elif item.kind == "directory":
-                store.dress_directory(root, item)
+                store.dress_directory(root, item, tell)
         with scan.open_below(outputs_dir, staged) as directory:
             identity = scan.identify(directory, manifest.items[0].path)
         yield staged, identity
+
+
+def believed(path: str, manifest: Manifest) -> Manifest:
+    """Return the manifest of an archive without owners and access lists if somebody else could have written it."""
+    real = os.path.realpath(path)
+    if all(scan.is_trusted(os.stat(place)) for place in (real, os.path.dirname(real))):
+        return manifest
+    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
 
 
 def format_of(path: str) -> str:
@@ -276,10 +296,11 @@ def _write(place: Place, items: tuple[Item, ...], created: str, file: BinaryIO, 
 def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Item:
     info = tarfile.TarInfo(item.path)
     info.mode, info.mtime, info.linkname = item.mode, item.mtime_ns // 10**9, item.link
+    info.uid, info.gid = item.uid, item.gid
     info.type = {"directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}.get(item.kind, tarfile.REGTYPE)
     if item.kind != "file":
         tar.addfile(info)
-        return item
+        return _noted(root, item) if item.kind == "directory" else item
     info.size = item.size
     with scan.open_file(root, item.path) as file:
         reader = _Hashing(file, progress)
@@ -289,7 +310,24 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
             if error.errno is not None:
                 raise
             raise ArchiveError(f"{item.path} has changed while it was packed") from None
-    return item._replace(sha256=reader.digest.hexdigest())
+    return _noted(root, item)._replace(sha256=reader.digest.hexdigest())
+
+
+def _noted(root: str, item: Item) -> Item:
+    """Return a file or directory with its attributes.
+
+    Raises:
+        ArchiveError: they cannot be read.
+    """
+    try:
+        return item._replace(attributes=scan.described_below(root, item).attributes)
+    except SourceError as error:
+        raise ArchiveError(f"{item.path} cannot be read: {told(error)}") from None
+
+
+def _plain(items: Iterable[Item]) -> list[Item]:
+    """Return items by what every archive tells of them; earlier ones knew no owners."""
+    return [item._replace(**BESIDE) for item in items]
 
 
 class _Hashing:

@@ -15,6 +15,7 @@ from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, stopping, store
 from ckptrules.apply import Workplace, transact, trash_folder
 from ckptrules.archive import ArchiveError, Place
+from ckptrules.backup_report import doubt_lines, lost_lines
 from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.journal import trash_name
@@ -243,10 +244,13 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
     if options.dry_run:
         task.meta = {"told": Told(f"Would bring back: {what}\n")}
         return None
+    lost: dict[str, tuple[str, ...]] = {}
     try:
+        stated, manifest = manifest, archives.believed(str(options.archive), manifest)
+        path, tell = str(options.archive), lost.__setitem__
         with (
             progress_bar(manifest.size) as progress,
-            archives.unpacked(str(options.archive), manifest, options.outputs_dir, progress) as (staged, identity),
+            archives.unpacked(path, manifest, options.outputs_dir, progress, tell) as (staged, identity),
         ):
             store.make_parents(options.outputs_dir, experiment)
             step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
@@ -255,5 +259,6 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
         why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
         task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}
         return TaskFailed("not brought back", report=False)
-    task.meta = {"told": Told(f"Brought back: {what}\n")}
+    lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
+    task.meta = {"told": Told("\n".join([*lines, *lost_lines(lost, style), ""]))}
     return None

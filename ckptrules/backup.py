@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -14,11 +13,13 @@ from typing import Literal, NamedTuple
 
 from ckptrules import scan, store
 from ckptrules.apply import Workplace, transact, trash_folder
+from ckptrules.attributes import disbelieved
 from ckptrules.journal import Journal, trash_name
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Identity, Item, Problem, Step, Unit
 from ckptrules.scan import Progress, SourceError, told
+from ckptrules.store import Tell, untold
 
 MANIFEST = f"{STATE}/manifest.json"
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
@@ -117,8 +118,10 @@ def collect(order: Order) -> tuple[list[Item], list[Problem]]:
     return [item for item in items if order.whole or belongs(item.path, order.experiments)], problems
 
 
-def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
+def make_backup(order: Order, bar: Bar, tell: Tell = untold) -> tuple[Manifest, list[Problem]]:
     """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
+
+    ``tell`` is called with what the copies could not be given; the manifest holds it.
 
     Raises:
         NoSpaceError: it would not fit.
@@ -136,10 +139,10 @@ def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
         if how == "copy":
             check_space(items, partial)
         with bar(sum(item.size for item in items)) as progress:
-            held, modes = _copy_all(order.outputs_dir, items, partial, how, progress, problems)
+            held, modes = _copy_all(order.outputs_dir, items, partial, how, progress, problems, tell)
         for item in reversed(held):
             if item.kind == "directory":
-                store.dress_directory(partial, item)
+                store.dress_directory(partial, item, tell)
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
@@ -147,7 +150,7 @@ def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
             missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
         )
         store.write_manifest(partial, MANIFEST, to_json(manifest))
-        store.finish_backup(partial, order.path, stat.S_IMODE(os.stat(order.outputs_dir).st_mode))
+        store.finish_backup(partial, order.path, order.outputs_dir, tell)
     except BaseException:
         with contextlib.suppress(OSError):
             store.remove_backup(partial, partial)
@@ -156,7 +159,7 @@ def make_backup(order: Order, bar: Bar) -> tuple[Manifest, list[Problem]]:
 
 
 def check_space(items: Iterable[Item], folder: str) -> None:
-    """Refuse copies that would not fit.
+    """Refuse copies that would not fit, where the file system says how large it is.
 
     Raises:
         NoSpaceError: with how much is needed and how much there is.
@@ -164,13 +167,19 @@ def check_space(items: Iterable[Item], folder: str) -> None:
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     needed = space_needed(items, status.f_frsize)
-    if needed > free:
+    if needed > free and status.f_blocks:
         raise NoSpaceError(f"needs {human_size(needed)}, but only {human_size(free)} are free")
 
 
 def space_needed(items: Iterable[Item], block: int) -> int:
-    """Sum up the bytes that copies take. Args: ``block`` is the step in which the file system gives space away."""
-    return sum(MANIFEST_ROW + (-(-item.size // block) * block if item.kind == "file" else block) for item in items)
+    """Sum up the bytes that copies take: their holes take none.
+
+    Args: ``block`` is the step in which the file system gives space away.
+    """
+    return sum(
+        MANIFEST_ROW + (-(-(item.size - item.holes) // block) * block if item.kind == "file" else block)
+        for item in items
+    )
 
 
 def _way(order: Order, items: Iterable[Item], partial: str) -> str:
@@ -186,7 +195,13 @@ def _way(order: Order, items: Iterable[Item], partial: str) -> str:
 
 
 def _copy_all(
-    outputs_dir: str, items: Iterable[Item], partial: str, how: str, progress: Progress, problems: list[Problem]
+    outputs_dir: str,
+    items: Iterable[Item],
+    partial: str,
+    how: str,
+    progress: Progress,
+    problems: list[Problem],
+    tell: Tell,
 ) -> tuple[list[Item], set[str]]:
     """Copy everything; return what the backup holds, and how its files came there. What cannot be read is a problem."""
     held: list[Item] = []
@@ -197,21 +212,32 @@ def _copy_all(
             problems.append(Problem("not_a_file", (item.path,), text))
             continue
         copied = item
-        if item.kind == "directory":
-            store.make_directory(partial, item)
-        elif item.kind == "link":
-            store.make_link(partial, item)
-        else:
-            try:
-                copied, mode = store.copy_file(outputs_dir, item, partial, item.path, how, progress)
-            except SourceError as error:
-                problems.append(_unreadable(item.path, error))
-                continue
-            modes.add(mode)
+        try:
+            if item.kind == "directory":
+                store.make_directory(partial, item)
+                copied = _directory(outputs_dir, item, problems)
+            elif item.kind == "link":
+                store.make_link(partial, item, tell)
+            else:
+                copied, mode = store.copy_file(outputs_dir, item, partial, item.path, how, progress, tell)
+                modes.add(mode)
+        except SourceError as error:
+            problems.append(_unreadable(item.path, error))
+            continue
         if copied.changed:
             problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
         held.append(copied)
     return held, modes
+
+
+def _directory(outputs_dir: str, item: Item, problems: list[Problem]) -> Item:
+    """Return a directory with its attributes; what cannot be read may have a list, so only its owner keeps rights."""
+    try:
+        return scan.described_below(outputs_dir, item)
+    except SourceError as error:
+        if not any(item.path in problem.names for problem in problems):
+            problems.append(_unreadable(item.path, error))
+        return item._replace(mode=item.mode & ~0o077)
 
 
 # --- finding, checking -----------------------------------------------------------------------------------------------
@@ -236,6 +262,18 @@ def read_backup(folder: str) -> Manifest:
         raise NoBackupError(f"its {MANIFEST} is not UTF-8 text") from None
     except ManifestError as error:
         raise NoBackupError(f"its {MANIFEST}: {error}") from None
+
+
+def believed(folder: str, manifest: Manifest) -> Manifest:
+    """Return the manifest of a backup without owners and access lists if somebody else could have written it."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        scan.open_file(folder, MANIFEST) as file,
+        open(file, encoding="utf-8", closefd=False) as text,
+    ):
+        if scan.is_trusted(os.fstat(file)) and from_json(text.read()) == manifest:
+            return manifest
+    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
 
 
 def find_backups(folder: str, outputs_dir: str) -> list[Held]:
@@ -351,6 +389,7 @@ def restore(
     run: str,
     steps: Sequence[RestoreStep],
     bar: Bar,
+    tell: Tell = untold,
     journal: Journal | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> list[RestoreStep]:
@@ -362,6 +401,7 @@ def restore(
         run: the run that does it; what it replaces goes to its trash.
         steps: what was decided.
         bar: shows how far it is.
+        tell: is called with what a copy has lost.
         journal: the record of the run; one that tells no more than the run where none is given.
         stopped: whether the run is to end before the next change.
 
@@ -374,21 +414,21 @@ def restore(
     place = Workplace(outputs_dir, run, journal, 1, stopped)
     with bar(sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))) as progress:
         done = [
-            _carry_out(step, place, backup, progress) if step.verdict in ("bring", "replace") else step
+            _carry_out(step, place, backup, progress, tell) if step.verdict in ("bring", "replace") else step
             for step in steps
         ]
     store.clear_work(outputs_dir)
     for step in reversed(done):
         if step.item.kind == "directory" and step.verdict in ("bring", "replace"):
-            store.dress_directory(outputs_dir, step.item)
+            store.dress_directory(outputs_dir, step.item, tell)
     return done
 
 
-def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progress) -> RestoreStep:
+def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progress, tell: Tell) -> RestoreStep:
     """Bring back one name; a file is known to be sound before what is in its place is touched."""
     item = step.item
     try:
-        staged, checksum = store.stage(backup, item, place.outputs_dir, progress)
+        staged, checksum = store.stage(backup, item, place.outputs_dir, progress, tell)
     except SourceError as error:
         return _failed(item, "damaged", f"cannot be read in the backup: {told(error)}", DAMAGED_HINT)
     except OSError as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from ckptrules.attributes import OWNER, UNKNOWN
 from ckptrules.backup import Held, RestoreStep
 from ckptrules.manifest import Manifest
 from ckptrules.measures import human_size
 from ckptrules.model import Item, Problem
 from ckptrules.report import Style, count_of, numbers, problem_lines, table
 
+FEW = 3
+Lost = Mapping[str, Sequence[str]]  # of copies by their paths: what could not be kept
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
 )
@@ -24,10 +27,11 @@ VERBS = {
 }
 
 
-def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style) -> str:
+def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: Lost = {}) -> str:  # noqa: B006 - never changed
     """Tell of a finished backup, or of what it would be."""
     verb = "Would back up to" if style.preview else "Backup made"
     lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
+    lines += lost_lines(lost, style, "; the manifest keeps it, so 'doit restore' can bring it back")
     return "\n".join([*lines, *([LINK_WARNING] if manifest.mode == "link" else []), ""])
 
 
@@ -49,9 +53,9 @@ def backups_table(held: Sequence[Held], folder: str, style: Style, *, verified: 
     return "\n".join([*lines, ""])
 
 
-def restore_text(steps: Sequence[RestoreStep], style: Style) -> str:
+def restore_text(steps: Sequence[RestoreStep], style: Style, notes: Iterable[str] = ()) -> str:
     """Tell what was restored, or would be, and count files and links; directories are only the way to them."""
-    lines = [line for step in steps for line in _step_lines(step, style)]
+    lines = [*(line for step in steps for line in _step_lines(step, style)), *notes]
     lines.append(style.paint("Summary", "bold") + " (nothing was changed)" * style.preview)
     files = [step for step in steps if step.item.kind != "directory"]
     brought, replaced = ([step.item for step in files if step.verdict == verdict] for verdict in ("bring", "replace"))
@@ -70,6 +74,30 @@ def dropped_text(path: str, manifest: Manifest, style: Style) -> str:
     """Tell of a backup that was removed, or would be."""
     shared = next((text for mode, text in SHARED.items() if mode in manifest.mode), "")
     return f"{'Would drop' if style.preview else 'Dropped'}: {style.name(path)} ({contents(manifest)}){shared}\n"
+
+
+def lost_lines(lost: Lost, style: Style, more: str = "") -> list[str]:
+    """Tell which copies have not got what their originals have: a line for each thing that could not be kept."""
+    names: dict[str, list[str]] = {}
+    for path, words in sorted(lost.items()):
+        for word in [OWNER] if OWNER in words else words:
+            names.setdefault(word, []).append(style.name(path))
+    lines = []
+    for word, paths in names.items():
+        few = ", ".join(paths if style.verbose else paths[:FEW]) + ", …" * (len(paths) > FEW and not style.verbose)
+        copies = count_of(len(paths), "copy", "copies")
+        fact = "not of its owner, but yours" if word == OWNER else f"without the {style.name(word)} of the original"
+        lines.append(f"Note: {copies} {fact}{more}: {few}")
+    return lines
+
+
+def doubt_lines(stated: Manifest, believed: Manifest, what: str, uid: int) -> list[str]:
+    """Tell that owners and access lists were not taken from what others could have written. Args: ``uid``: who runs."""
+    pairs = [(one, other) for one, other in zip(stated.items, believed.items, strict=True) if one != other]
+    if not any(one.uid not in (UNKNOWN, uid) or one.attributes != other.attributes for one, other in pairs):
+        return []
+    hint = "    hint: it and its folder must belong to you or to root, and not be open to everybody"
+    return [f"Note: owners and access lists are not taken from {what}: others could have written it", hint]
 
 
 def contents(manifest: Manifest) -> str:

@@ -198,6 +198,7 @@ def lock(options: Options) -> None:
 def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:
     """Make a backup, or tell what it would be."""
     what = f"backup '{style.name(order.path)}'"
+    lost: dict[str, tuple[str, ...]] = {}
     try:
         if options.dry_run:
             items, problems = backups_of.collect(order)
@@ -205,7 +206,7 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
                 backups_of.check_space(items, os.path.dirname(order.path) or ".")
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = backups_of.make_backup(order, progress_bar)
+            manifest, problems = backups_of.make_backup(order, progress_bar, lost.__setitem__)
     except StoppedError:
         return _tell(task, f"Not finished: {what}. 'doit drop_backup' removes what is there of it.\n", failed=True)
     except NoSpaceError as error:
@@ -213,7 +214,7 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
         return _tell(task, backup_report.failed_text(what, str(error), hint), failed=True)
     except OSError as error:
         return _tell(task, backup_report.failed_text(what, told(error)), failed=True)
-    return _tell(task, backup_report.backup_text(order.path, manifest, problems, style), failed=bool(problems))
+    return _tell(task, backup_report.backup_text(order.path, manifest, problems, style, lost), failed=bool(problems))
 
 
 def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
@@ -248,19 +249,24 @@ def bring_back(
 ) -> TaskFailed | None:
     """Restore a backup, or tell what that would do."""
     outputs_dir = options.outputs_dir
+    lost: dict[str, tuple[str, ...]] = {}
+    stated, manifest = manifest, backups_of.believed(path, manifest)
     try:
         with progress_bar(manifest.size) as progress:
             steps = backups_of.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
         if not options.dry_run:
             journal = jobs.open_journal(outputs_dir, jobs.run_id(), jobs.run_header("restore", options))
-            steps = backups_of.restore(outputs_dir, path, jobs.run_id(), steps, progress_bar, journal, stopping.stopped)
+            run, tell = jobs.run_id(), lost.__setitem__
+            steps = backups_of.restore(outputs_dir, path, run, steps, progress_bar, tell, journal, stopping.stopped)
     except StoppedError:
         return _tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
         )
     except OSError as error:
         return _tell(task, backup_report.failed_text(f"'{style.name(outputs_dir)}'", told(error)), failed=True)
-    return _tell(task, backup_report.restore_text(steps, style), failed=any(step.problem for step in steps))
+    notes = backup_report.doubt_lines(stated, manifest, "this backup", os.geteuid())
+    notes += backup_report.lost_lines(lost, style)
+    return _tell(task, backup_report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))
 
 
 def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:

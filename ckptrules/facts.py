@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
 from ckptrules.pointers import mentioned
-from ckptrules.scan import open_below, read_pointer, told
+from ckptrules.scan import open_below, owner_of_other, read_pointer, told
 from ckptrules.sidecars import Sidecar
 
 CHUNK = 1 << 20
@@ -60,6 +60,7 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
         in_use={**known.in_use, **used},
         pointers=pointers,
         no_pointers=others,
+        foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
 
 
@@ -78,6 +79,12 @@ def read_pointers(
                 elif named := mentioned(content, (o.name for o in listing.entries if o.name != entry.name)):
                     found[entry.name] = named
     return found, tuple(others)
+
+
+def _other_owner(directory: int, name: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return owner_of_other(os.lstat(name, dir_fd=directory))
+    return ""
 
 
 def read_metrics(

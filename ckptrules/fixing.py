@@ -99,13 +99,16 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
                 continue
             try:
                 with open_file(directory, entry.name) as file:
-                    recipe = rewrite(file, change)
+                    recipe, owner = rewrite(file, change), scan.owner_of_other(os.fstat(file.fileno()))
             except NotRewritableError as error:
                 skipped.append(_left_alone(entry.name, str(error)))
             except OSError as error:
                 problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {told(error)}"))
             else:
-                recipes += [(entry, recipe)] if recipe.changes else []
+                if owner and recipe.changes:
+                    problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {store.NOT_OURS}"))
+                elif recipe.changes:
+                    recipes.append((entry, recipe))
     return Found(tuple(recipes), tuple(skipped), tuple(problems))
 
 
@@ -155,7 +158,8 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
 def _no_space(place: Workplace, listing: Listing, entry: Entry) -> str:
     with scan.open_below(place.outputs_dir, listing.directory) as directory:
         disk = os.fstatvfs(directory)
-    enough = disk.f_bavail * disk.f_frsize >= entry.size + SPARE_BYTES
+        size = entry.size - scan.holes_of(os.lstat(entry.name, dir_fd=directory))
+    enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
     return "" if enough else "No space left on device for a copy of it"
 
 

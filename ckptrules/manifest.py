@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from ckptrules.attributes import LAST_ID, UNKNOWN, are_sound
 from ckptrules.model import STATE, Item
 
 SCHEMA_VERSION = 1
@@ -135,4 +136,8 @@ SOUND: Mapping[str, Callable[[Item], bool]] = {
     "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
     "sha256": lambda item: item.sha256 == "" or (item.kind == "file" and bool(SHA256.fullmatch(str(item.sha256)))),
     "changed": lambda item: isinstance(item.changed, bool),
+    "uid": lambda item: _is_number(item.uid, UNKNOWN, LAST_ID),
+    "gid": lambda item: _is_number(item.gid, UNKNOWN, LAST_ID),
+    "attributes": lambda item: are_sound(item.attributes) and not (item.attributes and item.kind == "link"),
+    "holes": lambda item: _is_number(item.holes, 0, item.size),
 }

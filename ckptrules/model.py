@@ -89,7 +89,9 @@ class Item(NamedTuple):
 
     ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
     since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``sha256``;
-    ``changed`` says that somebody wrote into it meanwhile.
+    ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its owner, -1 where that is unknown,
+    ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are the bytes of a file that take no
+    space on its disk.
     """
 
     path: str
@@ -100,6 +102,10 @@ class Item(NamedTuple):
     link: str = ""
     sha256: str = ""
     changed: bool = False
+    uid: int = -1
+    gid: int = -1
+    attributes: Mapping[str, str] = {}
+    holes: int = 0
 
 
 class Stamp(NamedTuple):
@@ -141,6 +147,7 @@ class Facts(NamedTuple):
     verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
     nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
     ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and are none.
+    ``foreign`` says whom a pointer file belongs to that we cannot replace.
     """
 
     same: Mapping[str, int] = {}
@@ -151,6 +158,7 @@ class Facts(NamedTuple):
     metrics: Mapping[str, Mapping[str, str]] = {}
     pointers: Mapping[str, tuple[str, ...]] = {}
     no_pointers: tuple[str, ...] = ()
+    foreign: Mapping[str, str] = {}
 
 
 class Pattern(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.conflicts import OnConflict, resolve
@@ -74,6 +74,9 @@ def make_plan(
     if facts.in_use:
         conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
         sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
+    if stuck := held_by_foreign(sound, facts):
+        conflicts = (*conflicts, *stuck.values())
+        sound = tuple(c for c in sound if c.entry.name not in stuck)
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
     held: tuple[Kept, ...] = ()
     if disputed:
@@ -169,6 +172,22 @@ def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
     """Tell of a checkpoint that may still be written to."""
     name = checkpoint.entry.name
     return Problem("in_use", (name,), f"is in use: {facts.in_use[name]}", "run again when it is finished")
+
+
+def held_by_foreign(sound: Iterable[Checkpoint], facts: Facts) -> dict[str, Problem]:
+    """Tell which checkpoints keep their names: a pointer file names them that would become ours by following."""
+    owners = {name: (pointer, owner) for pointer, owner in facts.foreign.items() for name in facts.pointers[pointer]}
+    held = [c for c in sound if c.entry.name in owners and c.target != c.entry.name]
+    text = "cannot be renamed to {}: {} names it, and belongs to {}"
+    return {
+        c.entry.name: Problem(
+            "foreign",
+            (c.entry.name,),
+            text.format(c.target, *owners[c.entry.name]),
+            "let the owner of both run this, or root",
+        )
+        for c in held
+    }
 
 
 def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:

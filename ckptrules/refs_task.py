@@ -12,7 +12,7 @@ from typing import NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import asked, jobs, startup, stopping, store
+from ckptrules import asked, jobs, scan, startup, stopping, store
 from ckptrules.apply import Workplace, transact
 from ckptrules.journal import JournalError
 from ckptrules.model import Step, Unit
@@ -178,6 +178,8 @@ def obstacle(text: Text, *, force: bool) -> str:
         return ""
     if not stays_valid(os.path.splitext(text.path)[1].lower(), text.text, text.new_text):
         return "would be no JSON any more; change it by hand"
+    if owner := scan.owner_of_other(os.stat(text.path)):
+        return f"belongs to {owner}; {store.NOT_OURS}"
     if not force and modified(text.path):
         return "has changes that are not committed; commit them first, or say force=1"
     return ""

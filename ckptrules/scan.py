@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
+from ckptrules.attributes import MOST, as_text, is_kept
 from ckptrules.clock import NS, Now
 from ckptrules.journal import TAIL_BYTES, TRASH_SUFFIX, is_finished
 from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Item, Listing, Stamp
@@ -35,6 +36,8 @@ COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {pat
 STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
 CHUNK = 1 << 20
 OTHERS_WRITE = 0o022
+BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
+KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
 DIRECTORY_MODES = 0o3777
@@ -51,6 +54,7 @@ OTHER_KINDS = {
     stat.S_IFBLK: "a device",
 }
 Progress = Callable[[int], object]
+_ZEROS = bytes(CHUNK)
 
 
 class SourceError(OSError):
@@ -604,7 +608,12 @@ def read_pointer(directory: int, name: str) -> bytes | None:
         OSError: it cannot be read, or is no plain file.
     """
     with open_file_in(directory, name) as file:
-        content = b"".join(chunks(file, LONGEST + 1))
+        return read_text(file)
+
+
+def read_text(file: int) -> bytes | None:
+    """Read an open pointer file whole, as `read_pointer` does."""
+    content = b"".join(chunks(file, LONGEST + 1))
     return content if is_text(content) else None
 
 
@@ -625,6 +634,39 @@ def chunks(file: int, size: int) -> Iterator[bytes]:
         yield chunk
 
 
+def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
+    """Yield a part of an open file chunk by chunk, and whether the chunk is a hole: its zeros are not read.
+
+    Args:
+        file: its descriptor.
+        start: the first byte.
+        end: the byte behind the last; less is yielded where the file is shorter.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    os.lseek(file, start, os.SEEK_SET)
+    if not holes_of(os.fstat(file)):
+        yield from ((chunk, False) for chunk in chunks(file, end - start))
+        return
+    while start < end:
+        data, hole = _extent(file, start, end)
+        for at in range(start, data, CHUNK):
+            yield _ZEROS[: data - at], True
+        os.lseek(file, data, os.SEEK_SET)
+        for chunk in chunks(file, hole - data):
+            data += len(chunk)
+            yield chunk, False
+        if data < hole or hole == start:  # cut off meanwhile
+            return
+        start = hole
+
+
+def holes_of(status: os.stat_result) -> int:
+    """Return how many bytes of a file take no space on its disk."""
+    return max(0, status.st_size - status.st_blocks * BLOCK) if stat.S_ISREG(status.st_mode) else 0
+
+
 def checksum(root: str, path: str, progress: Progress) -> str:
     """Return the SHA-256 of a file below a folder.
 
@@ -633,10 +675,97 @@ def checksum(root: str, path: str, progress: Progress) -> str:
     """
     digest = hashlib.sha256()
     with open_file(root, path) as file:
-        for chunk in chunks(file, os.fstat(file).st_size):
+        for chunk, _ in pieces(file, 0, os.fstat(file).st_size):
             digest.update(chunk)
             progress(len(chunk))
     return digest.hexdigest()
+
+
+def described(item: Item, file: int, modes: int | None = None) -> Item:
+    """Return an item with the mode, the owner and the attributes of an open file or directory.
+
+    Args:
+        item: what is known of it.
+        file: its descriptor.
+        modes: the bits of the mode that count; where it is None, those that a backup keeps.
+
+    Raises:
+        SourceError: its attributes cannot be read.
+    """
+    status = os.fstat(file)
+    if modes is None:
+        modes = DIRECTORY_MODES if stat.S_ISDIR(status.st_mode) else FILE_MODES
+    attributes = attributes_of(file)
+    return item._replace(mode=status.st_mode & modes, uid=status.st_uid, gid=status.st_gid, attributes=attributes)
+
+
+def described_below(root: str, item: Item) -> Item:
+    """Return an item with the mode, the owner and the attributes of what stands at its path now.
+
+    Raises:
+        SourceError: it cannot be looked at, or is no plain file or directory.
+    """
+    try:
+        with (open_below if item.kind == "directory" else open_file)(root, item.path) as there:
+            return described(item, there)
+    except OSError as error:
+        raise SourceError(error.errno, told(error), item.path) from None
+
+
+def attributes_of(file: int) -> dict[str, str]:
+    """Return the access lists and the ``user.*`` attributes of an open file or directory, in base64.
+
+    There are none where the system knows none (those of macOS are others, and are not read).
+
+    Raises:
+        SourceError: one cannot be read, or they are more than `MOST` bytes.
+    """
+    if not hasattr(os, "listxattr"):
+        return {}
+    found: dict[str, bytes] = {}
+    try:
+        for name in filter(is_kept, os.listxattr(file)):
+            found[name] = os.getxattr(file, name)
+    except OSError as error:
+        if not found and error.errno in KNOWS_NONE:
+            return {}
+        raise SourceError(error.errno, f"its attributes: {told(error)}") from None
+    if sum(map(len, found.values())) > MOST:
+        raise SourceError(errno.E2BIG, f"its attributes are more than {MOST} bytes")
+    return as_text(found)
+
+
+def owner_name(uid: int) -> str:
+    """Return the name of a user, or the number where it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def owner_of_other(status: os.stat_result) -> str:
+    """Return whom a file belongs to if a copy of ours could not belong to the same, or nothing."""
+    return "" if os.geteuid() in (0, status.st_uid) else owner_name(status.st_uid)
+
+
+def is_trusted(status: os.stat_result) -> bool:
+    """Say whether a file or folder is ours or root's, and not everybody may write to it (or, into a sticky one)."""
+    open_to_all = status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
+    return status.st_uid in (0, os.geteuid()) and not open_to_all
+
+
+def _extent(file: int, start: int, end: int) -> tuple[int, int]:
+    """Find the next data of a file: where they begin and end. A file system without holes says that all is data."""
+    try:
+        data = min(end, os.lseek(file, start, os.SEEK_DATA))
+        return data, min(end, os.lseek(file, data, os.SEEK_HOLE))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
+            last = max(start, min(end, os.fstat(file).st_size))
+            return last, last
+        return start, end
 
 
 def _item(path: str, directory: int) -> Item | None:
@@ -648,7 +777,8 @@ def _item(path: str, directory: int) -> Item | None:
     except FileNotFoundError:
         return None
     mode = status.st_mode & (DIRECTORY_MODES if kind == "directory" else FILE_MODES)
-    return Item(path, kind, status.st_size if kind == "file" else 0, status.st_mtime_ns, mode, link)
+    size, holes = (status.st_size if kind == "file" else 0), holes_of(status)
+    return Item(path, kind, size, status.st_mtime_ns, mode, link, uid=status.st_uid, gid=status.st_gid, holes=holes)
 
 
 def _is_glob(part: str) -> bool:

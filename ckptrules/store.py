@@ -18,10 +18,23 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
 
 from ckptrules import scan
+from ckptrules.attributes import (
+    ACCESS,
+    DEFAULT,
+    GROUP,
+    LISTS,
+    MODE,
+    OWNER,
+    UNKNOWN,
+    as_bytes,
+    for_another_group,
+    without_list,
+    word,
+)
 from ckptrules.journal import trash_name
 from ckptrules.model import STATE, Item, Stamp, Step
 from ckptrules.pointers import mentions, with_other_name
@@ -53,6 +66,7 @@ NOT_IN_TRASH = "is not in the trash"
 NO_TEXTS = "what lies where others can write has no power over texts"
 LINK_CHANGED = "is no longer the link that it was"
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
+NOT_OURS = "a copy of it would be yours"
 LOCK_POLL = 0.2  # seconds
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
@@ -64,6 +78,8 @@ WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
 HALF_A_NOTE = re.compile(r"(?:proved|lock\.last_run)\.\d+-\d+")  # names of what `replace_state` was writing
 FICLONE = 0x40049409  # linux/fs.h
+HOLE = 4096  # bytes; zeros of fewer are written
+Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
 
 
 class LockedError(Exception):
@@ -559,8 +575,14 @@ def staging(outputs_dir: str) -> Iterator[str]:
             _remove(work, name)
 
 
-def write_member(root: str, item: Item, content: IO[bytes], progress: Progress) -> str:
-    """Write a file of an archive, with its mode and time, see it on the disk, and return its checksum.
+def untold(_: str, __: tuple[str, ...]) -> None:
+    """Tell nobody what a copy has lost."""
+
+
+def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, tell: Tell = untold) -> str:
+    """Write a file of an archive, dressed as its item says, see it on the disk, and return its checksum.
+
+    Zeros become holes.
 
     Raises:
         FileExistsError: the name is taken.
@@ -573,9 +595,10 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress) 
         with open(os.open(name, flags, PRIVATE, dir_fd=directory), "wb", buffering=0) as file:
             while chunk := content.read(scan.CHUNK):
                 digest.update(chunk)
-                _write(file.fileno(), chunk)
+                _write_with_holes(file.fileno(), chunk)
                 progress(len(chunk))
-            os.fchmod(file.fileno(), item.mode)
+            os.ftruncate(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            _tell(tell, item.path, dress_as(file.fileno(), item))
             os.utime(file.fileno(), ns=(item.mtime_ns, item.mtime_ns))
             os.fsync(file.fileno())
     return digest.hexdigest()
@@ -610,13 +633,14 @@ def write_manifest(folder: str, path: str, text: str) -> None:
     write_beside(place, text)
 
 
-def finish_backup(partial: str, path: str, mode: int) -> None:
-    """Give a finished backup its permissions and its name.
+def finish_backup(partial: str, path: str, like: str, tell: Tell = untold) -> None:
+    """Give a finished backup its name; its folder is dressed like the one that it is a backup of.
 
     Raises:
         FileExistsError: the name was taken meanwhile.
     """
-    os.chmod(partial, mode)
+    with open_below(like, "") as origin, open_below(partial, "") as copy:
+        _tell(tell, like, dress(copy, origin))
     with open_below(os.path.dirname(path) or ".", "") as folder:
         rename(folder, os.path.basename(partial), os.path.basename(path))
         os.fsync(folder)
@@ -644,10 +668,20 @@ def can_clone(root: str, path: str, probe: str) -> bool:
     return cloned
 
 
-def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: Progress) -> tuple[Item, str]:
-    """Copy a file to a new name, with its time and permissions, and see it on the disk.
+def copy_file(
+    root: str,
+    item: Item,
+    to_root: str,
+    to: str,
+    how: str,
+    progress: Progress,
+    tell: Tell = untold,
+    *,
+    as_item: bool = False,
+) -> tuple[Item, str]:
+    """Copy a file to a new name, with its holes and its time, dressed like it, and see it on the disk.
 
-    Returns what the copy is, with its checksum, and how it came about. No more is copied than the file had when the
+    Returns what was copied, with its checksum, and how that came about. No more is copied than the file had when the
     copy began.
 
     Args:
@@ -657,6 +691,9 @@ def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: 
         to: the copy, below that; its directory must be there.
         how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
         progress: is called with the number of bytes of each step.
+        tell: is called with what the copy could not be given.
+        as_item: whether the copy is dressed as the item says, and not like the file: a backup may lie where the system
+            knows no owners and no access lists.
 
     Raises:
         SourceError: the file cannot be read; the copy is removed.
@@ -666,6 +703,7 @@ def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: 
     (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
     with scan.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
         before = os.fstat(origin)
+        item = item if as_item else scan.described(item, origin)
         if how == "link":
             with open_below(root, folder) as here:
                 os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
@@ -676,14 +714,17 @@ def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: 
         try:
             size, digest = 0, hashlib.sha256()
             source, awaited = (copy, os.fstat(copy).st_size) if how == "clone" else (origin, before.st_size)
-            for chunk in scan.chunks(source, awaited):
+            is_hole = False
+            for chunk, is_hole in scan.pieces(source, 0, awaited):
                 digest.update(chunk)
                 size += len(chunk)
                 if how == "copy":
-                    _write(copy, chunk)
+                    _skip(copy, len(chunk)) if is_hole else _write(copy, chunk)
                 progress(len(chunk))
+            if is_hole and how == "copy":
+                os.ftruncate(copy, size)
             if how != "link":
-                os.fchmod(copy, item.mode)
+                _tell(tell, item.path, dress_as(copy, item))
                 os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
             os.fsync(copy)
         except scan.SourceError:
@@ -697,8 +738,8 @@ def copy_file(root: str, item: Item, to_root: str, to: str, how: str, progress: 
     return item._replace(size=size, mtime_ns=mtime_ns, sha256=sha256, changed=changed), how
 
 
-def make_link(root: str, item: Item) -> None:
-    """Make a symbolic link with its time.
+def make_link(root: str, item: Item, tell: Tell = untold) -> None:
+    """Make a symbolic link with its owner and its time.
 
     Raises:
         FileExistsError: the name is taken.
@@ -706,6 +747,7 @@ def make_link(root: str, item: Item) -> None:
     folder, name = os.path.split(item.path)
     with open_below(root, folder) as directory:
         os.symlink(item.link, name, dir_fd=directory)
+        _tell(tell, item.path, _give_link_away(directory, name, item))
         os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
 
 
@@ -720,32 +762,37 @@ def make_directory(root: str, item: Item) -> None:
         os.mkdir(name, PRIVATE, dir_fd=directory)
 
 
-def dress_directory(root: str, item: Item) -> None:
-    """Give a filled directory its permissions and its time, and see its names on the disk."""
+def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
+    """Give a filled directory all that its item says, and its time, and see its names on the disk."""
     with open_below(root, item.path) as directory:
-        os.fchmod(directory, item.mode)
+        _tell(tell, item.path, dress_as(directory, item))
         os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(directory)
 
 
-def stage(backup: str, item: Item, outputs_dir: str, progress: Progress) -> tuple[str, str]:
+def stage(backup: str, item: Item, outputs_dir: str, progress: Progress, tell: Tell = untold) -> tuple[str, str]:
     """Make in the workplace what is to be brought back from a backup, one move from where it belongs.
 
     A directory is made empty. Returns its name there, and the checksum of a file.
+
+    It is dressed as the manifest says.
 
     Raises:
         SourceError: it cannot be read.
         OSError: it cannot be written.
     """
-    staged = item._replace(path=f"{WORK}/{_temporary('restore-')}")
-    name = os.path.basename(staged.path)
+    name = _temporary("restore-")
+    place = f"{WORK}/{name}"
     checksum = ""
     with open_state(outputs_dir, "work") as work:
         if item.kind == "file":
-            checksum = copy_file(backup, item, outputs_dir, staged.path, "clone", progress)[0].sha256
+            copied, _ = copy_file(backup, item, outputs_dir, place, "clone", progress, tell, as_item=True)
+            checksum = copied.sha256
             os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=work)
+        elif item.kind == "directory":
+            make_directory(outputs_dir, item._replace(path=place))
         else:
-            (make_directory if item.kind == "directory" else make_link)(outputs_dir, staged)
+            make_link(outputs_dir, item._replace(path=place), lambda _, lost: tell(item.path, lost))
     return name, checksum
 
 
@@ -959,33 +1006,33 @@ def _relink(folders: Folders, directory: int, step: Step) -> None:
 
 
 def _repoint(folders: Folders, directory: int, step: Step) -> None:
-    """Replace a pointer file by one that names another checkpoint; mode and time of the file stay.
+    """Replace a pointer file by one that names another checkpoint; all but that name stays as it is.
 
     What it held before goes to the trash: the new file is written there, and the two exchange their places.
     """
-    content = read_pointer(directory, step.name)
-    if content is None or not mentions(content, step.was):
-        raise OSError(errno.ESTALE, CHANGED, step.name)
-    if mentions(content, step.to):
-        raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
     if not step.to_directory.startswith(f"{STATE}/trash/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to_directory)
-    trash = folders.descriptor(step.to_directory, create=True)
-    status = os.lstat(step.name, dir_fd=directory)
-    spare = _new_file(trash, step.name + OLD_POINTER, with_other_name(content, step.was, step.to), status)
-    try:
-        swap(trash, spare, directory, step.name, lambda: read_pointer(trash, spare) == content, CHANGED)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            if read_pointer(trash, spare) != content:  # else it could not go back
-                os.unlink(spare, dir_fd=trash)
-            raise
-        _new_file(trash, step.name + OLD_POINTER, content, status)
-        os.rename(spare, step.name, src_dir_fd=trash, dst_dir_fd=directory)
+    with scan.open_file_in(directory, step.name) as origin:
+        content = scan.read_text(origin)
+        if content is None or not mentions(content, step.was):
+            raise OSError(errno.ESTALE, CHANGED, step.name)
+        if mentions(content, step.to):
+            raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
+        trash = folders.descriptor(step.to_directory, create=True)
+        spare = _new_file(trash, step.name + OLD_POINTER, with_other_name(content, step.was, step.to), origin)
+        try:
+            swap(trash, spare, directory, step.name, lambda: read_pointer(trash, spare) == content, CHANGED)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                if read_pointer(trash, spare) != content:  # else it could not go back
+                    os.unlink(spare, dir_fd=trash)
+                raise
+            _new_file(trash, step.name + OLD_POINTER, content, origin)
+            os.rename(spare, step.name, src_dir_fd=trash, dst_dir_fd=directory)
 
 
-def _new_file(directory: int, start: str, content: bytes, like: os.stat_result) -> str:
-    """Write a new file in the trash, with owner, mode and times of another one, and return its name."""
+def _new_file(directory: int, start: str, content: bytes, like: int) -> str:
+    """Write a new file in the trash that has all but the content of an open one, and return its name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for number in itertools.count(1):
         name = trash_name(f"{start}-{number}" if number > 1 else start)
@@ -995,8 +1042,9 @@ def _new_file(directory: int, start: str, content: bytes, like: os.stat_result) 
     try:
         with open(descriptor, "wb", buffering=0) as file:
             _write(file.fileno(), content)
-            _dress(file.fileno(), like)
-            os.utime(file.fileno(), ns=(like.st_atime_ns, like.st_mtime_ns))
+            dress_or_refuse(file.fileno(), like, start)
+            status = os.fstat(like)
+            os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(file.fileno())
     except OSError:
         with contextlib.suppress(OSError):
@@ -1180,7 +1228,7 @@ def clear_work(outputs_dir: str) -> None:
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
-    """Write a file anew into the workplace, with its mode and time, and return its name there.
+    """Write a file anew into the workplace, dressed like it, with its time and its holes, and return its name there.
 
     Args:
         outputs_dir: the folder of the experiments.
@@ -1190,7 +1238,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
 
     Raises:
         SourceError: the file cannot be read, or was written to meanwhile.
-        OSError: the copy cannot be written; nothing is left of it.
+        OSError: the copy cannot be written, or would not keep what the file has; nothing is left of it.
     """
     name = _temporary("state-")
     with scan.open_file(outputs_dir, path) as origin, open_state(outputs_dir, "work") as work:
@@ -1201,7 +1249,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
             with open(os.open(name, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as copy:
                 _write_parts(origin, copy.fileno(), recipe.parts, progress, cloned=cloned)
                 os.ftruncate(copy.fileno(), recipe.size)
-                _dress(copy.fileno(), before)
+                dress_or_refuse(copy.fileno(), origin, path)
                 os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
                 os.fsync(copy.fileno())
             if identity_of(os.fstat(origin)) != identity_of(before):
@@ -1231,7 +1279,10 @@ def drop_staged(outputs_dir: str, staged: str) -> None:
 
 
 def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progress, *, cloned: bool) -> None:
-    """Write the parts one behind the other; what a clone holds at its place already is left as it is."""
+    """Write the parts one behind the other; what a clone holds at its place already is left as it is.
+
+    From where a part has another place than in the clone, what the clone holds is cut off: holes are only skipped.
+    """
     at = 0
     for part in parts:
         if isinstance(part, bytes):
@@ -1240,11 +1291,13 @@ def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progre
             at += len(part)
             continue
         start, end = part
-        if not (cloned and start == at):
-            os.lseek(origin, start, os.SEEK_SET)
+        if cloned and start != at:
+            os.ftruncate(copy, at)
+            cloned = False
+        if not cloned:
             os.lseek(copy, at, os.SEEK_SET)
-            for chunk in scan.chunks(origin, end - start):
-                _write(copy, chunk)
+            for chunk, is_hole in scan.pieces(origin, start, end):
+                _skip(copy, len(chunk)) if is_hole else _write(copy, chunk)
                 progress(len(chunk))
         at += end - start
 
@@ -1305,11 +1358,11 @@ def _text_folder(step: Step) -> contextlib.AbstractContextManager[int]:
 
 
 def _rewrite_text(folders: Folders, step: Step) -> None:
-    """Replace a text file in one step; its mode stays.
+    """Replace a text file in one step; all but text and time stays as it is.
 
     Raises:
-        OSError: EPERM where the step does not come from the user's own state; ESTALE where something else stands in
-            the file; or the system refuses.
+        OSError: EPERM where the step does not come from the user's own state, or the new file would not keep what the
+            old one has; ESTALE where something else stands in the file; or the system refuses.
     """
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, step.name)
@@ -1318,13 +1371,12 @@ def _rewrite_text(folders: Folders, step: Step) -> None:
         content = _read_kept(kept, step.to)
     if text_checksum(step) != step.was:
         raise OSError(errno.ESTALE, CHANGED, step.name)
-    with _text_folder(step) as folder:
-        status = os.lstat(step.name, dir_fd=folder)
+    with _text_folder(step) as folder, scan.open_file_in(folder, step.name) as origin:
         temporary, descriptor = _text_beside(folder, step.name, content)
         try:
             with open(descriptor, "wb", buffering=0) as file:
                 _write(file.fileno(), content)
-                _dress(file.fileno(), status)
+                dress_or_refuse(file.fileno(), origin, step.name)
                 os.fsync(file.fileno())
             os.replace(temporary, step.name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:
@@ -1376,17 +1428,138 @@ def _is_link_to(directory: int, name: str, text: str) -> bool:
         raise
 
 
-def _dress(file: int, like: os.stat_result) -> None:
-    """Give an open file the owner, where we may, and the mode of the one whose place it is to take."""
-    with contextlib.suppress(OSError):
-        os.fchown(file, like.st_uid, like.st_gid)
-    os.fchmod(file, stat.S_IMODE(like.st_mode))
-
-
 def _write(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+def _skip(file: int, count: int) -> None:
+    """Leave a hole; if nothing is written behind it, `os.ftruncate` must say where the file ends."""
+    os.lseek(file, count, os.SEEK_CUR)
+
+
+def _write_with_holes(file: int, data: bytes) -> None:
+    """Write data, and leave a hole for each block of zeros."""
+    blocks = range(0, len(data), HOLE)
+    for is_hole, run in itertools.groupby(blocks, lambda at: not data[at : at + HOLE].strip(b"\0")):
+        first, *more = run
+        part = data[first : first + HOLE * (1 + len(more))]
+        _skip(file, len(part)) if is_hole else _write(file, part)
+
+
+# --- what copies keep ------------------------------------------------------------------------------------------------
+
+
+def dress(copy: int, like: int) -> tuple[str, ...]:
+    """Give an open copy what an open original has beside its bytes and times, and say what it could not be given.
+
+    That is owner and group, mode, access lists, ``user.*`` attributes. At no moment may anybody do more with the copy
+    than with the original, if the copy was made for its owner alone (`PRIVATE`).
+
+    Args:
+        copy: the descriptor of a file or a directory of ours.
+        like: the descriptor of another.
+
+    Returns:
+        words for people: ``owner``, ``access list``, ``attribute user.note``. Where the group is not kept, or an access
+        list, the mode is so narrow that nobody gains by it.
+
+    Raises:
+        SourceError: the attributes of the original cannot be read.
+        OSError: the copy cannot be given a mode.
+    """
+    kind = scan.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
+    return dress_as(copy, scan.described(Item("", kind, 0, 0, 0), like, modes=0o7777))
+
+
+def dress_as(copy: int, item: Item) -> tuple[str, ...]:
+    """Give an open copy what an item says: `dress` without the original.
+
+    Raises:
+        OSError: the copy cannot be given a mode.
+    """
+    attributes = as_bytes(item.attributes)
+    lists = {name: value for name, value in attributes.items() if name in LISTS}
+    _take_off(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
+    others = [name for name in attributes if name not in LISTS]
+    lost = [word(name) for name in others if not _set(copy, name, attributes[name])]  # while we may still write to it
+    lost += _give_away(copy, item)
+    mode = without_list(item.mode, lists[ACCESS]) if ACCESS in lists else item.mode
+    lost += _chmod(copy, for_another_group(mode) if GROUP in lost else mode)
+    kept = GROUP not in lost  # what a list says of the owning group is meant for that group
+    return (*lost, *(word(name) for name in lists if not (kept and _set(copy, name, lists[name]))))
+
+
+def dress_or_refuse(copy: int, like: int, name: str) -> None:
+    """Dress what is to take the place of an original; it must not lose anything by that.
+
+    Raises:
+        OSError: EPERM, with what it would lose.
+    """
+    if lost := dress(copy, like):
+        owner = scan.owner_name(os.fstat(like).st_uid)
+        why = f"belongs to {owner}; {NOT_OURS}" if OWNER in lost else f"a copy would lose its {', its '.join(lost)}"
+        raise OSError(errno.EPERM, why, name)
+
+
+def _take_off(copy: int, names: Iterable[str]) -> None:
+    """Remove the access lists that a new file or directory has from the directory that it was made in."""
+    for name in names if hasattr(os, "removexattr") else ():
+        try:
+            os.removexattr(copy, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, *scan.KNOWS_NONE):
+                raise
+
+
+def _give_away(copy: int, item: Item) -> list[str]:
+    """Give a copy its owner and group, or at least its group; say what could not be given."""
+    if UNKNOWN in (item.uid, item.gid):
+        return []
+    try:
+        os.fchown(copy, item.uid, item.gid)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.fchown(copy, -1, item.gid)
+        return _not_given(os.fstat(copy), item)
+    return []
+
+
+def _give_link_away(directory: int, name: str, item: Item) -> tuple[str, ...]:
+    if UNKNOWN in (item.uid, item.gid):
+        return ()
+    with contextlib.suppress(OSError):
+        os.chown(name, item.uid, item.gid, dir_fd=directory, follow_symlinks=False)
+    return tuple(_not_given(os.lstat(name, dir_fd=directory), item))
+
+
+def _not_given(there: os.stat_result, item: Item) -> list[str]:
+    return [OWNER] * (there.st_uid != item.uid) + [GROUP] * (there.st_gid != item.gid)
+
+
+def _chmod(copy: int, mode: int) -> list[str]:
+    """Give a copy its mode; say so where the file system keeps none (FAT)."""
+    try:
+        os.fchmod(copy, mode)
+    except OSError as error:
+        if error.errno not in scan.KNOWS_NONE:
+            raise
+        return [MODE]
+    return []
+
+
+def _set(copy: int, name: str, value: bytes) -> bool:
+    try:
+        os.setxattr(copy, name, value)
+    except (OSError, AttributeError):  # macOS has other ones
+        return False
+    return True
+
+
+def _tell(tell: Tell, path: str, lost: tuple[str, ...]) -> None:
+    if lost:
+        tell(path, lost)
 
 
 def _cloned(origin: int, directory: int, name: str) -> bool:

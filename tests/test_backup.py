@@ -297,11 +297,13 @@ def test_nothing_is_migrated_on_top_of_a_backup_that_failed(project: Project) ->
 
 
 def test_a_backup_that_would_not_fit_is_not_begun(project: Project) -> None:
-    project.make({"a/checkpoints/x.ckpt": 1})
-    with contextlib.suppress(OSError):
-        os.truncate(project.outputs / "a/checkpoints/x.ckpt", shutil.disk_usage(project.folder).free * 2)
-    if (project.outputs / "a/checkpoints/x.ckpt").stat().st_size == 1:
-        pytest.skip("no file system with large sparse files")
+    project.make({"a/checkpoints/x.ckpt": 20_000})
+    (project.folder / "dodo.py").write_text(
+        "import os\nreally = os.statvfs\n"
+        "def statvfs(path):\n"
+        "    return os.statvfs_result([4 if field == 4 else it for field, it in enumerate(really(path))])  # f_bavail\n"
+        "os.statvfs = statvfs\n" + (project.folder / "dodo.py").read_text()
+    )
     pattern = (
         r"Problem: backup 'NAME': needs \S+ .B, but only \S+ .B are free\n    hint: make room, or name another .*\n"
     )

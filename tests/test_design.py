@@ -19,17 +19,18 @@ ROOMS: dict[str, str] = {
     "naming": "model",
     "sidecars": "model naming",
     "pointers": "",
+    "attributes": "model",
     "conflicts": "model sidecars",
     "options": "conflicts measures",
     "retention": "model measures",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
-    "scan": "model journal clock pointers",
+    "scan": "model journal clock pointers attributes",
     "machine": "",
     "pickled": "machine",
     "torchstate": "pickled",
-    "store": "model journal scan pointers torchstate",
+    "store": "model journal scan pointers torchstate attributes",
     "facts": "model naming sidecars pointers scan",
     "watch": "naming",
     "shape": "model",
@@ -69,18 +70,18 @@ ROOMS: dict[str, str] = {
     "refs_task": ALL_ABOVE,
     "log_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
-    "manifest": "model",
-    "backup": "model measures scan store journal apply manifest",
-    "backup_report": "model measures report manifest backup",
+    "manifest": "model attributes",
+    "backup": "model attributes measures scan store journal apply manifest",
+    "backup_report": "model attributes measures report manifest backup",
     "backup_tasks": ALL_ABOVE,
-    "archive": "model measures scan store apply manifest",
+    "archive": "model attributes measures scan store apply manifest",
     "archive_task": ALL_ABOVE,
     "demo": "model store shipped",
     "cli": "__init__ store shipped",
     "__main__": "cli",
 }
 PURE = tuple(
-    "clock pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "clock pointers attributes refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
