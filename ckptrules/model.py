@@ -61,6 +61,16 @@ class Reason(NamedTuple):
     place: Place | None = None
 
 
+class HardLinks(NamedTuple):
+    """A file that has more names than one: which file it is, its bytes, its names, and how many of these are meant."""
+
+    device: int
+    inode: int
+    size: int
+    names: int
+    here: int = 1
+
+
 class Entry(NamedTuple):
     """One name found in a checkpoint directory.
 
@@ -68,7 +78,7 @@ class Entry(NamedTuple):
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
-    `Identity`.
+    `Identity`; ``hollow`` is a weight file of 0 bytes inside it. ``shared`` are the files of it that have other names.
     """
 
     name: str
@@ -80,6 +90,8 @@ class Entry(NamedTuple):
     dangling: bool = False
     behind: str = ""
     known_by: "Identity | None" = None
+    hollow: str = ""
+    shared: tuple[HardLinks, ...] = ()
 
 
 class Item(NamedTuple):
@@ -135,10 +147,10 @@ class Facts(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
-    directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
-    verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
-    nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
-    ``pointers`` the checkpoints that each pointer file names.
+    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
+    checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
+    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
+    checkpoint tell, ``pointers`` the checkpoints that each pointer file names.
     """
 
     same: Mapping[str, int] = {}
@@ -258,7 +270,8 @@ class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
-    ``pointers`` fit the text files that name a checkpoint. ``special`` fits whatever a shell pattern fits.
+    ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
+    not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
     """
 
     files: tuple[str, ...]
@@ -275,6 +288,7 @@ class RuleSet(NamedTuple):
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
     pointers: tuple[Pattern, ...] = ()
+    unfinished: tuple[Pattern, ...] = ()
     special: re.Pattern[str] = re.compile("")
 
     def __hash__(self) -> int:
@@ -292,12 +306,16 @@ class Claim(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`."""
+    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`.
+
+    ``fields`` are those by which the checkpoint is judged: the captured ones, but epoch and step as in the new name.
+    """
 
     claim: Claim
     target: str = ""
     fault: str = ""
     order: tuple[int, int] = (-1, -1)
+    fields: Mapping[str, str] = {}
 
 
 class Checkpoint(NamedTuple):
@@ -456,7 +474,9 @@ class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 
     ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
-    ``remaining`` is the number of sound checkpoints that stay.
+    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
+    less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
+    soon be otherwise though no name changes, so that it is not remembered.
     """
 
     experiment: str
@@ -468,6 +488,8 @@ class Plan(NamedTuple):
     notes: tuple[Reason, ...] = ()
     policy: Reason | None = None
     remaining: int = 0
+    rests_on: tuple[str, ...] = ()
+    unwhole: tuple[str, ...] = ()
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:

@@ -14,25 +14,27 @@ PACKAGE = Path(ckptrules.__file__).parent
 ALL_ABOVE = "everything above"
 ROOMS: dict[str, str] = {
     "model": "",
-    "measures": "",
+    "measures": "model",
     "naming": "model",
     "sidecars": "model naming",
     "pointers": "",
-    "conflicts": "model sidecars",
-    "options": "conflicts measures",
     "retention": "model measures",
+    "conflicts": "model retention sidecars",
+    "options": "conflicts measures",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
-    "scan": "model journal",
+    "scan": "model measures journal",
     "machine": "",
     "pickled": "machine",
     "torchstate": "pickled",
     "store": "model scan pointers torchstate",
+    "evidence": "model scan",
     "facts": "model naming sidecars pointers scan",
     "watch": "naming",
     "shape": "model",
     "report": "model measures",
+    "losses": "model naming retention",
     "plan": "model naming retention conflicts sidecars",
     "policies": "model measures retention plan shape",
     "rules": "model naming shape policies",
@@ -79,7 +81,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "pointers refs model measures naming retention losses journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
