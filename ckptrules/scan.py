@@ -218,15 +218,21 @@ def _each_once(items: Sequence[tuple[TrashItem, tuple[HardLinks, ...]]]) -> list
     return found
 
 
-def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]]) -> dict[str, int]:
+def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
     """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        directory: the checkpoint directory.
+        seen: the files that were counted already; it grows.
+        last: the names that are looked at last, so that what they share with others counts with these.
 
     Raises:
         OSError: it cannot be read.
     """
     found = {}
     with open_below(outputs_dir, directory) as here:
-        for name in sorted(os.listdir(here)):
+        for name in sorted(os.listdir(here), key=lambda name: (name in last, name)):
             status = os.lstat(name, dir_fd=here)
             if stat.S_ISDIR(status.st_mode):
                 files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)

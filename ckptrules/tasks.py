@@ -103,7 +103,7 @@ def experiments(
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
-    notes += [f"Left to the checkpoint that it is a part of: {one}." for one in inner_directories(job)]
+    notes += inner_directories(job)
     if not find(options.outputs_dir, job.rules):
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir):
@@ -133,8 +133,10 @@ def experiments(
 
 
 def inner_directories(job: Job) -> list[str]:
-    """Tell which directories the layout would take that lie in checkpoints."""
-    return [job.style.name(str(one)) for one in survey(job.options.outputs_dir, job.rules)[1]]
+    """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
+    inner = survey(job.options.outputs_dir, job.rules)[1]
+    more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
+    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
