@@ -80,7 +80,7 @@ def prepare_backup(options: Options) -> Action:
 
 def known_experiments(options: Options) -> list[str]:
     """List the experiments that there are."""
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir).layout)
+    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir))
     return [directory.experiment for directory in found]
 
 

@@ -44,7 +44,7 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
     rules = jobs.load(options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
-    for found in jobs.find(options.outputs_dir, rules.layout):
+    for found in jobs.find(options.outputs_dir, rules):
         watch.start()
         try:
             records += records_in(options.outputs_dir, rules, found)

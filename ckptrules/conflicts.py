@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from ckptrules.model import Checkpoint, Entry, Facts, Kept, Problem, Reason
+from ckptrules.retention import is_misdated, misdated_of
 from ckptrules.sidecars import Pairs
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
@@ -15,12 +16,16 @@ TWO = 2
 
 
 class Resolved(NamedTuple):
-    """What became of all checkpoints: those that may have their name, those that lost it, those that wait."""
+    """What became of all checkpoints: those that may have their name, those that lost it, those that wait.
+
+    ``winners`` are among the first; others lost because of them.
+    """
 
     sound: tuple[Checkpoint, ...]
     losers: tuple[tuple[Checkpoint, Reason], ...]
     kept: tuple[Kept, ...]
     problems: tuple[Problem, ...]
+    winners: tuple[str, ...] = ()
 
 
 class Group(NamedTuple):
@@ -55,6 +60,7 @@ def resolve(
     losers: list[tuple[Checkpoint, Reason]] = []
     kept: list[Kept] = []
     problems: list[Problem] = []
+    winners: list[str] = []
     disputed: set[str] = set()
     for group in find_groups(checkpoints, entries, sidecars):
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
@@ -68,13 +74,14 @@ def resolve(
         elif winner and not (group.names & set(linked)) - {winner.entry.name}:
             why = Reason(f"{winner.entry.name} is kept for {winner.target} (on_conflict: {on_conflict})")
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
+            winners.append(winner.entry.name)
         else:
             exists = _headline(group, rivals) in all_entries
             problems.append(tell(group, rivals, [all_entries[name] for name in group.names], facts, exists=exists))
             disputed |= group.names
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
-    return Resolved(sound, tuple(losers), tuple(kept), tuple(problems))
+    return Resolved(sound, tuple(losers), tuple(kept), tuple(problems), tuple(winners))
 
 
 def has_no_rivals(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> bool:
@@ -125,6 +132,8 @@ def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConfli
         return max(rivals, key=order) if identical else None
     if on_conflict not in ("keep_newest", "keep_largest"):
         return None
+    if on_conflict == "keep_newest" and misdated_of(rivals, facts.now_ns) and not identical:
+        return None
     key = _by_time if on_conflict == "keep_newest" else _by_size
     best = max(map(key, rivals))
     first = [checkpoint for checkpoint in rivals if key(checkpoint) == best]
@@ -160,11 +169,12 @@ def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
 
 def _remarks(entry: Entry, rivals: Sequence[Entry], facts: Facts) -> str:
     others = [rival for rival in rivals if rival is not entry]
+    misdated = is_misdated(entry.mtime_ns, facts.now_ns)
     number = facts.same.get(entry.name)
     twins = [rival.name for rival in others if number is not None and facts.same.get(rival.name) == number]
     said = [
         *(["larger"] * all(entry.size > rival.size for rival in others)),
-        *(["newer"] * all(entry.mtime_ns > rival.mtime_ns for rival in others)),
+        *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
     ]
     return ", ".join(said)

@@ -6,18 +6,17 @@ Legacy names are read as well, so it works before, during and after a migration.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from ckptrules import scan, verified
 from ckptrules.model import Claim, Entry, Found, Listing, RuleSet, number
-from ckptrules.naming import named
+from ckptrules.naming import BEST, is_claimed, named
 from ckptrules.plan import is_left_link, unsound
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
 
-BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")
 Kind = Literal["epoch", "best", "last", "protected"]
 
 
@@ -64,7 +63,7 @@ def catalog(
     loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(os.fspath(rules) if rules else None))
     with os.scandir(folder):
         pass
-    for found in scan.find_directories(folder, loaded.layout):
+    for found in scan.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded)):
         yield from records_in(folder, loaded, found)
 
 

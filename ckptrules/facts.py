@@ -28,8 +28,9 @@ NS = 1_000_000_000
 
 
 def to_look_at(plan: Plan) -> set[str]:
-    """Return the names that a plan would touch, or that are in conflict."""
-    return {action.name for action in plan.actions if action.kind not in FOLLOWING}.union(*_disputed(plan))
+    """Return the names that a plan would touch, that are in conflict, or that must be whole for others to go."""
+    touched = {action.name for action in plan.actions if action.kind not in FOLLOWING}
+    return touched.union(plan.rests_on, *_disputed(plan))
 
 
 def _disputed(plan: Plan) -> list[tuple[str, ...]]:
@@ -53,6 +54,7 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
         name: number for group in _disputed(plan) for name, number in same_content(directory, group, entries).items()
     }
     used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
+    used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
     pointers, others = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
@@ -64,20 +66,28 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
     )
 
 
+def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_ns: int) -> dict[str, str]:
+    """Say which checkpoints are in use because something that goes with them is."""
+    owners = {name: action.name for action in plan.actions for name, _ in action.with_it}
+    found = {}
+    for entry in listing.entries if owners else ():
+        if entry.name in owners and (why := in_use(directory, entry, settle, now_ns)):
+            found[owners[entry.name]] = f"{entry.name} {why}"
+    return found
+
+
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Return which names of a directory its pointer files name, and which files have such a name and are none."""
     found, others = {}, []
-    special = [entry for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
-    for entry in special:
-        if first_pattern(entry.name, rules.pointers):
-            with contextlib.suppress(OSError):
-                content = read_pointer(directory, entry.name)
-                if content is None:
-                    others.append(entry.name)
-                elif named := mentioned(content, (o.name for o in listing.entries if o.name != entry.name)):
-                    found[entry.name] = named
+    for pointer in pointer_names(listing, rules):
+        with contextlib.suppress(OSError):
+            content = read_pointer(directory, pointer)
+            if content is None:
+                others.append(pointer)
+            elif named := mentioned(content, (o.name for o in listing.entries if o.name != pointer)):
+                found[pointer] = named
     return found, tuple(others)
 
 
@@ -85,6 +95,12 @@ def _other_owner(directory: int, name: str) -> str:
     with contextlib.suppress(FileNotFoundError):
         return owner_of_other(os.lstat(name, dir_fd=directory))
     return ""
+
+
+def pointer_names(listing: Listing, rules: RuleSet) -> list[str]:
+    """Return the names of the pointer files of a directory."""
+    special = [entry.name for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
+    return [name for name in special if first_pattern(name, rules.pointers)]
 
 
 def read_metrics(
@@ -99,14 +115,20 @@ def read_metrics(
     """
     found = {}
     with open_below(outputs_dir, listing.directory) as directory:
-        for owner, owned in sidecars.items():
+        for owner, names in metric_files(sidecars).items():
             told: dict[str, str] = {}
-            for name in (sidecar.name for sidecar in owned if sidecar.suffix.endswith(".json")):
+            for name in names:
                 with contextlib.suppress(OSError, ValueError, RecursionError):
                     told |= _numbers(json.loads(_read(directory, name)))
             if told:
                 found[owner] = told
     return found
+
+
+def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[str]]:
+    """Return the names of the sidecars that may tell metrics, by the checkpoint that they belong to."""
+    json_of = {owner: [one.name for one in owned if one.suffix.endswith(".json")] for owner, owned in sidecars.items()}
+    return {owner: names for owner, names in json_of.items() if names}
 
 
 def _read(directory: int, name: str) -> bytes:
@@ -150,7 +172,7 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
     """
     if settle and entry.kind in ("file", "directory"):
         age = (now_ns - entry.mtime_ns) // NS
-        if age < settle:
+        if age < settle:  # also where its time lies ahead
             return f"changed {max(0, age)} s ago (settle: {settle})"
     if entry.kind == "file":
         opened = _is_open_for_writing(directory, entry.name)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import getpass
 import hashlib
+import json
 import os
 import sys
 import threading
@@ -15,11 +16,12 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ckptrules import __version__, clock, scan, store, watch
+from ckptrules import __version__, clock, evidence, scan, store, watch
 from ckptrules.asked import chosen, command_line
 from ckptrules.clock import LastRun
 from ckptrules.journal import Journal
-from ckptrules.model import Assignment, Found, Policy, RuleSet, Stamp
+from ckptrules.model import Assignment, Found, Policy, RuleSet
+from ckptrules.naming import is_claimed
 from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task, fits
 from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Style
@@ -73,10 +75,24 @@ def proof_of(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
-@functools.cache
-def find(path: str, layout: tuple[str, ...]) -> list[Found]:
+def find(path: str, rules: RuleSet) -> list[Found]:
     """Find the checkpoint directories, once."""
-    return scan.find_directories(path, layout)
+    return survey(path, rules)[0]
+
+
+def find_anew() -> None:
+    """Forget what was found."""
+    _survey.cache_clear()
+
+
+def survey(path: str, rules: RuleSet) -> tuple[list[Found], list[scan.Inner]]:
+    """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
+    return _survey(path, rules._replace(settle=0))  # an option may change that, and it finds nothing else
+
+
+@functools.cache
+def _survey(path: str, rules: RuleSet) -> tuple[list[Found], list[scan.Inner]]:
+    return scan.survey(path, rules.layout, functools.partial(is_claimed, rules=rules))
 
 
 @functools.cache
@@ -233,7 +249,7 @@ def jobs_of(base: str, options: Options) -> tuple[Job, list[tuple[Job, Found]]]:
 def own_jobs(job: Job) -> list[tuple[Job, Found]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options, pattern = job.options, job.options.experiments or "*"
-    found = find(options.outputs_dir, job.rules.layout)
+    found = find(options.outputs_dir, job.rules)
     jobs: dict[Assignment | None, Job] = {}
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
@@ -256,15 +272,32 @@ def count_to_do(base: str, options: Options, database: str) -> int:
     pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1])]
     known = remembered(database) if len(pairs) > MANY else {}
     return sum(
-        not is_up_to_date(values_of(f"{base}:{encode_task(found.experiment)}", known), own.fingerprint, found.stamp)
+        not is_up_to_date(values_of(f"{base}:{encode_task(found.experiment)}", known), own, found)
         for own, found in pairs
     )
 
 
-def is_up_to_date(values: Mapping[str, Any], fingerprint: str, stamp: Stamp) -> bool:
-    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age."""
-    same = values.get("fingerprint") == fingerprint and values.get("stamp") == list(stamp)
-    return same and started_ns() <= (values.get("holds_until_ns") or started_ns())
+def is_up_to_date(values: Mapping[str, Any], job: Job, found: Found) -> bool:
+    """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age.
+
+    Where more was read than names, that is looked at as well.
+    """
+    same = values.get("fingerprint") == job.fingerprint and values.get("stamp") == list(found.stamp)
+    if not (same and _is_the_time(values)):
+        return False
+    return "read" not in values or _still_reads(job.options.outputs_dir, found.directory, json.dumps(values["read"]))
+
+
+def _is_the_time(values: Mapping[str, Any]) -> bool:
+    """Say whether ages are still what they were: the clock has neither passed a limit nor been set back."""
+    since, until = values.get("holds_since_ns") or 0, values.get("holds_until_ns")
+    return since <= started_ns() and (until is None or started_ns() <= until)
+
+
+@functools.cache
+def _still_reads(outputs_dir: str, directory: str, read: str) -> bool:
+    """Ask once: it is asked when the work is counted, and by doit again."""
+    return evidence.holds(outputs_dir, directory, json.loads(read))
 
 
 def style(options: Options) -> Style:

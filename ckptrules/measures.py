@@ -1,8 +1,12 @@
-"""Pure: ``7d`` → seconds, ``200GB`` → bytes, and back into words."""
+"""Pure: ``7d`` → seconds, ``200GB`` → bytes, and back into words; sums of bytes in which a file counts once."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+
+from ckptrules.model import HardLinks
 
 SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 ROUNDS_UP = 999.5  # from here on three digits would show 1000
@@ -49,6 +53,23 @@ def max_delete(text: str) -> str:
     if _LIMIT.fullmatch(text) is None:
         raise ValueError("a number of checkpoints, 1 or more, or a percentage such as 20%")
     return text
+
+
+def taken(sizes: int, links: Iterable[HardLinks]) -> int:
+    """Return the bytes that names take, given the sum of their sizes: a file with several names counts once."""
+    found = list(links)
+    once = {link[:3] for link in found}
+    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in once)
+
+
+def freed(sizes: int, links: Iterable[HardLinks]) -> int:
+    """Return the bytes that are free when names have gone: a file with other names elsewhere is still there."""
+    found = list(links)
+    gone = Counter[tuple[int, int]]()
+    for link in found:
+        gone[link[:2]] += link.here
+    whole = {link[:3] for link in found if gone[link[:2]] >= link.names}
+    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in whole)
 
 
 def human_time(time: int, *, up: bool = False) -> str:

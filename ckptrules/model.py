@@ -63,6 +63,16 @@ class Reason(NamedTuple):
     place: Place | None = None
 
 
+class HardLinks(NamedTuple):
+    """A file that has more names than one: which file it is, its bytes, its names, and how many of these are meant."""
+
+    device: int
+    inode: int
+    size: int
+    names: int
+    here: int = 1
+
+
 class Entry(NamedTuple):
     """One name found in a checkpoint directory.
 
@@ -70,7 +80,7 @@ class Entry(NamedTuple):
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
-    `Identity`.
+    `Identity`; ``hollow`` is a weight file of 0 bytes inside it. ``shared`` are the files of it that have other names.
     """
 
     name: str
@@ -82,6 +92,8 @@ class Entry(NamedTuple):
     dangling: bool = False
     behind: str = ""
     known_by: "Identity | None" = None
+    hollow: str = ""
+    shared: tuple[HardLinks, ...] = ()
 
 
 class Item(NamedTuple):
@@ -143,11 +155,11 @@ class Facts(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
-    directories, ``in_use`` says why a checkpoint may still be written to. ``verified`` are the checkpoints that were
-    verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages are measured, in
-    nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a checkpoint tell,
-    ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and are none.
-    ``foreign`` says whom a pointer file belongs to that we cannot replace.
+    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
+    checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
+    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
+    checkpoint tell, ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and
+    are none. ``foreign`` says whom a pointer file belongs to that we cannot replace.
     """
 
     same: Mapping[str, int] = {}
@@ -269,7 +281,8 @@ class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
-    ``pointers`` fit the text files that name a checkpoint. ``special`` fits whatever a shell pattern fits.
+    ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
+    not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
     """
 
     files: tuple[str, ...]
@@ -286,6 +299,7 @@ class RuleSet(NamedTuple):
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
     pointers: tuple[Pattern, ...] = ()
+    unfinished: tuple[Pattern, ...] = ()
     special: re.Pattern[str] = re.compile("")
 
     def __hash__(self) -> int:
@@ -303,12 +317,16 @@ class Claim(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`."""
+    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`.
+
+    ``fields`` are those by which the checkpoint is judged: the captured ones, but epoch and step as in the new name.
+    """
 
     claim: Claim
     target: str = ""
     fault: str = ""
     order: tuple[int, int] = (-1, -1)
+    fields: Mapping[str, str] = {}
 
 
 class Checkpoint(NamedTuple):
@@ -470,7 +488,9 @@ class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 
     ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
-    ``remaining`` is the number of sound checkpoints that stay.
+    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
+    less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
+    soon be otherwise though no name changes, so that it is not remembered.
     """
 
     experiment: str
@@ -482,6 +502,8 @@ class Plan(NamedTuple):
     notes: tuple[Reason, ...] = ()
     policy: Reason | None = None
     remaining: int = 0
+    rests_on: tuple[str, ...] = ()
+    unwhole: tuple[str, ...] = ()
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:

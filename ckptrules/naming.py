@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_NAME_BYTES = 255
 IN_COMMON = 4096  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
+BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
 
@@ -62,13 +63,33 @@ def reader(rules: RuleSet) -> Callable[[str], Named]:
 def _named(name: str, rules: RuleSet) -> Named:
     said = claim(name, rules)
     if said.kind == "target":
-        return Named(said, name, order=order_of(said.fields))
+        return Named(said, name, order=order_of(said.fields), fields=said.fields)
     if said.kind != "legacy":
         return Named(said)
     try:
-        return Named(said, target_name(said, rules), order=order_of(said.fields))
+        target = target_name(said, rules)
     except TemplateError as error:
         return Named(said, fault=str(error))
+    fields = _told_by(target, said.fields, rules)
+    return Named(said, target, order=order_of(fields), fields=fields)
+
+
+def _told_by(target: str, captured: Mapping[str, str], rules: RuleSet) -> dict[str, str]:
+    """Return the fields of a checkpoint as its new name will tell them: a later run must not judge it otherwise.
+
+    A metric that the new name does not tell is believed now, since without it everything is kept later.
+    """
+    match = fits(rules.target, target)
+    fields = {key: value for key, value in captured.items() if key not in ("epoch", "step")}
+    return {**fields, **(_captured(match.groupdict()) if match else {})}
+
+
+def is_claimed(name: str, rules: RuleSet) -> bool:
+    """Say whether a directory of this name is a checkpoint, or goes with one: what lies in it is not looked at."""
+    try:
+        return claim(name, rules).kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
+    except SlowRuleError:
+        return True
 
 
 def claim(name: str, rules: RuleSet) -> Claim:
@@ -85,6 +106,8 @@ def claim(name: str, rules: RuleSet) -> Claim:
             return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
         if pattern := first_pattern(name, rules.ignored):
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
+        if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
+            return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
     if match := fits(rules.target, name):
         reason = Reason("already in the target format", rules.target.place)
         return Claim("target", reason, rules.target, _captured(match.groupdict()))
@@ -266,6 +289,14 @@ def _same(one: str, other: str) -> bool:
     """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
     numbers = number(one), number(other)
     return one == other if None in numbers else numbers[0] == numbers[1]
+
+
+def stems_of(name: str) -> list[str]:
+    """Return what the marker of a name may begin with: the name, the same without its extension, and so on."""
+    stems = [name]
+    while (stem := stem_of(stems[-1])) not in ("", stems[-1]):
+        stems.append(stem)
+    return stems
 
 
 def stem_of(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.conflicts import OnConflict, resolve
@@ -23,7 +23,7 @@ from ckptrules.model import (
     RuleSet,
     Skipped,
 )
-from ckptrules.naming import reader
+from ckptrules.naming import reader, stems_of
 from ckptrules.retention import Others, Verdict, apply_policy, unless_verified
 from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
 
@@ -70,10 +70,16 @@ def make_plan(
             problems=(*found.problems, *unfit.values()),
         )
     linked = holders(found, facts)
-    sound, losers, skipped, conflicts = resolve(found.checkpoints, listing.entries, pairs, on_conflict, facts, linked)
-    if facts.in_use:
-        conflicts = (*conflicts, *(in_use(c, facts) for c in sound if c.entry.name in facts.in_use))
-        sound = tuple(c for c in sound if c.entry.name not in facts.in_use)
+    marked = unfinished(found, listing, rules)
+    busy = {**facts.in_use, **{name: reason.text for name, reason in marked.items()}}
+    sound, losers, skipped, conflicts, winners = resolve(
+        found.checkpoints, listing.entries, pairs, on_conflict, facts._replace(in_use=busy), linked
+    )
+    left: tuple[Kept, ...] = ()
+    if busy:
+        wanted = would_go(policy, sound, found, facts, marked)
+        sound, left, refused = set_aside(sound, facts.in_use, marked, wanted)
+        conflicts = (*conflicts, *refused)
     if stuck := held_by_foreign(sound, facts):
         conflicts = (*conflicts, *stuck.values())
         sound = tuple(c for c in sound if c.entry.name not in stuck)
@@ -82,8 +88,8 @@ def make_plan(
     if disputed:
         sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
         found = without(found, disputed)
-    verdict = judge(policy, sound, found, facts, [c.entry.name for c, _ in losers]) if policy else None
-    gone = {checkpoint.entry.name for checkpoint, _ in losers} | facts.in_use.keys()
+    verdict = judge(policy, sound, found, facts, busy, [c.entry.name for c, _ in losers]) if policy else None
+    gone = {checkpoint.entry.name for checkpoint, _ in losers} | busy.keys()
     verdict, withheld = withhold(verdict, found, gone, facts.verified, listing.directory)
     actions = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
@@ -96,7 +102,7 @@ def make_plan(
     relinks = [*relink_actions(actions, found.links, facts.links), *repoint_actions(actions, facts.pointers)]
     here = {action.name for action in relinks if not action.directory}
     moved = {name for action in actions for name, _ in action.with_it}
-    stays = [*kept(sound, verdict, found, here), *held, *skipped]
+    stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
     return Plan(
         experiment=listing.experiment,
@@ -105,9 +111,15 @@ def make_plan(
         kept=tuple(sorted(stays)),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts, *withheld),
-        notes=(*(verdict.notes if verdict else ()), *map(no_pointer, facts.no_pointers)),
+        notes=(
+            *(verdict.notes if verdict else ()),
+            *unwhole_notes(found, facts.in_use, marked, conflicts),
+            *map(no_pointer, facts.no_pointers),
+        ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
+        rests_on=tuple(winners) + rests_on(verdict, found, gone, facts.verified) if trashed else (),
+        unwhole=tuple(sorted(busy)),
     )
 
 
@@ -123,8 +135,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     for entry in sorted(listing.entries):
         name = read(entry.name)
         said = name.claim
-        if said.kind in CHECKPOINTS and entry.kind in HOLDING and entry.size and not name.fault:
-            checkpoint = Checkpoint(entry, said.fields, name.target, said.reason)
+        if said.kind in CHECKPOINTS and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
+            checkpoint = Checkpoint(entry, name.fields, name.target, said.reason)
             by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
         elif entry.kind == "link" and is_left_link(entry, name):
             left.append(entry)
@@ -168,10 +180,69 @@ def with_metrics(checkpoint: Checkpoint, facts: Facts) -> Checkpoint:
     return checkpoint._replace(metrics=told) if told else checkpoint
 
 
-def in_use(checkpoint: Checkpoint, facts: Facts) -> Problem:
-    """Tell of a checkpoint that may still be written to."""
-    name = checkpoint.entry.name
-    return Problem("in_use", (name,), f"is in use: {facts.in_use[name]}", "run again when it is finished")
+def unfinished(found: Sorted, listing: Listing, rules: RuleSet) -> dict[str, Reason]:
+    """Find what a marker beside it calls unfinished, by its name or by the one that it would get."""
+    markers = {
+        name.removesuffix(ending.text): (name, ending)
+        for name in (entry.name for entry in listing.entries)
+        for ending in rules.unfinished
+        if name.endswith(ending.text)
+    }
+    names = [(entry.name, entry.name) for entry, _ in found.protected] if markers else []
+    names += [(c.entry.name, c.target) for c in found.checkpoints] if markers else []
+    marked = {}
+    for name, target in names:
+        for stem in (*stems_of(target), *stems_of(name)):
+            if stem in markers:
+                marker, ending = markers[stem]
+                marked[name] = Reason(f"is not finished, as {marker} says", ending.place)
+    return marked
+
+
+def set_aside(
+    sound: Sequence[Checkpoint], in_use: Mapping[str, str], marked: Mapping[str, Reason], wanted: Collection[str]
+) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
+    """Split off what is not whole: what would be touched is a problem of its own, the rest stays and is nothing more.
+
+    Args:
+        sound: the checkpoints that have a name to go to.
+        in_use: why some may still be written to.
+        marked: what a marker calls unfinished; it is not touched, and a run that goes on will end that.
+        wanted: what would go if it were not in use.
+    """
+    aside = [c for c in sound if c.entry.name in marked or c.entry.name in in_use]
+    refused = [c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in wanted)]
+    left = [c for c in aside if c not in refused]
+    return (
+        tuple(c for c in sound if c not in aside) if aside else tuple(sound),
+        tuple(Kept(c.entry.name, c.entry.size, (c.named_by, why_aside(c.entry.name, in_use, marked))) for c in left),
+        tuple(busy_problem(c.entry.name, in_use[c.entry.name]) for c in refused),
+    )
+
+
+def why_aside(name: str, in_use: Mapping[str, str], marked: Mapping[str, Reason]) -> Reason:
+    """Say why a checkpoint is not whole."""
+    return marked[name] if name in marked else Reason(in_use[name])
+
+
+def busy_problem(name: str, why: str) -> Problem:
+    """Tell of a checkpoint that may still be written to, and would be touched."""
+    return Problem("in_use", (name,), f"is in use: {why}", "run again when it is finished")
+
+
+def would_go(
+    policy: Policy | None,
+    sound: Sequence[Checkpoint],
+    found: Sorted,
+    facts: Facts,
+    marked: Mapping[str, Reason],
+) -> Collection[str]:
+    """Return the names in use that the policy would let go if they were not."""
+    if policy is None or not facts.in_use:
+        return ()
+    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in marked]
+    lost = [c.entry.name for c in found.checkpoints if c.entry.name not in {one.entry.name for one in finished}]
+    return judge(policy, finished, found, facts, marked, lost).remove.keys() & facts.in_use.keys()
 
 
 def held_by_foreign(sound: Iterable[Checkpoint], facts: Facts) -> dict[str, Problem]:
@@ -208,6 +279,9 @@ def unsound(entry: Entry) -> Problem | None:
     """Find what cannot be a checkpoint although it is named like one."""
     if entry.kind == "other":
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
+    if entry.hollow:
+        hint = "a crash or a full disk leaves such files; remove the whole directory or move it away"
+        return Problem("empty", (entry.name,), f"holds an empty file: {entry.hollow}", hint)
     if entry.size == 0:
         hint = "a crash or a full disk leaves such files; remove it or move it away"
         if entry.kind == "directory":
@@ -252,17 +326,29 @@ def hold_for_links(
     return tuple(c for c in sound if c.entry.name not in holders), held
 
 
-def judge(policy: Policy, sound: Sequence[Checkpoint], found: Sorted, facts: Facts, lost: Collection[str]) -> Verdict:
+def judge(
+    policy: Policy,
+    sound: Sequence[Checkpoint],
+    found: Sorted,
+    facts: Facts,
+    busy: Collection[str],
+    lost: Collection[str],
+) -> Verdict:
     """Let the policy decide. What a link points to stays; conflicting checkpoints remain, as nobody may touch them.
 
-    What is in use does not count as remaining: nobody knows whether it will be whole.
+    What is not whole (``busy``) takes room and does not count as remaining: nobody knows whether it will be whole.
     """
     linked = holders(found, facts)
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
     leaving = {*lost, *(checkpoint.entry.name for checkpoint in candidates)}
     staying = [c.entry for c in found.checkpoints if c.entry.name not in leaving] + [e for e, _ in found.protected]
-    finished = sum(entry.name not in facts.in_use for entry in staying)
-    others = Others(finished, sum(entry.size for entry in staying))
+    whole = sorted([entry for entry in staying if entry.name not in busy], key=lambda e: (-e.mtime_ns, e.name))
+    others = Others(
+        len(whole),
+        sum(entry.size for entry in staying),
+        tuple(link for entry in staying for link in entry.shared),
+        tuple(entry.name for entry in whole),
+    )
     verdict = apply_policy(policy, candidates, others, facts.now_ns)
     by_link = {c.entry.name: (linked[c.entry.name],) for c in sound if c.entry.name in linked}
     return verdict._replace(keep={**verdict.keep, **by_link})
@@ -280,6 +366,29 @@ def withhold(
         return verdict, ()
     text = f"loses nothing ({len(verdict.remove)} could go): no checkpoint that stays is verified"
     return decided, (Problem("unverified", (directory,), text, "run 'doit verify', then this again"),)
+
+
+def rests_on(
+    verdict: Verdict | None, found: Sorted, gone: Collection[str], verified: Collection[str] | None
+) -> tuple[str, ...]:
+    """List what must be whole for others to go: what counts in the policy, and the newest that is verified."""
+    if verdict is None or not verdict.remove:
+        return ()
+    whole = [*(c.entry for c in found.checkpoints), *(entry for entry, _ in found.protected)]
+    proved = [e for e in whole if e.name in (verified or ()) and e.name not in gone and e.name not in verdict.remove]
+    return *verdict.rests_on, *(e.name for e in sorted(proved, key=lambda e: -e.mtime_ns)[:1])
+
+
+def unwhole_notes(
+    found: Sorted, in_use: Mapping[str, str], marked: Mapping[str, Reason], conflicts: Sequence[Problem]
+) -> Iterator[Reason]:
+    """Yield what does not count, unless a problem tells of it."""
+    told = {name for problem in conflicts for name in problem.names}
+    places = {**{entry.name: reason.place for entry, reason in found.protected}}
+    places.update((c.entry.name, c.named_by.place) for c in found.checkpoints)
+    for name in sorted({*in_use, *marked} - told):
+        why = why_aside(name, in_use, marked)
+        yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 
 
 def holders(found: Sorted, facts: Facts) -> dict[str, Reason]:
@@ -363,10 +472,17 @@ def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Collection
 
 
 def kept(
-    sound: Sequence[Checkpoint], verdict: Verdict | None, found: Sorted, relinked: Collection[str]
+    sound: Sequence[Checkpoint],
+    verdict: Verdict | None,
+    found: Sorted,
+    relinked: Collection[str],
+    busy: Mapping[str, str],
 ) -> tuple[Kept, ...]:
     """List what stays as it is: protected names, living links, names already right."""
-    rows = [Kept(entry.name, entry.size, (reason,)) for entry, reason in found.protected]
+    rows = [
+        Kept(entry.name, entry.size, (reason, Reason(busy[entry.name])) if entry.name in busy else (reason,))
+        for entry, reason in found.protected
+    ]
     rows += [
         Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
     ]

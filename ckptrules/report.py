@@ -10,8 +10,8 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 from unicodedata import combining, east_asian_width
 
-from ckptrules.measures import human_size
-from ckptrules.model import Action, Entry, Kept, Plan, Problem, Reason, Skipped
+from ckptrules.measures import freed, human_size, taken
+from ckptrules.model import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
 LARGEST = 10  # so many lines show the order of magnitude
@@ -116,8 +116,43 @@ class Tally(NamedTuple):
         return self.renamed + self.deleted + self.relinked + self.restored + self.states + self.links + self.rewritten
 
 
-def tally(plan: Plan) -> Tally:
-    """Count one experiment. Renamed checkpoints are among the kept ones."""
+class Several(NamedTuple):
+    """The files with several names of one experiment: those of which names go, and those of which names stay."""
+
+    gone: tuple[HardLinks, ...] = ()
+    kept: tuple[HardLinks, ...] = ()
+
+
+def several(plan: Plan, entries: Iterable[Entry]) -> Several:
+    """Sort the files that have several names by what becomes of these."""
+    shared = {entry.name: entry.shared for entry in entries if entry.shared}
+    if not shared:
+        return Several()
+    along: dict[str, list[str]] = {"trash": [], "rename": []}
+    for action in plan.actions:
+        if action.kind in along:
+            along[action.kind] += [action.name, *(name for name, _ in action.with_it)]
+    stays = [*along["rename"], *(row.name for row in plan.kept)]
+    return Several(
+        *(tuple(link for name in names for link in shared.get(name, ())) for names in (along["trash"], stays))
+    )
+
+
+def by_file(total: Tally, found: Iterable[Several]) -> Tally:
+    """Correct the bytes of several experiments, so that a file with names in more than one of them counts once."""
+    rows = [one for one in found if one != Several()]
+    gone, kept = ([link for row in rows for link in row[which]] for which in (0, 1))
+    return total._replace(
+        bytes_deleted=total.bytes_deleted + freed(0, gone) - sum(freed(0, row.gone) for row in rows),
+        bytes_kept=total.bytes_kept + taken(0, kept) - sum(taken(0, row.kept) for row in rows),
+    )
+
+
+def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a value, never changed
+    """Count one experiment. Renamed checkpoints are among the kept ones.
+
+    A file with several names counts once among the bytes that are kept, and among those that go with the last name.
+    """
     count = Counter([action.kind for action in plan.actions])
     size = {kind: sum([action.size for action in plan.actions if action.kind == kind]) for kind in count}
     relinked = count["relink"] + count["repoint"]
@@ -130,14 +165,14 @@ def tally(plan: Plan) -> Tally:
         kept=len(plan.kept) + count["rename"] + relinked + count["restore"] + count["replace"],
         skipped=len(plan.skipped),
         problems=len(plan.problems),
-        bytes_deleted=size.get("trash", 0),
+        bytes_deleted=freed(size.get("trash", 0), links.gone),
         states=count["fix"] + count["unfix"],
         links=count["link"] + count["unlink"],
         rewritten=count["rewrite"],
-        bytes_kept=size.get("rename", 0)
-        + size.get("restore", 0)
-        + size.get("replace", 0)
-        + sum(row.size for row in plan.kept),
+        bytes_kept=taken(
+            sum(size.get(kind, 0) for kind in ("rename", "restore", "replace")) + sum(row.size for row in plan.kept),
+            links.kept,
+        ),
     )
 
 

@@ -19,10 +19,11 @@ from ckptrules import scan, stopping, store
 from ckptrules.facts import know_plain, unsearched
 from ckptrules.options import Options
 from ckptrules.remembered import MANY, remembered, values_of
-from ckptrules.report import Going, Style, Tally, magnitude, run_as_data, summary, trash_sentence
+from ckptrules.report import Going, Several, Style, Tally, by_file, magnitude, run_as_data, summary, trash_sentence
 
 PROBLEMS_LEFT = 1
 NOTHING = Tally()
+NONE = Several()
 
 
 class Told:
@@ -33,6 +34,7 @@ class Told:
         tally: the numbers that are added up.
         data: what is written to the JSON file.
         largest: size and path of the largest checkpoints that go.
+        links: the files with several names, which count once in the whole run.
     """
 
     def __init__(
@@ -41,13 +43,14 @@ class Told:
         tally: Any = NOTHING,
         data: Mapping[str, Any] | None = None,
         largest: tuple[tuple[int, str], ...] = (),
+        links: Several = NONE,
     ) -> None:
-        self.text, self.tally, self.data, self.largest = text, tally, data, largest
+        self.text, self.tally, self.data, self.largest, self.links = text, tally, data, largest, links
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
-        sent = (self.text, self.tally, self.data, self.largest)
-        self.text, self.data, self.largest = "", None, ()
+        sent = (self.text, self.tally, self.data, self.largest, self.links)
+        self.text, self.data, self.largest, self.links = "", None, (), NONE
         return Told, sent
 
 
@@ -86,6 +89,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
+        self._links: dict[str, list[Several]] = {}
         self._up_to_date: Counter[str] = Counter()
         self._problems_left = self.problems_before
         self._crashed = self._is_silent = False
@@ -146,6 +150,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         for base, done in self._totals.items():
             context = self.contexts[base]
             total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
+            if base in self._links:
+                total = by_file(total, self._links[base])
             self._problems_left |= context.refused
             if context.style.preview:
                 self.write(magnitude(self._going.get(base, []), context.style))
@@ -202,6 +208,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._totals[base] += told.tally
         if told.largest:
             self._going.setdefault(base, []).append(Going(task.meta["found"].experiment, told.tally, told.largest))
+        if told.links != NONE:
+            self._links.setdefault(base, []).append(told.links)
         rows = self._data.setdefault(base, [])
         if told.data is not None and self.contexts[base].options.json:
             rows.append(told.data)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ckptrules import policies
-from ckptrules.model import Fault, Pattern, Place, Rule, RuleError, RuleSet
+from ckptrules.model import STATE, Fault, Pattern, Place, Rule, RuleError, RuleSet
 from ckptrules.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
 from ckptrules.shape import ListOf, MapOf, Number, Record, Text, Value, closest, read_yaml
 
@@ -23,9 +23,15 @@ def _layout_fault(text: str) -> str:
     parts = text.split("/")
     if text == "**":
         return "'**' would take outputs_dir itself for a checkpoint directory; '**/checkpoints' says which ones"
-    if text.startswith("/") or ".." in parts or "" in parts:
+    if text.startswith("/") or {"..", ".", ""} & set(parts):
         return f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
+    if STATE in parts:
+        return f"'{text}' must not lead into '{STATE}', where the trash is"
     return ""
+
+
+def _ending_fault(text: str) -> str:
+    return f"'{text}' must be the end of a name, without '/'" if "/" in text else ""
 
 
 def _suffix_fault(text: str) -> str:
@@ -64,6 +70,10 @@ SHAPE = Record(
             "Shell patterns of text files beside the checkpoints that name one; they follow it.",
             Text("a shell pattern"),
         ),
+        "unfinished": ListOf(
+            "Endings of markers: X is not whole while X and such an ending, or X.ckpt and it, stands beside X.ckpt.",
+            Text("e.g. -unfinished", _ending_fault),
+        ),
         "legacy": ListOf(
             "Old naming formats; the first rule that fits the whole name wins.",
             Record(
@@ -82,7 +92,7 @@ SHAPE = Record(
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
-_LISTS = ("layout", "protected", "ignored", "sidecars", "pointers", "legacy")
+_LISTS = ("layout", "protected", "ignored", "sidecars", "pointers", "unfinished", "legacy")
 
 
 def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
@@ -200,7 +210,8 @@ def _compile(
         experiments=experiments,
         max_delete=max_delete,
         pointers=_compile_patterns(merged.get("pointers", [])),
-        special=_any_of([*merged.get("protected", []), *merged.get("ignored", []), *merged.get("pointers", [])]),
+        unfinished=_compile_patterns(merged.get("unfinished", [])),
+        special=_special(merged),
     )
     return rules._replace(naming_digest=_naming_digest(rules))
 
@@ -266,9 +277,11 @@ def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
     return tuple(Pattern(value.data, value.place) for value in values)
 
 
-def _any_of(values: Sequence[Value]) -> re.Pattern[str]:
-    """Compile one expression for many shell patterns: most names fit none, and are told so by one look."""
-    return re.compile("|".join(fnmatch.translate(value.data) for value in values) or r"(?!)")
+def _special(merged: Mapping[str, Any]) -> re.Pattern[str]:
+    """Compile one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
+    shells = [value.data for key in ("protected", "ignored", "pointers") for value in merged.get(key, [])]
+    endings = [f"(?s:.*{re.escape(value.data)})\\Z" for value in merged.get("unfinished", [])]
+    return re.compile("|".join([*map(fnmatch.translate, shells), *endings]) or r"(?!)")
 
 
 def _naming_digest(rules: RuleSet) -> str:
@@ -279,6 +292,7 @@ def _naming_digest(rules: RuleSet) -> str:
         [pattern.text for pattern in rules.protected],
         [pattern.text for pattern in rules.ignored],
         [pattern.text for pattern in rules.pointers],
+        [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,14 +14,16 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
 from ckptrules.attributes import MOST, as_text, is_kept
 from ckptrules.clock import NS, Now
 from ckptrules.journal import TAIL_BYTES, TRASH_SUFFIX, is_finished
-from ckptrules.model import STATE, Entry, EntryKind, Found, Identity, Item, Listing, Stamp
+from ckptrules.measures import freed
+from ckptrules.model import STATE, Entry, EntryKind, Found, HardLinks, Identity, Item, Listing, Stamp
 from ckptrules.pointers import LONGEST, is_text
 
 JOURNALS = f"{STATE}/journal"
@@ -38,6 +40,7 @@ CHUNK = 1 << 20
 OTHERS_WRITE = 0o022
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
 KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
+WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".msgpack", ".gguf")
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
 DIRECTORY_MODES = 0o3777
@@ -79,7 +82,10 @@ class StateError(OSError):
 
 
 class TrashUse(NamedTuple):
-    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes."""
+    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes.
+
+    The bytes are those that freeing it frees: a file counts once, and not at all while it has another name elsewhere.
+    """
 
     items: int
     size: int
@@ -88,27 +94,80 @@ class TrashUse(NamedTuple):
         return TrashUse(self.items + other.items, self.size + other.size)
 
 
-def find_directories(outputs_dir: str, layout: Sequence[str]) -> list[Found]:
+class Inner(NamedTuple):
+    """A directory that the layout would take, though it lies in a checkpoint of another: both, and their patterns."""
+
+    directory: str
+    pattern: str
+    checkpoint: str
+    outer: str
+    outer_pattern: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.directory}' (layout: {self.pattern}) lies in '{self.checkpoint}', "
+            f"a checkpoint of '{self.outer}' (layout: {self.outer_pattern})"
+        )
+
+
+def find_directories(
+    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool] = lambda _: False
+) -> list[Found]:
     """Find the checkpoint directories that the layout patterns describe, sorted, each once.
 
     An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
     that part out (``*/checkpoints`` → ``ocr_training``); where two would have one name, by the whole path.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        layout: the patterns, the first of which counts where two lead to one directory.
+        is_claimed: says by its name that a directory belongs to a checkpoint; nothing in it is one of its own.
     """
-    found: dict[str, Found] = {}
-    taken: set[str] = set()
+    return survey(outputs_dir, layout, is_claimed)[0]
+
+
+def survey(
+    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool]
+) -> tuple[list[Found], list[Inner]]:
+    """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another."""
+    stamps: dict[str, Stamp] = {}
+    pattern_of: dict[str, str] = {}
     for pattern in layout:
-        parts = tuple(pattern.split("/"))
-        literal_end = not _is_glob(parts[-1]) and len(parts) > 1
-        for path, status in sorted(_walk(outputs_dir, "", parts)):
-            if path in found:
-                continue
-            experiment = path.rpartition("/")[0] if literal_end else path
-            experiment = experiment or path
-            while experiment in taken:
-                experiment = path if len(experiment) < len(path) else f"{experiment}/."
-            taken.add(experiment)
-            found[path] = Found(experiment, path, status)
-    return sorted(found.values())
+        for path, stamp in sorted(_walk(outputs_dir, "", tuple(pattern.split("/")))):
+            if path not in stamps:
+                stamps[path], pattern_of[path] = stamp, pattern
+    inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else []
+    for one in inner:
+        del stamps[one.directory]
+    taken: set[str] = set()
+    found = []
+    for path, stamp in stamps.items():
+        experiment = _experiment(path, pattern_of[path], taken)
+        taken.add(experiment)
+        found.append(Found(experiment, path, stamp))
+    return sorted(found), inner
+
+
+def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:
+    _, slash, tail = pattern.rpartition("/")
+    experiment = path.rpartition("/")[0] if slash and not _is_glob(tail) else path
+    experiment = experiment or path
+    while experiment in taken:
+        experiment = path if len(experiment) < len(path) else f"{experiment}/."
+    return experiment
+
+
+def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str], bool]) -> list[Inner]:
+    """Find the directories in which no checkpoint is one of its own, as they lie in a checkpoint themselves."""
+    found = []
+    for path in sorted(pattern_of):
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            outer = "/".join(parts[:depth])
+            if outer in pattern_of and is_claimed(parts[depth]):
+                found.append(Inner(path, pattern_of[path], parts[depth], outer, pattern_of[outer]))
+                break
+    return found
 
 
 def linked_directories(outputs_dir: str) -> list[str]:
@@ -143,11 +202,11 @@ def trash_use(outputs_dir: str, runs: Sequence[str] | None = None) -> TrashUse:
     Raises:
         OSError: a part of it is no folder of ours (a link, say).
     """
-    total = TrashUse(0, 0)
+    places = []
     for run in trash_runs(outputs_dir) if runs is None else runs:
         with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, f"trash/{run}"):
-            total = total + measure(os.path.join(trash_path(outputs_dir), run))
-    return total
+            places.append(os.path.join(trash_path(outputs_dir), run))
+    return measure(*places)
 
 
 def trash_runs(outputs_dir: str) -> list[str]:
@@ -159,7 +218,10 @@ def trash_runs(outputs_dir: str) -> list[str]:
 
 
 class TrashItem(NamedTuple):
-    """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes."""
+    """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes.
+
+    A file with several names counts with the first of them, and with none while it has another name elsewhere.
+    """
 
     run: str
     directory: str
@@ -173,28 +235,55 @@ def trash_items(outputs_dir: str) -> list[TrashItem]:
     Raises:
         OSError: it cannot be read.
     """
-    found = []
+    found: list[tuple[TrashItem, tuple[HardLinks, ...]]] = []
     for run in trash_runs(outputs_dir):
         with open_state(outputs_dir, f"trash/{run}") as top:
             for folder, directories, files, inner in os.fwalk(".", dir_fd=top):
                 here = [name for name in (*directories, *files) if name.endswith(TRASH_SUFFIX)]
                 directories[:] = sorted(name for name in directories if name not in here)
                 for name in sorted(here):
-                    status = os.lstat(name, dir_fd=inner)
-                    size = _identity_inside(inner, name).size if stat.S_ISDIR(status.st_mode) else status.st_size
-                    found.append(TrashItem(run, os.path.normpath(folder), name.removesuffix(TRASH_SUFFIX), size))
+                    size, links = _bytes_of(inner, name)
+                    item = TrashItem(run, os.path.normpath(folder), name.removesuffix(TRASH_SUFFIX), size)
+                    found.append((item, links))
+    return _each_once(found)
+
+
+def _bytes_of(directory: int, name: str) -> tuple[int, tuple[HardLinks, ...]]:
+    status = os.lstat(name, dir_fd=directory)
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size, _hard_links([status])
+    inside = _look_inside(directory, name)
+    return inside.identity.size, inside.shared
+
+
+def _each_once(items: Sequence[tuple[TrashItem, tuple[HardLinks, ...]]]) -> list[TrashItem]:
+    """Give each item the bytes that are freed when it and those before it are: they add up to what all of them free."""
+    size, before, links = 0, 0, list[HardLinks]()
+    found = []
+    for item, shared in items:
+        size += item.size
+        links += shared
+        now = freed(size, links) if links else size
+        found.append(item._replace(size=now - before))
+        before = now
     return found
 
 
-def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]]) -> dict[str, int]:
+def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
     """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        directory: the checkpoint directory.
+        seen: the files that were counted already; it grows.
+        last: the names that are looked at last, so that what they share with others counts with these.
 
     Raises:
         OSError: it cannot be read.
     """
     found = {}
     with open_below(outputs_dir, directory) as here:
-        for name in sorted(os.listdir(here)):
+        for name in sorted(os.listdir(here), key=lambda name: (name in last, name)):
             status = os.lstat(name, dir_fd=here)
             if stat.S_ISDIR(status.st_mode):
                 files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)
@@ -525,13 +614,16 @@ def journal_headers(outputs_dir: str) -> list[Mapping[str, object]]:
     return found
 
 
-def measure(path: str) -> TrashUse:
-    """Count what was trashed below a path of the trash, and their bytes."""
+def measure(*paths: str) -> TrashUse:
+    """Count what was trashed below paths of the trash, and the bytes that are free when all of it is gone."""
     count = size = 0
-    for _, directories, files, inner in os.fwalk(path):
+    links: list[HardLinks] = []
+    for _, directories, files, inner in (row for path in paths for row in os.fwalk(path)):
+        found = [os.lstat(file, dir_fd=inner) for file in files]
         count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
-        size += sum(os.lstat(file, dir_fd=inner).st_size for file in files)
-    return TrashUse(count, size)
+        size += sum(status.st_size for status in found)
+        links += _hard_links(found)
+    return TrashUse(count, freed(size, links))
 
 
 def look(root: str, path: str) -> Item | None:
@@ -877,14 +969,32 @@ def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterat
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        if stat.S_ISREG(status.st_mode):
-            yield Entry(entry.name, "file", status.st_size, status.st_mtime_ns)
-        elif stat.S_ISLNK(status.st_mode):
-            yield _read_link(directory, entry.name, status.st_mtime_ns)
-        elif stat.S_ISDIR(status.st_mode):
-            yield _read_folder(directory, entry.name, status)
-        else:
-            yield Entry(entry.name, "other", 0, status.st_mtime_ns)
+        yield _read_entry(directory, entry.name, status)
+
+
+def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
+    if stat.S_ISREG(status.st_mode):
+        if status.st_nlink > 1:
+            return Entry(name, "file", status.st_size, status.st_mtime_ns, shared=_hard_links([status]))
+        return Entry(name, "file", status.st_size, status.st_mtime_ns)
+    if stat.S_ISLNK(status.st_mode):
+        return _read_link(directory, name, status.st_mtime_ns)
+    if stat.S_ISDIR(status.st_mode):
+        return _read_folder(directory, name, status)
+    return Entry(name, "other", 0, status.st_mtime_ns)
+
+
+def read_names(directory: int, names: Iterable[str]) -> Iterator[Entry]:
+    """Read some names of an open directory as `read_directory` does; what is not there is left out."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield _read_entry(directory, name, os.lstat(name, dir_fd=directory))
+
+
+def _hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
+    """Pick out the files with several names, each once, with the number of names that are among what was found."""
+    several = [(s.st_dev, s.st_ino, s.st_size, s.st_nlink) for s in found if s.st_nlink > 1 and stat.S_ISREG(s.st_mode)]
+    return tuple(HardLinks(*file, count) for file, count in Counter(several).items()) if several else ()
 
 
 def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
@@ -914,9 +1024,9 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
 
 def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
-    inside = _identity_inside(directory, name)
+    inside, hollow, shared = _look_inside(directory, name)
     if inside.mtime_ns >= 0:
-        return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside)
+        return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=hollow, shared=shared)
     leads = False
     for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
         leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
@@ -933,16 +1043,35 @@ def _leads_somewhere(directory: int, name: str) -> bool:
     return False
 
 
-def _identity_inside(directory: int, name: str) -> Identity:
+class Inside(NamedTuple):
+    """What a walk through a checkpoint directory finds: its identity, an empty weight file, files with other names."""
+
+    identity: Identity
+    hollow: str
+    shared: tuple[HardLinks, ...]
+
+
+def _look_inside(directory: int, name: str) -> Inside:
     """Add up the bytes of all files in a directory, and find the newest of their times (-1 where there is no file).
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
     size, newest = 0, -1
-    for _, directories, names, inner in os.fwalk(name, dir_fd=directory):
-        for below in (os.lstat(one, dir_fd=inner) for one in (*names, *directories)):
+    hollow: list[str] = []
+    several: list[os.stat_result] = []
+    for folder, directories, names, inner in os.fwalk(name, dir_fd=directory):
+        for one in (*names, *directories):
+            below = os.lstat(one, dir_fd=inner)
             if stat.S_ISREG(below.st_mode):
                 size, newest = size + below.st_size, max(newest, below.st_mtime_ns)
+                if not below.st_size and one.endswith(WEIGHTS):
+                    hollow.append(os.path.join(folder, one)[len(name) + 1 :])
+                if below.st_nlink > 1:
+                    several.append(below)
             elif stat.S_ISLNK(below.st_mode):
                 size += 1
-    return Identity("directory", size, newest)
+    return Inside(Identity("directory", size, newest), min(hollow, default=""), _hard_links(several))
+
+
+def _identity_inside(directory: int, name: str) -> Identity:
+    return _look_inside(directory, name).identity

@@ -102,7 +102,7 @@ def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
     for own, found in jobs.own_jobs(job):
         plan, listing = tasks.plan_of(own, found)
         try:
-            sizes = scan.sizes(job.options.outputs_dir, found.directory, seen)
+            sizes = scan.sizes(job.options.outputs_dir, found.directory, seen, going_names(plan))
         except OSError as error:
             failed.append(f"{job.style.name(found.directory)}: {told(error)}")
             continue
@@ -135,7 +135,7 @@ def archives(folder: str) -> int:
 
 def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
     """Say what of a directory is protected, kept, could go or is something else."""
-    goes = {name for a in plan.actions if a.kind == "trash" for name in (a.name, *(old for old, _ in a.with_it))}
+    goes = going_names(plan)
     stays = {name for a in plan.actions if a.kind == "rename" for name in (a.name, *(old for old, _ in a.with_it))}
     shown = {row.name: row.reasons[0].text for row in plan.kept}
     parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
@@ -149,6 +149,11 @@ def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
             kind = "kept"
         parts[kind] += sizes.get(entry.name, 0)
     return Usage(**parts)
+
+
+def going_names(plan: Plan) -> set[str]:
+    """Return what would go."""
+    return {name for a in plan.actions if a.kind == "trash" for name in (a.name, *(old for old, _ in a.with_it))}
 
 
 def _row(name: str, row: Usage) -> tuple[str, ...]:

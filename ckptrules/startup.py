@@ -159,8 +159,8 @@ def _database(line: CommandLine) -> str:
         refuse_report_place(options)
         outputs_dir(options)
         if task in SELECTING:
-            layout = prepare(options).rules.layout
-            refuse_unknown_experiments(line, task, options, functools.partial(find, options.outputs_dir, layout))
+            rules = prepare(options).rules
+            refuse_unknown_experiments(line, task, options, functools.partial(find, options.outputs_dir, rules))
         take_lock(options.outputs_dir, options.wait)
         database = sound_database(options.outputs_dir, task)
         if task in SELECTING:
@@ -206,7 +206,7 @@ def recover_first(path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     from ckptrules import scan, store
-    from ckptrules.jobs import begun, find, own_state
+    from ckptrules.jobs import begun, find_anew, own_state
     from ckptrules.recovery import recover
     from ckptrules.reporter import Reporter
 
@@ -219,7 +219,7 @@ def recover_first(path: str) -> None:
         fact = f"{path}/{scan.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
         raise OptionError(_refusal(error) if isinstance(error, scan.StateError) else text) from None
-    find.cache_clear()  # another run may have been at work until the lock was free
+    find_anew()  # another run may have been at work until the lock was free
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written

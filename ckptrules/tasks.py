@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import scan, stopping, store, watch
+from ckptrules import evidence, scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle
 from ckptrules.asked import chosen, command_line
-from ckptrules.facts import look, obstacle, read_metrics, to_look_at
+from ckptrules.facts import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
 from ckptrules.jobs import (
     Job,
     begun,
@@ -27,17 +27,19 @@ from ckptrules.jobs import (
     own_state,
     run_header,
     run_id,
+    survey,
     waiting_days,
 )
+from ckptrules.losses import losses
 from ckptrules.measures import human_size, seconds
-from ckptrules.model import Facts, Found, Listing, MaxDelete, Plan, Policy, Problem, Reason, RuleSet, Stamp
+from ckptrules.model import Facts, Found, Listing, MaxDelete, OutsideLink, Plan, Policy, Problem, Reason, RuleSet
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
-from ckptrules.plan import make_plan, sort_entries
+from ckptrules.plan import make_plan, sort_entries, with_metrics
 from ckptrules.recovery import interrupted
-from ckptrules.report import count_of, experiment_block, going, plan_as_data, table, tally
+from ckptrules.report import count_of, experiment_block, going, plan_as_data, several, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
-from ckptrules.retention import Excess, holds_until, too_many
+from ckptrules.retention import Excess, holds_until, reads_files, too_many
 from ckptrules.rules import SLOW_HINT
 from ckptrules.scan import told
 from ckptrules.startup import TaskDict, params_of, refuse_unknown_experiments
@@ -102,11 +104,12 @@ def experiments(
     """
     outputs_dir(options)
     job, jobs = jobs_of(base, options)
-    refuse_unknown_experiments(command_line(), base, options, partial(find, options.outputs_dir, job.rules.layout))
+    refuse_unknown_experiments(command_line(), base, options, partial(find, options.outputs_dir, job.rules))
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
-    if not find(options.outputs_dir, job.rules.layout):
+    notes += inner_directories(job)
+    if not find(options.outputs_dir, job.rules):
         notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
@@ -128,7 +131,7 @@ def experiments(
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(action or work_on, [own, found])],
-            "uptodate": [False if options.dry_run or action else (check_up_to_date, [own.fingerprint, found.stamp])],
+            "uptodate": [False if options.dry_run or action else (check_up_to_date, [own, found])],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
@@ -141,6 +144,13 @@ def leapt(base: str, options: Options) -> Iterator[str]:
         run = begun(options.outputs_dir)
         if run.leap and run.last.waited:
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
+
+
+def inner_directories(job: Job) -> list[str]:
+    """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
+    inner = survey(job.options.outputs_dir, job.rules)[1]
+    more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
+    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
@@ -182,11 +192,11 @@ def advice(excess: Excess) -> str:
 def check_up_to_date(
     task: Task,  # noqa: ARG001 - doit passes values second only
     values: Mapping[str, Any],
-    fingerprint: str,
-    stamp: Stamp,
+    job: Job,
+    found: Found,
 ) -> bool:
     """Tell doit whether an experiment is up to date."""
-    return is_up_to_date(values, fingerprint, stamp)
+    return is_up_to_date(values, job, found)
 
 
 def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
@@ -194,7 +204,8 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
     if stopping.stopped():
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
-    plan, listing = plan_of(job, found)
+    decided = decided_of(job, found)
+    plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
     try:
         if not job.options.dry_run:
@@ -205,19 +216,38 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
         outcome = Outcome(untouched(found, error), None)
     if failed := tell(job, task, outcome.plan, listing):
         return failed
-    times = (entry.mtime_ns for entry in listing.entries)
-    until = holds_until(job.policy, times, job.header["started_ns"]) if job.policy else None
-    task.values = {"fingerprint": job.fingerprint, "stamp": outcome.stamp, "holds_until_ns": until}
-    if is_plain(outcome.plan, listing):
-        task.values["plain"] = True
+    if outcome.stamp:
+        task.values = what_to_remember(job, found, decided, outcome)
     return None
+
+
+def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome) -> dict[str, Any]:
+    """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
+    if outcome.plan.actions and (job.policy or decided.read):
+        decided = decided_of(job, found)
+        if decided.plan.actions or decided.plan.problems:
+            return {}
+    if decided.plan.unwhole or decided.read is None:
+        return {}
+    now_ns = job.header["started_ns"]
+    values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+    if job.policy and reads_files(job.policy):
+        times = (entry.mtime_ns for entry in decided.listing.entries)
+        values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
+    if decided.read:
+        values["read"] = decided.read
+    if is_plain(outcome.plan, decided.listing):
+        values["plain"] = True
+    return values
 
 
 def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:
     """Tell what came of one directory; problems left are a failure without words of its own."""
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
-    task.meta["told"] = Told(experiment_block(done, listing.entries, job.style), tally(done), data, going(done))
+    links = several(done, listing.entries)
+    text = experiment_block(done, listing.entries, job.style)
+    task.meta["told"] = Told(text, tally(done, links), data, going(done), links)
     return TaskFailed("problems left", report=False) if done.problems else None
 
 
@@ -249,22 +279,61 @@ for _function in (check_up_to_date, work_on):  # doit asks for the signature onc
     vars(_function)["__signature__"] = inspect.signature(_function)
 
 
+class Decided(NamedTuple):
+    """A plan, what it was made from, and what it read beyond names (`evidence.read_by`)."""
+
+    plan: Plan
+    listing: Listing
+    read: Mapping[str, Any] | None = None
+
+
 def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
     """Read one checkpoint directory and plan what is to happen in it."""
+    return decided_of(job, found)[:2]
+
+
+def decided_of(job: Job, found: Found) -> Decided:
+    """Read one checkpoint directory and plan what is to happen in it; say what it was read from."""
     listing = Listing(found.experiment, found.directory, ())
     try:
         with scan.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = scan.read_directory(directory, found)
-            plan = decide(job, listing, directory)
+            contents = evidence.marks(directory, names_to_read(job, listing))
+            plan, links = decide(job, listing, directory)
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
-            return plan, listing
+            looked_at = names_to_compare(job, listing, plan)
+            return Decided(plan, listing, evidence.read_by(listing, looked_at, contents, links))
     except FAULTS as fault:
-        return untouched(found, fault), listing
+        return Decided(untouched(found, fault), listing)
 
 
-def decide(job: Job, listing: Listing, directory: int) -> Plan:
-    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again."""
+def names_to_read(job: Job, listing: Listing) -> list[str]:
+    """Return the files whose content a policy goes by: what names a checkpoint, and what tells a metric."""
+    if job.policy is None:
+        return []
+    files = metric_files(sort_entries(job.rules, listing).sidecars) if asks_for_metrics(job) else {}
+    return [*pointer_names(listing, job.rules), *(name for names in files.values() for name in names)]
+
+
+def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None:
+    """Return the names of which a plan goes by more than that they are there; None for all."""
+    if job.options.fix_state or (job.policy and reads_files(job.policy)):
+        return None
+    skipped = {row.name for row in plan.skipped}
+    return [
+        entry.name
+        for entry in listing.entries
+        if (entry.kind == "directory" and entry.name not in skipped)
+        or (entry.kind == "link" and entry.link_text != entry.sibling)
+    ]
+
+
+def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[OutsideLink, ...]]:
+    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
+
+    The second value are the links elsewhere that lead into it, as far as it was asked.
+    """
     watch.start()
     known = Facts(
         verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
@@ -278,7 +347,21 @@ def decide(job: Job, listing: Listing, directory: int) -> Plan:
             break
         known = facts
         plan = planned(job, listing, known)
-    return plan
+    return with_losses(job, listing, plan), known.links
+
+
+def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
+    """Add notes of what goes by the policy that a person may miss."""
+    goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
+    if not (job.policy and goes):
+        return plan
+    found = sort_entries(job.rules, listing)
+    out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
+    out |= {action.name for action in plan.actions if action.keep_in_trash}
+    told = Facts(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
+    series = [with_metrics(one, told) for one in found.checkpoints if one.entry.name not in out]
+    protected = [entry.name for entry, _ in found.protected if entry.name not in out]
+    return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
 
 
 def planned(job: Job, listing: Listing, known: Facts) -> Plan:
@@ -289,9 +372,14 @@ def planned(job: Job, listing: Listing, known: Facts) -> Plan:
 
 def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
     """Return the metrics that sidecars tell, where the policy asks for any."""
-    if not (job.policy and any(line.key == "keep_best" for line in job.policy.lines)):
+    if not asks_for_metrics(job):
         return {}
     return read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
+
+
+def asks_for_metrics(job: Job) -> bool:
+    """Say whether the policy goes by a metric."""
+    return job.policy is not None and any(line.key == "keep_best" for line in job.policy.lines)
 
 
 def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:

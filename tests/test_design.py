@@ -14,27 +14,29 @@ PACKAGE = Path(ckptrules.__file__).parent
 ALL_ABOVE = "everything above"
 ROOMS: dict[str, str] = {
     "model": "",
-    "measures": "",
+    "measures": "model",
     "clock": "",
     "naming": "model",
     "sidecars": "model naming",
     "pointers": "",
     "attributes": "model",
-    "conflicts": "model sidecars",
-    "options": "conflicts measures",
     "retention": "model measures",
+    "conflicts": "model retention sidecars",
+    "options": "conflicts measures",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
-    "scan": "model journal clock pointers attributes",
+    "scan": "model measures journal clock pointers attributes",
     "machine": "",
     "pickled": "machine",
     "torchstate": "pickled",
     "store": "model journal scan pointers torchstate attributes",
+    "evidence": "model scan",
     "facts": "model naming sidecars pointers scan",
     "watch": "naming",
     "shape": "model",
     "report": "model measures",
+    "losses": "model naming retention",
     "plan": "model naming retention conflicts sidecars",
     "policies": "model measures retention plan shape",
     "rules": "model naming shape policies",
@@ -81,7 +83,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "clock pointers attributes refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "clock pointers attributes refs model measures naming retention losses journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
