@@ -157,6 +157,11 @@ def waits_since(outputs_dir: str, run: str) -> float:
     return clock.waits_since(clock.read(scan.read_state(outputs_dir, LAST_RUN)), run, run_started(run))
 
 
+def age_days(run: str) -> float:
+    """Return how many days ago a run started, by the clock."""
+    return (time.time() - run_started(run)) / 86400
+
+
 def waiting_days(outputs_dir: str, run: str) -> float:
     """Return for how many days what a run left in the trash waits there, as far as the clock can be believed."""
     return (time.time() - waits_since(outputs_dir, run)) / 86400

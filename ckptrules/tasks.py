@@ -16,6 +16,7 @@ from ckptrules.asked import chosen, command_line
 from ckptrules.facts import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
 from ckptrules.jobs import (
     Job,
+    age_days,
     begun,
     find,
     is_selected,
@@ -139,10 +140,10 @@ def experiments(
 
 
 def leapt(base: str, options: Options) -> Iterator[str]:
-    """Say so where nothing is freed by its age, as the clock cannot be believed."""
+    """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
     if base == "migrate" and not options.dry_run and command_line().command == "run":
-        run = begun(options.outputs_dir)
-        if run.leap and run.last.waited:
+        run, days = begun(options.outputs_dir), load(options.rules_dir, options.outputs_dir).trash_days
+        if run.leap and any(age_days(one) >= days > 0 for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
