@@ -66,6 +66,7 @@ ROOMS: dict[str, str] = {
     "schedule_task": ALL_ABOVE,
     "state_tasks": ALL_ABOVE,
     "refs_task": ALL_ABOVE,
+    "logtemplate": "",
     "log_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
     "manifest": "model",
@@ -79,7 +80,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
+    "logtemplate pointers refs model measures naming retention journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
