@@ -65,6 +65,7 @@ ROOMS: dict[str, str] = {
     "space_tasks": ALL_ABOVE,
     "schedule_task": ALL_ABOVE,
     "state_tasks": ALL_ABOVE,
+    "versioned": "scan",
     "refs_task": ALL_ABOVE,
     "logtemplate": "",
     "log_task": ALL_ABOVE,
