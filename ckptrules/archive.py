@@ -13,12 +13,12 @@ import io
 import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from ckptrules import scan, store
 from ckptrules.attributes import UNKNOWN, disbelieved
-from ckptrules.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
+from ckptrules.manifest import Manifest, ManifestError, from_json, longest, to_json, unsafe_path
 from ckptrules.measures import human_size
 from ckptrules.model import Identity, Item
 from ckptrules.scan import Progress, SourceError, told
@@ -27,10 +27,14 @@ from ckptrules.store import Tell, untold
 FORMATS = ("zst", "gz")
 MANIFEST = ".ckptrules-manifest.json"
 OTHER = "{} is there already, and holds something else; it is not overwritten"
-LONGEST_MANIFEST = 1 << 30
 LEVEL = 3  # what zstd itself takes; weights hardly shrink further
 SPARE = 1 << 20
 BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
+WINDOW = 1 << 23  # bytes; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
+MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
+MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
+MEMBERS_RATIO = 128  # and as many more for each byte of it; a member takes some 20 bytes at the least
 
 
 class ArchiveError(Exception):
@@ -124,8 +128,10 @@ def beside(path: str) -> str:
     return f"{path}.manifest.json"
 
 
-def packed_before(place: Place) -> Manifest | None:
+def packed_before(place: Place, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
     """Return the manifest of the archive that is there already, or None where none is.
+
+    The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
 
     Raises:
         ArchiveError: it cannot be believed.
@@ -134,27 +140,43 @@ def packed_before(place: Place) -> Manifest | None:
     if not os.path.lexists(place.path):
         return None
     try:
-        with open(beside(place.path), encoding="utf-8") as file:
-            return from_json(file.read())
-    except (FileNotFoundError, ManifestError, UnicodeDecodeError):
-        return check(place.path, place.format, lambda _: None)
+        folder, name = os.path.split(beside(place.path))
+        with scan.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
+            if os.fstat(file).st_size <= longest(items):
+                return from_json(text.read(), len(items))
+    except (SourceError, ManifestError, UnicodeDecodeError):
+        pass
+    return check(place.path, place.format, progress, sum(item.size for item in items))
 
 
-def check(path: str, form: str, progress: Progress) -> Manifest:
+def check(path: str, form: str, progress: Progress, most: int | None = None) -> Manifest:
     """Read an archive to its end, compare it with its manifest, and return that.
+
+    Args:
+        path: the archive.
+        form: its format.
+        progress: is called with the bytes of each step, and before the next bytes are read.
+        most: the most bytes that its files may have; where it tells of more, it is read no further.
 
     Raises:
         ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
         OSError: it cannot be read.
     """
     found: dict[str, Item] = {}
-    manifest = None
+    manifest, size = None, 0
     with believing():
-        for member, content in members(path, form):
+        for member, content in members(path, form, progress):
+            if manifest is not None:
+                raise ArchiveError(f"{member.name} comes behind its manifest")
             if member.name == MANIFEST:
-                manifest = _manifest(content)
-            else:
-                found[member.name] = _seen(member, content, progress)
+                manifest = _manifest(member, content, found.values())
+                continue
+            if member.name in found:
+                raise ArchiveError(f"{member.name} is in it twice")
+            size += member.size
+            if most is not None and size > most:
+                raise ArchiveError(f"holds more than {human_size(most)}")
+            found[member.name] = _seen(member, content, progress)
     if manifest is None:
         raise ArchiveError("holds no manifest of ckptrules, or is cut off")
     for item in manifest.items:
@@ -173,7 +195,7 @@ def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
         ArchiveError: the archive is damaged, or holds something else.
         OSError: one of the two cannot be read.
     """
-    manifest = check(place.path, place.format, progress)
+    manifest = check(place.path, place.format, progress, sum(item.size for item in items))
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
         if item.kind == "file" and scan.checksum(place.root, item.path, progress) != item.sha256:
@@ -195,17 +217,20 @@ def unpacked(
     ``tell`` is called with what could not be given to what was brought back.
 
     Raises:
-        ArchiveError: the archive is not what it was when it was checked.
+        ArchiveError: it would not fit, or the archive is not what it was when it was checked.
         OSError: it cannot be read or written.
     """
     items = {item.path: item for item in manifest.items}
+    refuse_full(outputs_dir, items.values())
     with store.staging(outputs_dir) as staged:
         root = os.path.join(outputs_dir, staged)
         with believing():
-            for member, content in members(path, format_of(path)):
+            for member, content in members(path, format_of(path), progress):
                 item = items.get(member.name)
                 if item is None:
                     continue
+                if member.size != item.size:
+                    raise ArchiveError(f"{item.path} is not what its manifest says")
                 if item.kind == "directory":
                     store.make_directory(root, item)
                 elif item.kind == "file" and store.write_member(root, item, content, progress, tell) != item.sha256:
@@ -228,6 +253,28 @@ def believed(path: str, manifest: Manifest) -> Manifest:
     return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
 
 
+def room(folder: str) -> int:
+    """Return the bytes that files may take in a folder.
+
+    Raises:
+        OSError: that is not known.
+    """
+    disk = os.statvfs(folder)
+    return max(0, disk.f_bavail * disk.f_frsize - SPARE)
+
+
+def refuse_full(folder: str, items: Iterable[Item]) -> None:
+    """Refuse what would not fit into a folder.
+
+    Raises:
+        ArchiveError: with how much is needed, and how much there is.
+    """
+    block = os.statvfs(folder).f_frsize
+    needed, there = sum(-(-(item.size - item.holes) // block) * block or block for item in items), room(folder)
+    if needed > there:
+        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+
+
 def format_of(path: str) -> str:
     """Tell the format of an archive by its name.
 
@@ -240,18 +287,28 @@ def format_of(path: str) -> str:
     raise ArchiveError("is not called *.tar.zst or *.tar.gz")
 
 
-def members(path: str, form: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+def members(path: str, form: str, progress: Progress) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     """Yield what is in an archive, in order; only plain names of files, directories and links get past.
+
+    Nothing is held of those before. There may be so many as an archive of its size can hold.
 
     Raises:
         ArchiveError: it holds anything else.
         Exception: what the libraries say of damage (`believing` tells it in one way).
     """
-    with open(path, "rb") as file, _reader(file, form) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-        for member in tar:
-            _refuse(member)
-            content = tar.extractfile(member) if member.isreg() else None
-            yield member, content or io.BytesIO()
+    with open(path, "rb") as file, _reader(file, form) as plain:
+        left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
+        bounded = _Bounded(plain, progress)
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read
+            while member := tar.next():
+                _refuse(member)
+                left -= MEMBER + len(member.name) + len(member.linkname)
+                if left < 0 or tar.pax_headers:
+                    raise ArchiveError("tells of more names than an archive of its size can hold")
+                tar.members.clear()
+                bounded.left = HEADERS + member.size
+                content = tar.extractfile(member) if member.isreg() else None
+                yield member, content or io.BytesIO()
 
 
 @contextlib.contextmanager
@@ -330,6 +387,28 @@ def _plain(items: Iterable[Item]) -> list[Item]:
     return [item._replace(**BESIDE) for item in items]
 
 
+class _Bounded:
+    """The tar stream of an archive, of which only so much is read between two members: headers may lie."""
+
+    def __init__(self, plain: IO[bytes], progress: Progress) -> None:
+        self._plain = plain
+        self._progress = progress
+        self.left = HEADERS
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes; fewer at the end.
+
+        Raises:
+            ArchiveError: a header is longer than any of ours.
+        """
+        self._progress(0)
+        chunk = self._plain.read(count)
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
+        return chunk
+
+
 class _Hashing:
     """An open file that notes what is read of it."""
 
@@ -358,9 +437,11 @@ def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress) -> It
     return Item(member.name, "file", member.size, 0, 0, sha256=digest.hexdigest())
 
 
-def _manifest(content: IO[bytes]) -> Manifest:
+def _manifest(member: tarfile.TarInfo, content: IO[bytes], found: Collection[Item]) -> Manifest:
+    if member.size > longest(found):
+        raise ArchiveError("its manifest: is longer than one of what it holds")
     try:
-        manifest = from_json(content.read(LONGEST_MANIFEST).decode("utf-8"))
+        manifest = from_json(content.read().decode("utf-8"), len(found))
     except ManifestError as error:
         raise ArchiveError(f"its manifest: {error}") from None
     if len(manifest.experiments) != 1 or not manifest.items or "/" in manifest.items[0].path:
@@ -372,7 +453,8 @@ def _manifest(content: IO[bytes]) -> Manifest:
 
 def _refuse(member: tarfile.TarInfo) -> None:
     fault = unsafe_path(member.name)
-    if fault or not (member.isreg() or member.isdir() or member.issym()):
+    plain = (member.isreg() and not member.issparse()) or member.isdir() or member.issym()
+    if fault or not plain or member.size < 0:
         raise ArchiveError(f"holds {member.name!r}, which {fault or 'is neither a file nor a directory nor a link'}")
 
 
@@ -405,7 +487,7 @@ def _reader(file: BinaryIO, form: str) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:
             yield plain
     else:
-        with _library().ZstdDecompressor().stream_reader(file, closefd=False) as plain:
+        with _library().ZstdDecompressor(max_window_size=WINDOW).stream_reader(file, closefd=False) as plain:
             yield plain
 
 

@@ -101,8 +101,11 @@ def prepare_unarchive(options: Options) -> Action:
     fact = f"command line: archive '{options.archive}'"
     try:
         form = archives.format_of(options.archive)
+        if not os.path.isfile(options.archive):
+            raise ArchiveError("is no file")  # noqa: TRY301 - told like the others
         with progress_bar(os.path.getsize(options.archive)) as progress:
-            manifest = archives.check(options.archive, form, progress)
+            manifest = archives.check(options.archive, form, progress, archives.room(options.outputs_dir))
+        archives.refuse_full(options.outputs_dir, manifest.items)
     except ArchiveError as error:
         raise OptionError(f"{fact}: {error}") from None
     except OSError as error:
@@ -151,7 +154,8 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     items = archives.listing(place)
     size, shown = sum(item.size for item in items), style.name(place.experiment)
     amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
-    before = archives.packed_before(place)
+    with progress_bar(size) as progress:
+        before = archives.packed_before(place, items, progress)
     if before:
         archives.refuse_other(place, items, before)
     if before and options.keep_source:

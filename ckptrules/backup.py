@@ -15,7 +15,7 @@ from ckptrules import scan, store
 from ckptrules.apply import Workplace, transact, trash_folder
 from ckptrules.attributes import disbelieved
 from ckptrules.journal import Journal, trash_name
-from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
+from ckptrules.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Identity, Item, Problem, Step, Unit
 from ckptrules.scan import Progress, SourceError, told
@@ -24,6 +24,7 @@ from ckptrules.store import Tell, untold
 MANIFEST = f"{STATE}/manifest.json"
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
 MISSING = "is missing"
+TOO_LONG = f"its {MANIFEST} is longer than {human_size(LONGEST)}"
 CHANGED_HINT = "back it up again when nothing writes into it"
 FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
 DAMAGED_HINT = "'doit backups verify=1' tells what else is damaged; take this one from another backup"
@@ -134,7 +135,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold) -> tuple[Manifest, 
     partial = hidden_path(order.path)
     store.make_folder(partial, store.PRIVATE)
     try:
-        store.write_manifest(partial, MANIFEST, to_json(manifest))
+        store.write_manifest(partial, MANIFEST, _text(manifest))
         how = _way(order, items, partial)
         if how == "copy":
             check_space(items, partial)
@@ -149,7 +150,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold) -> tuple[Manifest, 
             items=tuple(held),
             missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
         )
-        store.write_manifest(partial, MANIFEST, to_json(manifest))
+        store.write_manifest(partial, MANIFEST, _text(manifest))
         store.finish_backup(partial, order.path, order.outputs_dir, tell)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -253,7 +254,9 @@ def read_backup(folder: str) -> Manifest:
         raise NotOursError("is a link" if os.path.islink(folder) else "is no directory")
     try:
         with scan.open_file(folder, MANIFEST) as file, open(file, encoding="utf-8", closefd=False) as text:
-            return from_json(text.read())
+            if os.fstat(file).st_size > LONGEST:
+                raise NoBackupError(TOO_LONG)
+            return from_json(text.read(LONGEST))
     except SourceError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotOursError("carries no manifest of ckptrules") from None
@@ -466,6 +469,18 @@ def _identity(place: Workplace, folder: str, name: str) -> Identity:
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _text(manifest: Manifest) -> str:
+    """Write a manifest that `read_backup` reads.
+
+    Raises:
+        NoSpaceError: it is too long.
+    """
+    text = to_json(manifest)
+    if len(text) > LONGEST:
+        raise NoSpaceError(f"holds too many names for one backup: {TOO_LONG}; take fewer experiments=…")
+    return text
 
 
 def _unreadable(path: str, error: OSError) -> Problem:

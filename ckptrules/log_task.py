@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,17 @@ from doit.task import Task
 
 from ckptrules import jobs, startup, store
 from ckptrules.history import Run
-from ckptrules.measures import human_size
+from ckptrules.logtemplate import LogTemplateError, render
+from ckptrules.measures import human_size, visible
 from ckptrules.options import Options
 from ckptrules.reporter import Told
 from ckptrules.scan import told
-from ckptrules.shipped import log_template
+from ckptrules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.undo import chosen_run, command_of
+
+# What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
+_MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
+_ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
 
 def log(options: Options) -> Iterator[startup.TaskDict]:
@@ -35,9 +41,9 @@ def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | N
         task.meta = {"told": Told("There is no run to tell of; 'doit history' lists them.\n")}
         return TaskFailed("no run", report=False)
     try:
-        entry = render(log_template(options.rules_dir), run)
+        entry = render(log_template(options.rules_dir), entry_of(run))
     except (OSError, ValueError) as error:
-        task.meta = {"told": Told(f"{error}\n")}
+        task.meta = {"told": Told(unusable(options, error))}
         return TaskFailed("the template cannot be used", report=False)
     if options.out is None:
         task.meta = {"told": Told(entry)}
@@ -46,7 +52,7 @@ def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | N
         text = append(options.out, entry, run.id)
     except (OSError, UnicodeError) as error:
         why = told(error) if isinstance(error, OSError) else "is no UTF-8 text"
-        task.meta = {"told": Told(f"{options.out}: cannot be written: {why}\n")}
+        task.meta = {"told": Told(f"{visible(options.out)}: cannot be written: {why}\n")}
         return TaskFailed("the log cannot be written", report=False)
     task.meta = {"told": Told(text)}
     return None
@@ -64,55 +70,63 @@ def append(path: str, entry: str, run: str) -> str:
         with open(path, encoding="utf-8", newline="") as file:
             before = file.read()
     if run in before:
-        return f"{path}: run {run} stands in it already\n"
+        return f"{visible(path)}: run {run} stands in it already\n"
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     store.write_whole(path, before + gap + entry)
-    return f"{path}: run {run} added\n"
+    return f"{visible(path)}: run {run} added\n"
+
+
+def unusable(options: Options, error: OSError | ValueError) -> str:
+    """Say why the template cannot be used, and where."""
+    path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read: {told(error)}\n"
+    if not isinstance(error, LogTemplateError):
+        return f"{path}: is no UTF-8 text\n"
+    hint = f"    hint: {error.hint}\n" * bool(error.hint)
+    return f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}\n{hint}"
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
 
 
-def render(template: str, run: Run) -> str:
-    """Render the template with what a run did.
-
-    Raises:
-        ValueError: the template cannot be used.
-    """
-    import jinja2
-    from jinja2.sandbox import SandboxedEnvironment
-
-    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    try:
-        return environment.from_string(template).render(entry_of(run)).strip("\n") + "\n"
-    except (jinja2.TemplateError, TypeError) as error:
-        raise ValueError(f"the template of the log cannot be used: {error}") from None
-
-
 def entry_of(run: Run) -> dict[str, Any]:
-    """Return what the template may use."""
+    """Return what the template may use; names and what a journal says cannot be taken for Markdown."""
     deleted = [unit for unit in run.units if unit.kind == "trash"]
     kept = {intent.directory: intent.kept for _, intent in run.intents}
     return {
-        "date": str(run.header.get("when", ""))[:10],
-        "when": str(run.header.get("when", "")),
-        "run": run.id,
-        "who": f"{run.header.get('who', '?')}@{run.header.get('host', '?')}",
-        "command": command_of(run),
+        "date": plain(str(run.header.get("when", ""))[:10]),
+        "when": plain(str(run.header.get("when", ""))),
+        "run": plain(run.id),
+        "who": plain(f"{run.header.get('who', '?')}@{run.header.get('host', '?')}"),
+        "command": code(command_of(run)),
         "renamed": sum(unit.kind == "rename" for unit in run.units),
         "deleted": len(deleted),
         "deleted_size": human_size(sum(unit.size for unit in deleted)),
         "kept": sum(kept.values()),
         "threshold": threshold(run.header),
-        "experiments": sorted({intent.experiment for _, intent in run.intents}),
+        "experiments": [plain(name) for name in sorted({intent.experiment for _, intent in run.intents})],
     }
 
 
 def threshold(header: Mapping[str, Any]) -> str:
     """Say in words by what a run deleted: ``< epoch 10``, or the policy."""
-    policy = header.get("policy") or {}
-    lines = dict(policy.get("lines", {}))
-    if set(lines) == {"min_epoch"}:
-        return f"< epoch {lines['min_epoch']}"
-    words = ", ".join(f"{key}: {value}" for key, value in lines.items())
-    return f"policy {policy['name']}: {words}" if policy else "by hand"
+    policy = header.get("policy")
+    if not isinstance(policy, Mapping):
+        return "by hand"
+    lines = policy.get("lines")
+    rows = {str(key): plain(str(value)) for key, value in lines.items()} if isinstance(lines, Mapping) else {}
+    if set(rows) == {"min_epoch"}:
+        return f"< epoch {rows['min_epoch']}"
+    words = ", ".join(f"{plain(key)}: {value}" for key, value in rows.items())
+    return f"policy {plain(str(policy.get('name')))}: {words}"
+
+
+def plain(text: str) -> str:
+    """Write a text so that Markdown shows it as it is: no link, heading or comment begins or ends in it."""
+    return visible(_MARKS.sub(r"\\\g<0>", text))
+
+
+def code(text: str) -> str:
+    r"""Write a text to stand between backticks, where nothing can be escaped: what could end that shows as ``\x60``."""
+    return _ENDS_CODE.sub(lambda match: f"\\x{ord(match[0]):02x}", visible(text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ckptrules.attributes import LAST_ID, UNKNOWN, are_sound
@@ -12,7 +12,13 @@ from ckptrules.model import STATE, Item
 
 SCHEMA_VERSION = 1
 LIMIT = 2**63
+LONGEST = 1 << 30  # bytes: some four million names
+ROW = 4096  # bytes that one name takes in a manifest, with all the attributes that a file may have
+HEAD = 1 << 20  # bytes before the rows: the names of the experiments, and what could not be read
+VALUES = 24  # of one row, generously
+SPARSE = 8  # bytes to one value, where nobody knows the number of rows; what `to_json` writes has 15 and more
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class ManifestError(ValueError):
@@ -57,12 +63,25 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps({"schema_version": SCHEMA_VERSION, **manifest._asdict(), "items": rows}, indent=1) + "\n"
 
 
-def from_json(text: str) -> Manifest:
+def longest(items: Iterable[Item]) -> int:
+    """Return the most bytes that a manifest of these takes; a letter of a name may take six of them."""
+    return HEAD + sum(ROW + 6 * (len(item.path) + len(item.link)) for item in items)
+
+
+def from_json(text: str, rows: int | None = None) -> Manifest:
     """Read a manifest and check it.
+
+    Before it is parsed, its values are counted: `[],[],…` takes thirty times its length in memory.
+
+    Args:
+        text: the manifest.
+        rows: the number of names that it may tell of, or None where that is not known.
 
     Raises:
         ManifestError: it is not one, or a path in it could lead out of the folder that it is restored to.
     """
+    if count_values(text) > (len(text) // SPARSE if rows is None else VALUES * rows) + VALUES:
+        raise ManifestError("holds more values than a manifest has")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -90,6 +109,12 @@ def from_json(text: str) -> Manifest:
             raise ManifestError(f"path {item.path!r} stands in it twice")
         items[item.path] = item
     return Manifest(**{**{key: data[key] for key in Manifest._fields}, "items": tuple(items.values())})
+
+
+def count_values(text: str) -> int:
+    """Count what ends a value in a JSON text, without parsing it."""
+    bare = _STRING.sub("", text)
+    return sum(map(bare.count, ",]}"))
 
 
 def unsafe_path(path: str) -> str:

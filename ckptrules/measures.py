@@ -79,6 +79,17 @@ def human_time(time: int, *, up: bool = False) -> str:
     return f"{whole + bool(up and rest)}{unit}"
 
 
+def visible(text: str) -> str:
+    """Make a text of one line safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def human_size(size: int) -> str:
     """Write bytes for people, in steps of 1000: ``31.4 GB``."""
     value = float(size)

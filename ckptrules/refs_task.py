@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import os
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from doit.exceptions import TaskFailed
@@ -18,16 +16,18 @@ from ckptrules.journal import JournalError
 from ckptrules.model import Step, Unit
 from ckptrules.options import OptionError, Options
 from ckptrules.recovery import fault_of, read_runs
-from ckptrules.refs import Reference, Renamed, find, renames, rewritten, stays_valid
+from ckptrules.refs import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.report import Style, count_of
 from ckptrules.reporter import Told
 from ckptrules.scan import told
+from ckptrules.versioned import Index, how_changed
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
 MANIFEST = ".manifest.json"  # of an archive: it tells of names that were
 LONGEST = 50_000_000  # bytes
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+CONTEXT = 1  # lines around those that change
 REFERENCES = "references"  # what the journal calls the place of these changes
 
 
@@ -84,8 +84,14 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
         task.meta = {"told": Told(f"{fault_of(options.outputs_dir, error)}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
-    texts = [text for path in files(paths, options.outputs_dir) if (text := read(path, renamed))]
-    held = {text.path: why for text in texts if (why := obstacle(text, force=options.force))}
+    names, texts = OldNames(renamed), []
+    for path in files(paths, options.outputs_dir):
+        if stopping.stopped():
+            task.meta = {"told": Told("")}
+            return TaskFailed("stopped", report=False)
+        texts += [text] if (text := read(path, names)) else []
+    known: dict[str, Index] = {}
+    held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
     sure = [text for text in texts if text.new_text != text.text and text.path not in held]
     lines = [line for text in sure for line in diff(text, style)]
     failed: dict[str, str] = {}
@@ -128,7 +134,7 @@ def _below(top: str, outputs: str) -> Iterator[str]:
                 yield path
 
 
-def read(path: str, renamed: Mapping[str, Sequence[Renamed]]) -> Text | None:
+def read(path: str, names: OldNames) -> Text | None:
     """Read a file and find the old names in it; None where there are none, or it is no text."""
     try:
         if os.path.getsize(path) > LONGEST:
@@ -141,7 +147,8 @@ def read(path: str, renamed: Mapping[str, Sequence[Renamed]]) -> Text | None:
     if not encoding:
         return None
     text = content.decode(encoding)
-    found = tuple(r for r in find(text, renamed) if not _exists(path, text, r))
+    stands: dict[str, bool] = {}
+    found = tuple(r for r in find(text, names) if not _exists(path, text, r, stands))
     return Text(path, content, text, encoding, found) if found else None
 
 
@@ -162,38 +169,27 @@ def _round_trip(content: bytes, encoding: str) -> bool:
         return False
 
 
-def _exists(path: str, text: str, reference: Reference) -> bool:
-    """Say whether a reference leads to a file that is there: then it is right as it is."""
-    start = reference.start
-    while start and text[start - 1] not in " \t\r\n\"'`<>|,;(){}[]=":
-        start -= 1
-    written = text[start : reference.start + len(reference.old)]
-    places = (written, os.path.join(os.path.dirname(path), written))
-    return "/" in written and any(os.path.isfile(place) and not os.path.islink(place) for place in places)
+def _exists(path: str, text: str, reference: Reference, stands: dict[str, bool]) -> bool:
+    """Say whether a reference leads to a file that is there: then it is right as it is. Each path is asked for once."""
+    folder = folder_before(text, reference.start).rpartition("=")[2]
+    written = folder + reference.old
+    if folder and written not in stands:
+        places = (written, os.path.join(os.path.dirname(path), written))
+        stands[written] = any(os.path.isfile(place) and not os.path.islink(place) for place in places)
+    return bool(folder) and stands[written]
 
 
-def obstacle(text: Text, *, force: bool) -> str:
+def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
     """Say why a file is to be left alone, or nothing."""
     if text.new_text == text.text:
         return ""
-    if not stays_valid(os.path.splitext(text.path)[1].lower(), text.text, text.new_text):
-        return "would be no JSON any more; change it by hand"
+    if not stays_valid(os.path.splitext(text.path)[1].lower(), text.references):
+        return "may be no JSON any more; change it by hand"
     if owner := scan.owner_of_other(os.stat(text.path)):
         return f"belongs to {owner}; {store.NOT_OURS}"
-    if not force and modified(text.path):
-        return "has changes that are not committed; commit them first, or say force=1"
+    if not force and (how := how_changed(text.path, text.content, known)):
+        return f"{how}; commit them first, or say force=1"
     return ""
-
-
-def modified(path: str) -> bool:
-    """Say whether a file under version control has changes that are not committed."""
-    folder, name = os.path.split(os.path.abspath(path))
-    command = ["git", "-C", folder, "status", "--porcelain", "--untracked-files=no", "--", name]
-    try:
-        found = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - no shell
-    except OSError:
-        return False
-    return found.returncode == 0 and bool(found.stdout.strip())
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -231,21 +227,58 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
 
 def diff(text: Text, style: Style) -> Iterator[str]:
     """Yield the lines of a file that change, as a unified diff."""
-    old, new = text.text.splitlines(), text.new_text.splitlines()
-    for line in difflib.unified_diff(old, new, text.path, text.path, lineterm="", n=1):
-        colour = {"+": "green", "-": "red", "@": "dim"}.get(line[:1])
-        shown = style.name(line.replace("\t", "    "))
-        yield style.paint(shown, colour) if colour and line[:3] not in ("+++", "---") else shown
+    yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
+    old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # as many: no name holds the end of a line
+    end = len(old) - (not old[-1])
+    changed = [number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
+    for group in _groups(changed):
+        start, stop = max(0, group[0] - CONTEXT), min(end, group[-1] + 1 + CONTEXT)
+        span = f"{start + 1},{stop - start}" if stop - start > 1 else f"{start + 1}"
+        yield style.paint(f"@@ -{span} +{span} @@", "dim")
+        yield from (_shown(line, style) for line in _hunk(old, new, range(start, stop), set(group)))
+
+
+def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Yield what stands so near to each other that the lines around them meet."""
+    group: list[int] = []
+    for number in numbers:
+        if group and number - group[-1] > 2 * CONTEXT + 1:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
+
+
+def _hunk(old: Sequence[str], new: Sequence[str], lines: Iterable[int], changed: Collection[int]) -> Iterator[str]:
+    block: list[int] = []
+    for number in (*lines, -1):
+        if number in changed:
+            block.append(number)
+            continue
+        yield from (f"-{old[one]}" for one in block)
+        yield from (f"+{new[one]}" for one in block)
+        block = []
+        if number >= 0:
+            yield f" {old[number]}"
+
+
+def _shown(line: str, style: Style) -> str:
+    shown = style.name(line.removesuffix("\r").replace("\t", "    "))
+    return style.paint(shown, {"+": "green", "-": "red"}[line[0]]) if line[0] in "+-" else shown
 
 
 def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
     """Tell of what only a person can decide, each with its place."""
     lines = []
     for text in texts:
+        number, begin, seen = 1, 0, 0  # of the line: its number and its start; how far its ends were counted
         for reference in text.references:
+            number += text.text.count("\n", seen, reference.start)
+            begin = max(begin, text.text.rfind("\n", seen, reference.start) + 1)
+            seen = reference.start
             if not reference.new:
-                before = text.text[: reference.start]
-                place = f"{text.path}:{before.count(chr(10)) + 1}:{reference.start - before.rfind(chr(10))}"
+                place = f"{text.path}:{number}:{reference.start - begin + 1}"
                 sign = style.paint(style.signs["skip"], "yellow")
                 lines.append(f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({reference.why})")
     return lines

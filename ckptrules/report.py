@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 from unicodedata import combining, east_asian_width
 
-from ckptrules.measures import freed, human_size, taken
+from ckptrules.measures import freed, human_size, taken, visible
 from ckptrules.model import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
@@ -72,7 +72,7 @@ class Style(NamedTuple):
         """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
         if text.isascii() and text.isprintable():
             return text
-        shown = text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+        shown = visible(text)
         try:
             shown.encode(self.encoding)
         except UnicodeEncodeError:
@@ -444,9 +444,3 @@ def _when(mtime_ns: int) -> str:
         return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999
         return f"{seconds} s since 1970"
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()

@@ -609,9 +609,9 @@ def test_refs_tells_whose_text_it_is(shared: Path) -> None:
     os.chown(path, ALICE, ALICE)
     old = Reference(22, OLD, NEW)
     text = Text(str(path), path.read_bytes(), path.read_text(), "utf-8", (old,))
-    assert obstacle(text, force=True) == ""
+    assert obstacle(text, {}, force=True) == ""
     with somebody():
-        assert obstacle(text, force=True) == f"belongs to {ALICE}; a copy of it would be yours"
+        assert obstacle(text, {}, force=True) == f"belongs to {ALICE}; a copy of it would be yours"
 
 
 # --- holes -----------------------------------------------------------------------------------------------------------

@@ -69,7 +69,9 @@ ROOMS: dict[str, str] = {
     "space_tasks": ALL_ABOVE,
     "schedule_task": ALL_ABOVE,
     "state_tasks": ALL_ABOVE,
+    "versioned": "scan",
     "refs_task": ALL_ABOVE,
+    "logtemplate": "",
     "log_task": ALL_ABOVE,
     "catalog_task": ALL_ABOVE,
     "manifest": "model attributes",
@@ -83,7 +85,7 @@ ROOMS: dict[str, str] = {
     "__main__": "cli",
 }
 PURE = tuple(
-    "clock pointers attributes refs model measures naming retention losses journal history plan report conflicts sidecars options shape policies rules "
+    "logtemplate clock pointers attributes refs model measures naming retention losses journal history plan report conflicts sidecars options shape policies rules "
     "manifest backup_report".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
