@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from ckptrules import scan, verified
 from ckptrules.model import Claim, Entry, Found, Listing, RuleSet, number
 from ckptrules.naming import BEST, is_claimed, named
-from ckptrules.plan import is_left_link, unsound
+from ckptrules.plan import is_left_link, markers_in, unsound, why_unfinished
 from ckptrules.rules import load_rules
 from ckptrules.shipped import rule_texts
 
@@ -49,7 +49,7 @@ def catalog(
     """Yield a record for each checkpoint, experiment by experiment, older before newer.
 
     Empty files, dangling links, names that no rule knows and names that two rule files claim are left out; `doit
-    verify` tells of them. What disappears while it is looked at is left out too.
+    verify` tells of them. What a marker calls unfinished is left out, and what disappears while it is looked at.
 
     Args:
         outputs_dir: the folder that holds the experiments.
@@ -115,6 +115,7 @@ def _age(record: Record) -> tuple[int, int, float, str]:
 def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Record]:
     known = verified.known_names(outputs_dir, listing)
     entries = {entry.name: entry for entry in listing.entries}
+    markers = markers_in(listing, rules)
     for entry in listing.entries:
         name = named(entry.name, rules)
         said = name.claim
@@ -122,6 +123,8 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Rec
         if entry.kind == "link" and is_left_link(entry, name):
             continue
         if said.kind not in ("protected", "target", "legacy") or aim is None or aim.kind == "link" or unsound(aim):
+            continue
+        if markers and why_unfinished((aim.name, named(aim.name, rules).target), markers):
             continue
         fields = {**_fields(aim, named(aim.name, rules).claim), **_fields(entry, said)}
         value = fields.get("value")

@@ -182,21 +182,26 @@ def with_metrics(checkpoint: Checkpoint, facts: Facts) -> Checkpoint:
 
 def unfinished(found: Sorted, listing: Listing, rules: RuleSet) -> dict[str, Reason]:
     """Find what a marker beside it calls unfinished, by its name or by the one that it would get."""
-    markers = {
-        name.removesuffix(ending.text): (name, ending)
-        for name in (entry.name for entry in listing.entries)
-        for ending in rules.unfinished
-        if name.endswith(ending.text)
-    }
+    markers = markers_in(listing, rules)
     names = [(entry.name, entry.name) for entry, _ in found.protected] if markers else []
     names += [(c.entry.name, c.target) for c in found.checkpoints] if markers else []
-    marked = {}
-    for name, target in names:
-        for stem in (*stems_of(target), *stems_of(name)):
-            if stem in markers:
-                marker, ending = markers[stem]
-                marked[name] = Reason(f"is not finished, as {marker} says", ending.place)
-    return marked
+    said = {name: why_unfinished((name, target), markers) for name, target in names}
+    return {name: reason for name, reason in said.items() if reason}
+
+
+def markers_in(listing: Listing, rules: RuleSet) -> dict[str, Reason]:
+    """Map what stands before the ending of a marker to what the marker says."""
+    return {
+        entry.name.removesuffix(ending.text): Reason(f"is not finished, as {entry.name} says", ending.place)
+        for ending in rules.unfinished
+        for entry in listing.entries
+        if entry.name.endswith(ending.text)
+    }
+
+
+def why_unfinished(names: Iterable[str], markers: Mapping[str, Reason]) -> Reason | None:
+    """Return what a marker says of any of some names."""
+    return next((markers[stem] for name in names for stem in stems_of(name) if stem in markers), None)
 
 
 def set_aside(

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 
-from ckptrules.losses import mode_of
 from tests import crash
 from tests.conftest import Project
 
@@ -94,4 +93,6 @@ def test_without_delete_old_nothing_is_said(project: Project) -> None:
     ],
 )
 def test_a_metric_is_known_by_its_words(mode: str, metrics: str) -> None:
+    from ckptrules.losses import mode_of
+
     assert {metric: mode_of(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), mode)

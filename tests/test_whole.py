@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ckptrules import facts
+from ckptrules import catalog, facts
 from ckptrules.model import Entry
 from tests import crash
 from tests.conftest import Project
@@ -230,3 +230,11 @@ def test_a_name_whose_new_name_has_a_marker_waits(project: Project) -> None:
     put(project, "epoch-01_step-000039-unfinished", 0)
     assert run(project).code == 0
     assert "epoch=1-step=39.ckpt" in project.names("exp")
+
+
+def test_no_catalog_offers_what_is_not_finished(project: Project) -> None:
+    whole, late = put(project, "epoch=0-step=19.ckpt"), put(project, "epoch=1-step=39.ckpt")
+    put(project, "epoch=1-step=39-unfinished", 0)
+    (project.outputs / "exp/checkpoints/last.ckpt").symlink_to(late.name)
+    rules = project.folder / "rules"
+    assert [record.path for record in catalog(project.outputs, rules)] == [str(whole)]
