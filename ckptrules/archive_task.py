@@ -15,8 +15,16 @@ from ckptrules import archive as archives
 from ckptrules import jobs, scan, startup, stopping, store
 from ckptrules.apply import Workplace, transact, trash_folder
 from ckptrules.archive import ArchiveError, Place
+from ckptrules.backup import choose
 from ckptrules.backup_report import doubt_lines, lost_lines
-from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
+from ckptrules.backup_tasks import (
+    Prepared,
+    chosen_experiments,
+    known_experiments,
+    one_task,
+    progress_bar,
+    selects,
+)
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.journal import trash_name
 from ckptrules.manifest import Manifest
@@ -39,7 +47,7 @@ def unarchive(options: Options) -> Iterator[startup.TaskDict]:
     return one_task("unarchive", prepare_unarchive, options)
 
 
-def prepare_archive(options: Options) -> Action:
+def prepare_archive(options: Options) -> Prepared:
     """Find out what is to be packed, and where to.
 
     Raises:
@@ -47,12 +55,12 @@ def prepare_archive(options: Options) -> Action:
     """
     jobs.outputs_dir(options)
     form = "zst" if options.format == "table" else options.format
-    if options.experiments is None or options.archive_dir is None:
-        missing = "experiments" if options.experiments is None else "archive_dir"
-        hint = "doit archive experiments='old_*' archive_dir=/archive"
+    if not selects("archive", options) or options.archive_dir is None:
+        missing = "archive_dir" if selects("archive", options) else "experiments"
+        hint = "'doit archive experiments=PATTERN archive_dir=DIR'"
         raise OptionError(f"command line: archive needs {missing}=…\n    hint: {hint}")
-    if form not in archives.FORMATS:
-        raise OptionError(f"command line: format={form}: must be one of {', '.join(archives.FORMATS)} for archive")
+    if form not in archives.FORMATS:  # it stands in doit's configuration
+        raise OptionError(f"format={form}: must be one of {', '.join(archives.FORMATS)} for archive")
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
@@ -60,7 +68,8 @@ def prepare_archive(options: Options) -> Action:
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
     experiments = known_experiments(options)
-    chosen = chosen_experiments(experiments, options.experiments)
+    names = chosen_experiments("archive", options, experiments)
+    chosen = choose(names, None)
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
     try:
@@ -69,7 +78,7 @@ def prepare_archive(options: Options) -> Action:
         raise OptionError(f"command line: format={form}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
     places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in inner_first]
-    return pack_all, [options, jobs.style(options), places]
+    return (pack_all, [options, jobs.style(options), places]), names
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
@@ -88,7 +97,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
                 raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
 
 
-def prepare_unarchive(options: Options) -> Action:
+def prepare_unarchive(options: Options) -> Prepared:
     """Find the archive to bring back, and read it whole.
 
     Raises:
@@ -117,7 +126,7 @@ def prepare_unarchive(options: Options) -> Action:
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
         raise OptionError(f"{fact}: '{experiment}' is in {options.outputs_dir} already\n    hint: {hint}")
-    return bring_back, [options, jobs.style(options), manifest]
+    return (bring_back, [options, jobs.style(options), manifest]), ()
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------
@@ -135,6 +144,7 @@ def pack_all(options: Options, style: Style, places: list[Place], task: Task) ->
             lines.append(pack_one(options, style, place))
         except StoppedError:
             lines.append(f"Stopped: {shown} is not archived.")
+            jobs.note_stop()
             failed.append(place.experiment)
             break
         except (ArchiveError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 
+from ckptrules.hints import complete, in_force
 from ckptrules.options import CommandLine, read_command_line
 
 TASKS = (
@@ -44,3 +45,13 @@ def command_line() -> CommandLine:
 def chosen() -> frozenset[str]:
     """Return the tasks that were named as they are."""
     return frozenset(word.task for word in command_line().words)
+
+
+def program() -> str:
+    """Return the program that runs: ``doit``, or ``ckptrules``."""
+    return in_force(sys.argv, "utf-8").program[0]
+
+
+def completed(text: str) -> str:
+    """Write the commands that a text names so that they work here when they are copied."""
+    return complete(text, in_force(sys.argv, getattr(sys.__stdout__, "encoding", None) or "ascii"))

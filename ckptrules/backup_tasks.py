@@ -16,13 +16,14 @@ from ckptrules import asked, backup_report, jobs, startup, stopping, store
 from ckptrules import backup as backups_of
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
 from ckptrules.manifest import Manifest
-from ckptrules.options import OptionError, Options
+from ckptrules.options import OptionError, Options, as_pattern
 from ckptrules.progress import StoppedError, stoppable
 from ckptrules.report import Style
 from ckptrules.reporter import Told
 from ckptrules.scan import told
 
 Action = tuple[Callable[..., Any], list[Any]]
+Prepared = tuple[Action, tuple[str, ...]]  # what is to be done, and for which experiments
 LISTED = "'doit backups' lists them"
 FEW = 3
 progress_bar = functools.partial(stoppable, "")
@@ -35,7 +36,7 @@ def backup(options: Options) -> Iterator[dict[str, Any]]:
 
 def backups(options: Options) -> Iterator[dict[str, Any]]:
     """Make the task that lists the backups."""
-    return one_task("backups", lambda _: (show, [options, jobs.style(options)]), options)
+    return one_task("backups", lambda _: ((show, [options, jobs.style(options)]), ()), options)
 
 
 def restore(options: Options) -> Iterator[dict[str, Any]]:
@@ -48,34 +49,38 @@ def drop_backup(options: Options) -> Iterator[dict[str, Any]]:
     return one_task("drop_backup", prepare_drop, options)
 
 
-def one_task(name: str, prepare: Callable[[Options], Action], options: Options) -> Iterator[dict[str, Any]]:
+def one_task(name: str, prepare: Callable[[Options], Prepared], options: Options) -> Iterator[dict[str, Any]]:
     """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
     line = asked.command_line()
-    runs = line.command == "run" and any(fnmatchcase(name, word.task) for word in line.words)
-    yield {"basename": name, "actions": [prepare(options)] if runs else []}
+    asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
+    if not (line.command == "run" and asked_for):
+        yield {"basename": name, "actions": []}
+        return
+    action, names = prepare(options)
+    yield from jobs.one_task(name, [action], names)
 
 
 # --- what is refused before anything is touched ----------------------------------------------------------------------
 
 
-def prepare_backup(options: Options) -> Action:
+def prepare_backup(options: Options) -> Prepared:
     """Work out what is to be backed up, and where to.
 
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
     jobs.outputs_dir(options)
-    chosen_experiments(known_experiments(options), options.experiments)  # refused before anything is written
+    chosen_experiments("backup", options, known_experiments(options))  # refused before anything is written
     now = datetime.now().astimezone()
     folder = backups_of.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, backups_of.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
         lock(options)
-    chosen = chosen_experiments(known_experiments(options), options.experiments)
-    whole, created = options.experiments is None, now.isoformat(timespec="seconds")
-    order = Order(options.outputs_dir, path, options.mode, chosen, whole, created)
-    return make, [options, jobs.style(options), order]
+    chosen = chosen_experiments("backup", options, known_experiments(options))
+    whole, created = not selects("backup", options), now.isoformat(timespec="seconds")
+    order = Order(options.outputs_dir, path, options.mode, backups_of.choose(chosen, None), whole, created)
+    return (make, [options, jobs.style(options), order]), chosen
 
 
 def known_experiments(options: Options) -> list[str]:
@@ -84,7 +89,12 @@ def known_experiments(options: Options) -> list[str]:
     return [directory.experiment for directory in found]
 
 
-def prepare_restore(options: Options) -> Action:
+def selects(task: str, options: Options) -> bool:
+    """Say whether only some experiments are meant."""
+    return options.experiments is not None or jobs.selects_by_word(task)
+
+
+def prepare_restore(options: Options) -> Prepared:
     """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
 
     Raises:
@@ -94,19 +104,18 @@ def prepare_restore(options: Options) -> Action:
     if not manifest.complete:
         hint = "'doit drop_backup' removes it"
         raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
-    chosen = None
-    if options.experiments is not None:
-        chosen = chosen_experiments(manifest.experiments, options.experiments)
+    names = chosen_experiments("restore", options, manifest.experiments)
+    chosen = backups_of.choose(names, None) if selects("restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
             store.make_folder(options.outputs_dir)
         except OSError as error:
             raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
     lock(options)
-    return bring_back, [options, jobs.style(options), path, manifest, chosen]
+    return (bring_back, [options, jobs.style(options), path, manifest, chosen]), names
 
 
-def prepare_drop(options: Options) -> Action:
+def prepare_drop(options: Options) -> Prepared:
     """Find the backup to remove, and refuse what is more than a backup.
 
     Raises:
@@ -126,20 +135,21 @@ def prepare_drop(options: Options) -> Action:
         raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
         lock(options)
-    return drop, [jobs.style(options), path, manifest]
+    return (drop, [jobs.style(options), path, manifest]), ()
 
 
-def chosen_experiments(experiments: Iterable[str], pattern: str | None) -> tuple[str, ...]:
-    """Return the experiments that a pattern fits.
+def chosen_experiments(task: str, options: Options, experiments: Iterable[str]) -> tuple[str, ...]:
+    """Return the experiments that are meant: by words of the command line, and by ``experiments=``.
 
     Raises:
         OptionError: there is none.
     """
-    chosen = backups_of.choose(experiments, pattern)
-    if pattern is not None and not chosen:
-        hint = f"there are: {', '.join(sorted(set(experiments))) or 'none'}"
-        raise OptionError(f"command line: no experiment is named '{pattern}'\n    hint: {hint}")
-    return chosen
+    names = sorted(set(experiments))
+    pattern = as_pattern(options.experiments, names)
+    if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
+        hint = f"there are: {', '.join(names) or 'none'}"
+        raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
+    return tuple(jobs.chosen_of(task, options, names))
 
 
 def refuse_place(folder: str, path: str, options: Options) -> None:

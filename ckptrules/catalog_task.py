@@ -7,21 +7,21 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import jobs, store, tasks, watch
+from ckptrules.asked import completed
 from ckptrules.discovery import Record, records_in
 from ckptrules.measures import human_size
 from ckptrules.model import Problem
-from ckptrules.options import OptionError, Options
+from ckptrules.options import FORMATS, OptionError, Options
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
 
-FORMATS = ("table", "json", "csv")
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
 NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
 
@@ -33,18 +33,21 @@ def catalog_task(options: Options) -> Iterator[TaskDict]:
         OptionError, RuleError: nothing can be listed with these.
     """
     jobs.outputs_dir(options)
-    if options.format not in FORMATS:
-        raise OptionError(f"command line: format={options.format}: must be one of {', '.join(FORMATS)} for catalog")
-    jobs.load(options.rules_dir, options.outputs_dir)
-    yield {"basename": "catalog", "actions": [(show_catalog, [options, jobs.style(options)])]}
+    if options.format not in FORMATS["catalog"]:  # it stands in doit's configuration
+        raise OptionError(f"format={options.format}: must be one of {', '.join(FORMATS['catalog'])} for catalog")
+    rules = jobs.load(options.rules_dir, options.outputs_dir)
+    names = jobs.chosen_of("catalog", options, jobs.names_of(options.outputs_dir, rules))
+    yield from jobs.one_task("catalog", [(show_catalog, [options, jobs.style(options), names])], names)
 
 
-def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | None:
+def show_catalog(options: Options, style: Style, names: Collection[str], task: Task) -> TaskFailed | None:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
     rules = jobs.load(options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
     for found in jobs.find(options.outputs_dir, rules):
+        if found.experiment not in names:
+            continue
         watch.start()
         try:
             records += records_in(options.outputs_dir, rules, found)
@@ -59,9 +62,12 @@ def show_catalog(options: Options, style: Style, task: Task) -> TaskFailed | Non
         task.meta = {"told": Told(f"{error.filename}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
     task.meta = {"told": Told(text)}
-    for problem in problems:
-        print(f"Problem: {style.name(problem.names[0])} {problem.text}", file=sys.stderr)
-    return TaskFailed("problems left", report=False) if problems else None
+    lack = "" if records or problems else jobs.nothing_understood(options, rules)
+    told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
+    for line in (*told, lack, jobs.uncovered("catalog", options, rules, style)):
+        if line:
+            print(completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
+    return TaskFailed("problems left", report=False) if problems or lack else None
 
 
 def as_table(records: Sequence[Record], style: Style) -> str:

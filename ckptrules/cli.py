@@ -2,50 +2,105 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
 import sys
 
-from doit.cmd_base import ModuleTaskLoader
-from doit.doit_cmd import DoitMain
-from doit.exceptions import InvalidDodoFile
-
 from ckptrules import __version__, store
-from ckptrules.shipped import shipped, starter_files
+from ckptrules.asked import TASKS, completed
+from ckptrules.help import INIT, asks_for_help, page, refuse_unknown, task_page
+from ckptrules.options import DOIT_COMMANDS, OptionError, encode_word, selects_by_name
+from ckptrules.shipped import TASKS_FILE, sentences, shipped, starter_files
 
 REFUSED = 3
+PROGRAM = "ckptrules"
 
 
 def main() -> int:
-    """Run ``ckptrules init``, or doit with the shipped tasks."""
-    arguments = sys.argv[1:]
-    if arguments == ["init"]:
-        return init()
-    if arguments == ["--version"]:
-        print(f"ckptrules {__version__}")
-        return 0
-    DoitMain.BIN_NAME = "ckptrules"
+    """Print a page of help, run ``ckptrules init``, or doit with the shipped tasks."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us, without a traceback
+    arguments = [encode_word(word) if selects_by_name(word, TASKS) else word for word in sys.argv[1:]]
+    sys.argv[1:] = arguments
     try:
-        namespace = runpy.run_path(shipped("dodo.py"), run_name="dodo")
+        topic = asks_for_help(arguments, (*TASKS, INIT)) if arguments else ""
+        if topic is not None:
+            return show_help(topic, PROGRAM)
+        if arguments[0] == INIT:
+            return init(arguments[1:])
+        if arguments == ["--version"]:
+            print(f"{PROGRAM} {__version__}")
+            return 0
+        if first := next((word for word in arguments if not word.startswith("-") and "=" not in word), ""):
+            refuse_mistyped(first)
+    except OptionError as error:
+        print(f"ERROR: {completed(str(error))}", file=sys.stderr)
+        return REFUSED
+    return run_doit(arguments)
+
+
+def run_doit(arguments: list[str]) -> int:
+    """Hand the rest to doit, with the shipped tasks."""
+    from doit.cmd_base import ModuleTaskLoader
+    from doit.doit_cmd import DoitMain
+    from doit.exceptions import InvalidDodoFile
+
+    DoitMain.BIN_NAME = PROGRAM
+    try:
+        namespace = runpy.run_path(shipped(TASKS_FILE), run_name="dodo")
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
     return int(DoitMain(ModuleTaskLoader(namespace)).run(arguments))
 
 
-def init() -> int:
+def refuse_mistyped(word: str) -> None:
+    """Refuse a first word that is no task of ours, nor a command of doit; a pattern may stand for several.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    task = word.partition(":")[0]
+    if task not in DOIT_COMMANDS and "*" not in task:
+        refuse_unknown(task, (*TASKS, INIT))
+
+
+def show_help(topic: str, program: str) -> int:
+    """Print the page of one task, or that of all where the topic is empty.
+
+    Raises:
+        OptionError: there is no such task.
+    """
+    told = {INIT: str(init.__doc__).rstrip("."), **sentences()}
+    if topic:
+        refuse_unknown(topic, told)
+    print(task_page(topic, told[topic], program) if topic else page(told, program), end="")
+    return 0
+
+
+def init(words: list[str]) -> int:
     """Write a dodo.py and a rules folder to edit; overwrite nothing."""
+    if words:
+        print(f"ERROR: command line: {INIT} takes no options: '{words[0]}'", file=sys.stderr)
+        return REFUSED
+    program = PROGRAM if os.path.lexists(TASKS_FILE) else "doit"
+    lines: list[str] = []
     for path, content in starter_files():
         try:
             store.write_new(path, content)
         except FileExistsError as error:
             if error.filename != path:
-                print(f"ERROR: {path} cannot be written: {error.filename} is a file", file=sys.stderr)
-                return REFUSED
-            print(f"{path} is there already: left as it is")
+                return _not_written(lines, f"{path} cannot be written: {error.filename} is a file")
+            lines.append(f"{path} is there already: left as it is")
         except OSError as error:
-            print(f"ERROR: {path} cannot be written: {error.strerror}", file=sys.stderr)
-            return REFUSED
+            return _not_written(lines, f"{path} cannot be written: {error.strerror}")
         else:
-            print(f"wrote {path}")
-    print("Next: doit check, then doit plan")
+            lines.append(f"wrote {path}")
+    print("\n".join([*lines, f"Next: '{program} check', then '{program} plan'"]))
     return 0
+
+
+def _not_written(lines: list[str], fact: str) -> int:
+    print("\n".join([*lines, ""]), end="")
+    print(f"ERROR: {fact}", file=sys.stderr)
+    return REFUSED

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from doit.exceptions import TaskFailed
+
 from ckptrules import store
 from ckptrules.model import STATE
-from ckptrules.shipped import shipped
 
 STEPS_PER_EPOCH = 88
 SAMPLE: Mapping[str, tuple[str, range, tuple[str, ...]]] = {
@@ -70,21 +71,31 @@ def demo() -> Iterator[dict[str, Any]]:
     yield {"basename": "demo", "actions": [walk_through], "verbosity": 2}
 
 
-def walk_through() -> bool:
+def walk_through() -> TaskFailed | None:
     """Run the commands of the walk on a fresh sample tree, and show each with its output."""
-    folder = next(name for name in _folder_names() if not os.path.exists(name))
+    folder = next(name for name in _folder_names() if not os.path.lexists(name))
     outputs_dir = os.path.join(folder, "outputs")
-    sample_tree(outputs_dir)
+    try:
+        sample_tree(outputs_dir)
+    except OSError as error:
+        print(f"The sample tree cannot be made in {os.path.abspath(folder)}: {error.strerror}")
+        return TaskFailed("no sample tree", report=False)
     print(f"A sample tree is in {outputs_dir}.")
     for words in WALK:
         arguments = [*words, f"outputs_dir={outputs_dir}"]
-        print(f"\n$ doit {' '.join(arguments)}", flush=True)
-        command = [sys.executable, "-m", "doit", "-f", shipped("dodo.py"), "-d", os.getcwd(), *arguments]
-        if subprocess.run(command, check=False).returncode != 0:  # noqa: S603 - our own command
-            return False
+        print(f"\n$ ckptrules {' '.join(arguments)}", flush=True)
+        command = [sys.executable, "-m", "ckptrules", *arguments]
+        if subprocess.run(command, check=False, env=_environment()).returncode != 0:  # noqa: S603 - our own command
+            return TaskFailed("a command failed", report=False)
     print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
     print(f"Remove it when you have seen enough: rm -r {folder}")
-    return True
+    return None
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which this very package is found, installed or not."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def _folder_names() -> Iterator[str]:

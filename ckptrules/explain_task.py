@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -42,17 +42,21 @@ def explain(options: Options) -> Iterator[startup.TaskDict]:
         OptionError: no name is given.
     """
     jobs.outputs_dir(options)
-    if options.name is None and "explain" in asked.chosen():
+    if options.name is None and any(word.base == "explain" for word in asked.command_line().words):
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options._replace(delete_old=True, dry_run=True)
-    yield {"basename": "explain", "actions": [(show, [options, jobs.prepare(options, "explain")])]}
+    job = jobs.prepare(options, "explain")
+    names = jobs.chosen_of("explain", options, jobs.names_of(options.outputs_dir, job.rules))
+    yield from jobs.one_task("explain", [(show, [options, job, names])], names)
 
 
-def show(options: Options, job: jobs.Job, task: Task) -> TaskFailed | None:
+def show(options: Options, job: jobs.Job, experiments: Collection[str], task: Task) -> TaskFailed | None:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
     for own, place in jobs.own_jobs(job):
+        if place.experiment not in experiments:
+            continue
         plan, listing = tasks.plan_of(own, place)
         names += [entry.name for entry in listing.entries]
         found += explain_all(own.rules, listing, plan, meant(options, listing))

@@ -188,8 +188,12 @@ def obstacle(directory: int, plan: Plan) -> Problem | None:
         return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
     if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
         return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
-    if disk.f_bavail * disk.f_frsize < JOURNAL_BYTES * len(plan.actions):
-        return _obstacle(plan, "lies on a file system that is full", "make space (df -h), and run again")
+    if disk.f_bavail * disk.f_frsize < (needed := JOURNAL_BYTES * len(plan.actions)):
+        hint = (
+            f"make space (df -h), and run again: the record of the changes takes {needed // 1000} KB before any space"
+        )
+        hint += " is freed. 'doit purge' empties the trash; where that holds nothing, remove some file by hand"
+        return _obstacle(plan, "lies on a file system that is full", hint)
     status = os.fstat(directory)
     if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
         for action in plan.actions:

@@ -36,7 +36,7 @@ class Found(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Bar) -> Plan:
+def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Bar, kept: int = 0) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
     Args:
@@ -45,6 +45,7 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
         listing: the directory as it is now.
         now_ns: the present, in nanoseconds since 1970.
         bar: gives, for a name and a number of bytes, what takes the bytes written.
+        kept: how many checkpoints stay, for the record.
 
     Raises:
         OSError: the directory cannot be opened.
@@ -57,7 +58,9 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
                 problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
                 break
             busy = functools.partial(_busy, place, rules, listing, entry, now_ns)
-            why = _no_space(place, listing, entry) or busy() or _fix_one(place, listing, entry, recipe, tell, busy)
+            why = (
+                _no_space(place, listing, entry) or busy() or _fix_one(place, listing, entry, recipe, tell, busy, kept)
+            )
             if why:
                 problems.append(refused(_action(entry, recipe), why))
             else:
@@ -176,6 +179,7 @@ def _fix_one(
     recipe: Rewrite,
     tell: Callable[[int], None],
     busy: Callable[[], str],
+    kept: int,
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     folder = trash_folder(place.run, listing.directory)
@@ -194,7 +198,8 @@ def _fix_one(
             step = step._replace(was=f"{before} {store.mark(folders, step.to_directory, step.to)}")
     except OSError as error:
         return told(error)
-    done = transact(place, listing.experiment, listing.directory, [Unit("fix", entry.size, (step,))])
+    unit = Unit("fix", entry.size, (step,))
+    done = transact(place, listing.experiment, listing.directory, [unit], kept=kept)
     return done.unrecorded or done.failed.get(0, "")
 
 

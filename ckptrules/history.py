@@ -20,7 +20,8 @@ class Run(NamedTuple):
     ``standing`` are the units that were done and not taken back since, nor freed; with each comes the unit that did
     the same last: itself, or the one of an undo of an undo. ``gone`` are those that cannot be taken back, as what they
     left in the trash was freed. ``barred`` are those that are not taken back, as they rewrote texts and what tells of
-    them lies where others can write. ``interrupted`` says that the end of the run is not known.
+    them lies where others can write. ``interrupted`` says that the end of the run is not known, ``stopped`` that it
+    ended before its time.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Run(NamedTuple):
     gone: frozenset[UnitRef]
     interrupted: bool
     barred: frozenset[UnitRef] = frozenset()
+    stopped: bool = False
 
     @property
     def takes_back(self) -> str:
@@ -80,12 +82,12 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     stands: dict[UnitRef, bool] = {}
     takes_back: dict[UnitRef, UnitRef] = {}
     again: dict[UnitRef, UnitRef] = {}  # what did the same once more
-    purged: set[str] = set()
+    purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
     gone: set[UnitRef] = set()
     barred: set[UnitRef] = set()
     for run in ordered:
         for record in by_run[run]:
-            purged.update(record.purged)
+            purged.update(dict.fromkeys(record.purged, record.left))
             for intent in record.intents:
                 for place, ref in enumerate(refs(record, intent)):
                     if place in (intent.failed or {}):
@@ -160,10 +162,15 @@ def _step_in_trash_of(run: str, step: Step) -> Step:
     return step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]]))
 
 
-def _is_freed(unit: Unit, purged: Collection[str]) -> bool:
+def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     """Say whether what a unit left in the trash was freed."""
-    places = [path for step in unit.steps for path in (step.directory, step.to_directory) if path.startswith(TRASH)]
-    return unit.kind in IN_TRASH and any(path.split("/")[2] in purged for path in places)
+    both = [place for s in unit.steps for place in ((s.directory, s.name), (s.to_directory, s.to))]
+    places = [(folder.split("/")[2], f"{folder}/{name}") for folder, name in both if folder.startswith(TRASH)]
+    return unit.kind in IN_TRASH and any(run in purged and not _is_left(path, purged[run]) for run, path in places)
+
+
+def _is_left(path: str, left: Sequence[str]) -> bool:
+    return any(f"{path}/".startswith(f"{one}/") for one in left)
 
 
 def _place(record: Record) -> tuple[int, int]:
@@ -202,4 +209,5 @@ def _run(
         frozenset(ref for ref in own if ref in gone),
         any(intent.failed is None for _, intent in intents),
         frozenset(ref for ref in own if ref in barred),
+        any(record.stopped for record in records),
     )

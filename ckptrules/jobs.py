@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -19,17 +19,29 @@ from typing import Any, NamedTuple
 from ckptrules import __version__, clock, evidence, scan, store, watch
 from ckptrules.asked import chosen, command_line
 from ckptrules.clock import LastRun
+from ckptrules.hints import quoted
 from ckptrules.journal import Journal
+from ckptrules.lookalikes import Folder, looks_like, uncovered_text
 from ckptrules.model import Assignment, Found, Policy, RuleSet
 from ckptrules.naming import is_claimed
-from ckptrules.options import CHANGING, DEFAULT_TASK, OptionError, Options, encode_task, fits
+from ckptrules.options import (
+    CHANGING,
+    DEFAULT_TASK,
+    CommandLine,
+    OptionError,
+    Options,
+    as_pattern,
+    encode_task,
+    fits,
+)
 from ckptrules.remembered import MANY, remembered, values_of
 from ckptrules.report import Style
 from ckptrules.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.rules import load_rules
 from ckptrules.shape import closest
-from ckptrules.shipped import RULES_DIR, rule_texts
+from ckptrules.shipped import DEFAULT_RULES, RULES_DIR, rule_texts
 
+LISTED = "'doit plan' shows those that there are"
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
 LAST_RUN = "lock.last_run"  # likewise
@@ -95,11 +107,43 @@ def _survey(path: str, rules: RuleSet) -> tuple[list[Found], list[scan.Inner]]:
     return scan.survey(path, rules.layout, functools.partial(is_claimed, rules=rules))
 
 
+def names_of(path: str, rules: RuleSet) -> list[str]:
+    """List the experiments that there are."""
+    return [found.experiment for found in find(path, rules)]
+
+
 @functools.cache
 def run_id() -> str:
     """Name this run by its start, to the microsecond, and its process; in containers, all may have the number 1."""
     seconds, fraction = divmod(started_ns(), 1_000_000_000)
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
+
+
+def uncovered(base: str, options: Options, rules: RuleSet, style: Style) -> str:
+    """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
+    if options.experiments is not None or selects_by_word(base):
+        return ""
+    shown = style.name
+    covered = {found.directory for found in find(options.outputs_dir, rules)}
+    folders = [
+        Folder(shown(path), count, shown(example))
+        for path, count, example in scan.lookalikes(options.outputs_dir, covered, looks_like)
+    ]
+    return uncovered_text(folders, rules.layout, shown(os.path.abspath(options.outputs_dir)), naming_file(rules))
+
+
+def naming_file(rules: RuleSet) -> str:
+    """Return the rule file that people edit to have other names understood, or how to get one."""
+    file = rules.target.place.file
+    return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
+
+
+def nothing_understood(options: Options, rules: RuleSet) -> str:
+    """Say that there was nothing for the rules to understand, and what helps."""
+    if not find(options.outputs_dir, rules):
+        return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
+    hint = f"write a rule for them below 'legacy' in {naming_file(rules)}; 'doit check' tests it"
+    return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
 
 
 def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
@@ -221,6 +265,14 @@ def prepare(options: Options, command: str = "migrate") -> Job:
     """
     rules = load(options.rules_dir, options.outputs_dir)
     policy = rules.policies.get(options.policy)
+    if not rules.policies and (options.delete_old or options.policy != Options().policy):
+        folder = options.rules_dir or RULES_DIR
+        hint = (
+            f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
+        )
+        hint += " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
+        fact = f"{folder}: no rule file has 'retention', so there is no policy '{options.policy}'"
+        raise OptionError(f"{fact}\n    hint: {hint}")
     if policy is None and (options.delete_old or options.policy != Options().policy):
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
         raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
@@ -253,8 +305,9 @@ def jobs_of(base: str, options: Options) -> tuple[Job, list[tuple[Job, Found]]]:
 
 def own_jobs(job: Job) -> list[tuple[Job, Found]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
-    options, pattern = job.options, job.options.experiments or "*"
+    options = job.options
     found = find(options.outputs_dir, job.rules)
+    pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[Assignment | None, Job] = {}
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
@@ -265,16 +318,88 @@ def own_jobs(job: Job) -> list[tuple[Job, Found]]:
     return pairs
 
 
-def is_selected(base: str, found: Found) -> bool:
+def is_selected(base: str, experiment: str) -> bool:
     """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
     words = chosen() or {DEFAULT_TASK}
-    return base in words or any(fits(word, f"{base}:{encode_task(found.experiment)}") for word in words)
+    return base in words or any(fits(word, f"{base}:{encode_task(experiment)}") for word in words)
+
+
+def selects_by_word(base: str) -> bool:
+    """Say whether a command is asked for by words with experiments only: ``usage:ocr``, not ``usage``."""
+    words = [word.task for word in command_line().words if word.base == base]
+    return bool(words) and base not in words
+
+
+def refuse_unknown_experiments(
+    line: CommandLine, task: str, options: Options, names_of: Callable[[], Iterable[str]]
+) -> None:
+    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
+
+    ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
+
+    Raises:
+        OptionError: with the name that is nearest.
+    """
+    words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
+    if not words and options.experiments is None:
+        return
+    names = list(names_of())
+    known = [f"{task}:{encode_task(name)}" for name in names]
+    for word in words:
+        if not any(fits(word.task, name) for name in known):
+            near = nearest(word.task, known)
+            raise _no_experiment(word.typed or word.task, near and f"did you mean {in_quotes(near)}?")
+    pattern = as_pattern(options.experiments, names)
+    if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
+        near = nearest(pattern, names)
+        raise _no_experiment(str(options.experiments), near and f"did you mean experiments={quoted(near)}?")
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return the name that is nearest to a mistyped one, or nothing."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word.replace("*", ""), list(names), n=1)), "")
+
+
+def in_quotes(word: str) -> str:
+    """Write a word with quotes around it, as a shell takes it."""
+    text = quoted(word)
+    return f"'{text}'" if text == word else text
+
+
+def _no_experiment(word: str, hint: str) -> OptionError:
+    return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
+
+
+def chosen_of(base: str, options: Options, names: Collection[str]) -> list[str]:
+    """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
+
+    Raises:
+        OptionError: one of the two fits none of the names.
+    """
+    refuse_unknown_experiments(command_line(), base, options, lambda: names)
+    pattern = as_pattern(options.experiments, names)
+    return [
+        name
+        for name in names
+        if (pattern is None or fnmatchcase(name, pattern)) and (not selects_by_word(base) or is_selected(base, name))
+    ]
+
+
+def one_task(base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Make the one task of a command; where words name experiments, doit wants one for each: the first does it all."""
+    if not selects_by_word(base):
+        yield {"basename": base, "actions": actions}
+        return
+    for number, name in enumerate(dict.fromkeys(encode_task(name) for name in names if is_selected(base, name))):
+        yield {"basename": base, "name": name, "actions": [] if number else actions}
 
 
 def count_to_do(base: str, options: Options, database: str) -> int:
     """Count the checkpoint directories that are asked for and not up to date, by what doit remembers in a database."""
     outputs_dir(options)
-    pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1])]
+    pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1].experiment)]
     known = remembered(database) if len(pairs) > MANY else {}
     return sum(
         not is_up_to_date(values_of(f"{base}:{encode_task(found.experiment)}", known), own, found)
@@ -342,3 +467,11 @@ def own_state(outputs_dir: str) -> str:
         return scan.own_state(outputs_dir)
     except OSError as error:
         raise OptionError(f"{error.filename}: {scan.told(error)}") from None
+
+
+def note_stop() -> None:
+    """Let the journal of this process say that the run ends before its time."""
+    for (_, _, thread), journal in _journals.items():
+        if thread == threading.get_native_id():
+            with contextlib.suppress(OSError):  # then history tells less
+                journal.stopped()

@@ -20,8 +20,9 @@ TAIL_BYTES = 32
 TRASH_SUFFIX = ".trashed"
 LONGEST_NAME = 255  # bytes
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
+STOPPED = '{"line": "stopped"}\n'
 _STEP_KINDS, _ENTRY_KINDS = get_args(StepKind), get_args(EntryKind)
-_FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|torn)"}\n\Z')
+_FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
 
 
 class JournalError(Exception):
@@ -58,7 +59,9 @@ class Intent(NamedTuple):
 class Record(NamedTuple):
     """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
 
-    ``own`` says that it lies in the user's own state, and has power over texts.
+    ``left`` are the paths below ``outputs_dir`` of what it could not free of that. ``stopped`` says that the run ended
+    before its time: by Ctrl-C, or by a crash that another run has seen. ``own`` says that the journal lies in the
+    user's own state, and has power over texts.
     """
 
     run: str
@@ -67,6 +70,8 @@ class Record(NamedTuple):
     intents: tuple[Intent, ...]
     purged: tuple[str, ...]
     own: bool = False
+    left: tuple[str, ...] = ()
+    stopped: bool = False
 
 
 class Journal:
@@ -82,7 +87,7 @@ class Journal:
         self._header: Mapping[str, Any] | None = header
         self._number = 0
         self._due = ""
-        self._torn = False
+        self._torn = self._stopped = False
 
     def intend(
         self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = (), kept: int = 0
@@ -118,13 +123,24 @@ class Journal:
         """
         self._write(_outcome(intent, failed, freed), durable=bool(freed))
 
-    def purged(self, runs: Sequence[str]) -> None:
-        """Record that what these runs had left in the trash is gone.
+    def purged(self, runs: Sequence[str], left: Sequence[str] = ()) -> None:
+        """Record that what these runs had left in the trash is gone, but for some paths (below ``outputs_dir``).
 
         Raises:
             OSError: it could not be recorded.
         """
-        self._write(_line({"runs": list(runs)}, "purged"), durable=True)
+        row = {"runs": list(runs), "left": list(left)} if left else {"runs": list(runs)}
+        self._write(_line(row, "purged"), durable=True)
+
+    def stopped(self) -> None:
+        """Record, once, that the run is ended before its time. Where nothing was begun there is nothing to tell.
+
+        Raises:
+            OSError: it could not be recorded.
+        """
+        if self._number and not self._stopped:
+            self._stopped = True
+            self._write(STOPPED)
 
     def _write(self, line: str, *, instead: str = "", durable: bool = False) -> None:
         """Append a line. Where that fails, what is true then (``instead``) goes before the next one."""
@@ -159,7 +175,7 @@ def rewrites_texts(unit: Unit) -> bool:
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
     """Return what to append to an unfinished journal so that it is finished."""
     start = "" if text.endswith("\n") else "\n" + TORN
-    return start + (_outcome(intent.number, failed) if intent else "")
+    return start + (_outcome(intent.number, failed) + STOPPED if intent else "")
 
 
 def read(file: str, text: str, *, own: bool = False) -> Record | None:
@@ -180,6 +196,8 @@ def read(file: str, text: str, *, own: bool = False) -> Record | None:
     header: Mapping[str, Any] | None = None
     intents: dict[int, Intent] = {}
     purged: list[str] = []
+    left: list[str] = []
+    stopped = False
     lines = text.split("\n")
     torn = {number for number, line in enumerate(lines) if f"{line}\n" == TORN}
     passed_over = torn | {number - 1 for number in torn} | {len(lines) - 1}
@@ -200,9 +218,13 @@ def read(file: str, text: str, *, own: bool = False) -> Record | None:
                     intents[row["outcome"]] = intents[row["outcome"]]._replace(failed=failed, freed=freed)
             elif kind == "purged":
                 purged += map(str, row["runs"])
+                left += map(str, row.get("left", ()))
+            stopped |= kind == "stopped"
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
-    return None if header is None else Record(run, process, header, tuple(intents.values()), tuple(purged), own)
+    if header is None:
+        return None
+    return Record(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
 
 
 def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:

@@ -18,7 +18,7 @@ from ckptrules.options import Options
 from ckptrules.reporter import Told
 from ckptrules.scan import told
 from ckptrules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
-from ckptrules.undo import chosen_run, command_of
+from ckptrules.undo import as_the_disk_tells, chosen_run, command_of
 
 # What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
 _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
@@ -32,7 +32,9 @@ def log(options: Options) -> Iterator[startup.TaskDict]:
         OptionError: there is no such run, or the journals cannot be read.
     """
     jobs.outputs_dir(options)
-    yield {"basename": "log", "actions": [(write_entry, [options, chosen_run(options)])]}
+    run = chosen_run(options)
+    run = run and as_the_disk_tells(options.outputs_dir, run)
+    yield {"basename": "log", "actions": [(write_entry, [options, run])]}
 
 
 def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:

@@ -2,7 +2,8 @@
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from ckptrules.conflicts import WAYS, OnConflict
 from ckptrules.measures import max_delete, seconds
 
 DEFAULT_TASK = "plan"
-TRASH_TASK = "%trash"  # among the tasks of migrate
+TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
 PLANNING = ("plan", "migrate")
 CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs", "archive", "unarchive")
 SELECTING = ("migrate", "fix_state", "drop_links")
@@ -20,7 +21,20 @@ MIGRATING = (*PLANNING, "schedule")
 DECIDING = (*PLANNING, "explain", "usage", "schedule")
 VERIFYING = ("verify",)
 CATALOG = ("catalog",)
-FORMATS = ("table", "json", "csv", "zst", "gz")
+FORMATS: Mapping[str, tuple[str, ...]] = {"catalog": ("table", "json", "csv"), "archive": ("zst", "gz")}  # by task
+CHOOSING = (
+    *PLANNING,
+    "verify",
+    "undo",
+    "backup",
+    "restore",
+    "fix_state",
+    "drop_links",
+    "archive",
+    "explain",
+    "usage",
+    "catalog",
+)
 COPY_MODES = ("auto", "copy", "link")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
@@ -92,13 +106,18 @@ class Options(NamedTuple):
     backup: str | None = None
     force: bool = False
     verify: bool = False
+    yes: bool = False
 
 
 class Word(NamedTuple):
-    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it."""
+    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it.
+
+    ``typed`` is what was typed, where doit takes that for a variable: it has a ``=``.
+    """
 
     task: str
     flags: MutableMapping[str, Any]
+    typed: str = ""
 
     @property
     def base(self) -> str:
@@ -183,6 +202,13 @@ def some_text(text: str) -> str:
     return text
 
 
+def a_file(text: str) -> str:
+    """Read the path of a file to write. Elsewhere ``-`` is the screen; here it would be a file of that name."""
+    if text in ("", "-"):
+        raise ValueError("the path of a file, such as report.json")
+    return text
+
+
 def as_time(text: str) -> str:
     """Read a time such as ``7d``."""
     seconds(text)
@@ -263,14 +289,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("archive_dir", some_text, "", "the folder of the archives", tasks=("usage", "archive")),
     Option("keep_source", yes_or_no, "0", "leave the experiment where it is", flag=True, tasks=("archive",)),
     Option("archive", some_text, "", "the archive to bring back", tasks=("unarchive",)),
-    Option("json", some_text, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
+    Option("json", a_file, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
     Option("run", some_text, "", "the run in question, as 'doit history' has it", tasks=("undo", "log", "refs")),
     Option(
         "experiments",
         some_text,
         "",
         "only the experiments that this pattern fits",
-        tasks=("undo", "backup", "restore", "fix_state", "drop_links", "archive"),
+        tasks=CHOOSING,
     ),
     Option("paths", some_text, "", "files and folders to look in, with spaces between", tasks=("refs",)),
     Option("apply", yes_or_no, "0", "rewrite the files", flag=True, tasks=("refs",)),
@@ -287,12 +313,12 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "format",
-        one_of(FORMATS),
+        some_text,
         "table",
         "catalog: table, json or csv; archive: zst (otherwise) or gz",
         tasks=(*CATALOG, "archive"),
     ),
-    Option("out", some_text, "", "write it to this file", tasks=(*CATALOG, "log")),
+    Option("out", a_file, "", "write it to this file", tasks=(*CATALOG, "log")),
     Option("to", some_text, "", "folder of the backups; otherwise beside outputs_dir", tasks=("backup", "backups")),
     Option(
         "mode", one_of(COPY_MODES), "auto", "auto: clones where possible; copy; link: hard links", tasks=("backup",)
@@ -300,6 +326,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("backup", some_text, "", "the backup to work with", tasks=("restore", "drop_backup")),
     Option("force", yes_or_no, "0", "also where that replaces something", flag=True, tasks=("restore", "refs")),
     Option("verify", yes_or_no, "0", "check every file against its checksum", flag=True, tasks=("backups",)),
+    Option("yes", yes_or_no, "0", "free it without asking", flag=True, tasks=("purge",)),
 )
 BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
 
@@ -330,6 +357,8 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
             name, text = argument.split("=", 1)
             if name in BY_NAME:
                 _set_once(variables, name, _read_value(BY_NAME[name], text))
+            elif selects_by_name(argument, known):
+                words.append(Word(encode_word(argument), {}, typed=argument))
             else:
                 unknown.append(argument)
         elif not words and command == "run" and argument in DOIT_COMMANDS:
@@ -337,10 +366,11 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> Command
         else:
             words.append(Word(argument, {}))
     if unknown and (not words or any(_selects_any(word, known) for word in words)):
-        raise _unknown(unknown[0], known)
+        raise _unknown(unknown[0])
     for word in words:
         if word.task in BY_NAME and word.task not in known:
             raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
+    _refuse_mixed(words)
     if command == "run":
         _refuse_foreign(words or [Word(DEFAULT_TASK, {})], variables, known)
     return CommandLine(command, tuple(words), variables, tuple(arguments), frozenset(known))
@@ -361,6 +391,28 @@ def _refuse_foreign(words: Iterable[Word], variables: Mapping[str, Any], tasks: 
             if word.base in tasks and option.tasks and word.base not in option.tasks:
                 fact = f"option '{option.name}' is not for '{word.base}'"
                 raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(option.tasks)}")
+        form = variables.get("format") or word.flags.get("format")
+        if form and word.base in FORMATS and form not in FORMATS[word.base]:
+            raise OptionError(
+                f"command line: format={form}: must be one of {', '.join(FORMATS[word.base])} for {word.base}"
+            )
+
+
+def _refuse_mixed(words: Sequence[Word]) -> None:
+    """Refuse selections of which doit would see some only: what has a ``=`` is a variable for it.
+
+    Raises:
+        OptionError: with how to write them.
+    """
+    hidden = [word for word in words if word.typed]
+    if hidden and len(hidden) < len(words):
+        fact = f"doit reads '{hidden[0].typed}' as an option beside other tasks, because of its '='"
+        raise OptionError(f"command line: {fact}\n    hint: write '{hidden[0].task}'")
+    for word in hidden:
+        if word.flags:
+            flag = next(iter(word.flags))
+            fact = f"doit sees no task before '--{BY_NAME[flag].dashed}', because of the '=' in '{word.typed}'"
+            raise OptionError(f"command line: {fact}\n    hint: write '{word.task}'")
 
 
 def _refuse_short(argument: str, word: Word) -> None:
@@ -377,8 +429,6 @@ def _refuse_short(argument: str, word: Word) -> None:
 def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:
     dashed, has_value, text = argument[2:].partition("=")
     dashes = {option.dashed: option for option in OPTIONS} | {f"no-{o.dashed}": o for o in OPTIONS if o.flag}
-    if dashed == "help":
-        raise OptionError("command line: unknown option '--help'\n    hint: doit help TASK shows its options")
     full = [dashed] if dashed in dashes else [name for name in dashes if name.startswith(dashed)]
     if len(full) != 1:
         fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
@@ -396,14 +446,8 @@ def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:
     return option.name, _read_value(option, text)
 
 
-def _unknown(argument: str, tasks: set[str]) -> OptionError:
+def _unknown(argument: str) -> OptionError:
     name, _, _ = argument.partition("=")
-    task, colon, experiment = argument.partition(":")
-    if colon and task in tasks:
-        return OptionError(
-            f"command line: doit reads '{argument}' as an option, because of its '='\n"
-            f"    hint: select the experiment as '{task}:{encode_task(experiment)}'"
-        )
     return OptionError(f"command line: unknown option '{name}'" + _hint(name, BY_NAME))
 
 
@@ -429,7 +473,8 @@ def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
     return f"\n    hint: there are: {', '.join(words)}"
 
 
-_IN_NO_TASK = frozenset("%=*")
+_IN_NO_TASK = frozenset("=*")
+_ENCODED = re.compile("%(?=[0-9A-Fa-f]{2})")  # what looks like it, and is not
 
 
 def fits(word: str, task: str) -> bool:
@@ -437,16 +482,38 @@ def fits(word: str, task: str) -> bool:
     return fnmatchcase(task, word) if "*" in word else task == word
 
 
+def as_pattern(text: str | None, names: Collection[str]) -> str | None:
+    """Return the shell pattern that ``experiments=`` means: an experiment's own name (``run[1]``) means that."""
+    return re.sub(r"([*?[])", r"[\1]", text) if text is not None and text in names else text
+
+
+def selects_by_name(argument: str, tasks: Collection[str]) -> bool:
+    """Say whether an argument is a task of ours with the name of an experiment behind it: ``migrate:lr=0.1``."""
+    task, colon, _ = argument.partition("=")[0].partition(":")
+    return bool(colon) and _selects_any(Word(task, {}), tasks)
+
+
+def encode_word(argument: str) -> str:
+    """Write a selection, as people type it, as doit wants it: ``migrate:*lr=0.1*`` → ``migrate:*lr%3D0.1*``.
+
+    What is encoded already stays.
+    """
+    if "=" not in argument:
+        return argument
+    return "*".join(encode_task(part) for part in argument.split("*"))
+
+
 def encode_task(experiment: str) -> str:
     """Write an experiment's name as a doit task name, which may hold no ``=``; ``*`` would select several.
 
-    Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too.
+    Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too, and a ``%`` where it would
+    look like the beginning of such a code.
     """
-    if experiment.isprintable() and _IN_NO_TASK.isdisjoint(experiment):
+    if experiment.isprintable() and _IN_NO_TASK.isdisjoint(experiment) and "%" not in experiment:
         return experiment
     return "".join(
         character
         if character.isprintable() and character not in _IN_NO_TASK
         else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
-        for character in experiment
+        for character in _ENCODED.sub("%25", experiment)
     )

@@ -25,7 +25,16 @@ from ckptrules.model import (
 )
 from ckptrules.naming import reader, stems_of
 from ckptrules.retention import Others, Verdict, apply_policy, unless_verified
-from ckptrules.sidecars import Sidecar, find_sidecars, kept_sidecars, new_names, take_along, too_long
+from ckptrules.sidecars import (
+    Sidecar,
+    by_name_only,
+    find_sidecars,
+    kept_sidecars,
+    line_for,
+    new_names,
+    take_along,
+    too_long,
+)
 
 CHECKPOINTS = ("target", "legacy")  # kinds of claims
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
@@ -104,6 +113,7 @@ def make_plan(
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
+    found, behind = left_behind(found, actions, rules.sidecars)
     return Plan(
         experiment=listing.experiment,
         directory=listing.directory,
@@ -115,6 +125,7 @@ def make_plan(
             *(verdict.notes if verdict else ()),
             *unwhole_notes(found, facts.in_use, marked, conflicts),
             *map(no_pointer, facts.no_pointers),
+            *behind,
         ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
@@ -167,6 +178,26 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         else:
             problems.append(dangling(link))
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
+
+
+def left_behind(
+    found: Sorted, actions: Sequence[Action], suffixes: Collection[str]
+) -> tuple[Sorted, tuple[Reason, ...]]:
+    """Tell of names that belong to what is renamed or deleted, but are no sidecars by the rules: they stay behind."""
+    unknown = [row.name for row in found.skipped if row.kind == "unrecognised"]
+    owned = by_name_only((a.name for a in actions if a.kind in ("rename", "trash")), unknown) if unknown else {}
+    if not owned:
+        return found, ()
+    skipped = tuple(
+        row._replace(kind="ignored", reason=Reason(f"belongs to {owned[row.name][0]} by its name only"))
+        if row.name in owned
+        else row
+        for row in found.skipped
+    )
+    what = min(owned) + f" and {len(owned) - 1} others" * (len(owned) > 1)
+    line = line_for({*suffixes, *(suffix for _, suffix in owned.values())})
+    text = f"{what} stay behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
+    return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)
 
 
 def is_left_link(entry: Entry, name: Named) -> bool:
@@ -304,7 +335,7 @@ def ambiguous(entry: Entry, said: Claim) -> Problem | None:
 
 def dangling(entry: Entry) -> Problem:
     """Tell of a link that leads nowhere."""
-    hint = "remove it (one left by leave_links: doit drop_links), or point it to a checkpoint that exists"
+    hint = "remove it (one left by leave_links: 'doit drop_links'), or point it to a checkpoint that exists"
     return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)
 
 

@@ -16,6 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import scan, stopping, store
+from ckptrules.asked import completed
 from ckptrules.facts import know_plain, unsearched
 from ckptrules.options import Options
 from ckptrules.remembered import MANY, remembered, values_of
@@ -58,8 +59,9 @@ class RunContext(NamedTuple):
     """What the reporter must know of the run as a whole.
 
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
-    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``trash_days`` is None where the
-    rules are not asked. ``refused`` marks a preview of what would be refused.
+    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
+    that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
+    ``refused`` marks a preview of what would be refused.
     """
 
     options: Options
@@ -70,6 +72,7 @@ class RunContext(NamedTuple):
     nothing: Any = NOTHING
     summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
     came_to: Callable[[Any], Iterable[str]] = lambda _: ()
+    lacks: Callable[[Any], str] = lambda _: ""
     refused: bool = False
 
 
@@ -152,11 +155,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
             if base in self._links:
                 total = by_file(total, self._links[base])
-            self._problems_left |= context.refused
+            lack = "" if stopping.stopped() else context.lacks(total)
+            self._problems_left |= context.refused or bool(lack)
             if context.style.preview:
                 self.write(magnitude(self._going.get(base, []), context.style))
-            if not (context.options.quiet and not _says_something(total)):
-                self.write(self._summary(total, context))
+            if not (context.options.quiet and not _says_something(total) and not lack):
+                self.write(completed(self._summary(total, context, lack)))
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
@@ -187,7 +191,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
         try:
-            store.write_json(path, data)
+            store.write_json(path, with_hints_completed(data))
         except OSError as error:
             self.write(f"{path} cannot be written: {error.strerror}\n")
             self._problems_left = True
@@ -198,7 +202,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return False
         context = self._context(task)
         if not (context and context.options.quiet and not _says_something(told.tally)):
-            self.write(told.text)
+            self.write(completed(told.text))
         if context:
             self._add(task, told)
         return True
@@ -217,10 +221,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _context(self, task: Task) -> RunContext | None:
         return self.contexts.get(_base(task)) if task.subtask_of else None
 
-    def _summary(self, total: Any, context: RunContext) -> str:
+    def _summary(self, total: Any, context: RunContext, lack: str) -> str:
+        notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
         if context.summarise:
-            return context.summarise(total, context.style, context.notes)
-        notes = [*context.notes, *context.came_to(total)]
+            return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
         return summary(total, context.style, context.trash_days, notes)
 
@@ -228,7 +232,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _log(total: Tally, context: RunContext) -> list[str]:
         if context.style.preview or context.header.get("command") != "migrate" or not total.renamed + total.deleted:
             return []
-        return ["For your experiment log: doit log" + " out=docs/experiment_log.md" * os.path.isdir("docs")]
+        return [f"For your experiment log: 'doit log{' out=docs/experiment_log.md' * os.path.isdir('docs')}'"]
 
     @staticmethod
     def _trash(total: Tally, context: RunContext) -> list[str]:
@@ -284,6 +288,13 @@ def _let_fail(database: Any) -> list[str]:
 
     database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
     return reasons
+
+
+def with_hints_completed(data: Any) -> Any:
+    """Return data in which the hints name commands that work here."""
+    if isinstance(data, Mapping):
+        return {k: completed(v) if k == "hint" and v else with_hints_completed(v) for k, v in data.items()}
+    return [with_hints_completed(one) for one in data] if isinstance(data, list) else data
 
 
 def _says_something(tally: Any) -> bool:

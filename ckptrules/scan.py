@@ -14,9 +14,10 @@ import re
 import shlex
 import stat
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
+from itertools import islice
 from typing import NamedTuple
 
 from ckptrules.attributes import MOST, as_text, is_kept
@@ -41,6 +42,7 @@ OTHERS_WRITE = 0o022
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
 KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".msgpack", ".gguf")
+MOST_NAMES = 20_000
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs as somebody else
 DIRECTORY_MODES = 0o3777
@@ -176,6 +178,35 @@ def linked_directories(outputs_dir: str) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_symlink() and entry.is_dir())
 
 
+def lookalikes(
+    outputs_dir: str, covered: Collection[str], looks_like: Callable[[str], bool]
+) -> list[tuple[str, int, str]]:
+    """Find folders that no layout covers and that hold what looks like checkpoints: path, number, an example.
+
+    No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory.
+    """
+    found = []
+    above = {path[:end] for path in covered for end, letter in enumerate(path) if letter == "/"}
+    pending, looked = deque([""]), 0
+    while pending and looked < MOST_NAMES:
+        path = pending.popleft()
+        alike = []
+        with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
+            for entry in islice(entries, MOST_NAMES - looked):
+                looked += 1
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.name.startswith(".") or entry.is_symlink() or below in covered:
+                    continue
+                if looks_like(entry.name) and below not in above:
+                    alike.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    pending.append(below)
+        if alike:
+            found.append((path, len(alike), min(alike)))
+        looked += 1
+    return sorted(found)
+
+
 def scan(outputs_dir: str, found: Found) -> Listing:
     """Read one checkpoint directory.
 
@@ -227,6 +258,11 @@ class TrashItem(NamedTuple):
     directory: str
     name: str
     size: int
+
+    @property
+    def path(self) -> str:
+        """Where it lies, below ``outputs_dir``."""
+        return os.path.normpath(os.path.join(STATE, "trash", self.run, self.directory, self.name + TRASH_SUFFIX))
 
 
 def trash_items(outputs_dir: str) -> list[TrashItem]:
@@ -615,14 +651,18 @@ def journal_headers(outputs_dir: str) -> list[Mapping[str, object]]:
 
 
 def measure(*paths: str) -> TrashUse:
-    """Count what was trashed below paths of the trash, and the bytes that are free when all of it is gone."""
+    """Count what was trashed below paths of the trash, and the bytes that are free when all of it is gone.
+
+    What is not there, or locked, is nothing.
+    """
     count = size = 0
     links: list[HardLinks] = []
-    for _, directories, files, inner in (row for path in paths for row in os.fwalk(path)):
-        found = [os.lstat(file, dir_fd=inner) for file in files]
-        count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
-        size += sum(status.st_size for status in found)
-        links += _hard_links(found)
+    with contextlib.suppress(OSError):
+        for _, directories, files, inner in (row for path in paths for row in os.fwalk(path)):
+            found = [os.lstat(file, dir_fd=inner) for file in files]
+            count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
+            size += sum(status.st_size for status in found)
+            links += _hard_links(found)
     return TrashUse(count, freed(size, links))
 
 

@@ -13,6 +13,7 @@ from ckptrules.model import Fault, Place, RuleError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RULES_DIR = "rules"
+TASKS_FILE = "dodo.py"
 DEFAULT_RULES = "default-rules"
 LOG_TEMPLATE = "experiment_log.md.j2"
 
@@ -25,10 +26,28 @@ def shipped(name: str) -> str:
 
 def starter_files() -> Iterator[tuple[str, bytes]]:
     """Yield what ``ckptrules init`` writes: paths and contents."""
-    names = ["dodo.py", *(os.path.join(RULES_DIR, name) for name in sorted(os.listdir(shipped(RULES_DIR))))]
+    names = [TASKS_FILE, *(os.path.join(RULES_DIR, name) for name in sorted(os.listdir(shipped(RULES_DIR))))]
     for name in names:
         with open(shipped(name), "rb") as file:
             yield name, file.read()
+
+
+def sentences() -> dict[str, str]:
+    """Return what each task does, by its name: the docstrings of the shipped dodo.py, which is not run for that."""
+    import ast
+
+    with open(shipped(TASKS_FILE), encoding="utf-8") as file:
+        functions = [node for node in ast.parse(file.read()).body if isinstance(node, ast.FunctionDef)]
+    return {function.name.removeprefix("task_"): ast.get_docstring(function) or "" for function in functions}
+
+
+def has_own_tasks() -> bool:
+    """Say whether the dodo.py here may hold other tasks than ours: it is not the one that ``ckptrules init`` wrote."""
+    try:
+        with open(TASKS_FILE, "rb") as here, open(shipped(TASKS_FILE), "rb") as ours:
+            return here.read() != ours.read()
+    except OSError:
+        return True
 
 
 def log_template(rules_dir: str | None) -> str:

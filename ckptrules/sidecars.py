@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.model import Action, Checkpoint, Kept, Listing, Problem, Reason
@@ -38,6 +38,27 @@ def find_sidecars(
         for owner in belongs_to:
             found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
     return found
+
+
+def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Find what belongs to checkpoints by its name although no rule says so: name → owner, and the suffix to add.
+
+    The name is that of the checkpoint with another ending, or with one more: ``x.yaml`` or ``x.ckpt.json``.
+    """
+    by_start = {start: owner for owner in owners for start in (stem_of(owner), owner)}
+    found = {}
+    for name in names:
+        dots = [place for place, letter in enumerate(name) if letter == "." and name[:place] in by_start]
+        if dots:
+            owner = by_start[name[: dots[-1]]]
+            found[name] = owner, name[len(stem_of(owner)) :]
+    return found
+
+
+def line_for(suffixes: Iterable[str]) -> str:
+    """Write the line of a rule file that takes names with these suffixes along."""
+    texts = [suffix if suffix.replace("_", "").replace(".", "").isalnum() else repr(suffix) for suffix in suffixes]
+    return f"sidecars: [{', '.join(sorted(set(texts)))}]"
 
 
 def suffix_of(name: str, suffixes: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
 
@@ -12,9 +12,12 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import jobs, scan, startup, tasks
+from ckptrules.hints import quoted
+from ckptrules.journal import JournalError
 from ckptrules.measures import human_size
 from ckptrules.model import Listing, Plan
 from ckptrules.options import OptionError, Options
+from ckptrules.recovery import read_runs
 from ckptrules.report import Style, count_of, table
 from ckptrules.reporter import Told
 from ckptrules.scan import told
@@ -53,7 +56,8 @@ def usage(options: Options) -> Iterator[startup.TaskDict]:
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(options._replace(delete_old=True, dry_run=True), "usage")
-    yield {"basename": "usage", "actions": [(show_usage, [job])]}
+    names = jobs.chosen_of("usage", options, jobs.names_of(options.outputs_dir, job.rules))
+    yield from jobs.one_task("usage", [(show_usage, [job, names])], names)
 
 
 def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
@@ -78,28 +82,52 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     ]
     size = sum(item.size for item in items)
     text = table(("run", "directory", "name", "size", "goes on"), rows, right=(3,))
-    end = f"{count_of(len(items), 'item')}, {human_size(size)}. 'doit undo' brings back, 'doit purge' frees.\n"
-    task.meta = {"told": Told(text + end)}
+    lost = unknown_to_undo(outputs_dir, items)
+    end = f"{count_of(len(items), 'item')}, {human_size(size)}. "
+    end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
+    task.meta = {"told": Told(text + end + by_hand(outputs_dir, lost, style))}
     return None
+
+
+def unknown_to_undo(outputs_dir: str, items: Sequence[scan.TrashItem]) -> list[scan.TrashItem]:
+    """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
+    try:
+        runs = read_runs(outputs_dir, scan.own_state(outputs_dir))
+    except (JournalError, OSError):
+        return list(items)
+    units = [unit for run in runs for _, unit in run.standing.values()]
+    known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps}
+    return [item for item in items if item.path not in known]
+
+
+def by_hand(outputs_dir: str, items: Sequence[scan.TrashItem], style: Style) -> str:
+    """Say what only a person can bring back, and how."""
+    if not items:
+        return ""
+    first = items[0]
+    source = os.path.join(outputs_dir, first.path)
+    target = os.path.join(outputs_dir, first.directory, first.name)
+    what = f"{count_of(len(items), 'item')} no journal in {style.name(os.path.join(outputs_dir, scan.JOURNALS))} knows"
+    move = " ".join(["mv -n", quoted(source, style.encoding), quoted(target, style.encoding)])
+    return f"{what}, so undo does not bring them back; by hand, each like the first:\n    {move}\n"
 
 
 def goes_on(outputs_dir: str, run: str, days: int) -> str:
     """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
     if not days:
-        return "doit purge"
-    return (
-        datetime.fromtimestamp(jobs.waits_since(outputs_dir, run) + days * DAY, timezone.utc)
-        .astimezone()
-        .strftime("%Y-%m-%d")
-    )
+        return "when purged"
+    since = jobs.waits_since(outputs_dir, run)
+    return datetime.fromtimestamp(since + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
 
 
-def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
+def show_usage(job: jobs.Job, names: Collection[str], task: Task) -> TaskFailed | None:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
     failed = []
     for own, found in jobs.own_jobs(job):
+        if found.experiment not in names:
+            continue
         plan, listing = tasks.plan_of(own, found)
         try:
             sizes = scan.sizes(job.options.outputs_dir, found.directory, seen, going_names(plan))
@@ -120,8 +148,11 @@ def show_usage(job: jobs.Job, task: Task) -> TaskFailed | None:
     if folder := job.options.archive_dir:
         text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
-    task.meta = {"told": Told("".join([text, *(f"Problem: {line}\n" for line in failed)]))}
-    return TaskFailed("problems left", report=False) if failed else None
+    text += "".join(f"Problem: {line}\n" for line in failed)
+    lack = "" if total.protected + total.kept + total.could_go else jobs.nothing_understood(job.options, job.rules)
+    text += "".join(f"{line}\n" for line in (lack, jobs.uncovered("usage", job.options, job.rules, job.style)) if line)
+    task.meta = {"told": Told(text)}
+    return TaskFailed("problems left", report=False) if failed or lack else None
 
 
 def archives(folder: str) -> int:

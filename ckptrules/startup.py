@@ -10,29 +10,27 @@ import errno
 import functools
 import gc
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from doit import task_params
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile
 
-from ckptrules.asked import command_line
-from ckptrules.model import STATE, Found, RuleError
+from ckptrules.asked import TASKS, command_line, completed, program
+from ckptrules.hints import OURS
+from ckptrules.model import STATE, RuleError
 from ckptrules.options import (
     CHANGING,
     DEFAULT_TASK,
     OPTIONS,
     SELECTING,
-    TRASH_TASK,
     CommandLine,
     OptionError,
     Options,
-    encode_task,
-    fits,
 )
 
 SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
@@ -46,7 +44,10 @@ STATELESS = ("check", "demo", "backups", "schedule")  # what believes nothing of
 TELLING = ("history", "undo", "log", "refs")  # what goes by the journals of earlier runs
 BUSY = "another program is at work on it; wait until it has ended"
 PURGE = "'doit purge' frees what waits in the trash"
-LITTLE = "some 100 kB are enough to begin (df -h): make room for that and run again; 'doit purge' then frees the rest"
+LITTLE = (
+    "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
+    "trash_days: 0 in the rules frees at once what is deleted"
+)
 TaskDict = dict[str, Any]
 Creator = Callable[..., Iterator[TaskDict]]
 
@@ -54,9 +55,13 @@ Creator = Callable[..., Iterator[TaskDict]]
 def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
     gc.set_threshold(GC_AFTER)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
     with told_by_doit():
+        show_help_first()
         line = command_line()
-        always = {"default_tasks": [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
+        refuse_mistyped(line)
+        hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
+        always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
         if line.command != "run":
             return {**always, "dep_file": _database(line)}
         from ckptrules.reporter import Reporter
@@ -67,16 +72,13 @@ def doit_config() -> dict[str, Any]:
 
 
 def heed_signals(line: CommandLine) -> None:
-    """See to it that Ctrl-C leaves nothing half done, that a lease which is broken does not end us, and a pipe does."""
-    import signal
-
+    """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
     from ckptrules import stopping
     from ckptrules.facts import ignore_lease_breaks
 
     ignore_lease_breaks()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
     if not line.has_foreign_words:
-        stopping.install()
+        stopping.install(completed(stopping.KILLED))
 
 
 def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
@@ -121,9 +123,9 @@ def told_by_doit() -> Iterator[None]:
     try:
         yield
     except (OptionError, RuleError) as error:
-        raise InvalidDodoFile(str(error)) from None
+        raise InvalidDodoFile(completed(str(error))) from None
     except OSError as error:
-        raise InvalidDodoFile(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": ")) from None
+        raise InvalidDodoFile(completed(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": "))) from None
 
 
 @functools.cache
@@ -153,14 +155,21 @@ def _database(line: CommandLine) -> str:
     changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
     database = IN_MEMORY
     for task in changing:
-        from ckptrules.jobs import find, note_proof, outputs_dir, prepare, refuse_report_place
+        from ckptrules.jobs import (
+            names_of,
+            note_proof,
+            outputs_dir,
+            prepare,
+            refuse_report_place,
+            refuse_unknown_experiments,
+        )
 
         options = line.options(task)
         refuse_report_place(options)
         outputs_dir(options)
         if task in SELECTING:
             rules = prepare(options).rules
-            refuse_unknown_experiments(line, task, options, functools.partial(find, options.outputs_dir, rules))
+            refuse_unknown_experiments(line, task, options, functools.partial(names_of, options.outputs_dir, rules))
         take_lock(options.outputs_dir, options.wait)
         database = sound_database(options.outputs_dir, task)
         if task in SELECTING:
@@ -223,32 +232,39 @@ def recover_first(path: str) -> None:
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-            print(sentence)
+            print(completed(sentence))
 
 
-def refuse_unknown_experiments(
-    line: CommandLine, task: str, options: Options, find: Callable[[], Iterable[Found]]
-) -> None:
-    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
-
-    ``find`` is asked only where there is a selection.
+def show_help_first() -> None:
+    """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
 
     Raises:
-        OptionError: with the name that is nearest.
+        SystemExit: with 0 where something was printed.
     """
-    words = [word.task for word in line.words if word.base == task != word.task and line.command == "run"]
-    if not words and options.experiments is None:
-        return
-    from ckptrules.shape import closest
+    from ckptrules.help import asks_for_help
 
-    names = [directory.experiment for directory in find()]
-    known = [f"{task}:{name}" for name in (*map(encode_task, names), TRASH_TASK)]
-    empty = [word for word in words if not any(fits(word, name) for name in known)]
-    if options.experiments is not None and not any(fnmatchcase(name, options.experiments) for name in names):
-        empty.append(options.experiments)
-    if empty:
-        hint = closest(empty[0], known) or "'doit list --all' tells which there are"
-        raise OptionError(f"command line: no experiment '{empty[0]}'\n    hint: {hint}")
+    topic = asks_for_help(sys.argv[1:], TASKS)
+    if topic in TASKS:
+        from ckptrules.help import task_page
+        from ckptrules.shipped import sentences
+
+        print(task_page(topic, sentences()[topic], program()), end="", flush=True)
+        raise SystemExit(0)
+
+
+def refuse_mistyped(line: CommandLine) -> None:
+    """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
+    if line.command == "run" and foreign and "*" not in foreign[0]:
+        from ckptrules.help import refuse_unknown
+        from ckptrules.shipped import has_own_tasks
+
+        if program() == OURS or not has_own_tasks():
+            refuse_unknown(foreign[0], TASKS)
 
 
 def refuse_configured_folder(options: Options, said: Options) -> None:

@@ -11,7 +11,7 @@ from ckptrules import scan, stopping, tasks
 from ckptrules.apply import after, problems_of, refused, transact
 from ckptrules.facts import links_into
 from ckptrules.fixing import fix, foresee
-from ckptrules.jobs import Job
+from ckptrules.jobs import Job, note_stop
 from ckptrules.model import Action, Found, Listing, Plan, Reason, Step, Unit
 from ckptrules.naming import named
 from ckptrules.options import Options
@@ -39,6 +39,7 @@ class _each:  # noqa: N801 - a function that can be sent to another process
 
     def __call__(self, job: Job, found: Found, task: Task) -> TaskFailed | None:
         if stopping.stopped():
+            note_stop()
             task.meta["told"] = Told("")
             return TaskFailed("stopped", report=False)
         listing = Listing(found.experiment, found.directory, ())

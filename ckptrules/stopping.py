@@ -21,17 +21,22 @@ EXIT_CODE = 130
 FAILED = 2
 POLL = 0.5  # seconds
 KILLED = """ERROR: a worker was killed by signal {} (9: was the memory full?)
-    hint: run again, with fewer processes (doit -n 0 migrate); what was begun is finished then
+    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
 """
 
 _main = _here = os.getpid()
 _asked = _ending = False
+_killed = KILLED
 
 
-def install() -> None:
-    """From now on, take signals as a wish to stop soon. A second one ends the process at once; the next run repairs."""
-    global _here  # noqa: PLW0603 - a fork has no other way to tell
-    _here = os.getpid()
+def install(killed: str = KILLED) -> None:
+    """From now on, take signals as a wish to stop soon. A second one ends the process at once; the next run repairs.
+
+    Args:
+        killed: what is printed when a worker was killed, with a place for the number of the signal.
+    """
+    global _here, _killed
+    _here, _killed = os.getpid(), killed
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _note)
     os.register_at_fork(after_in_parent=_see_to_workers, after_in_child=_follow_main)
@@ -61,7 +66,7 @@ def _end_with_worker() -> None:
             with contextlib.suppress(OSError, RuntimeError):
                 sys.stdout.flush()
             with contextlib.suppress(OSError, RuntimeError):
-                print(KILLED.format(-min(codes)), end="", file=sys.stderr, flush=True)
+                print(_killed.format(-min(codes)), end="", file=sys.stderr, flush=True)
             _end_workers()
             os._exit(FAILED)
 

@@ -14,11 +14,10 @@ import itertools
 import json
 import os
 import re
-import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
 
 from ckptrules import scan
@@ -35,7 +34,7 @@ from ckptrules.attributes import (
     without_list,
     word,
 )
-from ckptrules.journal import trash_name
+from ckptrules.journal import TRASH_SUFFIX, trash_name
 from ckptrules.model import STATE, Item, Stamp, Step
 from ckptrules.pointers import mentions, with_other_name
 from ckptrules.scan import (
@@ -45,6 +44,7 @@ from ckptrules.scan import (
     checked,
     explained,
     identity_of,
+    kind_of,
     measure,
     open_below,
     read_pointer,
@@ -269,7 +269,8 @@ def free_at_once(folders: Folders, step: Step) -> None:
     directory = folders.descriptor(step.to_directory)
     if not stands_for(directory, step.to, step.identity):
         raise OSError(errno.ESTALE, CHANGED, step.to)
-    _remove(directory, step.to)
+    for error in _remove_all(directory, step.to, step.to).values():
+        raise error
 
 
 def rename(directory: int, name: str, to: str, to_directory: int | None = None) -> None:
@@ -323,19 +324,76 @@ def settle(directory: int, names: set[str], *, plain: bool, changed: bool) -> St
     return None if now - status.st_mtime_ns < tick else stamp_of(status)
 
 
-def empty_trash(outputs_dir: str, runs: Sequence[str]) -> TrashUse:
-    """Remove what some runs left in the trash, and say how much that was.
+class Emptied(NamedTuple):
+    """What was freed from the trash, and what could not be: paths below ``outputs_dir``, and why."""
 
-    Raises:
-        OSError: something could not be removed.
-    """
+    freed: TrashUse
+    left: Mapping[str, OSError]
+
+
+def empty_trash(outputs_dir: str, runs: Sequence[str]) -> Emptied:
+    """Remove what some runs left in the trash. What cannot be removed stays, and the rest goes all the same."""
     freed = TrashUse(0, 0)
+    left: dict[str, OSError] = {}
     for run in runs:
-        with scan.open_state(outputs_dir, f"trash/{run}"):  # fails where a part of the path is a link
-            place = os.path.join(trash_path(outputs_dir), run)
-            freed += measure(place)
-            shutil.rmtree(place)
-    return freed
+        place = f"{STATE}/trash/{run}"
+        before = measure(os.path.join(trash_path(outputs_dir), run))
+        try:
+            with scan.open_state(outputs_dir, "trash") as trash, scan.open_state(outputs_dir, f"trash/{run}"):
+                left |= _empty(trash, run, place)
+        except OSError as error:
+            left[place] = error
+        after = measure(os.path.join(trash_path(outputs_dir), run))
+        freed += TrashUse(before.items - after.items, before.size - after.size)
+    return Emptied(freed, left)
+
+
+def _empty(directory: int, name: str, path: str) -> dict[str, OSError]:
+    """Remove a folder of the trash, item by item; return those that could not be removed whole, and why."""
+    left: dict[str, OSError] = {}
+    try:
+        with _made_ours(directory, name) as inner:
+            for below in os.listdir(inner):
+                way_to_items = not below.endswith(TRASH_SUFFIX) and kind_of(inner, below) == "directory"
+                left |= (_empty if way_to_items else _remove_all)(inner, below, f"{path}/{below}")
+        if not left:
+            os.rmdir(name, dir_fd=directory)
+    except OSError as error:
+        left[path] = error
+    return left
+
+
+def _remove_all(directory: int, name: str, path: str) -> dict[str, OSError]:
+    """Remove what can be removed of a name; return its path and the first reason why not all could."""
+    try:
+        if kind_of(directory, name) != "directory":
+            os.unlink(name, dir_fd=directory)
+            return {}
+        with _made_ours(directory, name) as inner:
+            failed = [error for below in os.listdir(inner) for error in _remove_all(inner, below, path).values()]
+        if failed:
+            return {path: failed[0]}
+        os.rmdir(name, dir_fd=directory)
+    except OSError as error:
+        return {path: error}
+    return {}
+
+
+@contextlib.contextmanager
+def _made_ours(directory: int, name: str) -> Iterator[int]:
+    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        inner = os.open(name, flags, dir_fd=directory)
+    except PermissionError:
+        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
+        inner = os.open(name, flags, dir_fd=directory)
+    try:
+        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
+            os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
+        yield inner
+    finally:
+        os.close(inner)
 
 
 def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
@@ -502,8 +560,12 @@ def silence(stream: TextIO) -> None:
 def write_new(path: str, content: bytes) -> None:
     """Write a new file, with its folders; a file that is there already is an error, never overwritten."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path, "xb") as file:
-        file.write(content)
+    with open(path, "xb", buffering=0) as file:
+        try:
+            _write(file.fileno(), content)
+        except OSError:  # half of it would look whole to the next run
+            os.unlink(path)
+            raise
 
 
 def set_aside(path: str, beside: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import evidence, scan, stopping, store, watch
+from ckptrules import emptying, evidence, scan, stopping, store, watch
 from ckptrules.apply import Outcome, Workplace, carry_out, is_plain, settle
 from ckptrules.asked import chosen, command_line
 from ckptrules.facts import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
@@ -18,32 +18,33 @@ from ckptrules.jobs import (
     Job,
     age_days,
     begun,
-    find,
     is_selected,
     is_up_to_date,
     jobs_of,
     load,
+    names_of,
+    note_stop,
+    nothing_understood,
     open_journal,
     outputs_dir,
     own_state,
-    run_header,
-    run_id,
+    refuse_unknown_experiments,
+    style,
     survey,
+    uncovered,
     waiting_days,
 )
 from ckptrules.losses import losses
-from ckptrules.measures import human_size, seconds
 from ckptrules.model import Facts, Found, Listing, MaxDelete, OutsideLink, Plan, Policy, Problem, Reason, RuleSet
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries, with_metrics
 from ckptrules.recovery import interrupted
-from ckptrules.report import count_of, experiment_block, going, plan_as_data, several, table, tally
+from ckptrules.report import Tally, count_of, experiment_block, going, plan_as_data, several, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
 from ckptrules.retention import Excess, holds_until, reads_files, too_many
 from ckptrules.rules import SLOW_HINT
-from ckptrules.scan import told
-from ckptrules.startup import TaskDict, params_of, refuse_unknown_experiments
+from ckptrules.startup import TaskDict, params_of
 
 FAULTS = (OSError, SlowRuleError)  # what lets one directory be told of as `untouched`, and the others be done
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
@@ -54,19 +55,26 @@ BACKUP = "backup"  # comes first where both are asked for; nothing is migrated i
 
 def plan(options: Options) -> Iterator[TaskDict]:
     """Make one previewing task for each checkpoint directory."""
-    return experiments("plan", options._replace(dry_run=True))
+    return experiments("plan", options._replace(dry_run=True), understood=in_tally)
+
+
+def purge(options: Options) -> Iterator[TaskDict]:
+    """Make the task that empties the trash."""
+    return emptying.purge(options)
 
 
 def migrate(options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from experiments("migrate", options)
+    yield from experiments("migrate", options, understood=in_tally)
     days = load(options.rules_dir, options.outputs_dir).trash_days
     waiting = scan.trash_runs(options.outputs_dir) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
-    if expired and not options.dry_run:
-        first = [BACKUP] if BACKUP in chosen() else []
-        actions = [(free, [options, expired])]
-        yield {"name": TRASH_TASK, "actions": actions, "task_dep": first, "doc": "free what waited for trash_days"}
+    if expired and not options.dry_run and command_line().command == "run":
+        yield {
+            "name": TRASH_TASK,
+            "actions": [(emptying.free_expired, [options, style(options), expired])],
+            "task_dep": backups_first(),
+        }
 
 
 def check(options: Options) -> Iterator[TaskDict]:
@@ -74,23 +82,15 @@ def check(options: Options) -> Iterator[TaskDict]:
     yield {"basename": "check", "actions": [(show_rules, [load(options.rules_dir)])]}
 
 
-def purge(options: Options) -> Iterator[TaskDict]:
-    """Empty the trash, or free what has waited there for some time."""
-    outputs_dir(options)
-    least = seconds(options.older_than) / 86_400 if options.older_than else 0
-    runs = [
-        run
-        for run in scan.trash_runs(options.outputs_dir)
-        if waiting_days(options.outputs_dir, run) >= least or not least
-    ]
-    yield {"basename": "purge", "actions": [(free, [options, runs])]}
-
-
 # --- the tasks -------------------------------------------------------------------------------------------------------
 
 
 def experiments(
-    base: str, options: Options, action: Callable[..., Any] | None = None, **more: Any
+    base: str,
+    options: Options,
+    action: Callable[..., Any] | None = None,
+    understood: Callable[[Any], int] | None = None,
+    **more: Any,
 ) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory.
 
@@ -98,6 +98,7 @@ def experiments(
         base: the name of the task.
         options: its options.
         action: takes a `Job`, a `Found` and doit's task; without one, `work_on`.
+        understood: tells from a tally of how many names the rules could say anything; nothing understood is no success.
         more: further fields of the `RunContext`.
 
     Raises:
@@ -105,13 +106,11 @@ def experiments(
     """
     outputs_dir(options)
     job, jobs = jobs_of(base, options)
-    refuse_unknown_experiments(command_line(), base, options, partial(find, options.outputs_dir, job.rules))
+    refuse_unknown_experiments(command_line(), base, options, partial(names_of, options.outputs_dir, job.rules))
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in scan.linked_directories(options.outputs_dir)
     ]
     notes += inner_directories(job)
-    if not find(options.outputs_dir, job.rules):
-        notes.append(f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(job.rules.layout)}).")
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
@@ -121,9 +120,10 @@ def experiments(
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
     Reporter.contexts[base] = RunContext(
-        options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess), **more
-    )
-    first = [BACKUP] if base == "migrate" and BACKUP in chosen() else []
+        options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
+        came_to=partial(around, base, job, understood), lacks=partial(lacking, job, understood), **more
+    )  # fmt: skip
+    first = backups_first() if base == "migrate" else []
     listed = command_line().command != "run"
     selected = chosen() - {base}
     for own, found in jobs:
@@ -154,6 +154,30 @@ def inner_directories(job: Job) -> list[str]:
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
 
+def in_tally(total: Tally) -> int:
+    """Count the names that the rules could say anything of."""
+    return total.up_to_date + total.kept + total.changes + total.problems
+
+
+def lacking(job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
+    """Say why a run is no success although no problem is left: there was nothing that the rules understand."""
+    return "" if understood is None or understood(total) else nothing_understood(job.options, job.rules)
+
+
+def around(base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
+    """Tell what looks like checkpoints and is not covered.
+
+    `doit migrate` looks only where it has understood nothing: a run that has nothing to do must not walk the tree.
+    """
+    if understood and (job.options.dry_run or base == "verify" or not understood(total)):
+        yield uncovered(base, job.options, job.rules, job.style)
+
+
+def backups_first() -> list[str]:
+    """Return the tasks that make a backup, where one is asked for as well."""
+    return sorted(word for word in chosen() if word.partition(":")[0] == BACKUP)
+
+
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
     """Say so where ``policy=`` is not what decides."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
@@ -171,7 +195,7 @@ def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Found]]) -> E
     limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
     if limit is None or not job.options.delete_old or command_line().command != "run":
         return None
-    excess = too_many(limit, (plan_of(own, found)[0] for own, found in jobs if is_selected(base, found)))
+    excess = too_many(limit, (plan_of(own, found)[0] for own, found in jobs if is_selected(base, found.experiment)))
     if excess and not job.options.dry_run:
         raise OptionError(f"{excess.place or 'command line'}: {excess}\n    hint: {advice(excess)}")
     return excess
@@ -203,6 +227,7 @@ def check_up_to_date(
 def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
+        note_stop()
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
     decided = decided_of(job, found)
@@ -228,7 +253,7 @@ def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome)
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
             return {}
-    if decided.plan.unwhole or decided.read is None:
+    if decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
         return {}
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
@@ -242,8 +267,16 @@ def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome)
     return values
 
 
+def is_not_understood(plan: Plan) -> bool:
+    """Say whether the rules know nothing in a directory that is not empty: it is never up to date."""
+    unknown = any(row.kind == "unrecognised" for row in plan.skipped)
+    return unknown and not (plan.kept or plan.actions)
+
+
 def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:
     """Tell what came of one directory; problems left are a failure without words of its own."""
+    if stopping.stopped():
+        note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
     links = several(done, listing.entries)
@@ -262,7 +295,8 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
         if place is None:
             more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
         else:
-            more = fix(place, job.rules, scan.scan(place.outputs_dir, found), job.header["started_ns"], bar)
+            now = scan.scan(place.outputs_dir, found)
+            more = fix(place, job.rules, now, job.header["started_ns"], bar, kept=outcome.plan.remaining)
     except FAULTS as fault:
         more = untouched(found, fault)
     plan = outcome.plan._replace(
@@ -405,27 +439,8 @@ def untouched(found: Found, fault: OSError | SlowRuleError) -> Plan:
         problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
     else:
         hint = fault.hint if isinstance(fault, scan.StateError) else "look at the owner and the mode: ls -la"
-        problem = Problem("unreadable", (found.directory,), f"cannot be read: {told(fault)}", hint)
+        problem = Problem("unreadable", (found.directory,), f"cannot be read: {scan.told(fault)}", hint)
     return Plan(found.experiment, found.directory, problems=(problem,))
-
-
-def free(options: Options, runs: list[str], task: Task) -> TaskFailed | None:
-    """Free what some runs left in the trash."""
-    verb = "Would free" if options.dry_run else "Freed"
-    header = run_header("purge", options)
-    try:
-        freed = (scan.trash_use if options.dry_run else store.empty_trash)(options.outputs_dir, runs)
-    except OSError as error:
-        task.meta = {"told": Told(f"The trash cannot be emptied: {error}\n")}
-        return TaskFailed("the trash cannot be emptied", report=False)
-    if runs and not options.dry_run:
-        try:
-            open_journal(options.outputs_dir, run_id(), header).purged(runs)
-        except OSError as error:
-            task.meta = {"told": Told(f"The trash is empty, but the journal cannot be written: {told(error)}\n")}
-            return TaskFailed("the journal cannot be written", report=False)
-    task.meta = {"told": Told(f"{verb}: {count_of(freed.items, 'item')} from the trash, {human_size(freed.size)}\n")}
-    return None
 
 
 def show_rules(rules: RuleSet, task: Task) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -15,10 +16,10 @@ from doit.task import Task
 from ckptrules import asked, jobs, scan, startup, stopping, store
 from ckptrules.apply import Done, Workplace, after, problems_of, transact
 from ckptrules.history import TRASH, Run, TakeBack, newest_standing, take_back
-from ckptrules.journal import JournalError
+from ckptrules.journal import JournalError, refs
 from ckptrules.measures import human_size
 from ckptrules.model import STATE, Action, ActionKind, Identity, Plan, Step, Unit
-from ckptrules.options import OptionError, Options, encode_task
+from ckptrules.options import OptionError, Options, as_pattern, encode_task
 from ckptrules.recovery import fault_of, read_runs
 from ckptrules.report import Style, Tally, count_of, experiment_block, plan_as_data, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
@@ -51,14 +52,23 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     """
     jobs.outputs_dir(options)
     run = chosen_run(options)
-    if run and options.experiments and not any(fnmatchcase(i.experiment, options.experiments) for _, i in run.intents):
-        hint = f"it changed {', '.join(sorted({intent.experiment for _, intent in run.intents})) or 'none'}"
+    changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
+    pattern = as_pattern(options.experiments, changed)
+    if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
+        hint = f"it changed {', '.join(changed) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
-    backs = take_back(run, jobs.run_id(), options.experiments) if run else []
+    if run:
+        jobs.refuse_unknown_experiments(asked.command_line(), "undo", options, lambda: changed)
+    backs = take_back(run, jobs.run_id(), pattern) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
+    lost = run is None and scan.trash_use(options.outputs_dir).items > 0
     job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
     Reporter.contexts["undo"] = RunContext(
-        options, job.style, header, None, came_to=functools.partial(came_to, run, backs, job.style)
+        options,
+        job.style,
+        header,
+        None,
+        came_to=functools.partial(came_to, run, backs, job.style, lost),
     )
     names: set[str] = set()
     for back in backs:
@@ -73,6 +83,8 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
             "params": startup.params_of("undo") if f"undo:{name}" in asked.chosen() else (),
             "meta": {"found": back},
         }
+    for name in sorted(set(changed) - names) if jobs.selects_by_word("undo") else ():
+        yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
 def chosen_run(options: Options) -> Run | None:
@@ -101,6 +113,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back, or say what would be taken back, in one checkpoint directory."""
     plan = as_plan(back)
     if stopping.stopped():
+        jobs.note_stop()
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
     own = jobs.own_state(job.options.outputs_dir) if back.own else ""
@@ -112,6 +125,8 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
         journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header, own)
         place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+        if stopping.stopped():
+            jobs.note_stop()
     done = after(plan, came.failed, problems_of(plan, came))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
@@ -142,8 +157,8 @@ def _shown(step: Step) -> str:
     return step.to if step.kind == "move" and step.directory.startswith(TRASH) else step.name
 
 
-def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tally) -> Iterator[str]:
-    """Say which run was taken back, and what of it cannot be."""
+def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:
+    """Say which run was taken back, and what of it cannot be; ``lost`` says that the trash holds what nothing knows."""
     if run and backs:
         verb = "Taken back in part" if total.problems else "Taken back"
         if style.preview:
@@ -153,6 +168,8 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, total: Tal
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
     else:
         yield "There is nothing to take back."
+        if lost:
+            yield "What waits in the trash, and how it comes back: 'doit trash'."
     if run and run.gone:
         kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
         states = len(kinds) - kinds.count("trash")
@@ -174,8 +191,11 @@ def command_of(run: Run) -> str:
 
 def state_of(run: Run) -> str:
     """Say what became of a run."""
-    if run.interrupted:
-        return "interrupted"
+    if run.interrupted or run.stopped:
+        planned = sum(len(intent.units) for _, intent in run.intents)
+        many = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
+        stop = f"{'interrupted' if run.interrupted else 'stopped'}: {many} done"
+        return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
     if run.intents and not run.done:
         return "nothing done"
     if run.gone:
@@ -217,12 +237,44 @@ def history_text(runs: list[Run], style: Style) -> str:
 def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | None:
     """Tell which runs there were."""
     try:
-        runs = read_runs(outputs_dir, scan.own_state(outputs_dir))
+        runs = [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, scan.own_state(outputs_dir))]
     except (JournalError, OSError) as error:
         task.meta = {"told": Told(f"{fault_of(outputs_dir, error)}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"told": Told(history_text(runs, style))}
     return None
+
+
+def as_the_disk_tells(outputs_dir: str, run: Run) -> Run:
+    """Return a run that was interrupted with what it has really done; nothing is changed."""
+    if not run.interrupted:
+        return run
+    open_units = {
+        ref: unit
+        for record, intent in run.intents
+        if intent.failed is None
+        for ref, unit in zip(refs(record, intent), intent.units, strict=True)
+    }
+    with store.Folders(outputs_dir) as folders:
+        undone = {ref for ref, unit in open_units.items() if _is_to_do(folders, unit.head)}
+    return run._replace(done=run.done - undone)
+
+
+def _is_to_do(folders: store.Folders, step: Step) -> bool:
+    """Say whether a change could still be made: what it begins with is there, as it was."""
+    with contextlib.suppress(OSError):
+        if step.kind == "rewrite":
+            return store.text_checksum(step) == step.was
+        if step.kind == "exchange":
+            return store.is_marked(folders, step)
+        directory = folders.descriptor(step.directory)
+        if step.kind == "move":
+            return stands_for(directory, step.name, step.identity)
+        if step.kind == "unlink":
+            return os.readlink(step.name, dir_fd=directory) == step.to
+        os.lstat(step.name, dir_fd=directory)
+        return False
+    return step.kind == "link"
 
 
 def foresee(folders: store.Folders, units: tuple[Unit, ...]) -> dict[int, str]:

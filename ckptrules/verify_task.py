@@ -30,7 +30,12 @@ def verify_tasks(options: Options) -> Iterator[TaskDict]:
         raise OptionError("command line: unsafe=1 says how to load\n    hint: give load=1 as well")
     if options.load and importlib.util.find_spec("torch") is None:
         raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
-    yield from tasks.experiments("verify", options, verify_one, nothing=VerifyTally(), summarise=summary)
+    yield from tasks.experiments("verify", options, verify_one, in_tally, nothing=VerifyTally(), summarise=summary)
+
+
+def in_tally(total: VerifyTally) -> int:
+    """Count the directories: what is not understood in one is a problem, which is told."""
+    return total.experiments
 
 
 def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from ckptrules.asked import TASKS
+
+REFUSED = 3
 ROOT = Path(__file__).parent.parent
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -66,7 +72,53 @@ class Project:
         )
         assert result.returncode == check, result.stdout
         assert "Traceback" not in result.stdout, result.stdout
+        try_hints(result.stdout, self.folder)
         return result.stdout
+
+
+# --- every command that is printed is run once -----------------------------------------------------------------------
+
+NAMED = re.compile(r"(?<![\w'])'((?:doit|ckptrules)(?: [^'\n]*)?)'(?![\w'])|`((?:doit|ckptrules) [^`\n]*)`")
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!/)|…|<")
+_tried: set[str] = set()
+
+
+def named_commands(text: str) -> list[str]:
+    """List the commands that a text names, but for those with something to fill in."""
+    found = [plain or quoted for plain, quoted in NAMED.findall(text)]
+    return [command for command in dict.fromkeys(found) if not PLACEHOLDER.search(command)]
+
+
+def try_hints(text: str, folder: Path) -> None:
+    """Run each command of a new shape in a copy of the folder: no hint may be refused as no command."""
+    for command in named_commands(text):
+        shape = re.sub(r"(:|=)(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+", r"\1", command)
+        if shape not in _tried:
+            _tried.add(shape)
+            code, out = run_copied(command, folder)
+            refused = code == REFUSED and re.search(r"ERROR: (command line|Error parsing|.*is not a command)", out)
+            assert not refused, f"{command}: {out}"
+            assert "Traceback" not in out, f"{command}: {out}"
+
+
+def run_copied(command: str, folder: Path) -> tuple[int, str]:
+    """Run a command, as a shell reads it, in a copy of a folder; as a preview, where there is one."""
+    with tempfile.TemporaryDirectory() as place:
+        here, programs = Path(place, folder.name), Path(place, "programs")
+        with contextlib.suppress(shutil.Error):  # pipes and the like
+            shutil.copytree(folder, here, symlinks=True)
+        programs.mkdir()
+        for name in ("doit", "ckptrules"):
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
+            (programs / name).chmod(0o755)
+        task = re.split("[ :]", command.partition(" ")[2])[0]
+        words = f"{command} dry_run=1" if task in TASKS and "dry_run=" not in command else command
+        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONIOENCODING": "utf-8"}
+        result = subprocess.run(
+            ["bash", "-c", words], cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        return result.returncode, result.stdout.decode(errors="replace")
 
 
 def content_hash(path: str) -> str:

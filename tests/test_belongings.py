@@ -195,6 +195,12 @@ def not_ours(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "access", lambda *_, **__: False)
 
 
+FULL = (
+    "make space (df -h), and run again: the record of the changes takes 2 KB before any space is freed. "
+    "'doit purge' empties the trash; where that holds nothing, remove some file by hand"
+)
+
+
 def sticky(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(os, "geteuid", lambda: 12345)
 
@@ -203,7 +209,7 @@ def sticky(patch: pytest.MonkeyPatch) -> None:
     ("way", "text", "hint"),
     [
         (read_only, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so"),
-        (full, "lies on a file system that is full", "make space (df -h), and run again"),
+        (full, "lies on a file system that is full", FULL),
         (not_ours, "cannot be written", "look at the owner and the mode: ls -la"),
         (sticky, f"is sticky (mode +t), and {OLD}.ckpt belongs to somebody else", "let its owner run this: ls -la"),
     ],

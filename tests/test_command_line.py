@@ -122,7 +122,6 @@ def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> N
     [
         ("migrate verbose", "command line: 'verbose' is an option, no task\n    hint: write verbose=…"),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
-        ("migrate --help", "command line: unknown option '--help'\n    hint: doit help TASK shows its options"),
         ("migrate:ocrr*", "command line: no experiment 'migrate:ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
         ("plan:x*", "command line: no experiment 'plan:x*'\n"),
         ("verify:ocr verify:x*", "command line: no experiment 'verify:x*'\n"),

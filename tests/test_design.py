@@ -23,6 +23,10 @@ ROOMS: dict[str, str] = {
     "retention": "model measures",
     "conflicts": "model retention sidecars",
     "options": "conflicts measures",
+    "hints": "options",
+    "help": "options",
+    "lookalikes": "",
+    "asked": "options hints",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
@@ -57,10 +61,10 @@ ROOMS: dict[str, str] = {
     "progress": "stopping",
     "fixing": "model naming journal scan torchstate store facts content formats apply",
     "remembered": "scan",
-    "reporter": "scan stopping store facts options remembered report",
-    "asked": "options",
+    "reporter": "scan stopping store facts asked options remembered report",
     "jobs": ALL_ABOVE,
     "startup": ALL_ABOVE,
+    "emptying": ALL_ABOVE,
     "tasks": ALL_ABOVE,
     "undo": ALL_ABOVE,
     "verify_task": ALL_ABOVE,
@@ -80,13 +84,13 @@ ROOMS: dict[str, str] = {
     "backup_tasks": ALL_ABOVE,
     "archive": "model attributes measures scan store apply manifest",
     "archive_task": ALL_ABOVE,
-    "demo": "model store shipped",
-    "cli": "__init__ store shipped",
+    "demo": "model store",
+    "cli": "__init__ store shipped asked help options",
     "__main__": "cli",
 }
 PURE = tuple(
     "logtemplate clock pointers attributes refs model measures naming retention losses journal history plan report conflicts sidecars options shape policies rules "
-    "manifest backup_report".split()
+    "manifest backup_report hints help lookalikes".split()
 )
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())
 IMPURE_CALLS = set("open print input now today utcnow".split())

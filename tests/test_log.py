@@ -12,7 +12,7 @@ TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}0.ckpt": 100 for name in 
 def test_the_entry_says_what_was_migrated_deleted_and_kept(project: Project) -> None:
     project.make(TREE)
     out = project.doit("migrate", "delete_old=1")
-    assert out.endswith("For your experiment log: doit log\n")
+    assert out.endswith("For your experiment log: 'doit log'\n")
     entry = project.doit("log")
     date, marker, *lines = entry.splitlines()
     assert date.startswith("## 20")
@@ -30,7 +30,7 @@ def test_the_same_run_is_added_once(project: Project) -> None:
     project.make(TREE)
     (project.folder / "docs").mkdir()
     out = project.doit("migrate")
-    assert out.endswith("For your experiment log: doit log out=docs/experiment_log.md\n")
+    assert out.endswith("For your experiment log: 'doit log out=docs/experiment_log.md'\n")
     log = project.folder / "docs" / "experiment_log.md"
     log.write_text("# Log\n")
     assert project.doit("log", "out=docs/experiment_log.md").endswith(" added\n")

@@ -42,7 +42,7 @@ def test_a_full_disk_is_told_loses_nothing_and_goes_on_with_space(project: Proje
             pass
     out = project.doit("migrate", "delete_old=1", check=1)
     assert (
-        "! Problem: exp/checkpoints lies on a file system that is full\n      hint: make space (df -h), and run again\n"
+        "! Problem: exp/checkpoints lies on a file system that is full\n      hint: make space (df -h), and run again: "
         in out
     )
     filler.unlink()

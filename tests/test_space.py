@@ -25,6 +25,9 @@ def aged(project: Project, days: int) -> str:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - days * 86_400))
     older = f"{stamp}-{run.rpartition('-')[2]}"
     os.rename(trash / run, trash / older)
+    for journal in (project.outputs / ".ckptrules/journal").glob(f"{run}.*"):
+        journal.with_name(journal.name.replace(run, older)).write_text(journal.read_text().replace(run, older))
+        journal.unlink()
     return older
 
 

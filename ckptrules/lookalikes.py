@@ -1,0 +1,78 @@
+"""Pure: what looks like a checkpoint, and the ``layout`` that would cover the folders in which it lies."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split())
+# A word with a number, and perhaps more: checkpoint-500, epoch_3, iter_0005000, global_step100, model.ckpt-1000.index
+_NUMBERED = re.compile(
+    r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
+)
+_NO_CHECKPOINT = re.compile(r".*\.(?:log|txt|yaml|yml|json|csv|md|png|jpe?g|svg|html|py|sh|tmp|gz|zip)", re.IGNORECASE)
+HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models".split())
+EXAMPLES = 3  # folders that are shown
+
+
+class Folder(NamedTuple):
+    """A folder below ``outputs_dir`` that no layout covers: how many names in it look like checkpoints, and one."""
+
+    path: str
+    number: int
+    example: str
+
+
+def looks_like(name: str) -> bool:
+    """Say whether a name looks like a checkpoint: by its ending, or as a word with a number."""
+    if name.lower().endswith(ENDINGS):
+        return True
+    return _NUMBERED.fullmatch(name) is not None and _NO_CHECKPOINT.fullmatch(name) is None
+
+
+def layout_for(paths: Iterable[str]) -> list[str]:
+    """Return patterns that cover folders, the fewest first: ``a/b/checkpoints`` → ``*/*/checkpoints``.
+
+    The last part stays as it is where it says what is in it (`HOLDERS`), or where several folders share it.
+    """
+    parts = [path.split("/") for path in paths if path]
+    shared = Counter((len(one), one[-1]) for one in parts)
+    found = {"/".join([*"*" * (len(one) - 1), _last(one, shared)]) for one in parts}
+    return sorted(found, key=lambda pattern: (pattern.count("/"), pattern))
+
+
+def uncovered_text(folders: Sequence[Folder], layout: Sequence[str], outputs_dir: str, rules: str) -> str:
+    """Tell what looks like checkpoints and is not covered, with the line that would cover it; else nothing.
+
+    Args:
+        folders: where that is, their names as they are to be shown.
+        layout: the patterns in force.
+        outputs_dir: the folder of the experiments.
+        rules: what is to be edited: the rule file, or how to get one.
+    """
+    if not folders:
+        return ""
+    lines = ["These look like checkpoints, and no layout covers them:"]
+    lines += [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
+    if more := folders[EXAMPLES:]:
+        lines.append(f"    and in {len(more)} other folders: {sum(one.number for one in more)}")
+    patterns = layout_for(one.path for one in folders)
+    if patterns:
+        lines.append(f"    hint: in {rules}: layout: {as_line([*layout, *patterns])}")
+    else:
+        lines.append("    hint: they lie in outputs_dir itself: name the folder above with outputs_dir=PATH, and in")
+        lines.append(f"      {rules}: layout: {as_line([*layout, outputs_dir.rstrip('/').rpartition('/')[2]])}")
+    return "\n".join(lines)
+
+
+def as_line(patterns: Iterable[str]) -> str:
+    """Write patterns as YAML has a list in one line."""
+    return "[" + ", ".join("'" + pattern.replace("'", "''") + "'" for pattern in dict.fromkeys(patterns)) + "]"
+
+
+def _last(parts: Sequence[str], shared: Mapping[tuple[int, str], int]) -> str:
+    last = parts[-1]
+    says_so = last in HOLDERS or (shared[len(parts), last] > 1 and not looks_like(last))
+    return last if says_so and not set(last) & set("*?[") else "*"
