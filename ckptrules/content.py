@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import errno
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from ckptrules.machine import TooLongError, UnreadableError
 from ckptrules.model import number
 from ckptrules.pickled import Contents
 
@@ -14,8 +17,10 @@ MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib
 ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}
 BUILTINS_THAT_ACT = frozenset("eval exec compile open __import__ input breakpoint execfile apply".split())
 
+_OF_A_WRONG_PLACE = (None, errno.EINVAL, errno.EOVERFLOW)  # where a file says to look: before its start, or too far
+
 Tell = Callable[[int], None]
-"""Takes the number of bytes read since the last call: the progress bar."""
+"""Takes the number of bytes read since the last call: the progress bar. What it raises ends the reading."""
 
 
 class UnsoundError(Exception):
@@ -25,6 +30,52 @@ class UnsoundError(Exception):
         super().__init__(fact)
         self.id = id
         self.hint = hint
+
+
+@contextlib.contextmanager
+def told_as_fault(tell: Tell) -> Iterator[Tell]:
+    """Make a fault of the file of whatever its readers raise. No other place turns exceptions into `UnsoundError`.
+
+    What the system refuses is no fault of the file, nor what ``tell`` raises; both pass as they are. Use the ``tell``
+    that this gives in its place.
+
+    Raises:
+        UnsoundError: see there; ``not_read`` where nothing is known against the file.
+        OSError: it cannot be read.
+    """
+    passing: list[BaseException] = []
+
+    def heard(count: int) -> None:
+        try:
+            tell(count)
+        except BaseException as error:
+            passing.append(error)
+            raise
+
+    try:
+        yield heard
+    except UnsoundError:
+        raise
+    except Exception as error:
+        if error in passing or (isinstance(error, OSError) and error.errno not in _OF_A_WRONG_PLACE):
+            raise
+        raise _fault(error) from None
+
+
+def _fault(error: Exception) -> UnsoundError:
+    if isinstance(error, TooLongError):
+        return not_read(str(error))
+    if isinstance(error, MemoryError):
+        return not_read("it needs more memory than there is")
+    fact = (
+        str(error) if isinstance(error, UnreadableError) else f"makes no sense to its reader ({type(error).__name__})"
+    )
+    return UnsoundError("damaged", fact)
+
+
+def not_read(why: str) -> UnsoundError:
+    """Tell of what is not read to its end: nobody knows whether it is whole."""
+    return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
 
 
 class Facts(NamedTuple):
@@ -89,6 +140,19 @@ def refuse_code(names: Iterable[str]) -> None:
         if root in ROOTS_THAT_ACT or by_builtin or not MODULES_THAT_ACT.isdisjoint(rest):
             hint = "do not load it, and find out where it comes from; reading it here has run nothing"
             raise UnsoundError("runs_code", f"would run '{name[:80]}' when it is loaded", hint)
+
+
+def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> Facts:
+    """Compare the bytes that are there with those that the file speaks of.
+
+    Raises:
+        UnsoundError: there are too few, or too many where it must be ``exact``.
+    """
+    if size < expected:
+        raise UnsoundError("truncated", f"is cut off: it has {size} bytes and should have {expected}")
+    if exact and size > expected:
+        raise UnsoundError("damaged", f"has {size - expected} bytes too many")
+    return Facts(kind)
 
 
 def _is_usual(name: str) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import functools
-import json
 import os
 import signal
 import stat
@@ -15,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.naming import first_pattern
+from ckptrules.plainjson import parse
 from ckptrules.pointers import mentioned
 from ckptrules.scan import open_below, owner_of_other, read_pointer, told
 from ckptrules.sidecars import Sidecar
@@ -108,6 +108,8 @@ def read_metrics(
 ) -> dict[str, dict[str, str]]:
     """Read what the JSON sidecars of checkpoints tell in numbers, at their top or below ``metrics``.
 
+    One that is longer than a mebibyte, or no JSON, tells nothing.
+
     Args:
         outputs_dir: the folder of the experiments.
         listing: the directory.
@@ -118,8 +120,8 @@ def read_metrics(
         for owner, names in metric_files(sidecars).items():
             told: dict[str, str] = {}
             for name in names:
-                with contextlib.suppress(OSError, ValueError, RecursionError):
-                    told |= _numbers(json.loads(_read(directory, name)))
+                with contextlib.suppress(OSError, ValueError):
+                    told |= _numbers(parse(_read(directory, name)))
             if told:
                 found[owner] = told
     return found

@@ -25,6 +25,7 @@ from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
+LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
@@ -126,7 +127,7 @@ def new_path(text: str, home: str, directory: str, names: Collection[str], rules
         rules: say what an old name becomes.
     """
     folder, slash, name = text.rpartition("/")
-    if not slash or name in names or not name.isprintable():
+    if not slash or name in names or len(name) > LONGEST_NAME or not name.isprintable():
         return None
     if folder != home and (not _ends_alike(folder, directory) or os.path.lexists(text)):
         return None

@@ -2,17 +2,19 @@
 
 ``pickletools`` in the standard library describes every opcode. The machine knows those for plain values; where the
 real one would import a name or call it, it puts an inert stand-in on the stack. No opcode copies more than it takes
-from the stack, and no made-up value is hashed, compared or printed, so that values nested in each other a million
-times cost no more than their bytes.
+from the stack, no value is kept twice, and no made-up value is hashed, compared or printed, so that values nested in
+each other a million times cost no more than their opcodes: some 80 bytes each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 LONGEST_KEY = 1000  # characters
 LONGEST_NUMBER = 63  # bits
+HIGHEST_MEMO = 3_000_000  # picklers number what they note from 0, one by one; the largest real ones reach some 100,000
+MOST_NAMES = 10_000  # different ones, of up to 1000 characters; a checkpoint has some dozens
 
 
 class UnreadableError(ValueError):
@@ -20,7 +22,7 @@ class UnreadableError(ValueError):
 
 
 class TooLongError(UnreadableError):
-    """A pickle that is longer than is read; nothing is known against it."""
+    """What is longer than is read: nothing is known against it, and nothing for it either."""
 
 
 class Name(NamedTuple):
@@ -32,8 +34,8 @@ class Name(NamedTuple):
 class Made:
     """The stand-in of whatever a call, a class or a persistent id would have given.
 
-    ``by`` is what was called, ``arguments`` what it was called with, ``items`` what was put in by key, ``state`` what
-    the object would have been filled with.
+    ``by`` is what was called, ``arguments`` what it was called with, ``items`` what was put in by key, if anything
+    was, ``state`` what the object would have been filled with.
     """
 
     __slots__ = ("arguments", "by", "items", "state")
@@ -41,7 +43,7 @@ class Made:
     def __init__(self, by: object, arguments: object) -> None:
         self.by = by
         self.arguments = arguments
-        self.items: dict[object, object] = {}
+        self.items: dict[object, object] | None = None
         self.state: object = None
 
 
@@ -54,6 +56,7 @@ class Storage(NamedTuple):
 
 
 _MARK = object()
+_NOTHING = object()  # under a number of the memo that was left out
 _LITERALS = frozenset(
     "INT LONG LONG1 LONG4 BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
     "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split()
@@ -78,11 +81,11 @@ class Machine:
 
     def __init__(self) -> None:
         self.value: object = None
-        self.names: set[str] = set()
+        self.names: dict[str, Name] = {}
         self.storages: dict[str, Storage] = {}
         self.states: list[Mapping[object, object]] = []
         self.stack: list[object] = []
-        self.memo: dict[int, object] = {}
+        self.memo: list[object] = []
 
     def run(self, name: str, argument: object) -> None:
         """Do one opcode."""
@@ -90,9 +93,9 @@ class Machine:
         if name in _LITERALS:
             stack.append(argument)
         elif name in _PUTS:
-            self.memo[_index(argument)] = stack[-1]
+            self.note(_index(argument))
         elif name in _GETS:
-            stack.append(self.memo[_index(argument)])
+            stack.append(self.noted(_index(argument)))
         elif name in _NEW:
             stack.append(_NEW[name]())
         elif name in _TUPLES:
@@ -125,9 +128,25 @@ class Machine:
         items.reverse()
         return items
 
+    def note(self, index: int) -> None:
+        """Note the top under a number of the memo."""
+        if not 0 <= index < HIGHEST_MEMO:
+            raise IndexError
+        left_out = index - len(self.memo) + 1
+        if left_out > 0:
+            self.memo += [_NOTHING] * left_out
+        self.memo[index] = self.stack[-1]
+
+    def noted(self, index: int) -> object:
+        """Return what was noted under a number."""
+        item = self.memo[index] if index >= 0 else _NOTHING
+        if item is _NOTHING:
+            raise IndexError
+        return item
+
     def memoize(self, _: object) -> None:
         """Note the top under the next number."""
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo.append(self.stack[-1])
 
     def drop(self, _: object) -> None:
         """Throw the top away; it may be a mark."""
@@ -162,6 +181,8 @@ class Machine:
     def fill(self, flat: list[object]) -> None:
         """Put pairs into a dictionary. Only short texts and numbers serve as keys; other pairs are passed over."""
         target = self.stack[-1]
+        if isinstance(target, Made) and target.items is None:
+            target.items = {}
         items = target.items if isinstance(target, Made) else target
         if not isinstance(items, dict) or len(flat) % 2:
             raise TypeError
@@ -202,9 +223,12 @@ class Machine:
 
     def named(self, argument: object) -> Name:
         """Note a name that would be imported; ``pickletools`` gives it as ``module attribute``."""
-        name = Name(".".join(str(argument).split(" ", 1)))
-        self.names.add(name.text)
-        return name
+        text = ".".join(str(argument).split(" ", 1))
+        if len(text) > LONGEST_KEY + 1:
+            raise UnreadableError("its pickle names what has a name of more than 1000 characters")
+        if text not in self.names and len(self.names) == MOST_NAMES:
+            raise TooLongError(f"a pickle that names more than {MOST_NAMES} things is not read")
+        return self.names.setdefault(text, Name(text))
 
     def import_nothing(self, argument: object) -> None:
         """Where a real machine imports: put the name on the stack."""
@@ -215,16 +239,16 @@ class Machine:
         attribute, module = self.pop(), self.pop()
         if not (isinstance(attribute, str) and isinstance(module, str)):
             raise TypeError
-        if len(attribute) + len(module) > LONGEST_KEY:
-            raise UnreadableError("its pickle names what has a name of more than 1000 characters")
         self.import_nothing(f"{module} {attribute}")
 
     def persistent(self, _: object) -> None:
         """Note the storage that a torch pickle speaks of."""
         said = self.pop()
         match said:
-            case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key):
+            case ("storage", Name(kind), str(key), _, int(elements), *_) if _is_cheap(key) and is_count(elements):
                 self.storages[key] = Storage(kind, key, elements)
+            case ("storage", *_):
+                raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
         self.make(None, said)
 
     def persistent_text(self, argument: object) -> None:
@@ -241,6 +265,11 @@ def _is_cheap(key: object) -> bool:
     if isinstance(key, str):
         return len(key) <= LONGEST_KEY
     return type(key) is int and key.bit_length() <= LONGEST_NUMBER
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Say whether a value is a number of things: whole, 0 or more, of 63 bits at most; true and false are none."""
+    return type(value) is int and value >= 0 and value.bit_length() <= LONGEST_NUMBER
 
 
 def _index(argument: object) -> int:

@@ -16,7 +16,9 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.pickled import LONGEST_PICKLE
+from ckptrules.machine import TooLongError
+from ckptrules.pickled import LONGEST_PICKLE, MOST_OPCODES
+from ckptrules.zips import open_zip
 
 ALIGNMENT = 64  # bytes, where a file does not say
 LOCAL, DESCRIPTOR, CENTRAL, END64, LOCATOR64, END = (
@@ -28,7 +30,10 @@ IN_ZIP64 = 0xFFFFFFFF
 PADDING = b"FB"  # the id of the extra field that torch pads with
 PADDING_HEAD, LONGEST_PADDING = 4, 0xFFFF
 _LENGTHS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, LookupError, EOFError, RuntimeError)
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error,
+    ValueError, LookupError, EOFError, RuntimeError, OverflowError, TypeError,
+)  # fmt: skip
 
 Part = bytes | tuple[int, int]
 """Bytes, or a range of the old file: its first byte, and the one behind its last."""
@@ -62,7 +67,7 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
         OSError: it cannot be read.
     """
     try:
-        archive = zipfile.ZipFile(file)
+        archive = open_zip(file)
         entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
         at = next(n for n, entry in enumerate(entries) if _is_state(entry.filename))
         state = entries[at]
@@ -76,6 +81,8 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
         return Rewrite(_parts(file, archive.start_dir, entries, at, new, alignment), changes)
     except StopIteration:
         raise NotRewritableError("is no zip file of torch") from None
+    except TooLongError:
+        raise NotRewritableError("its state is compressed, or too long to be read") from None
     except _DAMAGED:
         raise NotRewritableError("is no zip file of torch, or damaged") from None
 
@@ -85,12 +92,15 @@ def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[
 
     Raises:
         NotRewritableError: it is framed, as no checkpoint of torch is.
+        TooLongError: it has more opcodes than are read.
         ValueError: it is damaged.
     """
     changes: dict[str, str] = {}
     parts: list[bytes] = []
     done = 0
-    for opcode, argument, at in pickletools.genops(io.BytesIO(data)):
+    for number, (opcode, argument, at) in enumerate(pickletools.genops(io.BytesIO(data))):
+        if number == MOST_OPCODES:
+            raise TooLongError
         if opcode.name == "FRAME":
             raise NotRewritableError("its state is framed (pickle protocol 4), which torch does not write")
         if opcode.name in _LENGTHS and at is not None and isinstance(argument, str):
@@ -114,10 +124,15 @@ def _is_state(name: str) -> bool:
 
 
 def _alignment(archive: zipfile.ZipFile, state: str) -> int:
+    """Return what the tensors' places are multiples of: a small number, as its padding must fit between entries."""
     try:
-        return max(1, int(archive.read(state.removesuffix("data.pkl") + ".storage_alignment")))
+        with archive.open(state.removesuffix("data.pkl") + ".storage_alignment") as content:
+            said = int(content.read(len(str(LONGEST_PADDING)) + 1))
     except KeyError:
         return ALIGNMENT
+    if not 0 <= said <= LONGEST_PADDING // 2:
+        raise NotRewritableError("was not written by torch: its tensors' places are multiples of too large a number")
+    return max(1, said)
 
 
 def _parts(
@@ -160,7 +175,7 @@ def _padding(length: int) -> bytes:
 
 def _local_header(file: BinaryIO, entry: zipfile.ZipInfo) -> tuple[bytes, int]:
     """Return an entry's header, and where its bytes begin."""
-    file.seek(entry.header_offset)
+    file.seek(max(0, entry.header_offset))
     head = file.read(LOCAL_SIZE)
     if head[:4] != LOCAL:
         raise zipfile.BadZipFile

@@ -19,7 +19,7 @@ from ckptrules.content import Facts
 from ckptrules.folders import Part, parts_of
 from ckptrules.model import EntryKind, Listing
 
-VERSION = 1  # goes up when a check finds what an earlier one did not
+VERSION = 2  # goes up when a check finds what an earlier one did not
 YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
 LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
 

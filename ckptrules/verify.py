@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules import loading, scan, verified
-from ckptrules.content import Facts, Tell, UnsoundError
+from ckptrules.content import Facts, Tell, UnsoundError, told_as_fault
 from ckptrules.folders import check_folder
 from ckptrules.formats import check_file, open_file
 from ckptrules.model import Checkpoint, Entry, Listing, Problem, RuleSet
@@ -151,11 +151,12 @@ def read_all(desk: Desk, entries: Sequence[Entry], progress: Progress) -> tuple[
                 rows.append(Row(entry.name, entry.size, desk.known[identity], read=False))
                 continue
             try:
-                known = read_one(desk, entry, identity, tell)
+                with told_as_fault(tell) as heard:
+                    known = read_one(desk, entry, identity, heard)
             except UnsoundError as fault:
                 problems.append(Problem(fault.id, (entry.name,), str(fault), fault.hint))
             except OSError as error:
-                fact = f"cannot be read: {os.strerror(error.errno or 0)}"
+                fact = f"cannot be read: {scan.told(error)}"
                 problems.append(Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la"))
             else:
                 rows.append(Row(entry.name, entry.size, known, read=True))
@@ -201,10 +202,10 @@ def _is_known(desk: Desk, identity: str) -> bool:
 
 
 def _identity(desk: Desk, entry: Entry) -> str:
-    try:
+    """Return the identity of an entry; nothing where it cannot be read, which is told when it is its turn."""
+    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
         return verified.identity(verified.parts(desk.directory, entry.name, entry.kind), desk.now_ns)
-    except OSError:
-        return ""
+    return ""
 
 
 def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozenset[str]:
