@@ -11,8 +11,8 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from ckptrules.content import Facts, Tell, UnsoundError, not_read, refuse_code, told_as_fault
 from ckptrules.formats import check_file, open_file
@@ -39,6 +39,8 @@ IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # nothing is weig
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
 STEM = re.compile(r'model_checkpoint_path: *"([^"]*)"')  # TensorFlow
 SHORT = 4096  # bytes; of a file that holds one name
+
+T = TypeVar("T")
 
 
 class Part(NamedTuple):
@@ -103,11 +105,19 @@ def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> Facts
         kind = _kind_of_folder(directory, name, sizes, inside, heard)
         _check_trackers(directory, name, sizes, links)
         _check_weights(sizes, links)
-    told = [facts for facts in inside.values() if facts.epoch is not None or facts.step is not None]
-    names = tuple(sorted({name for facts in inside.values() for name in facts.names}))
-    checksums = bool(parts) and all(facts.checksums for facts in parts.values())
-    first = told[0] if told else Facts(kind)
-    return first._replace(kind=kind, names=names, checksums=checksums)
+    return Facts(
+        kind,
+        epoch=_first(facts.epoch for facts in inside.values()),
+        step=_first(facts.step for facts in inside.values()),
+        lightning=_first(facts.lightning or None for facts in inside.values()) or "",
+        checksums=bool(parts) and all(facts.checksums for facts in parts.values()),
+        names=tuple(sorted({name for facts in inside.values() for name in facts.names})),
+        ranks=_first(facts.ranks for facts in inside.values()),
+    )
+
+
+def _first(values: Iterable[T | None]) -> T | None:
+    return next((value for value in values if value is not None), None)
 
 
 def _kind_of_folder(
@@ -157,7 +167,12 @@ def _check_json(
 
 
 def _json(directory: int, name: str, path: str, size: int) -> object:
-    """Return what a JSON file says; nothing where it has a value a line, or is too long and ends as it should."""
+    """Return what a JSON file says; nothing where it has a value a line, or is too long and ends as it should.
+
+    Raises:
+        UnsoundError: it is no whole JSON.
+        TooLongError: it is an index, and too long.
+    """
     with open_file(directory, f"{name}/{path}") as file:
         data = file.read(LONGEST_JSON + 1)
         file.seek(max(0, size - SHORT))
@@ -165,6 +180,8 @@ def _json(directory: int, name: str, path: str, size: int) -> object:
     try:
         return parse(data)
     except TooLongError:
+        if path.endswith(".index.json"):
+            raise
         whole = end.rstrip().endswith((b"}", b"]"))
     except ValueError:
         whole = _has_a_value_a_line(data)
@@ -185,9 +202,9 @@ def _has_a_value_a_line(data: bytes) -> bool:
 def _check_index(path: str, shards: object, there: Collection[str]) -> None:
     """See that all files are there that an index names: by each tensor's name the file that holds it."""
     names = set(shards.values()) if isinstance(shards, dict) and all(map(_is_text, shards.values())) else {""}
-    for name in sorted(names):
-        if os.path.join(os.path.dirname(path), name) not in there:
-            raise UnsoundError("incomplete", f"lacks '{name[:80]}', which '{path}' names")
+    for shard in sorted(os.path.join(os.path.dirname(path), name) for name in names):
+        if shard not in there:
+            raise UnsoundError("incomplete", f"lacks '{shard[:80]}', which '{path}' names")
 
 
 def _is_text(value: object) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from ckptrules.content import Facts, Tell, UnsoundError, facts_of, of_size
-from ckptrules.machine import LONGEST_NUMBER, UnreadableError, is_count
+from ckptrules.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 from ckptrules.pickled import Limited, read_pickle
 
 MAGIC = b"\x93NUMPY"
@@ -33,7 +33,7 @@ def check_numpy(file: BinaryIO, size: int, tell: Tell) -> Facts:
     width = 4 if wide else 2
     length = int.from_bytes(file.read(width), "little")
     if length > LONGEST_HEADER:
-        raise UnreadableError("its numpy header is damaged")
+        raise TooLongError(f"a numpy header of more than {LONGEST_HEADER} bytes is not read")
     text = file.read(length)
     if len(text) < length:
         raise UnsoundError("truncated", "is cut off inside its header")
