@@ -16,7 +16,7 @@ from ckptrules.archive import ArchiveError, Place
 from ckptrules.backup_tasks import Action, chosen_experiments, known_experiments, one_task, progress_bar
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.manifest import Manifest
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, visible
 from ckptrules.model import STATE, Entry, Identity, Step, Unit
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import StoppedError
@@ -80,7 +80,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
         parts = inner.split("/")
         for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
             if outer in chosen:
-                fact = f"'{outer}' holds another experiment, '{inner}'"
+                fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
                 raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
 
 
@@ -103,7 +103,7 @@ def prepare_unarchive(options: Options) -> Action:
             manifest = archives.check(options.archive, form, progress, archives.room(options.outputs_dir))
         archives.refuse_full(options.outputs_dir, manifest.items)
     except ArchiveError as error:
-        raise OptionError(f"{fact}: {error}") from None
+        raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
         raise OptionError(f"{fact}: {told(error)}") from None
     except StoppedError:
@@ -112,7 +112,7 @@ def prepare_unarchive(options: Options) -> Action:
     (experiment,) = manifest.experiments
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
-        raise OptionError(f"{fact}: '{experiment}' is in {options.outputs_dir} already\n    hint: {hint}")
+        raise OptionError(f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already\n    hint: {hint}")
     return bring_back, [options, jobs.style(options), manifest]
 
 
@@ -155,9 +155,9 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     if before:
         archives.refuse_other(place, items, before)
     if before and options.keep_source:
-        return f"Up to date: {shown} is in {place.path}."
+        return f"Up to date: {shown} is in {style.name(place.path)}."
     if options.dry_run:
-        return f"Would archive: {shown} to {place.path} ({amount})"
+        return f"Would archive: {shown} to {style.name(place.path)} ({amount})"
     busy(options, place)
     if not options.keep_source:
         refuse_linked(options, place)
@@ -167,7 +167,7 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     else:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
         archives.pack(place, items, created, progress_bar)
-    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {place.path}"
+    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {style.name(place.path)}"
     line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
     if options.keep_source:
         return line
@@ -247,7 +247,7 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
             archives.unpack(str(options.archive), manifest, options.outputs_dir, progress)
     except (ArchiveError, OSError, StoppedError) as error:
         why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
-        task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}
+        task.meta = {"told": Told(f"Not brought back: {what}: {style.name(why)}\n")}
         return TaskFailed("not brought back", report=False)
     task.meta = {"told": Told(f"Brought back: {what}\n")}
     return None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
+import re
 import sys
+from typing import TextIO
 
+from ckptrules.measures import visible_lines
 from ckptrules.options import CommandLine, read_command_line
 
 TASKS = (
@@ -44,3 +48,15 @@ def command_line() -> CommandLine:
 def chosen() -> frozenset[str]:
     """Return the tasks that were named as they are."""
     return frozenset(word.task for word in command_line().words)
+
+
+def escape_what_has_no_letter(*streams: TextIO) -> None:
+    """Let streams write escapes for what their encoding has no letters for (`LC_ALL=C`), and not fail."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def refusal(text: str) -> str:
+    """Return the text of a refusal, in which no name that was given or found begins a line or moves the cursor."""
+    return visible_lines(re.sub(r"\n(?!    )", r"\\n", text))

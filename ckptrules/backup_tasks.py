@@ -16,6 +16,7 @@ from ckptrules import asked, backup_report, jobs, startup, store
 from ckptrules import backup as backups_of
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
 from ckptrules.manifest import Manifest
+from ckptrules.measures import visible
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import StoppedError, stoppable
 from ckptrules.report import Style
@@ -137,7 +138,7 @@ def chosen_experiments(experiments: Iterable[str], pattern: str | None) -> tuple
     """
     chosen = backups_of.choose(experiments, pattern)
     if pattern is not None and not chosen:
-        hint = f"there are: {', '.join(sorted(set(experiments))) or 'none'}"
+        hint = f"there are: {visible(', '.join(sorted(set(experiments)))) or 'none'}"
         raise OptionError(f"command line: no experiment is named '{pattern}'\n    hint: {hint}")
     return chosen
 
@@ -177,7 +178,7 @@ def chosen_backup(options: Options, task: str) -> tuple[str, Manifest]:
         return path, backups_of.read_backup(path)
     except NoBackupError as error:
         hint = f"only what 'doit backup' made can be taken; {LISTED}"
-        raise OptionError(f"command line: backup '{path}': {error}\n    hint: {hint}") from None
+        raise OptionError(f"command line: backup '{path}': {visible(str(error))}\n    hint: {hint}") from None
 
 
 def lock(options: Options) -> None:

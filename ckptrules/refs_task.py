@@ -81,7 +81,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     try:
         runs = read_runs(options.outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{fault_of(options.outputs_dir, error)}\n")}
+        task.meta = {"told": Told(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -18,7 +19,8 @@ from doit import task_params
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile
 
-from ckptrules.asked import command_line
+from ckptrules.asked import command_line, escape_what_has_no_letter, refusal
+from ckptrules.measures import visible, visible_lines
 from ckptrules.model import STATE, Found, RuleError
 from ckptrules.options import (
     CHANGING,
@@ -47,6 +49,7 @@ Creator = Callable[..., Iterator[TaskDict]]
 def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
     gc.set_threshold(GC_AFTER)
+    escape_what_has_no_letter(sys.stdout, sys.stderr)
     with told_by_doit():
         line = command_line()
         always = {"default_tasks": [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
@@ -113,8 +116,10 @@ def told_by_doit() -> Iterator[None]:
     """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
     try:
         yield
-    except (OptionError, RuleError) as error:
-        raise InvalidDodoFile(str(error)) from None
+    except OptionError as error:
+        raise InvalidDodoFile(refusal(str(error))) from None
+    except RuleError as error:
+        raise InvalidDodoFile(visible_lines(str(error))) from None
 
 
 @functools.cache
@@ -131,7 +136,7 @@ def take_lock(path: str, wait: int = 0) -> int:
         return store.lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
     except store.LockedError as held:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise OptionError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
+        raise OptionError(f"another run is at work in '{path}': {visible(str(held))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(f"outputs_dir '{path}' cannot be written: {os.strerror(error.errno or 0)}") from None
 
@@ -211,7 +216,7 @@ def recover_first(path: str) -> None:
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-            print(sentence)
+            print(visible(sentence))
 
 
 def refuse_unknown_experiments(

@@ -16,7 +16,7 @@ from ckptrules import asked, jobs, startup, stopping, store
 from ckptrules.apply import after, conclude, do_units, heads, refused
 from ckptrules.history import TRASH, Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, visible
 from ckptrules.model import STATE, Action, ActionKind, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, encode_task
 from ckptrules.recovery import fault_of, read_runs
@@ -52,7 +52,7 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     jobs.outputs_dir(options)
     run = chosen_run(options)
     if run and options.experiments and not any(fnmatchcase(i.experiment, options.experiments) for _, i in run.intents):
-        hint = f"it changed {', '.join(sorted({intent.experiment for _, intent in run.intents})) or 'none'}"
+        hint = f"it changed {visible(', '.join(sorted({i.experiment for _, i in run.intents}))) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     backs = take_back(run, jobs.run_id(), options.experiments) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
@@ -83,7 +83,7 @@ def chosen_run(options: Options) -> Run | None:
         runs = read_runs(options.outputs_dir)
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(f"{fault_of(options.outputs_dir, error)}\n    hint: {hint}") from None
+        raise OptionError(f"{visible(fault_of(options.outputs_dir, error))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(fault_of(options.outputs_dir, error)) from None
     if options.run is None:
@@ -215,7 +215,7 @@ def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | Non
     try:
         runs = read_runs(outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{fault_of(outputs_dir, error)}\n")}
+        task.meta = {"told": Told(f"{style.name(fault_of(outputs_dir, error))}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"told": Told(history_text(runs, style))}
     return None
