@@ -272,7 +272,9 @@ def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
             if not reference.new:
                 place = f"{text.path}:{number}:{reference.start - begin + 1}"
                 sign = style.paint(style.signs["skip"], "yellow")
-                lines.append(f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({reference.why})")
+                lines.append(
+                    f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({style.name(reference.why)})"
+                )
     return lines
 
 
