@@ -28,7 +28,7 @@ from ckptrules.backup_tasks import (
 from ckptrules.facts import in_use, links_elsewhere, unsearched
 from ckptrules.journal import trash_name
 from ckptrules.manifest import Manifest
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, visible
 from ckptrules.model import Entry, Identity, Step, Unit
 from ckptrules.options import OptionError, Options
 from ckptrules.progress import StoppedError
@@ -93,7 +93,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
         parts = inner.split("/")
         for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
             if outer in chosen:
-                fact = f"'{outer}' holds another experiment, '{inner}'"
+                fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
                 raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
 
 
@@ -116,7 +116,7 @@ def prepare_unarchive(options: Options) -> Prepared:
             manifest = archives.check(options.archive, form, progress, archives.room(options.outputs_dir))
         archives.refuse_full(options.outputs_dir, manifest.items)
     except ArchiveError as error:
-        raise OptionError(f"{fact}: {error}") from None
+        raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
         raise OptionError(f"{fact}: {told(error)}") from None
     except StoppedError:
@@ -125,7 +125,7 @@ def prepare_unarchive(options: Options) -> Prepared:
     (experiment,) = manifest.experiments
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
-        raise OptionError(f"{fact}: '{experiment}' is in {options.outputs_dir} already\n    hint: {hint}")
+        raise OptionError(f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already\n    hint: {hint}")
     return (bring_back, [options, jobs.style(options), manifest]), ()
 
 
@@ -169,9 +169,9 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     if before:
         archives.refuse_other(place, items, before)
     if before and options.keep_source:
-        return f"Up to date: {shown} is in {place.path}."
+        return f"Up to date: {shown} is in {style.name(place.path)}."
     if options.dry_run:
-        return f"Would archive: {shown} to {place.path} ({amount})"
+        return f"Would archive: {shown} to {style.name(place.path)} ({amount})"
     busy(options, place)
     if not options.keep_source:
         refuse_linked(options, place)
@@ -181,7 +181,7 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     else:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
         archives.pack(place, items, created, progress_bar)
-    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {place.path}"
+    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {style.name(place.path)}"
     line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
     if options.keep_source:
         return line
@@ -271,7 +271,7 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
             change(options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
         why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
-        task.meta = {"told": Told(f"Not brought back: {what}: {why}\n")}
+        task.meta = {"told": Told(f"Not brought back: {what}: {style.name(why)}\n")}
         return TaskFailed("not brought back", report=False)
     lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
     task.meta = {"told": Told("\n".join([*lines, *lost_lines(lost, style), ""]))}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import io
+import re
 import sys
+from typing import TextIO
 
 from ckptrules.hints import complete, in_force
+from ckptrules.measures import visible_lines
 from ckptrules.options import CommandLine, read_command_line
 
 TASKS = (
@@ -55,3 +59,15 @@ def program() -> str:
 def completed(text: str) -> str:
     """Write the commands that a text names so that they work here when they are copied."""
     return complete(text, in_force(sys.argv, getattr(sys.__stdout__, "encoding", None) or "ascii"))
+
+
+def escape_what_has_no_letter(*streams: TextIO) -> None:
+    """Let streams write escapes for what their encoding has no letters for (`LC_ALL=C`), and not fail."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def refusal(text: str) -> str:
+    """Return the text of a refusal, in which no name that was given or found begins a line or moves the cursor."""
+    return completed(visible_lines(re.sub(r"\n(?!    )", r"\\n", text)))

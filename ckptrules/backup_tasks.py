@@ -16,6 +16,7 @@ from ckptrules import asked, backup_report, jobs, startup, stopping, store
 from ckptrules import backup as backups_of
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
 from ckptrules.manifest import Manifest
+from ckptrules.measures import visible
 from ckptrules.options import OptionError, Options, as_pattern
 from ckptrules.progress import StoppedError, stoppable
 from ckptrules.report import Style
@@ -147,7 +148,7 @@ def chosen_experiments(task: str, options: Options, experiments: Iterable[str]) 
     names = sorted(set(experiments))
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
-        hint = f"there are: {', '.join(names) or 'none'}"
+        hint = f"there are: {visible(', '.join(names)) or 'none'}"
         raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
     return tuple(jobs.chosen_of(task, options, names))
 
@@ -187,7 +188,7 @@ def chosen_backup(options: Options, task: str) -> tuple[str, Manifest]:
         return path, backups_of.read_backup(path)
     except NoBackupError as error:
         hint = f"only what 'doit backup' made can be taken; {LISTED}"
-        raise OptionError(f"command line: backup '{path}': {error}\n    hint: {hint}") from None
+        raise OptionError(f"command line: backup '{path}': {visible(str(error))}\n    hint: {hint}") from None
 
 
 def lock(options: Options) -> None:

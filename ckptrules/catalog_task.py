@@ -15,7 +15,7 @@ from doit.task import Task
 from ckptrules import jobs, store, tasks, watch
 from ckptrules.asked import completed
 from ckptrules.discovery import Record, records_in
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, visible
 from ckptrules.model import Problem
 from ckptrules.options import FORMATS, OptionError, Options
 from ckptrules.report import Style, count_of, table
@@ -57,9 +57,9 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
             store.write_whole(options.out, text)
-            text = f"{options.out}: {count_of(len(records), 'checkpoint')}\n"
+            text = f"{style.name(options.out)}: {count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
-        task.meta = {"told": Told(f"{error.filename}: {os.strerror(error.errno or 0)}\n")}
+        task.meta = {"told": Told(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
     task.meta = {"told": Told(text)}
     lack = "" if records or problems else jobs.nothing_understood(options, rules)
@@ -82,12 +82,12 @@ def as_json(records: Sequence[Record], _: Style) -> str:
 
 
 def as_csv(records: Sequence[Record], _: Style) -> str:
-    """Write the fields of a record with a heading; bytes that are no UTF-8 are escaped, None is nothing."""
+    """Write the fields of a record with a heading; control characters and bytes that are no text are escaped."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Record._fields)
-    writer.writerows(records)
-    return file.getvalue().encode("utf-8", "backslashreplace").decode()
+    writer.writerows([visible(field) if isinstance(field, str) else field for field in record] for record in records)
+    return file.getvalue()
 
 
 def _row(record: Record, style: Style) -> tuple[str, ...]:

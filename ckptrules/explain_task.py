@@ -62,7 +62,11 @@ def show(options: Options, job: jobs.Job, experiments: Collection[str], task: Ta
         found += explain_all(own.rules, listing, plan, meant(options, listing))
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
-        task.meta = {"told": Told(f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {hint}\n")}
+        task.meta = {
+            "told": Told(
+                f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
+            )
+        }
         return TaskFailed("nothing to explain", report=False)
     text = "\n".join(block(one, job.style) for one in found)
     head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"

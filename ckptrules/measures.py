@@ -84,6 +84,11 @@ def visible(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def visible_lines(text: str) -> str:
+    """Do so with a text of several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def _escaped(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"

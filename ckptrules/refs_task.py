@@ -81,7 +81,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     try:
         runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{fault_of(options.outputs_dir, error)}\n")}
+        task.meta = {"told": Told(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []
@@ -280,7 +280,9 @@ def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
             if not reference.new:
                 place = f"{text.path}:{number}:{reference.start - begin + 1}"
                 sign = style.paint(style.signs["skip"], "yellow")
-                lines.append(f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({reference.why})")
+                lines.append(
+                    f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({style.name(reference.why)})"
+                )
     return lines
 
 

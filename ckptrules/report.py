@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 from unicodedata import combining, east_asian_width
 
-from ckptrules.measures import freed, human_size, taken, visible
+from ckptrules.measures import freed, human_size, taken, visible, visible_lines
 from ckptrules.model import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 
 SCHEMA_VERSION = 1
@@ -49,6 +50,7 @@ _SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem
 SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?*", strict=True))
 ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?", "*"), strict=True))
 COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+_COLOUR = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
 
 
 class Style(NamedTuple):
@@ -78,6 +80,14 @@ class Style(NamedTuple):
         except UnicodeEncodeError:
             return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
         return shown
+
+
+def printed(text: str, *, colour: bool) -> str:
+    """Escape what a terminal would obey, wherever it comes from; the ends of lines stay, and colours where wanted."""
+    if not colour or "\x1b" not in text:
+        return visible_lines(text)
+    parts = _COLOUR.split(text)
+    return "".join(part if number % 2 else visible_lines(part) for number, part in enumerate(parts))
 
 
 @lru_cache
@@ -415,7 +425,7 @@ def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) 
             entry = entries[name]
             line = f"    {style.name(name):<{width}}  {human_size(entry.size):>8}  {_when(entry.mtime_ns)}"
             lines.append(f"{line}  {style.name(remark)}".rstrip())
-    return [*lines, *([f"    hint: {problem.hint}"] if problem.hint else [])]
+    return [*lines, *([f"    hint: {style.name(problem.hint)}"] if problem.hint else [])]
 
 
 def _reason_lines(reasons: Iterable[Reason], indent: int, style: Style) -> list[str]:

@@ -16,11 +16,22 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import scan, stopping, store
-from ckptrules.asked import completed
+from ckptrules.asked import completed, escape_what_has_no_letter
 from ckptrules.facts import know_plain, unsearched
 from ckptrules.options import Options
 from ckptrules.remembered import MANY, remembered, values_of
-from ckptrules.report import Going, Several, Style, Tally, by_file, magnitude, run_as_data, summary, trash_sentence
+from ckptrules.report import (
+    Going,
+    Several,
+    Style,
+    Tally,
+    by_file,
+    magnitude,
+    printed,
+    run_as_data,
+    summary,
+    trash_sentence,
+)
 
 PROBLEMS_LEFT = 1
 NOTHING = Tally()
@@ -89,6 +100,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
         super().__init__(outstream, options)
+        escape_what_has_no_letter(outstream)
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
@@ -183,7 +195,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def write(self, text: str, *, flush: bool = False) -> None:
         """Print a text. Where the output cannot be written (a full disk), that is told once, and the work goes on."""
         try:
-            print(text, end="", file=self.outstream, flush=flush)
+            print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
         except OSError as error:
             self._is_silent = True
             print(f"ERROR: the output cannot be written: {scan.told(error)}", file=sys.stderr)

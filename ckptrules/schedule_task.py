@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from doit.task import Task
 
-from ckptrules import jobs, startup
-from ckptrules.options import BY_NAME, Options
+from ckptrules import asked, jobs, startup
+from ckptrules.measures import visible
+from ckptrules.options import BY_NAME, OptionError, Options
 from ckptrules.reporter import Told
 
 WAIT = 600  # seconds
@@ -23,8 +24,23 @@ def schedule(options: Options) -> Iterator[startup.TaskDict]:
     """Print a line for cron, and a service and a timer for systemd."""
     jobs.outputs_dir(options)
     jobs.prepare(options, "schedule")
-    text = units(command(options), os.getcwd())
+    words, folder = command(options), os.getcwd()
+    if "schedule" in asked.chosen():
+        refuse_unwritable(words, folder)
+    text = units(words, folder)
     yield {"basename": "schedule", "actions": [(show, [text])]}
+
+
+def refuse_unwritable(words: list[str], folder: str) -> None:
+    """Refuse what would begin a line of its own for cron or systemd, or is no text there.
+
+    Raises:
+        OptionError: with the word.
+    """
+    for word in (*words, folder):
+        if not word.isprintable():
+            fact = f"'{visible(word)}' cannot stand in a line for cron or systemd"
+            raise OptionError(f"command line: {fact}\n    hint: give the folder a name without control characters")
 
 
 def show(text: str, task: Task) -> None:

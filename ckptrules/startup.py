@@ -20,8 +20,9 @@ from doit import task_params
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile
 
-from ckptrules.asked import TASKS, command_line, completed, program
+from ckptrules.asked import TASKS, command_line, completed, escape_what_has_no_letter, program, refusal
 from ckptrules.hints import OURS
+from ckptrules.measures import visible, visible_lines
 from ckptrules.model import STATE, RuleError
 from ckptrules.options import (
     CHANGING,
@@ -56,6 +57,7 @@ def doit_config() -> dict[str, Any]:
     """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
     gc.set_threshold(GC_AFTER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
+    escape_what_has_no_letter(sys.stdout, sys.stderr)
     with told_by_doit():
         show_help_first()
         line = command_line()
@@ -122,10 +124,12 @@ def told_by_doit() -> Iterator[None]:
     """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
     try:
         yield
-    except (OptionError, RuleError) as error:
-        raise InvalidDodoFile(completed(str(error))) from None
+    except OptionError as error:
+        raise InvalidDodoFile(refusal(str(error))) from None
+    except RuleError as error:
+        raise InvalidDodoFile(completed(visible_lines(str(error)))) from None
     except OSError as error:
-        raise InvalidDodoFile(completed(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": "))) from None
+        raise InvalidDodoFile(refusal(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": "))) from None
 
 
 @functools.cache
@@ -142,7 +146,7 @@ def take_lock(path: str, wait: int = 0) -> int:
         return store.lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
     except store.LockedError as held:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise OptionError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
+        raise OptionError(f"another run is at work in '{path}': {visible(str(held))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
 
@@ -232,7 +236,7 @@ def recover_first(path: str) -> None:
     Reporter.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-            print(completed(sentence))
+            print(completed(visible(sentence)))
 
 
 def show_help_first() -> None:

@@ -17,7 +17,7 @@ from ckptrules import asked, jobs, scan, startup, stopping, store
 from ckptrules.apply import Done, Workplace, after, problems_of, transact
 from ckptrules.history import TRASH, Run, TakeBack, newest_standing, take_back
 from ckptrules.journal import JournalError, refs
-from ckptrules.measures import human_size
+from ckptrules.measures import human_size, visible
 from ckptrules.model import STATE, Action, ActionKind, Identity, Plan, Step, Unit
 from ckptrules.options import OptionError, Options, as_pattern, encode_task
 from ckptrules.recovery import fault_of, read_runs
@@ -55,7 +55,7 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
     if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
-        hint = f"it changed {', '.join(changed) or 'none'}"
+        hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     if run:
         jobs.refuse_unknown_experiments(asked.command_line(), "undo", options, lambda: changed)
@@ -97,7 +97,7 @@ def chosen_run(options: Options) -> Run | None:
         runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(f"{fault_of(options.outputs_dir, error)}\n    hint: {hint}") from None
+        raise OptionError(f"{visible(fault_of(options.outputs_dir, error))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(fault_of(options.outputs_dir, error)) from None
     if options.run is None:
@@ -239,7 +239,7 @@ def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | Non
     try:
         runs = [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, scan.own_state(outputs_dir))]
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{fault_of(outputs_dir, error)}\n")}
+        task.meta = {"told": Told(f"{style.name(fault_of(outputs_dir, error))}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"told": Told(history_text(runs, style))}
     return None

@@ -50,7 +50,7 @@ def block(report: Report, style: Style) -> str:
     for number, problem in enumerate(report.problems, 1):
         lines.append(f"{_sign(style, whole=False)} Problem: {style.name(problem.names[0])} {style.name(problem.text)}")
         if problem.hint and problem.hint not in [following.hint for following in report.problems[number : number + 1]]:
-            lines.append(f"    hint: {problem.hint}")
+            lines.append(f"    hint: {style.name(problem.hint)}")
     count = count_of(len(report.rows), "checkpoint")
     lines.append(count if len(whole) == len(report.rows) else f"{count}, {len(whole)} of them verified")
     title = style.paint(f"Verifying experiment: {style.name(report.experiment)}", "bold")

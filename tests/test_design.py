@@ -26,7 +26,7 @@ ROOMS: dict[str, str] = {
     "hints": "options",
     "help": "options",
     "lookalikes": "",
-    "asked": "options hints",
+    "asked": "measures options hints",
     "stopping": "",
     "journal": "model",
     "history": "model journal",
