@@ -297,7 +297,7 @@ def members(path: str, form: str, progress: Progress) -> Iterator[tuple[tarfile.
         ArchiveError: it holds anything else.
         Exception: what the libraries say of damage (`believing` tells it in one way).
     """
-    with open(path, "rb") as file, _reader(file, form) as plain:
+    with open(scan.open_plain(path), "rb") as file, _reader(file, form) as plain:
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
         bounded = _Bounded(plain, progress)
         with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import getpass
 import hashlib
@@ -45,6 +46,7 @@ LISTED = "'doit plan' shows those that there are"
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
 LAST_RUN = "lock.last_run"  # likewise
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Job(NamedTuple):
@@ -192,7 +194,12 @@ def begun(outputs_dir: str) -> Begun:
     now, last = scan.clocks(outputs_dir), clock.read(scan.read_state(outputs_dir, LAST_RUN))
     highest = 0 if last else clock.highest(scan.journal_headers(outputs_dir))
     this = clock.begin(last, highest, now, scan.trash_runs(outputs_dir))
-    store.replace_state(outputs_dir, LAST_RUN, clock.write(this))
+    try:
+        store.replace_state(outputs_dir, LAST_RUN, clock.write(this))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        store.drop_state(outputs_dir, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
     return Begun(this, clock.leap(last, now))
 
 

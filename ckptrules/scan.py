@@ -48,7 +48,7 @@ FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs a
 DIRECTORY_MODES = 0o3777
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
-BELIEVED = tuple("lock lock.last_run proved doit.db journal verified trash work refs".split())
+BELIEVED = tuple("lock lock.last_run proved doit.db journal verified work refs".split())
 NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
 OTHER_KINDS = {
     stat.S_IFLNK: "a link",
@@ -76,11 +76,11 @@ class StateError(OSError):
     """
 
     def __init__(self, path: str, fact: str, hint: str) -> None:
-        super().__init__(errno.EPERM, f"{_printable(path)}: {fact}")
+        super().__init__(errno.EPERM, f"{printable(path)}: {fact}")
         before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
         state = os.path.join(before, STATE)
         self.is_open = fact == OPEN
-        self.hint = hint.format(path=_printable(shlex.quote(path)), state=_printable(shlex.quote(state)))
+        self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
 
 
 class TrashUse(NamedTuple):
@@ -228,14 +228,10 @@ def read_directory(directory: int, found: Found) -> Listing:
 
 
 def trash_use(outputs_dir: str, runs: Sequence[str] | None = None) -> TrashUse:
-    """Count what waits in the trash: of some runs, or of all.
-
-    Raises:
-        OSError: a part of it is no folder of ours (a link, say).
-    """
+    """Count what waits in the trash: of some runs, or of all. What is no folder of ours (a link, say) is nothing."""
     places = []
     for run in trash_runs(outputs_dir) if runs is None else runs:
-        with contextlib.suppress(FileNotFoundError), open_state(outputs_dir, f"trash/{run}"):
+        with contextlib.suppress(OSError), open_state(outputs_dir, f"trash/{run}"):
             places.append(os.path.join(trash_path(outputs_dir), run))
     return measure(*places)
 
@@ -482,17 +478,27 @@ def refuse_state(outputs_dir: str) -> None:
 
 
 def read_plain(path: str) -> str:
-    """Read a text file of the user's, wherever links lead; what is no plain file does not hold us up.
+    """Read a text file of the user's as `open_plain` does.
 
     Raises:
         OSError: it cannot be read, or is no plain file.
         UnicodeDecodeError: it is no UTF-8 text.
     """
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(file, encoding="utf-8") as text:
-        if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
-            raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+    with open(open_plain(path), encoding="utf-8") as text:
         return text.read()
+
+
+def open_plain(path: str) -> int:
+    """Open a file of the user's for reading, wherever links lead; what is no plain file does not hold us up.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+    return file
 
 
 def told(error: OSError) -> str:
@@ -569,7 +575,10 @@ def own_state(outputs_dir: str) -> str:
         return ""
     ours = os.path.join(home, "ckptrules")
     with contextlib.suppress(FileNotFoundError):
-        status = os.lstat(ours)
+        try:
+            status = os.lstat(ours)
+        except PermissionError:  # the home of somebody else
+            return ""
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
             raise OSError(
                 errno.EPERM, f"must be a folder of yours that nobody else may write (chmod 700 '{ours}')", ours
@@ -579,19 +588,17 @@ def own_state(outputs_dir: str) -> str:
 
 
 def clocks(outputs_dir: str) -> Now:
-    """Read the clocks; that of the file system by the lock, which was just written to.
-
-    Raises:
-        OSError: there is no lock.
-    """
+    """Read the clocks; that of the file system by the lock, which was just written to."""
     boot, up = "", 0
     with contextlib.suppress(OSError, ValueError):  # Linux
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
-        with open("/proc/uptime", encoding="ascii") as file:
+        with open("/proc/uptime", encoding="utf-8") as file:
             up = int(float(file.read().split()[0]) * NS)
-    with open_below(outputs_dir, STATE) as state:
-        return Now(time.time_ns(), os.lstat("lock", dir_fd=state).st_mtime_ns, boot, up)
+    now_ns = files_ns = time.time_ns()
+    with contextlib.suppress(FileNotFoundError), open_below(outputs_dir, STATE) as state:
+        files_ns = os.lstat("lock", dir_fd=state).st_mtime_ns
+    return Now(now_ns, files_ns, boot, up)
 
 
 @contextlib.contextmanager
@@ -988,8 +995,8 @@ def open_folder(directory: int, name: str, path: str) -> int:
         raise
 
 
-def _printable(text: str) -> str:
-    """Write a path so that a terminal shows it and nothing else."""
+def printable(text: str) -> str:
+    """Write a text that others could have written so that a terminal shows it and does nothing else."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import stat
 import sys
 import time
@@ -74,9 +73,9 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 PRIVATE = 0o700
 SPARE = ".spare"
 OLD_POINTER = ".pointer"  # in the trash, before its own suffix: what a pointer file held
+TEMPORARY = ".tmp"
 WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
-HALF_A_NOTE = re.compile(r"(?:proved|lock\.last_run)\.\d+-\d+")  # names of what `replace_state` was writing
 FICLONE = 0x40049409  # linux/fs.h
 HOLE = 4096  # bytes; zeros of fewer are written
 Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
@@ -468,12 +467,21 @@ def replace_state(outputs_dir: str, path: str, text: str) -> None:
     """Replace a note below the state folder; readers see the old or the new one. A power cut may lose it: it can be."""
     folder, name = os.path.split(path)
     with open_state(outputs_dir, folder) as directory:
+        for left in os.listdir(directory):  # by a crash
+            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+                os.unlink(left, dir_fd=directory)
         dress = functools.partial(_share, directory=directory, is_new=True)
-        put(directory, directory, name, text.encode(), dress, durable=False)
+        put(directory, name, text.encode(), dress, durable=False)
+
+
+def drop_state(outputs_dir: str, path: str) -> None:
+    """Remove a note from below the state folder; it may be gone itself."""
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory, contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
 
 
 def put(
-    work: int,
     directory: int,
     name: str,
     content: bytes,
@@ -484,11 +492,10 @@ def put(
 ) -> None:
     """Write a file as a whole: readers see the old or the new content, never half of one.
 
-    It is written under a name that is its own, then takes the place of what stood under ``name``; a link that stood
-    there is not followed.
+    It is written beside, under a name that is its own, then takes the place of what stood under ``name``; a link that
+    stood there is not followed.
 
     Args:
-        work: the open directory to write it in, on the same file system.
         directory: the open directory where it belongs.
         name: what it is called there.
         content: what it holds.
@@ -499,18 +506,18 @@ def put(
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    temporary = _temporary(f"{name[:50]}.")  # as of a file of ours it is known by its beginning
+    temporary = _temporary(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
     try:
-        with open(os.open(temporary, flags, mode, dir_fd=work), "wb", buffering=0) as file:
+        with open(os.open(temporary, flags, mode, dir_fd=directory), "wb", buffering=0) as file:
             _write(file.fileno(), content)
             dress(file.fileno())
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=work, dst_dir_fd=directory)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=work)
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
@@ -529,9 +536,9 @@ def write_beside(path: str, text: str) -> None:
     with open_below(folder, "") as directory:
         before = _status(directory, name)
         if before and stat.S_ISREG(before.st_mode):
-            put(directory, directory, name, text.encode(), lambda file: _keep_mode(file, before))
+            put(directory, name, text.encode(), lambda file: _keep_mode(file, before))
         else:
-            put(directory, directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+            put(directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
 
 
 def refuse_taken(path: str) -> None:
@@ -861,18 +868,25 @@ def stage(backup: str, item: Item, outputs_dir: str, progress: Progress, tell: T
 
 def _open_or_make(directory: int, name: str, path: str) -> int:
     """Open a folder of the state, and make it where it is missing."""
+    is_new = False
     try:
-        folder, is_new = scan.open_folder(directory, name, path), False
+        folder = scan.open_folder(directory, name, path)
     except FileNotFoundError:
-        try:
-            os.mkdir(name, PRIVATE, dir_fd=directory)
-        except FileExistsError:  # another process has just made it
-            pass
-        except PermissionError as error:
-            raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
-        folder, is_new = scan.open_folder(directory, name, path), True
+        is_new = _made_folder(directory, name, path)
+        folder = scan.open_folder(directory, name, path)
     _share(folder, directory, is_new=is_new)
     return folder
+
+
+def _made_folder(directory: int, name: str, path: str) -> bool:
+    """Make a folder of the state and say so; another process may be faster."""
+    try:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+    except FileExistsError:
+        return False
+    except PermissionError as error:
+        raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
+    return True
 
 
 def _not_shared(error: OSError, folder: str) -> scan.StateError:
@@ -920,6 +934,8 @@ def _share(file: int, directory: int, *, is_new: bool) -> None:
         may &= ~0o070
     with contextlib.suppress(OSError):  # FAT, say, knows no modes
         os.fchmod(file, mode | may)
+    if is_new and os.fstat(file).st_mode & stat.S_IWOTH:
+        scan.NO_MODES.add(status.st_dev)
 
 
 def _remove_partial(directory: int, name: str, folder: str) -> None:
@@ -1271,7 +1287,7 @@ _OTHER_STEPS: dict[str, Callable[[Folders, int, Step], None]] = {
 
 
 def clear_work(outputs_dir: str) -> None:
-    """Remove what an interrupted run left half written: in the workplace, and of its notes. Under the lock.
+    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock.
 
     A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
     somebody's, and stays.
@@ -1281,10 +1297,6 @@ def clear_work(outputs_dir: str) -> None:
             with contextlib.suppress(OSError):
                 if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):
                     _remove(work, name)
-    with contextlib.suppress(OSError), scan.open_state(outputs_dir) as state:
-        for name in filter(HALF_A_NOTE.fullmatch, os.listdir(state)):
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=state)
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
@@ -1384,8 +1396,8 @@ def keep_content(own_state: str, content: bytes) -> str:
         OSError: it could not be written.
     """
     name = hashlib.sha256(content).hexdigest()
-    with open_state(own_state, "work") as work, open_state(own_state, "refs") as folder:
-        put(work, folder, name, content)
+    with open_state(own_state, "refs") as folder:
+        put(folder, name, content)
     return name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _strptime  # noqa: F401 - what a run imports late
+import _strptime  # type: ignore[import-not-found]  # noqa: F401 - what a run imports late
 import contextlib
 import difflib  # noqa: F401 - what a run imports late
 import importlib

@@ -188,6 +188,7 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
     shutil.copytree(project.outputs, kept, symlinks=True)
 
     def begin() -> None:
+        shutil.rmtree(project.folder.parent / "state", ignore_errors=True)
         shutil.rmtree(project.outputs)
         shutil.rmtree(project.folder / "scripts")
         shutil.copytree(kept, project.outputs, symlinks=True)

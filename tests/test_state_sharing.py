@@ -426,7 +426,10 @@ def test_a_tree_without_a_state_on_a_full_disk_is_told_how_little_is_needed(proj
     fill(disk)
     ended = run(project.folder, "migrate", "delete_old=1")
     assert ended.code == 3, ended
-    assert "No space left on device\n    hint: some 100 kB are enough to begin (df -h): make room" in ended.output
+    assert (
+        "No space left on device\n    hint: some 100 kB are enough to begin: remove some file by hand (df -h)."
+        in ended.output
+    )
     for command in ("plan", "history"):
         assert run(project.folder, command).code == 0
 
