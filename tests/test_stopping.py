@@ -92,8 +92,8 @@ def archived(project: Project) -> None:
 
 WORK = {
     "identical files are compared": Work(("migrate",), alike, 8),
-    "states are rewritten": Work(("fix_state",), renamed, 20),
-    "states are looked into": Work(("fix_state", "dry_run=1"), renamed, 5),
+    "states are rewritten": Work(("fix_state",), renamed, 100),
+    "states are looked into": Work(("fix_state", "dry_run=1"), renamed, 20),
     "an experiment is packed": Work(("archive", "experiments=a", "archive_dir=archive", "format=gz"), archive_folder, 20),
     "an archive is compared": Work(
         ("archive", "experiments=a", "archive_dir=archive", "format=gz"),
