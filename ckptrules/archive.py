@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import os
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -254,13 +255,13 @@ def believed(path: str, manifest: Manifest) -> Manifest:
 
 
 def room(folder: str) -> int:
-    """Return the bytes that files may take in a folder.
+    """Return the bytes that files may take in a folder; a file system in memory may set no limit, and reports none.
 
     Raises:
         OSError: that is not known.
     """
     disk = os.statvfs(folder)
-    return max(0, disk.f_bavail * disk.f_frsize - SPARE)
+    return sys.maxsize if disk.f_blocks == 0 else max(0, disk.f_bavail * disk.f_frsize - SPARE)
 
 
 def refuse_full(folder: str, items: Iterable[Item]) -> None:
@@ -269,7 +270,7 @@ def refuse_full(folder: str, items: Iterable[Item]) -> None:
     Raises:
         ArchiveError: with how much is needed, and how much there is.
     """
-    block = os.statvfs(folder).f_frsize
+    block = os.statvfs(folder).f_frsize or 1
     needed, there = sum(-(-(item.size - item.holes) // block) * block or block for item in items), room(folder)
     if needed > there:
         raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")

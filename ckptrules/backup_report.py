@@ -31,7 +31,7 @@ def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], styl
     """Tell of a finished backup, or of what it would be."""
     verb = "Would back up to" if style.preview else "Backup made"
     lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
-    lines += lost_lines(lost, style, "; the manifest keeps it, so 'doit restore' can bring it back")
+    lines += lost_lines(lost, style, "; the manifest keeps it, so a restore can bring it back")
     return "\n".join([*lines, *([LINK_WARNING] if manifest.mode == "link" else []), ""])
 
 

@@ -10,7 +10,7 @@ import sys
 from ckptrules import __version__, store
 from ckptrules.asked import TASKS, completed
 from ckptrules.help import INIT, asks_for_help, page, refuse_unknown, task_page
-from ckptrules.options import DOIT_COMMANDS, OptionError, encode_word, selects_by_name
+from ckptrules.options import OptionError, encode_word, selects_by_name
 from ckptrules.shipped import TASKS_FILE, sentences, shipped, starter_files
 
 REFUSED = 3
@@ -31,8 +31,6 @@ def main() -> int:
         if arguments == ["--version"]:
             print(f"{PROGRAM} {__version__}")
             return 0
-        if first := next((word for word in arguments if not word.startswith("-") and "=" not in word), ""):
-            refuse_mistyped(first)
     except OptionError as error:
         print(f"ERROR: {completed(str(error))}", file=sys.stderr)
         return REFUSED
@@ -52,17 +50,6 @@ def run_doit(arguments: list[str]) -> int:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
     return int(DoitMain(ModuleTaskLoader(namespace)).run(arguments))
-
-
-def refuse_mistyped(word: str) -> None:
-    """Refuse a first word that is no task of ours, nor a command of doit; a pattern may stand for several.
-
-    Raises:
-        OptionError: with the task that is nearest.
-    """
-    task = word.partition(":")[0]
-    if task not in DOIT_COMMANDS and "*" not in task:
-        refuse_unknown(task, (*TASKS, INIT))
 
 
 def show_help(topic: str, program: str) -> int:

@@ -323,7 +323,8 @@ def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Co
             status = os.lstat(name, dir_fd=here)
             if stat.S_ISDIR(status.st_mode):
                 files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)
-                found[name] = sum(_once(file, seen) for file in files)
+                with contextlib.suppress(RecursionError):  # as in `_read_entry`: no checkpoint, and not measured
+                    found[name] = sum(_once(file, seen) for file in files)
             elif stat.S_ISREG(status.st_mode):
                 found[name] = _once(status, seen)
     return found
@@ -1020,7 +1021,8 @@ def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         return _read_link(directory, name, status.st_mtime_ns)
     if stat.S_ISDIR(status.st_mode):
-        return _read_folder(directory, name, status)
+        with contextlib.suppress(RecursionError):  # folders in folders, some thousand times: no checkpoint is so
+            return _read_folder(directory, name, status)
     return Entry(name, "other", 0, status.st_mtime_ns)
 
 

@@ -477,7 +477,7 @@ def replace_state(outputs_dir: str, path: str, text: str) -> None:
     folder, name = os.path.split(path)
     with open_state(outputs_dir, folder) as directory:
         dress = functools.partial(_share, directory=directory, is_new=True)
-        put(directory, directory, name, text.encode(), dress, start=f"{name}.", durable=False)
+        put(directory, directory, name, text.encode(), dress, durable=False)
 
 
 def put(
@@ -487,7 +487,6 @@ def put(
     content: bytes,
     dress: Callable[[int], object] = lambda _: None,
     mode: int = 0o600,
-    start: str = ".ckptrules-",
     *,
     durable: bool = True,
 ) -> None:
@@ -503,13 +502,12 @@ def put(
         content: what it holds.
         dress: gives the open file what else it needs.
         mode: what it is made with, less the umask.
-        start: begins the name that it has until then.
         durable: whether that holds also after a power cut.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    temporary = _temporary(start)
+    temporary = _temporary(f"{name[:50]}.")  # as of a file of ours it is known by its beginning
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
     try:
         with open(os.open(temporary, flags, mode, dir_fd=work), "wb", buffering=0) as file:

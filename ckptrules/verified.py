@@ -140,4 +140,7 @@ def _known(row: dict[str, object]) -> Known:
     if not isinstance(done, list):
         raise TypeError
     facts = Facts(**row)  # type: ignore[arg-type]
+    numbers = facts.epoch, facts.step, facts.ranks
+    if not all(number is None or type(number) is int for number in numbers) or not isinstance(facts.lightning, str):
+        raise TypeError
     return Known(facts._replace(names=tuple(facts.names)), frozenset(map(str, done)))

@@ -474,7 +474,10 @@ def test_what_a_killed_backup_leaves_is_listed_and_can_be_dropped_but_not_restor
     assert said(project, "backups").endswith("?     ?  incomplete: interrupted, or still at work\n")
     assert said(project, "backups", "verify=1") == said(project, "backups")
     out = said(project, "restore", f"backup={partial.name}", check=3)
-    assert "backup '.NAME.partial': was interrupted before it was whole\n    hint: 'doit drop_backup' removes it" in out
+    assert (
+        "backup '.NAME.partial': was interrupted before it was whole\n    hint: 'doit drop_backup backup=.NAME.partial' removes it"
+        in out
+    )
     (partial / "a" / "mine.ckpt").write_text("put there since")
     out = said(project, "drop_backup", f"backup={partial.name}", check=3)
     assert "backup '.NAME.partial': holds what is not of the backup: a/mine.ckpt\n" in out

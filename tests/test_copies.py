@@ -30,7 +30,7 @@ from ckptrules.backup_report import lost_lines
 from ckptrules.facts import look
 from ckptrules.fixing import look_inside
 from ckptrules.manifest import Manifest, ManifestError, from_json, to_json
-from ckptrules.model import Facts, Item, Plan, Problem, Step
+from ckptrules.model import STATE, Facts, Item, Plan, Problem, Step
 from ckptrules.plan import make_plan
 from ckptrules.refs import Reference
 from ckptrules.refs_task import Text, obstacle
@@ -394,7 +394,7 @@ def bare(tmp_path: Path) -> Iterator[Path]:
 def test_a_backup_on_a_disk_without_attributes_tells_it_and_the_manifest_keeps_it(project: Project, bare: Path) -> None:
     before = dressed_tree(project)
     out = project.doit("backup", f"to={bare}")
-    more = "of the original; the manifest keeps it, so 'doit restore' can bring it back: "
+    more = "of the original; the manifest keeps it, so a restore can bring it back: "
     assert f"Note: 5 copies without the access list {more}" in out
     assert f"Note: 1 copy without the default access list {more}exp/inherits\n" in out
     assert (
@@ -516,12 +516,12 @@ def test_a_backup_of_what_belongs_to_others_says_whose_the_copies_are(shared: Pa
 
 def repoint(folder: Path) -> None:
     with store.Folders(str(folder)) as folders:
-        store.do_step(folders, Step("repoint", "exp", "latest", "exp", NEW, OLD))
+        store.do_step(folders, Step("repoint", "exp", "latest", f"{STATE}/trash/run/exp", NEW, OLD))
 
 
 def rewrite_text(folder: Path) -> None:
     was, to = (store.keep_content(str(folder), content) for content in (OLD.encode(), NEW.encode()))
-    with store.Folders(str(folder)) as folders:
+    with store.Folders(str(folder), texts=True) as folders:
         store.do_step(folders, Step("rewrite", str(folder / "exp"), "latest", "", to, was))
 
 

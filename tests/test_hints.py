@@ -113,7 +113,7 @@ COMMANDS = {
     "undo run=nonsense": ["history"],
     "restore": ["backups"],
     "refs paths=dodo.py": [],
-    "plan policy=best_and_last delete_old=1 max_delete=0": ["plan"],
+    "plan policy=best_and_last delete_old=1 max_delete=10%": ["plan"],
     "plan:nothing": ["plan"],
 }
 

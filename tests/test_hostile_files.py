@@ -34,6 +34,7 @@ from ckptrules.torchfile import MAGIC_NUMBER
 from ckptrules.torchstate import NotRewritableError, rewrite
 from ckptrules.verify import How, verify
 from ckptrules.zips import UNPACKS_ALWAYS, UNPACKS_TO
+from tests import crash
 from tests.conftest import Project
 from tests.test_verify import hdf5, lightning, problem_ids, put, result
 
@@ -662,3 +663,24 @@ def test_any_damage_gives_facts_or_a_fault(kind: str, changes: list[tuple[int, b
 
 def test_the_small_files_are_whole() -> None:
     assert [kind for kind, content in SMALL.items() if not isinstance(checked(content), Facts)] == []
+
+
+def test_folders_in_folders_without_end_are_no_checkpoint(project: Project) -> None:
+    """They would need more calls in calls than Python makes."""
+    project.make({"one/checkpoints/epoch=2-step=2.ckpt": 9})
+    deep = project.outputs / "one/checkpoints/epoch=1-step=2.ckpt"
+    deep.mkdir()
+    inner = os.open(deep, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=inner)
+        below = os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(inner)
+        inner = below
+    os.close(inner)
+    for command in ("plan", "verify", "usage", "migrate"):
+        ended = crash.run(project.folder, command)
+        assert "Traceback" not in ended.output, command
+        if command in ("plan", "migrate"):
+            assert "Problem: epoch=1-step=2.ckpt is neither a file nor a directory" in ended.output
+    assert "epoch-02_step-000002.ckpt" in project.names("one")
+    subprocess.run(["rm", "-rf", str(deep)], check=True)  # pytest's own clean-up would stumble as well
