@@ -275,6 +275,7 @@ def bring_back(
             run, tell = jobs.run_id(), lost.__setitem__
             steps = backups_of.restore(outputs_dir, path, run, steps, progress_bar, tell, journal, stopping.stopped)
     except StoppedError:
+        store.clear_work(outputs_dir)
         return _tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
         )
@@ -290,7 +291,11 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
     try:
         if not style.preview:
             place = os.path.abspath(path)
-            store.remove_backup(place, backups_of.hidden_path(place))
+            with progress_bar(len(manifest.items)) as progress:
+                store.remove_backup(place, backups_of.hidden_path(place), progress)
+    except StoppedError:
+        rest = style.name(backups_of.hidden_path(os.path.normpath(path)))
+        return _tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
     except OSError as error:
         return _tell(task, backup_report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
     return _tell(task, backup_report.dropped_text(path, manifest, style), failed=False)

@@ -30,6 +30,7 @@ REMEDIES: Mapping[int, str] = {
     errno.EPERM: "somebody else owns it, or it is immutable (lsattr): root can end that (chattr -R -i {0})",
     errno.EBUSY: "something is mounted there: end that (umount {0})",
     errno.EROFS: "its file system is read-only: see dmesg",
+    errno.EINTR: "nothing is wrong with it",
     errno.ENOTEMPTY: "somebody writes into it: end that",
 }
 
@@ -128,7 +129,7 @@ def free_expired(options: Options, style: Style, runs: Sequence[str], task: Task
 
 def empty(options: Options, runs: Sequence[str]) -> tuple[store.Emptied, list[str]]:
     """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
-    emptied = store.empty_trash(options.outputs_dir, runs)
+    emptied = store.empty_trash(options.outputs_dir, runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
             journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("purge", options))

@@ -16,6 +16,7 @@ from ckptrules.model import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink
 from ckptrules.naming import first_pattern
 from ckptrules.plainjson import parse
 from ckptrules.pointers import mentioned
+from ckptrules.progress import heed
 from ckptrules.scan import open_below, owner_of_other, read_pointer, told
 from ckptrules.sidecars import Sidecar
 
@@ -321,6 +322,7 @@ def _is_identical(directory: int, one: str, other: str) -> bool:
             for name in (one, other)
         )
         while (chunk := first.read(CHUNK)) == second.read(CHUNK):
+            heed()
             if not chunk:
                 return True
     return False

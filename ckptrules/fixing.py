@@ -20,6 +20,7 @@ from ckptrules.formats import check_file, open_file
 from ckptrules.journal import trash_name
 from ckptrules.model import Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
 from ckptrules.naming import named
+from ckptrules.progress import StoppedError, heed
 from ckptrules.scan import told
 from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
 
@@ -53,15 +54,19 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
     """
     found = look_inside(place.outputs_dir, rules, listing, _real_names(listing))
     actions, problems = [], list(found.problems)
+    stop = Problem("stopped", (listing.directory,), "was not finished", "run again to go on")
     with bar(listing.experiment, sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         for entry, recipe in found.recipes:
             if place.stopped():
-                problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
+                problems.append(stop)
                 break
             busy = functools.partial(_busy, place, rules, listing, entry, now_ns)
-            why = (
-                _no_space(place, listing, entry) or busy() or _fix_one(place, listing, entry, recipe, tell, busy, kept)
-            )
+            try:
+                why = _no_space(place, listing, entry) or busy()
+                why = why or _fix_one(place, listing, entry, recipe, tell, busy, kept)
+            except StoppedError:
+                problems.append(stop)
+                break
             if why:
                 problems.append(refused(_action(entry, recipe), why))
             else:
@@ -89,6 +94,7 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
 
     Raises:
         OSError: the directory cannot be opened.
+        StoppedError: Ctrl-C or SIGTERM came.
     """
     recipes, skipped, problems = [], [], []
     home = os.path.realpath(os.path.join(outputs_dir, listing.directory))
@@ -98,6 +104,7 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
 
     with scan.open_below(outputs_dir, listing.directory) as directory:
         for entry in _checkpoints(listing, rules):
+            heed()
             if entry.kind == "directory":
                 skipped.append(_left_alone(entry.name, "is a directory"))
                 continue
@@ -191,8 +198,13 @@ def _fix_one(
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return store.CHANGED
         staged = store.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
-        if why := _unsound(place.outputs_dir, staged, recipe.size, tell) or busy():
-            store.drop_staged(place.outputs_dir, staged)
+        why = "not looked at to its end"
+        try:
+            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or busy()
+        finally:
+            if why:
+                store.drop_staged(place.outputs_dir, staged)
+        if why:
             return why
         store.lay_in_trash(place.outputs_dir, staged, folder, step.to)
         with store.Folders(place.outputs_dir) as folders:

@@ -16,6 +16,16 @@ class StoppedError(Exception):
     """Ctrl-C or SIGTERM came: what was begun is let go, what was finished before stands."""
 
 
+def heed() -> None:
+    """Let go of the work at hand where that is wished.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    if stopping.stopped():
+        raise StoppedError
+
+
 @contextlib.contextmanager
 def stoppable(experiment: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar as `bar` does; what tells it how far the work is ends the work where that is wished.
@@ -26,8 +36,7 @@ def stoppable(experiment: str, total: int) -> Iterator[Callable[[int], None]]:
     with bar(experiment, total) as tell:
 
         def tell_or_stop(count: int) -> None:
-            if stopping.stopped():
-                raise StoppedError
+            heed()
             tell(count)
 
         yield tell_or_stop

@@ -16,7 +16,7 @@ from ckptrules.model import Action, Found, Listing, Plan, Reason, Step, Unit
 from ckptrules.naming import named
 from ckptrules.options import Options
 from ckptrules.plan import is_left_link, link_targets
-from ckptrules.progress import bar
+from ckptrules.progress import stoppable
 from ckptrules.report import Style, Tally, numbers
 from ckptrules.reporter import Told
 from ckptrules.startup import TaskDict
@@ -55,7 +55,7 @@ def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
     if job.options.dry_run:
         return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
-    return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"], bar)
+    return fix(tasks.workplace(job), job.rules, listing, job.header["started_ns"], stoppable)
 
 
 def drop_one(job: Job, listing: Listing) -> Plan:

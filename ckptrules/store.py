@@ -330,8 +330,11 @@ class Emptied(NamedTuple):
     left: Mapping[str, OSError]
 
 
-def empty_trash(outputs_dir: str, runs: Sequence[str]) -> Emptied:
-    """Remove what some runs left in the trash. What cannot be removed stays, and the rest goes all the same."""
+def empty_trash(outputs_dir: str, runs: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Emptied:
+    """Remove what some runs left in the trash. What cannot be removed stays, and the rest goes all the same.
+
+    ``stopped`` is asked before each item: where it says so, that one and those behind it stay.
+    """
     freed = TrashUse(0, 0)
     left: dict[str, OSError] = {}
     for run in runs:
@@ -339,7 +342,7 @@ def empty_trash(outputs_dir: str, runs: Sequence[str]) -> Emptied:
         before = measure(os.path.join(trash_path(outputs_dir), run))
         try:
             with scan.open_state(outputs_dir, "trash") as trash, scan.open_state(outputs_dir, f"trash/{run}"):
-                left |= _empty(trash, run, place)
+                left |= _empty(trash, run, place, stopped)
         except OSError as error:
             left[place] = error
         after = measure(os.path.join(trash_path(outputs_dir), run))
@@ -347,14 +350,19 @@ def empty_trash(outputs_dir: str, runs: Sequence[str]) -> Emptied:
     return Emptied(freed, left)
 
 
-def _empty(directory: int, name: str, path: str) -> dict[str, OSError]:
+def _empty(directory: int, name: str, path: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
     """Remove a folder of the trash, item by item; return those that could not be removed whole, and why."""
     left: dict[str, OSError] = {}
     try:
         with _made_ours(directory, name) as inner:
             for below in os.listdir(inner):
-                way_to_items = not below.endswith(TRASH_SUFFIX) and kind_of(inner, below) == "directory"
-                left |= (_empty if way_to_items else _remove_all)(inner, below, f"{path}/{below}")
+                if stopped():
+                    left[path] = OSError(errno.EINTR, "the run was stopped", path)
+                    break
+                if not below.endswith(TRASH_SUFFIX) and kind_of(inner, below) == "directory":
+                    left |= _empty(inner, below, f"{path}/{below}", stopped)
+                else:
+                    left |= _remove_all(inner, below, f"{path}/{below}")
         if not left:
             os.rmdir(name, dir_fd=directory)
     except OSError as error:
@@ -713,8 +721,10 @@ def finish_backup(partial: str, path: str, like: str, tell: Tell = untold) -> No
         os.fsync(folder)
 
 
-def remove_backup(path: str, hidden: str) -> None:
+def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -> None:
     """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
+
+    ``progress`` is called before each name that is removed.
 
     Raises:
         OSError: something could not be removed.
@@ -722,7 +732,7 @@ def remove_backup(path: str, hidden: str) -> None:
     with open_below(os.path.dirname(path) or ".", "") as folder:
         if hidden != path:
             rename(folder, os.path.basename(path), os.path.basename(hidden))
-        _remove(folder, os.path.basename(hidden))
+        _remove(folder, os.path.basename(hidden), progress)
 
 
 def can_clone(root: str, path: str, probe: str) -> bool:
@@ -1678,8 +1688,9 @@ def _clone_by_ioctl(origin: int, directory: int, name: str) -> None:
         os.close(copy)
 
 
-def _remove(directory: int, name: str) -> None:
+def _remove(directory: int, name: str, progress: Progress = lambda _: None) -> None:
     """Remove a name and all below it, also out of directories that their owner may not write to; our state last."""
+    progress(0)
     if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
         os.unlink(name, dir_fd=directory)
         return
@@ -1687,7 +1698,7 @@ def _remove(directory: int, name: str) -> None:
     inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         for below in sorted(os.listdir(inner), key=lambda below: below == STATE):
-            _remove(inner, below)
+            _remove(inner, below, progress)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=directory)

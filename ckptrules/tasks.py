@@ -39,6 +39,7 @@ from ckptrules.model import Facts, Found, Listing, MaxDelete, OutsideLink, Plan,
 from ckptrules.naming import SlowRuleError
 from ckptrules.options import TRASH_TASK, OptionError, Options, encode_task
 from ckptrules.plan import make_plan, sort_entries, with_metrics
+from ckptrules.progress import StoppedError
 from ckptrules.recovery import interrupted
 from ckptrules.report import Tally, count_of, experiment_block, going, plan_as_data, several, table, tally
 from ckptrules.reporter import Reporter, RunContext, Told
@@ -46,7 +47,11 @@ from ckptrules.retention import Excess, holds_until, reads_files, too_many
 from ckptrules.rules import SLOW_HINT
 from ckptrules.startup import TaskDict, params_of
 
-FAULTS = (OSError, SlowRuleError)  # what lets one directory be told of as `untouched`, and the others be done
+FAULTS = (
+    OSError,
+    SlowRuleError,
+    StoppedError,
+)  # what lets one directory be told of as `untouched`, and the others be done
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
 
@@ -288,7 +293,7 @@ def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | Non
 def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
     """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
     from ckptrules.fixing import fix, foresee
-    from ckptrules.progress import bar
+    from ckptrules.progress import stoppable
 
     place = None if job.options.dry_run else workplace(job)
     try:
@@ -296,7 +301,7 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
             more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
         else:
             now = scan.scan(place.outputs_dir, found)
-            more = fix(place, job.rules, now, job.header["started_ns"], bar, kept=outcome.plan.remaining)
+            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, kept=outcome.plan.remaining)
     except FAULTS as fault:
         more = untouched(found, fault)
     plan = outcome.plan._replace(
@@ -432,9 +437,11 @@ def workplace(job: Job) -> Workplace:
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
 
 
-def untouched(found: Found, fault: OSError | SlowRuleError) -> Plan:
-    """Tell of a directory that could not be read, or of a rule that was given up on a name in it."""
-    if isinstance(fault, SlowRuleError):
+def untouched(found: Found, fault: OSError | SlowRuleError | StoppedError) -> Plan:
+    """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
+    if isinstance(fault, StoppedError):
+        problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
+    elif isinstance(fault, SlowRuleError):
         text = f"cannot be named: legacy rule '{fault.rule.id}' ({fault.rule.place.file_line}) needs too long for it"
         problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
     else:
