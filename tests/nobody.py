@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _strptime  # type: ignore[import-not-found]  # noqa: F401 - what a run imports late
 import contextlib
 import difflib  # noqa: F401 - what a run imports late
 import importlib
@@ -11,6 +10,7 @@ import pkgutil
 import shutil
 import sqlite3  # noqa: F401 - what a run imports late
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +30,7 @@ def run(folder: Path, *arguments: str) -> crash.Ended:
     for module in pkgutil.iter_modules(ckptrules.__path__):
         if module.name not in ("__main__", "loading", "lightning"):
             importlib.import_module(f"ckptrules.{module.name}")
+    time.strptime("2020", "%Y")
     store._system_rename()  # noqa: SLF001 - what it imports is found by root only
     with tempfile.TemporaryFile("w+") as result:
         if (child := os.fork()) == 0:

