@@ -40,7 +40,7 @@ ADVICE: Mapping[str, str] = {
         errno.EXDEV
     ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
     os.strerror(errno.ENAMETOOLONG): "shorten the name",
-    store.NEITHER: "copy the tree to another file system, or name the checkpoints by hand",
+    store.NEITHER: "copy the tree to another disk, or name the checkpoints by hand",
     os.strerror(errno.ENOSPC): "make space (df -h), and run again",
 }
 
@@ -246,12 +246,23 @@ def finish(folders: store.Folders, intent: Intent) -> dict[int, str]:
 
 
 def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step]]:
-    """List the steps of each unit that were made. Later units first: one may have taken the name that another left."""
+    """List the steps of each unit that were made.
+
+    Later ones first: one may have taken the name that another left, or moved what another has exchanged.
+    """
     found: list[list[Step]] = []
     taken: set[tuple[str, str]] = set()
+    moved: dict[tuple[str, str], tuple[str, str]] = {}
     for unit in reversed(units):
-        done = [s for s in unit.steps if store.is_done(folders, s, taken_again=(s.directory, s.name) in taken)]
-        taken.update((step.to_directory, step.to) for step in done if step.kind == "move")
+        done: list[Step] = []
+        for step in reversed(unit.steps):
+            here = (step.directory, step.name)
+            directory, name = moved.get(here, here) if step.kind == "exchange" else here
+            if store.is_done(folders, step._replace(directory=directory, name=name), taken_again=here in taken):
+                done.insert(0, step)
+                if step.kind == "move":
+                    taken.add((step.to_directory, step.to))
+                    moved[here] = (step.to_directory, step.to)
         found.append(done)
     return found[::-1]
 
@@ -259,7 +270,11 @@ def _done_steps(folders: store.Folders, units: Sequence[Unit]) -> list[list[Step
 def problems_of(plan: Plan, done: Done) -> list[Problem]:
     """Tell of what a transaction could not do. Args: ``plan`` has a head for each of its units."""
     every = heads(plan)
-    problems = [refused(every[n], why) for n, why in done.failed.items() if why not in (NOT_BEGUN, NOT_RECORDED)]
+    one_for_all = (NOT_BEGUN, NOT_RECORDED, store.NEITHER)
+    problems = [refused(every[n], why) for n, why in done.failed.items() if why not in one_for_all]
+    if store.NEITHER in done.failed.values():
+        text = f"cannot be changed: {store.NEITHER}"
+        problems.append(Problem("refused", (plan.directory,), text, ADVICE[store.NEITHER]))
     problems += [_not_freed(every[n], why) for n, why in done.not_freed.items()]
     if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
         text = f"{len(waiting)} of its changes {NOT_BEGUN}"

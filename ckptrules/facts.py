@@ -80,15 +80,21 @@ def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return which names of a directory its pointer files name, and which files have such a name and are none."""
+    """Return which names of a directory its pointer files name, and which files have such a name and are none.
+
+    Raises:
+        OSError: one of them cannot be read, and not for want of a right: what it names is not known.
+    """
     found, others = {}, []
     for pointer in pointer_names(listing, rules):
-        with contextlib.suppress(OSError):
+        try:
             content = read_pointer(directory, pointer)
-            if content is None:
-                others.append(pointer)
-            elif named := mentioned(content, (o.name for o in listing.entries if o.name != pointer)):
-                found[pointer] = named
+        except (FileNotFoundError, PermissionError):
+            continue
+        if content is None:
+            others.append(pointer)
+        elif named := mentioned(content, (o.name for o in listing.entries if o.name != pointer)):
+            found[pointer] = named
     return found, tuple(others)
 
 
@@ -235,14 +241,19 @@ def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
     """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
     found: dict[str, list[OutsideLink]] = defaultdict(list)
     for folder, name in _links(outputs_dir, frozenset(_plain())):
-        with contextlib.suppress(OSError):
-            here = os.path.realpath(os.path.join(outputs_dir, folder))
+        here = os.path.realpath(os.path.join(outputs_dir, folder))
+        try:
             text = os.readlink(os.path.join(here, name))
-            for parent, sibling, behind in _ways(text):
-                real = os.path.realpath(os.path.join(here, parent))
-                if real != here:
-                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
-                    found[real].append(OutsideLink(folder, entry))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _unsearched[f"{folder}/{name}".lstrip("/")] = told(error)
+            continue
+        for parent, sibling, behind in _ways(text):
+            real = os.path.realpath(os.path.join(here, parent))
+            if real != here:
+                entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
+                found[real].append(OutsideLink(folder, entry))
     return {real: tuple(sorted(links)) for real, links in found.items()}
 
 

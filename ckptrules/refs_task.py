@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -79,17 +80,18 @@ def paths_of(options: Options) -> list[str]:
 def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
     """Show the references, and rewrite them where that is asked for."""
     try:
-        runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
+        runs = read_runs(options.outputs_dir, scan.own_state(options.outputs_dir))
     except (JournalError, OSError) as error:
         task.meta = {"told": Told(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []
-    for path in files(paths, options.outputs_dir):
+    unread: dict[str, str] = {}
+    for path in files(paths, options.outputs_dir, unread):
         if stopping.stopped():
             task.meta = {"told": Told("")}
             return TaskFailed("stopped", report=False)
-        texts += [text] if (text := read(path, names)) else []
+        texts += [text] if (text := read(path, names, unread)) else []
     known: dict[str, Index] = {}
     held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
     sure = [text for text in texts if text.new_text != text.text and text.path not in held]
@@ -98,29 +100,37 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     if options.apply and sure:
         failed = write(options, sure)
     lines += unsure_lines(texts, style)
-    lines += [f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (held | failed).items()]
+    lines += [
+        f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
+    ]
     lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
     task.meta = {"told": Told("\n".join([*lines, ""]))}
-    left = held or failed or any(not reference.new for text in texts for reference in text.references)
+    left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
     return TaskFailed("problems left", report=False) if left else None
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def files(paths: Iterable[str], outputs_dir: str) -> Iterator[str]:
-    """Yield the files to look in, sorted; hidden folders, links and the experiments themselves are passed over."""
+def files(paths: Iterable[str], outputs_dir: str, unread: dict[str, str]) -> Iterator[str]:
+    """Yield the files to look in, sorted; hidden folders, links and the experiments themselves are passed over.
+
+    ``unread`` gets what cannot be read, and why.
+    """
     outputs = os.path.realpath(outputs_dir)
     seen = set()
     for top in paths:
-        for path in [top] if os.path.isfile(top) else _below(top, outputs):
+        for path in [top] if os.path.isfile(top) else _below(top, outputs, unread):
             if path not in seen:
                 seen.add(path)
                 yield path
 
 
-def _below(top: str, outputs: str) -> Iterator[str]:
-    for folder, inner, names in os.walk(top):
+def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
+    def note(error: OSError) -> None:
+        unread[str(error.filename)] = f"cannot be read: {told(error)}"
+
+    for folder, inner, names in os.walk(top, onerror=note):
         inner[:] = sorted(
             name
             for name in inner
@@ -130,18 +140,29 @@ def _below(top: str, outputs: str) -> Iterator[str]:
             path = os.path.join(folder, name)
             if name.endswith(MANIFEST):
                 continue
-            if name.lower().endswith(SUFFIXES) and os.path.isfile(path) and not os.path.islink(path):
+            if not name.lower().endswith(SUFFIXES):
+                continue
+            try:
+                is_file = stat.S_ISREG(os.lstat(path).st_mode)
+            except OSError as error:
+                unread[path] = f"cannot be read: {told(error)}"
+                continue
+            if is_file:
                 yield path
 
 
-def read(path: str, names: OldNames) -> Text | None:
-    """Read a file and find the old names in it; None where there are none, or it is no text."""
+def read(path: str, names: OldNames, unread: dict[str, str]) -> Text | None:
+    """Read a file and find the old names in it; None where there are none, or it is no text.
+
+    ``unread`` gets the file, and why, where it cannot be read.
+    """
     try:
         if os.path.getsize(path) > LONGEST:
             return None
         with open(path, "rb") as file:
             content = file.read()
-    except OSError:
+    except OSError as error:
+        unread[path] = f"cannot be read: {told(error)}"
         return None
     encoding = encoding_of(content)
     if not encoding:
@@ -203,7 +224,7 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
     """
     units = []
     try:
-        own = jobs.own_state(options.outputs_dir)
+        own = scan.own_state(options.outputs_dir)
         if not own:
             return dict.fromkeys((text.path for text in texts), "not begun: set XDG_STATE_HOME, to keep what it holds")
         store.make_own_state(own)

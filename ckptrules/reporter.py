@@ -180,8 +180,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
             why = self._not_remembered[0]
-            self.write(f"What is up to date cannot be remembered: {why}. The next run looks at everything again.\n")
-            self._problems_left = True
+            hint = "make space (df -h); 'doit purge' empties the trash"
+            fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
+            self.write(completed(f"{fact}\n    hint: {hint}\n"))
         if stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
         self.write("", flush=True)

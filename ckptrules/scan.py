@@ -39,6 +39,13 @@ COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {pat
 STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
 CHUNK = 1 << 20
 OTHERS_WRITE = 0o022
+LEADS_NOWHERE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+)  # of a link; or nobody knows
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
 KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".msgpack", ".gguf")
@@ -1051,10 +1058,10 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
     try:
         os.stat(name, dir_fd=directory)
         dangling = False
-    except PermissionError:
-        dangling = False
-    except OSError:
-        dangling = True
+    except OSError as error:
+        if error.errno not in LEADS_NOWHERE:
+            raise  # a link that is taken for one that leads nowhere would be left behind by what it leads to
+        dangling = error.errno != errno.EACCES
     sibling, behind = _split_at(directory, text)
     return Entry(name, "link", 0, mtime_ns, text, sibling, dangling, behind)
 
@@ -1064,9 +1071,12 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     path, behind = text, ""
     while path.strip("/"):
         parent, name = os.path.split(path)
-        with contextlib.suppress(OSError):
+        try:
             if name and os.path.samestat(os.stat(parent or ".", dir_fd=directory), os.fstat(directory)):
                 return name, behind
+        except OSError as error:
+            if error.errno not in LEADS_NOWHERE:
+                raise
         path, behind = parent, path[len(parent) :] + behind
     return None, ""
 

@@ -647,7 +647,8 @@ def staging(outputs_dir: str) -> Iterator[str]:
         try:
             yield f"{WORK}/{name}"
         finally:
-            _remove(work, name)
+            with contextlib.suppress(OSError):  # the next run clears the workplace
+                _remove(work, name)
 
 
 def untold(_: str, __: tuple[str, ...]) -> None:
@@ -1058,12 +1059,15 @@ def _finish_two_steps(directory: int, step: Step, old: os.stat_result, target: i
 
 
 def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:
-    """Say whether a taken name is the old one itself, on a file system that ignores case."""
+    """Say whether a taken name is the old one itself, on a file system that ignores case.
+
+    The listing tells it: the taken name is found, but not listed. An inode number does not: file systems
+    behind FUSE give each look at a file its own, and two hard links of one file share theirs.
+    """
     if from_fd != to_fd or old.casefold() != new.casefold():
         return False
-    one, other = _status(from_fd, old), _status(to_fd, new)
-    # Two hard links of one file are two names indeed, and the system would leave both.
-    return bool(one and other and os.path.samestat(one, other) and (one.st_nlink == 1 or stat.S_ISDIR(one.st_mode)))
+    names = os.listdir(from_fd)
+    return old in names and new not in names and _status(to_fd, new) is not None
 
 
 def _status(directory: int, name: str) -> os.stat_result | None:
@@ -1355,8 +1359,8 @@ def lay_in_trash(outputs_dir: str, staged: str, folder: str, name: str) -> None:
 
 
 def drop_staged(outputs_dir: str, staged: str) -> None:
-    """Remove what was staged and is of no use; it may have left the workplace."""
-    with open_state(outputs_dir, "work") as work, contextlib.suppress(FileNotFoundError):
+    """Remove what was staged and is of no use; it may have left the workplace, and the next run clears that."""
+    with contextlib.suppress(OSError), open_state(outputs_dir, "work") as work:
         _remove(work, staged)
 
 

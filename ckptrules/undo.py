@@ -36,6 +36,7 @@ class UndoJob(NamedTuple):
     run: str
     header: Mapping[str, Any]
     style: Style
+    own_state: str
 
 
 def history(options: Options) -> Iterator[startup.TaskDict]:
@@ -62,7 +63,7 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
     backs = take_back(run, jobs.run_id(), pattern) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
     lost = run is None and scan.trash_use(options.outputs_dir).items > 0
-    job = UndoJob(options, jobs.run_id(), header, jobs.style(options))
+    job = UndoJob(options, jobs.run_id(), header, jobs.style(options), jobs.own_state(options.outputs_dir))
     Reporter.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -116,7 +117,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
         jobs.note_stop()
         task.meta["told"] = Told("")
         return TaskFailed("stopped", report=False)
-    own = jobs.own_state(job.options.outputs_dir) if back.own else ""
+    own = job.own_state if back.own else ""
     root = own or job.options.outputs_dir
     if job.options.dry_run:
         with store.Folders(root, texts=back.own) as folders:

@@ -97,7 +97,7 @@ def test_whether_a_name_stands_is_asked_with_its_own_path_only(
     file = tmp_path / "a.md"
     file.write_text(piece * 3000)
     monkeypatch.setattr(os.path, "isfile", counted)
-    refs_task.read(str(file), OldNames(ONE))
+    refs_task.read(str(file), OldNames(ONE), {})
     assert len(asked) <= 3000
     assert sum(map(len, asked)) < 3000 * 2 * LONGEST_PATH
     if piece != PIECES["names behind each other"]:
