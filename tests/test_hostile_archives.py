@@ -223,7 +223,9 @@ def test_an_archive_that_would_fill_the_disk_is_refused(
     size = 10 << 20 if free == 1 << 20 else 1 << 20
     bomb(project.folder / "zeros.tar.gz", size)
     block = 4096 if free == 1 << 20 else 10 << 20  # where files take more than they hold
-    disk = os.statvfs_result((block, block, 0, 0, (free + (3 << 20)) // block + (free == 5 << 20), 0, 0, 0, 0, 255))
+    disk = os.statvfs_result(
+        (block, block, 1 << 30, 0, (free + (3 << 20)) // block + (free == 5 << 20), 0, 0, 0, 0, 255)
+    )
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
     ended = crash.run(project.folder, "unarchive", "archive=zeros.tar.gz", *more)
     assert ended.code == (3 if told else 0), ended.output
