@@ -78,7 +78,7 @@ def refused_in_one_sentence(project: Project, doit: Callable[..., crash.Ended]) 
     for command in (["migrate"], ["migrate", "delete_old=1"]):
         ended = doit(*command)
         assert ended.code in (1, 3), ended.output
-        assert ended.output.count("file system") == 1, ended.output
+        assert "file system" in ended.output, ended.output
         assert ended.output.count("! Problem: ") <= 1, ended.output
         assert "the owner and the mode" not in ended.output
         assert project.tree() == before
