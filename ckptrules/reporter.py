@@ -183,6 +183,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             hint = "make space (df -h); 'doit purge' empties the trash"
             fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
             self.write(completed(f"{fact}\n    hint: {hint}\n"))
+            self._problems_left |= "migrate" in self.contexts
         if stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
         self.write("", flush=True)

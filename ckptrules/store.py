@@ -1061,13 +1061,16 @@ def _finish_two_steps(directory: int, step: Step, old: os.stat_result, target: i
 def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:
     """Say whether a taken name is the old one itself, on a file system that ignores case.
 
-    The listing tells it: the taken name is found, but not listed. An inode number does not: file systems
-    behind FUSE give each look at a file its own, and two hard links of one file share theirs.
+    There it is found, but not listed. An inode number is no proof alone: file systems behind FUSE give each look
+    at a file its own, and two hard links of one file share theirs.
     """
     if from_fd != to_fd or old.casefold() != new.casefold():
         return False
     names = os.listdir(from_fd)
-    return old in names and new not in names and _status(to_fd, new) is not None
+    one, other = _status(from_fd, old), _status(to_fd, new)
+    if old not in names or new in names or not one or not other:
+        return False
+    return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
 def _status(directory: int, name: str) -> os.stat_result | None:

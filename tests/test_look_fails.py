@@ -23,7 +23,6 @@ PASSED_OVER = {  # after an exchange of an old system nothing is looked at
     "undo, old system",
     "undo of drop_links",
 }
-
 OURS = (
     "rules/",
     "dodo.py",
@@ -92,7 +91,7 @@ def test_a_look_before_the_first_change_fails(place: Place) -> None:
 def test_all_looks_at_one_path_fail(place: Place) -> None:
     """As when a server has forgotten it, or the table of open files is full."""
     seen: set[str] = set()
-    for at in instants(place.undisturbed.reads):
+    for at in instants(place.undisturbed.reads)[::2]:
         let_it_fail(
             place, Fault(at, (errno.ESTALE, errno.EMFILE, errno.EACCES)[at % 3], "later reads", lasts=True), seen
         )
