@@ -35,6 +35,9 @@ BESIDE = st.one_of(
     st.builds("epoch-{0:02}_step-{0:06}.ckpt-unfinished".format, EPOCHS),
     st.sampled_from(["latest", "last_checkpoint"]),
 )
+TEXTS = st.sampled_from(
+    ['{"acc": 0.99}', '{"acc": 0.01}', "x" * 25, "epoch-10_step-000010.ckpt", "epoch-11_step-000011.ckpt"]
+)
 AGES = st.sampled_from([0, 1, 3, 10, 100, -2, -400])
 POLICIES = [
     "{min_epoch: 10}",
@@ -98,7 +101,7 @@ class Preview(RuleBasedStateMachine):
 
     @rule(
         name=CHECKPOINTS, age=AGES, kind=st.sampled_from(["file", "file", "directory", "link", "hard link"]),
-        size=st.sampled_from([0, 9, 9, 20]),
+        size=st.sampled_from([0, 9, 9, 9, 9, 20, 20]),
     )  # fmt: skip
     def add(self, name: str, age: int, kind: str, size: int) -> None:
         path = self.place / name
@@ -125,11 +128,7 @@ class Preview(RuleBasedStateMachine):
         if not os.path.lexists(path):
             self.write(path, text if name.endswith(".json") or not other else other.name, 0)
 
-    @rule(
-        number=st.integers(0, 20),
-        text=st.sampled_from(['{"acc": 0.99}', "x" * 25, "epoch-10_step-000010.ckpt"]),
-        age=AGES,
-    )
+    @rule(number=st.integers(0, 20), text=TEXTS, age=AGES)
     def rewrite(self, number: int, text: str, age: int) -> None:
         """Write into a file, or into one inside a directory, while no name changes."""
         path = self.pick(number)
@@ -150,10 +149,13 @@ class Preview(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 20))
     def remove(self, number: int) -> None:
-        path = self.pick(number)
-        if path and path.is_dir() and not path.is_symlink():
+        if path := self.pick(number):
+            self.discard(path)
+
+    def discard(self, path: Path) -> None:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path:
+        elif os.path.lexists(path):
             path.unlink()
 
     @rule(number=st.integers(0, 20))
@@ -182,22 +184,25 @@ class Preview(RuleBasedStateMachine):
         ended = crash.run(self.folder, "migrate", *options, fault=Fault(at, how))
         assert "Traceback" not in ended.output, ended.output
 
-    @rule()
-    def the_usual_run_is_its_preview(self) -> None:
-        self.the_preview_is_the_run(["delete_old=1"])
-
-    @rule()
-    def the_usual_run_is_its_preview_again(self) -> None:
-        self.the_preview_is_the_run(["delete_old=1"])
+    @rule(
+        options=OPTIONS, policy=st.sampled_from(POLICIES[3:7]), number=st.integers(0, 20),
+        changes=st.lists(st.tuples(TEXTS, AGES), min_size=4, max_size=4),
+    )  # fmt: skip
+    def what_changes_without_a_name_is_seen(
+        self, options: list[str], policy: str, number: int, changes: list[tuple[str, int]]
+    ) -> None:
+        """Make the directory one that is remembered, write into something, and see what the next run makes of that."""
+        options = sorted({*options, "delete_old=1"})
+        self.edit_policy(policy)
+        for problem in self.data_of("plan", *options)["problems"]:
+            for name in problem["names"]:
+                self.discard(self.place / name)
+        self.the_preview_is_the_run(options)
+        for n, (text, age) in enumerate(changes, start=number):
+            self.rewrite(n, text, age)
+            self.the_preview_is_the_run(options)
 
     @rule(options=OPTIONS)
-    def any_run_is_its_preview(self, options: list[str]) -> None:
-        self.the_preview_is_the_run(options)
-
-    @rule(options=OPTIONS)
-    def any_run_is_its_preview_again(self, options: list[str]) -> None:
-        self.the_preview_is_the_run(options)
-
     def the_preview_is_the_run(self, options: list[str]) -> None:
         if "interrupted" in crash.run(self.folder, "plan").output:  # what was begun is finished first
             crash.run(self.folder, "migrate")
