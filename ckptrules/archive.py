@@ -130,8 +130,7 @@ def packed_before(place: Place) -> Manifest | None:
     if not os.path.lexists(place.path):
         return None
     try:
-        with open(beside(place.path), encoding="utf-8") as file:
-            return from_json(file.read())
+        return from_json(scan.read_plain(beside(place.path)))
     except (FileNotFoundError, ManifestError, UnicodeDecodeError):
         return check(place.path, place.format, lambda _: None)
 
@@ -222,7 +221,11 @@ def members(path: str, form: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]
         ArchiveError: it holds anything else.
         Exception: what the libraries say of damage (`believing` tells it in one way).
     """
-    with open(path, "rb") as file, _reader(file, form) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+    with (
+        open(scan.open_plain(path), "rb") as file,
+        _reader(file, form) as plain,
+        tarfile.open(fileobj=plain, mode="r|") as tar,
+    ):
         for member in tar:
             _refuse(member)
             content = tar.extractfile(member) if member.isreg() else None

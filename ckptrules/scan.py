@@ -63,11 +63,11 @@ class StateError(OSError):
     """
 
     def __init__(self, path: str, fact: str, hint: str) -> None:
-        super().__init__(errno.EPERM, f"{_printable(path)}: {fact}")
+        super().__init__(errno.EPERM, f"{printable(path)}: {fact}")
         before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
         state = os.path.join(before, STATE)
         self.is_open = fact == OPEN
-        self.hint = hint.format(path=_printable(shlex.quote(path)), state=_printable(shlex.quote(state)))
+        self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
 
 
 class TrashUse(NamedTuple):
@@ -348,17 +348,27 @@ def refuse_state(outputs_dir: str) -> None:
 
 
 def read_plain(path: str) -> str:
-    """Read a text file of the user's, wherever links lead; what is no plain file does not hold us up.
+    """Read a text file of the user's as `open_plain` does.
 
     Raises:
         OSError: it cannot be read, or is no plain file.
         UnicodeDecodeError: it is no UTF-8 text.
     """
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(file, encoding="utf-8") as text:
-        if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
-            raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+    with open(open_plain(path), encoding="utf-8") as text:
         return text.read()
+
+
+def open_plain(path: str) -> int:
+    """Open a file of the user's for reading, wherever links lead; what is no plain file does not hold us up.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+    return file
 
 
 def told(error: OSError) -> str:
@@ -651,8 +661,8 @@ def open_folder(directory: int, name: str, path: str) -> int:
         raise
 
 
-def _printable(text: str) -> str:
-    """Write a path so that a terminal shows it and nothing else."""
+def printable(text: str) -> str:
+    """Write a text that others could have written so that a terminal shows it and does nothing else."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

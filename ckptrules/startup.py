@@ -134,13 +134,14 @@ def take_lock(path: str, wait: int = 0) -> int:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
     """
     from ckptrules import store
+    from ckptrules.scan import printable
 
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
         return store.lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
     except store.LockedError as held:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise OptionError(f"another run is at work in '{path}': {held}\n    hint: {hint}") from None
+        raise OptionError(f"another run is at work in '{path}': {printable(str(held))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
 
@@ -373,10 +374,12 @@ def refuse_unwritable(database: str) -> None:
     """
     import sqlite3
 
+    from ckptrules.remembered import PATIENCE
+
     try:
-        SqliteDB(database, JSONCodec()).dump()
-        with contextlib.closing(sqlite3.connect(database)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("begin immediate").execute("rollback")
+        SqliteDB(database, JSONCodec()).dump()
     except (DatabaseException, sqlite3.Error) as error:
         fact = str(error).rpartition("Original error: ")[2]
         if "full" in fact:

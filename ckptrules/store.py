@@ -54,6 +54,7 @@ EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 PRIVATE = 0o700
 SPARE = ".spare"
+TEMPORARY = ".tmp"
 STAGED = f"{STATE}/work/restore"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
 FICLONE = 0x40049409  # linux/fs.h
@@ -382,12 +383,14 @@ def append_line(outputs_dir: str, path: str, line: str) -> None:
 def replace_state(outputs_dir: str, path: str, text: str) -> None:
     """Replace a file below the state folder; readers see the old or the new content, never half of one."""
     folder, name = os.path.split(path)
-    with open_state(outputs_dir, "work") as work, open_state(outputs_dir, folder) as directory:
-        put(work, directory, name, text.encode(), lambda file: _share(file, directory, is_new=True))
+    with open_state(outputs_dir, folder) as directory:
+        for left in os.listdir(directory):  # by a crash
+            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+                os.unlink(left, dir_fd=directory)
+        put(directory, name, text.encode(), lambda file: _share(file, directory, is_new=True))
 
 
 def put(
-    work: int,
     directory: int,
     name: str,
     content: bytes,
@@ -396,11 +399,10 @@ def put(
 ) -> None:
     """Write a file as a whole: readers see the old or the new content, never half of one, also after a power cut.
 
-    It is written under a name that is its own, then takes the place of what stood under ``name``; a link that stood
-    there is not followed.
+    It is written beside, under a name that is its own, then takes the place of what stood under ``name``; a link that
+    stood there is not followed.
 
     Args:
-        work: the open directory to write it in, on the same file system.
         directory: the open directory where it belongs.
         name: what it is called there.
         content: what it holds.
@@ -410,17 +412,17 @@ def put(
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    temporary = _temporary(".ckptrules-")
+    temporary = _temporary(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
     try:
-        with open(os.open(temporary, flags, mode, dir_fd=work), "wb", buffering=0) as file:
+        with open(os.open(temporary, flags, mode, dir_fd=directory), "wb", buffering=0) as file:
             _write(file.fileno(), content)
             dress(file.fileno())
             os.fsync(file.fileno())
-        os.replace(temporary, name, src_dir_fd=work, dst_dir_fd=directory)
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=work)
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
@@ -439,9 +441,9 @@ def write_beside(path: str, text: str) -> None:
     with open_below(folder, "") as directory:
         before = _status(directory, name)
         if before and stat.S_ISREG(before.st_mode):
-            put(directory, directory, name, text.encode(), lambda file: _keep_mode(file, before))
+            put(directory, name, text.encode(), lambda file: _keep_mode(file, before))
         else:
-            put(directory, directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+            put(directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
 
 
 def refuse_taken(path: str) -> None:
@@ -758,18 +760,25 @@ def trash_below(outputs_dir: str, run: str, path: str) -> None:
 
 def _open_or_make(directory: int, name: str, path: str) -> int:
     """Open a folder of the state, and make it where it is missing."""
+    is_new = False
     try:
-        folder, is_new = scan.open_folder(directory, name, path), False
+        folder = scan.open_folder(directory, name, path)
     except FileNotFoundError:
-        try:
-            os.mkdir(name, PRIVATE, dir_fd=directory)
-        except FileExistsError:  # another process has just made it
-            pass
-        except PermissionError as error:
-            raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
-        folder, is_new = scan.open_folder(directory, name, path), True
+        is_new = _made_folder(directory, name, path)
+        folder = scan.open_folder(directory, name, path)
     _share(folder, directory, is_new=is_new)
     return folder
+
+
+def _made_folder(directory: int, name: str, path: str) -> bool:
+    """Make a folder of the state and say so; another process may be faster."""
+    try:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+    except FileExistsError:
+        return False
+    except PermissionError as error:
+        raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
+    return True
 
 
 def _not_shared(error: OSError, folder: str) -> scan.StateError:
@@ -817,6 +826,8 @@ def _share(file: int, directory: int, *, is_new: bool) -> None:
         may &= ~0o070
     with contextlib.suppress(OSError):  # FAT, say, knows no modes
         os.fchmod(file, mode | may)
+    if is_new and os.fstat(file).st_mode & stat.S_IWOTH:
+        scan.NO_MODES.add(status.st_dev)
 
 
 def _remove_partial(directory: int, name: str, folder: str) -> None:
@@ -1173,8 +1184,8 @@ def keep_content(outputs_dir: str, content: bytes) -> str:
         OSError: it could not be written.
     """
     name = hashlib.sha256(content).hexdigest()
-    with open_state(outputs_dir, "work") as work, open_state(outputs_dir, "refs") as folder:
-        put(work, folder, name, content)
+    with open_state(outputs_dir, "refs") as folder:
+        put(folder, name, content)
     return name
 
 
