@@ -148,6 +148,8 @@ def take_lock(path: str, wait: int = 0) -> int:
 
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    if line.command == "help":
+        return IN_MEMORY
     if line.command != "run":
         return readable_database(os.path.join(line.options("migrate").outputs_dir, STATE, DATABASE))
     refuse_state(line)

@@ -140,4 +140,7 @@ def _known(row: dict[str, object]) -> Known:
     if not isinstance(done, list):
         raise TypeError
     facts = Facts(**row)  # type: ignore[arg-type]
+    numbers, texts = (facts.epoch, facts.step, facts.ranks), (facts.kind, facts.lightning, *facts.names)
+    if not all(isinstance(number, int | None) for number in numbers) or not all(isinstance(t, str) for t in texts):
+        raise TypeError
     return Known(facts._replace(names=tuple(facts.names)), frozenset(map(str, done)))

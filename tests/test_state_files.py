@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules import scan, store
+from ckptrules import store, verified
 from tests import crash
 from tests.conftest import Project, content_hash
 
@@ -232,6 +232,16 @@ def test_rubbish_in_the_memory_is_not_known(used: Project, text: str) -> None:
     (state / "verified/one/checkpoints/files.jsonl").write_bytes(text.encode("latin-1"))
     assert crash.run(used.folder, "catalog").code == 0
     assert "Traceback" not in crash.run(used.folder, "verify").output
+
+
+@pytest.mark.parametrize(
+    "fact", ['"epoch": "3"', '"step": [1]', '"names": [5]', '"kind": 5', '"ranks": {}', '"lightning": 1']
+)
+def test_a_fact_of_another_type_is_not_known(used: Project, fact: str) -> None:
+    state = again(used)
+    place = state / "verified/one/checkpoints/files.jsonl"
+    place.write_text(f'{{"version": 1, "identity": "x", "done": ["structure"], "kind": "torch", {fact}}}\n')
+    assert verified.recall(str(used.outputs), "one/checkpoints") == {}
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -494,7 +504,3 @@ def test_a_user_without_a_name_is_a_number(
     monkeypatch.setattr("getpass.getuser", nobody)
     assert crash.run(used.folder, "undo").code == 0
     assert f"{os.getuid()}@" in crash.run(used.folder, "history").output
-
-
-def test_scan_and_store_agree_on_the_state() -> None:
-    assert {"lock", "journal", "trash", "verified", "proved", "doit.db"} <= set(scan.BELIEVED)
