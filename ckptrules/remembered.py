@@ -19,6 +19,7 @@ MANY = 79  # tasks, from which on one question for all is worth it: fewer than t
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
 SCHEMA = [("table", "createtabledoit(task_idtextnotnullprimarykey,task_datajson)"), ("index", "")]  # of doit 0.37
+PATIENCE = 1.0  # seconds that another program may take to end its change
 NOT_TO_BE_HAD = ("locked", "unable to open", "disk i/o", "readonly")
 
 
@@ -79,7 +80,7 @@ def read(database: str) -> Mapping[str, Mapping[str, Any]]:
     if not os.path.isfile(database):
         return {}
     try:
-        with contextlib.closing(sqlite3.connect(database)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.text_factory = bytes
             schema = connection.execute("select type, sql from sqlite_master").fetchall()
             shown = [(kind.decode(), "".join((sql or b"").decode().lower().split())) for kind, sql in schema]

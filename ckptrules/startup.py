@@ -153,6 +153,8 @@ def take_lock(path: str, wait: int = 0) -> int:
 
 def _database(line: CommandLine) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    if line.command == "help":
+        return IN_MEMORY
     if line.command != "run":
         return readable_database(os.path.join(line.options("migrate").outputs_dir, STATE, DATABASE))
     refuse_state(line)
@@ -395,10 +397,12 @@ def refuse_unwritable(database: str) -> None:
     """
     import sqlite3
 
+    from ckptrules.remembered import PATIENCE
+
     try:
-        SqliteDB(database, JSONCodec()).dump()
-        with contextlib.closing(sqlite3.connect(database)) as connection:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("begin immediate").execute("rollback")
+        SqliteDB(database, JSONCodec()).dump()
     except (DatabaseException, sqlite3.Error) as error:
         fact = str(error).rpartition("Original error: ")[2]
         if "full" in fact:

@@ -152,8 +152,10 @@ def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -
     """
     with open_state(outputs_dir) as directory:
         taken = set(os.listdir(directory))
-        aside = next(new for n in itertools.count(1) if (new := f"{name}.damaged-{n}") not in taken)
-        for end in (*companions, ""):
+        ends = (*companions, "")
+        names = (f"{name}.damaged-{number}" for number in itertools.count(1))
+        aside = next(new for new in names if taken.isdisjoint(new + end for end in ends))
+        for end in ends:
             if name + end in taken:
                 rename(directory, name + end, aside + end)
     return aside
@@ -183,9 +185,11 @@ class Folders(contextlib.ExitStack):
             OSError: it is not there, or a part of its path is a link or leads upwards.
         """
         if path not in self._open:
-            opened: contextlib.AbstractContextManager[int] = open_below(self.outputs_dir, path)
+            opened: contextlib.AbstractContextManager[int]
             if path == STATE or path.startswith(f"{STATE}/"):
                 opened = (open_state if create else scan.open_state)(self.outputs_dir, path[len(STATE) + 1 :])
+            else:
+                opened = open_below(self.outputs_dir, path)
             self._open[path] = self.enter_context(opened)
         return self._open[path]
 

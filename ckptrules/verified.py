@@ -141,6 +141,9 @@ def _known(row: dict[str, object]) -> Known:
         raise TypeError
     facts = Facts(**row)  # type: ignore[arg-type]
     numbers = facts.epoch, facts.step, facts.ranks
-    if not all(number is None or type(number) is int for number in numbers) or not isinstance(facts.lightning, str):
+    texts = (facts.kind, facts.lightning, *facts.names)
+    if not all(number is None or type(number) is int for number in numbers):
+        raise TypeError
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError
     return Known(facts._replace(names=tuple(facts.names)), frozenset(map(str, done)))

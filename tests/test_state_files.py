@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules import scan, store
+from ckptrules import scan, store, verified
 from tests import crash
 from tests.conftest import Project, content_hash
 
@@ -35,6 +35,13 @@ FILES = (
 FOLDERS = [".", *"journal trash trash/RUN verified verified/one work".split()]
 RARE = ["dangling link", "device", "socket"]
 KINDS = ["link", "hard link", "pipe", "folder", *RARE]
+CASES = [
+    (name, kind)
+    for name in (*FILES, *FOLDERS)
+    for kind in KINDS
+    if not (name in FOLDERS and kind == "folder")
+    and (kind not in RARE or name in ("lock", "doit.db", "journal/planted.jsonl", "."))
+]
 COMMANDS = [
     ["plan", "delete_old=1", "verified=1"],
     ["history"],
@@ -133,14 +140,9 @@ def commands_for(name: str, kind: str) -> list[list[str]]:
     return COMMANDS + ([["trash"], ["usage"], ["purge", "dry_run=1"]] if name.startswith(("trash", ".")) else [])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+@pytest.mark.parametrize(("name", "kind"), CASES)
 def test_nothing_planted_in_the_state_hangs_a_run_or_is_written_through(used: Project, name: str, kind: str) -> None:
     is_folder = name in FOLDERS
-    if is_folder and kind == "folder":
-        pytest.skip("that is what belongs there")
-    if kind in RARE and name not in ("lock", "doit.db", "journal/planted.jsonl", "."):
-        pytest.skip("no other than the names that are tried")
     for command in commands_for(name, kind):
         place = place_of(again(used), name)
         plant(kind, place, used.folder / "elsewhere", is_folder=is_folder)
@@ -230,6 +232,16 @@ def test_rubbish_in_the_memory_is_not_known(used: Project, text: str) -> None:
     (state / "verified/one/checkpoints/files.jsonl").write_bytes(text.encode("latin-1"))
     assert crash.run(used.folder, "catalog").code == 0
     assert "Traceback" not in crash.run(used.folder, "verify").output
+
+
+@pytest.mark.parametrize(
+    "fact", ['"epoch": "3"', '"step": [1]', '"names": [5]', '"kind": 5', '"ranks": {}', '"lightning": 1']
+)
+def test_a_fact_of_another_type_is_not_known(used: Project, fact: str) -> None:
+    state = again(used)
+    place = state / "verified/one/checkpoints/files.jsonl"
+    place.write_text(f'{{"version": 1, "identity": "x", "done": ["structure"], "kind": "torch", {fact}}}\n')
+    assert verified.recall(str(used.outputs), "one/checkpoints") == {}
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ NEEDED = (
         for module in pkgutil.iter_modules(ckptrules.__path__)
         if module.name not in ("__main__", "lightning")
     ),
-    *"ctypes sqlite3 difflib shlex uuid tqdm.auto multiprocessing.connection jinja2.sandbox zoneinfo".split(),
+    *"_strptime ctypes sqlite3 difflib shlex uuid tqdm.auto multiprocessing.connection jinja2.sandbox zoneinfo".split(),
 )
 
 
@@ -219,6 +219,23 @@ def test_users_of_one_group_share_a_tree(shared: Project, mode: int, umask: int)
     assert run(shared.folder, "undo", user=BOB, umask=umask).code == 0
     assert shared.tree() == start
     assert {status.st_gid for _, status in state_files(shared.outputs)} == {ML}
+
+
+@needs_root
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_trash_of_one_user_is_brought_back_or_freed_by_another(shared: Project, umask: int) -> None:
+    shared.make({"one/checkpoints/epoch=1-step=2.ckpt": 50, f"one/checkpoints/{LATER}": 50})
+    give(shared, ALICE, ML, 0o2775)
+    start = shared.tree()
+    delete = ["migrate", "delete_old=1"]
+    for user, command in ((ALICE, delete), (BOB, ["undo"]), (BOB, delete), (ALICE, ["undo"])):
+        ended = run(shared.folder, *command, user=user, umask=umask)
+        assert ended.code == 0, (user, command, ended)
+    assert shared.tree() == start
+    assert run(shared.folder, *delete, user=ALICE, umask=umask).code == 0
+    ended = run(shared.folder, "purge", user=BOB, umask=umask)
+    assert (ended.code, "Freed: 2 items" in ended.output) == (0, True), ended
+    assert shared.names("one") == [LATER_NEW]
 
 
 @needs_root
