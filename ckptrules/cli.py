@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
 
 from ckptrules import __version__, store
 from ckptrules.asked import TASKS, completed
@@ -44,12 +45,13 @@ def run_doit(arguments: list[str]) -> int:
     from doit.exceptions import InvalidDodoFile
 
     DoitMain.BIN_NAME = PROGRAM
+    tasks = ModuleType("dodo")
     try:
-        namespace = runpy.run_path(shipped(TASKS_FILE), run_name="dodo")
+        SourceFileLoader("dodo", shipped(TASKS_FILE)).exec_module(tasks)  # runpy would write over sys.argv[0]
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
-    return int(DoitMain(ModuleTaskLoader(namespace)).run(arguments))
+    return int(DoitMain(ModuleTaskLoader(vars(tasks))).run(arguments))
 
 
 def show_help(topic: str, program: str) -> int:
