@@ -240,6 +240,7 @@ def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
 def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
     """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
     found: dict[str, list[OutsideLink]] = defaultdict(list)
+    _unsearched.clear()
     for folder, name in _links(outputs_dir, frozenset(_plain())):
         here = os.path.realpath(os.path.join(outputs_dir, folder))
         try:

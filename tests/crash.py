@@ -25,7 +25,7 @@ from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
 import ckptrules
-from ckptrules import jobs, stopping, store
+from ckptrules import facts, jobs, stopping, store
 
 CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
 READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lstat pread read readlink scandir sendfile stat statvfs".split()
@@ -132,6 +132,7 @@ def _be_doit(
         for cache in CACHES:
             cache.cache_clear()
         jobs._journals.clear()  # noqa: SLF001
+        facts._unsearched.clear()  # noqa: SLF001
         sys.modules.pop("dodo", None)
         stopping._main = os.getpid()  # noqa: SLF001
         _put_the_fault_in(fault if fault and fault.what == "changes" else None, at_change, counter)
