@@ -15,7 +15,7 @@ from doit.task import Task
 from ckptrules import asked, backup_report, jobs, startup, stopping, store
 from ckptrules import backup as backups_of
 from ckptrules.backup import Held, NoBackupError, NoSpaceError, Order
-from ckptrules.hints import quoted
+from ckptrules.hints import command
 from ckptrules.manifest import Manifest
 from ckptrules.measures import visible
 from ckptrules.options import OptionError, Options, as_pattern
@@ -104,7 +104,7 @@ def prepare_restore(options: Options) -> Prepared:
     """
     path, manifest = chosen_backup(options, "restore")
     if not manifest.complete:
-        hint = f"{removing(path)} removes it"
+        hint = f"{command('drop_backup', backup=path)} removes it"
         raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
     names = chosen_experiments("restore", options, manifest.experiments)
     chosen = backups_of.choose(names, None) if selects("restore", options) else None
@@ -220,11 +220,8 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
         else:
             manifest, problems = backups_of.make_backup(order, progress_bar, lost.__setitem__)
     except StoppedError:
-        return _tell(
-            task,
-            f"Not finished: {what}. {removing(backups_of.hidden_path(order.path))} removes what is there of it.\n",
-            failed=True,
-        )
+        there = command("drop_backup", backup=backups_of.hidden_path(order.path))
+        return _tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)
     except NoSpaceError as error:
         hint = "make room, or name another folder with to=DIR"
         return _tell(task, backup_report.failed_text(what, str(error), hint), failed=True)
@@ -299,11 +296,6 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
     except OSError as error:
         return _tell(task, backup_report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
     return _tell(task, backup_report.dropped_text(path, manifest, style), failed=False)
-
-
-def removing(path: str) -> str:
-    """Name the command that removes a backup; a path that must be quoted is left to the reader."""
-    return f"'doit drop_backup backup={path if quoted(path) == path else 'DIR'}'"
 
 
 def _tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:

@@ -61,7 +61,7 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
     except OSError as error:
         task.meta = {"told": Told(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
-    task.meta = {"told": Told(text)}
+    task.meta = {"told": Told(text, as_it_is=True)}
     lack = "" if records or problems else jobs.nothing_understood(options, rules)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
     for line in (*told, lack, jobs.uncovered("catalog", options, rules, style)):

@@ -11,16 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ckptrules.options import BY_NAME, DOIT_COMMANDS
+from ckptrules.options import BY_NAME, DOIT_COMMANDS, Options
 
-CARRIED = ("outputs_dir", "rules_dir", "policy")
+CARRIED = ("outputs_dir", "rules_dir", "policy", "keep_min_epoch")
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
 SEEKING = ("-k", "--seek-file")
 OURS = "ckptrules"
 ITS_OWN = ("init", "help", "--help", "--version")  # what only our program knows
 _PLAIN = frozenset("@%+=:,./_-")
-_COMMAND = re.compile(r"(?<![\w'])'(doit|ckptrules)((?: [^'\n]+)?)'(?![\w'])")
-_WORD = re.compile(r'(?:"[^"]*"|\S)+')
+_COMMAND = re.compile(r"(?<![\w'])'(doit|ckptrules)((?: [^'\n]+)?)'(?![\w'])|`(doit|ckptrules)( [^`\n]+)`")
+_WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
 
 
 class InForce(NamedTuple):
@@ -38,15 +38,22 @@ def in_force(words: Sequence[str], encoding: str) -> InForce:
     """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
-    options = {key: value for key, value in _given(words[1:]) if value and value != BY_NAME[key].default}
+    options = {key: value for key, value in _given(words[1:]) if value and value != Options._field_defaults[key]}
     return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii")
+
+
+def command(task: str, **values: object) -> str:
+    """Name a command in a message, with options of its own; `complete` adds those in force."""
+    given = {name: int(value) if isinstance(value, bool) else value for name, value in values.items() if value}
+    words = " ".join([f"doit {task}", *(f"{name}={quoted(str(value))}" for name, value in given.items())])
+    return f"`{words}`" if "'" in words else f"'{words}'"
 
 
 def complete(text: str, force: InForce) -> str:
     """Write every command that is named in a text so that it can be copied."""
-    if "'doit" not in text and f"'{OURS}" not in text:
+    if "doit" not in text and OURS not in text:
         return text
-    return _COMMAND.sub(lambda found: _completed(found[1], found[2], force), text)
+    return _COMMAND.sub(lambda found: _completed(found[1] or found[3], found[2] or found[4] or "", force), text)
 
 
 def quoted(value: str, encoding: str = "utf-8") -> str:

@@ -11,6 +11,7 @@ from ckptrules.model import STATE, Step, Unit
 
 TRASH = f"{STATE}/trash/"
 WORK = f"{STATE}/work/"
+STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
 IN_TRASH = ("trash", "fix", "unfix", "replace")  # what can be taken back only with what lies in the trash
 
 
@@ -190,6 +191,10 @@ def _set(stands: dict[UnitRef, bool], takes_back: Mapping[UnitRef, UnitRef], ref
         ref, value = takes_back[ref], not value
 
 
+def _was_stopped(intent: Intent) -> bool:
+    return any(why.endswith(STOPS) for why in (intent.failed or {}).values())
+
+
 def _run(
     run: str,
     records: Sequence[Record],
@@ -209,5 +214,5 @@ def _run(
         frozenset(ref for ref in own if ref in gone),
         any(intent.failed is None for _, intent in intents),
         frozenset(ref for ref in own if ref in barred),
-        any(record.stopped for record in records),
+        any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
     )

@@ -48,7 +48,7 @@ def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | N
         task.meta = {"told": Told(unusable(options, error))}
         return TaskFailed("the template cannot be used", report=False)
     if options.out is None:
-        task.meta = {"told": Told(entry)}
+        task.meta = {"told": Told(entry, as_it_is=True)}
         return None
     try:
         text = append(options.out, entry, run.id)

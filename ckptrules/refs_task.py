@@ -13,6 +13,7 @@ from doit.task import Task
 
 from ckptrules import asked, jobs, scan, startup, stopping, store
 from ckptrules.apply import Workplace, transact
+from ckptrules.hints import command
 from ckptrules.journal import JournalError
 from ckptrules.model import Step, Unit
 from ckptrules.options import OptionError, Options
@@ -104,7 +105,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
     ]
     lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
-    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    task.meta = {"told": Told("\n".join([*lines, ""]), as_it_is=True)}
     left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
     return TaskFailed("problems left", report=False) if left else None
 
@@ -321,5 +322,6 @@ def summary(
     if not renamed:
         lines.append("  No run has renamed anything yet.")
     elif certain and not options.apply:
-        lines.append("  'doit refs apply=1' writes them; 'doit undo' takes that back")
+        again = command("refs", apply=True, paths=options.paths, run=options.run)
+        lines.append(asked.completed(f"  {again} writes them; 'doit undo' takes that back"))
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -47,6 +48,7 @@ class Told:
         data: what is written to the JSON file.
         largest: size and path of the largest checkpoints that go.
         links: the files with several names, which count once in the whole run.
+        as_it_is: the text quotes what others wrote, so commands in it are not completed.
     """
 
     def __init__(
@@ -56,14 +58,17 @@ class Told:
         data: Mapping[str, Any] | None = None,
         largest: tuple[tuple[int, str], ...] = (),
         links: Several = NONE,
+        *,
+        as_it_is: bool = False,
     ) -> None:
         self.text, self.tally, self.data, self.largest, self.links = text, tally, data, largest, links
+        self.as_it_is = as_it_is
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
         sent = (self.text, self.tally, self.data, self.largest, self.links)
         self.text, self.data, self.largest, self.links = "", None, (), NONE
-        return Told, sent
+        return functools.partial(Told, as_it_is=self.as_it_is), sent
 
 
 class RunContext(NamedTuple):
@@ -216,7 +221,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return False
         context = self._context(task)
         if not (context and context.options.quiet and not _says_something(told.tally)):
-            self.write(completed(told.text))
+            self.write(told.text if told.as_it_is else completed(told.text))
         if context:
             self._add(task, told)
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.demo import sample_checkpoint
-from ckptrules.hints import InForce, complete, in_force, quoted
+from ckptrules.hints import InForce, command, complete, in_force, quoted
 from tests.conftest import Project, named_commands, run_copied
 
 OLD = "epoch=3-step=30.ckpt"
@@ -31,6 +31,9 @@ YOUNG = "epoch=20-step=200.ckpt"
         ("doit migrate rules_dir=r policy=p", "'doit plan'", "'doit plan rules_dir=r policy=p'"),
         ("doit migrate rules_dir=r policy=p", "'doit undo'", "'doit undo rules_dir=r'"),
         ("doit migrate policy=p", "'doit plan policy=q'", "'doit plan policy=q'"),
+        ("doit plan keep_min_epoch=10", "'doit plan delete_old=1'", "'doit plan delete_old=1 keep_min_epoch=10'"),
+        ("doit x outputs_dir=o", "`doit refs paths='a b'` it", "`doit refs paths='a b' outputs_dir=o` it"),
+        ("doit x outputs_dir=o", command("drop_backup", backup="b"), "'doit drop_backup backup=b outputs_dir=o'"),
         ("doit usage outputs_dir=o", "'doit'", "'doit outputs_dir=o'"),
         ("doit plan outputs_dir=o", "'doit -n 0 migrate'", "'doit -n 0 migrate outputs_dir=o'"),
         ("doit plan outputs_dir=o", "'doit migrate:a'", "'doit migrate:a outputs_dir=o'"),
@@ -91,9 +94,9 @@ def test_purge_as_the_summary_names_it_empties_this_trash_and_no_other(project: 
     other.outputs = project.folder / name
     other.make({f"exp/checkpoints/{OLD}": 9, f"exp/checkpoints/{YOUNG}": 9})
     out = project.doit("migrate", "delete_old=1", f"outputs_dir={name}")
-    (command,) = [one for one in named_commands(out) if "purge" in one]
+    (purge,) = [one for one in named_commands(out) if "purge" in one]
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    shell = f'doit() {{ "{sys.executable}" -m doit "$@"; }}; {command}'
+    shell = f'doit() {{ "{sys.executable}" -m doit "$@"; }}; {purge}'
     result = subprocess.run(
         ["bash", "-c", shell], cwd=project.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, check=True,
@@ -134,14 +137,14 @@ def test_messages_name_commands_of_this_program_with_the_folder_in_force(
     out = run(folder, program, line)
     commands = named_commands(out)
     for task in COMMANDS[line]:
-        assert any(command.split()[1] == task for command in commands), (task, out)
-    for command in commands:
-        if command == "ckptrules init":
+        assert any(named.split()[1] == task for named in commands), (task, out)
+    for named in commands:
+        if named == "ckptrules init":
             continue
-        assert command.split()[0] == program
-        assert "outputs_dir='my runs'" in command
-        code, told = run_copied(command, folder.folder)
-        assert code != 3, (command, told)
+        assert named.split()[0] == program
+        assert "outputs_dir='my runs'" in named
+        code, told = run_copied(named, folder.folder)
+        assert code != 3, (named, told)
 
 
 def run(folder: Project, program: str, line: str) -> str:
@@ -160,3 +163,18 @@ def test_hints_in_a_json_file_are_completed_too(project: Project) -> None:
 
 def test_nothing_in_force_changes_nothing() -> None:
     assert complete("'doit purge'", InForce()) == "'doit purge'"
+
+
+def test_what_others_wrote_is_shown_as_it_is(project: Project) -> None:
+    """A diff, an entry of the log and a catalog quote; a file may well hold ``'doit purge'``."""
+    project.outputs = project.folder / "runs"
+    project.make({f"exp/checkpoints/{OLD}": 9, "exp/checkpoints/best-'doit purge'.ckpt": 9})
+    project.doit("migrate", "outputs_dir=runs")
+    scripts = project.folder / "scripts"
+    scripts.mkdir()
+    (scripts / "a.sh").write_text(f"# 'doit purge'\nload runs/exp/checkpoints/{OLD}\n")
+    out = project.doit("refs", "outputs_dir=runs", "paths=scripts")
+    assert " # 'doit purge'\n" in out
+    assert "'doit refs apply=1 paths=scripts outputs_dir=runs' writes them; 'doit undo outputs_dir=runs'" in out
+    assert "`doit migrate outputs_dir=runs`" in project.doit("log", "outputs_dir=runs")
+    assert "best-'doit purge'.ckpt" in project.doit("catalog", "format=json", "outputs_dir=runs")

@@ -72,7 +72,7 @@ def test_the_change_is_shown_applied_and_taken_back(project: Project) -> None:
         f"-torch.load('outputs/one/checkpoints/{OLD}')\n+torch.load('outputs/one/checkpoints/{NEW}')\n name = '{OLD}'\n"
         f"? Unsure: scripts/run.sh:4:9: {OLD} (no path stands before it; it was in one/checkpoints)\n"
         "Summary (nothing was changed)\n  To rewrite: 1 reference in 1 file\n"
-        "  Unsure: 1 reference, left as they are\n  'doit refs apply=1' writes them; 'doit undo' takes that back\n"
+        "  Unsure: 1 reference, left as they are\n  'doit refs apply=1 paths=scripts' writes them; 'doit undo' takes that back\n"
     )
     out = project.doit("refs", "paths=scripts", "apply=1", check=1)
     assert "  Rewritten: 1 reference in 1 file\n" in out
