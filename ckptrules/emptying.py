@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from ckptrules.reporter import Told
 from ckptrules.scan import told
 from ckptrules.startup import TaskDict
 
+POLL = 0.2  # seconds
 SHOWN = 10  # runs in a table of the trash
 REMEDIES: Mapping[int, str] = {
     errno.EACCES: "somebody else owns it: let them or root remove it (rm -r {0})",
@@ -85,13 +87,15 @@ def confirmed() -> bool:
     """Ask whether all that was shown is to go.
 
     Raises:
-        SystemExit: Ctrl-C was the answer.
+        SystemExit: Ctrl-C was the answer, or SIGTERM came.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else the wish to stop would wait for an answer
     try:
-        return input("Free it for good? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+        print("Free it for good? [y/N] ", end="", flush=True)
+        while not select.select([sys.stdin], [], [], POLL)[0]:
+            if stopping.stopped():  # a signal that comes just before a read would wait with it
+                raise KeyboardInterrupt  # noqa: TRY301 - SIGTERM ends the question as Ctrl-C does
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         print("\nStopped: nothing was freed.")
         raise SystemExit(stopping.EXIT_CODE) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pty
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests.conftest import Project
 from tests.test_real_disks import mount
 
 OLD = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 100 for n in (1, 2, 12)}
+PATIENCE = 60  # seconds
 FOLDER = "one/checkpoints/epoch=3-step=3.ckpt/inner/shard.pt"
 
 
@@ -38,6 +41,9 @@ def on_terminal(project: Project, answer: str, *words: str) -> tuple[int, str]:
         os.execv(sys.executable, [sys.executable, "-m", "doit", "purge", *words])
     shown, asked = b"", False
     while True:
+        if not select.select([terminal], [], [], PATIENCE)[0]:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail(f"it waits for ever: {shown!r}")
         try:
             chunk = os.read(terminal, 1000)
         except OSError:  # Linux has it so when the other side is closed
