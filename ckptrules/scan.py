@@ -672,13 +672,24 @@ def measure(*paths: str) -> TrashUse:
     """
     count = size = 0
     links: list[HardLinks] = []
-    with contextlib.suppress(OSError):
-        for _, directories, files, inner in (row for path in paths for row in os.fwalk(path)):
-            found = [os.lstat(file, dir_fd=inner) for file in files]
-            count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
-            size += sum(status.st_size for status in found)
-            links += _hard_links(found)
+    for path in paths:
+        with contextlib.suppress(OSError), _opened(path) as top:
+            for _, directories, files, inner in os.fwalk(".", dir_fd=top):
+                found = [os.lstat(file, dir_fd=inner) for file in files]
+                count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
+                size += sum(status.st_size for status in found)
+                links += _hard_links(found)
     return TrashUse(count, freed(size, links))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """Open a folder; a link or a pipe in its place is refused, and does not hold us up."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def look(root: str, path: str) -> Item | None:
