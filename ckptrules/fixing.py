@@ -20,6 +20,7 @@ from ckptrules.formats import check_file, open_file
 from ckptrules.journal import trash_name
 from ckptrules.model import Action, Entry, Listing, Plan, Problem, Reason, RuleSet, Skipped, Step, Unit
 from ckptrules.naming import named
+from ckptrules.plan import markers_in, why_unfinished
 from ckptrules.progress import StoppedError, heed
 from ckptrules.scan import told
 from ckptrules.torchstate import NotRewritableError, Rewrite, rewrite
@@ -102,9 +103,13 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
     def change(text: str) -> str | None:
         return new_path(text, home, listing.directory, names, rules)
 
+    markers = markers_in(listing, rules)
     with scan.open_below(outputs_dir, listing.directory) as directory:
         for entry in _checkpoints(listing, rules):
             heed()
+            if marked := why_unfinished((entry.name, named(entry.name, rules).target), markers):
+                skipped.append(_left_alone(entry.name, marked.text))
+                continue
             if entry.kind == "directory":
                 skipped.append(_left_alone(entry.name, "is a directory"))
                 continue

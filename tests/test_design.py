@@ -62,7 +62,7 @@ ROOMS: dict[str, str] = {
     "lightning": "store naming rules shipped",
     "discovery": "model naming plan rules scan shipped verified",
     "__init__": "discovery",
-    "fixing": "model naming journal scan torchstate store facts content formats apply progress",
+    "fixing": "model plan naming journal scan torchstate store facts content formats apply progress",
     "remembered": "scan",
     "reporter": "scan stopping store facts asked options remembered report",
     "jobs": ALL_ABOVE,

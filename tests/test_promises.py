@@ -62,6 +62,25 @@ def test_a_dry_run_of_purge_changes_nothing(project: Project) -> None:
     assert project.tree() == start
 
 
+@pytest.mark.parametrize("ending", ["", ".ckpt"])
+def test_the_state_of_what_a_marker_calls_unfinished_is_not_fixed(project: Project, ending: str) -> None:
+    folder = trained(project)
+    project.doit("migrate")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    markers = [folder / f"{name.removesuffix('.ckpt')}{ending}-unfinished" for name in names]
+    for marker in markers:
+        marker.touch()
+    before = project.tree()
+    for command in (["fix_state"], ["migrate", "fix_state=1"]):
+        out = project.doit(*command, "verbose=1")
+        assert "State fixed" not in out
+        assert project.tree() == before
+    assert "is not finished" in out
+    for marker in markers:
+        marker.unlink()
+    assert "State fixed" in project.doit("fix_state")
+
+
 @pytest.mark.parametrize("dry_run", ["0", "1"])
 def test_what_was_trained_on_since_its_state_was_fixed_stays(project: Project, dry_run: str) -> None:
     folder = trained(project)
