@@ -1,6 +1,6 @@
 """The tasks of ckptrules. `doit list` shows them, `doit help migrate` shows the options, rules/ holds the rules."""
 
-from ckptrules.startup import doit_config, with_options
+from ckptrules.run.startup import doit_config, with_options
 
 DOIT_CONFIG = doit_config()
 
@@ -8,7 +8,7 @@ DOIT_CONFIG = doit_config()
 @with_options
 def task_plan(options):
     """Show what migrate would do, and why; change nothing (the default)"""
-    from ckptrules.tasks import plan
+    from ckptrules.commands.migrate import plan
 
     return plan(options)
 
@@ -16,7 +16,7 @@ def task_plan(options):
 @with_options
 def task_migrate(options):
     """Rename to the target format; with delete_old=1 also delete what the policy does not keep"""
-    from ckptrules.tasks import migrate
+    from ckptrules.commands.migrate import migrate
 
     return migrate(options)
 
@@ -24,7 +24,7 @@ def task_migrate(options):
 @with_options
 def task_verify(options):
     """Check names, structure and content of what is there, running none of it; list and count"""
-    from ckptrules.verify_task import verify_tasks
+    from ckptrules.commands.verify import verify_tasks
 
     return verify_tasks(options)
 
@@ -32,7 +32,7 @@ def task_verify(options):
 @with_options
 def task_catalog(options):
     """List the checkpoints with what their names say: a table, JSON or CSV"""
-    from ckptrules.catalog_task import catalog_task
+    from ckptrules.commands.catalog import catalog_task
 
     return catalog_task(options)
 
@@ -40,7 +40,7 @@ def task_catalog(options):
 @with_options
 def task_check(options):
     """Test the rule files against their own examples"""
-    from ckptrules.tasks import check
+    from ckptrules.commands.check import check
 
     return check(options)
 
@@ -48,7 +48,7 @@ def task_check(options):
 @with_options
 def task_history(options):
     """List the runs: when, who, what they did, what became of it"""
-    from ckptrules.undo import history
+    from ckptrules.commands.history import history
 
     return history(options)
 
@@ -56,7 +56,7 @@ def task_history(options):
 @with_options
 def task_undo(options):
     """Take back what the newest run did, or the one that run=ID names"""
-    from ckptrules.undo import undo
+    from ckptrules.commands.undo import undo
 
     return undo(options)
 
@@ -64,7 +64,7 @@ def task_undo(options):
 @with_options
 def task_purge(options):
     """Empty the trash: free the space of deleted checkpoints"""
-    from ckptrules.tasks import purge
+    from ckptrules.commands.migrate import purge
 
     return purge(options)
 
@@ -72,7 +72,7 @@ def task_purge(options):
 @with_options
 def task_explain(options):
     """Say of single checkpoints why they stay or go, by which rules, and what would change that"""
-    from ckptrules.explain_task import explain
+    from ckptrules.commands.explain import explain
 
     return explain(options)
 
@@ -80,7 +80,7 @@ def task_explain(options):
 @with_options
 def task_trash(options):
     """List what waits in the trash, and on which day it goes"""
-    from ckptrules.space_tasks import trash
+    from ckptrules.commands.trash import trash
 
     return trash(options)
 
@@ -88,7 +88,7 @@ def task_trash(options):
 @with_options
 def task_usage(options):
     """Show how many bytes are protected, kept, could go, or lie in the trash"""
-    from ckptrules.space_tasks import usage
+    from ckptrules.commands.usage import usage
 
     return usage(options)
 
@@ -96,7 +96,7 @@ def task_usage(options):
 @with_options
 def task_archive(options):
     """Pack old experiments into one compressed file each, prove it, and move them to the trash"""
-    from ckptrules.archive_task import archive
+    from ckptrules.commands.archive import archive
 
     return archive(options)
 
@@ -104,7 +104,7 @@ def task_archive(options):
 @with_options
 def task_unarchive(options):
     """Bring an archived experiment back"""
-    from ckptrules.archive_task import unarchive
+    from ckptrules.commands.archive import unarchive
 
     return unarchive(options)
 
@@ -112,7 +112,7 @@ def task_unarchive(options):
 @with_options
 def task_schedule(options):
     """Print what to hand to cron or systemd, for this folder and these options; install nothing"""
-    from ckptrules.schedule_task import schedule
+    from ckptrules.commands.schedule import schedule
 
     return schedule(options)
 
@@ -120,7 +120,7 @@ def task_schedule(options):
 @with_options
 def task_fix_state(options):
     """Bring the old paths inside the checkpoints up to date, so that training goes on as if nothing had happened"""
-    from ckptrules.state_tasks import fix_state
+    from ckptrules.commands.fix_state import fix_state
 
     return fix_state(options)
 
@@ -128,7 +128,7 @@ def task_fix_state(options):
 @with_options
 def task_drop_links(options):
     """Remove the links that migrate leave_links=1 left under old names"""
-    from ckptrules.state_tasks import drop_links
+    from ckptrules.commands.drop_links import drop_links
 
     return drop_links(options)
 
@@ -136,7 +136,7 @@ def task_drop_links(options):
 @with_options
 def task_refs(options):
     """Show where scripts, notebooks and documents ask for old names; with apply=1 write the new ones"""
-    from ckptrules.refs_task import refs
+    from ckptrules.commands.refs import refs
 
     return refs(options)
 
@@ -144,7 +144,7 @@ def task_refs(options):
 @with_options
 def task_log(options):
     """Write the entry of a run for the experiment log"""
-    from ckptrules.log_task import log
+    from ckptrules.commands.log import log
 
     return log(options)
 
@@ -152,7 +152,7 @@ def task_log(options):
 @with_options
 def task_demo(options):
     """Make a sample tree and show plan, migrate, delete and a second run on it"""
-    from ckptrules.demo import demo
+    from ckptrules.commands.demo import demo
 
     return demo()
 
@@ -160,7 +160,7 @@ def task_demo(options):
 @with_options
 def task_backup(options):
     """Copy outputs, or some experiments of it, with a manifest of sizes and checksums"""
-    from ckptrules.backup_tasks import backup
+    from ckptrules.commands.backup import backup
 
     return backup(options)
 
@@ -168,7 +168,7 @@ def task_backup(options):
 @with_options
 def task_backups(options):
     """List the backups; with verify=1 check every file against its checksum"""
-    from ckptrules.backup_tasks import backups
+    from ckptrules.commands.backup import backups
 
     return backups(options)
 
@@ -176,7 +176,7 @@ def task_backups(options):
 @with_options
 def task_restore(options):
     """Bring back from a backup what is missing; with force=1 also what differs"""
-    from ckptrules.backup_tasks import restore
+    from ckptrules.commands.backup import restore
 
     return restore(options)
 
@@ -184,6 +184,6 @@ def task_restore(options):
 @with_options
 def task_drop_backup(options):
     """Remove one backup"""
-    from ckptrules.backup_tasks import drop_backup
+    from ckptrules.commands.backup import drop_backup
 
     return drop_backup(options)

@@ -8,11 +8,12 @@ import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
-from ckptrules import __version__, store
-from ckptrules.asked import TASKS, completed
-from ckptrules.help import INIT, asks_for_help, page, refuse_unknown, task_page
-from ckptrules.options import OptionError, encode_word, selects_by_name
-from ckptrules.shipped import TASKS_FILE, sentences, shipped, starter_files
+from ckptrules import __version__
+from ckptrules.rules.shipped import TASKS_FILE, sentences, shipped, starter_files
+from ckptrules.run.command_line import TASKS, completed
+from ckptrules.run.help import INIT, asks_for_help, page, refuse_unknown, task_page
+from ckptrules.run.options import OptionError, encode_word, selects_by_name
+from ckptrules.storage import writing
 
 REFUSED = 3
 PROGRAM = "ckptrules"
@@ -76,7 +77,7 @@ def init(words: list[str]) -> int:
     lines: list[str] = []
     for path, content in starter_files():
         try:
-            store.write_new(path, content)
+            writing.write_new(path, content)
         except FileExistsError as error:
             if error.filename != path:
                 return _not_written(lines, f"{path} cannot be written: {error.filename} is a file")

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal, NamedTuple
 
-from ckptrules import scan, verified
-from ckptrules.model import Claim, Entry, Found, Listing, RuleSet, number
-from ckptrules.naming import BEST, is_claimed, named
-from ckptrules.plan import is_left_link, markers_in, unsound, why_unfinished
-from ckptrules.rules import load_rules
-from ckptrules.shipped import rule_texts
+from ckptrules.engine.naming import BEST, is_claimed, named
+from ckptrules.engine.plan import is_left_link, markers_in, unsound, why_unfinished
+from ckptrules.engine.values import Claim, Entry, Found, Listing, RuleSet, number
+from ckptrules.outputs import find
+from ckptrules.outputs.listing import scan
+from ckptrules.rules.load import load_rules
+from ckptrules.rules.shipped import rule_texts
+from ckptrules.verify import memory
 
 Kind = Literal["epoch", "best", "last", "protected"]
 
@@ -63,7 +65,7 @@ def catalog(
     loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(os.fspath(rules) if rules else None))
     with os.scandir(folder):
         pass
-    for found in scan.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded)):
+    for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded)):
         yield from records_in(folder, loaded, found)
 
 
@@ -75,7 +77,7 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Found) -> list[Record]:
         SlowRuleError: a rule needs too long for one of the names.
     """
     try:
-        listing = scan.scan(outputs_dir, found)
+        listing = scan(outputs_dir, found)
     except FileNotFoundError:
         return []
     return sorted(_records(outputs_dir, rules, listing), key=_age)
@@ -113,7 +115,7 @@ def _age(record: Record) -> tuple[int, int, float, str]:
 
 
 def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Record]:
-    known = verified.known_names(outputs_dir, listing)
+    known = memory.known_names(outputs_dir, listing)
     entries = {entry.name: entry for entry in listing.entries}
     markers = markers_in(listing, rules)
     for entry in listing.entries:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ckptrules import store
-from ckptrules.naming import TemplateError, claim, fits, named, render, stem_of
-from ckptrules.rules import load_rules
-from ckptrules.shipped import rule_texts
+from ckptrules.engine.naming import TemplateError, claim, fits, named, render, stem_of
+from ckptrules.rules.load import load_rules
+from ckptrules.rules.shipped import rule_texts
+from ckptrules.storage import writing
 
 try:
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -101,19 +101,19 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
 
     def _save_checkpoint(self, trainer: Any, filepath: str) -> None:
         if trainer.is_global_zero and filepath not in self._mine:
-            other = store.set_aside(filepath, _sidecar_of(filepath))
+            other = writing.set_aside(filepath, _sidecar_of(filepath))
             if other:
                 rank_zero_warn(f"{filepath} was there already, and not of this run: it is now {other}")
         trainer.strategy.barrier()
         self._mine.add(filepath)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            store.write_beside(_sidecar_of(filepath), _told(trainer))
+            writing.write_beside(_sidecar_of(filepath), _told(trainer))
 
     def _remove_checkpoint(self, trainer: Any, filepath: str) -> None:
         super()._remove_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
-            store.remove_sidecar(_sidecar_of(filepath))
+            writing.remove_sidecar(_sidecar_of(filepath))
 
     def _name(self, metrics: Mapping[str, Any]) -> str:
         """Return the name for an epoch, a step and, where one is monitored, its metric.

@@ -113,3 +113,17 @@ def _note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the s
         for worker in _workers():
             if worker.pid is not None and worker.exitcode is None:
                 os.kill(worker.pid, signal.SIGINT)
+
+
+class StoppedError(Exception):
+    """Ctrl-C or SIGTERM came: what was begun is let go, what was finished before stands."""
+
+
+def heed() -> None:
+    """Let go of the work at hand where that is wished.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    if stopped():
+        raise StoppedError

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from ckptrules.asked import TASKS
+from ckptrules.run.command_line import TASKS
 
 REFUSED = 3
 ROOT = Path(__file__).parent.parent

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
+from ckptrules.engine.values import RuleError  # noqa: E402
 from ckptrules.lightning import RulesCheckpoint  # noqa: E402
-from ckptrules.model import RuleError  # noqa: E402
 from tests.real.runs import train  # noqa: E402
 
 NAMES = {

@@ -1,0 +1,1 @@
+"""Plans become true, and untrue again: units, the journal, the one transaction, recovery, history."""

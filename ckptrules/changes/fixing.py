@@ -1,0 +1,244 @@
+"""Brings the paths inside checkpoints up to date: Lightning keeps the names of its best and last ones in each of them.
+
+Only files of torch are touched. A copy with other texts is written, read back as `doit verify` does, and takes the
+place of the original in one step; the original waits in the trash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.units import refused, trash_folder
+from ckptrules.engine.naming import named
+from ckptrules.engine.plan import markers_in, why_unfinished
+from ckptrules.engine.values import (
+    Action,
+    Entry,
+    Listing,
+    Plan,
+    Problem,
+    Reason,
+    Rewrite,
+    RuleSet,
+    Skipped,
+    Step,
+    Unit,
+    trash_name,
+)
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.files import check_file, open_file
+from ckptrules.formats.torchstate import NotRewritableError, rewrite
+from ckptrules.outputs.evidence import in_use
+from ckptrules.stopping import StoppedError, heed
+from ckptrules.storage import believing, dressing, moving, reading, staging, steps
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.reading import told
+
+OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
+SPARE_BYTES = 1 << 20
+LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
+Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+class Found(NamedTuple):
+    """What is to be changed in one directory, and what cannot be."""
+
+    recipes: tuple[tuple[Entry, Rewrite], ...]
+    skipped: tuple[Skipped, ...]
+    problems: tuple[Problem, ...]
+
+
+def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Bar, kept: int = 0) -> Plan:
+    """Change the old paths in every checkpoint of a directory, and return what was done.
+
+    Args:
+        place: where and how the run changes things.
+        rules: the compiled rules; they say what an old name has become.
+        listing: the directory as it is now.
+        now_ns: the present, in nanoseconds since 1970.
+        bar: gives, for a name and a number of bytes, what takes the bytes written.
+        kept: how many checkpoints stay, for the record.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing))
+    actions, problems = [], list(found.problems)
+    stop = Problem("stopped", (listing.directory,), "was not finished", "run again to go on")
+    with bar(listing.experiment, sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+        for entry, recipe in found.recipes:
+            if place.stopped():
+                problems.append(stop)
+                break
+            busy = functools.partial(_busy, place, rules, listing, entry, now_ns)
+            try:
+                why = _no_space(place, listing, entry) or busy()
+                why = why or _fix_one(place, listing, entry, recipe, tell, busy, kept)
+            except StoppedError:
+                problems.append(stop)
+                break
+            if why:
+                problems.append(refused(_action(entry, recipe), why))
+            else:
+                actions.append(_action(entry, recipe))
+    return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
+
+
+def foresee(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> Plan:
+    """Say what `fix` would do once a plan is carried out (or now, where that has no actions).
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    gone = {action.name for action in plan.actions if action.kind == "trash"}
+    new = {action.name: action.to for action in plan.actions if action.kind == "rename"}
+    names = {new.get(name, name) for name in _real_names(listing) - gone}
+    stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
+    found = look_inside(outputs_dir, rules, stays, names)
+    actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
+    return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
+
+
+def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Collection[str]) -> Found:
+    """Find the old paths in the checkpoints of a directory that has these names, or will have.
+
+    Raises:
+        OSError: the directory cannot be opened.
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    recipes, skipped, problems = [], [], []
+    home = os.path.realpath(os.path.join(outputs_dir, listing.directory))
+
+    def change(text: str) -> str | None:
+        return new_path(text, home, listing.directory, names, rules)
+
+    markers = markers_in(listing, rules)
+    with reading.open_below(outputs_dir, listing.directory) as directory:
+        for entry in _checkpoints(listing, rules):
+            heed()
+            if marked := why_unfinished((entry.name, named(entry.name, rules).target), markers):
+                skipped.append(_left_alone(entry.name, marked.text))
+                continue
+            if entry.kind == "directory":
+                skipped.append(_left_alone(entry.name, "is a directory"))
+                continue
+            try:
+                with open_file(directory, entry.name) as file:
+                    recipe, owner = rewrite(file, change), believing.owner_of_other(os.fstat(file.fileno()))
+            except NotRewritableError as error:
+                skipped.append(_left_alone(entry.name, str(error)))
+            except OSError as error:
+                problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {told(error)}"))
+            else:
+                if owner and recipe.changes:
+                    problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
+                elif recipe.changes:
+                    recipes.append((entry, recipe))
+    return Found(tuple(recipes), tuple(skipped), tuple(problems))
+
+
+def new_path(text: str, home: str, directory: str, names: Collection[str], rules: RuleSet) -> str | None:
+    """Return what a path to a checkpoint of a directory is now, or None where it is no such path, or still right.
+
+    Args:
+        text: any text.
+        home: the real path of the directory.
+        directory: the same below ``outputs_dir``; the tree may have lain elsewhere when the path was written.
+        names: what the directory holds.
+        rules: say what an old name becomes.
+    """
+    folder, slash, name = text.rpartition("/")
+    if not slash or name in names or len(name) > LONGEST_NAME or not name.isprintable():
+        return None
+    if folder != home and (not _ends_alike(folder, directory) or os.path.lexists(text)):
+        return None
+    said = named(name, rules)
+    return f"{folder}/{said.target}" if said.claim.kind == "legacy" and said.target in names else None
+
+
+def _ends_alike(folder: str, directory: str) -> bool:
+    return f"/{folder}".endswith(f"/{directory}") or f"/{directory}".endswith(f"/{folder}")
+
+
+def _checkpoints(listing: Listing, rules: RuleSet) -> Iterator[Entry]:
+    for entry in sorted(listing.entries):
+        is_one = entry.kind in ("file", "directory") and entry.size
+        if is_one and named(entry.name, rules).claim.kind in ("protected", "target", "legacy"):
+            yield entry
+
+
+def _real_names(listing: Listing) -> set[str]:
+    return {entry.name for entry in listing.entries if entry.kind in ("file", "directory")}
+
+
+def _left_alone(name: str, why: str) -> Skipped:
+    return Skipped(name, "unrecognised", Reason(f"{why}: the paths inside stay as they are"))
+
+
+def _action(entry: Entry, recipe: Rewrite) -> Action:
+    changes = "; ".join(f"{os.path.basename(old)} → {os.path.basename(new)}" for old, new in recipe.changes.items())
+    return Action("fix", entry.name, "", entry.size, (Reason(changes),))
+
+
+def _no_space(place: Workplace, listing: Listing, entry: Entry) -> str:
+    with reading.open_below(place.outputs_dir, listing.directory) as directory:
+        disk = os.fstatvfs(directory)
+        size = entry.size - reading.holes_of(os.lstat(entry.name, dir_fd=directory))
+    enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
+    return "" if enough else "No space left on device for a copy of it"
+
+
+def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_ns: int) -> str:
+    with reading.open_below(place.outputs_dir, listing.directory) as directory:
+        used = in_use(directory, entry, rules.settle, now_ns)
+        return used and f"it {used}"
+
+
+def _fix_one(
+    place: Workplace,
+    listing: Listing,
+    entry: Entry,
+    recipe: Rewrite,
+    tell: Callable[[int], None],
+    busy: Callable[[], str],
+    kept: int,
+) -> str:
+    """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
+    folder = trash_folder(place.run, listing.directory)
+    step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
+    try:
+        with Folders(place.outputs_dir) as folders:
+            before = steps.mark(folders, listing.directory, entry.name)
+        if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
+            return moving.CHANGED
+        staged = staging.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
+        why = "not looked at to its end"
+        try:
+            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or busy()
+        finally:
+            if why:
+                staging.drop_staged(place.outputs_dir, staged)
+        if why:
+            return why
+        staging.lay_in_trash(place.outputs_dir, staged, folder, step.to)
+        with Folders(place.outputs_dir) as folders:
+            step = step._replace(was=f"{before} {steps.mark(folders, step.to_directory, step.to)}")
+    except OSError as error:
+        return told(error)
+    unit = Unit("fix", entry.size, (step,))
+    done = transact(place, listing.experiment, listing.directory, [unit], kept=kept)
+    return done.unrecorded or done.failed.get(0, "")
+
+
+def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
+    with believing.open_state(outputs_dir, "work") as work, open_file(work, staged) as file:
+        try:
+            check_file(file, size, tell, quick=False)
+        except UnsoundError as error:
+            return f"its copy {error}"
+    return ""

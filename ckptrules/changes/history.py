@@ -1,0 +1,218 @@
+"""Pure: journals → what was done by which run, and what of it still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from ckptrules.changes.journal import Intent, Record, UnitRef, refs, rewrites_texts
+from ckptrules.engine.values import STATE, Step, Unit, trash_name
+
+TRASH = f"{STATE}/trash/"
+WORK = f"{STATE}/work/"
+STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
+IN_TRASH = ("trash", "fix", "unfix", "replace")  # what can be taken back only with what lies in the trash
+
+
+class Run(NamedTuple):
+    """One run, of all its processes.
+
+    ``standing`` are the units that were done and not taken back since, nor freed; with each comes the unit that did
+    the same last: itself, or the one of an undo of an undo. ``gone`` are those that cannot be taken back, as what they
+    left in the trash was freed. ``barred`` are those that are not taken back, as they rewrote texts and what tells of
+    them lies where others can write. ``interrupted`` says that the end of the run is not known, ``stopped`` that it
+    ended before its time.
+    """
+
+    id: str
+    header: Mapping[str, Any]
+    intents: tuple[tuple[Record, Intent], ...]
+    done: frozenset[UnitRef]
+    standing: Mapping[UnitRef, tuple[UnitRef, Unit]]
+    gone: frozenset[UnitRef]
+    interrupted: bool
+    barred: frozenset[UnitRef] = frozenset()
+    stopped: bool = False
+
+    @property
+    def takes_back(self) -> str:
+        """The run that this one took back, or an empty text."""
+        return str(self.header.get("takes_back") or "")
+
+    @property
+    def pairs(self) -> list[tuple[UnitRef, Unit]]:
+        """What was done, also if it was taken back later, each with where it stands."""
+        return [
+            pair
+            for r, intent in self.intents
+            for pair in zip(refs(r, intent), intent.units, strict=True)
+            if pair[0] in self.done
+        ]
+
+    @property
+    def units(self) -> list[Unit]:
+        """What was done, also if it was taken back later."""
+        return [unit for _, unit in self.pairs]
+
+
+class TakeBack(NamedTuple):
+    """What is to be taken back in one checkpoint directory, in this order, and which units that undoes.
+
+    ``own`` says that the user's own state tells of it: it may rewrite texts.
+    """
+
+    experiment: str
+    directory: str
+    units: tuple[Unit, ...]
+    undoes: tuple[UnitRef, ...]
+    own: bool = False
+
+
+def read_history(records: Iterable[Record]) -> list[Run]:
+    """Replay journals, oldest run first.
+
+    The order is that of the numbers that runs get under the lock, whatever the clocks say. Runs of versions that gave
+    no numbers come first, by the time at which they started.
+    """
+    by_run: dict[str, list[Record]] = {}
+    for record in records:
+        by_run.setdefault(record.run, []).append(record)
+    ordered = sorted(by_run, key=lambda run: (min(map(_place, by_run[run])), run))
+    units: dict[UnitRef, Unit] = {}  # all that were done, in their order
+    stands: dict[UnitRef, bool] = {}
+    takes_back: dict[UnitRef, UnitRef] = {}
+    again: dict[UnitRef, UnitRef] = {}  # what did the same once more
+    purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
+    gone: set[UnitRef] = set()
+    barred: set[UnitRef] = set()
+    for run in ordered:
+        for record in by_run[run]:
+            purged.update(dict.fromkeys(record.purged, record.left))
+            for intent in record.intents:
+                for place, ref in enumerate(refs(record, intent)):
+                    if place in (intent.failed or {}):
+                        continue
+                    units[ref] = intent.units[place]
+                    stands[ref] = True
+                    if rewrites_texts(intent.units[place]) and not record.own:
+                        barred.add(ref)
+                    gone.update({ref} if place in intent.freed else ())
+                    if intent.takes_back:
+                        back = takes_back[ref] = intent.takes_back[place]
+                        if back in takes_back:
+                            again[takes_back[back]] = ref
+                        _set(stands, takes_back, back, value=False)
+    last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
+    for ref in reversed(units):
+        last[ref] = last.get(again.get(ref, ref), (ref, units[ref]))
+    gone.update(ref for ref, (_, unit) in last.items() if stands[ref] and _is_freed(unit, purged))
+    standing = {
+        ref: pair for ref, pair in last.items() if stands[ref] and ref not in gone and barred.isdisjoint((ref, pair[0]))
+    }
+    return [_run(run, by_run[run], units, standing, gone, barred) for run in ordered]
+
+
+def number_of(record: Record) -> int:
+    """Return the number that the run of a journal got under the lock; 0 where an earlier version wrote it."""
+    number = record.header.get("number")
+    return number if type(number) is int and number > 0 else 0
+
+
+def newest_standing(runs: Sequence[Run]) -> Run | None:
+    """Return the newest run that is no undo and has something to take back."""
+    return next((run for run in reversed(runs) if run.standing and not run.takes_back), None)
+
+
+def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
+    """List what taking a run back means, for the experiments that a shell pattern fits; newest changes first.
+
+    Args:
+        run: what is taken back.
+        by: the run that does it; what it deletes waits in its trash, and its age is counted from there.
+        pattern: fits the experiments that are meant, or None for all.
+    """
+    found: dict[tuple[bool, str], TakeBack] = {}
+    for record, intent in reversed(run.intents):
+        if pattern is not None and not fnmatchcase(intent.experiment, pattern):
+            continue
+        pairs = [run.standing[ref] for ref in refs(record, intent) if ref in run.standing]
+        if not pairs:
+            continue
+        key = (record.own, intent.directory)
+        before = found.get(key, TakeBack(intent.experiment, intent.directory, (), (), record.own))
+        found[key] = before._replace(
+            units=(*before.units, *(in_trash_of(by, unit.inverse) for _, unit in reversed(pairs))),
+            undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
+        )
+    return sorted(found.values())
+
+
+def in_trash_of(run: str, unit: Unit) -> Unit:
+    """Return a unit that puts into the trash of a run what it puts into the trash."""
+    return unit._replace(steps=tuple(_step_in_trash_of(run, step) for step in unit.steps))
+
+
+def _step_in_trash_of(run: str, step: Step) -> Step:
+    if step.kind == "repoint":
+        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}")
+    if step.kind == "move" and f"{step.to_directory}/".startswith(WORK):  # where it was staged before it was brought
+        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
+    if step.kind != "move" or not step.to_directory.startswith(TRASH):
+        return step
+    return step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]]))
+
+
+def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
+    """Say whether what a unit left in the trash was freed."""
+    both = [place for s in unit.steps for place in ((s.directory, s.name), (s.to_directory, s.to))]
+    places = [(folder.split("/")[2], f"{folder}/{name}") for folder, name in both if folder.startswith(TRASH)]
+    return unit.kind in IN_TRASH and any(run in purged and not _is_left(path, purged[run]) for run, path in places)
+
+
+def _is_left(path: str, left: Sequence[str]) -> bool:
+    return any(f"{path}/".startswith(f"{one}/") for one in left)
+
+
+def _place(record: Record) -> tuple[int, int]:
+    started = record.header.get("started_ns")
+    number = number_of(record)
+    return number, 0 if number or not isinstance(started, int) else started
+
+
+def _set(stands: dict[UnitRef, bool], takes_back: Mapping[UnitRef, UnitRef], ref: UnitRef, *, value: bool) -> None:
+    """Note whether a unit stands; what it took back then is the other way round."""
+    seen = set()
+    while ref not in seen:
+        seen.add(ref)
+        stands[ref] = value
+        if ref not in takes_back:
+            return
+        ref, value = takes_back[ref], not value
+
+
+def _was_stopped(intent: Intent) -> bool:
+    return any(why.endswith(STOPS) for why in (intent.failed or {}).values())
+
+
+def _run(
+    run: str,
+    records: Sequence[Record],
+    done: Collection[UnitRef],
+    standing: Mapping[UnitRef, tuple[UnitRef, Unit]],
+    gone: Collection[UnitRef],
+    barred: Collection[UnitRef],
+) -> Run:
+    intents = tuple((record, intent) for record in records for intent in record.intents)
+    own = [ref for record, intent in intents for ref in refs(record, intent)]
+    return Run(
+        run,
+        records[0].header,
+        intents,
+        frozenset(ref for ref in own if ref in done),
+        {ref: standing[ref] for ref in own if ref in standing},
+        frozenset(ref for ref in own if ref in gone),
+        any(intent.failed is None for _, intent in intents),
+        frozenset(ref for ref in own if ref in barred),
+        any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
+    )

@@ -1,0 +1,183 @@
+"""Pure: a plan → units, and what came of units → the plan as it came out."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.values import (
+    FOLLOWING,
+    STATE,
+    Action,
+    Entry,
+    Identity,
+    Listing,
+    Plan,
+    Problem,
+    Step,
+    Unit,
+    trash_name,
+)
+from ckptrules.storage import dressing
+from ckptrules.storage.moving import CHANGED, LINK_CHANGED, NEITHER
+
+NOT_BEGUN = "not begun, as the run was stopped"
+
+NOT_RECORDED = "not begun, as it could not be recorded"
+
+ADVICE: Mapping[str, str] = {
+    os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
+    os.strerror(errno.ENOENT): "something else moved it; look where it is now",
+    CHANGED: "look at it: it is left as it is",
+    LINK_CHANGED: "look at it: it is left as it is",
+    dressing.NOT_OURS: "let its owner run this, or root",
+    os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
+    os.strerror(errno.EPERM): "look at the owner and the mode: ls -la",
+    os.strerror(
+        errno.EXDEV
+    ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
+    os.strerror(errno.ENAMETOOLONG): "shorten the name",
+    NEITHER: "copy the tree to another disk, or name the checkpoints by hand",
+    os.strerror(errno.ENOSPC): "make space (df -h), and run again",
+}
+
+VERBS: Mapping[str, str] = {
+    "trash": "be moved to the trash",
+    "restore": "be brought back",
+    "replace": "be replaced",
+    "fix": "get other paths in its state",
+    "unfix": "get its old state back",
+    "link": "become a link",
+    "unlink": "be removed",
+    "rewrite": "be rewritten",
+}
+
+
+class Done(NamedTuple):
+    """What a transaction came to.
+
+    ``failed`` tells which units were not done, by number, and why; ``not_freed`` whose space could not be freed.
+    ``unrecorded`` says why the journal could not be written; where that was before the first change, all have failed.
+    """
+
+    failed: Mapping[int, str]
+    not_freed: Mapping[int, str] = {}
+    unrecorded: str = ""
+
+
+def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
+    """Turn a plan into units, in the order of its heads (`heads`)."""
+    identities = {entry.name: _identity(entry) for entry in listing.entries}
+    followers: dict[str, list[Action]] = defaultdict(list)
+    for action in plan.actions:
+        if action.kind in FOLLOWING:
+            followers[action.follows].append(action)
+    trash = trash_folder(run, plan.directory)
+    return [_unit(head, followers.get(head.name, ()), identities, plan.directory, trash) for head in heads(plan)]
+
+
+def trash_folder(run: str, directory: str) -> str:
+    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
+    return f"{STATE}/trash/{run}/{directory}".rstrip("/")
+
+
+def heads(plan: Plan) -> list[Action]:
+    """List the actions that are no mere consequence of another: each becomes one unit."""
+    return [action for action in plan.actions if action.kind not in FOLLOWING]
+
+
+def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
+    """Return the plan as it came out, given what failed of its heads, by number."""
+    done = plan.actions
+    if failed:
+        lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
+        done = tuple(a for a in plan.actions if (a.follows if a.kind in FOLLOWING else a.name) not in lost)
+    return plan._replace(actions=done, problems=(*plan.problems, *problems))
+
+
+def _unit(
+    head: Action, links: Sequence[Action], identities: Mapping[str, Identity], directory: str, trash: str
+) -> Unit:
+    goes = head.kind == "trash"
+    steps = [
+        Step(
+            "move",
+            directory,
+            name,
+            trash if goes else directory,
+            trash_name(name) if goes else to,
+            "",
+            identities[name],
+        )
+        for name, to in ((head.name, head.to), *head.with_it)
+    ]
+    for link in links:
+        place = link.directory or directory
+        if link.kind == "repoint":
+            steps.append(Step("repoint", place, link.name, trash, link.to, link.was))
+        else:
+            steps.append(Step("relink", place, link.name, place, link.to, link.was))
+    if head.leaves_link:
+        steps.append(Step("link", directory, head.name, directory, head.to))
+    return Unit(head.kind, head.size, tuple(steps))
+
+
+def _identity(entry: Entry) -> Identity:
+    own = Identity._make(entry[1:4]) if entry.kind == "file" else Identity(entry.kind, 0, 0)
+    return entry.known_by or own
+
+
+def problems_of(plan: Plan, done: Done) -> list[Problem]:
+    """Tell of what a transaction could not do. Args: ``plan`` has a head for each of its units."""
+    every = heads(plan)
+    one_for_all = (NOT_BEGUN, NOT_RECORDED, NEITHER)
+    problems = [refused(every[n], why) for n, why in done.failed.items() if why not in one_for_all]
+    if NEITHER in done.failed.values():
+        text = f"cannot be changed: {NEITHER}"
+        problems.append(Problem("refused", (plan.directory,), text, ADVICE[NEITHER]))
+    problems += [_not_freed(every[n], why) for n, why in done.not_freed.items()]
+    if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
+        text = f"{len(waiting)} of its changes {NOT_BEGUN}"
+        problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
+    if done.unrecorded:
+        problems.append(_unrecorded(plan, done.unrecorded))
+    return problems
+
+
+def to_be_freed(plan: Plan) -> list[int]:
+    """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
+    return [n for n, head in enumerate(heads(plan)) if head.kind == "trash" and not head.keep_in_trash]
+
+
+def _not_freed(head: Action, why: str) -> Problem:
+    text = f"was moved to the trash, but its space cannot be freed: {why}"
+    return Problem("refused", (head.name,), text, "'doit purge' tries again; 'doit undo' brings it back")
+
+
+def is_plain(plan: Plan, listing: Listing) -> bool:
+    """Say whether a directory holds nothing but files after a plan, so that no link in it can lead anywhere."""
+    return all(entry.kind == "file" for entry in listing.entries) and not any(a.leaves_link for a in plan.actions)
+
+
+def names_left(plan: Plan, listing: Listing) -> set[str]:
+    """Return the names that a directory should have after a plan."""
+    moving = [action for action in plan.actions if action.kind in ("rename", "trash", "restore")]
+    beside = [pair for action in moving for pair in action.with_it]
+    gone = {action.name for action in moving if not action.leaves_link}.union([name for name, _ in beside])
+    come = {action.to for action in moving}.union([to for _, to in beside])
+    return ({entry.name for entry in listing.entries} - gone | come) - {""}
+
+
+def _unrecorded(plan: Plan, why: str) -> Problem:
+    hint = ADVICE.get(why, "look at the free space and the permissions, run again")
+    return Problem("stopped", (plan.directory,), f"the journal cannot be written: {why}", hint)
+
+
+def refused(head: Action, why: str) -> Problem:
+    """Tell that a unit was not done, by the action that heads it."""
+    verbs = {**VERBS, "rename": f"be renamed to {head.to}"}
+    text = f"cannot {verbs[head.kind]}: {why}"
+    return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))

@@ -1,0 +1,106 @@
+"""``doit catalog``: the records of `ckptrules.catalog` as a table, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Collection, Iterator, Sequence
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.discovery import Record, records_in
+from ckptrules.engine.measures import human_size, visible
+from ckptrules.engine.values import Problem
+from ckptrules.report.style import Style, count_of, table
+from ckptrules.rules import watch
+from ckptrules.run import deciding, jobs
+from ckptrules.run.command_line import completed
+from ckptrules.run.options import FORMATS, OptionError, Options
+from ckptrules.run.reporter import Told
+from ckptrules.run.startup import TaskDict
+from ckptrules.storage import writing
+
+HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
+NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
+
+
+def catalog_task(options: Options) -> Iterator[TaskDict]:
+    """Make the one task.
+
+    Raises:
+        OptionError, RuleError: nothing can be listed with these.
+    """
+    jobs.outputs_dir(options)
+    if options.format not in FORMATS["catalog"]:  # it stands in doit's configuration
+        raise OptionError(f"format={options.format}: must be one of {', '.join(FORMATS['catalog'])} for catalog")
+    rules = jobs.load(options.rules_dir, options.outputs_dir)
+    names = jobs.chosen_of("catalog", options, jobs.names_of(options.outputs_dir, rules))
+    yield from jobs.one_task("catalog", [(show_catalog, [options, jobs.style(options), names])], names)
+
+
+def show_catalog(options: Options, style: Style, names: Collection[str], task: Task) -> TaskFailed | None:
+    """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
+    rules = jobs.load(options.rules_dir, options.outputs_dir)
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for found in jobs.find(options.outputs_dir, rules):
+        if found.experiment not in names:
+            continue
+        watch.start()
+        try:
+            records += records_in(options.outputs_dir, rules, found)
+        except deciding.FAULTS as fault:
+            problems += deciding.untouched(found, fault).problems
+    try:
+        text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
+        if options.out:
+            writing.write_whole(options.out, text)
+            text = f"{style.name(options.out)}: {count_of(len(records), 'checkpoint')}\n"
+    except OSError as error:
+        task.meta = {"told": Told(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
+        return TaskFailed("the catalog cannot be made", report=False)
+    task.meta = {"told": Told(text, as_it_is=True)}
+    lack = "" if records or problems else jobs.nothing_understood(options, rules)
+    told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
+    for line in (*told, lack, jobs.uncovered("catalog", options, rules, style)):
+        if line:
+            print(completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
+    return TaskFailed("problems left", report=False) if problems or lack else None
+
+
+def as_table(records: Sequence[Record], style: Style) -> str:
+    """Write a table for people; names are escaped as in all reports."""
+    rows = [_row(record, style) for record in records]
+    return f"{table(HEADINGS, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
+
+
+def as_json(records: Sequence[Record], _: Style) -> str:
+    """Write a list of objects with the fields of a record."""
+    return json.dumps([record._asdict() for record in records], indent=1) + "\n"
+
+
+def as_csv(records: Sequence[Record], _: Style) -> str:
+    """Write the fields of a record with a heading; control characters and bytes that are no text are escaped."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Record._fields)
+    writer.writerows([visible(field) if isinstance(field, str) else field for field in record] for record in records)
+    return file.getvalue()
+
+
+def _row(record: Record, style: Style) -> tuple[str, ...]:
+    metric = f"{record.metric} {record.value}" if record.metric is not None else ""
+    return (
+        style.name(record.experiment),
+        style.name(os.path.basename(record.path)),
+        record.kind,
+        "" if record.epoch is None else str(record.epoch),
+        "" if record.step is None else str(record.step),
+        style.name(metric),
+        human_size(record.size),
+        "yes" if record.verified else "",
+    )

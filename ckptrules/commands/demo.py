@@ -1,0 +1,106 @@
+"""``doit demo``: makes a sample tree and walks through the main job on it, with the real commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from doit.exceptions import TaskFailed
+
+from ckptrules.engine.values import STATE
+from ckptrules.storage import writing
+
+STEPS_PER_EPOCH = 88
+SAMPLE: Mapping[str, tuple[str, range, tuple[str, ...]]] = {
+    "ocr_training": (
+        "epoch_epoch_{epoch:02d}_step_step_{step:06d}_20251009_015037.ckpt",
+        range(2, 23, 5),
+        ("last.ckpt", "best-hmean-0.8756.ckpt"),
+    ),
+    "detector_v2": ("epoch_{epoch:02d}_step_{step:06d}.ckpt", range(0, 15, 3), ("last.ckpt",)),
+    "lr=0.1,bs=32": ("epoch={epoch}-step={step}.ckpt", range(7, 120, 28), ("notes from friday.ckpt",)),
+}
+WALK = (
+    ("plan",),
+    ("migrate",),
+    ("plan", "delete_old=1", "keep_min_epoch=10"),
+    ("migrate", "delete_old=1", "keep_min_epoch=10"),
+    ("migrate", "delete_old=1", "keep_min_epoch=10"),
+)
+
+
+def sample_tree(outputs_dir: str) -> None:
+    """Make a small outputs tree: three experiments, each in another legacy format, with a few KB a file."""
+    for experiment, (template, epochs, others) in SAMPLE.items():
+        names = [template.format(epoch=epoch, step=(epoch + 1) * STEPS_PER_EPOCH) for epoch in epochs]
+        for number, name in enumerate([*names, *others]):
+            size = len(f"{experiment}/{name}\n".encode()) * (100 + number)
+            epoch = epochs[min(number, len(epochs) - 1)]
+            content = sample_checkpoint(epoch, (epoch + 1) * STEPS_PER_EPOCH, size)
+            writing.write_new(os.path.join(outputs_dir, experiment, "checkpoints", name), content)
+
+
+def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
+    """Return a file of that many bytes (some 1000 at least) that torch loads as ``{"epoch": …, "global_step": …}``."""
+    import io
+    import pickle
+    import zipfile
+
+    data = pickle.dumps({"epoch": epoch, "global_step": step, "state_dict": {}}, protocol=2)
+    whole = b""
+    for filling in (0, size):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            padding = b"\0" * max(0, filling - len(whole))
+            for entry, content in (
+                ("data.pkl", data),
+                ("byteorder", b"little"),
+                ("version", b"3\n"),
+                ("fill", padding),
+            ):
+                archive.writestr(zipfile.ZipInfo(f"archive/{entry}"), content)
+        whole = file.getvalue()
+    return whole
+
+
+def demo() -> Iterator[dict[str, Any]]:
+    """Make the one task of the demo."""
+    yield {"basename": "demo", "actions": [walk_through], "verbosity": 2}
+
+
+def walk_through() -> TaskFailed | None:
+    """Run the commands of the walk on a fresh sample tree, and show each with its output."""
+    folder = next(name for name in _folder_names() if not os.path.lexists(name))
+    outputs_dir = os.path.join(folder, "outputs")
+    try:
+        sample_tree(outputs_dir)
+    except OSError as error:
+        print(f"The sample tree cannot be made in {os.path.abspath(folder)}: {error.strerror}")
+        return TaskFailed("no sample tree", report=False)
+    print(f"A sample tree is in {outputs_dir}.")
+    for words in WALK:
+        arguments = [*words, f"outputs_dir={outputs_dir}"]
+        print(f"\n$ ckptrules {' '.join(arguments)}", flush=True)
+        command = [sys.executable, "-m", "ckptrules", *arguments]
+        if subprocess.run(command, check=False, env=_environment()).returncode != 0:  # noqa: S603 - our own command
+            return TaskFailed("a command failed", report=False)
+    print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
+    print(f"Remove it when you have seen enough: rm -r {folder}")
+    return None
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment in which this very package is found, installed or not."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def _folder_names() -> Iterator[str]:
+    yield "demo"
+    number = 2
+    while True:
+        yield f"demo-{number}"
+        number += 1

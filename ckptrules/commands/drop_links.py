@@ -1,0 +1,41 @@
+"""`doit drop_links`: removes the links that were left under old names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptrules.changes.transaction import transact
+from ckptrules.changes.units import after, problems_of, refused
+from ckptrules.commands.fix_state import each, summary
+from ckptrules.engine.naming import named
+from ckptrules.engine.plan import is_left_link, link_targets
+from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
+from ckptrules.outputs.evidence import links_into
+from ckptrules.run import experiments
+from ckptrules.run.jobs import Job
+from ckptrules.run.options import Options
+from ckptrules.run.startup import TaskDict
+
+
+def drop_links(options: Options) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, to remove the links under old names."""
+    return experiments.experiments("drop_links", options, each(drop_one), summarise=summary("removed", "links"))
+
+
+def drop_one(job: Job, listing: Listing) -> Plan:
+    """Remove the links under old names in one directory, or say which ones that would be."""
+    links = [entry for entry in listing.entries if entry.kind == "link"]
+    left = sorted(entry for entry in links if is_left_link(entry, named(entry.name, job.rules)))
+    actions = [Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left]
+    used = link_targets(links, links_into(job.options.outputs_dir, listing.directory)) if left else {}
+    problems = tuple(refused(action, used[action.name].text) for action in actions if action.name in used)
+    left = [entry for entry in left if entry.name not in used]
+    actions = [action for action in actions if action.name not in used]
+    plan = Plan(listing.experiment, listing.directory, tuple(actions), problems=problems)
+    if job.options.dry_run or not left:
+        return plan
+    place = experiments.workplace(job)
+    steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
+    units = [Unit("unlink", 0, (step,)) for step in steps]
+    done = transact(place, listing.experiment, listing.directory, units)
+    return after(plan, done.failed, problems_of(plan, done))

@@ -1,0 +1,167 @@
+"""``doit explain``: what happens to a checkpoint with ``delete_old=1``, by which rules, and what would change that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.values import Listing, Plan, PolicyLine, Reason, RuleSet
+from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
+from ckptrules.report.style import Style
+from ckptrules.rules.shape import closest
+from ckptrules.run import command_line, deciding, jobs, startup
+from ckptrules.run.options import OptionError, Options
+from ckptrules.run.reporter import Told
+from ckptrules.storage import writing
+
+WIDTH = 13
+
+
+class Explained(NamedTuple):
+    """What is to be said of one name. ``stays`` is None where the rules leave it to a person."""
+
+    directory: str
+    name: str
+    named_by: Reason
+    fields: dict[str, str]
+    becomes: str
+    stays: bool | None
+    why: tuple[Reason, ...]
+    saves: tuple[PolicyLine, ...]
+    policy: Reason | None
+
+
+def explain(options: Options) -> Iterator[startup.TaskDict]:
+    """Explain the names that a shell pattern, or a path, fits.
+
+    Raises:
+        OptionError: no name is given.
+    """
+    jobs.outputs_dir(options)
+    if options.name is None and any(word.base == "explain" for word in command_line.command_line().words):
+        raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
+    options = options._replace(delete_old=True, dry_run=True)
+    job = jobs.prepare(options, "explain")
+    names = jobs.chosen_of("explain", options, jobs.names_of(options.outputs_dir, job.rules))
+    yield from jobs.one_task("explain", [(show, [options, job, names])], names)
+
+
+def show(options: Options, job: jobs.Job, experiments: Collection[str], task: Task) -> TaskFailed | None:
+    """Tell of every name that is meant."""
+    found: list[Explained] = []
+    names: list[str] = []
+    for own, place in jobs.own_jobs(job):
+        if place.experiment not in experiments:
+            continue
+        plan, listing = deciding.plan_of(own, place)
+        names += [entry.name for entry in listing.entries]
+        found += explain_all(own.rules, listing, plan, meant(options, listing))
+    if not found:
+        hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
+        task.meta = {
+            "told": Told(
+                f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
+            )
+        }
+        return TaskFailed("nothing to explain", report=False)
+    text = "\n".join(block(one, job.style) for one in found)
+    head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
+    task.meta = {"told": Told(head + text)}
+    if options.json:
+        data = {"schema_version": SCHEMA_VERSION, **job.header, "explained": [as_data(one) for one in found]}
+        try:
+            writing.write_json(options.json, data)
+        except OSError as error:
+            task.meta = {"told": Told(f"{options.json} cannot be written: {error.strerror}\n")}
+            return TaskFailed("not written", report=False)
+    return None
+
+
+def meant(options: Options, listing: Listing) -> list[str]:
+    """Return the names of a directory that are asked for: by pattern, or by path."""
+    wanted = str(options.name)
+    if "/" in wanted:
+        here = os.path.join(options.outputs_dir, listing.directory)
+        same = os.path.realpath(os.path.dirname(wanted)) == os.path.realpath(here)
+        wanted = os.path.basename(wanted) if same else ""
+    return sorted(entry.name for entry in listing.entries if fnmatchcase(entry.name, wanted))
+
+
+# --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def explain_all(rules: RuleSet, listing: Listing, plan: Plan, names: Sequence[str]) -> list[Explained]:
+    """Say of each name what the plan makes of it."""
+    return [_explain(rules, listing.directory, plan, name) for name in names]
+
+
+def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained:
+    try:
+        said = claim(name, rules)
+        named_by, fields = said.reason, dict(said.fields)
+    except SlowRuleError as slow:
+        named_by, fields = Reason(f"legacy rule '{slow.rule.id}' needs too long for it", slow.rule.place), {}
+    one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy)
+    problems = [Reason(f"{row.text}. {row.hint}".strip(" .")) for row in plan.problems if name in row.names]
+    if problems:
+        return one._replace(why=tuple(problems))
+    for action in plan.actions:
+        if name in {action.name, *(old for old, _ in action.with_it)}:
+            goes_along = () if action.name == name else (Reason(f"belongs to {action.name}"),)
+            why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
+            to = action.to if action.name == name else dict(action.with_it)[name]
+            return one._replace(becomes=to, stays=action.kind != "trash", why=why, saves=action.saves)
+    for row in plan.kept:
+        if row.name == name:
+            return one._replace(stays=True, why=tuple(reason for reason in row.reasons if reason != named_by))
+    return one._replace(why=tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by))
+
+
+def block(one: Explained, style: Style) -> str:
+    """Write what is known of one name, in aligned lines."""
+    verdict = {True: "stays", False: "goes", None: "left alone"}[one.stays]
+    colour = {True: "green", False: "red", None: "yellow"}[one.stays]
+    rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
+    if one.fields:
+        rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+    if one.becomes and one.becomes != one.name:
+        rows.append(("becomes", style.name(one.becomes), ""))
+    reasons = one.why or (Reason("the rules say nothing of it" if one.stays is None else "it is protected"),)
+    rows += [(verdict if not number else "", *_told(reason, style)) for number, reason in enumerate(reasons)]
+    rows += [
+        ("to save it" if not number else "or", f"{line.key}: {line.value}", line.place.file_line if line.place else "")
+        for number, line in enumerate(one.saves)
+    ]
+    if one.stays is not None and one.policy:
+        rows.append(("policy", *_told(one.policy, style)))
+    width = max(len(text) for _, text, _ in rows)
+    lines = []
+    for label, text, place in rows:
+        shown = label.ljust(WIDTH)
+        shown = style.paint(shown, colour) if label == verdict else shown
+        lines.append(f"  {shown}{text.ljust(width)}  {style.paint(place, 'dim') if place else ''}".rstrip())
+    return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
+
+
+def as_data(one: Explained) -> dict[str, Any]:
+    """Turn what is known of one name into the JSON form."""
+    return {
+        **one._asdict(),
+        "named_by": reason_as_data(one.named_by),
+        "why": [reason_as_data(reason) for reason in one.why],
+        "saves": [
+            {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
+            for line in one.saves
+        ],
+        "policy": reason_as_data(one.policy) if one.policy else None,
+    }
+
+
+def _told(reason: Reason, style: Style) -> tuple[str, str]:
+    return style.name(reason.text), reason.place.file_line if reason.place else ""

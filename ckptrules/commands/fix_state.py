@@ -1,0 +1,71 @@
+"""`doit fix_state`: the paths inside the checkpoints, brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.changes.fixing import fix, foresee
+from ckptrules.engine.values import Found, Listing, Plan
+from ckptrules.outputs.listing import scan
+from ckptrules.report.style import Style, numbers
+from ckptrules.report.text import Tally
+from ckptrules.run import deciding, experiments
+from ckptrules.run.jobs import Job, note_stop
+from ckptrules.run.options import Options
+from ckptrules.run.progress import stoppable
+from ckptrules.run.reporter import Told
+from ckptrules.run.startup import TaskDict
+
+
+def fix_state(options: Options) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
+    return experiments.experiments("fix_state", options, each(fix_one), summarise=summary("fixed", "states"))
+
+
+class each:  # noqa: N801 - a function that can be sent to another process
+    """Makes of a change of one listing the action of its task."""
+
+    def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
+        self.work = work
+        self.__name__ = work.__name__
+
+    def __call__(self, job: Job, found: Found, task: Task) -> TaskFailed | None:
+        """Do it, and tell what came of it."""
+        if stopping.stopped():
+            note_stop()
+            task.meta["told"] = Told("")
+            return TaskFailed("stopped", report=False)
+        listing = Listing(found.experiment, found.directory, ())
+        try:
+            listing = scan(job.options.outputs_dir, found)
+            done = self.work(job, listing)
+        except deciding.FAULTS as fault:
+            done = deciding.untouched(found, fault)
+        return experiments.tell(job, task, done, listing)
+
+
+def fix_one(job: Job, listing: Listing) -> Plan:
+    """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
+    if job.options.dry_run:
+        return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
+    return fix(experiments.workplace(job), job.rules, listing, job.header["started_ns"], stoppable)
+
+
+def summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], str]:
+    """Make the last block of a command that changes one thing of each checkpoint."""
+
+    def summarise(total: Tally, style: Style, notes: Iterable[str]) -> str:
+        rows = [
+            ("processed", total.experiments, "experiments"),
+            (f"to {'fix' if verb == 'fixed' else 'remove'}" if style.preview else verb, getattr(total, field), ""),
+            ("skipped", total.skipped, ""),
+            ("problems", total.problems, "left untouched, see above" if total.problems else ""),
+        ]
+        title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
+        return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+
+    return summarise

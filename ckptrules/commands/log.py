@@ -1,0 +1,137 @@
+"""``doit log``: the entry of a run for the experiment log, through a template that people may edit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.changes.history import Run
+from ckptrules.changes.undoing import as_the_disk_tells
+from ckptrules.commands.history import command_of
+from ckptrules.commands.undo import chosen_run
+from ckptrules.engine.measures import human_size, visible
+from ckptrules.report.log_template import LogTemplateError, render
+from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
+from ckptrules.run import jobs, startup
+from ckptrules.run.options import Options
+from ckptrules.run.reporter import Told
+from ckptrules.storage import writing
+from ckptrules.storage.reading import told
+
+# What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
+_MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
+_ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
+
+
+def log(options: Options) -> Iterator[startup.TaskDict]:
+    """Write the entry of a run.
+
+    Raises:
+        OptionError: there is no such run, or the journals cannot be read.
+    """
+    jobs.outputs_dir(options)
+    run = chosen_run(options)
+    run = run and as_the_disk_tells(options.outputs_dir, run)
+    yield {"basename": "log", "actions": [(write_entry, [options, run])]}
+
+
+def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:
+    """Print the entry, or append it to a file that does not have it yet."""
+    if run is None:
+        task.meta = {"told": Told("There is no run to tell of; 'doit history' lists them.\n")}
+        return TaskFailed("no run", report=False)
+    try:
+        entry = render(log_template(options.rules_dir), entry_of(run))
+    except (OSError, ValueError) as error:
+        task.meta = {"told": Told(unusable(options, error))}
+        return TaskFailed("the template cannot be used", report=False)
+    if options.out is None:
+        task.meta = {"told": Told(entry, as_it_is=True)}
+        return None
+    try:
+        text = append(options.out, entry, run.id)
+    except (OSError, UnicodeError) as error:
+        why = told(error) if isinstance(error, OSError) else "is no UTF-8 text"
+        task.meta = {"told": Told(f"{visible(options.out)}: cannot be written: {why}\n")}
+        return TaskFailed("the log cannot be written", report=False)
+    task.meta = {"told": Told(text)}
+    return None
+
+
+def append(path: str, entry: str, run: str) -> str:
+    """Add an entry to the end of a log, once; say what was done.
+
+    Raises:
+        OSError: it cannot be read or written.
+        UnicodeError: it is no UTF-8 text.
+    """
+    before = ""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", newline="") as file:
+            before = file.read()
+    if run in before:
+        return f"{visible(path)}: run {run} stands in it already\n"
+    gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
+    writing.write_whole(path, before + gap + entry)
+    return f"{visible(path)}: run {run} added\n"
+
+
+def unusable(options: Options, error: OSError | ValueError) -> str:
+    """Say why the template cannot be used, and where."""
+    path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read: {told(error)}\n"
+    if not isinstance(error, LogTemplateError):
+        return f"{path}: is no UTF-8 text\n"
+    hint = f"    hint: {error.hint}\n" * bool(error.hint)
+    return f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}\n{hint}"
+
+
+# --- pure ------------------------------------------------------------------------------------------------------------
+
+
+def entry_of(run: Run) -> dict[str, Any]:
+    """Return what the template may use; names and what a journal says cannot be taken for Markdown."""
+    deleted = [unit for unit in run.units if unit.kind == "trash"]
+    kept = {intent.directory: intent.kept for _, intent in run.intents}
+    return {
+        "date": plain(str(run.header.get("when", ""))[:10]),
+        "when": plain(str(run.header.get("when", ""))),
+        "run": plain(run.id),
+        "who": plain(f"{run.header.get('who', '?')}@{run.header.get('host', '?')}"),
+        "command": code(command_of(run)),
+        "renamed": sum(unit.kind == "rename" for unit in run.units),
+        "deleted": len(deleted),
+        "deleted_size": human_size(sum(unit.size for unit in deleted)),
+        "kept": sum(kept.values()),
+        "threshold": threshold(run.header),
+        "experiments": [plain(name) for name in sorted({intent.experiment for _, intent in run.intents})],
+    }
+
+
+def threshold(header: Mapping[str, Any]) -> str:
+    """Say in words by what a run deleted: ``< epoch 10``, or the policy."""
+    policy = header.get("policy")
+    if not isinstance(policy, Mapping):
+        return "by hand"
+    lines = policy.get("lines")
+    rows = {str(key): plain(str(value)) for key, value in lines.items()} if isinstance(lines, Mapping) else {}
+    if set(rows) == {"min_epoch"}:
+        return f"< epoch {rows['min_epoch']}"
+    words = ", ".join(f"{plain(key)}: {value}" for key, value in rows.items())
+    return f"policy {plain(str(policy.get('name')))}: {words}"
+
+
+def plain(text: str) -> str:
+    """Write a text so that Markdown shows it as it is: no link, heading or comment begins or ends in it."""
+    return visible(_MARKS.sub(r"\\\g<0>", text))
+
+
+def code(text: str) -> str:
+    r"""Write a text to stand between backticks, where nothing can be escaped: what could end that shows as ``\x60``."""
+    return _ENDS_CODE.sub(lambda match: f"\\x{ord(match[0]):02x}", visible(text))

@@ -1,0 +1,160 @@
+"""``doit purge``, and what `doit migrate` frees after ``trash_days``: the only ways by which bytes leave for good."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.engine.measures import human_size, seconds
+from ckptrules.engine.values import STATE
+from ckptrules.report.style import Style, count_of, table
+from ckptrules.run import jobs
+from ckptrules.run.command_line import command_line
+from ckptrules.run.hints import quoted
+from ckptrules.run.options import Options
+from ckptrules.run.reporter import Told
+from ckptrules.run.startup import TaskDict
+from ckptrules.storage import reading, trash
+from ckptrules.storage.reading import told
+from ckptrules.storage.waiting import trash_runs, trash_use
+
+POLL = 0.2  # seconds
+SHOWN = 10  # runs in a table of the trash
+REMEDIES: Mapping[int, str] = {
+    errno.EACCES: "somebody else owns it: let them or root remove it (rm -r {0})",
+    errno.EPERM: "somebody else owns it, or it is immutable (lsattr): root can end that (chattr -R -i {0})",
+    errno.EBUSY: "something is mounted there: end that (umount {0})",
+    errno.EROFS: "its file system is read-only: see dmesg",
+    errno.EINTR: "nothing is wrong with it",
+    errno.ENOTEMPTY: "somebody writes into it: end that",
+}
+
+
+def purge(options: Options) -> Iterator[TaskDict]:
+    """Empty the trash, or free what has waited there for some time; on a terminal, ask first.
+
+    Raises:
+        SystemExit: Ctrl-C was the answer.
+    """
+    jobs.outputs_dir(options)
+    runs = waiting(options, seconds(options.older_than) / 86_400 if options.older_than else 0)
+    style = jobs.style(options)
+    shown = trash_text(options, style, runs)
+    action: Any = (free, [options, style, runs, shown])
+    if runs and is_to_ask(options):
+        print(shown, end="")
+        action = (free, [options, style, runs, ""]) if confirmed() else (tell_nothing_freed, [])
+    yield {"basename": "purge", "actions": [action]}
+
+
+def waiting(options: Options, days: float) -> list[str]:
+    """List the runs whose trash has waited for so many days."""
+    runs = trash_runs(options.outputs_dir)
+    return [run for run in runs if not days or jobs.waiting_days(options.outputs_dir, run) >= days]
+
+
+def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
+    """Name the folder of the trash, and show what some runs left in it, oldest first."""
+    place = os.path.join(options.outputs_dir, STATE, "trash")
+    used = [(run, trash_use(options.outputs_dir, [run])) for run in runs]
+    shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]
+    rows = [(run, day_of(run), count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
+    if len(shown) < len(used):
+        rows.insert(SHOWN // 2, (f"{len(used) - len(shown)} runs between them", "", "", ""))
+    text = table((), [("", *row) for row in rows], right=(3, 4)) if rows else ""
+    return f"Trash: {style.name(place)}\n{text}"
+
+
+def day_of(run: str) -> str:
+    """Return the day on which a run started (local time)."""
+    return time.strftime("%Y-%m-%d", time.localtime(jobs.run_started(run)))
+
+
+def is_to_ask(options: Options) -> bool:
+    """Say whether somebody is there to be asked before anything is freed for good."""
+    on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
+    return on_terminal and not (options.yes or options.dry_run) and command_line().command == "run"
+
+
+def confirmed() -> bool:
+    """Ask whether all that was shown is to go.
+
+    Raises:
+        SystemExit: Ctrl-C was the answer, or SIGTERM came.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else the wish to stop would wait for an answer
+    try:
+        print("Free it for good? [y/N] ", end="", flush=True)
+        while not select.select([sys.stdin], [], [], POLL)[0]:
+            if stopping.stopped():  # a signal that comes just before a read would wait with it
+                raise KeyboardInterrupt  # noqa: TRY301 - SIGTERM ends the question as Ctrl-C does
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        print("\nStopped: nothing was freed.")
+        raise SystemExit(stopping.EXIT_CODE) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def tell_nothing_freed(task: Task) -> None:
+    """Tell that the answer was no."""
+    task.meta = {"told": Told("Nothing was freed.\n")}
+
+
+def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: Task) -> TaskFailed | None:
+    """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
+    if options.dry_run:
+        use = trash_use(options.outputs_dir, runs)
+        task.meta = {"told": Told(f"{shown}Would free: {amount(use)}\n")}
+        return None
+    emptied, unrecorded = empty(options, runs)
+    nothing = emptied.left and not emptied.freed.items
+    lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
+    lines += [f"Problem: {line}" for line in left_lines(options, style, emptied.left)]
+    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    return TaskFailed("problems left", report=False) if emptied.left or unrecorded else None
+
+
+def free_expired(options: Options, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
+    """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
+    emptied, unrecorded = empty(options, runs)
+    lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items or not emptied.left else []
+    lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
+    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
+
+
+def empty(options: Options, runs: Sequence[str]) -> tuple[trash.Emptied, list[str]]:
+    """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
+    emptied = trash.empty_trash(options.outputs_dir, runs, stopping.stopped)
+    if runs and (emptied.freed.items or not emptied.left):
+        try:
+            journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("purge", options))
+            journal.purged(runs, sorted(emptied.left))
+        except OSError as error:
+            return emptied, [f"The trash is empty, but the journal cannot be written: {told(error)}"]
+    return emptied, []
+
+
+def amount(use: reading.TrashUse) -> str:
+    """Write how much was freed."""
+    return f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
+
+
+def left_lines(options: Options, style: Style, left: Mapping[str, OSError]) -> Iterator[str]:
+    """Tell of each item that could not be freed: where, why, and what helps."""
+    for path, error in sorted(left.items()):
+        place = os.path.join(options.outputs_dir, path)
+        remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(quoted(os.path.abspath(place)))
+        fact = f"{style.name(place)} cannot be freed: {told(error)}"
+        yield f"{fact}\n    hint: {remedy}; 'doit purge' tries again"

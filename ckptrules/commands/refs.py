@@ -1,0 +1,331 @@
+"""``doit refs``: shows where files ask for checkpoints by old names, and with ``apply=1`` writes the new ones."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.changes.journal import JournalError
+from ckptrules.changes.recovery import fault_of, read_runs
+from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.engine.values import Step, Unit
+from ckptrules.outputs.versioned import Index, how_changed
+from ckptrules.report.style import Style, count_of
+from ckptrules.run import command_line, jobs, startup
+from ckptrules.run.hints import command
+from ckptrules.run.options import OptionError, Options
+from ckptrules.run.reporter import Told
+from ckptrules.storage import believing, dressing, state
+from ckptrules.storage.reading import told
+
+DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
+SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
+MANIFEST = ".manifest.json"  # of an archive: it tells of names that were
+LONGEST = 50_000_000  # bytes
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+CONTEXT = 1  # lines around those that change
+REFERENCES = "references"  # what the journal calls the place of these changes
+
+
+class Text(NamedTuple):
+    """A file that asks for old names: its bytes, its text, how that is encoded, and what was found in it."""
+
+    path: str
+    content: bytes
+    text: str
+    encoding: str
+    references: tuple[Reference, ...]
+
+    @property
+    def new_text(self) -> str:
+        """The text with the new names where they are certain."""
+        return rewritten(self.text, self.references)
+
+
+def refs(options: Options) -> Iterator[startup.TaskDict]:
+    """Find and rewrite references.
+
+    Raises:
+        OptionError: a path that is not there.
+    """
+    jobs.outputs_dir(options)
+    paths = (
+        paths_of(options) if "refs" in command_line.chosen() else []
+    )  # doit makes the task for `doit list --all`, too
+    yield {"basename": "refs", "actions": [(work, [options, jobs.style(options), paths])]}
+
+
+def paths_of(options: Options) -> list[str]:
+    """Return where to look.
+
+    Raises:
+        OptionError: a path is not there, or none is given and none of the usual ones is there.
+    """
+    if options.paths is None:
+        usual = [path for path in DEFAULT_PATHS if os.path.isdir(path)]
+        if not usual:
+            hint = f"say where: paths='{' '.join(DEFAULT_PATHS)}'"
+            raise OptionError(f"command line: none of {', '.join(DEFAULT_PATHS)} is here\n    hint: {hint}")
+        return usual
+    for path in options.paths.split():
+        if not os.path.exists(path):
+            hint = "paths='scripts notebooks' names files and folders, with spaces between"
+            raise OptionError(f"command line: paths: '{path}' is not there\n    hint: {hint}")
+    return options.paths.split()
+
+
+def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
+    """Show the references, and rewrite them where that is asked for."""
+    try:
+        runs = read_runs(options.outputs_dir, believing.own_state(options.outputs_dir))
+    except (JournalError, OSError) as error:
+        task.meta = {"told": Told(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
+        return TaskFailed("a journal cannot be read", report=False)
+    renamed = renames(runs, options.run)
+    names, texts = OldNames(renamed), []
+    unread: dict[str, str] = {}
+    for path in files(paths, options.outputs_dir, unread):
+        if stopping.stopped():
+            task.meta = {"told": Told("")}
+            return TaskFailed("stopped", report=False)
+        texts += [text] if (text := read(path, names, unread)) else []
+    known: dict[str, Index] = {}
+    held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
+    sure = [text for text in texts if text.new_text != text.text and text.path not in held]
+    lines = [line for text in sure for line in diff(text, style)]
+    failed: dict[str, str] = {}
+    if options.apply and sure:
+        failed = write(options, sure)
+    lines += unsure_lines(texts, style)
+    lines += [
+        f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
+    ]
+    lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
+    task.meta = {"told": Told("\n".join([*lines, ""]), as_it_is=True)}
+    left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
+    return TaskFailed("problems left", report=False) if left else None
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def files(paths: Iterable[str], outputs_dir: str, unread: dict[str, str]) -> Iterator[str]:
+    """Yield the files to look in, sorted; hidden folders, links and the experiments themselves are passed over.
+
+    ``unread`` gets what cannot be read, and why.
+    """
+    outputs = os.path.realpath(outputs_dir)
+    seen = set()
+    for top in paths:
+        for path in [top] if os.path.isfile(top) else _below(top, outputs, unread):
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
+    def note(error: OSError) -> None:
+        unread[str(error.filename)] = f"cannot be read: {told(error)}"
+
+    for folder, inner, names in os.walk(top, onerror=note):
+        inner[:] = sorted(
+            name
+            for name in inner
+            if not name.startswith(".") and os.path.realpath(os.path.join(folder, name)) != outputs
+        )
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if name.endswith(MANIFEST):
+                continue
+            if not name.lower().endswith(SUFFIXES):
+                continue
+            try:
+                is_file = stat.S_ISREG(os.lstat(path).st_mode)
+            except OSError as error:
+                unread[path] = f"cannot be read: {told(error)}"
+                continue
+            if is_file:
+                yield path
+
+
+def read(path: str, names: OldNames, unread: dict[str, str]) -> Text | None:
+    """Read a file and find the old names in it; None where there are none, or it is no text.
+
+    ``unread`` gets the file, and why, where it cannot be read.
+    """
+    try:
+        if os.path.getsize(path) > LONGEST:
+            return None
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        unread[path] = f"cannot be read: {told(error)}"
+        return None
+    encoding = encoding_of(content)
+    if not encoding:
+        return None
+    text = content.decode(encoding)
+    stands: dict[str, bool] = {}
+    found = tuple(r for r in find(text, names) if not _exists(path, text, r, stands))
+    return Text(path, content, text, encoding, found) if found else None
+
+
+def encoding_of(content: bytes) -> str:
+    """Find an encoding that gives the very same bytes back; none for what is no text."""
+    if content.startswith(UTF_16):
+        encoding = "utf-16-le" if content.startswith(codecs.BOM_UTF16_LE) else "utf-16-be"
+        return encoding if _round_trip(content, encoding) else ""
+    if b"\0" in content:
+        return ""
+    return "utf-8" if _round_trip(content, "utf-8") else "latin-1"
+
+
+def _round_trip(content: bytes, encoding: str) -> bool:
+    try:
+        return content.decode(encoding).encode(encoding) == content
+    except UnicodeError:
+        return False
+
+
+def _exists(path: str, text: str, reference: Reference, stands: dict[str, bool]) -> bool:
+    """Say whether a reference leads to a file that is there: then it is right as it is. Each path is asked for once."""
+    folder = folder_before(text, reference.start).rpartition("=")[2]
+    written = folder + reference.old
+    if folder and written not in stands:
+        places = (written, os.path.join(os.path.dirname(path), written))
+        stands[written] = any(os.path.isfile(place) and not os.path.islink(place) for place in places)
+    return bool(folder) and stands[written]
+
+
+def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
+    """Say why a file is to be left alone, or nothing."""
+    if text.new_text == text.text:
+        return ""
+    if not stays_valid(os.path.splitext(text.path)[1].lower(), text.references):
+        return "may be no JSON any more; change it by hand"
+    if owner := believing.owner_of_other(os.stat(text.path)):
+        return f"belongs to {owner}; {dressing.NOT_OURS}"
+    if not force and (how := how_changed(text.path, text.content, known)):
+        return f"{how}; commit them first, or say force=1"
+    return ""
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
+    """Rewrite files, each wholly or not at all; return which were not, and why.
+
+    What they held, and the record of it, are kept in the user's own state: what lies beside checkpoints, where others
+    may write, has no power over texts.
+    """
+    units = []
+    try:
+        own = believing.own_state(options.outputs_dir)
+        if not own:
+            return dict.fromkeys((text.path for text in texts), "not begun: set XDG_STATE_HOME, to keep what it holds")
+        state.make_own_state(own)
+        for text in texts:
+            new = text.new_text.encode(text.encoding)
+            was, to = (state.keep_content(own, content) for content in (text.content, new))
+            folder, name = os.path.split(os.path.realpath(text.path))
+            units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
+    except OSError as error:
+        return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")
+    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("refs", options), own)
+    done = transact(
+        Workplace(own, jobs.run_id(), journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
+    )
+    end = f": {done.unrecorded}" * bool(done.unrecorded)
+    return {texts[place].path: why + end for place, why in done.failed.items()}
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def diff(text: Text, style: Style) -> Iterator[str]:
+    """Yield the lines of a file that change, as a unified diff."""
+    yield from (style.name(f"{sign} {text.path}") for sign in ("---", "+++"))
+    old, new = (lines.split("\n") for lines in (text.text, text.new_text))  # as many: no name holds the end of a line
+    end = len(old) - (not old[-1])
+    changed = [number for number, (one, other) in enumerate(zip(old, new, strict=True)) if one != other]
+    for group in _groups(changed):
+        start, stop = max(0, group[0] - CONTEXT), min(end, group[-1] + 1 + CONTEXT)
+        span = f"{start + 1},{stop - start}" if stop - start > 1 else f"{start + 1}"
+        yield style.paint(f"@@ -{span} +{span} @@", "dim")
+        yield from (_shown(line, style) for line in _hunk(old, new, range(start, stop), set(group)))
+
+
+def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Yield what stands so near to each other that the lines around them meet."""
+    group: list[int] = []
+    for number in numbers:
+        if group and number - group[-1] > 2 * CONTEXT + 1:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
+
+
+def _hunk(old: Sequence[str], new: Sequence[str], lines: Iterable[int], changed: Collection[int]) -> Iterator[str]:
+    block: list[int] = []
+    for number in (*lines, -1):
+        if number in changed:
+            block.append(number)
+            continue
+        yield from (f"-{old[one]}" for one in block)
+        yield from (f"+{new[one]}" for one in block)
+        block = []
+        if number >= 0:
+            yield f" {old[number]}"
+
+
+def _shown(line: str, style: Style) -> str:
+    shown = style.name(line.removesuffix("\r").replace("\t", "    "))
+    return style.paint(shown, {"+": "green", "-": "red"}[line[0]]) if line[0] in "+-" else shown
+
+
+def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
+    """Tell of what only a person can decide, each with its place."""
+    lines = []
+    for text in texts:
+        number, begin, seen = 1, 0, 0  # of the line: its number and its start; how far its ends were counted
+        for reference in text.references:
+            number += text.text.count("\n", seen, reference.start)
+            begin = max(begin, text.text.rfind("\n", seen, reference.start) + 1)
+            seen = reference.start
+            if not reference.new:
+                place = f"{text.path}:{number}:{reference.start - begin + 1}"
+                sign = style.paint(style.signs["skip"], "yellow")
+                lines.append(
+                    f"{sign} Unsure: {style.name(place)}: {style.name(reference.old)} ({style.name(reference.why)})"
+                )
+    return lines
+
+
+def summary(
+    options: Options, texts: Sequence[Text], done: Sequence[Text], renamed: Mapping[str, object], style: Style
+) -> list[str]:
+    """Say how much there was."""
+    certain = sum(bool(reference.new) for text in done for reference in text.references)
+    unsure = sum(not reference.new for text in texts for reference in text.references)
+    verb = "Rewritten" if options.apply else "To rewrite"
+    lines = [f"{style.paint('Summary', 'bold')}" + (" (nothing was changed)" if not options.apply else "")]
+    lines.append(f"  {verb}: {count_of(certain, 'reference')} in {count_of(len(done), 'file')}")
+    if unsure:
+        lines.append(f"  Unsure: {count_of(unsure, 'reference')}, left as they are")
+    if not renamed:
+        lines.append("  No run has renamed anything yet.")
+    elif certain and not options.apply:
+        again = command("refs", apply=True, paths=options.paths, run=options.run)
+        lines.append(command_line.completed(f"  {again} writes them; 'doit undo' takes that back"))
+    return lines

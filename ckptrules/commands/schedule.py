@@ -1,0 +1,102 @@
+"""``doit schedule``: prints what to hand to cron or systemd; installs nothing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+
+from doit.task import Task
+
+from ckptrules.engine.measures import visible
+from ckptrules.run import command_line, jobs, startup
+from ckptrules.run.options import BY_NAME, OptionError, Options
+from ckptrules.run.reporter import Told
+
+WAIT = 600  # seconds
+LOG = "ckptrules.log"
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@")
+NOT_PASSED_ON = ("json", "verbose", "wait", "dry_run", "quiet")
+
+
+def schedule(options: Options) -> Iterator[startup.TaskDict]:
+    """Print a line for cron, and a service and a timer for systemd."""
+    jobs.outputs_dir(options)
+    jobs.prepare(options, "schedule")
+    words, folder = command(options), os.getcwd()
+    if "schedule" in command_line.chosen():
+        refuse_unwritable(words, folder)
+    text = units(words, folder)
+    yield {"basename": "schedule", "actions": [(show, [text])]}
+
+
+def refuse_unwritable(words: list[str], folder: str) -> None:
+    """Refuse what would begin a line of its own for cron or systemd, or is no text there.
+
+    Raises:
+        OptionError: with the word.
+    """
+    for word in (*words, folder):
+        if not word.isprintable():
+            fact = f"'{visible(word)}' cannot stand in a line for cron or systemd"
+            raise OptionError(f"command line: {fact}\n    hint: give the folder a name without control characters")
+
+
+def show(text: str, task: Task) -> None:
+    """Print it."""
+    task.meta = {"told": Told(text)}
+
+
+def command(options: Options) -> list[str]:
+    """Return the command to run, with the options that were given, absolute where they are paths.
+
+    Where no dodo.py is, the tasks are those of `ckptrules`.
+    """
+    given = []
+    for name, value in options._asdict().items():
+        option = BY_NAME[name]
+        if name in NOT_PASSED_ON or value is None or value == Options._field_defaults[name]:
+            continue
+        shown = str(int(value) if isinstance(value, bool) else value)
+        given.append(f"{option.name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")
+    program = "doit" if os.path.exists("dodo.py") else "ckptrules"
+    return [sys.executable, "-m", program, "migrate", *given, f"wait={WAIT}", "quiet=1"]
+
+
+def units(words: list[str], folder: str) -> str:
+    """Write the texts. cron ends a command at ``%``, systemd begins a specifier with it: both are escaped."""
+    log = os.path.join(folder, LOG)
+    line = f"cd {shlex.quote(folder)} && {shlex.join(words)} >> {shlex.quote(log)} 2>&1"
+    quoted = " ".join(_systemd(word) for word in words)
+    return f"""# cron (crontab -e): Sundays at 2 in the morning. Exit code and lock are those of doit.
+0 2 * * 0 {line.replace("%", chr(92) + "%")}
+
+# systemd: ~/.config/systemd/user/ckptrules.service
+[Unit]
+Description=Migrate checkpoints and delete what the policy does not keep
+
+[Service]
+Type=oneshot
+WorkingDirectory={folder.replace("%", "%%")}
+ExecStart={quoted}
+StandardOutput=append:{log.replace("%", "%%")}
+StandardError=inherit
+
+# systemd: ~/.config/systemd/user/ckptrules.timer, then: systemctl --user enable --now ckptrules.timer
+[Unit]
+Description=Migrate checkpoints every week
+
+[Timer]
+OnCalendar=Sun 02:00
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+
+def _systemd(word: str) -> str:
+    """Quote a word of ExecStart (systemd.service(5), "Command lines")."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"' if set(escaped) - PLAIN else escaped

@@ -1,0 +1,93 @@
+"""`doit trash`: what waits in the trash, and when it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.changes import journals
+from ckptrules.changes.journal import JournalError
+from ckptrules.changes.recovery import read_runs
+from ckptrules.engine.measures import human_size
+from ckptrules.report.style import Style, count_of, table
+from ckptrules.run import jobs, startup
+from ckptrules.run.hints import quoted
+from ckptrules.run.options import Options
+from ckptrules.run.reporter import Told
+from ckptrules.storage import believing, waiting
+from ckptrules.storage.reading import told
+
+DAY = 86_400
+
+
+def trash(options: Options) -> Iterator[startup.TaskDict]:
+    """List what waits in the trash."""
+    jobs.outputs_dir(options)
+    days = jobs.load(options.rules_dir, options.outputs_dir).trash_days
+    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(options)])]}
+
+
+def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
+    """Tell what lies in the trash, oldest first, and on which day it goes."""
+    try:
+        items = waiting.trash_items(outputs_dir)
+    except OSError as error:
+        task.meta = {"told": Told(f"The trash cannot be read: {told(error)}\n")}
+        return TaskFailed("the trash cannot be read", report=False)
+    if not items:
+        task.meta = {"told": Told("The trash is empty.\n")}
+        return None
+    rows = [
+        (
+            item.run,
+            style.name(item.directory),
+            style.name(item.name),
+            human_size(item.size),
+            goes_on(outputs_dir, item.run, days),
+        )
+        for item in items
+    ]
+    size = sum(item.size for item in items)
+    text = table(("run", "directory", "name", "size", "goes on"), rows, right=(3,))
+    lost = unknown_to_undo(outputs_dir, items)
+    end = f"{count_of(len(items), 'item')}, {human_size(size)}. "
+    end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
+    task.meta = {"told": Told(text + end + by_hand(outputs_dir, lost, style))}
+    return None
+
+
+def unknown_to_undo(outputs_dir: str, items: Sequence[waiting.TrashItem]) -> list[waiting.TrashItem]:
+    """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
+    try:
+        runs = read_runs(outputs_dir, believing.own_state(outputs_dir))
+    except (JournalError, OSError):
+        return list(items)
+    units = [unit for run in runs for _, unit in run.standing.values()]
+    known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps}
+    return [item for item in items if item.path not in known]
+
+
+def by_hand(outputs_dir: str, items: Sequence[waiting.TrashItem], style: Style) -> str:
+    """Say what only a person can bring back, and how."""
+    if not items:
+        return ""
+    first = items[0]
+    source = os.path.join(outputs_dir, first.path)
+    target = os.path.join(outputs_dir, first.directory, first.name)
+    what = (
+        f"{count_of(len(items), 'item')} no journal in {style.name(os.path.join(outputs_dir, journals.JOURNALS))} knows"
+    )
+    move = " ".join(["mv -n", quoted(source, style.encoding), quoted(target, style.encoding)])
+    return f"{what}, so undo does not bring them back; by hand, each like the first:\n    {move}\n"
+
+
+def goes_on(outputs_dir: str, run: str, days: int) -> str:
+    """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
+    if not days:
+        return "when purged"
+    since = jobs.waits_since(outputs_dir, run)
+    return datetime.fromtimestamp(since + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")

@@ -1,0 +1,175 @@
+"""`doit undo`: takes back what a run did."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.changes.history import TRASH, Run, TakeBack, newest_standing, take_back
+from ckptrules.changes.journal import JournalError
+from ckptrules.changes.recovery import fault_of, read_runs
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.undoing import foresee
+from ckptrules.changes.units import Done, after, problems_of
+from ckptrules.commands.history import command_of
+from ckptrules.engine.measures import visible
+from ckptrules.engine.values import Action, ActionKind, Plan, Step
+from ckptrules.report.data import plan_as_data
+from ckptrules.report.style import Style, count_of
+from ckptrules.report.text import Tally, experiment_block, tally
+from ckptrules.rules.shape import closest
+from ckptrules.run import command_line, jobs, startup
+from ckptrules.run.options import OptionError, Options, as_pattern, encode_task
+from ckptrules.run.reporter import Reporter, RunContext, Told
+from ckptrules.storage import waiting
+from ckptrules.storage.folders import Folders
+
+
+class UndoJob(NamedTuple):
+    """What all tasks of one undo share; it can be sent to another process."""
+
+    options: Options
+    run: str
+    header: Mapping[str, Any]
+    style: Style
+    own_state: str
+
+
+def undo(options: Options) -> Iterator[startup.TaskDict]:
+    """Make one task for each checkpoint directory that a run changed, to take that back.
+
+    Raises:
+        OptionError: there is no such run, or it changed no such experiment.
+    """
+    jobs.outputs_dir(options)
+    run = chosen_run(options)
+    changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
+    pattern = as_pattern(options.experiments, changed)
+    if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
+        hint = f"it changed {visible(', '.join(changed)) or 'none'}"
+        raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
+    if run:
+        jobs.refuse_unknown_experiments(command_line.command_line(), "undo", options, lambda: changed)
+    backs = take_back(run, jobs.run_id(), pattern) if run else []
+    header = jobs.run_header("undo", options, takes_back=run.id if run else None)
+    lost = run is None and waiting.trash_use(options.outputs_dir).items > 0
+    job = UndoJob(options, jobs.run_id(), header, jobs.style(options), jobs.own_state(options.outputs_dir))
+    Reporter.contexts["undo"] = RunContext(
+        options,
+        job.style,
+        header,
+        None,
+        came_to=functools.partial(came_to, run, backs, job.style, lost),
+    )
+    names: set[str] = set()
+    for back in backs:
+        name = encode_task(back.experiment if back.experiment not in names else back.directory)
+        if name in names:  # made up by a journal that is not the user's own
+            name = f"{name}/."
+        names |= {back.experiment, name}
+        yield {
+            "name": name,
+            "doc": f"what run {header['takes_back']} did in {name}",
+            "actions": [(undo_one, [job, back])],
+            "params": startup.params_of("undo") if f"undo:{name}" in command_line.chosen() else (),
+            "meta": {"found": back},
+        }
+    for name in sorted(set(changed) - names) if jobs.selects_by_word("undo") else ():
+        yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
+
+
+def chosen_run(options: Options) -> Run | None:
+    """Return the run that is to be taken back: the one asked for, or the newest that is no undo and still stands.
+
+    Raises:
+        OptionError: there is no such run, or the journals cannot be read.
+    """
+    try:
+        runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
+    except JournalError as error:
+        hint = "move the file away; what it tells of cannot be taken back then"
+        raise OptionError(f"{visible(fault_of(options.outputs_dir, error))}\n    hint: {hint}") from None
+    except OSError as error:
+        raise OptionError(fault_of(options.outputs_dir, error)) from None
+    if options.run is None:
+        return newest_standing(runs)
+    by_id = {run.id: run for run in runs}
+    if options.run not in by_id:
+        hint = closest(options.run, by_id) or "'doit history' lists them"
+        raise OptionError(f"command line: no run '{options.run}'\n    hint: {hint}")
+    return by_id[options.run]
+
+
+def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+    """Take back, or say what would be taken back, in one checkpoint directory."""
+    plan = as_plan(back)
+    if stopping.stopped():
+        jobs.note_stop()
+        task.meta["told"] = Told("")
+        return TaskFailed("stopped", report=False)
+    own = job.own_state if back.own else ""
+    root = own or job.options.outputs_dir
+    if job.options.dry_run:
+        with Folders(root, texts=back.own) as folders:
+            came = Done(foresee(folders, back.units))
+    else:
+        journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header, own)
+        place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)
+        came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+        if stopping.stopped():
+            jobs.note_stop()
+    done = after(plan, came.failed, problems_of(plan, came))
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    task.meta["told"] = Told(experiment_block(done, (), job.style), tally(done), data)
+    return TaskFailed("problems left", report=False) if done.problems else None
+
+
+def as_plan(back: TakeBack) -> Plan:
+    """Turn what is to be taken back into the form that is reported."""
+    actions = []
+    for unit in back.units:
+        head, rest = unit.head, [step for step in unit.steps if step is not unit.head]
+        name = _shown(head)
+        along = rest if unit.kind != "replace" else ()
+        with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in along if s.kind == "move")
+        actions.append(Action(unit.kind, name, head.to if unit.kind == "rename" else "", unit.size, (), with_it))
+        for step in (step for step in rest if step.kind in ("relink", "repoint")):
+            elsewhere = "" if step.directory == back.directory else step.directory
+            kind: ActionKind = "repoint" if step.kind == "repoint" else "relink"
+            actions.append(Action(kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere))
+    return Plan(back.experiment, back.directory, tuple(actions))
+
+
+def _shown(step: Step) -> str:
+    return step.to if step.kind == "move" and step.directory.startswith(TRASH) else step.name
+
+
+def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:
+    """Say which run was taken back, and what of it cannot be; ``lost`` says that the trash holds what nothing knows."""
+    if run and backs:
+        verb = "Taken back in part" if total.problems else "Taken back"
+        if style.preview:
+            verb = "Would take back"
+        elif not total.changes:
+            verb = "Not taken back"
+        yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
+    else:
+        yield "There is nothing to take back."
+        if lost:
+            yield "What waits in the trash, and how it comes back: 'doit trash'."
+    if run and run.gone:
+        kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
+        states = len(kinds) - kinds.count("trash")
+        what = [count_of(kinds.count("trash"), "checkpoint")] * ("trash" in kinds)
+        what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
+        yield f"Gone for good: {' and '.join(what)} of this run; its space was freed."
+    if run and run.barred:
+        texts = count_of(len(run.barred), "text stays as it is", "texts stay as they are")
+        yield f"Not taken back: {texts}: the record lies where others can write."

@@ -1,0 +1,123 @@
+"""`doit usage`: how many bytes are protected, kept, could go, or wait in the trash."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Listing, Plan
+from ckptrules.outputs import listing as outputs_listing
+from ckptrules.report.style import count_of, table
+from ckptrules.run import deciding, jobs, startup
+from ckptrules.run.options import OptionError, Options
+from ckptrules.run.reporter import Told
+from ckptrules.storage.reading import told
+from ckptrules.storage.waiting import trash_use
+
+ARCHIVES = (".tar.zst", ".tar.gz")
+
+HEADINGS = ("experiment", "protected", "kept", "could go", "other", "total")
+
+
+class Usage(NamedTuple):
+    """The bytes of one experiment. ``other`` is what the rules do not know, or leave to a person."""
+
+    protected: int = 0
+    kept: int = 0
+    could_go: int = 0
+    other: int = 0
+
+    def __add__(self, more: Usage) -> Usage:  # type: ignore[override]
+        return Usage(*(one + two for one, two in zip(self, more, strict=True)))
+
+
+def usage(options: Options) -> Iterator[startup.TaskDict]:
+    """Say how many bytes each experiment takes, by what the policy makes of them.
+
+    Raises:
+        RuleError, OptionError: nothing can be measured with these.
+    """
+    jobs.outputs_dir(options)
+    if options.archive_dir and not os.path.isdir(options.archive_dir):
+        raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
+    job = jobs.prepare(options._replace(delete_old=True, dry_run=True), "usage")
+    names = jobs.chosen_of("usage", options, jobs.names_of(options.outputs_dir, job.rules))
+    yield from jobs.one_task("usage", [(show_usage, [job, names])], names)
+
+
+def show_usage(job: jobs.Job, names: Collection[str], task: Task) -> TaskFailed | None:
+    """Measure everything and show it as a table."""
+    seen: set[tuple[int, int]] = set()
+    rows: list[tuple[str, Usage]] = []
+    failed = []
+    for own, found in jobs.own_jobs(job):
+        if found.experiment not in names:
+            continue
+        plan, listing = deciding.plan_of(own, found)
+        try:
+            sizes = outputs_listing.sizes(job.options.outputs_dir, found.directory, seen, going_names(plan))
+        except OSError as error:
+            failed.append(f"{job.style.name(found.directory)}: {told(error)}")
+            continue
+        rows.append((found.experiment, sort(listing, plan, sizes)))
+        unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
+        failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
+    total = sum((row for _, row in rows), Usage())
+    lines = [_row(job.style.name(name), row) for name, row in rows]
+    text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))
+    try:
+        waiting = trash_use(job.options.outputs_dir)
+        text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
+    except OSError as error:
+        failed.append(f"the trash cannot be read: {told(error)}")
+    if folder := job.options.archive_dir:
+        text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
+    text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
+    text += "".join(f"Problem: {line}\n" for line in failed)
+    lack = "" if total.protected + total.kept + total.could_go else jobs.nothing_understood(job.options, job.rules)
+    text += "".join(f"{line}\n" for line in (lack, jobs.uncovered("usage", job.options, job.rules, job.style)) if line)
+    task.meta = {"told": Told(text)}
+    return TaskFailed("problems left", report=False) if failed or lack else None
+
+
+def archives(folder: str) -> int:
+    """Return the bytes of the archives in a folder."""
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES))
+
+
+def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
+    """Say what of a directory is protected, kept, could go or is something else."""
+    goes = going_names(plan)
+    stays = {name for a in plan.actions if a.kind == "rename" for name in (a.name, *(old for old, _ in a.with_it))}
+    shown = {row.name: row.reasons[0].text for row in plan.kept}
+    parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
+    for entry in listing.entries:
+        kind = "other"
+        if entry.name in goes:
+            kind = "could_go"
+        elif shown.get(entry.name, "").startswith("protected"):
+            kind = "protected"
+        elif entry.name in stays or entry.name in shown:
+            kind = "kept"
+        parts[kind] += sizes.get(entry.name, 0)
+    return Usage(**parts)
+
+
+def going_names(plan: Plan) -> set[str]:
+    """Return what would go."""
+    return {name for a in plan.actions if a.kind == "trash" for name in (a.name, *(old for old, _ in a.with_it))}
+
+
+def _row(name: str, row: Usage) -> tuple[str, ...]:
+    return (name, *(human_size(size) if size else "" for size in row), human_size(sum(row)))
+
+
+def _now() -> str:
+    return time.strftime("Measured %Y-%m-%d %H:%M.")

@@ -1,0 +1,1 @@
+"""Decides, and knows neither disk nor clock: values, names, conflicts, retention, the plan."""

@@ -1,0 +1,111 @@
+"""Pure: what belongs to a checkpoint and goes with it, all or none."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.naming import MAX_NAME_BYTES, stem_of
+from ckptrules.engine.values import Action, Checkpoint, Kept, Listing, Problem, Reason
+
+Owned = Mapping[str, Sequence["Sidecar"]]  # by the name of the checkpoint
+Pairs = Mapping[str, Sequence[tuple[str, str]]]  # by the name of the checkpoint: old and new name of each sidecar
+
+
+class Sidecar(NamedTuple):
+    """A name that belongs to a checkpoint: what it ends in, and whether it belongs to others as well."""
+
+    name: str
+    suffix: str
+    shared: bool
+
+
+def find_sidecars(
+    owners: Sequence[str], names: Collection[str], suffixes: Sequence[str]
+) -> dict[str, tuple[Sidecar, ...]]:
+    """Find what belongs to each checkpoint: names that are its own, with another ending."""
+    found: dict[str, tuple[Sidecar, ...]] = {}
+    candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
+    if not candidates:
+        return found
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for owner in owners:
+        by_stem[stem_of(owner)].append(owner)
+    for name in candidates:
+        suffix = suffix_of(name, suffixes)
+        belongs_to = by_stem.get(name.removesuffix(suffix), [])
+        for owner in belongs_to:
+            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
+    return found
+
+
+def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Find what belongs to checkpoints by its name although no rule says so: name → owner, and the suffix to add.
+
+    The name is that of the checkpoint with another ending, or with one more: ``x.yaml`` or ``x.ckpt.json``.
+    """
+    by_start = {start: owner for owner in owners for start in (stem_of(owner), owner)}
+    found = {}
+    for name in names:
+        dots = [place for place, letter in enumerate(name) if letter == "." and name[:place] in by_start]
+        if dots:
+            owner = by_start[name[: dots[-1]]]
+            found[name] = owner, name[len(stem_of(owner)) :]
+    return found
+
+
+def line_for(suffixes: Iterable[str]) -> str:
+    """Write the line of a rule file that takes names with these suffixes along."""
+    texts = [suffix if suffix.replace("_", "").replace(".", "").isalnum() else repr(suffix) for suffix in suffixes]
+    return f"sidecars: [{', '.join(sorted(set(texts)))}]"
+
+
+def suffix_of(name: str, suffixes: Sequence[str]) -> str:
+    """Return the longest of some suffixes that a name ends in, or nothing."""
+    return max((suffix for suffix in suffixes if name.endswith(suffix)), key=len, default="")
+
+
+def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, list[tuple[str, str]]]:
+    """Map every owner to old and new name of its sidecars; those of protected names keep theirs."""
+    pairs = {owner: [(own.name, own.name) for own in owned] for owner, owned in sidecars.items()}
+    for checkpoint in checkpoints if pairs else ():
+        name, target = checkpoint.entry.name, checkpoint.target
+        if name in pairs and name != target:
+            pairs[name] = [(own.name, stem_of(target) + own.suffix) for own in sidecars[name]]
+    return pairs
+
+
+def too_long(checkpoints: Sequence[Checkpoint], pairs: Pairs) -> dict[str, Problem]:
+    """Find the checkpoints with a sidecar whose new name no file system would take, and tell so."""
+    text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
+    if not pairs:
+        return {}
+    return {
+        name: Problem("bad_target", (name,), text, "shorten the suffix, or the template")
+        for name in (checkpoint.entry.name for checkpoint in checkpoints)
+        if any(len(new.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for _, new in pairs.get(name, ()))
+    }
+
+
+def take_along(action: Action, pairs: Sequence[tuple[str, str]], sidecars: Owned, listing: Listing) -> Action:
+    """Add its sidecars to what happens to a checkpoint; one that others share stays when this one goes."""
+    if not pairs:
+        return action
+    stays = {sidecar.name for sidecar in sidecars[action.name] if sidecar.shared}
+    trashed = action.kind == "trash"
+    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in stays))
+    moved = {old for old, _ in with_it}
+    size = sum(entry.size for entry in listing.entries if entry.name in moved)
+    return action._replace(with_it=with_it, size=action.size + size)
+
+
+def kept_sidecars(sidecars: Owned, listing: Listing, others: Collection[str]) -> list[Kept]:
+    """List the sidecars that stay as they are."""
+    sizes = {entry.name: entry.size for entry in listing.entries} if sidecars else {}
+    belongs_to = {sidecar.name: owner for owner, owned in sorted(sidecars.items()) for sidecar in owned}
+    return [
+        Kept(name, sizes[name], (Reason(f"belongs to {owner}"),))
+        for name, owner in belongs_to.items()
+        if name not in others
+    ]

@@ -1,0 +1,196 @@
+"""Pure: which checkpoints want one name, and which of them gets it. Where it is not certain, a person decides."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from ckptrules.engine.companions import Pairs
+from ckptrules.engine.retention import is_misdated, misdated_of
+from ckptrules.engine.values import Checkpoint, Entry, Facts, Kept, Problem, Reason
+
+OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
+WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
+TWO = 2
+
+
+class Resolved(NamedTuple):
+    """What became of all checkpoints: those that may have their name, those that lost it, those that wait.
+
+    ``winners`` are among the first; others lost because of them.
+    """
+
+    sound: tuple[Checkpoint, ...]
+    losers: tuple[tuple[Checkpoint, Reason], ...]
+    kept: tuple[Kept, ...]
+    problems: tuple[Problem, ...]
+    winners: tuple[str, ...] = ()
+
+
+class Group(NamedTuple):
+    """Names that belong to one conflict, and the new names that they dispute."""
+
+    wanted: frozenset[str]
+    names: frozenset[str]
+
+
+def resolve(
+    checkpoints: Sequence[Checkpoint],
+    entries: Sequence[Entry],
+    sidecars: Pairs,
+    on_conflict: OnConflict,
+    facts: Facts,
+    linked: Collection[str],
+) -> Resolved:
+    """Settle every conflict as ``on_conflict`` says, or tell of it.
+
+    Args:
+        checkpoints: all that have a name to go to.
+        entries: the whole directory; whatever stands there may be in the way.
+        sidecars: what goes with a checkpoint, and may be in the way or find something there.
+        on_conflict: the way to settle.
+        facts: which contents are identical, which checkpoints are in use.
+        linked: names that a link leads to; they may not go to the trash.
+    """
+    if has_no_rivals(checkpoints, entries, sidecars):
+        return Resolved(tuple(checkpoints), (), (), ())
+    by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
+    all_entries = {entry.name: entry for entry in entries}
+    losers: list[tuple[Checkpoint, Reason]] = []
+    kept: list[Kept] = []
+    problems: list[Problem] = []
+    winners: list[str] = []
+    disputed: set[str] = set()
+    for group in find_groups(checkpoints, entries, sidecars):
+        rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
+        one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
+        decidable = one_target and facts.in_use.keys().isdisjoint(group.names)
+        winner = best_of(rivals, sidecars, on_conflict, facts) if decidable else None
+        if on_conflict == "skip":
+            reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
+            kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
+            disputed |= group.names
+        elif winner and not (group.names & set(linked)) - {winner.entry.name}:
+            why = Reason(f"{winner.entry.name} is kept for {winner.target} (on_conflict: {on_conflict})")
+            losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
+            winners.append(winner.entry.name)
+        else:
+            exists = _headline(group, rivals) in all_entries
+            problems.append(tell(group, rivals, [all_entries[name] for name in group.names], facts, exists=exists))
+            disputed |= group.names
+    lost = {checkpoint.entry.name for checkpoint, _ in losers}
+    sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
+    return Resolved(sound, tuple(losers), tuple(kept), tuple(problems), tuple(winners))
+
+
+def has_no_rivals(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> bool:
+    """Say whether no two names want one, and nothing stands under a wanted name: the usual case, seen at once."""
+    moves = [pair for pairs in sidecars.values() for pair in pairs]
+    moves += [(c.entry.name, c.target) for c in checkpoints]
+    each_once = len({old for old, _ in moves}) == len({new for _, new in moves}) == len(moves)
+    wanted = {new for old, new in moves if new != old}
+    return each_once and wanted.isdisjoint([entry.name for entry in entries])
+
+
+def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:
+    """Find the names that dispute a new name: those that want it, and what has it already."""
+    wanted_by: dict[str, set[str]] = defaultdict(set)
+    owners: dict[str, set[str]] = defaultdict(set)
+    for name, pairs in sidecars.items():
+        for old, _ in pairs:
+            owners[old].add(name)
+    for checkpoint in checkpoints:
+        name = checkpoint.entry.name
+        wanted_by[checkpoint.target].add(name)
+        for old, new in sidecars.get(name, ()):
+            if new != old:
+                wanted_by[new] |= owners[old]
+    for entry in entries:
+        if entry.name in wanted_by:
+            wanted_by[entry.name] |= owners.get(entry.name) or {entry.name}
+    groups: list[Group] = []
+    for wanted, names in sorted(wanted_by.items()):
+        if len(names) > 1:
+            group = Group(frozenset({wanted}), frozenset(names))
+            for other in [other for other in groups if other.names & names]:
+                groups.remove(other)
+                group = Group(group.wanted | other.wanted, group.names | other.names)
+            groups.append(group)
+    return groups
+
+
+def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConflict, facts: Facts) -> Checkpoint | None:
+    """Choose the one that gets the name, or none where that is not certain; of identical ones, one with sidecars."""
+    same = {facts.same.get(checkpoint.entry.name) for checkpoint in rivals}
+    identical = len(same) == 1 and None not in same
+
+    def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
+        return len(sidecars.get(checkpoint.entry.name, ())), *_by_name_then_time(checkpoint)
+
+    if on_conflict == "merge_identical":
+        return max(rivals, key=order) if identical else None
+    if on_conflict not in ("keep_newest", "keep_largest"):
+        return None
+    if on_conflict == "keep_newest" and misdated_of(rivals, facts.now_ns) and not identical:
+        return None
+    key = _by_time if on_conflict == "keep_newest" else _by_size
+    best = max(map(key, rivals))
+    first = [checkpoint for checkpoint in rivals if key(checkpoint) == best]
+    return max(first, key=order) if len(first) == 1 or identical else None
+
+
+def tell(
+    group: Group, rivals: Sequence[Checkpoint], entries: Sequence[Entry], facts: Facts, *, exists: bool
+) -> Problem:
+    """Tell of a conflict: each candidate with what speaks for it, and which one the protocol would keep."""
+    target = _headline(group, rivals)
+    ordered = sorted(entries, key=lambda entry: (entry.name != target, entry))
+    names = tuple(entry.name for entry in ordered)
+    alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
+    remarks = tuple(_remarks(entry, ordered, facts) if alike else _kind(entry) for entry in ordered)
+    others = "the other" if len(names) == TWO else "the others"
+    hint = f"compare them, keep the better one, delete or rename {others}"
+    best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
+    if facts.same and len({facts.same.get(name) for name in names}) == 1:
+        hint = "on_conflict=merge_identical keeps one of them, the rest goes to the trash"
+    elif best:
+        hint = f"the protocol keeps the larger and newer one, {best[0]}; on_conflict=keep_newest does that"
+    if exists:
+        return Problem("target_exists", names, f"target already exists: {target}", hint, remarks)
+    what = "target" if any(checkpoint.target == target for checkpoint in rivals) else "sidecar"
+    return Problem("same_target", names, f"{len(names)} checkpoints for one {what}: {target}", hint, remarks)
+
+
+def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
+    targets = sorted(checkpoint.target for checkpoint in rivals if checkpoint.target in group.wanted)
+    return targets[0] if targets else min(group.wanted)
+
+
+def _remarks(entry: Entry, rivals: Sequence[Entry], facts: Facts) -> str:
+    others = [rival for rival in rivals if rival is not entry]
+    misdated = is_misdated(entry.mtime_ns, facts.now_ns)
+    number = facts.same.get(entry.name)
+    twins = [rival.name for rival in others if number is not None and facts.same.get(rival.name) == number]
+    said = [
+        *(["larger"] * all(entry.size > rival.size for rival in others)),
+        *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
+        *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
+    ]
+    return ", ".join(said)
+
+
+def _kind(entry: Entry) -> str:
+    return "empty" if entry.kind == "file" and not entry.size else "" if entry.kind == "file" else entry.kind
+
+
+def _by_time(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.entry.mtime_ns, checkpoint.entry.size
+
+
+def _by_size(checkpoint: Checkpoint) -> tuple[int, int]:
+    return checkpoint.entry.size, checkpoint.entry.mtime_ns
+
+
+def _by_name_then_time(checkpoint: Checkpoint) -> tuple[bool, int, str]:
+    return checkpoint.entry.name == checkpoint.target, checkpoint.entry.mtime_ns, checkpoint.entry.name

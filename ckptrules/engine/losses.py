@@ -1,0 +1,102 @@
+"""Pure: what a policy takes away that a person may not have meant: the best by a metric, nearly all of a series."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.naming import BEST
+from ckptrules.engine.retention import as_float
+from ckptrules.engine.values import Checkpoint, Policy, Reason
+
+SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left
+LOW = frozenset("loss err error perplexity ppl wer cer mae mse rmse nll bpb bpc bpd fid lpips eer distance".split())
+HIGH = frozenset(
+    "acc accuracy f1 auc auroc ap map iou miou dice hmean bleu rouge meteor cider precision recall psnr ssim score "
+    "reward return r2 top corr spearman pearson mrr ndcg kappa mcc".split()
+)
+_WORD = re.compile(r"[A-Za-z]+\d*")
+
+
+class Rated(NamedTuple):
+    """What one name says of one metric; ``text`` is the number as it stands there."""
+
+    value: float
+    text: str
+    name: str
+
+
+def losses(
+    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str]
+) -> tuple[Reason, ...]:
+    """Tell what goes that a person may miss.
+
+    Args:
+        policy: what decided so.
+        series: the whole checkpoints, the older first.
+        protected: the names that stay in any case, and may tell a metric.
+        goes: the names that the policy lets go.
+    """
+    left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
+    found = [Reason(text, policy.place) for text in _best_that_goes(policy, series, protected, goes)]
+    if len(series) >= SERIES and len(left) <= 1:
+        what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
+        found.append(Reason(f"{what} checkpoints go", policy.place))
+    return tuple(found)
+
+
+def mode_of(metric: str) -> str:
+    """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell."""
+    words = [word.lower() for word in _WORD.findall(metric)]
+    words += [word.rstrip("0123456789") for word in words]
+    for mode, known in (("min", LOW), ("max", HIGH)):
+        if any(word in known or word.endswith(("loss", "error") if mode == "min" else ("accuracy",)) for word in words):
+            return mode
+    return ""
+
+
+def _best_that_goes(
+    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str]
+) -> Iterator[str]:
+    asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
+    said: dict[str, list[str]] = defaultdict(list)
+    for metric, rated in sorted(_by_metric(series, protected).items()):
+        mode = asked.get(metric) or mode_of(metric)
+        for end, words in (("max", "highest {}"), ("min", "lowest {}")):
+            if len(rated) > 1 and mode in (end, ""):
+                best = (max if end == "max" else min)(one.value for one in rated)
+                first = [one for one in rated if one.value == best]
+                if all(one.name in goes for one in first):
+                    what = "best by {}" if mode else words
+                    said[first[-1].name].append(f"{what.format(metric)} ({first[-1].text})")
+    for name, texts in said.items():
+        yield f"the {' and the '.join(texts)}, {name}, goes"
+
+
+def _by_metric(series: Sequence[Checkpoint], protected: Iterable[str]) -> Mapping[str, list[Rated]]:
+    rated: dict[str, list[Rated]] = defaultdict(list)
+    for checkpoint in series:
+        for metric, text in _metrics_of(checkpoint):
+            _rate(rated, metric, text, checkpoint.entry.name)
+    for name in protected:
+        if match := BEST.fullmatch(name):
+            _rate(rated, match["metric"], match["value"], name)
+    return rated
+
+
+def _rate(rated: Mapping[str, list[Rated]], metric: str, text: str, name: str) -> None:
+    value = as_float(text)
+    if value is not None and math.isfinite(value):
+        rated[metric].append(Rated(value, text, name))
+
+
+def _metrics_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+    """Yield what a name or a sidecar tells: any metric that a name calls so, else what is known to be one."""
+    fields = checkpoint.fields
+    told = {**checkpoint.metrics, **fields}
+    if "metric" in fields and "value" in fields:
+        told[fields["metric"]] = fields["value"]
+    yield from ((key, text) for key, text in told.items() if mode_of(key) or key == fields.get("metric"))

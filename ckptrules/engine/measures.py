@@ -1,0 +1,105 @@
+"""Pure: ``7d`` → seconds, ``200GB`` → bytes, and back into words; sums of bytes in which a file counts once."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from ckptrules.engine.values import HardLinks
+
+SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+ROUNDS_UP = 999.5  # from here on three digits would show 1000
+UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+BYTES = {unit: 1000**power for power, unit in enumerate(UNITS)} | {
+    unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB", "PiB"), start=1)
+}
+_TIME = re.compile(r"([0-9]{1,9})([wdhms])")
+_LIMIT = re.compile(r"[1-9][0-9]{0,8}|(?:[1-9][0-9]?|100)%")
+_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGTP]i?B|B)")
+
+
+def seconds(text: str) -> int:
+    """Read a time such as ``7d``.
+
+    Raises:
+        ValueError: it is none, or no time at all (``0d``); the message says what is wanted.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError("a time such as 7d (with w, d, h, m or s)")
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def size(text: str) -> int:
+    """Read a size such as ``200GB``.
+
+    Raises:
+        ValueError: it is none, or less than a byte; the message says what is wanted.
+    """
+    match = _SIZE.fullmatch(text)
+    read = int(float(match[1]) * BYTES[match[2]]) if match else 0
+    if read < 1:
+        raise ValueError("a size such as 200GB (with KB, MB, GB, TB, or KiB, MiB, GiB, TiB)")
+    return read
+
+
+def max_delete(text: str) -> str:
+    """Read a limit for deletions: ``25`` or ``20%``.
+
+    Raises:
+        ValueError: it is neither; the message says what is wanted.
+    """
+    if _LIMIT.fullmatch(text) is None:
+        raise ValueError("a number of checkpoints, 1 or more, or a percentage such as 20%")
+    return text
+
+
+def taken(sizes: int, links: Iterable[HardLinks]) -> int:
+    """Return the bytes that names take, given the sum of their sizes: a file with several names counts once."""
+    found = list(links)
+    once = {link[:3] for link in found}
+    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in once)
+
+
+def freed(sizes: int, links: Iterable[HardLinks]) -> int:
+    """Return the bytes that are free when names have gone: a file with other names elsewhere is still there."""
+    found = list(links)
+    gone = Counter[tuple[int, int]]()
+    for link in found:
+        gone[link[:2]] += link.here
+    whole = {link[:3] for link in found if gone[link[:2]] >= link.names}
+    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in whole)
+
+
+def human_time(time: int, *, up: bool = False) -> str:
+    """Write seconds in the largest unit that fits, weeks left out: ``9d``; ``up`` rounds up and not down."""
+    unit = next((unit for unit in "dhm" if time >= SECONDS[unit]), "s")
+    whole, rest = divmod(max(time, 0), SECONDS[unit])
+    return f"{whole + bool(up and rest)}{unit}"
+
+
+def visible(text: str) -> str:
+    """Make a text of one line safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Do so with a text of several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def human_size(size: int) -> str:
+    """Write bytes for people, in steps of 1000: ``31.4 GB``."""
+    value = float(size)
+    for unit in UNITS:
+        if value < ROUNDS_UP or unit == UNITS[-1]:
+            return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000
+    raise AssertionError

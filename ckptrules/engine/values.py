@@ -1,0 +1,545 @@
+"""The values that every other file speaks. Frozen, without behaviour, safe to send to another process."""
+
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
+TRASH_SUFFIX = ".trashed"
+LONGEST_NAME = 255  # bytes
+
+EntryKind = Literal["file", "directory", "link", "other"]
+ActionKind = Literal[
+    "rename", "trash", "relink", "repoint", "restore", "replace", "fix", "unfix", "link", "unlink", "rewrite"
+]
+StepKind = Literal["move", "relink", "repoint", "link", "unlink", "exchange", "rewrite"]
+FOLLOWING = ("relink", "repoint")  # what happens only as a consequence of another action
+ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
+
+
+class Place(NamedTuple):
+    """Where a rule stands: a file as the user would name it, line and column counted from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    @property
+    def file_line(self) -> str:
+        """``file:line``, the form that editors and terminals make clickable."""
+        return f"{self.file}:{self.line}"
+
+
+class Fault(NamedTuple):
+    """One thing wrong with a rule file: the place, one fact, and perhaps a hint."""
+
+    place: Place
+    fact: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        hint = f"\n    hint: {self.hint}" if self.hint else ""
+        return f"{self.place}: {self.fact}{hint}"
+
+
+class RuleError(Exception):
+    """The rules cannot be used; ``faults`` holds everything found, in the order of files and lines."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(sorted(faults))
+        super().__init__(*self.faults)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.faults))
+
+
+class Reason(NamedTuple):
+    """Why something is so, and which rule says it."""
+
+    text: str
+    place: Place | None = None
+
+
+class HardLinks(NamedTuple):
+    """A file that has more names than one: which file it is, its bytes, its names, and how many of these are meant."""
+
+    device: int
+    inode: int
+    size: int
+    names: int
+    here: int = 1
+
+
+class Entry(NamedTuple):
+    """One name found in a checkpoint directory.
+
+    ``size`` is in bytes (of a directory: the sum of the files below it), ``mtime_ns`` in nanoseconds since 1970.
+    For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
+    it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
+    may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
+    `Identity`; ``hollow`` is a weight file of 0 bytes inside it. ``shared`` are the files of it that have other names.
+    """
+
+    name: str
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+    link_text: str = ""
+    sibling: str | None = None
+    dangling: bool = False
+    behind: str = ""
+    known_by: "Identity | None" = None
+    hollow: str = ""
+    shared: tuple[HardLinks, ...] = ()
+
+
+class Item(NamedTuple):
+    """One name anywhere below a folder, as a backup keeps it.
+
+    ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
+    since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``sha256``;
+    ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its owner, -1 where that is unknown,
+    ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are the bytes of a file that take no
+    space on its disk.
+    """
+
+    path: str
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+    mode: int
+    link: str = ""
+    sha256: str = ""
+    changed: bool = False
+    uid: int = -1
+    gid: int = -1
+    attributes: Mapping[str, str] = {}
+    holes: int = 0
+
+
+class Stamp(NamedTuple):
+    """What ``stat`` says of a directory; it changes whenever a name in the directory does."""
+
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Found(NamedTuple):
+    """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp."""
+
+    experiment: str
+    directory: str
+    stamp: Stamp
+
+
+class Listing(NamedTuple):
+    """One checkpoint directory, read."""
+
+    experiment: str
+    directory: str
+    entries: tuple[Entry, ...]
+
+
+class OutsideLink(NamedTuple):
+    """A link in another directory (a path below ``outputs_dir``) that leads to or through a name of this one."""
+
+    directory: str
+    entry: Entry
+
+
+class Facts(NamedTuple):
+    """What a plan must know beyond the listing; found out only where it matters.
+
+    ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
+    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
+    checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
+    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
+    checkpoint tell, ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and
+    are none. ``foreign`` says whom a pointer file belongs to that we cannot replace.
+    """
+
+    same: Mapping[str, int] = {}
+    links: tuple[OutsideLink, ...] = ()
+    in_use: Mapping[str, str] = {}
+    verified: frozenset[str] | None = None
+    now_ns: int = 0
+    metrics: Mapping[str, Mapping[str, str]] = {}
+    pointers: Mapping[str, tuple[str, ...]] = {}
+    no_pointers: tuple[str, ...] = ()
+    foreign: Mapping[str, str] = {}
+
+
+class Pattern(NamedTuple):
+    """A shell pattern: ``best-*.ckpt``."""
+
+    text: str
+    place: Place
+
+
+class Rule(NamedTuple):
+    """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
+
+    ``examples`` maps names to what they become; the rules are tested with them before they are used.
+    """
+
+    id: str
+    match: re.Pattern[str]
+    template: str
+    place: Place
+    examples: Mapping[str, str]
+    example_places: Mapping[str, Place]
+
+
+class Best(NamedTuple):
+    """What ``keep_best`` asks for."""
+
+    metric: str
+    mode: Literal["max", "min"]
+    top: int
+
+    def __str__(self) -> str:
+        return f"{{metric: {self.metric}, mode: {self.mode}, count: {self.top}}}"
+
+
+class Within(NamedTuple):
+    """A time before now, or before the newest checkpoint; ``time`` is how it was written."""
+
+    seconds: int
+    time: str
+    from_newest: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.time} from newest" if self.from_newest else self.time
+
+
+class Bytes(NamedTuple):
+    """A size, and how it was written."""
+
+    size: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class PolicyLine(NamedTuple):
+    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or one of the three above."""
+
+    key: str
+    value: Any
+    place: Place | None
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value}"
+
+
+class PolicyExample(NamedTuple):
+    """A directory and what a policy keeps of it; the policies are tested with them before they are used."""
+
+    given: tuple[Entry, ...]
+    kept: frozenset[str]
+    places: Mapping[str, Place]
+    place: Place
+
+
+class Policy(NamedTuple):
+    """A named retention policy. A checkpoint stays when any line keeps it.
+
+    ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say. ``picked`` says
+    why it is this policy that is gone by.
+    """
+
+    name: str
+    lines: tuple[PolicyLine, ...]
+    keep_at_least: int
+    place: Place
+    floor_place: Place
+    examples: tuple[PolicyExample, ...] = ()
+    picked: Reason | None = None
+
+
+class Assignment(NamedTuple):
+    """Which policy the experiments have that a pattern fits."""
+
+    pattern: Pattern
+    policy: str
+
+
+class MaxDelete(NamedTuple):
+    """How many checkpoints one run may delete, and how many of a hundred; None where there is no such limit."""
+
+    checkpoints: int | None
+    percent: int | None
+    place: Place | None = None
+
+
+class RuleSet(NamedTuple):
+    """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
+
+    ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
+    ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
+    not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
+    """
+
+    files: tuple[str, ...]
+    layout: tuple[str, ...]
+    target: Rule
+    protected: tuple[Pattern, ...]
+    ignored: tuple[Pattern, ...]
+    legacy: tuple[Rule, ...]
+    sidecars: tuple[str, ...]
+    policies: Mapping[str, Policy]
+    trash_days: int
+    settle: int
+    naming_digest: str
+    experiments: tuple[Assignment, ...] = ()
+    max_delete: MaxDelete | None = None
+    pointers: tuple[Pattern, ...] = ()
+    unfinished: tuple[Pattern, ...] = ()
+    special: re.Pattern[str] = re.compile("")
+
+    def __hash__(self) -> int:
+        """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""
+        return hash(self.naming_digest)
+
+
+class Claim(NamedTuple):
+    """What the rules say of one name; ``fields`` are the captured groups, still text."""
+
+    kind: ClaimKind
+    reason: Reason
+    rule: Rule | None = None
+    fields: Mapping[str, str] = {}
+
+
+class Named(NamedTuple):
+    """A claim, and the name that comes of it; ``fault`` says why none does. ``order`` is that of `order_of`.
+
+    ``fields`` are those by which the checkpoint is judged: the captured ones, but epoch and step as in the new name.
+    """
+
+    claim: Claim
+    target: str = ""
+    fault: str = ""
+    order: tuple[int, int] = (-1, -1)
+    fields: Mapping[str, str] = {}
+
+
+class Checkpoint(NamedTuple):
+    """An entry that a naming rule understands. ``target`` is the name that it should have.
+
+    ``metrics`` are those that its sidecars tell, as far as they were read.
+    """
+
+    entry: Entry
+    fields: Mapping[str, str]
+    target: str
+    named_by: Reason
+    metrics: Mapping[str, str] = {}
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch in the name, or None where the name carries none."""
+        return number(self.fields.get("epoch"))
+
+    @property
+    def step(self) -> int | None:
+        """The optimizer step in the name, or None where the name carries none."""
+        return number(self.fields.get("step"))
+
+    @property
+    def age_order(self) -> tuple[int, int, int, str]:
+        """Sorts older before newer: by epoch, then step, then file time. Never by name."""
+        return (*order_of(self.fields), self.entry.mtime_ns, self.entry.name)
+
+
+class Action(NamedTuple):
+    """One change: ``rename`` and ``relink`` have a ``to`` (a name, or the new text of the link).
+
+    ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
+    go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
+    checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link is, below ``outputs_dir``,
+    where that is not the directory of the plan. A pointer file that is to name another checkpoint (``repoint``)
+    follows in the same way. ``leaves_link`` says that a link stays under the old name. ``saves`` are policy lines each
+    of which would keep what goes.
+    """
+
+    kind: ActionKind
+    name: str
+    to: str
+    size: int
+    reasons: tuple[Reason, ...]
+    with_it: tuple[tuple[str, str], ...] = ()
+    keep_in_trash: bool = False
+    follows: str = ""
+    was: str = ""
+    directory: str = ""
+    leaves_link: bool = False
+    saves: tuple[PolicyLine, ...] = ()
+
+
+class Identity(NamedTuple):
+    """What tells whether a name still stands for what it stood for: the kind, the bytes, and the time in nanoseconds.
+
+    Of a directory, the bytes of all files in it (a link counts as one), and the newest of their times (-1 where there
+    is no file). Of a link, the kind alone.
+    """
+
+    kind: EntryKind
+    size: int
+    mtime_ns: int
+
+
+class Step(NamedTuple):
+    """One change of one name, with all that is needed to repeat it, and to take it back.
+
+    A ``move`` brings ``name`` from ``directory`` to ``to_directory`` under the name ``to``; a ``relink`` changes the
+    text of a link from ``was`` to ``to``, a ``repoint`` the name of a checkpoint in a text file, whose old bytes go to
+    ``to_directory``. A ``link`` makes a link with the text ``to``, an ``unlink`` removes it. An ``exchange`` gives two
+    files each other's name; ``was`` tells both apart (`store.marks`). Directories are paths below ``outputs_dir``. A
+    ``rewrite`` gives a text file anywhere (``directory`` is absolute) other content; ``was`` and ``to`` are the
+    checksums of both contents, which are kept in the user's own state.
+    """
+
+    kind: StepKind
+    directory: str
+    name: str
+    to_directory: str
+    to: str
+    was: str = ""
+    identity: Identity = Identity("link", 0, 0)
+
+    @property
+    def inverse(self) -> "Step":
+        """The step that takes this one back."""
+        if self.kind in ("relink", "repoint", "rewrite"):
+            return self._replace(to=self.was, was=self.to)
+        if self.kind in ("link", "unlink"):
+            return self._replace(kind="unlink" if self.kind == "link" else "link")
+        if self.kind == "exchange":
+            return self._replace(was=" ".join(reversed(self.was.split(" "))))
+        return self._replace(directory=self.to_directory, name=self.to, to_directory=self.directory, to=self.name)
+
+
+INVERSE: Mapping[str, ActionKind] = {
+    "trash": "restore", "restore": "trash", "fix": "unfix", "unfix": "fix", "link": "unlink", "unlink": "link",
+}  # fmt: skip
+
+
+class Unit(NamedTuple):
+    """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
+
+    ``size`` is that of the checkpoint, in bytes. A ``replace`` first puts away what stands under a name, then brings
+    what is to stand there.
+    """
+
+    kind: ActionKind
+    size: int
+    steps: tuple[Step, ...]
+
+    @property
+    def inverse(self) -> "Unit":
+        """The unit that takes this one back."""
+        inverted = [step.inverse for step in self.steps]
+        if self.kind == "replace":
+            return self._replace(steps=tuple(reversed(inverted)))
+        unlinks, links = ([step for step in inverted if step.kind == kind] for kind in ("unlink", "link"))
+        others = [step for step in inverted if step.kind not in ("link", "unlink")]
+        steps = (*unlinks, *others[:1], *reversed(others[1:]), *links)
+        return Unit(INVERSE.get(self.kind, self.kind), self.size, steps)
+
+    @property
+    def head(self) -> "Step":
+        """The step that the others belong to; links under old names are made after it, and removed before it."""
+        return next((step for step in self.steps if step.kind not in ("link", "unlink")), self.steps[0])
+
+
+class Kept(NamedTuple):
+    """A name that stays as it is."""
+
+    name: str
+    size: int
+    reasons: tuple[Reason, ...]
+
+
+class Skipped(NamedTuple):
+    """A name that is left alone because the rules do not speak of it (``unrecognised``) or say to (``ignored``)."""
+
+    name: str
+    kind: Literal["unrecognised", "ignored"]
+    reason: Reason
+
+
+class Problem(NamedTuple):
+    """Something only a person can solve; ``names`` are left untouched. ``remarks``, if any, are on each of them."""
+
+    id: str
+    names: tuple[str, ...]
+    text: str
+    hint: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """What is to happen in one checkpoint directory, and why; after a run, what did happen.
+
+    ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
+    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
+    less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
+    soon be otherwise though no name changes, so that it is not remembered.
+    """
+
+    experiment: str
+    directory: str
+    actions: tuple[Action, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Reason, ...] = ()
+    policy: Reason | None = None
+    remaining: int = 0
+    rests_on: tuple[str, ...] = ()
+    unwhole: tuple[str, ...] = ()
+
+
+def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
+    """Return epoch and step, the order in which checkpoints were written; -1 for what the name does not carry."""
+    epoch, step = number(fields.get("epoch")), number(fields.get("step"))
+    return -1 if epoch is None else epoch, -1 if step is None else step
+
+
+def number(text: str | None) -> int | None:
+    """Read captured digits as a number; anything else is no number (``1e-05`` is not epoch 5)."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def trash_name(name: str) -> str:
+    """Return what a name is called in the trash; where the suffix leaves no room, its end gives way to a checksum."""
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) + len(TRASH_SUFFIX) > LONGEST_NAME:
+        end = f"~{hashlib.sha256(raw).hexdigest()[:16]}"
+        name = raw[: LONGEST_NAME - len(TRASH_SUFFIX) - len(end)].decode("utf-8", "surrogateescape") + end
+    return name + TRASH_SUFFIX
+
+
+Part = bytes | tuple[int, int]
+"""Bytes, or a range of the old file: its first byte, and the one behind its last."""
+
+
+class Rewrite(NamedTuple):
+    """A recipe for a new file, and which texts it changes: old → new."""
+
+    parts: tuple[Part, ...]
+    changes: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """The bytes that the new file will have."""
+        return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self.parts)

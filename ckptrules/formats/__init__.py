@@ -1,0 +1,1 @@
+"""What is inside a checkpoint; nothing of it is executed."""

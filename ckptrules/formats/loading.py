@@ -1,0 +1,51 @@
+"""Really loads checkpoints, with torch (the extra ``ckptrules[torch]``). Only here a pickle may be executed."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+from ckptrules.formats.content import UnsoundError
+
+LOADS = ("torch", "torch before 1.6", "pickle")
+
+
+def load(path: str, kind: str, *, unsafe: bool) -> str:
+    """Load a file with ``torch.load`` and let it go; return how: ``load``, or ``unsafe load``.
+
+    Args:
+        path: the file; every tensor goes to the CPU, those of a zip file are mapped, not read.
+        kind: its format, as `Facts.kind`.
+        unsafe: where ``weights_only=True`` refuses it, load it with ``weights_only=False``, which RUNS whatever code
+            the file names.
+
+    Raises:
+        UnsoundError: it does not load.
+    """
+    import torch
+
+    zipped = kind == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+        except pickle.UnpicklingError:
+            if not unsafe:
+                hint = "unsafe=1 loads it by running the code that it names: only for what you trust"
+                raise UnsoundError(
+                    "needs_code", "does not load without running code (weights_only=True)", hint
+                ) from None
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of torch
+            raise _does_not_load(error) from None
+        else:
+            return "load"
+        try:
+            torch.load(path, map_location="cpu", weights_only=False, mmap=zipped or None)
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file makes of torch
+            raise _does_not_load(error) from None
+    return "unsafe load"
+
+
+def _does_not_load(error: Exception) -> UnsoundError:
+    first = (str(error).splitlines() or [""])[0][:200]
+    return UnsoundError("does_not_load", f"does not load: {type(error).__name__}: {first}")

@@ -1,0 +1,80 @@
+"""Checks arrays of numpy, alone (``.npy``) or in a zip file (``.npz``).
+
+Written after https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import warnings
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from ckptrules.formats.content import Facts, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
+from ckptrules.formats.pickled import Limited, read_pickle
+
+MAGIC = b"\x93NUMPY"
+LONGEST_HEADER = 10_000  # bytes; numpy itself refuses more, as to read Python's notation may take its stack
+MOST_SIDES = 64  # the limit of numpy
+_ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
+
+
+def check_numpy(file: BinaryIO, size: int, tell: Tell) -> Facts:
+    """Check the header, and the size that follows from it; of Python objects, their pickle.
+
+    Raises:
+        UnsoundError: it is cut off or damaged.
+        UnreadableError: its header or its pickle is damaged.
+    """
+    wide = file.read(8)[6:7] > b"\x01"
+    width = 4 if wide else 2
+    length = int.from_bytes(file.read(width), "little")
+    if length > LONGEST_HEADER:
+        raise TooLongError(f"a numpy header of more than {LONGEST_HEADER} bytes is not read")
+    text = file.read(length)
+    if len(text) < length:
+        raise UnsoundError("truncated", "is cut off inside its header")
+    try:
+        item, count = _said(text)
+    except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):
+        raise UnreadableError("its numpy header is damaged") from None
+    if item is None:
+        return facts_of("numpy", read_pickle(Limited(file, tell=tell)))
+    return of_size("numpy", size, 8 + width + length + item * count)
+
+
+def _said(text: bytes) -> tuple[int | None, int]:
+    """Return the bytes of one item (None: they are Python objects), and how many items there are."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes
+        header = ast.literal_eval(text.decode("latin-1").strip())
+    return _bytes_of(header["descr"]), _product(header["shape"])
+
+
+def _bytes_of(said: object) -> int | None:
+    """Return the bytes of an item: of one type, or of fields that each have a name, a type and maybe a shape."""
+    if isinstance(said, list):
+        fields = [(_bytes_of(field[1]), _product(field[2]) if field[2:] else 1) for field in said]
+        return None if any(one is None for one, _ in fields) else sum((one or 0) * count for one, count in fields)
+    if isinstance(said, tuple):  # a type with metadata
+        return _bytes_of(said[0])
+    if said in ("|O", "O"):
+        return None
+    match = _ITEM.fullmatch(str(said))
+    if match is None:
+        raise ValueError
+    return int(match[2]) * (4 if match[1] == "U" else 1)
+
+
+def _product(sides: Iterable[object]) -> int:
+    """Multiply the sides of an array."""
+    whole = [side for side in sides if is_count(side)]
+    if not isinstance(sides, tuple) or len(whole) != len(sides) or len(whole) > MOST_SIDES:
+        raise TypeError
+    product = math.prod(whole)
+    if product.bit_length() > LONGEST_NUMBER:
+        raise ValueError
+    return product

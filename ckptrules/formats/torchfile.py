@@ -1,0 +1,189 @@
+"""Checks the two formats of ``torch.save`` without torch: a zip file, or (before torch 1.6) pickles and raw numbers.
+
+Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_load``) and seen on files of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from ckptrules.formats.content import CHUNK, Facts, Tell, UnsoundError, facts_of
+from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
+from ckptrules.formats.numpyfile import check_numpy
+from ckptrules.formats.pickled import Contents, Limited, read_pickle
+from ckptrules.formats.zips import open_entry, open_zip, unpacked_bytes
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+ELEMENT_BYTES: Mapping[str, int] = {
+    "ByteStorage": 1, "CharStorage": 1, "BoolStorage": 1, "UntypedStorage": 1, "QInt8Storage": 1, "QUInt8Storage": 1,
+    "QUInt4x2Storage": 1, "QUInt2x4Storage": 1,
+    "ShortStorage": 2, "HalfStorage": 2, "BFloat16Storage": 2,
+    "IntStorage": 4, "FloatStorage": 4, "QInt32Storage": 4,
+    "LongStorage": 8, "DoubleStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
+}  # fmt: skip
+LOCAL_HEADER = 30  # bytes before each entry, at least
+BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, ImportError,
+)  # fmt: skip
+
+
+def check_zip(file: BinaryIO, tell: Tell, *, quick: bool) -> Facts:
+    """Check a zip file: its directory, its checksums unless ``quick``, and what a torch file must have.
+
+    Raises:
+        UnsoundError: it is cut off, damaged, or not all there.
+        OSError: it cannot be read.
+    """
+    try:
+        archive = open_zip(file)
+        entries = archive.infolist()
+    except TooLongError:
+        raise
+    except BROKEN_ZIP:
+        raise UnsoundError(
+            "truncated", "is cut off, or was never finished: the directory at its end is missing"
+        ) from None
+    _check_directory(archive, entries)
+    unpacked_bytes(archive, entries)
+    checksums = any(entry.CRC for entry in entries)
+    if not checksums:
+        for entry in entries:
+            entry.CRC = None  # type: ignore[assignment] # written by torch without; zipfile then compares none
+    root = _root(entries)
+    state = [entry for entry in entries if root is not None and entry.filename == f"{root}/data.pkl"]
+    _read_all(archive, state if quick else entries, tell)
+    kind = "torch" if state else _kind(entries)
+    if kind == "numpy":
+        _check_arrays(archive, entries, tell)
+    contents = _torch_contents(archive, entries, state[0], tell) if state else None
+    return facts_of(kind, contents, checksums=checksums and not quick)
+
+
+def check_legacy(file: BinaryIO, size: int, tell: Tell) -> Facts:
+    """Check a file of pickles: that of old torch has its tensors' bytes behind them; there are no checksums.
+
+    Raises:
+        UnsoundError: it is cut off or damaged.
+        UnreadableError: its pickles are damaged, or too long.
+        OSError: it cannot be read.
+    """
+    limited = Limited(file, tell=tell)
+    contents = read_pickle(limited)
+    if contents.value != MAGIC_NUMBER:
+        return facts_of("pickle", contents)
+    for _ in ("protocol version", "system"):
+        read_pickle(limited)
+    contents, keys = read_pickle(limited), read_pickle(limited).value
+    expected = _end_of_tensors(file, size, keys, contents.storages, tell)
+    if size < expected:
+        raise UnsoundError("truncated", f"is cut off: it has {size} bytes and should have {expected}")
+    return facts_of("torch before 1.6", contents)
+
+
+def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """See that every entry has a place of its own in the file, and a name of its own."""
+    if not entries:
+        raise UnsoundError("damaged", "holds nothing: its directory is empty")
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.header_offset < 0 or entry.header_offset + entry.compress_size > archive.start_dir:
+            raise UnsoundError("truncated", "is cut off: an entry of its directory lies outside of it")
+        if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
+            raise UnsoundError("damaged", "has an entry that is stored as it is, with two sizes")
+        key = entry.filename.lower()  # torch asks for names without regard to case
+        if key in seen:
+            raise UnsoundError("damaged", "has two entries of one name: readers may disagree on what it holds")
+        seen.add(key)
+    by_place = sorted(entries, key=lambda entry: entry.header_offset)
+    for entry, following in itertools.pairwise(by_place):
+        if entry.header_offset + LOCAL_HEADER + entry.compress_size > following.header_offset:
+            raise UnsoundError("damaged", "has entries that overlap")
+
+
+def _read_all(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], tell: Tell) -> None:
+    """Read every entry to its end, where zipfile compares the checksum."""
+    for entry in entries:
+        tell(0)
+        try:
+            with archive.open(entry) as content:
+                read = 0
+                while chunk := content.read(CHUNK):
+                    read += len(chunk)
+                    tell(len(chunk))
+        except BROKEN_ZIP:
+            read = -1
+        if read != entry.file_size:
+            hint = "its bytes have changed since it was written: take it from a copy"
+            raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'", hint)
+
+
+def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], tell: Tell) -> None:
+    """See that every array of numpy has the bytes that its header speaks of."""
+    for entry in entries:
+        tell(0)
+        with open_entry(archive, entry) as content:
+            try:
+                check_numpy(content, entry.file_size, tell)
+            except (UnsoundError, UnreadableError) as fault:
+                if isinstance(fault, TooLongError):
+                    raise
+                raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'") from None
+
+
+def _kind(entries: Sequence[zipfile.ZipInfo]) -> str:
+    return "numpy" if all(entry.filename.endswith(".npy") for entry in entries) else "zip"
+
+
+def _root(entries: Sequence[zipfile.ZipInfo]) -> str | None:
+    """Return the folder inside a torch file: that of its first entry, which torch itself goes by."""
+    root, slash, _ = entries[0].filename.partition("/")
+    return root if slash else None
+
+
+def _torch_contents(
+    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], state: zipfile.ZipInfo, tell: Tell
+) -> Contents:
+    """Read ``data.pkl`` and see that the bytes of every tensor that it speaks of are there."""
+    with open_entry(archive, state) as content:
+        contents = read_pickle(Limited(content, tell=tell))
+    folder = f"{state.filename.removesuffix('data.pkl')}data/"
+    sizes = {e.filename.removeprefix(folder): e.file_size for e in entries if e.filename.startswith(folder)}
+    for storage in contents.storages.values():
+        size = sizes.get(storage.key)
+        if size is None or size < storage.elements * _element_bytes(storage):
+            fact = "lacks" if size is None else "has too few bytes for"
+            raise UnsoundError("incomplete", f"{fact} the tensor data '{storage.key[:80]}'")
+    return contents
+
+
+def _element_bytes(storage: Storage) -> int:
+    """Return the bytes of one element, 0 where the type is not known."""
+    return ELEMENT_BYTES.get(storage.type.rpartition(".")[2], 0)
+
+
+def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[str, Storage], tell: Tell) -> int:
+    """Return where the file should end: behind its pickles stand for each tensor the number of its elements, and these.
+
+    The number has 8 bytes, and stands in the pickle as well.
+    """
+    at = file.tell()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len({*keys}) != len(keys):
+        raise UnreadableError("its list of tensors is damaged")
+    if {*keys} != storages.keys():
+        raise UnsoundError("incomplete", "its list of tensors is not that of its pickle")
+    for key in keys:
+        tell(0)
+        if at + 8 <= size and _number_at(file, at) != storages[key].elements:
+            raise UnsoundError("damaged", f"has another number of elements for the tensor '{key[:80]}' than it says")
+        at += 8 + storages[key].elements * _element_bytes(storages[key])
+    return at
+
+
+def _number_at(file: BinaryIO, at: int) -> int:
+    file.seek(at)
+    return int.from_bytes(file.read(8), "little")

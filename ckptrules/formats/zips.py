@@ -1,0 +1,60 @@
+"""Opens zip files within bounds: neither their directory nor what they unpack to may cost much more than they weigh."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from ckptrules.formats.machine import TooLongError
+
+LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
+UNPACKS_TO = 32  # times the bytes of the file; numbers that were trained hardly shrink, others do
+UNPACKS_ALWAYS = 64 * 2**20  # bytes; so much costs nothing worth a look
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """Open a zip file; its directory is read whole.
+
+    Raises:
+        TooLongError: the directory is longer than is read.
+        zipfile.BadZipFile: there is none, or it is damaged; `zipfile` may raise many more.
+    """
+    return zipfile.ZipFile(_InPieces(file))
+
+
+def open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
+    """Open an entry for what reads it byte by byte."""
+    return io.BufferedReader(archive.open(entry))  # type: ignore[type-var] # readinto is there
+
+
+def unpacked_bytes(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> int:
+    """Return what the entries unpack to by what they say of themselves; none gives more than it says.
+
+    Raises:
+        TooLongError: that is far more than the file has, or it is packed as no checkpoint is: by other ways than
+            `zipfile` lets one unpack piece by piece.
+    """
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        raise TooLongError("only what is stored or deflated is unpacked")
+    total = sum(entry.file_size for entry in entries)
+    if total > UNPACKS_ALWAYS + UNPACKS_TO * archive.start_dir:
+        raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
+    return total
+
+
+class _InPieces:
+    """A file that is read in pieces only: `zipfile` would take a directory of any length into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+        self.seekable = file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        """Read so many bytes; all that follow only where `zipfile` looks for the end of a comment: 64 KB."""
+        if count > LONGEST_DIRECTORY:
+            raise TooLongError(f"a directory of more than {LONGEST_DIRECTORY >> 20} MB is not read")
+        return self._file.read(count)

@@ -1,0 +1,341 @@
+"""Reads what a plan needs to know beyond names: identical contents, links from elsewhere, files in use."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import signal
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+from ckptrules.engine.companions import Sidecar
+from ckptrules.engine.naming import first_pattern
+from ckptrules.engine.pointers import mentioned
+from ckptrules.engine.values import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.formats.plainjson import parse
+from ckptrules.stopping import heed
+from ckptrules.storage.believing import owner_of_other
+from ckptrules.storage.reading import open_below, read_pointer, told
+
+CHUNK = 1 << 20
+JOURNAL_BYTES = 2000  # more than an action takes in the journal
+CONFLICTS = ("same_target", "target_exists")
+LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
+NS = 1_000_000_000
+
+
+def to_look_at(plan: Plan) -> set[str]:
+    """Return the names that a plan would touch, that are in conflict, or that must be whole for others to go."""
+    touched = {action.name for action in plan.actions if action.kind not in FOLLOWING}
+    return touched.union(plan.rests_on, *_disputed(plan))
+
+
+def _disputed(plan: Plan) -> list[tuple[str, ...]]:
+    return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
+
+
+def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
+    """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        directory: the descriptor of the directory that the plan is for.
+        listing: what is in it.
+        plan: what would be done if nothing more were known.
+        rules: the compiled rules.
+        known: what is known already, the time among it.
+    """
+    names = to_look_at(plan)
+    entries = {entry.name: entry for entry in listing.entries if entry.name in names}
+    same = {
+        name: number for group in _disputed(plan) for name, number in same_content(directory, group, entries).items()
+    }
+    used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
+    used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
+    pointers, others = read_pointers(directory, listing, rules)
+    return known._replace(
+        same={**known.same, **same},
+        links=links_into(outputs_dir, listing.directory),
+        in_use={**known.in_use, **used},
+        pointers=pointers,
+        no_pointers=others,
+        foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
+    )
+
+
+def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_ns: int) -> dict[str, str]:
+    """Say which checkpoints are in use because something that goes with them is."""
+    owners = {name: action.name for action in plan.actions for name, _ in action.with_it}
+    found = {}
+    for entry in listing.entries if owners else ():
+        if entry.name in owners and (why := in_use(directory, entry, settle, now_ns)):
+            found[owners[entry.name]] = f"{entry.name} {why}"
+    return found
+
+
+def read_pointers(
+    directory: int, listing: Listing, rules: RuleSet
+) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Return which names of a directory its pointer files name, and which files have such a name and are none.
+
+    Raises:
+        OSError: one of them cannot be read, and not for want of a right: what it names is not known.
+    """
+    found, others = {}, []
+    for pointer in pointer_names(listing, rules):
+        try:
+            content = read_pointer(directory, pointer)
+        except (FileNotFoundError, PermissionError):
+            continue
+        if content is None:
+            others.append(pointer)
+        elif named := mentioned(content, (o.name for o in listing.entries if o.name != pointer)):
+            found[pointer] = named
+    return found, tuple(others)
+
+
+def _other_owner(directory: int, name: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return owner_of_other(os.lstat(name, dir_fd=directory))
+    return ""
+
+
+def pointer_names(listing: Listing, rules: RuleSet) -> list[str]:
+    """Return the names of the pointer files of a directory."""
+    special = [entry.name for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
+    return [name for name in special if first_pattern(name, rules.pointers)]
+
+
+def read_metrics(
+    outputs_dir: str, listing: Listing, sidecars: Mapping[str, Sequence[Sidecar]]
+) -> dict[str, dict[str, str]]:
+    """Read what the JSON sidecars of checkpoints tell in numbers, at their top or below ``metrics``.
+
+    One that is longer than a mebibyte, or no JSON, tells nothing.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: the directory.
+        sidecars: those of each checkpoint, by its name.
+    """
+    found = {}
+    with open_below(outputs_dir, listing.directory) as directory:
+        for owner, names in metric_files(sidecars).items():
+            told: dict[str, str] = {}
+            for name in names:
+                with contextlib.suppress(OSError, ValueError):
+                    told |= _numbers(parse(_read(directory, name)))
+            if told:
+                found[owner] = told
+    return found
+
+
+def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[str]]:
+    """Return the names of the sidecars that may tell metrics, by the checkpoint that they belong to."""
+    json_of = {owner: [one.name for one in owned if one.suffix.endswith(".json")] for owner, owned in sidecars.items()}
+    return {owner: names for owner, names in json_of.items() if names}
+
+
+def _read(directory: int, name: str) -> bytes:
+    with open(os.open(name, LOOKING, dir_fd=directory), "rb") as file:
+        return file.read(CHUNK)
+
+
+def _numbers(data: object) -> dict[str, str]:
+    if not isinstance(data, dict):
+        return {}
+    inner = data.get("metrics")
+    rows = {**data, **(inner if isinstance(inner, dict) else {})}
+    return {str(k): repr(v) for k, v in rows.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:
+    """Give files numbers so that two have one number exactly when they are identical, byte by byte.
+
+    Only files of one size are read; a name whose content is nobody's else has no number.
+    """
+    by_size: dict[int, list[list[str]]] = defaultdict(list)
+    for name in sorted(names):
+        if entries[name].kind != "file":
+            continue
+        groups = by_size[entries[name].size]
+        for group in groups:
+            if _is_identical(directory, group[0], name):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    found = [group for groups in by_size.values() for group in groups if len(group) > 1]
+    return {name: number for number, group in enumerate(found) for name in group}
+
+
+def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
+    """Say why a checkpoint may still be written to, or nothing.
+
+    That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
+    file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
+    """
+    if settle and entry.kind in ("file", "directory"):
+        age = (now_ns - entry.mtime_ns) // NS
+        if age < settle:  # also where its time lies ahead
+            return f"changed {max(0, age)} s ago (settle: {settle})"
+    if entry.kind == "file":
+        opened = _is_open_for_writing(directory, entry.name)
+    else:
+        opened = entry.kind == "directory" and any(_is_open_for_writing(directory, f) for f in _files(directory, entry))
+    return "is open for writing" if opened else ""
+
+
+def obstacle(directory: int, plan: Plan) -> Problem | None:
+    """Find what will stop every change of an open directory, before the first one is made."""
+    disk = os.fstatvfs(directory)
+    if disk.f_flag & os.ST_RDONLY:
+        return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
+        return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
+    if disk.f_bavail * disk.f_frsize < (needed := JOURNAL_BYTES * len(plan.actions)):
+        hint = (
+            f"make space (df -h), and run again: the record of the changes takes {needed // 1000} KB before any space"
+        )
+        hint += " is freed. 'doit purge' empties the trash; where that holds nothing, remove some file by hand"
+        return _obstacle(plan, "lies on a file system that is full", hint)
+    status = os.fstat(directory)
+    if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
+        for action in plan.actions:
+            if os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
+                text = f"is sticky (mode +t), and {action.name} belongs to somebody else"
+                return _obstacle(plan, text, "let its owner run this: ls -la")
+    return None
+
+
+def ignore_lease_breaks() -> None:
+    """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def know_plain(directories: Callable[[], Iterable[str]]) -> None:
+    """Let links not be looked for where none can be. Must be said before the first look.
+
+    Args:
+        directories: tells which directories (paths below ``outputs_dir``) hold plain files only; asked when it matters.
+    """
+    global _plain  # noqa: PLW0603 - what is known of all directories has no other way into the tasks of single ones
+    _plain = directories
+
+
+_plain: Callable[[], Iterable[str]] = tuple
+
+
+def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
+    """Return the links in other directories that lead into one."""
+    found = links_elsewhere(outputs_dir)
+    return found.get(os.path.realpath(os.path.join(outputs_dir, directory)), ()) if found else ()
+
+
+@functools.cache
+def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
+    """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
+    found: dict[str, list[OutsideLink]] = defaultdict(list)
+    _unsearched.clear()
+    for folder, name in _links(outputs_dir, frozenset(_plain())):
+        here = os.path.realpath(os.path.join(outputs_dir, folder))
+        try:
+            text = os.readlink(os.path.join(here, name))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _unsearched[f"{folder}/{name}".lstrip("/")] = told(error)
+            continue
+        for parent, sibling, behind in _ways(text):
+            real = os.path.realpath(os.path.join(here, parent))
+            if real != here:
+                entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
+                found[real].append(OutsideLink(folder, entry))
+    return {real: tuple(sorted(links)) for real, links in found.items()}
+
+
+def unsearched() -> Mapping[str, str]:
+    """Tell which directories could not be searched for links, and why."""
+    return _unsearched
+
+
+_unsearched: dict[str, str] = {}
+
+
+def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
+    return Problem("preflight", (plan.directory,), text, hint)
+
+
+def _ways(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the ways to read a link as directory, name in it, and what is behind."""
+    path, behind = text, ""
+    while path.strip("/"):
+        parent, name = os.path.split(path)
+        if name:
+            yield parent, name, behind
+        path, behind = parent, path[len(parent) :] + behind
+
+
+def _links(outputs_dir: str, plain: Collection[str]) -> Iterator[tuple[str, str]]:
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        start = f"{path}/" if path else ""
+        try:
+            entries = list(os.scandir(f"{outputs_dir}/{path}"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _unsearched[path] = told(error)
+            continue
+        for entry in entries:
+            if entry.is_symlink():
+                yield path, entry.name
+            elif (
+                entry.is_dir(follow_symlinks=False)
+                and start + entry.name not in plain
+                and (path or entry.name != STATE)
+            ):
+                pending.append(start + entry.name)
+
+
+def _files(directory: int, entry: Entry) -> Iterator[str]:
+    for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
+        for name in names:
+            if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
+                yield os.path.join(folder, name)
+
+
+def _is_open_for_writing(directory: int, name: str) -> bool:
+    if not KNOWS_LEASES:
+        return False
+    try:
+        file = os.open(name, LOOKING, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(file)
+    return False
+
+
+def _is_identical(directory: int, one: str, other: str) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        first, second = (
+            stack.enter_context(open(os.open(name, flags, dir_fd=directory), "rb", buffering=0))
+            for name in (one, other)
+        )
+        while (chunk := first.read(CHUNK)) == second.read(CHUNK):
+            heed()
+            if not chunk:
+                return True
+    return False

@@ -1,0 +1,197 @@
+"""Where the checkpoint directories are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fnmatch import translate
+from itertools import islice
+from typing import NamedTuple
+
+from ckptrules.engine.values import Found, Stamp
+from ckptrules.storage.reading import stamp_of
+
+_GLOB = re.compile(r"[*?[]")
+
+UNREADABLE = Stamp(0, 0, 0)
+
+MOST_NAMES = 20_000
+
+
+class Inner(NamedTuple):
+    """A directory that the layout would take, though it lies in a checkpoint of another: both, and their patterns."""
+
+    directory: str
+    pattern: str
+    checkpoint: str
+    outer: str
+    outer_pattern: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.directory}' (layout: {self.pattern}) lies in '{self.checkpoint}', "
+            f"a checkpoint of '{self.outer}' (layout: {self.outer_pattern})"
+        )
+
+
+def find_directories(
+    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool] = lambda _: False
+) -> list[Found]:
+    """Find the checkpoint directories that the layout patterns describe, sorted, each once.
+
+    An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
+    that part out (``*/checkpoints`` → ``ocr_training``); where two would have one name, by the whole path.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        layout: the patterns, the first of which counts where two lead to one directory.
+        is_claimed: says by its name that a directory belongs to a checkpoint; nothing in it is one of its own.
+    """
+    return survey(outputs_dir, layout, is_claimed)[0]
+
+
+def survey(
+    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool]
+) -> tuple[list[Found], list[Inner]]:
+    """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another."""
+    stamps: dict[str, Stamp] = {}
+    pattern_of: dict[str, str] = {}
+    for pattern in layout:
+        for path, stamp in sorted(_walk(outputs_dir, "", tuple(pattern.split("/")))):
+            if path not in stamps:
+                stamps[path], pattern_of[path] = stamp, pattern
+    inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else []
+    for one in inner:
+        del stamps[one.directory]
+    taken: set[str] = set()
+    found = []
+    for path, stamp in stamps.items():
+        experiment = _experiment(path, pattern_of[path], taken)
+        taken.add(experiment)
+        found.append(Found(experiment, path, stamp))
+    return sorted(found), inner
+
+
+def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:
+    _, slash, tail = pattern.rpartition("/")
+    experiment = path.rpartition("/")[0] if slash and not _is_glob(tail) else path
+    experiment = experiment or path
+    while experiment in taken:
+        experiment = path if len(experiment) < len(path) else f"{experiment}/."
+    return experiment
+
+
+def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str], bool]) -> list[Inner]:
+    """Find the directories in which no checkpoint is one of its own, as they lie in a checkpoint themselves."""
+    found = []
+    for path in sorted(pattern_of):
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            outer = "/".join(parts[:depth])
+            if outer in pattern_of and is_claimed(parts[depth]):
+                found.append(Inner(path, pattern_of[path], parts[depth], outer, pattern_of[outer]))
+                break
+    return found
+
+
+def linked_directories(outputs_dir: str) -> list[str]:
+    """List the links at the top of ``outputs_dir`` that lead to directories; they are not followed."""
+    with os.scandir(outputs_dir) as entries:
+        return sorted(entry.name for entry in entries if entry.is_symlink() and entry.is_dir())
+
+
+def lookalikes(
+    outputs_dir: str, covered: Collection[str], looks_like: Callable[[str], bool]
+) -> list[tuple[str, int, str]]:
+    """Find folders that no layout covers and that hold what looks like checkpoints: path, number, an example.
+
+    No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory.
+    """
+    found = []
+    above = {path[:end] for path in covered for end, letter in enumerate(path) if letter == "/"}
+    pending, looked = deque([""]), 0
+    while pending and looked < MOST_NAMES:
+        path = pending.popleft()
+        alike = []
+        with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
+            for entry in islice(entries, MOST_NAMES - looked):
+                looked += 1
+                below = f"{path}/{entry.name}" if path else entry.name
+                if entry.name.startswith(".") or entry.is_symlink() or below in covered:
+                    continue
+                if looks_like(entry.name) and below not in above:
+                    alike.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    pending.append(below)
+        if alike:
+            found.append((path, len(alike), min(alike)))
+        looked += 1
+    return sorted(found)
+
+
+def _is_glob(part: str) -> bool:
+    return _GLOB.search(part) is not None
+
+
+def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[str, Stamp]]:
+    """Yield the directories that the parts of a pattern lead to. Links and hidden names are passed over, as in a shell.
+
+    What cannot be looked into is yielded as well, so that reading it tells why.
+    """
+    if not parts:
+        yield from _directory(outputs_dir, path)
+        return
+    part, rest = parts[0], parts[1:]
+    try:
+        names = _subdirectories(outputs_dir, path) if _is_glob(part) else []
+    except FileNotFoundError:
+        return
+    except OSError:
+        yield path, UNREADABLE
+        return
+    if part == "**":
+        here = list(_walk(outputs_dir, path, rest))
+        yield from here
+        found = {inner for inner, _ in here}
+        for inner in names:
+            if inner not in found:
+                yield from _walk(outputs_dir, inner, parts)
+    elif _is_glob(part):
+        fits = re.compile(translate(part)).match
+        for inner in names:
+            if not fits(inner.rpartition("/")[2]):
+                continue
+            if len(rest) == 1 and not _is_glob(rest[0]):  # the usual case, and thousands of it
+                yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
+            else:
+                yield from _walk(outputs_dir, inner, rest)
+    elif rest:
+        yield from _walk(outputs_dir, os.path.join(path, part), rest)
+    else:
+        yield from _directory(outputs_dir, os.path.join(path, part))
+
+
+def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
+    try:
+        status = os.lstat(f"{outputs_dir}/{path}" if path else outputs_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        yield path, UNREADABLE
+        return
+    if stat.S_ISDIR(status.st_mode):
+        yield path, stamp_of(status)
+
+
+def _subdirectories(outputs_dir: str, path: str) -> list[str]:
+    with os.scandir(os.path.join(outputs_dir, path)) as entries:
+        start = f"{path}/" if path else ""
+        return [
+            start + entry.name
+            for entry in entries
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
+        ]

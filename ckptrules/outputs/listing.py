@@ -1,0 +1,151 @@
+"""What stands in one checkpoint directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+
+from ckptrules.engine.values import Entry, Found, Listing
+from ckptrules.storage.reading import hard_links, look_inside, open_below
+
+LEADS_NOWHERE = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EACCES,
+)  # of a link; or nobody knows
+
+
+def scan(outputs_dir: str, found: Found) -> Listing:
+    """Read one checkpoint directory.
+
+    Raises:
+        OSError: it cannot be read, or is no longer a plain directory below ``outputs_dir``.
+    """
+    with open_below(outputs_dir, found.directory) as directory:
+        return read_directory(directory, found)
+
+
+def read_directory(directory: int, found: Found) -> Listing:
+    """Read one checkpoint directory that is open.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))
+
+
+def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
+    """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        directory: the checkpoint directory.
+        seen: the files that were counted already; it grows.
+        last: the names that are looked at last, so that what they share with others counts with these.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = {}
+    with open_below(outputs_dir, directory) as here:
+        for name in sorted(os.listdir(here), key=lambda name: (name in last, name)):
+            status = os.lstat(name, dir_fd=here)
+            if stat.S_ISDIR(status.st_mode):
+                files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)
+                with contextlib.suppress(RecursionError):  # as in `_read_entry`: no checkpoint, and not measured
+                    found[name] = sum(_once(file, seen) for file in files)
+            elif stat.S_ISREG(status.st_mode):
+                found[name] = _once(status, seen)
+    return found
+
+
+def _once(status: os.stat_result, seen: set[tuple[int, int]]) -> int:
+    key = status.st_dev, status.st_ino
+    if status.st_nlink > 1 and key in seen:
+        return 0
+    seen.add(key)
+    return status.st_size
+
+
+def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        yield _read_entry(directory, entry.name, status)
+
+
+def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
+    if stat.S_ISREG(status.st_mode):
+        if status.st_nlink > 1:
+            return Entry(name, "file", status.st_size, status.st_mtime_ns, shared=hard_links([status]))
+        return Entry(name, "file", status.st_size, status.st_mtime_ns)
+    if stat.S_ISLNK(status.st_mode):
+        return _read_link(directory, name, status.st_mtime_ns)
+    if stat.S_ISDIR(status.st_mode):
+        with contextlib.suppress(RecursionError):  # folders in folders, some thousand times: no checkpoint is so
+            return _read_folder(directory, name, status)
+    return Entry(name, "other", 0, status.st_mtime_ns)
+
+
+def read_names(directory: int, names: Iterable[str]) -> Iterator[Entry]:
+    """Read some names of an open directory as `read_directory` does; what is not there is left out."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            yield _read_entry(directory, name, os.lstat(name, dir_fd=directory))
+
+
+def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
+    text = os.readlink(name, dir_fd=directory)
+    try:
+        os.stat(name, dir_fd=directory)
+        dangling = False
+    except OSError as error:
+        if error.errno not in LEADS_NOWHERE:
+            raise  # a link that is taken for one that leads nowhere would be left behind by what it leads to
+        dangling = error.errno != errno.EACCES
+    sibling, behind = _split_at(directory, text)
+    return Entry(name, "link", 0, mtime_ns, text, sibling, dangling, behind)
+
+
+def _split_at(directory: int, text: str) -> tuple[str | None, str]:
+    """Find the part of a link's text that is a name in the directory, and what stands behind it."""
+    path, behind = text, ""
+    while path.strip("/"):
+        parent, name = os.path.split(path)
+        try:
+            if name and os.path.samestat(os.stat(parent or ".", dir_fd=directory), os.fstat(directory)):
+                return name, behind
+        except OSError as error:
+            if error.errno not in LEADS_NOWHERE:
+                raise
+        path, behind = parent, path[len(parent) :] + behind
+    return None, ""
+
+
+def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
+    """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
+    inside, hollow, shared = look_inside(directory, name)
+    if inside.mtime_ns >= 0:
+        return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=hollow, shared=shared)
+    leads = False
+    for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
+        leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
+    return Entry(name, "directory", inside.size if leads else 0, status.st_mtime_ns, known_by=inside)
+
+
+def _is_link(directory: int, name: str) -> bool:
+    return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
+
+
+def _leads_somewhere(directory: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.stat(name, dir_fd=directory))
+    return False

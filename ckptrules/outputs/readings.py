@@ -1,0 +1,104 @@
+"""What a plan was made from besides the names of a directory: noted with it, and looked at again before it is believed.
+
+A directory's own time changes whenever a name in it does. It does not where a file is rewritten in place, where
+something arrives inside a checkpoint that is a directory, or where a link leads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ckptrules.engine.values import Entry, Found, Listing, OutsideLink
+from ckptrules.outputs import find
+from ckptrules.outputs.listing import read_directory, read_names
+from ckptrules.storage import reading
+
+COARSE_TICK_NS = 2_000_000_000  # of a file system whose times have no fractions
+TICK_NS = 20_000_000
+Mark = tuple[int, ...]
+
+
+class Marks(NamedTuple):
+    """What tells whether files were rewritten; ``young`` says that one was written just now.
+
+    What is written within the same tick of the clock may have the same time: nothing tells it apart.
+    """
+
+    of: Mapping[str, Mark] = {}
+    young: bool = False
+
+
+def marks(directory: int, names: Iterable[str]) -> Marks:
+    """Mark some files of an open directory, before they are read."""
+    found = {name: _mark(directory, name) for name in names}
+    now_ns = time.time_ns()
+    return Marks(found, any(now_ns - mark[2] < _tick(mark[2]) for mark in found.values() if mark))
+
+
+def read_by(
+    listing: Listing, names: Iterable[str] | None, contents: Marks, links: Sequence[OutsideLink]
+) -> dict[str, Any] | None:
+    """Note what a plan was made from; an empty note where it was nothing but names, None where it cannot be told.
+
+    Args:
+        listing: the directory, as the plan had it.
+        names: those of which more than the name was read; None for all.
+        contents: marks of the files whose content was read.
+        links: the links elsewhere that lead into the directory.
+    """
+    if contents.young:
+        return None
+    wanted = None if names is None else sorted(names)
+    elsewhere = {f"{folder}/{link.name}".lstrip("/"): link.link_text for folder, link in links}
+    if not (wanted is None or wanted or contents.of or elsewhere):
+        return {}
+    entries = [entry for entry in listing.entries if wanted is None or entry.name in set(wanted)]
+    return {
+        "names": wanted,
+        "contents": sorted(contents.of),
+        "links": sorted(elsewhere),
+        "digest": _digest(entries, contents.of, elsewhere),
+    }
+
+
+def holds(outputs_dir: str, directory: str, read: Mapping[str, Any]) -> bool:
+    """Say whether all is still as it was noted."""
+    try:
+        with reading.open_below(outputs_dir, directory) as here:
+            names = read["names"]
+            found = Found("", directory, find.UNREADABLE)
+            entries = read_directory(here, found).entries if names is None else read_names(here, names)
+            contents = {name: _mark(here, name) for name in read["contents"]}
+            elsewhere = {path: _link_text(outputs_dir, path) for path in read["links"]}
+            return bool(_digest(entries, contents, elsewhere) == read["digest"])
+    except OSError:
+        return False
+
+
+def _mark(directory: int, name: str) -> Mark:
+    try:
+        status = os.lstat(name, dir_fd=directory)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _tick(mtime_ns: int) -> int:
+    return TICK_NS if mtime_ns % 1_000_000_000 else COARSE_TICK_NS
+
+
+def _link_text(outputs_dir: str, path: str) -> str:
+    try:
+        return os.readlink(os.path.join(outputs_dir, path))
+    except OSError:
+        return ""
+
+
+def _digest(entries: Iterable[Entry], contents: Mapping[str, Mark], links: Mapping[str, str]) -> str:
+    rows = (sorted(entries), sorted(contents.items()), sorted(links.items()))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

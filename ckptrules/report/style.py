@@ -1,0 +1,113 @@
+"""How things are shown on a terminal: signs, colours, tables, numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import NamedTuple
+from unicodedata import combining, east_asian_width
+
+from ckptrules.engine.measures import visible, visible_lines
+
+_SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip", "note")
+
+SIGNS = dict(zip(_SIGN_NAMES, "✓⊗↷↶→·!?*", strict=True))
+
+ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?", "*"), strict=True))
+
+COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
+
+_COLOUR = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
+
+
+class Style(NamedTuple):
+    """What the terminal can show. ``encoding`` decides between ✓ and +, and which letters are escaped."""
+
+    colour: bool = False
+    encoding: str = "utf-8"
+    verbose: bool = False
+    preview: bool = False
+
+    @property
+    def signs(self) -> Mapping[str, str]:
+        """The signs in front of a line, in ASCII where the terminal knows no others."""
+        return _signs(self.encoding)
+
+    def paint(self, text: str, colour: str) -> str:
+        """Colour a text where colours are wanted."""
+        return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self.colour else text
+
+    def name(self, text: str) -> str:
+        """Make a file name safe to show: control characters, bidi marks and bytes that are no text are escaped."""
+        if text.isascii() and text.isprintable():
+            return text
+        shown = visible(text)
+        try:
+            shown.encode(self.encoding)
+        except UnicodeEncodeError:
+            return shown.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return shown
+
+
+def printed(text: str, *, colour: bool) -> str:
+    """Escape what a terminal would obey, wherever it comes from; the ends of lines stay, and colours where wanted."""
+    if not colour or "\x1b" not in text:
+        return visible_lines(text)
+    parts = _COLOUR.split(text)
+    return "".join(part if number % 2 else visible_lines(part) for number, part in enumerate(parts))
+
+
+@lru_cache
+def _signs(encoding: str) -> Mapping[str, str]:
+    try:
+        "".join(SIGNS.values()).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII_SIGNS
+    return SIGNS
+
+
+def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list[str]:
+    """Lay the lines of a summary out: label, number, note."""
+    width = max(len(str(count)) for _, count, _ in rows)
+    return [f"  {label:<{label_width}}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
+
+
+def count_of(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def columns(text: str) -> int:
+    """Count the columns of a text: a wide letter (Unicode, UAX #11) takes two, an accent none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Lay rows out in aligned columns, under headings if there are any.
+
+    ``right`` are the numbers of the columns that hold numbers.
+    """
+    shown = [headings, *rows] if headings else rows
+    widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
+    lines = []
+    for row in shown:
+        gaps = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [
+            gap + cell if column in right else cell + gap
+            for column, (cell, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, ""])
+
+
+def when(mtime_ns: int) -> str:
+    """Write a time in nanoseconds since 1970 as people do, in UTC."""
+    seconds = mtime_ns // 1_000_000_000
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999
+        return f"{seconds} s since 1970"

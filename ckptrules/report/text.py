@@ -1,0 +1,301 @@
+"""Plans and runs → console text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import NamedTuple
+
+from ckptrules.engine.measures import freed, human_size, taken
+from ckptrules.engine.values import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
+from ckptrules.report.style import Style, count_of, numbers, table, when
+
+LARGEST = 10  # so many lines show the order of magnitude
+
+DID = {
+    "rename": "Renamed",
+    "trash": "Deleted",
+    "relink": "Relinked",
+    "repoint": "Repointed",
+    "restore": "Restored",
+    "replace": "Replaced",
+    "fix": "State fixed",
+    "unfix": "State restored",
+    "link": "Linked",
+    "unlink": "Link removed",
+    "rewrite": "Rewritten",
+}
+
+WOULD = {
+    "rename": "Would rename",
+    "trash": "Would delete",
+    "relink": "Would relink",
+    "repoint": "Would repoint",
+    "restore": "Would restore",
+    "replace": "Would replace",
+    "fix": "Would fix the state",
+    "unfix": "Would restore the state",
+    "link": "Would link",
+    "unlink": "Would remove the link",
+    "rewrite": "Would rewrite",
+}
+
+SIGN_OF = {
+    "repoint": "relink", "replace": "restore", "fix": "rename", "unfix": "restore", "link": "relink", "unlink": "trash",
+    "rewrite": "rename",
+}  # fmt: skip
+
+
+class Tally(NamedTuple):
+    """The numbers of a run, or of one experiment of it, and two sums of bytes."""
+
+    experiments: int = 0
+    up_to_date: int = 0
+    renamed: int = 0
+    deleted: int = 0
+    relinked: int = 0
+    restored: int = 0
+    kept: int = 0
+    skipped: int = 0
+    problems: int = 0
+    bytes_deleted: int = 0
+    bytes_kept: int = 0
+    states: int = 0
+    links: int = 0
+    rewritten: int = 0
+
+    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
+        return Tally(*(one + two for one, two in zip(self, other, strict=True)))
+
+    @property
+    def changes(self) -> int:
+        """The number of changes."""
+        return self.renamed + self.deleted + self.relinked + self.restored + self.states + self.links + self.rewritten
+
+
+class Several(NamedTuple):
+    """The files with several names of one experiment: those of which names go, and those of which names stay."""
+
+    gone: tuple[HardLinks, ...] = ()
+    kept: tuple[HardLinks, ...] = ()
+
+
+def several(plan: Plan, entries: Iterable[Entry]) -> Several:
+    """Sort the files that have several names by what becomes of these."""
+    shared = {entry.name: entry.shared for entry in entries if entry.shared}
+    if not shared:
+        return Several()
+    along: dict[str, list[str]] = {"trash": [], "rename": []}
+    for action in plan.actions:
+        if action.kind in along:
+            along[action.kind] += [action.name, *(name for name, _ in action.with_it)]
+    stays = [*along["rename"], *(row.name for row in plan.kept)]
+    return Several(
+        *(tuple(link for name in names for link in shared.get(name, ())) for names in (along["trash"], stays))
+    )
+
+
+def by_file(total: Tally, found: Iterable[Several]) -> Tally:
+    """Correct the bytes of several experiments, so that a file with names in more than one of them counts once."""
+    rows = [one for one in found if one != Several()]
+    gone, kept = ([link for row in rows for link in row[which]] for which in (0, 1))
+    return total._replace(
+        bytes_deleted=total.bytes_deleted + freed(0, gone) - sum(freed(0, row.gone) for row in rows),
+        bytes_kept=total.bytes_kept + taken(0, kept) - sum(taken(0, row.kept) for row in rows),
+    )
+
+
+def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a value, never changed
+    """Count one experiment. Renamed checkpoints are among the kept ones.
+
+    A file with several names counts once among the bytes that are kept, and among those that go with the last name.
+    """
+    count = Counter([action.kind for action in plan.actions])
+    size = {kind: sum([action.size for action in plan.actions if action.kind == kind]) for kind in count}
+    relinked = count["relink"] + count["repoint"]
+    return Tally(
+        experiments=1,
+        renamed=count["rename"],
+        deleted=count["trash"],
+        relinked=relinked,
+        restored=count["restore"] + count["replace"],
+        kept=len(plan.kept) + count["rename"] + relinked + count["restore"] + count["replace"],
+        skipped=len(plan.skipped),
+        problems=len(plan.problems),
+        bytes_deleted=freed(size.get("trash", 0), links.gone),
+        states=count["fix"] + count["unfix"],
+        links=count["link"] + count["unlink"],
+        rewritten=count["rewrite"],
+        bytes_kept=taken(
+            sum(size.get(kind, 0) for kind in ("rename", "restore", "replace")) + sum(row.size for row in plan.kept),
+            links.kept,
+        ),
+    )
+
+
+def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
+    """Show what happened, or would happen, in one experiment; an empty text where there is nothing to say."""
+    lines: list[str] = []
+    for action in plan.actions:
+        lines += _action_lines(action, style)
+    if style.verbose:
+        for row in plan.kept:
+            lines += _kept_lines(row, style)
+    for skipped in plan.skipped:
+        if style.verbose or skipped.kind == "unrecognised":
+            lines += _skipped_lines(skipped, style)
+    sizes = {entry.name: entry for entry in entries} if plan.problems else {}
+    for problem in plan.problems:
+        lines += problem_lines(problem, sizes, style)
+    lines += [f"{style.signs['note']} Note: {_inline(note, style)}" for note in plan.notes]
+    if plan.policy and style.verbose:
+        lines.append(f"{style.signs['note']} By: {_inline(plan.policy, style)}")
+    if not lines and not style.verbose:
+        return ""
+    title = style.paint(f"Processing experiment: {style.name(plan.experiment)}", "bold")
+    return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[str] = ()) -> str:
+    """Show the numbers of the whole run, aligned, and the notes below them."""
+    if not total.experiments and total.up_to_date:
+        what = count_of(total.up_to_date, "experiment is", "experiments are")
+        return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
+    verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
+    deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
+    rows = [
+        ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
+        (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
+        (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
+        *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
+        *[("states", total.states, "with other paths inside")] * bool(total.states),
+        *[("links", total.links, "under old names")] * bool(total.links),
+        *[("rewritten", total.rewritten, "files with references")] * bool(total.rewritten),
+        ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
+        ("skipped", total.skipped, ""),
+        ("problems", total.problems, "left untouched, see above" if total.problems else ""),
+    ]
+    title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
+    return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+
+
+class Going(NamedTuple):
+    """What an experiment keeps and loses, in checkpoints and bytes, and the largest ones that it loses."""
+
+    experiment: str
+    tally: Tally
+    largest: tuple[tuple[int, str], ...]
+
+
+def going(plan: Plan) -> tuple[tuple[int, str], ...]:
+    """Return size and path of the largest checkpoints that would go, the largest first."""
+    goes = [(a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind == "trash"]
+    return tuple(sorted(goes, reverse=True)[:LARGEST])
+
+
+def magnitude(rows: Sequence[Going], style: Style) -> str:
+    """Show per experiment what stays and what goes, and the largest that go; nothing where nothing goes."""
+    losing = sorted((row for row in rows if row.tally.deleted), key=lambda row: -row.tally.bytes_deleted)
+    if not losing:
+        return ""
+    cells = [(style.name(row.experiment), *_amounts([row.tally])) for row in losing[:LARGEST]]
+    if rest := losing[LARGEST:]:
+        cells.append((f"{len(rest)} others", *_amounts([row.tally for row in rest])))
+    text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4))
+    largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
+    sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
+    return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"
+
+
+def _amounts(tallies: Sequence[Tally]) -> tuple[str, str, str, str]:
+    total = sum(tallies, Tally())
+    return str(total.kept), human_size(total.bytes_kept), str(total.deleted), human_size(total.bytes_deleted)
+
+
+def trash_sentence(items: int, size: int, days: int | None) -> str:
+    """Tell what waits in the trash and how it goes; nothing where nothing waits.
+
+    Args:
+        items: their number.
+        size: their bytes.
+        days: the ``trash_days`` of the rules; None where they are not known.
+    """
+    if not items:
+        return ""
+    ends = {None: "; else it is freed after trash_days", 0: " (trash_days: 0 frees nothing that waits already)"}
+    end = ends.get(days, f"; else it is freed after {days} days (trash_days)")
+    return f"In the trash: {count_of(items, 'item')}, {human_size(size)}. Free the space with 'doit purge'{end}."
+
+
+@lru_cache
+def _opening(kind: str, style: Style) -> tuple[str, str, int]:
+    """Return what the lines of an action begin with: the first, the one with the new name; and the indent of more."""
+    label = (WOULD if style.preview else DID)[kind]
+    sign = style.paint(style.signs[SIGN_OF.get(kind, kind)], "red" if kind == "trash" else "green")
+    return f"{sign} {label}: ", f" {style.signs['arrow'].rjust(len(label) + 2)} ", len(label) + 4
+
+
+def _action_lines(action: Action, style: Style) -> list[str]:
+    opening, arrow, indent = _opening(action.kind, style)
+    place = f"{action.directory}/{action.name}" if action.directory else action.name
+    first = opening + style.name(place)
+    along = _along_lines(action, indent, style) if action.with_it or action.leaves_link else ()
+    if action.kind not in ("rename", "relink", "repoint"):
+        reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
+        saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
+        saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []
+        return [f"{first} ({reasons})" if reasons else first, *along, *saving]
+    return [first, arrow + style.name(action.to), *along, *_reason_lines(action.reasons, indent, style)]
+
+
+def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
+    along = [
+        " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
+        for name, to in action.with_it
+        if name != to
+    ]
+    if action.leaves_link:
+        along.append(" " * (indent - 2) + f"+ a link stays under the old name: {style.name(action.name)}")
+    return along
+
+
+def _kept_lines(row: Kept, style: Style) -> list[str]:
+    label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
+    return [label + style.name(row.name), *_reason_lines(row.reasons, len(label), style)]
+
+
+def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:
+    sign = style.paint(style.signs["skip"], "yellow")
+    return [f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})"]
+
+
+def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
+    """Show a problem with its hint; where it has several names, ``entries`` must hold them."""
+    sign = style.paint(style.signs["problem"], "red")
+    if len(problem.names) == 1:
+        lines = [f"{sign} Problem: {style.name(problem.names[0])} {style.name(problem.text)}"]
+    else:
+        lines = [f"{sign} Problem: {style.name(problem.text)}"]
+        width = max((len(style.name(name)) for name in problem.names), default=0)
+        for name, remark in zip_longest(problem.names, problem.remarks, fillvalue=""):
+            entry = entries[name]
+            line = f"    {style.name(name):<{width}}  {human_size(entry.size):>8}  {when(entry.mtime_ns)}"
+            lines.append(f"{line}  {style.name(remark)}".rstrip())
+    return [*lines, *([f"    hint: {style.name(problem.hint)}"] if problem.hint else [])]
+
+
+def _reason_lines(reasons: Iterable[Reason], indent: int, style: Style) -> list[str]:
+    if not style.verbose:
+        return []
+    return [
+        " " * indent + style.paint(style.name(reason.text) + place, "dim")
+        for reason in reasons
+        for place in [f"  {reason.place.file_line}" if reason.place else ""]
+    ]
+
+
+def _inline(reason: Reason, style: Style) -> str:
+    text = style.name(reason.text)
+    return f"{text}, {reason.place.file_line}" if style.verbose and reason.place else text

@@ -1,0 +1,1 @@
+"""YAML files → a `RuleSet` that is proved by its own examples."""

@@ -1,0 +1,315 @@
+"""What rule files say of retention → checked policies, proved by their own examples. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ckptrules.engine import measures
+from ckptrules.engine.plan import make_plan
+from ckptrules.engine.retention import KEEP_LINES, NS, SIZE_LINE
+from ckptrules.engine.values import (
+    Assignment,
+    Best,
+    Bytes,
+    Entry,
+    Facts,
+    Fault,
+    Listing,
+    MaxDelete,
+    Pattern,
+    Place,
+    Plan,
+    Policy,
+    PolicyExample,
+    PolicyLine,
+    Rule,
+    RuleSet,
+    Within,
+)
+from ckptrules.rules.shape import Choice, ListOf, MapOf, Number, Record, Shape, Text, Value, closest
+
+LINES = (*KEEP_LINES, SIZE_LINE)
+FROM_NEWEST = " from newest"
+EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
+_KEEPS_ALL = (("keep", "all"), ("min_epoch", 0), ("keep_every_epochs", 1), ("keep_every_steps", 1))
+
+
+def _fault_of(read: Callable[[str], object]) -> Callable[[str], str]:
+    def fault(text: str) -> str:
+        try:
+            read(text)
+        except ValueError as error:
+            return f"'{text}' must be {error}"
+        return ""
+
+    return fault
+
+
+def within(text: str) -> Within:
+    """Read ``7d`` or ``7d from newest``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    time = text.removesuffix(FROM_NEWEST)
+    return Within(measures.seconds(time), time, from_newest=time != text)
+
+
+_KEEP = Choice("protected: only what is protected stays; all: everything does.", {w: w for w in ("protected", "all")})
+_BEST = Record(
+    "Keep the best by a metric that names carry.",
+    {
+        "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),
+        "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
+        "count": Number("Keep so many.", 1),
+    },
+    ("metric", "mode", "count"),
+)
+_EXAMPLES = ListOf(
+    "Directories and what the policy keeps of them; tested before it is used.",
+    Record(
+        "A directory, and what is kept of it.",
+        {
+            "given": ListOf("NAME, NAME SIZE AGE (as 30GB, 5d), or LINK -> NAME.", Text("a file name"), empty=False),
+            "kept": ListOf("The names that stay.", Text("a file name")),
+        },
+        ("given", "kept"),
+    ),
+    empty=False,
+)
+POLICY = Record(
+    "What keeps a checkpoint: any line is enough.",
+    {
+        "keep": _KEEP,
+        "min_epoch": Number("Keep every checkpoint of this epoch or later.", 0),
+        "keep_last": Number("Keep so many of the newest, by epoch and step.", 1),
+        "keep_every_epochs": Number("Keep the epochs that are a multiple of this.", 1),
+        "keep_every_steps": Number("Keep the steps that are a multiple of this.", 1),
+        "keep_best": _BEST,
+        "keep_within": Text("Keep what was written within 7d from now, or '7d from newest'.", _fault_of(within)),
+        SIZE_LINE: Text("What nobody keeps goes oldest first, until the rest fits: 200GB.", _fault_of(measures.size)),
+        "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 0),
+        "allow_empty": Choice("true lets keep_at_least be 0.", {"true": True, "false": False}),
+        "examples": _EXAMPLES,
+    },
+)
+RETENTION = MapOf("Policies by name; policy=NAME picks one, 'default' is used otherwise.", POLICY)
+EXPERIMENTS = ListOf(
+    "Which experiments have a policy of their own; the first pattern that fits the name decides.",
+    Record(
+        "A pattern and a policy.",
+        {"match": Text("A shell pattern for names of experiments."), "policy": Text("A name in retention.")},
+        ("match", "policy"),
+    ),
+)
+MAX_DELETE = Record(
+    "More deletions than this in one run, and nothing is deleted.",
+    {
+        "count": Number("So many checkpoints.", 1),
+        "percent": Number("So many of a hundred checkpoints.", 1, 100),
+    },
+)
+SHAPES: Mapping[str, Shape] = {"retention": RETENTION, "experiments": EXPERIMENTS, "max_delete": MAX_DELETE}
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+
+def compile_policies(
+    values: Mapping[str, Value], rules: Sequence[Rule], sidecars: Sequence[str], faults: list[Fault]
+) -> dict[str, Policy]:
+    """Turn checked YAML into policies; ``rules`` are those of naming, which say what metrics there are.
+
+    Where JSON files belong to checkpoints, they may tell any.
+    """
+    policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
+    for policy in policies.values():
+        faults += _useless_lines(policy)
+        if not any(suffix.endswith(".json") for suffix in sidecars):
+            faults += _unknown_metrics(policy, rules)
+    return policies
+
+
+def compile_experiments(
+    value: Value | None, policies: Mapping[str, Policy], faults: list[Fault]
+) -> tuple[Assignment, ...]:
+    """Turn the list that picks policies into patterns; each has to name a policy and to be of some use."""
+    chosen: list[Assignment] = []
+    for number, item in enumerate(value.data if value else ()):
+        match, policy = item.get("match"), item.get("policy")
+        if match is None or policy is None:
+            continue
+        if policy.data not in policies:
+            hint = closest(policy.data, policies) or f"there are: {', '.join(policies) or 'none'}"
+            faults.append(Fault(policy.place, f"experiments[{number}]: no policy '{policy.data}'", hint))
+        pattern = Pattern(match.data, match.place)
+        if first := next((c.pattern for c in chosen if _covers(c.pattern, pattern)), None):
+            fact = f"experiments[{number}]: '{pattern.text}' is never reached"
+            faults.append(
+                Fault(match.place, f"{fact}, as '{first.text}' ({first.place.file_line}) takes all that it fits")
+            )
+        chosen.append(Assignment(pattern, policy.data))
+    return tuple(chosen)
+
+
+def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | None:
+    """Turn the limit for one run into numbers."""
+    if value is None:
+        return None
+    if not value.given & set(MAX_DELETE.keys):
+        faults.append(Fault(value.place, "max_delete says neither 'count' nor 'percent'"))
+    numbers = {key: number.data for key, number in value.items()}
+    return MaxDelete(numbers.get("count"), numbers.get("percent"), value.key_place or value.place)
+
+
+def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
+    place = value.key_place or value.place
+    lines = tuple(
+        PolicyLine(key, read, line.key_place)
+        for key, line in value.items()
+        if key in LINES and (read := _value_of(key, line)) is not None
+    )
+    if not value.given & set(LINES):
+        hint = f"add one of: {', '.join(LINES)}"
+        faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
+    at_least = value.get("keep_at_least")
+    faults += _floor_faults(name, at_least, value.get("allow_empty"))
+    floor_place = at_least.key_place if at_least else None
+    examples = value.get("examples")
+    return Policy(
+        name,
+        lines,
+        at_least.data if at_least else 1,
+        place,
+        floor_place or place,
+        tuple(_compile_example(example) for example in examples.data) if examples else (),
+    )
+
+
+def _value_of(key: str, line: Value) -> Any:
+    if key == "keep_best":
+        said = {name: value.data for name, value in line.items()}
+        return Best(said["metric"], said["mode"], said["count"]) if len(said) == len(Best._fields) else None
+    if key == "keep_within":
+        return within(line.data)
+    return Bytes(measures.size(line.data), line.data) if key == SIZE_LINE else line.data
+
+
+def _floor_faults(name: str, at_least: Value | None, allow_empty: Value | None) -> Iterator[Fault]:
+    empty = at_least is not None and at_least.data == 0
+    if at_least and empty and not (allow_empty and allow_empty.data):
+        fact = f"retention policy '{name}': keep_at_least: 0 lets an experiment lose its last checkpoint"
+        yield Fault(at_least.place, fact, "put 'allow_empty: true' beside it if that is meant")
+    if allow_empty and allow_empty.data and not empty:
+        fact = f"retention policy '{name}': allow_empty: true is useless without keep_at_least: 0"
+        yield Fault(allow_empty.key_place or allow_empty.place, fact)
+
+
+def _useless_lines(policy: Policy) -> Iterator[Fault]:
+    """Find lines that another one makes useless: whoever wrote them expects something else of the policy."""
+    strong = next((line for line in policy.lines if (line.key, line.value) in _KEEPS_ALL), None)
+    for line in policy.lines:
+        what = f"retention policy '{policy.name}': '{line}' is useless"
+        place = line.place or policy.place
+        if strong and line is not strong:
+            where = strong.place.line if strong.place else ""
+            yield Fault(place, f"{what}, as '{strong}' (line {where}) keeps every checkpoint")
+        elif (line.key, line.value) == ("keep", "protected") and len(policy.lines) > 1:
+            yield Fault(place, f"{what} beside other lines, as what is protected stays in any case")
+
+
+def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
+    groups = sorted({group for rule in rules for group in rule.match.groupindex})
+    any_metric = any({"metric", "value"} <= set(rule.match.groupindex) for rule in rules)
+    for line in policy.lines:
+        if line.key == "keep_best" and not any_metric and line.value.metric not in groups:
+            fact = f"retention policy '{policy.name}': keep_best: no rule captures '{line.value.metric}'"
+            hint = closest(line.value.metric, groups) or f"target and legacy rules capture: {', '.join(groups)}"
+            yield Fault(line.place or policy.place, fact, hint)
+
+
+def _covers(first: Pattern, later: Pattern) -> bool:
+    """Say whether the first pattern fits all that the later one does; told only where it is beyond doubt."""
+    return not set("?[") & set(first.text) and fnmatchcase(later.text, first.text)
+
+
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+def _compile_example(value: Value) -> PolicyExample:
+    given, kept = value.get("given"), value.get("kept")
+    entries = [(_given(item.data), item.place) for item in (given.data if given else ())]
+    places = {entry.name: place for entry, place in entries}
+    names = {item.data: item.place for item in (kept.data if kept else ())}
+    return PolicyExample(tuple(entry for entry, _ in entries), frozenset(names), {**places, **names}, value.place)
+
+
+def _given(text: str) -> Entry:
+    """Read ``NAME``, ``NAME 30GB 5d`` or ``LINK -> NAME``."""
+    name, arrow, to = text.partition(" -> ")
+    if arrow:
+        return Entry(name, "link", 0, EXAMPLE_NOW_NS, to, to)
+    size, age = 1, 0
+    for word in reversed(text.split(" ")):
+        try:
+            if word[-1:] == "B":
+                size = measures.size(word)
+            else:
+                age = measures.seconds(word)
+        except ValueError:
+            break
+        text = text[: -len(word)].rstrip(" ")
+    return Entry(text, "file", size, EXAMPLE_NOW_NS - age * NS)
+
+
+def prove_examples(rules: RuleSet) -> list[Fault]:
+    """Test every policy with its examples, by the way that a run goes. Empty means: the policies do what they show."""
+    return [
+        Fault(place, f"retention policy '{policy.name}': {fact}", hint)
+        for policy in rules.policies.values()
+        for example in policy.examples
+        for place, fact, hint in _test_example(policy, example, rules)
+    ]
+
+
+def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Place, str, str]]:
+    given = [entry.name for entry in example.given]
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        yield example.places[twice], f"the example gives '{twice}' twice", ""
+        return
+    plan = make_plan(
+        rules, Listing(policy.name, policy.name, example.given), policy, facts=Facts(now_ns=EXAMPLE_NOW_NS)
+    )
+    goes = {action.name: action.reasons for action in plan.actions if action.kind == "trash"}
+    for name in given:
+        if fault := _not_understood(name, plan):
+            hint = "write it as a name that the rules of naming understand"
+            yield example.places[name], f"the example gives '{name}', which {fault}", hint
+        elif name in goes and name in example.kept:
+            yield (
+                example.places[name],
+                f"the example does not keep '{name}': {'; '.join(r.text for r in goes[name])}",
+                "",
+            )
+        elif name not in goes and name not in example.kept:
+            why = "; ".join(_why_kept(name, plan))
+            yield example.places[name], f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
+    for name in sorted(example.kept - set(given)):
+        yield (
+            example.places[name],
+            f"the example keeps '{name}', which is not among what is given",
+            closest(name, given),
+        )
+
+
+def _not_understood(name: str, plan: Plan) -> str:
+    problems = [problem.text for problem in plan.problems if name in problem.names]
+    skipped = [f"is skipped: {row.reason.text}" for row in plan.skipped if row.name == name]
+    return next(iter([*problems, *skipped]), "")
+
+
+def _why_kept(name: str, plan: Plan) -> Iterable[str]:
+    rows: list[Any] = [*plan.kept, *plan.actions]
+    return [reason.text for row in rows if row.name == name for reason in row.reasons]

@@ -1,0 +1,346 @@
+"""YAML → checked values that know their place. One description of a shape gives the checker and the JSON Schema.
+
+YAML's own types are not used: text stays the text that stands in the file (``010`` is not 8, ``no`` is not False).
+"""
+
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from ckptrules.engine.values import Fault, Place
+
+MAX_BYTES = 1_000_000
+ALIAS = "an alias (*name) is not allowed in rules"
+MAX_DEPTH = 12
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
+MAX_DIGITS = 18
+YAML_HINTS = {
+    "unknown escape character": "put a regular expression in 'single quotes', where a backslash is a backslash",
+    "'\\t' that cannot start any token": "indent with spaces, not with tabs",
+    "expected alphabetic or numeric character": "put a pattern that begins with '*' in quotes",
+}
+
+
+class Value(NamedTuple):
+    """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands.
+
+    ``quoted`` says that text begins one column behind its place; ``given`` holds all keys of a mapping.
+    """
+
+    data: Any
+    place: Place
+    key_place: Place | None = None
+    quoted: bool = False
+    given: frozenset[str] = frozenset()
+
+    def items(self) -> "Iterable[tuple[str, Value]]":
+        """Iterate over a mapping."""
+        mapping: dict[str, Value] = self.data
+        return mapping.items()
+
+    def get(self, key: str) -> "Value | None":
+        """Return one value of a mapping, or None."""
+        mapping: dict[str, Value] = self.data
+        return mapping.get(key)
+
+
+class Text(NamedTuple):
+    """Text that is not empty; ``fault`` returns what is wrong with it, or nothing."""
+
+    doc: str
+    fault: Callable[[str], str] = lambda _: ""
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {"type": ["string", "number"], "description": self.doc}
+
+
+class Number(NamedTuple):
+    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one."""
+
+    doc: str
+    minimum: int
+    maximum: int | None = None
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        most = {} if self.maximum is None else {"maximum": self.maximum}
+        return {"type": "integer", "minimum": self.minimum, **most, "description": self.doc}
+
+
+class Choice(NamedTuple):
+    """One of a few words, each of which stands for a value."""
+
+    doc: str
+    words: Mapping[str, Any]
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {"enum": list(self.words.values()), "description": self.doc}
+
+
+class ListOf(NamedTuple):
+    """A list of one shape."""
+
+    doc: str
+    item: "Shape"
+    empty: bool = True
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        least = {} if self.empty else {"minItems": 1}
+        return {"type": "array", "items": self.item.schema(), "description": self.doc, **least}
+
+
+class MapOf(NamedTuple):
+    """A mapping with keys of the user's choice."""
+
+    doc: str
+    item: "Shape"
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {
+            "type": "object",
+            "additionalProperties": self.item.schema(),
+            "minProperties": 1,
+            "description": self.doc,
+        }
+
+
+class Record(NamedTuple):
+    """A mapping with known keys; ``required`` names those that must be there."""
+
+    doc: str
+    keys: Mapping[str, "Shape"]
+    required: tuple[str, ...] = ()
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {
+            "type": "object",
+            "properties": {key: shape.schema() for key, shape in self.keys.items()},
+            "required": list(self.required),
+            "additionalProperties": False,
+            "description": self.doc,
+        }
+
+
+Shape = Text | Number | Choice | ListOf | MapOf | Record
+
+
+def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value | None:
+    """Read one YAML document; what is wrong is added to ``faults``, and the rest is returned."""
+    start = Place(file, 1, 1)
+    if len(text) > MAX_BYTES:
+        faults.append(Fault(start, f"the file is larger than {MAX_BYTES:,} bytes"))
+        return None
+    try:
+        node = _parsed(text, file)
+        if isinstance(node, Fault):
+            faults.append(node)
+            return None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else start
+        problem = str(error.problem or error.context)
+        hint = next((hint for part, hint in YAML_HINTS.items() if part in problem), "")
+        faults.append(Fault(place, f"not valid YAML: {problem}", hint))
+        return None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(file, before.count("\n") + 1, error.position - before.rfind("\n"))
+        faults.append(Fault(place, f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"))
+        return None
+    except yaml.YAMLError as error:
+        faults.append(Fault(start, f"not valid YAML: {' '.join(str(error).split())}"))
+        return None
+    if node is None:
+        return Value({}, start)
+    return _Reader(text.splitlines(), file, faults).read(node, shape, "the file")
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """Return the hint for a mistyped word, or an empty text where nothing is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"did you mean '{near[0]}'?" if near else ""
+
+
+def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
+    """Parse the text; what libyaml refuses is told in the words of PyYAML's own parser, which are everywhere the same.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    if FAST is not yaml.SafeLoader:
+        with contextlib.suppress(yaml.YAMLError, UnicodeError):
+            return parsed_by(FAST, text, file)
+    return parsed_by(yaml.SafeLoader, text, file)
+
+
+def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
+    """Parse the text by one of the two parsers.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    return _refused_event(loader, text, file) or yaml.compose(text, Loader=loader)
+
+
+def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
+    """Find aliases, second documents and absurd nesting before anything is built from them."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=loader):
+        mark = event.start_mark
+        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+        if isinstance(event, yaml.AliasEvent):
+            return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+        if depth > MAX_DEPTH:
+            return Fault(place, f"nested deeper than {MAX_DEPTH} levels")
+        if documents > 1:
+            return Fault(place, "a second document in one file", "put it in a file of its own")
+    return None
+
+
+class _Reader(NamedTuple):
+    lines: list[str]
+    file: str
+    faults: list[Fault]
+
+    def read(self, node: yaml.Node, shape: Shape, what: str) -> Value | None:
+        match shape:
+            case Text():
+                return self.text(node, shape, what)
+            case Number():
+                return self.number(node, shape, what)
+            case Choice():
+                return self.choice(node, shape, what)
+            case ListOf():
+                return self.list(node, shape, what)
+            case MapOf():
+                if isinstance(node, yaml.MappingNode) and not node.value:
+                    self.refuse(node, f"{what} is empty")
+                    return None
+                return self.mapping(node, what, lambda _: shape.item)
+            case Record():
+                return self.record(node, shape, what)
+
+    def place(self, node: yaml.Node) -> Place:
+        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def refuse(self, node: yaml.Node, fact: str, hint: str = "") -> None:
+        self.faults.append(Fault(self.place(node), fact, hint))
+
+    def scalar(self, node: yaml.Node, what: str, wanted: str) -> str | None:
+        if not isinstance(node, yaml.ScalarNode):
+            self.refuse(node, f"{what} must be {wanted}, not {_called(node)}")
+        elif not node.style and self.is_cut(node):
+            hint = "put the text in quotes, or a space behind the '#' of a comment"
+            self.refuse(node, f"{what} is cut off at ' #' (YAML takes the rest for a comment)", hint)
+        elif node.value == "":
+            self.refuse(node, f"{what} is empty")
+        else:
+            return str(node.value)
+        return None
+
+    def is_cut(self, node: yaml.ScalarNode) -> bool:
+        end = node.end_mark
+        rest = self.lines[end.line][end.column :].lstrip() if end.line < len(self.lines) else ""
+        return len(rest) > 1 and rest[0] == "#" and not rest[1].isspace()
+
+    def text(self, node: yaml.Node, shape: Text, what: str) -> Value | None:
+        text = self.scalar(node, what, "text")
+        if text is None:
+            return None
+        if fault := shape.fault(text):
+            self.refuse(node, f"{what}: {fault}")
+            return None
+        return Value(text, self.place(node), quoted=getattr(node, "style", None) in ("'", '"'))
+
+    def number(self, node: yaml.Node, shape: Number, what: str) -> Value | None:
+        wanted = f"a whole number, {shape.minimum} {'or more' if shape.maximum is None else f'to {shape.maximum}'}"
+        text = self.scalar(node, what, wanted)
+        if text is None:
+            return None
+        is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+        if not (is_number and shape.minimum <= int(text) <= (shape.maximum or int(text))):
+            self.refuse(node, f"{what} must be {wanted}, not '{text}'")
+            return None
+        return Value(int(text), self.place(node))
+
+    def choice(self, node: yaml.Node, shape: Choice, what: str) -> Value | None:
+        wanted = " or ".join(shape.words)
+        text = self.scalar(node, what, wanted)
+        if text is None:
+            return None
+        if text not in shape.words:
+            self.refuse(node, f"{what} must be {wanted}, not '{text}'", closest(text, shape.words))
+            return None
+        return Value(shape.words[text], self.place(node))
+
+    def list(self, node: yaml.Node, shape: ListOf, what: str) -> Value | None:
+        if not isinstance(node, yaml.SequenceNode) and _is_empty(node):
+            self.refuse(node, f"{what} is empty")
+            return None
+        if not isinstance(node, yaml.SequenceNode):
+            self.refuse(node, f"{what} must be a list, not {_called(node)}", "put the value in [brackets]")
+            return None
+        if not node.value and not shape.empty:
+            self.refuse(node, f"{what} is empty")
+        values = [self.read(item, shape.item, f"{what}[{index}]") for index, item in enumerate(node.value)]
+        return Value([value for value in values if value is not None], self.place(node))
+
+    def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
+        value = self.mapping(node, what, shape.keys.get, tuple(shape.keys))
+        if value is not None:
+            given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+            for key in shape.required:
+                if key not in given:
+                    self.refuse(node, f"{what} has no '{key}'")
+        return value
+
+    def mapping(
+        self, node: yaml.Node, what: str, shape_of: Callable[[str], Shape | None], known: tuple[str, ...] = ()
+    ) -> Value | None:
+        if not isinstance(node, yaml.MappingNode):
+            fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
+            self.refuse(node, f"{what} {fact}")
+            return None
+        values: dict[str, Value] = {}
+        seen: set[str] = set()
+        for key_node, value_node in node.value:
+            key = self.scalar(key_node, f"a key of {what}", "text")
+            if key is None:
+                continue
+            shape = shape_of(key)
+            if key in seen:
+                self.refuse(key_node, f"{what} has '{key}' twice")
+            elif shape is None:
+                hint = closest(key, known) or f"there are: {', '.join(known)}"
+                self.refuse(key_node, f"{what} has no key '{key}'", hint)
+            elif value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}"):
+                values[key] = value._replace(key_place=self.place(key_node))
+            seen.add(key)
+        return Value(values, self.place(node), given=frozenset(seen))
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == ""
+
+
+def _called(node: yaml.Node) -> str:
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return "a mapping" if isinstance(node, yaml.MappingNode) else f"'{node.value}'"

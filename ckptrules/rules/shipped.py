@@ -1,0 +1,91 @@
+"""What comes with the package: the default rules and the dodo.py that ``ckptrules init`` writes. One source of each.
+
+In a checkout they lie at its top level; the wheel carries the same files inside the package.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from ckptrules.engine.values import Fault, Place, RuleError
+from ckptrules.storage import believing, reading
+
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+RULES_DIR = "rules"
+TASKS_FILE = "dodo.py"
+DEFAULT_RULES = "default-rules"
+LOG_TEMPLATE = "experiment_log.md.j2"
+
+
+def shipped(name: str) -> str:
+    """Return the path of a shipped file or folder."""
+    inside = os.path.join(PACKAGE, "shipped_files", name)
+    return inside if os.path.exists(inside) else os.path.join(os.path.dirname(PACKAGE), name)
+
+
+def starter_files() -> Iterator[tuple[str, bytes]]:
+    """Yield what ``ckptrules init`` writes: paths and contents."""
+    names = [TASKS_FILE, *(os.path.join(RULES_DIR, name) for name in sorted(os.listdir(shipped(RULES_DIR))))]
+    for name in names:
+        with open(shipped(name), "rb") as file:
+            yield name, file.read()
+
+
+def sentences() -> dict[str, str]:
+    """Return what each task does, by its name: the docstrings of the shipped dodo.py, which is not run for that."""
+    import ast
+
+    with open(shipped(TASKS_FILE), encoding="utf-8") as file:
+        functions = [node for node in ast.parse(file.read()).body if isinstance(node, ast.FunctionDef)]
+    return {function.name.removeprefix("task_"): ast.get_docstring(function) or "" for function in functions}
+
+
+def has_own_tasks() -> bool:
+    """Say whether the dodo.py here may hold other tasks than ours: it is not the one that ``ckptrules init`` wrote."""
+    try:
+        with open(TASKS_FILE, "rb") as here, open(shipped(TASKS_FILE), "rb") as ours:
+            return here.read() != ours.read()
+    except OSError:
+        return True
+
+
+def log_template(rules_dir: str | None) -> str:
+    """Read the template of the experiment log: that of the rules folder, or the shipped one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    own = os.path.join(rules_dir or RULES_DIR, LOG_TEMPLATE)
+    path = own if os.path.exists(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
+    return believing.read_plain(path)
+
+
+def rule_texts(rules_dir: str | None) -> dict[str, str]:
+    """Read the rule files by the names that messages should show.
+
+    Where no folder is named and there is no ``rules``, the shipped rules serve, shown as ``default-rules/…``.
+
+    Raises:
+        RuleError: the folder or a file cannot be read, or the folder holds no rule file.
+    """
+    folder = shown = rules_dir or RULES_DIR
+    if rules_dir is None and not os.path.isdir(RULES_DIR):
+        folder, shown = shipped(RULES_DIR), DEFAULT_RULES
+    texts: dict[str, str] = {}
+    here = Place(shown, 1, 1)
+    try:
+        for name in sorted(os.listdir(folder)):
+            if name.endswith((".yaml", ".yml")):
+                here = Place(os.path.join(shown, name), 1, 1)
+                texts[here.file] = believing.read_plain(os.path.join(folder, name))
+    except OSError as error:
+        hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
+        raise RuleError([Fault(here, f"cannot be read: {reading.told(error)}", hint)]) from None
+    except UnicodeDecodeError as error:
+        raise RuleError(
+            [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]
+        ) from None
+    if not texts:
+        raise RuleError([Fault(here, "holds no *.yaml file", "'ckptrules init' writes rules to edit")])
+    return texts

@@ -1,0 +1,1 @@
+"""What all commands of one call share."""

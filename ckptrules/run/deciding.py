@@ -1,0 +1,161 @@
+"""One checkpoint directory: read, planned, and planned again with what must be known beyond names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ckptrules.engine.losses import losses
+from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.plan import make_plan, sort_entries, with_metrics
+from ckptrules.engine.retention import reads_files
+from ckptrules.engine.values import (
+    Facts,
+    Found,
+    Listing,
+    OutsideLink,
+    Plan,
+    Problem,
+    Reason,
+)
+from ckptrules.outputs import readings
+from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
+from ckptrules.outputs.listing import read_directory
+from ckptrules.rules import watch
+from ckptrules.rules.load import SLOW_HINT
+from ckptrules.run.jobs import (
+    Job,
+)
+from ckptrules.stopping import StoppedError
+from ckptrules.storage import reading
+
+FAULTS = (
+    OSError,
+    SlowRuleError,
+    StoppedError,
+)  # what lets one directory be told of as `untouched`, and the others be done
+
+
+class Decided(NamedTuple):
+    """A plan, what it was made from, and what it read beyond names (`evidence.read_by`)."""
+
+    plan: Plan
+    listing: Listing
+    read: Mapping[str, Any] | None = None
+
+
+def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
+    """Read one checkpoint directory and plan what is to happen in it."""
+    return decided_of(job, found)[:2]
+
+
+def decided_of(job: Job, found: Found) -> Decided:
+    """Read one checkpoint directory and plan what is to happen in it; say what it was read from."""
+    listing = Listing(found.experiment, found.directory, ())
+    try:
+        with reading.open_below(job.options.outputs_dir, found.directory) as directory:
+            listing = read_directory(directory, found)
+            contents = readings.marks(directory, names_to_read(job, listing))
+            plan, links = decide(job, listing, directory)
+            if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
+                plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
+            looked_at = names_to_compare(job, listing, plan)
+            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, links))
+    except FAULTS as fault:
+        return Decided(untouched(found, fault), listing)
+
+
+def names_to_read(job: Job, listing: Listing) -> list[str]:
+    """Return the files whose content a policy goes by: what names a checkpoint, and what tells a metric."""
+    if job.policy is None:
+        return []
+    files = metric_files(sort_entries(job.rules, listing).sidecars) if asks_for_metrics(job) else {}
+    return [*pointer_names(listing, job.rules), *(name for names in files.values() for name in names)]
+
+
+def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None:
+    """Return the names of which a plan goes by more than that they are there; None for all."""
+    if job.options.fix_state or (job.policy and reads_files(job.policy)):
+        return None
+    skipped = {row.name for row in plan.skipped}
+    return [
+        entry.name
+        for entry in listing.entries
+        if (entry.kind == "directory" and entry.name not in skipped)
+        or (entry.kind == "link" and entry.link_text != entry.sibling)
+    ]
+
+
+def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[OutsideLink, ...]]:
+    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
+
+    The second value are the links elsewhere that lead into it, as far as it was asked.
+    """
+    watch.start()
+    known = Facts(
+        verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
+    )
+    plan = planned(job, listing, known)
+    looked_at: set[str] = set()
+    while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
+        looked_at |= names
+        facts = look(job.options.outputs_dir, directory, listing, plan, job.rules, known)
+        if facts == known:
+            break
+        known = facts
+        plan = planned(job, listing, known)
+    return with_losses(job, listing, plan), known.links
+
+
+def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
+    """Add notes of what goes by the policy that a person may miss."""
+    goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
+    if not (job.policy and goes):
+        return plan
+    found = sort_entries(job.rules, listing)
+    out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
+    out |= {action.name for action in plan.actions if action.keep_in_trash}
+    told = Facts(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
+    series = [with_metrics(one, told) for one in found.checkpoints if one.entry.name not in out]
+    protected = [entry.name for entry, _ in found.protected if entry.name not in out]
+    return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
+
+
+def planned(job: Job, listing: Listing, known: Facts) -> Plan:
+    """Plan one directory by what is known."""
+    options = job.options
+    return make_plan(job.rules, listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
+
+
+def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
+    """Return the metrics that sidecars tell, where the policy asks for any."""
+    if not asks_for_metrics(job):
+        return {}
+    return read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
+
+
+def asks_for_metrics(job: Job) -> bool:
+    """Say whether the policy goes by a metric."""
+    return job.policy is not None and any(line.key == "keep_best" for line in job.policy.lines)
+
+
+def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
+    """Return which checkpoints were verified; None where nothing depends on it."""
+    if not (job.policy and job.options.verified):
+        return None
+    from ckptrules.verify.check import proved_names
+
+    return proved_names(job.options.outputs_dir, job.rules, listing)
+
+
+def untouched(found: Found, fault: OSError | SlowRuleError | StoppedError) -> Plan:
+    """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
+    if isinstance(fault, StoppedError):
+        problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
+    elif isinstance(fault, SlowRuleError):
+        text = f"cannot be named: legacy rule '{fault.rule.id}' ({fault.rule.place.file_line}) needs too long for it"
+        problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
+    else:
+        hint = fault.hint if isinstance(fault, reading.StateError) else "look at the owner and the mode: ls -la"
+        problem = Problem("unreadable", (found.directory,), f"cannot be read: {reading.told(fault)}", hint)
+    return Plan(found.experiment, found.directory, problems=(problem,))

@@ -1,0 +1,289 @@
+"""A command → one doit task for each checkpoint directory, with its check whether it is up to date."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.changes.recovery import interrupted
+from ckptrules.changes.transaction import Outcome, Workplace, carry_out, settle_plan
+from ckptrules.changes.units import is_plain
+from ckptrules.engine.retention import Excess, holds_until, reads_files, too_many
+from ckptrules.engine.values import (
+    Found,
+    Listing,
+    MaxDelete,
+    Plan,
+)
+from ckptrules.outputs import find
+from ckptrules.outputs.listing import scan
+from ckptrules.report.data import plan_as_data
+from ckptrules.report.style import count_of
+from ckptrules.report.text import Tally, experiment_block, going, several, tally
+from ckptrules.run.command_line import chosen, command_line
+from ckptrules.run.deciding import FAULTS, Decided, decided_of, plan_of, untouched
+from ckptrules.run.jobs import (
+    Job,
+    age_days,
+    begun,
+    is_selected,
+    is_up_to_date,
+    jobs_of,
+    load,
+    names_of,
+    note_stop,
+    nothing_understood,
+    open_journal,
+    outputs_dir,
+    own_state,
+    refuse_unknown_experiments,
+    survey,
+    uncovered,
+)
+from ckptrules.run.options import OptionError, Options, encode_task
+from ckptrules.run.reporter import Reporter, RunContext, Told
+from ckptrules.run.startup import TaskDict, params_of
+from ckptrules.storage.folders import Folders
+
+BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
+
+
+def experiments(
+    base: str,
+    options: Options,
+    action: Callable[..., Any] | None = None,
+    understood: Callable[[Any], int] | None = None,
+    **more: Any,
+) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory.
+
+    Args:
+        base: the name of the task.
+        options: its options.
+        action: takes a `Job`, a `Found` and doit's task; without one, `work_on`.
+        understood: tells from a tally of how many names the rules could say anything; nothing understood is no success.
+        more: further fields of the `RunContext`.
+
+    Raises:
+        RuleError, OptionError: nothing can be done with these.
+    """
+    outputs_dir(options)
+    job, jobs = jobs_of(base, options)
+    refuse_unknown_experiments(command_line(), base, options, partial(names_of, options.outputs_dir, job.rules))
+    notes = [
+        f"Not followed: {job.style.name(name)} is a link." for name in find.linked_directories(options.outputs_dir)
+    ]
+    notes += inner_directories(job)
+    if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
+        notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
+    notes += not_asked_for(job, jobs)
+    notes += leapt(base, options)
+    excess = refuse_too_many(base, job, jobs)
+    if excess:
+        notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
+    header = {**job.header, "refused": str(excess) if excess else None}
+    Reporter.contexts[base] = RunContext(
+        options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
+        came_to=partial(around, base, job, understood), lacks=partial(lacking, job, understood), **more
+    )  # fmt: skip
+    first = backups_first() if base == "migrate" else []
+    listed = command_line().command != "run"
+    selected = chosen() - {base}
+    for own, found in jobs:
+        name = encode_task(found.experiment)
+        yield {
+            "name": name,
+            "doc": f"checkpoints in {name}" if listed else None,
+            "actions": [(action or work_on, [own, found])],
+            "uptodate": [False if options.dry_run or action else (check_up_to_date, [own, found])],
+            "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
+            "task_dep": first,
+            "meta": {"found": found},
+        }
+
+
+def leapt(base: str, options: Options) -> Iterator[str]:
+    """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
+    if base == "migrate" and not options.dry_run and command_line().command == "run":
+        run, days = begun(options.outputs_dir), load(options.rules_dir, options.outputs_dir).trash_days
+        if run.leap and any(age_days(one) >= days > 0 for one in run.last.waited):
+            yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
+
+
+def inner_directories(job: Job) -> list[str]:
+    """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
+    inner = survey(job.options.outputs_dir, job.rules)[1]
+    more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
+    return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
+
+
+def in_tally(total: Tally) -> int:
+    """Count the names that the rules could say anything of."""
+    return total.up_to_date + total.kept + total.changes + total.problems
+
+
+def lacking(job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
+    """Say why a run is no success although no problem is left: there was nothing that the rules understand."""
+    return "" if understood is None or understood(total) else nothing_understood(job.options, job.rules)
+
+
+def around(base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
+    """Tell what looks like checkpoints and is not covered.
+
+    `doit migrate` looks only where it has understood nothing: a run that has nothing to do must not walk the tree.
+    """
+    if understood and (job.options.dry_run or base == "verify" or not understood(total)):
+        yield uncovered(base, job.options, job.rules, job.style)
+
+
+def backups_first() -> list[str]:
+    """Return the tasks that make a backup, where one is asked for as well."""
+    return sorted(word for word in chosen() if word.partition(":")[0] == BACKUP)
+
+
+def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
+    """Say so where ``policy=`` is not what decides."""
+    others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
+    if others and job.options.policy != Options().policy:
+        what = count_of(len(others), "experiment has", "experiments have")
+        yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
+
+
+def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Found]]) -> Excess | None:
+    """Plan everything that was selected, and see whether that deletes more than one run may.
+
+    Raises:
+        OptionError: it does, and it is not only a preview.
+    """
+    limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
+    if limit is None or not job.options.delete_old or command_line().command != "run":
+        return None
+    excess = too_many(limit, (plan_of(own, found)[0] for own, found in jobs if is_selected(base, found.experiment)))
+    if excess and not job.options.dry_run:
+        raise OptionError(f"{excess.place or 'command line'}: {excess}\n    hint: {advice(excess)}")
+    return excess
+
+
+def as_limit(text: str) -> MaxDelete:
+    """Turn ``25`` or ``20%`` into a limit."""
+    return MaxDelete(None, int(text[:-1])) if text.endswith("%") else MaxDelete(int(text), None)
+
+
+def advice(excess: Excess) -> str:
+    """Say how to go on."""
+    return (
+        f"look at 'doit plan delete_old=1'; max_delete={excess.deletions} allows this run, "
+        "and without delete_old=1 it only renames"
+    )
+
+
+def check_up_to_date(
+    task: Task,  # noqa: ARG001 - doit passes values second only
+    values: Mapping[str, Any],
+    job: Job,
+    found: Found,
+) -> bool:
+    """Tell doit whether an experiment is up to date."""
+    return is_up_to_date(values, job, found)
+
+
+def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
+    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
+    if stopping.stopped():
+        note_stop()
+        task.meta["told"] = Told("")
+        return TaskFailed("stopped", report=False)
+    decided = decided_of(job, found)
+    plan, listing = decided.plan, decided.listing
+    outcome = Outcome(plan, None)
+    try:
+        if not job.options.dry_run:
+            outcome = carry_out(plan, listing, workplace(job))
+        if job.options.fix_state:
+            outcome = fix_as_well(job, found, outcome, listing)
+    except OSError as error:
+        outcome = Outcome(untouched(found, error), None)
+    if failed := tell(job, task, outcome.plan, listing):
+        return failed
+    if outcome.stamp:
+        task.values = what_to_remember(job, found, decided, outcome)
+    return None
+
+
+def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome) -> dict[str, Any]:
+    """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
+    if outcome.plan.actions and (job.policy or decided.read):
+        decided = decided_of(job, found)
+        if decided.plan.actions or decided.plan.problems:
+            return {}
+    if decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
+        return {}
+    now_ns = job.header["started_ns"]
+    values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+    if job.policy and reads_files(job.policy):
+        times = (entry.mtime_ns for entry in decided.listing.entries)
+        values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
+    if decided.read:
+        values["read"] = decided.read
+    if is_plain(outcome.plan, decided.listing):
+        values["plain"] = True
+    return values
+
+
+def is_not_understood(plan: Plan) -> bool:
+    """Say whether the rules know nothing in a directory that is not empty: it is never up to date."""
+    unknown = any(row.kind == "unrecognised" for row in plan.skipped)
+    return unknown and not (plan.kept or plan.actions)
+
+
+def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:
+    """Tell what came of one directory; problems left are a failure without words of its own."""
+    if stopping.stopped():
+        note_stop()
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    links = several(done, listing.entries)
+    text = experiment_block(done, listing.entries, job.style)
+    task.meta["told"] = Told(text, tally(done, links), data, going(done), links)
+    return TaskFailed("problems left", report=False) if done.problems else None
+
+
+def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
+    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
+    from ckptrules.changes.fixing import fix, foresee
+    from ckptrules.run.progress import stoppable
+
+    place = None if job.options.dry_run else workplace(job)
+    try:
+        if place is None:
+            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
+        else:
+            now = scan(place.outputs_dir, found)
+            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, kept=outcome.plan.remaining)
+    except FAULTS as fault:
+        more = untouched(found, fault)
+    plan = outcome.plan._replace(
+        actions=(*outcome.plan.actions, *more.actions),
+        skipped=(*outcome.plan.skipped, *more.skipped),
+        problems=(*outcome.plan.problems, *more.problems),
+    )
+    if place is None or plan.problems or not more.actions:
+        return Outcome(plan, None if plan.problems else outcome.stamp)
+    with Folders(place.outputs_dir) as folders:
+        return Outcome(plan, settle_plan(folders.descriptor(found.directory), plan, listing, changed=True))
+
+
+def workplace(job: Job) -> Workplace:
+    """Return where this process works."""
+    journal = open_journal(job.options.outputs_dir, job.run, job.header)
+    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
+
+
+for _function in (check_up_to_date, work_on):  # doit asks for the signature once for each task
+    vars(_function)["__signature__"] = inspect.signature(_function)

@@ -1,0 +1,137 @@
+"""Pure: the commands in messages → the same commands as they work when they are copied.
+
+A message names a command as ``'doit TASK name=value'``. What leaves the program has the program's own name in it, and
+the options in force: without them, ``'doit purge'`` would empty the trash of another tree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from ckptrules.run.options import BY_NAME, DOIT_COMMANDS, Options
+
+CARRIED = ("outputs_dir", "rules_dir", "policy", "keep_min_epoch")
+WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
+SEEKING = ("-k", "--seek-file")
+OURS = "ckptrules"
+ITS_OWN = ("init", "help", "--help", "--version")  # what only our program knows
+_PLAIN = frozenset("@%+=:,./_-")
+_COMMAND = re.compile(r"(?<![\w'])'(doit|ckptrules)((?: [^'\n]+)?)'(?![\w'])|`(doit|ckptrules)( [^`\n]+)`")
+_WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
+
+
+class InForce(NamedTuple):
+    """What a command needs to work here as this run does: the words that start the program, and the options given.
+
+    ``encoding`` is that of what the command is shown on.
+    """
+
+    program: tuple[str, ...] = ("doit",)
+    options: Mapping[str, str] = {}
+    encoding: str = "utf-8"
+
+
+def in_force(words: Sequence[str], encoding: str) -> InForce:
+    """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
+    program = PurePath(words[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    options = {key: value for key, value in _given(words[1:]) if value and value != Options._field_defaults[key]}
+    return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii")
+
+
+def command(task: str, **values: object) -> str:
+    """Name a command in a message, with options of its own; `complete` adds those in force."""
+    given = {name: int(value) if isinstance(value, bool) else value for name, value in values.items() if value}
+    words = " ".join([f"doit {task}", *(f"{name}={quoted(str(value))}" for name, value in given.items())])
+    return f"`{words}`" if "'" in words else f"'{words}'"
+
+
+def complete(text: str, force: InForce) -> str:
+    """Write every command that is named in a text so that it can be copied."""
+    if "doit" not in text and OURS not in text:
+        return text
+    return _COMMAND.sub(lambda found: _completed(found[1] or found[3], found[2] or found[4] or "", force), text)
+
+
+def quoted(value: str, encoding: str = "utf-8") -> str:
+    """Quote a value for a shell, if it needs that; what cannot be shown is written in bytes (``$'...'``)."""
+    if all(letter.isalnum() or letter in _PLAIN for letter in value) and _can_be_shown(value, encoding):
+        return value
+    if value.isprintable() and "`" not in value and _can_be_shown(value, encoding):
+        return "'" + value.replace("'", "'\"'\"'") + "'"
+    return "$'" + "".join(_in_bytes(letter) for letter in value) + "'"
+
+
+def _completed(program: str, rest: str, force: InForce) -> str:
+    words = _WORD.findall(rest)
+    task = _task_of(words)
+    if program == OURS and task in ITS_OWN:
+        return f"'{program}{rest}'"
+    known = {word.partition("=")[0] for word in words}
+    more = [f"{n}={quoted(v, force.encoding)}" for n, v in force.options.items() if n not in known and _takes(task, n)]
+    start = [quoted(word, force.encoding) for word in force.program]
+    command = " ".join([*start, *rest.split(" ")[1:], *more])
+    return f"`{command}`" if "'" in command else f"'{command}'"
+
+
+def _task_of(words: Sequence[str]) -> str:
+    """Return the task that a command names; doit's own flags before it have a value each."""
+    rest = list(words)
+    while rest and re.fullmatch("-[a-zA-Z]", rest[0]):
+        del rest[:2]
+    return rest[0].partition(":")[0] if rest else "plan"
+
+
+def _takes(task: str, name: str) -> bool:
+    if task.isupper() or task in DOIT_COMMANDS - {"list"}:
+        return False
+    return not BY_NAME[name].tasks or task in BY_NAME[name].tasks
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options that every hint must carry, as they were typed: ``name=value``, or as a flag behind a task."""
+    rest = list(arguments)
+    while rest:
+        dashed, has_value, text = rest.pop(0).partition("=")
+        name = next((name for name in CARRIED if dashed == name), "")
+        if dashed.startswith("--"):
+            name = _of_flag(dashed[2:])
+            if name and not has_value and rest:
+                has_value, text = "=", rest.pop(0)
+        if name and has_value:
+            yield name, text
+
+
+def _of_flag(dashed: str) -> str:
+    """Return the option that a flag means; it may be shortened as long as it fits no other one."""
+    fits = [option.name for option in BY_NAME.values() if dashed and option.dashed.startswith(dashed)]
+    name = dashed.replace("-", "_") if dashed.replace("-", "_") in fits else fits[0] if len(fits) == 1 else ""
+    return name if name in CARRIED else ""
+
+
+def _where(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield doit's own flags that say where it works; they stand before the first task."""
+    rest = list(arguments)
+    while rest and (rest[0].startswith("-") or "=" in rest[0]):
+        word = rest.pop(0)
+        if word in WHERE and rest:
+            yield from (word, rest.pop(0))
+        elif word in SEEKING or word.startswith(("--file=", "--dir=")) or re.match("-[fd].", word):
+            yield word
+
+
+def _can_be_shown(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _in_bytes(letter: str) -> str:
+    if letter.isascii() and letter.isprintable() and letter not in "\\'`":
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))

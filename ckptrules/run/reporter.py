@@ -1,0 +1,319 @@
+"""doit's reporter: prints each experiment's block whole, then the summary, and writes the JSON file."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, TextIO
+
+from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
+from doit.globals import Globals
+from doit.reporter import ConsoleReporter
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.outputs.evidence import know_plain, unsearched
+from ckptrules.report.data import run_as_data
+from ckptrules.report.style import Style, printed
+from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
+from ckptrules.run.command_line import completed, escape_what_has_no_letter
+from ckptrules.run.options import Options
+from ckptrules.run.remembered import MANY, remembered, values_of
+from ckptrules.storage import reading, writing
+from ckptrules.storage.waiting import trash_use
+
+PROBLEMS_LEFT = 1
+NOTHING = Tally()
+NONE = Several()
+
+
+class Told:
+    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes, once.
+
+    Args:
+        text: what is printed.
+        tally: the numbers that are added up.
+        data: what is written to the JSON file.
+        largest: size and path of the largest checkpoints that go.
+        links: the files with several names, which count once in the whole run.
+        as_it_is: the text quotes what others wrote, so commands in it are not completed.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        tally: Any = NOTHING,
+        data: Mapping[str, Any] | None = None,
+        largest: tuple[tuple[int, str], ...] = (),
+        links: Several = NONE,
+        *,
+        as_it_is: bool = False,
+    ) -> None:
+        self.text, self.tally, self.data, self.largest, self.links = text, tally, data, largest, links
+        self.as_it_is = as_it_is
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
+        sent = (self.text, self.tally, self.data, self.largest, self.links)
+        self.text, self.data, self.largest, self.links = "", None, (), NONE
+        return functools.partial(Told, as_it_is=self.as_it_is), sent
+
+
+class RunContext(NamedTuple):
+    """What the reporter must know of the run as a whole.
+
+    ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
+    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
+    that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
+    ``refused`` marks a preview of what would be refused.
+    """
+
+    options: Options
+    style: Style
+    header: Mapping[str, Any]
+    trash_days: int | None
+    notes: tuple[str, ...] = ()
+    nothing: Any = NOTHING
+    summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
+    came_to: Callable[[Any], Iterable[str]] = lambda _: ()
+    lacks: Callable[[Any], str] = lambda _: ""
+    refused: bool = False
+
+
+class Reporter(ConsoleReporter):  # type: ignore[misc]
+    """Shows what tasks tell.
+
+    ``contexts`` is set by the task creators, by task name. ``problems_before`` says that problems were left before any
+    task was made.
+    """
+
+    desc = "blocks of experiments and a summary"
+    contexts: ClassVar[dict[str, RunContext]] = {}
+    problems_before: ClassVar[bool] = False
+
+    def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+        super().__init__(outstream, options)
+        escape_what_has_no_letter(outstream)
+        self._totals: dict[str, Any] = {}
+        self._data: dict[str, list[Mapping[str, Any]]] = {}
+        self._going: dict[str, list[Going]] = {}
+        self._links: dict[str, list[Several]] = {}
+        self._up_to_date: Counter[str] = Counter()
+        self._problems_left = self.problems_before
+        self._crashed = self._is_silent = False
+        self._not_remembered: list[str] = []
+
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
+        """Note which commands were asked for, so that one without any experiment has its summary too."""
+        known = _tell_at_once(Globals.dep_manager, tasks)
+        know_plain(lambda: plain_directories(tasks.values(), known))
+        self._not_remembered = _let_fail(Globals.dep_manager)
+        for name in selected_tasks:
+            if (base := name.partition(":")[0]) in self.contexts:
+                self._totals[base] = self.contexts[base].nothing
+
+    def execute_task(self, task: Task) -> None:
+        """Say nothing yet: blocks are printed whole, when they are finished."""
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Count an experiment that needs nothing; name it only when asked to."""
+        context = self._context(task)
+        if context is None:
+            return
+        if task.meta:
+            found = task.meta["found"]
+            if context.style.verbose:
+                self.write(f"Up to date: {context.style.name(found.experiment)}\n")
+            self._up_to_date[_base(task)] += 1
+            if context.options.json:
+                data = {"experiment": found.experiment, "directory": found.directory, "state": "up to date"}
+                self._data.setdefault(_base(task), []).append(data)
+
+    def add_success(self, task: Task) -> None:
+        """Print what the task tells."""
+        self._tell(task)
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Print what the task tells; a failure without words of its own is shown as doit has it."""
+        if isinstance(fail, TaskFailed | UnmetDependency):
+            self._problems_left = True
+        elif not task.has_subtask:
+            self._crashed = True
+        if self._tell(task) or task.has_subtask:
+            return
+        if _base(task) in self.contexts:
+            why = "not done, as this failed: " if isinstance(fail, UnmetDependency) else ""
+            self.write(f"{task.title()}: {why}{fail.get_msg().strip()}\n")
+        else:
+            super().add_failure(task, fail)
+
+    def complete_run(self) -> None:
+        """Print the summary of each command that was run, and write its JSON file.
+
+        Raises:
+            SystemExit: with 2 where the output could not be written; with 130 after Ctrl-C or SIGTERM; with 1 where
+                problems are left. doit itself would exit with 2, because it takes the group of a failed experiment for
+                an error.
+        """
+        for base, done in self._totals.items():
+            context = self.contexts[base]
+            total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
+            if base in self._links:
+                total = by_file(total, self._links[base])
+            lack = "" if stopping.stopped() else context.lacks(total)
+            self._problems_left |= context.refused or bool(lack)
+            if context.style.preview:
+                self.write(magnitude(self._going.get(base, []), context.style))
+            if not (context.options.quiet and not _says_something(total) and not lack):
+                self.write(completed(self._summary(total, context, lack)))
+            if context.options.json:
+                self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
+        super().complete_run()
+        know_plain(tuple)
+        gc.freeze()  # Python would search all tasks for garbage once more before it ends
+        if self._not_remembered:
+            why = self._not_remembered[0]
+            hint = "make space (df -h); 'doit purge' empties the trash"
+            fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
+            self.write(completed(f"{fact}\n    hint: {hint}\n"))
+            self._problems_left |= "migrate" in self.contexts
+        if stopping.stopped():
+            self.write("Stopped: no change is half done. Run again to go on.\n")
+        self.write("", flush=True)
+        if self._is_silent:
+            raise SystemExit(stopping.FAILED)
+        if stopping.stopped():
+            raise SystemExit(stopping.EXIT_CODE)
+        if not self.runtime_errors and self._problems_left and not self._crashed:
+            raise SystemExit(PROBLEMS_LEFT)
+
+    def write(self, text: str, *, flush: bool = False) -> None:
+        """Print a text. Where the output cannot be written (a full disk), that is told once, and the work goes on."""
+        try:
+            print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
+        except OSError as error:
+            self._is_silent = True
+            print(f"ERROR: the output cannot be written: {reading.told(error)}", file=sys.stderr)
+            writing.silence(self.outstream)
+
+    def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
+        try:
+            writing.write_json(path, with_hints_completed(data))
+        except OSError as error:
+            self.write(f"{path} cannot be written: {error.strerror}\n")
+            self._problems_left = True
+
+    def _tell(self, task: Task) -> bool:
+        told: Told | None = (task.meta or {}).pop("told", None)
+        if told is None:
+            return False
+        context = self._context(task)
+        if not (context and context.options.quiet and not _says_something(told.tally)):
+            self.write(told.text if told.as_it_is else completed(told.text))
+        if context:
+            self._add(task, told)
+        return True
+
+    def _add(self, task: Task, told: Told) -> None:
+        base = _base(task)
+        self._totals[base] += told.tally
+        if told.largest:
+            self._going.setdefault(base, []).append(Going(task.meta["found"].experiment, told.tally, told.largest))
+        if told.links != NONE:
+            self._links.setdefault(base, []).append(told.links)
+        rows = self._data.setdefault(base, [])
+        if told.data is not None and self.contexts[base].options.json:
+            rows.append(told.data)
+
+    def _context(self, task: Task) -> RunContext | None:
+        return self.contexts.get(_base(task)) if task.subtask_of else None
+
+    def _summary(self, total: Any, context: RunContext, lack: str) -> str:
+        notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
+        if context.summarise:
+            return context.summarise(total, context.style, notes)
+        notes += [*_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
+        return summary(total, context.style, context.trash_days, notes)
+
+    @staticmethod
+    def _log(total: Tally, context: RunContext) -> list[str]:
+        if context.style.preview or context.header.get("command") != "migrate" or not total.renamed + total.deleted:
+            return []
+        return [f"For your experiment log: 'doit log{' out=docs/experiment_log.md' * os.path.isdir('docs')}'"]
+
+    @staticmethod
+    def _trash(total: Tally, context: RunContext) -> list[str]:
+        if context.style.preview or not total.deleted:
+            return []
+        with contextlib.suppress(OSError):
+            waiting = trash_use(context.options.outputs_dir)
+            return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
+        return []
+
+
+def _unsearched(style: Style) -> Iterator[str]:
+    """Tell where links may be that were not seen."""
+    for path, why in sorted(unsearched().items()):
+        yield f"Not searched for links: {style.name(path)}: {why}. A link in there may come to lead nowhere."
+
+
+def plain_directories(tasks: Iterable[Task], known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the directories that held plain files only when they were last looked at, and have not changed since."""
+    for task in tasks:
+        values = values_of(task.name, known)
+        if values.get("plain") and values["stamp"] == list(task.meta["found"].stamp):
+            yield task.meta["found"].directory
+
+
+def _tell_at_once(database: Any, tasks: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
+    """Tell doit what its database holds, where it would ask one question for each of many tasks; return that."""
+    if len(tasks) <= MANY:
+        return {}
+    known = remembered(database.backend.name)
+    with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
+        database.backend._cache.update({task: known.get(task, {}) for task in tasks})  # noqa: SLF001 - no other way
+    return known
+
+
+def _let_fail(database: Any) -> list[str]:
+    """Let doit go on where its database cannot be written (a full disk, say); return the list of reasons, which grows.
+
+    What stands in the database stays true; what does not get there is looked at again.
+    """
+    import sqlite3
+
+    reasons: list[str] = []
+
+    def attempt(function: Callable[..., None]) -> Callable[..., None]:
+        def attempted(*args: Any) -> None:
+            try:
+                function(*args)
+            except sqlite3.Error as error:
+                reasons.append(str(error))
+
+        return attempted
+
+    database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
+    return reasons
+
+
+def with_hints_completed(data: Any) -> Any:
+    """Return data in which the hints name commands that work here."""
+    if isinstance(data, Mapping):
+        return {k: completed(v) if k == "hint" and v else with_hints_completed(v) for k, v in data.items()}
+    return [with_hints_completed(one) for one in data] if isinstance(data, list) else data
+
+
+def _says_something(tally: Any) -> bool:
+    """Say whether anything was done, or is left to a person: what ``quiet=1`` prints."""
+    return not isinstance(tally, Tally) or tally.changes + tally.problems > 0
+
+
+def _base(task: Task) -> str:
+    name: str = task.name
+    return name.partition(":")[0]

@@ -1,0 +1,426 @@
+"""What happens before any task exists: ``DOIT_CONFIG``, the lock, recovery, and everything that can refuse a run.
+
+Nothing is imported here that a command may not need: `doit list` is to answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from doit import task_params
+from doit.dependency import DatabaseException, JSONCodec, SqliteDB
+from doit.exceptions import InvalidDodoFile
+
+from ckptrules.engine.measures import visible, visible_lines
+from ckptrules.engine.values import STATE, RuleError
+from ckptrules.run.command_line import TASKS, command_line, completed, escape_what_has_no_letter, program, refusal
+from ckptrules.run.hints import OURS
+from ckptrules.run.options import CHANGING, DEFAULT_TASK, OPTIONS, SELECTING, CommandLine, OptionError, Options
+
+SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
+LINKING = ("migrate", "plan")  # what must know the links from elsewhere
+SHARE = 40  # directories, below which a process of its own is not worth its start
+GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
+IN_MEMORY = ":memory:"
+DATABASE = "doit.db"  # in the state folder
+OWN_DATABASE = ".doit.db"  # for tasks that are not ours
+STATELESS = ("check", "demo", "backups", "schedule")  # what believes nothing of the state
+TELLING = ("history", "undo", "log", "refs")  # what goes by the journals of earlier runs
+BUSY = "another program is at work on it; wait until it has ended"
+PURGE = "'doit purge' frees what waits in the trash"
+LITTLE = (
+    "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
+    "trash_days: 0 in the rules frees at once what is deleted"
+)
+TaskDict = dict[str, Any]
+Creator = Callable[..., Iterator[TaskDict]]
+
+
+def doit_config() -> dict[str, Any]:
+    """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
+    gc.set_threshold(GC_AFTER)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
+    escape_what_has_no_letter(sys.stdout, sys.stderr)
+    with told_by_doit():
+        show_help_first()
+        line = command_line()
+        refuse_mistyped(line)
+        hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
+        always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
+        if line.command != "run":
+            return {**always, "dep_file": _database(line)}
+        from ckptrules.run.reporter import Reporter
+
+        heed_signals(line)
+        database = _database(line)
+        return {**always, "reporter": Reporter, "dep_file": database, "num_process": processes(line, database)}
+
+
+def heed_signals(line: CommandLine) -> None:
+    """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
+    from ckptrules import stopping
+    from ckptrules.outputs.evidence import ignore_lease_breaks
+
+    ignore_lease_breaks()
+    if not line.has_foreign_words:
+        stopping.install(completed(stopping.KILLED))
+
+
+def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
+    """Turn a function of `Options` into a task creator: doit learns the flags, and unneeded tasks are not made."""
+    name = function.__name__.removeprefix("task_")
+
+    @functools.wraps(function)
+    def creator(**given: Any) -> Iterator[TaskDict]:
+        with told_by_doit():
+            line = command_line()
+            if line.asks_for(name):
+                from ckptrules.run.jobs import refuse_report_place
+
+                options = line.options(name, given)
+                refuse_configured_folder(options, line.options(name))
+                refuse_report_place(options)
+                yield from function(options)
+
+    wrapped: Creator = task_params(params_of(name))(creator)
+    return wrapped
+
+
+def params_of(task: str) -> list[dict[str, Any]]:
+    """Return the options of a task as doit wants them told."""
+    return [
+        {
+            "name": option.name,
+            "long": option.dashed,
+            "type": bool if option.flag else str,
+            "default": None,
+            "inverse": f"no-{option.dashed}" if option.flag else "",
+            "help": option.help.replace("%", "%%") + f" [{option.default}]" * bool(option.default),
+        }
+        for option in OPTIONS
+        if not option.tasks or task in option.tasks
+    ]
+
+
+@contextlib.contextmanager
+def told_by_doit() -> Iterator[None]:
+    """Hand our refusals to doit, which prints them without a traceback and exits with 3."""
+    try:
+        yield
+    except OptionError as error:
+        raise InvalidDodoFile(refusal(str(error))) from None
+    except RuleError as error:
+        raise InvalidDodoFile(completed(visible_lines(str(error)))) from None
+    except OSError as error:
+        raise InvalidDodoFile(refusal(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": "))) from None
+
+
+@functools.cache
+def take_lock(path: str, wait: int = 0) -> int:
+    """Take the lock for as long as this process lives. Args: ``wait`` in seconds for another run to finish.
+
+    Raises:
+        OptionError: another run has it, or ``outputs_dir`` cannot be written.
+    """
+    from ckptrules.storage.lock import LockedError, lock
+
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
+    except LockedError as held:
+        hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
+        raise OptionError(f"another run is at work in '{path}': {visible(str(held))}\n    hint: {hint}") from None
+    except OSError as error:
+        raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
+
+
+def _database(line: CommandLine) -> str:
+    """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    if line.command == "help":
+        return IN_MEMORY
+    if line.command != "run":
+        return readable_database(os.path.join(line.options("migrate").outputs_dir, STATE, DATABASE))
+    refuse_state(line)
+    changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
+    database = IN_MEMORY
+    for task in changing:
+        from ckptrules.run.jobs import (
+            names_of,
+            note_proof,
+            outputs_dir,
+            prepare,
+            refuse_report_place,
+            refuse_unknown_experiments,
+        )
+
+        options = line.options(task)
+        refuse_report_place(options)
+        outputs_dir(options)
+        if task in SELECTING:
+            rules = prepare(options).rules
+            refuse_unknown_experiments(line, task, options, functools.partial(names_of, options.outputs_dir, rules))
+        take_lock(options.outputs_dir, options.wait)
+        database = sound_database(options.outputs_dir, task)
+        if task in SELECTING:
+            note_proof(options)
+        recover_first(options.outputs_dir)
+    if not changing and line.has_foreign_words:
+        return refuse_damaged(OWN_DATABASE)
+    return database
+
+
+def processes(line: CommandLine, database: str) -> int:
+    """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
+    task = next((task for task in SHARING if line.asks_for(task)), None)
+    if task is None:
+        return 0
+    from ckptrules.outputs.evidence import links_elsewhere
+    from ckptrules.run.jobs import count_to_do
+
+    options = line.options(task)
+    if task in LINKING:
+        os.register_at_fork(before=lambda: links_elsewhere(options.outputs_dir))  # once for all processes
+    if line.has_foreign_words:
+        return 0
+    shares = count_to_do(task, options, database) // SHARE
+    number = min(shares, cores() + 1)  # one more than can work: each waits for the disk now and then
+    return number if number > 1 and cores() > 1 else 0
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def changes(task: str, options: Options) -> bool:
+    """Say whether a task is to change anything."""
+    return options.apply if task == "refs" else not options.dry_run
+
+
+def recover_first(path: str) -> None:
+    """Finish what an interrupted run began, and say so; what cannot be read of it is a problem that is left.
+
+    Raises:
+        OptionError: the journals cannot be read, so nothing is begun.
+    """
+    from ckptrules.changes import journals
+    from ckptrules.changes.recovery import recover
+    from ckptrules.run.jobs import begun, find_anew, own_state
+    from ckptrules.run.reporter import Reporter
+    from ckptrules.storage import reading, state
+
+    own = own_state(path)
+    try:
+        begun(path)
+        recovered = recover(path, own)
+        state.clear_work(path)
+    except OSError as error:
+        fact = f"{path}/{journals.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
+        text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
+        raise OptionError(_refusal(error) if isinstance(error, reading.StateError) else text) from None
+    find_anew()  # another run may have been at work until the lock was free
+    Reporter.problems_before |= bool(recovered.unread)
+    for sentence in (*recovered.told, *recovered.unread):
+        with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+            print(completed(visible(sentence)))
+
+
+def show_help_first() -> None:
+    """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
+
+    Raises:
+        SystemExit: with 0 where something was printed.
+    """
+    from ckptrules.run.help import asks_for_help
+
+    topic = asks_for_help(sys.argv[1:], TASKS)
+    if topic in TASKS:
+        from ckptrules.rules.shipped import sentences
+        from ckptrules.run.help import task_page
+
+        print(task_page(topic, sentences()[topic], program()), end="", flush=True)
+        raise SystemExit(0)
+
+
+def refuse_mistyped(line: CommandLine) -> None:
+    """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
+    if line.command == "run" and foreign and "*" not in foreign[0]:
+        from ckptrules.rules.shipped import has_own_tasks
+        from ckptrules.run.help import refuse_unknown
+
+        if program() == OURS or not has_own_tasks():
+            refuse_unknown(foreign[0], TASKS)
+
+
+def refuse_configured_folder(options: Options, said: Options) -> None:
+    """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
+
+    Raises:
+        OptionError: with where to say it instead.
+    """
+    if options.outputs_dir != said.outputs_dir:
+        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
+        raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
+
+
+def refuse_state(line: CommandLine) -> None:
+    """Refuse to act on a state that others could have written.
+
+    Raises:
+        OptionError: with its place and what helps.
+    """
+    from ckptrules.changes import journals
+    from ckptrules.storage import reading
+
+    for task in (task for task in line.tasks if task not in STATELESS and line.asks_for(task)):
+        path = line.options(task).outputs_dir
+        try:
+            _look_at_state(path)
+            if task in TELLING:
+                journals.unfinished_journals(path)  # opens each
+        except reading.StateError as error:
+            raise OptionError(_refusal(error)) from None
+        except OSError:  # told by what needs it
+            continue
+
+
+@functools.cache
+def _look_at_state(path: str) -> None:
+    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over.
+
+    Raises:
+        StateError: it is not to be believed.
+    """
+    from ckptrules.storage import believing, reading, state
+
+    try:
+        believing.refuse_state(path)
+    except reading.StateError as error:
+        if not error.is_open or state.keeps_modes(path):
+            raise
+        believing.NO_MODES.add(os.stat(path).st_dev)
+        believing.refuse_state(path)
+
+
+def _refusal(error: OSError) -> str:
+    from ckptrules.storage.reading import StateError, told
+
+    return f"{told(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else told(error)
+
+
+def sound_database(path: str, task: str) -> str:
+    """Return the database of a state when doit can use it; one that is damaged is set aside. Under the lock.
+
+    Only `migrate` remembers anything: on a full disk the others, 'doit purge' above all, do with one in memory.
+
+    Raises:
+        OptionError: it cannot be written.
+    """
+    from ckptrules.run.remembered import COMPANIONS, NotToBeHadError, damage
+    from ckptrules.storage import state
+
+    database = os.path.join(path, STATE, DATABASE)
+    try:
+        if fact := damage(database):
+            aside = state.set_aside_database(path, DATABASE, COMPANIONS)
+            with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+                print(f"{fact}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
+        state.make_own(path, DATABASE)
+        refuse_unwritable(database)
+    except NotToBeHadError as error:
+        raise OptionError(f"{database}: cannot be used: {error}\n    hint: {BUSY}") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC and task != "migrate":
+            return IN_MEMORY
+        raise OptionError(cannot_be_written(path, database, error)) from None
+    return database
+
+
+def readable_database(database: str) -> str:
+    """Return a database that doit can read: this one, or one in memory where it is not there or damaged."""
+    from ckptrules.run.remembered import NotToBeHadError, damage
+
+    if not os.path.lexists(database):
+        return IN_MEMORY
+    try:
+        fact = damage(database)
+    except NotToBeHadError as error:
+        fact = f"{database}: cannot be used now: {error}"
+    if fact:
+        print(f"{fact}; nothing is known to be up to date.", file=sys.stderr)
+    return IN_MEMORY if fact else database
+
+
+def refuse_damaged(database: str) -> str:
+    """Refuse a database of the user's own tasks that doit could not use; it would end with a traceback.
+
+    Raises:
+        OptionError: with the advice to remove it.
+    """
+    from ckptrules.run.remembered import NotToBeHadError, damage
+
+    try:
+        fact, hint = damage(database), "move it away; it only remembers what is up to date"
+    except NotToBeHadError as error:
+        fact, hint = f"{database}: cannot be used: {error}", BUSY
+    if fact:
+        raise OptionError(f"{fact}\n    hint: {hint}")
+    return database
+
+
+def refuse_unwritable(database: str) -> None:
+    """Refuse a database that cannot be made or opened for writing; doit would end with a traceback.
+
+    Raises:
+        OptionError: with what the database says.
+        OSError: the disk is full.
+    """
+    import sqlite3
+
+    from ckptrules.run.remembered import PATIENCE
+
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
+            connection.execute("begin immediate").execute("rollback")
+        SqliteDB(database, JSONCodec()).dump()
+    except (DatabaseException, sqlite3.Error) as error:
+        fact = str(error).rpartition("Original error: ")[2]
+        if "full" in fact:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), database) from None
+        hint = BUSY if "locked" in fact else "look at the owner and the mode: ls -la"
+        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: {hint}") from None
+
+
+def cannot_be_written(path: str, what: str, error: OSError) -> str:
+    """Say that a part of the state cannot be written, and what helps.
+
+    Args:
+        path: the folder of the outputs.
+        what: the part, as it is called.
+        error: what the system says.
+    """
+    from ckptrules.storage import reading, waiting
+
+    if isinstance(error, reading.StateError):
+        return _refusal(error)
+    fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
+    if isinstance(error, PermissionError):
+        return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {path}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        can_purge = any(waiting.trash_runs(path))
+        return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
+    return fact

@@ -1,0 +1,249 @@
+"""Whether what lies in the state is to be believed: plain files of our own that nobody else can write."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from ckptrules.engine.values import STATE
+from ckptrules.storage.reading import (
+    AWAY,
+    CHUNK,
+    FOLDER,
+    NO_TRICKS,
+    OPEN,
+    StateError,
+    open_folder,
+    owner_name,
+    refuse_path,
+    told,
+)
+
+CLOSE = "if nobody else wrote to it: chmod -R o-w {state}"
+
+SHARE = "its owner shares it with the group: chmod -R g+rwX {state}; chmod g+s {state}"
+
+COPY = "give it a copy of its own: cp -p {path} {path}.own && mv {path}.own {path}"
+
+STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
+
+OTHERS_WRITE = 0o022
+
+BELIEVED = tuple("lock lock.last_run proved doit.db journal verified trash work refs".split())
+
+NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
+
+OTHER_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+@contextlib.contextmanager
+def open_state(outputs_dir: str, path: str = "", opener: Callable[[int, str, str], int] | None = None) -> Iterator[int]:
+    """Open the state folder, or a folder below it, part by part, and give its descriptor.
+
+    Args:
+        outputs_dir: whose state it is.
+        path: the folder, below the state folder.
+        opener: opens a name in an open directory, given the whole path for what it has to tell; it may make it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: a part of it is no folder (a link, say), or not to be believed (`believe`).
+    """
+    place = outputs_dir
+    directory = os.open(outputs_dir, FOLDER)
+    try:
+        for part in (STATE, *filter(None, path.split("/"))):
+            refuse_path(part)
+            place = os.path.join(place, part)
+            inner = (opener or open_folder)(directory, part, place)
+            try:
+                believe(os.fstat(inner), os.fstat(directory), place)
+            except StateError:
+                os.close(inner)
+                raise
+            os.close(directory)
+            directory = inner
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def open_believed(directory: int, name: str, place: str) -> int:
+    """Open a file of the state for reading, in an open directory that is called ``place``.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: it is no plain file of its own, or not to be believed (`believe`).
+    """
+    try:
+        file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
+    except OSError as error:
+        raise explained(error, directory, name, place) from None
+    return checked(file, directory, os.path.join(place, name))
+
+
+def checked(file: int, directory: int, path: str) -> int:
+    """Return an open file of the state; close it where it is no plain file of its own, or not to be believed.
+
+    Raises:
+        StateError: as said.
+    """
+    try:
+        status = os.fstat(file)
+        refuse_other_kinds(status, path)
+        believe(status, os.fstat(directory), path)
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
+    """Say why a file of the state cannot be opened: the error as it is, or a better one."""
+    path = os.path.join(place, name)
+    try:
+        refuse_other_kinds(os.lstat(name, dir_fd=directory), path)
+    except StateError as better:
+        return better
+    except OSError:
+        return error
+    fact = f"cannot be opened: {told(error)}"
+    return StateError(path, fact, SHARE) if isinstance(error, PermissionError) else error
+
+
+def refuse_other_kinds(status: os.stat_result, path: str) -> None:
+    """Refuse what is no plain file with one name: whatever is written there would be written elsewhere, too.
+
+    Raises:
+        StateError: as said.
+    """
+    if kind := OTHER_KINDS.get(stat.S_IFMT(status.st_mode)):
+        raise StateError(path, f"is {kind}, not a plain file of its own", AWAY)
+    if status.st_nlink > 1:
+        raise StateError(path, "has a second name (a hard link), so it is not a plain file of its own", COPY)
+
+
+def believe(status: os.stat_result, folder: os.stat_result, path: str) -> None:
+    """Refuse a file or folder of the state that somebody may have written whom nobody has let in.
+
+    Let in are we, root, the owner of the folder that it lies in, and the group with which that folder is shared. Where
+    everybody may make files of that group (a folder with modes o+w and g+s), the group says nothing.
+
+    Raises:
+        StateError: everybody may write to it, or it belongs to somebody else.
+    """
+    if status.st_mode & stat.S_IWOTH and status.st_dev not in NO_MODES:
+        raise StateError(path, OPEN, CLOSE)
+    gives_group_away = folder.st_mode & stat.S_IWOTH and folder.st_mode & stat.S_ISGID
+    is_shared = folder.st_mode & stat.S_IWGRP and status.st_gid == folder.st_gid and not gives_group_away
+    if status.st_uid not in (os.geteuid(), 0, folder.st_uid) and not is_shared:
+        raise StateError(path, f"belongs to somebody else (user {status.st_uid}), so it is not believed", STRANGER)
+
+
+def refuse_state(outputs_dir: str) -> None:
+    """Refuse a state that is not to be believed. What is in its folders is looked at when it is opened.
+
+    Raises:
+        StateError: as said.
+    """
+    with contextlib.suppress(FileNotFoundError), open_state(outputs_dir) as directory:
+        folder = os.fstat(directory)
+        for name in BELIEVED:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.lstat(name, dir_fd=directory)
+                if not stat.S_ISLNK(status.st_mode):  # a link is not followed, and has no mode of its own
+                    believe(status, folder, os.path.join(outputs_dir, STATE, name))
+
+
+def read_plain(path: str) -> str:
+    """Read a text file of the user's as `open_plain` does.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+        UnicodeDecodeError: it is no UTF-8 text.
+    """
+    with open(open_plain(path), encoding="utf-8") as text:
+        return text.read()
+
+
+def open_plain(path: str) -> int:
+    """Open a file of the user's for reading, wherever links lead; what is no plain file does not hold us up.
+
+    Raises:
+        OSError: it cannot be opened, or is no plain file.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if kind := OTHER_KINDS.get(stat.S_IFMT(os.fstat(file).st_mode)):
+        os.close(file)
+        raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
+    return file
+
+
+def read_state(outputs_dir: str, path: str) -> str:
+    """Read the beginning of a file below the state folder; nothing where it cannot be read, or is not believed."""
+    with contextlib.suppress(OSError), open_state_file(outputs_dir, path) as file:
+        return os.read(file, CHUNK).decode("utf-8", "replace")
+    return ""
+
+
+def own_state(outputs_dir: str) -> str:
+    """Return the folder in the user's own state that is for a tree, or nothing where the user has no home.
+
+    Raises:
+        OSError: EPERM where somebody else could write there.
+    """
+    home = os.environ.get("XDG_STATE_HOME", "")  # https://specifications.freedesktop.org/basedir-spec/latest/
+    home = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
+    if not os.path.isabs(home):
+        return ""
+    ours = os.path.join(home, "ckptrules")
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            status = os.lstat(ours)
+        except PermissionError:  # the home of somebody else
+            return ""
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+            raise OSError(
+                errno.EPERM, f"must be a folder of yours that nobody else may write (chmod 700 '{ours}')", ours
+            )
+    place = os.path.realpath(outputs_dir)
+    return os.path.join(ours, hashlib.sha256(os.fsencode(place)).hexdigest()[:32])
+
+
+@contextlib.contextmanager
+def open_state_file(outputs_dir: str, path: str) -> Iterator[int]:
+    """Open a file below the state folder for reading, and give its descriptor.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StateError: it is no plain file of its own, or not to be believed.
+    """
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory:
+        file = open_believed(directory, name, os.path.join(outputs_dir, STATE, folder))
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def owner_of_other(status: os.stat_result) -> str:
+    """Return whom a file belongs to if a copy of ours could not belong to the same, or nothing."""
+    return "" if os.geteuid() in (0, status.st_uid) else owner_name(status.st_uid)
+
+
+def is_trusted(status: os.stat_result) -> bool:
+    """Say whether a file or folder is ours or root's, and not everybody may write to it (or, into a sticky one)."""
+    open_to_all = status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
+    return status.st_uid in (0, os.geteuid()) and not open_to_all

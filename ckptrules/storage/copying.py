@@ -1,0 +1,359 @@
+"""Copies files with all that a person set: access lists, attributes, owners, holes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+from ckptrules.engine.values import Item
+from ckptrules.storage import believing, reading
+from ckptrules.storage.believing import explained
+from ckptrules.storage.dressing import PRIVATE, dress, dress_as, give_link_away
+from ckptrules.storage.moving import rename
+from ckptrules.storage.reading import (
+    NO_TRICKS,
+    Progress,
+    open_below,
+)
+from ckptrules.storage.state import WORK, open_state
+from ckptrules.storage.writing import remove, skip, temporary_name, write, write_beside, write_with_holes
+
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    pass
+
+
+FICLONE = 0x40049409  # linux/fs.h
+
+Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
+
+
+@contextlib.contextmanager
+def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Give a file to write an archive to, and its hidden path; at the end it gets its name, or is gone.
+
+    Raises:
+        FileExistsError: the name is taken.
+        BlockingIOError: another run is writing it.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    partial = f".{name}.partial"
+    with open_below(folder, "") as directory:
+        _remove_partial(directory, partial, folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
+        mode = 0o664 & os.fstat(directory).st_mode
+        with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                yield file, os.path.join(folder, partial)
+                file.flush()
+                os.fsync(file.fileno())
+                rename(directory, partial, name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial, dir_fd=directory)
+                raise
+        os.fsync(directory)
+
+
+@contextlib.contextmanager
+def staging(outputs_dir: str) -> Iterator[str]:
+    """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
+    name = temporary_name("unarchive-")
+    with open_state(outputs_dir, "work") as work:
+        os.mkdir(name, PRIVATE, dir_fd=work)
+        try:
+            yield f"{WORK}/{name}"
+        finally:
+            with contextlib.suppress(OSError):  # the next run clears the workplace
+                remove(work, name)
+
+
+def untold(_: str, __: tuple[str, ...]) -> None:
+    """Tell nobody what a copy has lost."""
+
+
+def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, tell: Tell = untold) -> str:
+    """Write a file of an archive, dressed as its item says, see it on the disk, and return its checksum.
+
+    Zeros become holes.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(item.path)
+    digest = hashlib.sha256()
+    with open_below(root, folder) as directory:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, PRIVATE, dir_fd=directory), "wb", buffering=0) as file:
+            while chunk := content.read(reading.CHUNK):
+                digest.update(chunk)
+                write_with_holes(file.fileno(), chunk)
+                progress(len(chunk))
+            os.ftruncate(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR))
+            _tell(tell, item.path, dress_as(file.fileno(), item))
+            os.utime(file.fileno(), ns=(item.mtime_ns, item.mtime_ns))
+            os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def make_parents(outputs_dir: str, path: str) -> None:
+    """Make the folders above a path that are missing, through no link.
+
+    Raises:
+        OSError: something else stands there, or it cannot be written.
+    """
+    parts = path.split("/")[:-1]
+    for length in range(1, len(parts) + 1):
+        parent = "/".join(parts[: length - 1])
+        with open_below(outputs_dir, parent) as directory, contextlib.suppress(FileExistsError):
+            os.mkdir(parts[length - 1], dir_fd=directory)
+
+
+def write_manifest(folder: str, path: str, text: str) -> None:
+    """Write the manifest of a backup; it is the old or the new one at every moment."""
+    place = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(place), 0o775, exist_ok=True)
+    write_beside(place, text)
+
+
+def finish_backup(partial: str, path: str, like: str, tell: Tell = untold) -> None:
+    """Give a finished backup its name; its folder is dressed like the one that it is a backup of.
+
+    Raises:
+        FileExistsError: the name was taken meanwhile.
+    """
+    with open_below(like, "") as origin, open_below(partial, "") as copy:
+        _tell(tell, like, dress(copy, origin))
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        rename(folder, os.path.basename(partial), os.path.basename(path))
+        os.fsync(folder)
+
+
+def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -> None:
+    """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
+
+    ``progress`` is called before each name that is removed.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        if hidden != path:
+            rename(folder, os.path.basename(path), os.path.basename(hidden))
+        remove(folder, os.path.basename(hidden), progress)
+
+
+def can_clone(root: str, path: str, probe: str) -> bool:
+    """Find out by trying whether a file can be cloned to a path; nothing of it stays there."""
+    folder, name = os.path.split(probe)
+    with reading.open_file(root, path) as origin, open_below(folder, "") as directory:
+        cloned = clone(origin, directory, name)
+        if cloned:
+            os.unlink(name, dir_fd=directory)
+    return cloned
+
+
+def copy_file(
+    root: str,
+    item: Item,
+    to_root: str,
+    to: str,
+    how: str,
+    progress: Progress,
+    tell: Tell = untold,
+    *,
+    as_item: bool = False,
+) -> tuple[Item, str]:
+    """Copy a file to a new name, with its holes and its time, dressed like it, and see it on the disk.
+
+    Returns what was copied, with its checksum, and how that came about. No more is copied than the file had when the
+    copy began.
+
+    Args:
+        root: a folder.
+        item: the file, below it.
+        to_root: another folder, or the same.
+        to: the copy, below that; its directory must be there.
+        how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
+        progress: is called with the number of bytes of each step.
+        tell: is called with what the copy could not be given.
+        as_item: whether the copy is dressed as the item says, and not like the file: a backup may lie where the system
+            knows no owners and no access lists.
+
+    Raises:
+        SourceError: the file cannot be read; the copy is removed.
+        FileExistsError: the new name is taken.
+        OSError: the copy cannot be written.
+    """
+    (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
+    with reading.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
+        before = os.fstat(origin)
+        item = item if as_item else reading.described(item, origin)
+        if how == "link":
+            with open_below(root, folder) as here:
+                os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
+        elif how != "clone" or not clone(origin, directory, to_name):
+            how = "copy"
+        flags = {"copy": os.O_WRONLY | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
+        copy = os.open(to_name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
+        try:
+            size, digest = 0, hashlib.sha256()
+            source, awaited = (copy, os.fstat(copy).st_size) if how == "clone" else (origin, before.st_size)
+            is_hole = False
+            for chunk, is_hole in reading.pieces(source, 0, awaited):
+                digest.update(chunk)
+                size += len(chunk)
+                if how == "copy":
+                    skip(copy, len(chunk)) if is_hole else write(copy, chunk)
+                progress(len(chunk))
+            if is_hole and how == "copy":
+                os.ftruncate(copy, size)
+            if how != "link":
+                _tell(tell, item.path, dress_as(copy, item))
+                os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.fsync(copy)
+        except reading.SourceError:
+            os.unlink(to_name, dir_fd=directory)
+            raise
+        finally:
+            os.close(copy)
+        after = os.fstat(origin)
+    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    mtime_ns, sha256 = before.st_mtime_ns, digest.hexdigest()
+    return item._replace(size=size, mtime_ns=mtime_ns, sha256=sha256, changed=changed), how
+
+
+def make_link(root: str, item: Item, tell: Tell = untold) -> None:
+    """Make a symbolic link with its owner and its time.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.symlink(item.link, name, dir_fd=directory)
+        _tell(tell, item.path, give_link_away(directory, name, item))
+        os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+
+def make_directory(root: str, item: Item) -> None:
+    """Make a directory that only its owner can fill; `dress_directory` ends that.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+
+
+def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
+    """Give a filled directory all that its item says, and its time, and see its names on the disk."""
+    with open_below(root, item.path) as directory:
+        _tell(tell, item.path, dress_as(directory, item))
+        os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(directory)
+
+
+def stage(backup: str, item: Item, outputs_dir: str, progress: Progress, tell: Tell = untold) -> tuple[str, str]:
+    """Make in the workplace what is to be brought back from a backup, one move from where it belongs.
+
+    A directory is made empty. Returns its name there, and the checksum of a file.
+
+    It is dressed as the manifest says.
+
+    Raises:
+        SourceError: it cannot be read.
+        OSError: it cannot be written.
+    """
+    name = temporary_name("restore-")
+    place = f"{WORK}/{name}"
+    checksum = ""
+    with open_state(outputs_dir, "work") as work:
+        if item.kind == "file":
+            copied, _ = copy_file(backup, item, outputs_dir, place, "clone", progress, tell, as_item=True)
+            checksum = copied.sha256
+            os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=work)
+        elif item.kind == "directory":
+            make_directory(outputs_dir, item._replace(path=place))
+        else:
+            make_link(outputs_dir, item._replace(path=place), lambda _, lost: tell(item.path, lost))
+    return name, checksum
+
+
+def _remove_partial(directory: int, name: str, folder: str) -> None:
+    """Remove what an interrupted run left of an archive.
+
+    Raises:
+        BlockingIOError: another run is writing it.
+        OSError: something else stands there, or it cannot be removed.
+    """
+    try:
+        file = os.open(name, os.O_RDWR | NO_TRICKS, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explained(error, directory, name, folder) from None
+    try:
+        believing.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(file)
+
+
+def _tell(tell: Tell, path: str, lost: tuple[str, ...]) -> None:
+    if lost:
+        tell(path, lost)
+
+
+def clone(origin: int, directory: int, name: str) -> bool:
+    """Give an open file a clone: a file of its own that shares its bytes until one of the two is written to.
+
+    Returns False where the file system has none; the name is still free then.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        _cloner()(origin, directory, name)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _cloner() -> Callable[[int, int, str], None]:
+    if sys.platform != "darwin":
+        return _clone_by_ioctl
+    import ctypes
+
+    function = ctypes.CDLL(None, use_errno=True).fclonefileat
+
+    def call(origin: int, directory: int, name: str) -> None:
+        if function(origin, directory, os.fsencode(name), 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+
+    return call
+
+
+def _clone_by_ioctl(origin: int, directory: int, name: str) -> None:
+    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
+    try:
+        fcntl.ioctl(copy, FICLONE, origin)
+    except OSError:
+        os.unlink(name, dir_fd=directory)
+        raise
+    finally:
+        os.close(copy)

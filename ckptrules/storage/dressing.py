@@ -1,0 +1,141 @@
+"""What a copy keeps beside its bytes: owner and group, mode, access lists, attributes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ckptrules.engine.values import Item
+from ckptrules.storage import reading
+from ckptrules.storage.attributes import (
+    ACCESS,
+    DEFAULT,
+    GROUP,
+    LISTS,
+    MODE,
+    OWNER,
+    UNKNOWN,
+    as_bytes,
+    for_another_group,
+    without_list,
+    word,
+)
+
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    pass
+
+
+NOT_OURS = "a copy of it would be yours"
+
+PRIVATE = 0o700
+
+
+def dress(copy: int, like: int) -> tuple[str, ...]:
+    """Give an open copy what an open original has beside its bytes and times, and say what it could not be given.
+
+    That is owner and group, mode, access lists, ``user.*`` attributes. At no moment may anybody do more with the copy
+    than with the original, if the copy was made for its owner alone (`PRIVATE`).
+
+    Args:
+        copy: the descriptor of a file or a directory of ours.
+        like: the descriptor of another.
+
+    Returns:
+        words for people: ``owner``, ``access list``, ``attribute user.note``. Where the group is not kept, or an access
+        list, the mode is so narrow that nobody gains by it.
+
+    Raises:
+        SourceError: the attributes of the original cannot be read.
+        OSError: the copy cannot be given a mode.
+    """
+    kind = reading.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
+    return dress_as(copy, reading.described(Item("", kind, 0, 0, 0), like, modes=0o7777))
+
+
+def dress_as(copy: int, item: Item) -> tuple[str, ...]:
+    """Give an open copy what an item says: `dress` without the original.
+
+    Raises:
+        OSError: the copy cannot be given a mode.
+    """
+    attributes = as_bytes(item.attributes)
+    lists = {name: value for name, value in attributes.items() if name in LISTS}
+    _take_off(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
+    others = [name for name in attributes if name not in LISTS]
+    lost = [word(name) for name in others if not _set(copy, name, attributes[name])]  # while we may still write to it
+    lost += _give_away(copy, item)
+    mode = without_list(item.mode, lists[ACCESS]) if ACCESS in lists else item.mode
+    lost += _chmod(copy, for_another_group(mode) if GROUP in lost else mode)
+    kept = GROUP not in lost  # what a list says of the owning group is meant for that group
+    return (*lost, *(word(name) for name in lists if not (kept and _set(copy, name, lists[name]))))
+
+
+def dress_or_refuse(copy: int, like: int, name: str) -> None:
+    """Dress what is to take the place of an original; it must not lose anything by that.
+
+    Raises:
+        OSError: EPERM, with what it would lose.
+    """
+    if lost := dress(copy, like):
+        owner = reading.owner_name(os.fstat(like).st_uid)
+        why = f"belongs to {owner}; {NOT_OURS}" if OWNER in lost else f"a copy would lose its {', its '.join(lost)}"
+        raise OSError(errno.EPERM, why, name)
+
+
+def _take_off(copy: int, names: Iterable[str]) -> None:
+    """Remove the access lists that a new file or directory has from the directory that it was made in."""
+    for name in names if hasattr(os, "removexattr") else ():
+        try:
+            os.removexattr(copy, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, *reading.KNOWS_NONE):
+                raise
+
+
+def _give_away(copy: int, item: Item) -> list[str]:
+    """Give a copy its owner and group, or at least its group; say what could not be given."""
+    if UNKNOWN in (item.uid, item.gid):
+        return []
+    try:
+        os.fchown(copy, item.uid, item.gid)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.fchown(copy, -1, item.gid)
+        return _not_given(os.fstat(copy), item)
+    return []
+
+
+def give_link_away(directory: int, name: str, item: Item) -> tuple[str, ...]:
+    """Give a link its owner and group; say what could not be given."""
+    if UNKNOWN in (item.uid, item.gid):
+        return ()
+    with contextlib.suppress(OSError):
+        os.chown(name, item.uid, item.gid, dir_fd=directory, follow_symlinks=False)
+    return tuple(_not_given(os.lstat(name, dir_fd=directory), item))
+
+
+def _not_given(there: os.stat_result, item: Item) -> list[str]:
+    return [OWNER] * (there.st_uid != item.uid) + [GROUP] * (there.st_gid != item.gid)
+
+
+def _chmod(copy: int, mode: int) -> list[str]:
+    """Give a copy its mode; say so where the file system keeps none (FAT)."""
+    try:
+        os.fchmod(copy, mode)
+    except OSError as error:
+        if error.errno not in reading.KNOWS_NONE:
+            raise
+        return [MODE]
+    return []
+
+
+def _set(copy: int, name: str, value: bytes) -> bool:
+    try:
+        os.setxattr(copy, name, value)
+    except (OSError, AttributeError):  # macOS has other ones
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""Moves names without ever overwriting one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ckptrules.engine.values import Stamp, Step
+from ckptrules.storage.reading import stamp_of, stands_for, told
+
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    pass
+
+
+NS = 1_000_000_000
+
+TICK_NS = 20_000_000
+
+COARSE_TICK_NS = 2 * NS
+
+CHANGED = "has changed since it was looked at"
+
+LINK_CHANGED = "is no longer the link that it was"
+
+NEITHER = "this file system can neither rename without overwriting nor make hard links"
+
+EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
+
+EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
+
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+def rename(directory: int, name: str, to: str, to_directory: int | None = None) -> None:
+    """Rename without ever overwriting; the times of the file stay.
+
+    Raises:
+        FileExistsError: ``to`` is taken.
+        OSError: the system refuses for another reason.
+    """
+    target = directory if to_directory is None else to_directory
+    try:
+        try:
+            _rename_with(EXCLUSIVE, directory, name, target, to)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            _rename_in_two_steps(directory, name, target, to)
+    except FileExistsError:
+        if not _is_same_but_for_case(directory, name, target, to):
+            raise
+        os.rename(name, to, src_dir_fd=directory, dst_dir_fd=target)
+
+
+def settle(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
+    """Return the stamp to remember a finished directory by, or None where the next run must look again.
+
+    A directory's time stands still within one tick of the clock, so a change in the same tick as the last look
+    would be missed for ever (git calls this "racily clean"). A directory that we have just changed is therefore dated
+    back by two seconds: any later change gives it another time. One that somebody else changed
+    within the tick, or that does not hold what the plan left, is not remembered.
+
+    Args:
+        directory: its descriptor.
+        names: what the plan left in it.
+        plain: whether all of them are files, none a link that could lead somewhere.
+        changed: whether the plan has changed it.
+    """
+    status = os.fstat(directory)
+    if changed:
+        try:
+            os.utime(directory, ns=(status.st_atime_ns, min(status.st_mtime_ns, time.time_ns()) - COARSE_TICK_NS))
+        except OSError:
+            return None
+    with os.scandir(directory) as entries:
+        left = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    if left.keys() != names or (plain and not all(left.values())):
+        return None
+    now = time.time_ns()
+    status = os.fstat(directory)
+    tick = COARSE_TICK_NS if status.st_mtime_ns % NS == 0 else TICK_NS
+    return None if now - status.st_mtime_ns < tick else stamp_of(status)
+
+
+@functools.cache
+def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
+    """Find the system's rename that takes flags: ``renameat2`` on Linux, ``renameatx_np`` on macOS.
+
+    What is returned gives 0 or the number of an error; ENOSYS where the system knows no such call.
+    """
+    import ctypes
+
+    name = "renameat2" if sys.platform == "linux" else "renameatx_np"
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        return lambda *_: errno.ENOSYS
+    return lambda *arguments: 0 if function(*arguments) == 0 else ctypes.get_errno() or errno.EIO
+
+
+def _rename_with(flag: int, from_fd: int, old: str, to_fd: int, new: str) -> None:
+    """Rename with a flag.
+
+    Raises:
+        OSError: the system refuses; ENOSYS where it knows no such call.
+    """
+    if code := _system_rename()(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag):
+        raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
+
+
+def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
+    """Rename where the file system knows no exclusive rename: both ways fail on a taken name by themselves.
+
+    A file gets its second name before it loses the first. A directory replaces an empty one made for it.
+    """
+    is_directory = stat.S_ISDIR(os.lstat(old, dir_fd=from_fd).st_mode)
+    if is_directory:
+        os.mkdir(new, dir_fd=to_fd)
+    else:
+        link_exclusively(from_fd, old, to_fd, new)
+    try:
+        if is_directory:
+            os.rename(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd)
+        else:
+            os.unlink(old, dir_fd=from_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            (os.rmdir if is_directory else os.unlink)(new, dir_fd=to_fd)
+        raise
+
+
+def link_exclusively(from_fd: int, old: str, to_fd: int, new: str) -> None:
+    """Give a file a second name.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: ENOTSUP where the file system knows no second names either (FAT, many stores behind FUSE).
+    """
+    try:
+        os.link(old, new, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+    except OSError as error:
+        ours = os.geteuid() in (0, os.lstat(old, dir_fd=from_fd).st_uid)  # Linux refuses links to what is not ours
+        if error.errno in (*UNSUPPORTED, errno.EOPNOTSUPP) or (error.errno == errno.EPERM and ours):
+            raise OSError(errno.ENOTSUP, NEITHER, old) from None
+        raise
+
+
+def finish_two_steps(directory: int, step: Step, old: os.stat_result, target: int, new: os.stat_result) -> bool:
+    """Finish what a crash left between the two steps and say so; the empty directory of a first step is removed."""
+    if (
+        not stands_for(directory, step.name, step.identity)
+        or step.name not in os.listdir(directory)
+        or step.to not in os.listdir(target)
+    ):
+        return False  # the last: where case is ignored, one file answers to both names
+    if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
+        with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
+            os.rmdir(step.to, dir_fd=target)
+        return False
+    if os.path.samestat(old, new):
+        os.unlink(step.name, dir_fd=directory)
+        return True
+    return False
+
+
+def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:
+    """Say whether a taken name is the old one itself, on a file system that ignores case.
+
+    There it is found, but not listed. An inode number is no proof alone: file systems behind FUSE give each look
+    at a file its own, and two hard links of one file share theirs.
+    """
+    if from_fd != to_fd or old.casefold() != new.casefold():
+        return False
+    names = os.listdir(from_fd)
+    one, other = status_of(from_fd, old), status_of(to_fd, new)
+    if old not in names or new in names or not one or not other:
+        return False
+    return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def status_of(directory: int, name: str) -> os.stat_result | None:
+    """Return the status of a name, or None where nothing stands under it."""
+    try:
+        return os.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+
+
+def swap(
+    spare_directory: int, spare: str, directory: int, name: str, as_expected: Callable[[], bool], otherwise: str
+) -> None:
+    """Give two names each other's content, in one step, and look at what came out.
+
+    If that is not what was expected, or cannot be looked at, the two go back.
+
+    Raises:
+        OSError: they went back, or the system refuses; UNSUPPORTED where it knows no exchange.
+    """
+    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    try:
+        if as_expected():
+            return
+        why = OSError(errno.ESTALE, otherwise, name)
+    except OSError as error:  # of no errno that stands for a system without exchange, as it was exchanged
+        why = OSError(errno.EIO if error.errno in UNSUPPORTED else error.errno, told(error), name)
+    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    raise why

@@ -1,0 +1,270 @@
+"""Makes and writes the files of the state; holds the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ckptrules.engine.values import STATE
+from ckptrules.storage import believing, reading
+from ckptrules.storage.believing import checked, explained
+from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage.moving import rename
+from ckptrules.storage.reading import (
+    NO_TRICKS,
+    open_below,
+)
+from ckptrules.storage.writing import TEMPORARY, put, remove, temporary_name
+
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    pass
+
+
+WORK = f"{STATE}/work"
+
+NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
+
+
+def open_state(outputs_dir: str, path: str = "") -> contextlib.AbstractContextManager[int]:
+    """Open a folder of the state as `scan.open_state` does, and make what is missing of it; give its descriptor.
+
+    Raises:
+        StateError: a part of it is no folder, not to be believed, or not ours to write to.
+        OSError: it cannot be made.
+    """
+    return believing.open_state(outputs_dir, path, _open_or_make)
+
+
+def open_own(directory: int, name: str, place: str, flags: int) -> int:
+    """Open a file of the state for writing, or make it, in an open directory that is called ``place``.
+
+    Raises:
+        StateError: it is no plain file of its own, not to be believed, or not ours to write to.
+        OSError: it cannot be made.
+    """
+    try:
+        file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
+    except FileNotFoundError:
+        try:
+            return _made(directory, name, place, flags)
+        except FileExistsError:  # another process has just made it
+            return open_own(directory, name, place, flags)
+    except OSError as error:
+        raise explained(error, directory, name, place) from None
+    checked(file, directory, os.path.join(place, name))
+    _share(file, directory, is_new=False)
+    return file
+
+
+def make_own(outputs_dir: str, name: str) -> None:
+    """Make an empty file in the state folder, where it is missing, so that those who share the folder may write to it.
+
+    Raises:
+        StateError, OSError: as `open_own`.
+    """
+    with open_state(outputs_dir) as directory:
+        os.close(open_own(directory, name, os.path.join(outputs_dir, STATE), os.O_RDWR))
+
+
+def keeps_modes(outputs_dir: str) -> bool:
+    """Find out by trying whether the state lies where a file has a mode of its own (not so on FAT, say)."""
+    name = temporary_name("mode-")
+    with contextlib.suppress(OSError), open_below(outputs_dir, STATE) as directory:
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
+        try:
+            return not os.fstat(file).st_mode & stat.S_IWOTH
+        finally:
+            os.close(file)
+            os.unlink(name, dir_fd=directory)
+    return True
+
+
+def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -> str:
+    """Give a database that nobody can use, and what SQLite left beside it, another name, and return that.
+
+    Args:
+        outputs_dir: in whose state it lies.
+        name: the database.
+        companions: what may stand behind its name.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with open_state(outputs_dir) as directory:
+        taken = set(os.listdir(directory))
+        ends = (*companions, "")
+        names = (f"{name}.damaged-{number}" for number in itertools.count(1))
+        aside = next(new for new in names if taken.isdisjoint(new + end for end in ends))
+        for end in ends:
+            if name + end in taken:
+                rename(directory, name + end, aside + end)
+    return aside
+
+
+class Appender:
+    """Adds text to the end of a file of the state; the file is made with the first text.
+
+    Args:
+        outputs_dir: whose state it is.
+        path: the file below the state folder.
+    """
+
+    def __init__(self, outputs_dir: str, path: str) -> None:
+        self._outputs_dir = outputs_dir
+        self._folder, self._name = os.path.split(path)
+        self._file: int | None = None
+
+    def __call__(self, text: str, durable: bool) -> None:  # noqa: FBT001 - the shape that a journal wants
+        """Add a text; when ``durable`` is true it is on the disk on return, and all before it.
+
+        Raises:
+            OSError: it could not be written whole.
+        """
+        if self._file is None:
+            place = os.path.join(self._outputs_dir, STATE, self._folder)
+            with open_state(self._outputs_dir, self._folder) as directory:
+                self._file = open_own(directory, self._name, place, os.O_WRONLY | os.O_APPEND)
+                os.fsync(directory)
+        left = memoryview(text.encode())
+        while left:
+            left = left[os.write(self._file, left) :]
+        if durable:
+            os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
+
+
+def append_line(outputs_dir: str, path: str, line: str) -> None:
+    """Add a line to a file below the state folder that may be lost: it is not waited for."""
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory:
+        place = os.path.join(outputs_dir, STATE, folder)
+        descriptor = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
+    with open(descriptor, "ab", buffering=0) as file:
+        file.write(line.encode() + b"\n")
+
+
+def replace_state(outputs_dir: str, path: str, text: str) -> None:
+    """Replace a note below the state folder; readers see the old or the new one. A power cut may lose it: it can be."""
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory:
+        for left in os.listdir(directory):  # by a crash
+            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+                os.unlink(left, dir_fd=directory)
+        dress = functools.partial(_share, directory=directory, is_new=True)
+        put(directory, name, text.encode(), dress, durable=False)
+
+
+def drop_state(outputs_dir: str, path: str) -> None:
+    """Remove a note from below the state folder; it may be gone itself."""
+    folder, name = os.path.split(path)
+    with open_state(outputs_dir, folder) as directory, contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+def _open_or_make(directory: int, name: str, path: str) -> int:
+    """Open a folder of the state, and make it where it is missing."""
+    is_new = False
+    try:
+        folder = reading.open_folder(directory, name, path)
+    except FileNotFoundError:
+        is_new = _made_folder(directory, name, path)
+        folder = reading.open_folder(directory, name, path)
+    _share(folder, directory, is_new=is_new)
+    return folder
+
+
+def _made_folder(directory: int, name: str, path: str) -> bool:
+    """Make a folder of the state and say so; another process may be faster."""
+    try:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+    except FileExistsError:
+        return False
+    except PermissionError as error:
+        raise error if name == STATE else _not_shared(error, os.path.dirname(path)) from None
+    return True
+
+
+def _not_shared(error: OSError, folder: str) -> reading.StateError:
+    return reading.StateError(folder, f"cannot be written: {reading.told(error)}", believing.SHARE)
+
+
+def _made(directory: int, name: str, place: str, flags: int) -> int:
+    """Make a file of the state.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        file = os.open(name, flags | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
+    except PermissionError as error:
+        raise _not_shared(error, place) from None
+    _share(file, directory, is_new=True)
+    return file
+
+
+def _share(file: int, directory: int, *, is_new: bool) -> None:
+    """Give an open file or folder of the state to those with whom the folder is shared that it lies in.
+
+    A new one gets the group of that folder (by root, its owner as well) and its modes for others, whatever the umask
+    says; but not everybody may write to it. An older one of ours lets the group in where it does not yet.
+    """
+    status, folder = os.fstat(file), os.fstat(directory)
+    is_folder = stat.S_ISDIR(status.st_mode)
+    may = folder.st_mode & (0o2075 if is_folder else 0o064)
+    mode = 0o700 if is_folder else 0o600
+    if not is_new:
+        mode, may = stat.S_IMODE(status.st_mode), may & 0o2070
+        if status.st_uid != os.geteuid() or not folder.st_mode & stat.S_IWGRP or not may & ~mode:
+            return
+    owner = folder.st_uid if os.geteuid() == 0 else status.st_uid
+    if (owner, folder.st_gid) != (status.st_uid, status.st_gid):
+        with contextlib.suppress(OSError):
+            os.fchown(file, owner, folder.st_gid)
+    if os.fstat(file).st_gid != folder.st_gid:  # we are not in it, and another group is not meant
+        may &= ~0o070
+    with contextlib.suppress(OSError):  # FAT, say, knows no modes
+        os.fchmod(file, mode | may)
+    if is_new and os.fstat(file).st_mode & stat.S_IWOTH:
+        believing.NO_MODES.add(status.st_dev)
+
+
+def clear_work(outputs_dir: str) -> None:
+    """Remove what an interrupted run left in the workplace: copies that were not in their place yet. Under the lock.
+
+    A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
+    somebody's, and stays.
+    """
+    with contextlib.suppress(OSError), believing.open_state(outputs_dir, "work") as work:
+        for name in os.listdir(work):
+            with contextlib.suppress(OSError):
+                if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):
+                    remove(work, name)
+
+
+def make_own_state(path: str) -> None:
+    """Make a folder in the user's own state, and those above it, for nobody else.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.makedirs(os.path.dirname(os.path.dirname(path)), PRIVATE, exist_ok=True)
+    for folder in (os.path.dirname(path), path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, PRIVATE)
+
+
+def keep_content(own_state: str, content: bytes) -> str:
+    """Keep a text in the user's own state, under its checksum, and return that.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    name = hashlib.sha256(content).hexdigest()
+    with open_state(own_state, "refs") as folder:
+        put(folder, name, content)
+    return name

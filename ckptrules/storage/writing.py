@@ -1,0 +1,203 @@
+"""Writes files of ours: whole and durable, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from ckptrules.engine.values import STATE
+from ckptrules.storage import believing
+from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage.moving import rename, status_of
+from ckptrules.storage.reading import (
+    NO_TRICKS,
+    Progress,
+    open_below,
+)
+
+if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
+    pass
+
+
+TEMPORARY = ".tmp"
+
+HOLE = 4096  # bytes; zeros of fewer are written
+
+
+def put(
+    directory: int,
+    name: str,
+    content: bytes,
+    dress: Callable[[int], object] = lambda _: None,
+    mode: int = 0o600,
+    *,
+    durable: bool = True,
+) -> None:
+    """Write a file as a whole: readers see the old or the new content, never half of one.
+
+    It is written beside, under a name that is its own, then takes the place of what stood under ``name``; a link that
+    stood there is not followed.
+
+    Args:
+        directory: the open directory where it belongs.
+        name: what it is called there.
+        content: what it holds.
+        dress: gives the open file what else it needs.
+        mode: what it is made with, less the umask.
+        durable: whether that holds also after a power cut.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it.
+    """
+    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
+    try:
+        with open(os.open(temporary, flags, mode, dir_fd=directory), "wb", buffering=0) as file:
+            write(file.fileno(), content)
+            dress(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write a file that the user has named (or the one that a link leads to) as a whole; its mode stays."""
+    write_beside(os.path.realpath(path), text)
+
+
+def write_beside(path: str, text: str) -> None:
+    """Write a file of ours among the user's as a whole. A link under its name is replaced, not followed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with open_below(folder, "") as directory:
+        before = status_of(directory, name)
+        if before and stat.S_ISREG(before.st_mode):
+            put(directory, name, text.encode(), lambda file: _keep_mode(file, before))
+        else:
+            put(directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+
+
+def refuse_taken(path: str) -> None:
+    """Refuse a path under which something else stands than a plain file with one name: it would be overwritten.
+
+    Raises:
+        OSError: as said.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        believing.refuse_other_kinds(os.lstat(path), path)
+
+
+def write_json(path: str, data: object) -> None:
+    """Write a report as JSON, as a whole."""
+    write_whole(path, json.dumps(data, indent=1) + "\n")
+
+
+def silence(stream: TextIO) -> None:
+    """Let what a stream holds back, and what is still written to it, go nowhere."""
+    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def write_new(path: str, content: bytes) -> None:
+    """Write a new file, with its folders; a file that is there already is an error, never overwritten."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "xb", buffering=0) as file:
+        try:
+            write(file.fileno(), content)
+        except OSError:  # half of it would look whole to the next run
+            os.unlink(path)
+            raise
+
+
+def set_aside(path: str, beside: str) -> str:
+    """Give what stands under a path a name that no rule knows, and return that; nothing where nothing is, or a link.
+
+    What stands ``beside`` it, a sidecar, goes with it.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    if not os.path.lexists(path) or os.path.islink(path):
+        return ""
+    folder, name = os.path.split(os.path.abspath(path))
+    end = f".replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    with open_below(folder, "") as directory:
+        rename(directory, name, name + end)
+        with contextlib.suppress(FileNotFoundError):
+            rename(directory, os.path.basename(beside), os.path.basename(beside) + end)
+    return name + end
+
+
+def remove_sidecar(path: str) -> None:
+    """Remove what told of a checkpoint that is gone; it may be gone itself."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def make_folder(path: str, mode: int = 0o777) -> None:
+    """Make a folder; its parent must be there.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    os.mkdir(path, mode)
+
+
+def _keep_mode(file: int, before: os.stat_result) -> None:
+    with contextlib.suppress(OSError):  # FAT, say, knows no modes
+        os.fchmod(file, stat.S_IMODE(before.st_mode))
+
+
+def temporary_name(start: str) -> str:
+    """Return a name in the workplace that nobody else takes."""
+    return f"{start}{os.getpid()}-{time.time_ns()}"
+
+
+def write(file: int, data: bytes) -> None:
+    """Write all of it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def skip(file: int, count: int) -> None:
+    """Leave a hole; if nothing is written behind it, `os.ftruncate` must say where the file ends."""
+    os.lseek(file, count, os.SEEK_CUR)
+
+
+def write_with_holes(file: int, data: bytes) -> None:
+    """Write data, and leave a hole for each block of zeros."""
+    blocks = range(0, len(data), HOLE)
+    for is_hole, run in itertools.groupby(blocks, lambda at: not data[at : at + HOLE].strip(b"\0")):
+        first, *more = run
+        part = data[first : first + HOLE * (1 + len(more))]
+        skip(file, len(part)) if is_hole else write(file, part)
+
+
+def remove(directory: int, name: str, progress: Progress = lambda _: None) -> None:
+    """Remove a name and all below it, also out of directories that their owner may not write to; our state last."""
+    progress(0)
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+        os.unlink(name, dir_fd=directory)
+        return
+    os.chmod(name, PRIVATE, dir_fd=directory)
+    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for below in sorted(os.listdir(inner), key=lambda below: below == STATE):
+            remove(inner, below, progress)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=directory)

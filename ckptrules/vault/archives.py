@@ -1,0 +1,503 @@
+"""Packs one experiment into one compressed tar file and brings it back, each proved by a manifest of checksums.
+
+The manifest is the last member of the archive; a copy of it lies beside, so that an unchanged experiment is recognised
+without reading the archive. zstd is that of the library ``zstandard`` (extra ``archive``), gzip that of Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import IO, Any, BinaryIO, NamedTuple
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Identity, Item
+from ckptrules.storage import copying, reading, writing
+from ckptrules.storage.attributes import UNKNOWN, disbelieved
+from ckptrules.storage.believing import is_trusted, open_plain
+from ckptrules.storage.copying import Tell, untold
+from ckptrules.storage.reading import Progress, SourceError, told
+from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json, unsafe_path
+
+FORMATS = ("zst", "gz")
+MANIFEST = ".ckptrules-manifest.json"
+OTHER = "{} is there already, and holds something else; it is not overwritten"
+LEVEL = 3  # what zstd itself takes; weights hardly shrink further
+SPARE = 1 << 20
+BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
+WINDOW = 1 << 23  # bytes; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
+MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
+MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
+MEMBERS_RATIO = 128  # and as many more for each byte of it; a member takes some 20 bytes at the least
+
+
+class ArchiveError(Exception):
+    """An archive that cannot be made, believed or brought back; the message is one fact."""
+
+
+class Place(NamedTuple):
+    """An experiment, and where it is packed to."""
+
+    outputs_dir: str
+    experiment: str
+    folder: str
+    format: str
+
+    @property
+    def root(self) -> str:
+        """The folder that the experiment lies in; paths in the archive begin with the experiment's last name."""
+        return os.path.join(self.outputs_dir, os.path.dirname(self.experiment))
+
+    @property
+    def top(self) -> str:
+        """The experiment's last name."""
+        return os.path.basename(self.experiment)
+
+    @property
+    def name(self) -> str:
+        """The name of the archive."""
+        return f"{self.experiment.replace('/', '%2F')}.tar.{self.format}"
+
+    @property
+    def path(self) -> str:
+        """The archive."""
+        return os.path.join(self.folder, self.name)
+
+
+def listing(place: Place) -> tuple[Item, ...]:
+    """List the experiment, directories before what is in them.
+
+    Raises:
+        ArchiveError: a part of it cannot be read, or is nothing that can be packed.
+    """
+    items, unreadable = reading.read_tree(place.root, place.top)
+    for path, error in unreadable.items():
+        raise ArchiveError(f"{path} cannot be read: {told(error)}")
+    for item in items:
+        if item.kind == "other":
+            raise ArchiveError(f"{item.path} is neither a file nor a directory nor a link")
+    own = reading.look(place.root, place.top)
+    if own is None:
+        raise ArchiveError("is gone")
+    return (own, *items)
+
+
+def refuse_other(place: Place, items: tuple[Item, ...], manifest: Manifest) -> None:
+    """Refuse a tree that is not, by names, sizes, times and modes, the one that an archive's manifest tells of.
+
+    Raises:
+        ArchiveError: it is another one.
+    """
+    if _plain(items) != _plain(item._replace(sha256="") for item in manifest.items):
+        raise ArchiveError(OTHER.format(place.path))
+
+
+def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int], Any]) -> Manifest:
+    """Write the archive, read it back, and only then give it its name.
+
+    Raises:
+        ArchiveError: it would not fit, the experiment has changed meanwhile, or something else was read back.
+        OSError: it cannot be read or written. Nothing of the archive is left.
+    """
+    size = sum(item.size for item in items)
+    needed = sum(item.size - item.holes for item in items) + SPARE  # zeros are packed into next to nothing
+    free = os.statvfs(place.folder)
+    if needed > free.f_bavail * free.f_frsize:
+        there = human_size(free.f_bavail * free.f_frsize)
+        raise ArchiveError(f"needs up to {human_size(needed)} in {place.folder}, but only {there} are free")
+    with copying.new_archive(place.path) as (file, partial), bar(2 * size) as progress:
+        manifest = _write(place, items, created, file, progress)
+        file.flush()
+        if check(partial, place.format, progress) != manifest:
+            raise ArchiveError("what was read back is not what was packed")
+        if _plain(listing(place)) != _plain(items):
+            raise ArchiveError("has changed while it was packed")
+        writing.refuse_taken(beside(place.path))
+        writing.write_beside(beside(place.path), to_json(manifest))
+    return manifest
+
+
+def beside(path: str) -> str:
+    """Return where the copy of an archive's manifest lies."""
+    return f"{path}.manifest.json"
+
+
+def packed_before(place: Place, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
+    """Return the manifest of the archive that is there already, or None where none is.
+
+    The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
+
+    Raises:
+        ArchiveError: it cannot be believed.
+        OSError: it cannot be read.
+    """
+    if not os.path.lexists(place.path):
+        return None
+    try:
+        folder, name = os.path.split(beside(place.path))
+        with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
+            if os.fstat(file).st_size <= longest(items):
+                return from_json(text.read(), len(items))
+    except (SourceError, ManifestError, UnicodeDecodeError):
+        pass
+    return check(place.path, place.format, progress, sum(item.size for item in items))
+
+
+def check(path: str, form: str, progress: Progress, most: int | None = None) -> Manifest:
+    """Read an archive to its end, compare it with its manifest, and return that.
+
+    Args:
+        path: the archive.
+        form: its format.
+        progress: is called with the bytes of each step, and before the next bytes are read.
+        most: the most bytes that its files may have; where it tells of more, it is read no further.
+
+    Raises:
+        ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
+        OSError: it cannot be read.
+    """
+    found: dict[str, Item] = {}
+    manifest, size = None, 0
+    with believing():
+        for member, content in members(path, form, progress):
+            if manifest is not None:
+                raise ArchiveError(f"{member.name} comes behind its manifest")
+            if member.name == MANIFEST:
+                manifest = _manifest(member, content, found.values())
+                continue
+            if member.name in found:
+                raise ArchiveError(f"{member.name} is in it twice")
+            size += member.size
+            if most is not None and size > most:
+                raise ArchiveError(f"holds more than {human_size(most)}")
+            found[member.name] = _seen(member, content, progress)
+    if manifest is None:
+        raise ArchiveError("holds no manifest of ckptrules, or is cut off")
+    for item in manifest.items:
+        seen = found.pop(item.path, None)
+        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
+            raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
+    if found:
+        raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
+    return manifest
+
+
+def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
+    """Read an archive that is there already, and the experiment, and refuse any difference between the two.
+
+    Raises:
+        ArchiveError: the archive is damaged, or holds something else.
+        OSError: one of the two cannot be read.
+    """
+    manifest = check(place.path, place.format, progress, sum(item.size for item in items))
+    refuse_other(place, items, manifest)
+    for item, here in zip(manifest.items, items, strict=True):
+        if item.kind == "file" and reading.checksum(place.root, item.path, progress) != item.sha256:
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
+        if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
+        if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has another owner")
+
+
+@contextlib.contextmanager
+def unpacked(
+    path: str, manifest: Manifest, outputs_dir: str, progress: Progress, tell: Tell = untold
+) -> Iterator[tuple[str, Identity]]:
+    """Unpack an experiment into a folder of the workplace, one move from its place, and give that folder.
+
+    With it comes what tells the experiment from another one. What is left in the folder at the end is removed.
+
+    ``tell`` is called with what could not be given to what was brought back.
+
+    Raises:
+        ArchiveError: it would not fit, or the archive is not what it was when it was checked.
+        OSError: it cannot be read or written.
+    """
+    items = {item.path: item for item in manifest.items}
+    refuse_full(outputs_dir, items.values())
+    with copying.staging(outputs_dir) as staged:
+        root = os.path.join(outputs_dir, staged)
+        with believing():
+            for member, content in members(path, format_of(path), progress):
+                item = items.get(member.name)
+                if item is None:
+                    continue
+                if member.size != item.size:
+                    raise ArchiveError(f"{item.path} is not what its manifest says")
+                if item.kind == "directory":
+                    copying.make_directory(root, item)
+                elif item.kind == "file" and copying.write_member(root, item, content, progress, tell) != item.sha256:
+                    raise ArchiveError(f"{item.path} is not what its manifest says")
+        for item in reversed(manifest.items):
+            if item.kind == "link":
+                copying.make_link(root, item, tell)
+            elif item.kind == "directory":
+                copying.dress_directory(root, item, tell)
+        with reading.open_below(outputs_dir, staged) as directory:
+            identity = reading.identify(directory, manifest.items[0].path)
+        yield staged, identity
+
+
+def believed(path: str, manifest: Manifest) -> Manifest:
+    """Return the manifest of an archive without owners and access lists if somebody else could have written it."""
+    real = os.path.realpath(path)
+    if all(is_trusted(os.stat(place)) for place in (real, os.path.dirname(real))):
+        return manifest
+    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
+
+
+def room(folder: str) -> int:
+    """Return the bytes that files may take in a folder; a file system in memory may set no limit, and reports none.
+
+    Raises:
+        OSError: that is not known.
+    """
+    disk = os.statvfs(folder)
+    return sys.maxsize if disk.f_blocks == 0 else max(0, disk.f_bavail * disk.f_frsize - SPARE)
+
+
+def refuse_full(folder: str, items: Iterable[Item]) -> None:
+    """Refuse what would not fit into a folder.
+
+    Raises:
+        ArchiveError: with how much is needed, and how much there is.
+    """
+    block = os.statvfs(folder).f_frsize or 1
+    needed, there = sum(-(-(item.size - item.holes) // block) * block or block for item in items), room(folder)
+    if needed > there:
+        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+
+
+def format_of(path: str) -> str:
+    """Tell the format of an archive by its name.
+
+    Raises:
+        ArchiveError: it is called otherwise.
+    """
+    for form in FORMATS:
+        if path.endswith(f".tar.{form}"):
+            return form
+    raise ArchiveError("is not called *.tar.zst or *.tar.gz")
+
+
+def members(path: str, form: str, progress: Progress) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+    """Yield what is in an archive, in order; only plain names of files, directories and links get past.
+
+    Nothing is held of those before. There may be so many as an archive of its size can hold.
+
+    Raises:
+        ArchiveError: it holds anything else.
+        Exception: what the libraries say of damage (`believing` tells it in one way).
+    """
+    with open(open_plain(path), "rb") as file, _reader(file, form) as plain:
+        left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
+        bounded = _Bounded(plain, progress)
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read
+            while member := tar.next():
+                _refuse(member)
+                left -= MEMBER + len(member.name) + len(member.linkname)
+                if left < 0 or tar.pax_headers:
+                    raise ArchiveError("tells of more names than an archive of its size can hold")
+                tar.members.clear()
+                bounded.left = HEADERS + member.size
+                content = tar.extractfile(member) if member.isreg() else None
+                yield member, content or io.BytesIO()
+
+
+@contextlib.contextmanager
+def believing() -> Iterator[None]:
+    """Tell in one way what the libraries say of a damaged archive.
+
+    Raises:
+        ArchiveError: it is damaged.
+    """
+    try:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError, RecursionError) as error:
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+    except OSError as error:
+        if error.errno is not None:  # gzip's own errors have none
+            raise
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":  # its module differs between the ways in which zstandard is built
+            raise
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _write(place: Place, items: tuple[Item, ...], created: str, file: BinaryIO, progress: Progress) -> Manifest:
+    with (
+        _writer(file, place.format) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        held = tuple(_add(tar, place.root, item, progress) for item in items)
+        source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
+        manifest = Manifest(created, source, place.format, complete=True, experiments=names, items=held)
+        content = to_json(manifest).encode()
+        info = tarfile.TarInfo(MANIFEST)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return manifest
+
+
+def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Item:
+    info = tarfile.TarInfo(item.path)
+    info.mode, info.mtime, info.linkname = item.mode, item.mtime_ns // 10**9, item.link
+    info.uid, info.gid = item.uid, item.gid
+    info.type = {"directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}.get(item.kind, tarfile.REGTYPE)
+    if item.kind != "file":
+        tar.addfile(info)
+        return _noted(root, item) if item.kind == "directory" else item
+    info.size = item.size
+    with reading.open_file(root, item.path) as file:
+        reader = _Hashing(file, progress)
+        try:
+            tar.addfile(info, reader)  # type: ignore[arg-type] # any object with read
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ArchiveError(f"{item.path} has changed while it was packed") from None
+    return _noted(root, item)._replace(sha256=reader.digest.hexdigest())
+
+
+def _noted(root: str, item: Item) -> Item:
+    """Return a file or directory with its attributes.
+
+    Raises:
+        ArchiveError: they cannot be read.
+    """
+    try:
+        return item._replace(attributes=reading.described_below(root, item).attributes)
+    except SourceError as error:
+        raise ArchiveError(f"{item.path} cannot be read: {told(error)}") from None
+
+
+def _plain(items: Iterable[Item]) -> list[Item]:
+    """Return items by what every archive tells of them; earlier ones knew no owners."""
+    return [item._replace(**BESIDE) for item in items]
+
+
+class _Bounded:
+    """The tar stream of an archive, of which only so much is read between two members: headers may lie."""
+
+    def __init__(self, plain: IO[bytes], progress: Progress) -> None:
+        self._plain = plain
+        self._progress = progress
+        self.left = HEADERS
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes; fewer at the end.
+
+        Raises:
+            ArchiveError: a header is longer than any of ours.
+        """
+        self._progress(0)
+        chunk = self._plain.read(count)
+        self.left -= len(chunk)
+        if self.left < 0:
+            raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
+        return chunk
+
+
+class _Hashing:
+    """An open file that notes what is read of it."""
+
+    def __init__(self, file: int, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self.digest = hashlib.sha256()
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes; fewer where the file ends."""
+        chunk = os.read(self._file, count)
+        self.digest.update(chunk)
+        self._progress(len(chunk))
+        return chunk
+
+
+def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress) -> Item:
+    """Return what a member is, without mode and time: these are those of the manifest."""
+    if not member.isreg():
+        kind: Any = "directory" if member.isdir() else "link"
+        return Item(member.name, kind, 0, 0, 0, link=member.linkname if member.issym() else "")
+    digest = hashlib.sha256()
+    while chunk := content.read(reading.CHUNK):
+        digest.update(chunk)
+        progress(len(chunk))
+    return Item(member.name, "file", member.size, 0, 0, sha256=digest.hexdigest())
+
+
+def _manifest(member: tarfile.TarInfo, content: IO[bytes], found: Collection[Item]) -> Manifest:
+    if member.size > longest(found):
+        raise ArchiveError("its manifest: is longer than one of what it holds")
+    try:
+        manifest = from_json(content.read().decode("utf-8"), len(found))
+    except ManifestError as error:
+        raise ArchiveError(f"its manifest: {error}") from None
+    if len(manifest.experiments) != 1 or not manifest.items or "/" in manifest.items[0].path:
+        raise ArchiveError("its manifest: is not that of one experiment")
+    if fault := unsafe_path(manifest.experiments[0]):
+        raise ArchiveError(f"its manifest: the experiment {fault}")
+    return manifest
+
+
+def _refuse(member: tarfile.TarInfo) -> None:
+    fault = unsafe_path(member.name)
+    plain = (member.isreg() and not member.issparse()) or member.isdir() or member.issym()
+    if fault or not plain or member.size < 0:
+        raise ArchiveError(f"holds {member.name!r}, which {fault or 'is neither a file nor a directory nor a link'}")
+
+
+def _library() -> Any:
+    """Return the library for zstd.
+
+    Raises:
+        ArchiveError: it is not installed.
+    """
+    try:
+        import zstandard
+    except ImportError:
+        raise ArchiveError("needs zstd: pip install 'ckptrules[archive]', or take format=gz") from None
+    return zstandard
+
+
+@contextlib.contextmanager
+def _writer(file: BinaryIO, form: str) -> Iterator[Any]:
+    if form == "gz":
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+            yield packed
+    else:
+        with _library().ZstdCompressor(level=LEVEL, threads=-1).stream_writer(file, closefd=False) as packed:
+            yield packed
+
+
+@contextlib.contextmanager
+def _reader(file: BinaryIO, form: str) -> Iterator[Any]:
+    if form == "gz":
+        with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+            yield plain
+    else:
+        with _library().ZstdDecompressor(max_window_size=WINDOW).stream_reader(file, closefd=False) as plain:
+            yield plain
+
+
+def needed_library(form: str) -> None:
+    """Find out whether a format can be written and read here.
+
+    Raises:
+        ArchiveError: its library is not installed.
+    """
+    if form == "zst":
+        _library()

@@ -1,0 +1,168 @@
+"""Pure: what a backup holds, and its JSON form. What is read is checked whole before anything believes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from ckptrules.engine.values import STATE, Item
+from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound
+
+SCHEMA_VERSION = 1
+LIMIT = 2**63
+LONGEST = 1 << 30  # bytes: some four million names
+ROW = 4096  # bytes that one name takes in a manifest, with all the attributes that a file may have
+HEAD = 1 << 20  # bytes before the rows: the names of the experiments, and what could not be read
+VALUES = 24  # of one row, generously
+SPARSE = 8  # bytes to one value, where nobody knows the number of rows; what `to_json` writes has 15 and more
+SHA256 = re.compile(r"[0-9a-f]{64}")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be believed; the message is one fact."""
+
+
+class Manifest(NamedTuple):
+    """What a backup says of itself.
+
+    ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up.
+    ``mode`` is how the files came here: ``clone``, ``copy``, ``clone and copy`` or ``link``. ``experiments`` are the
+    paths of the experiments in it, ``missing`` the paths that could not be read. A backup is ``complete`` from shortly
+    before it has its final name on; until then it is still being made, or was interrupted, and ``items`` are what is to
+    come into it, files without their checksum.
+    """
+
+    created: str
+    source: str
+    mode: str
+    complete: bool
+    experiments: tuple[str, ...] = ()
+    items: tuple[Item, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> int:
+        """The number of files and links; directories are only the way to them."""
+        return sum(item.kind != "directory" for item in self.items)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(item.size for item in self.items)
+
+
+def to_json(manifest: Manifest) -> str:
+    """Write a manifest. Bytes in names that are no text become escapes of lone surrogates; `from_json` reads them."""
+    rows = [
+        {key: value for key, value in item._asdict().items() if value != Item._field_defaults.get(key)}
+        for item in manifest.items
+    ]
+    return json.dumps({"schema_version": SCHEMA_VERSION, **manifest._asdict(), "items": rows}, indent=1) + "\n"
+
+
+def longest(items: Iterable[Item]) -> int:
+    """Return the most bytes that a manifest of these takes; a letter of a name may take six of them."""
+    return HEAD + sum(ROW + 6 * (len(item.path) + len(item.link)) for item in items)
+
+
+def from_json(text: str, rows: int | None = None) -> Manifest:
+    """Read a manifest and check it.
+
+    Before it is parsed, its values are counted: `[],[],…` takes thirty times its length in memory.
+
+    Args:
+        text: the manifest.
+        rows: the number of names that it may tell of, or None where that is not known.
+
+    Raises:
+        ManifestError: it is not one, or a path in it could lead out of the folder that it is restored to.
+    """
+    if count_values(text) > (len(text) // SPARSE if rows is None else VALUES * rows) + VALUES:
+        raise ManifestError("holds more values than a manifest has")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ManifestError("is not JSON") from None
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
+        raise ManifestError("has no schema_version")
+    if data["schema_version"] != SCHEMA_VERSION:
+        raise ManifestError(f"has schema_version {data['schema_version']}; this version of ckptrules reads 1")
+    for key, kind in {"created": str, "source": str, "mode": str, "complete": bool, "items": list}.items():
+        if not isinstance(data.get(key), kind):
+            raise ManifestError(f"has no sound '{key}'")
+    for key in ("experiments", "missing"):
+        if not isinstance(data.get(key), list) or not all(isinstance(path, str) for path in data[key]):
+            raise ManifestError(f"has no sound '{key}'")
+        data[key] = tuple(data[key])
+    items: dict[str, Item] = {}
+    for number, row in enumerate(data["items"]):
+        item = _item(row, number)
+        if data["complete"] and item.kind == "file" and not item.sha256:
+            raise ManifestError(f"path {item.path!r} has no sha256")
+        parent = item.path.rpartition("/")[0]
+        if parent and (parent not in items or items[parent].kind != "directory"):
+            raise ManifestError(f"path {item.path!r} does not lie in a directory of the manifest")
+        if item.path in items:
+            raise ManifestError(f"path {item.path!r} stands in it twice")
+        items[item.path] = item
+    return Manifest(**{**{key: data[key] for key in Manifest._fields}, "items": tuple(items.values())})
+
+
+def count_values(text: str) -> int:
+    """Count what ends a value in a JSON text, without parsing it."""
+    bare = _STRING.sub("", text)
+    return sum(map(bare.count, ",]}"))
+
+
+def unsafe_path(path: str) -> str:
+    """Say why a path may not be restored, or return an empty text."""
+    parts = path.split("/")
+    if path.startswith("/"):
+        return "is absolute"
+    if ".." in parts:
+        return "leads outside, with '..'"
+    if "" in parts or "." in parts or not _is_name(path):
+        return "is no path"
+    return f"leads into {STATE}" if parts[0] == STATE else ""
+
+
+def _item(row: object, number: int) -> Item:
+    if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+        raise ManifestError(f"item {number} has no path")
+    item = Item._make(row.get(key, Item._field_defaults.get(key)) for key in Item._fields)
+    if fault := unsafe_path(item.path):
+        raise ManifestError(f"path {item.path!r} {fault}")
+    for key, is_sound in SOUND.items():
+        if not is_sound(item):
+            raise ManifestError(f"path {item.path!r} has no sound {key}")
+    return item
+
+
+def _is_number(value: object, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_name(text: object) -> bool:
+    """Say whether something can be handed to the system as a name."""
+    try:
+        return isinstance(text, str) and b"\0" not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
+SOUND: Mapping[str, Callable[[Item], bool]] = {
+    "kind": lambda item: item.kind in ("file", "directory", "link"),
+    "size": lambda item: _is_number(item.size, 0, LIMIT if item.kind == "file" else 0),
+    "mtime_ns": lambda item: _is_number(item.mtime_ns, -LIMIT, LIMIT - 1),
+    "mode": lambda item: _is_number(item.mode, 0, 0o3777 if item.kind == "directory" else 0o777),
+    "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
+    "sha256": lambda item: item.sha256 == "" or (item.kind == "file" and bool(SHA256.fullmatch(str(item.sha256)))),
+    "changed": lambda item: isinstance(item.changed, bool),
+    "uid": lambda item: _is_number(item.uid, UNKNOWN, LAST_ID),
+    "gid": lambda item: _is_number(item.gid, UNKNOWN, LAST_ID),
+    "attributes": lambda item: are_sound(item.attributes) and not (item.attributes and item.kind == "link"),
+    "holes": lambda item: _is_number(item.holes, 0, item.size),
+}

@@ -1,0 +1,144 @@
+"""Pure: backups and restores → console text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Item, Problem
+from ckptrules.report.style import Style, count_of, numbers, table
+from ckptrules.report.text import problem_lines
+from ckptrules.storage.attributes import OWNER, UNKNOWN
+from ckptrules.vault.backups import Held, RestoreStep
+from ckptrules.vault.manifest import Manifest
+
+FEW = 3
+Lost = Mapping[str, Sequence[str]]  # of copies by their paths: what could not be kept
+LINK_WARNING = (
+    "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
+)
+SHARED = {
+    "link": "; hard links free nothing while the originals are there",
+    "clone": "; clones free only what they do not share with the originals",
+}
+VERBS = {
+    "bring": ("Brought back", "Would bring back", "rename", "green"),
+    "replace": ("Replaced", "Would replace", "trash", "red"),
+    "identical": ("Identical", "Identical", "kept", "dim"),
+}
+
+
+def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: Lost = {}) -> str:  # noqa: B006 - never changed
+    """Tell of a finished backup, or of what it would be."""
+    verb = "Would back up to" if style.preview else "Backup made"
+    lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
+    lines += lost_lines(lost, style, "; the manifest keeps it, so a restore can bring it back")
+    return "\n".join([*lines, *([LINK_WARNING] if manifest.mode == "link" else []), ""])
+
+
+def failed_text(what: str, fact: str, hint: str = "") -> str:
+    """Tell that a whole command could not be done."""
+    return f"Problem: {what}: {fact}\n" + f"    hint: {hint}\n" * bool(hint)
+
+
+def backups_table(held: Sequence[Held], folder: str, style: Style, *, verified: bool) -> str:
+    """Show the backups of a folder as an aligned table, and below it what is damaged."""
+    if not held:
+        return f"No backup in '{style.name(folder)}'.\n"
+    rows = [_row(backup, style, verified=verified) for backup in held]
+    lines = [table(("name", "created", "mode", "files", "size", "state"), rows, right=(3, 4)).rstrip("\n")]
+    for backup in held:
+        if backup.damage and backup.manifest:
+            lines.append(f"In {style.name(backup.name)}:")
+        lines += _below(backup.damage, style)
+    return "\n".join([*lines, ""])
+
+
+def restore_text(steps: Sequence[RestoreStep], style: Style, notes: Iterable[str] = ()) -> str:
+    """Tell what was restored, or would be, and count files and links; directories are only the way to them."""
+    lines = [*(line for step in steps for line in _step_lines(step, style)), *notes]
+    lines.append(style.paint("Summary", "bold") + " (nothing was changed)" * style.preview)
+    files = [step for step in steps if step.item.kind != "directory"]
+    brought, replaced = ([step.item for step in files if step.verdict == verdict] for verdict in ("bring", "replace"))
+    problems = sum(step.problem is not None for step in steps)
+    rows = [
+        ("to bring back" if style.preview else "brought back", len(brought), _size(brought)),
+        ("to replace" if style.preview else "replaced", len(replaced), _size(replaced)),
+        ("identical", sum(step.verdict == "identical" for step in files), ""),
+        ("problems", problems, "left untouched, see above" if problems else ""),
+    ]
+    lines += numbers(rows, 14)
+    return "\n".join([*lines, ""])
+
+
+def dropped_text(path: str, manifest: Manifest, style: Style) -> str:
+    """Tell of a backup that was removed, or would be."""
+    shared = next((text for mode, text in SHARED.items() if mode in manifest.mode), "")
+    return f"{'Would drop' if style.preview else 'Dropped'}: {style.name(path)} ({contents(manifest)}){shared}\n"
+
+
+def lost_lines(lost: Lost, style: Style, more: str = "") -> list[str]:
+    """Tell which copies have not got what their originals have: a line for each thing that could not be kept."""
+    names: dict[str, list[str]] = {}
+    for path, words in sorted(lost.items()):
+        for word in [OWNER] if OWNER in words else words:
+            names.setdefault(word, []).append(style.name(path))
+    lines = []
+    for word, paths in names.items():
+        few = ", ".join(paths if style.verbose else paths[:FEW]) + ", …" * (len(paths) > FEW and not style.verbose)
+        copies = count_of(len(paths), "copy", "copies")
+        fact = "not of its owner, but yours" if word == OWNER else f"without the {style.name(word)} of the original"
+        lines.append(f"Note: {copies} {fact}{more}: {few}")
+    return lines
+
+
+def doubt_lines(stated: Manifest, believed: Manifest, what: str, uid: int) -> list[str]:
+    """Tell that owners and access lists were not taken from what others could have written. Args: ``uid``: who runs."""
+    pairs = [(one, other) for one, other in zip(stated.items, believed.items, strict=True) if one != other]
+    if not any(one.uid not in (UNKNOWN, uid) or one.attributes != other.attributes for one, other in pairs):
+        return []
+    hint = "    hint: it and its folder must belong to you or to root, and not be open to everybody"
+    return [f"Note: owners and access lists are not taken from {what}: others could have written it", hint]
+
+
+def contents(manifest: Manifest) -> str:
+    """Write how much a backup holds."""
+    return f"{count_of(manifest.files, 'file')}, {human_size(manifest.size)}" if manifest.complete else "incomplete"
+
+
+def _row(backup: Held, style: Style, *, verified: bool) -> tuple[str, ...]:
+    if backup.manifest is None:
+        return (style.name(backup.name), "?", "?", "?", "?", "damaged")
+    manifest = backup.manifest
+    state = "verified" if verified else "complete"
+    if manifest.missing:
+        state += f", {len(manifest.missing)} could not be read when it was made"
+    if backup.damage:
+        state = f"damaged: {count_of(len(backup.damage), 'file')}"
+    if not manifest.complete or backup.name.startswith("."):
+        state = "incomplete: interrupted, or still at work"
+    created = manifest.created[:19].replace("T", " ")
+    texts = [style.name(text) for text in (backup.name, created, manifest.mode)]
+    amounts = (str(manifest.files), human_size(manifest.size)) if manifest.complete else ("?", "?")
+    return (*texts, *amounts, state)
+
+
+def _step_lines(step: RestoreStep, style: Style) -> list[str]:
+    if step.problem:
+        return _below([step.problem], style)
+    if step.verdict == "identical" and not style.verbose:
+        return []
+    did, would, sign, colour = VERBS[step.verdict]
+    name = style.name(step.item.path) + "/" * (step.item.kind == "directory")
+    notes = ["what was here is in the trash"] * (step.verdict == "replace" and not style.preview)
+    notes += ["it changed while it was backed up"] * step.item.changed
+    note = f" ({'; '.join(notes)})" if notes else ""
+    return [f"  {style.paint(style.signs[sign], colour)} {would if style.preview else did}: {name}{note}"]
+
+
+def _below(problems: Iterable[Problem], style: Style) -> list[str]:
+    return [f"  {line}" for problem in problems for line in problem_lines(problem, {}, style)]
+
+
+def _size(items: Sequence[Item]) -> str:
+    return human_size(sum(item.size for item in items)) if items else ""

@@ -1,0 +1,149 @@
+"""What was verified before, by a file's identity: inode, size and time. Without its name, so it outlives a rename.
+
+One file for each checkpoint directory, ``.ckptrules/verified/<directory>/files.jsonl``: a line for each whole
+checkpoint, written when it has been read, so that an interrupted run is not lost. It may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from ckptrules.engine.values import EntryKind, Listing
+from ckptrules.formats.content import Facts
+from ckptrules.formats.folders import Part, parts_of
+from ckptrules.storage import believing, reading, state, waiting
+
+VERSION = 2  # goes up when a check finds what an earlier one did not
+YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
+LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
+
+
+class Known(NamedTuple):
+    """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``."""
+
+    facts: Facts
+    done: frozenset[str]
+
+
+def parts(directory: int, name: str, kind: EntryKind) -> tuple[Part, ...]:
+    """Return what identifies a checkpoint: its own status, or that of every file inside. Its name is no part of it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if kind == "directory":
+        return parts_of(directory, name)
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return (Part("", status.st_ino, status.st_size, status.st_mtime_ns),)
+
+
+def identity(parts: Iterable[Part], now_ns: int) -> str:
+    """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time.
+
+    Args:
+        parts: the file, or all files of a directory.
+        now_ns: the time, in nanoseconds since 1970.
+    """
+    rows = list(parts)
+    if any(now_ns - part.mtime_ns < YOUNG_NS for part in rows):
+        return ""
+    return hashlib.sha256("\0".join(_row(part) for part in rows).encode("utf-8", "surrogateescape")).hexdigest()[:40]
+
+
+def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
+    """Read what is known of a checkpoint directory, by identity; what is damaged or missing is not known.
+
+    Raises:
+        StateError: the file is not to be believed.
+    """
+    known: dict[str, Known] = {}
+    try:
+        with (
+            believing.open_state_file(outputs_dir, f"verified/{directory}/files.jsonl") as memory,
+            open(memory, encoding="utf-8", closefd=False) as file,
+        ):
+            for line in file:
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    row = json.loads(line)
+                    if row.pop("version") == VERSION:
+                        identity = row.pop("identity")
+                        known[identity] = _known(row)
+    except reading.StateError:
+        raise
+    except (OSError, UnicodeDecodeError):
+        pass
+    return known
+
+
+def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
+    """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed."""
+    found: dict[str, Known] = {}
+    try:
+        known = recall(outputs_dir, listing.directory)
+    except reading.StateError:  # `doit verify` tells of it
+        return found
+    if known:
+        with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
+            for entry in listing.entries:
+                with contextlib.suppress(OSError):
+                    if this := known.get(identity(parts(directory, entry.name, entry.kind), LATER)):
+                        found[entry.name] = this
+    return found
+
+
+def remember(outputs_dir: str, directory: str, identity: str, known: Known) -> None:
+    """Add a line. Where nothing can be written, nothing is remembered."""
+    with contextlib.suppress(OSError):
+        state.append_line(outputs_dir, f"verified/{directory}/files.jsonl", _line(identity, known))
+
+
+def forget_others(outputs_dir: str, directory: str, known: Mapping[str, Known], living: Collection[str]) -> None:
+    """Write the file anew where more than half of it is about files that are gone, and not to the trash only."""
+    if not _is_mostly_gone(known, living):
+        return
+    left = {*living, *_in_trash(outputs_dir, directory)}
+    if _is_mostly_gone(known, left):
+        lines = [f"{_line(name, known[name])}\n" for name in known if name in left]
+        with contextlib.suppress(OSError):
+            state.replace_state(outputs_dir, f"verified/{directory}/files.jsonl", "".join(lines))
+
+
+def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
+    return len(known) > 2 * len(left) + 10
+
+
+def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
+    """Yield the identities of what waits in the trash: `doit undo` brings it back."""
+    for run in waiting.trash_runs(outputs_dir):
+        with contextlib.suppress(OSError), believing.open_state(outputs_dir, f"trash/{run}/{directory}") as trash:
+            for name in os.listdir(trash):
+                yield identity(parts(trash, name, reading.kind_of(trash, name)), LATER)
+
+
+def _row(part: Part) -> str:
+    return f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}"
+
+
+def _line(identity: str, known: Known) -> str:
+    row = {"version": VERSION, "identity": identity, "done": sorted(known.done), **known.facts._asdict()}
+    return json.dumps(row, sort_keys=True)
+
+
+def _known(row: dict[str, object]) -> Known:
+    done = row.pop("done")
+    if not isinstance(done, list):
+        raise TypeError
+    facts = Facts(**row)  # type: ignore[arg-type]
+    numbers = facts.epoch, facts.step, facts.ranks
+    texts = (facts.kind, facts.lightning, *facts.names)
+    if not all(number is None or type(number) is int for number in numbers):
+        raise TypeError
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return Known(facts._replace(names=tuple(facts.names)), frozenset(map(str, done)))

@@ -1,0 +1,128 @@
+"""What was verified → console text and JSON. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ckptrules.engine.measures import human_size
+from ckptrules.formats.content import Facts
+from ckptrules.report.style import Style, count_of, numbers, table
+from ckptrules.verify.check import Report, Row, sound
+from ckptrules.verify.memory import Known
+
+
+class VerifyTally(NamedTuple):
+    """The numbers of a run, or of one experiment of it. ``failed`` counts problems; sizes are in bytes."""
+
+    experiments: int = 0
+    checkpoints: int = 0
+    verified: int = 0
+    read: int = 0
+    failed: int = 0
+    bytes_verified: int = 0
+    bytes_read: int = 0
+
+    def __add__(self, other: VerifyTally) -> VerifyTally:  # type: ignore[override]
+        return VerifyTally(*(one + two for one, two in zip(self, other, strict=True)))
+
+
+def tally(report: Report) -> VerifyTally:
+    """Count one experiment."""
+    whole, read = sound(report).values(), [row for row in report.rows if row.read]
+    return VerifyTally(
+        experiments=1,
+        checkpoints=len(report.rows),
+        verified=len(whole),
+        read=len(read),
+        failed=len(report.problems),
+        bytes_verified=sum(row.size for row in whole),
+        bytes_read=sum(row.size for row in read),
+    )
+
+
+def block(report: Report, style: Style) -> str:
+    """Show the list and the count of one experiment, and what fails."""
+    whole = sound(report)
+    cells = [(style.name(row.name), human_size(row.size), _told(row, style)) for row in report.rows]
+    signs = [_sign(style, whole=row.name in whole) for row in report.rows]
+    lines = [f"{sign} {line}" for sign, line in zip(signs, table((), cells, (1,)).splitlines(), strict=True)]
+    for number, problem in enumerate(report.problems, 1):
+        lines.append(f"{_sign(style, whole=False)} Problem: {style.name(problem.names[0])} {style.name(problem.text)}")
+        if problem.hint and problem.hint not in [following.hint for following in report.problems[number : number + 1]]:
+            lines.append(f"    hint: {style.name(problem.hint)}")
+    count = count_of(len(report.rows), "checkpoint")
+    lines.append(count if len(whole) == len(report.rows) else f"{count}, {len(whole)} of them verified")
+    title = style.paint(f"Verifying experiment: {style.name(report.experiment)}", "bold")
+    return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
+    """Show the numbers of the whole run, aligned, and the notes below them."""
+    rows = [
+        ("processed", total.experiments, "experiments"),
+        ("checkpoints", total.checkpoints, ""),
+        ("verified", total.verified, human_size(total.bytes_verified) if total.verified else ""),
+        ("read now", total.read, human_size(total.bytes_read) if total.read else ""),
+        ("problems", total.failed, "see above" if total.failed else ""),
+    ]
+    return "\n".join([style.paint("Summary", "bold"), *numbers(rows), *(note for note in notes if note), ""])
+
+
+def report_as_data(report: Report) -> dict[str, Any]:
+    """Turn one report into the JSON form that docs/verify.md describes."""
+    whole = sound(report)
+    return {
+        "experiment": report.experiment,
+        "directory": report.directory,
+        "state": "problems" if report.problems else "verified",
+        "checkpoints": [_row_as_data(row, whole=row.name in whole) for row in report.rows],
+        "problems": [
+            {"id": problem.id, "names": list(problem.names), "text": problem.text, "hint": problem.hint or None}
+            for problem in report.problems
+        ],
+    }
+
+
+def _told(row: Row, style: Style) -> str:
+    return "; ".join(_said(row, row.known, style)) if row.known else "not sound"
+
+
+def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
+    """Yield what is known of a sound file."""
+    facts, done = known
+    yield ", ".join([facts.kind, *_inside(facts)])
+    if "unsafe load" in done:
+        yield f"loaded by RUNNING the code it names ({style.name(', '.join(facts.names[:3]))})"
+    elif "load" in done:
+        yield "loads"
+    if style.verbose:
+        yield "checksums compared" if facts.checksums else "no checksums compared"
+        yield "read now" if row.read else "known from an earlier run"
+
+
+def _inside(facts: Facts) -> Iterable[str]:
+    if facts.epoch is not None:
+        yield f"epoch {facts.epoch}"
+    if facts.step is not None:
+        yield f"step {facts.step}"
+
+
+def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
+    facts = row.known.facts if row.known else Facts("")
+    return {
+        "name": row.name,
+        "bytes": row.size,
+        "verified": whole,
+        "read_now": row.read,
+        "format": facts.kind or None,
+        "epoch": facts.epoch,
+        "step": facts.step,
+        "checksums": facts.checksums,
+        "loaded": bool(row.known and row.known.done & {"load", "unsafe load"}),
+        "imports": list(facts.names),
+    }
+
+
+def _sign(style: Style, *, whole: bool) -> str:
+    return style.paint(style.signs["rename" if whole else "problem"], "green" if whole else "red")

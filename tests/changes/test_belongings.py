@@ -1,0 +1,281 @@
+"""What goes with a checkpoint, what wants its name, who is writing it: on real files, through the real doit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckptrules.engine.values import Action, Plan
+from ckptrules.outputs import evidence
+from ckptrules.storage import moving, reading
+from tests.conftest import Project
+from tests.support import crash
+
+OLD, NEW = "epoch=12-step=1056", "epoch-12_step-001056"
+HERE = "exp/checkpoints"
+
+
+def put(project: Project, name: str, content: str, mtime: int) -> Path:
+    path = project.outputs / HERE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    os.utime(path, (mtime, mtime))
+    return path
+
+
+def test_sidecars_go_with_their_checkpoint_and_come_back_with_it(project: Project) -> None:
+    early = "epoch=1-step=88"
+    project.make(
+        {
+            f"{HERE}/{name}": 9
+            for name in (f"{OLD}.ckpt", f"{OLD}.metadata.json", f"{early}.ckpt", f"{early}.config.json")
+        }
+    )
+    start = project.tree()
+    out = project.doit("migrate", "delete_old=1", "json=done.json")
+    assert (
+        f"  ✓ Renamed: {OLD}.ckpt\n           → {NEW}.ckpt\n           + {OLD}.metadata.json → {NEW}.metadata.json\n"
+        in out
+    )
+    assert f"  ⊗ Deleted: {early}.ckpt (epoch < 10)\n           + {early}.config.json\n" in out
+    assert project.names("exp") == [f"{NEW}.ckpt", f"{NEW}.metadata.json"]
+    actions = json.loads((project.folder / "done.json").read_text())["experiments"][0]["actions"]
+    assert actions[1]["with_it"] == [{"name": f"{OLD}.metadata.json", "to": f"{NEW}.metadata.json"}]
+    out = project.doit("undo")
+    assert f"+ {NEW}.metadata.json → {OLD}.metadata.json\n" in out
+    assert f"  ↶ Restored: {early}.ckpt\n            + {early}.config.json\n" in out
+    assert project.tree() == start
+
+
+def test_a_sidecar_that_cannot_be_moved_takes_the_whole_back(project: Project) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/{OLD}.metadata.json": 9})
+    start = project.tree()
+    (project.folder / "dodo.py").write_text(
+        "import os\nfrom ckptrules.storage import steps\nreally = steps.rename\n"
+        "def refuse(directory, name, to, to_directory=None):\n"
+        "    if name.endswith('epoch=12-step=1056.metadata.json'): raise PermissionError(1, os.strerror(1), name)\n"
+        "    really(directory, name, to, to_directory)\n"
+        "steps.rename = refuse\n" + (project.folder / "dodo.py").read_text()
+    )
+    out = project.doit("migrate", check=1)
+    why = f"{OLD}.metadata.json: Operation not permitted"
+    assert f"! Problem: {OLD}.ckpt cannot be renamed to {NEW}.ckpt: {why}\n" in out
+    assert project.tree() == start
+
+
+@pytest.mark.parametrize("start_of_text", ["..", "{outputs}"])
+def test_links_in_other_directories_follow_and_come_back(project: Project, start_of_text: str) -> None:
+    text = start_of_text.format(outputs=project.outputs) + f"/{HERE}"
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/epoch=1-step=88.ckpt": 9, f"{HERE}/epoch=2-step=99.ckpt": 9})
+    project.make({"picks/one.ckpt": f"-> {text}/{OLD}.ckpt", "picks/two.ckpt": f"-> {text}/epoch=1-step=88.ckpt"})
+    (project.outputs / "top.ckpt").symlink_to(f"{HERE}/{OLD}.ckpt")
+    start = project.tree()
+    out = project.doit("migrate", "delete_old=1", "verbose=1")
+    assert f"↷ Relinked: picks/one.ckpt\n            → {text}/{NEW}.ckpt\n" in out
+    assert "picks/two.ckpt points to it" in out
+    assert project.names("exp") == ["epoch-01_step-000088.ckpt", f"{NEW}.ckpt"]
+    assert os.readlink(project.outputs / "top.ckpt") == f"{HERE}/{NEW}.ckpt"
+    assert all((project.outputs / link).exists() for link in ("picks/one.ckpt", "picks/two.ckpt", "top.ckpt"))
+    project.doit("undo")
+    assert project.tree() == start
+
+
+CONFLICT = "  ! Problem: target already exists: epoch-12_step-001056.ckpt\n"
+
+
+@pytest.mark.parametrize(
+    ("contents", "remark", "hint"),
+    [
+        (("abcd", "ab"), ("", "larger, newer"), f"the protocol keeps the larger and newer one, {OLD}.ckpt; on_conflict=keep_newest does that"),
+        (("ab", "abcd"), ("larger", "newer"), "compare them, keep the better one, delete or rename the other"),
+        (("ab", "ab"), ("", f"newer, same content as {NEW}.ckpt"), "on_conflict=merge_identical keeps one of them, the rest goes to the trash"),
+        (("ab", "xy"), ("", "newer"), "compare them, keep the better one, delete or rename the other"),
+    ],
+)  # fmt: skip
+def test_a_conflict_is_shown_with_what_speaks_for_each(
+    project: Project, contents: tuple[str, str], remark: tuple[str, str], hint: str
+) -> None:
+    put(project, f"{OLD}.ckpt", contents[0], 2000)
+    put(project, f"{NEW}.ckpt", contents[1], 1000)
+    before = project.tree()
+    out = project.doit("migrate", check=1)
+    sizes = [f"{len(text)} B".rjust(8) for text in contents[::-1]]
+    shown = [f"    {NEW}.ckpt  {sizes[0]}  1970-01-01 00:16:40 UTC  {remark[0]}".rstrip()]
+    shown += [f"    {OLD}.ckpt    {sizes[1]}  1970-01-01 00:33:20 UTC  {remark[1]}".rstrip()]
+    assert f"{CONFLICT}  {shown[0]}\n  {shown[1]}\n      hint: {hint}\n" in out
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("way", "left"), [("keep_newest", "old, short"), ("keep_largest", "new, but longer"), ("skip", "")]
+)
+def test_a_conflict_is_settled_as_asked_and_the_loser_waits_in_the_trash(project: Project, way: str, left: str) -> None:
+    put(project, f"{OLD}.ckpt", "old, short", 2000)
+    put(project, f"{NEW}.ckpt", "new, but longer", 1000)
+    start = project.tree()
+    (project.folder / "rules" / "retention.yaml").write_text("trash_days: 0\n")
+    project.doit("migrate", f"on_conflict={way}")
+    if not left:
+        assert project.tree() == start
+        return
+    assert project.names("exp") == [f"{NEW}.ckpt"]
+    assert (project.outputs / HERE / f"{NEW}.ckpt").read_text() == left
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_identical_ones_are_merged_byte_by_byte(project: Project) -> None:
+    big = "x" * (evidence.CHUNK + 1)
+    put(project, f"{OLD}.ckpt", big + "a", 2000)
+    put(project, f"{NEW}.ckpt", big + "b", 1000)
+    put(project, "epoch=13-step=1144.ckpt", big, 1000)
+    put(project, "epoch_13_step_1144.ckpt", big, 1000)
+    project.doit("migrate", "on_conflict=merge_identical", check=1)
+    assert project.names("exp") == [f"{NEW}.ckpt", "epoch-13_step-001144.ckpt", f"{OLD}.ckpt"]
+
+
+def test_a_loser_that_a_link_elsewhere_leads_to_is_left_to_a_person(project: Project) -> None:
+    put(project, f"{OLD}.ckpt", "old", 2000)
+    put(project, f"{NEW}.ckpt", "new", 1000)
+    project.make({"picks/one.ckpt": f"-> ../{HERE}/{NEW}.ckpt"})
+    start = project.tree()
+    project.doit("migrate", "on_conflict=keep_newest", check=1)
+    assert project.tree() == start
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+def test_what_is_open_for_writing_is_left_alone_until_it_is_closed(project: Project) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/epoch=13-step=1.ckpt/0.pt": 9, f"{HERE}/epoch=14-step=1.ckpt": 9})
+    busy = [project.outputs / HERE / f"{OLD}.ckpt", project.outputs / HERE / "epoch=13-step=1.ckpt" / "0.pt"]
+    files = [path.open("ab") for path in busy]
+    start = project.tree()
+    told = [f"  ! Problem: {name} is in use: is open for writing\n      hint: run again when it is finished\n" for name in (f"{OLD}.ckpt", "epoch=13-step=1.ckpt")]  # fmt: skip
+    assert all(line in project.doit("plan", check=1) for line in told)
+    assert all(line in project.doit("migrate", check=1) for line in told)
+    moved = {path for path in project.tree() if path not in start}
+    assert moved == {f"{HERE}/epoch-14_step-000001.ckpt"}
+    for file in files:
+        file.close()
+    project.doit("migrate")
+    assert f"{NEW}.ckpt" in project.names("exp")
+
+
+def test_what_changed_within_settle_is_left_alone(project: Project) -> None:
+    put(project, f"{OLD}.ckpt", "still warm", 4_000_000_000)
+    put(project, "epoch=13-step=1.ckpt", "cold", 1000)
+    out = project.doit("migrate", "settle=60", check=1)
+    assert f"  ! Problem: {OLD}.ckpt is in use: changed 0 s ago (settle: 60)\n" in out
+    (project.folder / "rules" / "retention.yaml").write_text("settle: 60\n")
+    project.doit("migrate", check=1)
+    assert project.names("exp") == ["epoch-13_step-000001.ckpt", f"{OLD}.ckpt"]
+    project.doit("migrate", "settle=0")
+    assert f"{NEW}.ckpt" in project.names("exp")
+
+
+class Disk:
+    """What ``fstatvfs`` would say."""
+
+    f_flag, f_bavail, f_frsize = 0, 1 << 30, 4096
+
+
+def read_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(os, "fstatvfs", lambda _: type("", (Disk,), {"f_flag": os.ST_RDONLY}))
+
+
+def full(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(os, "fstatvfs", lambda _: type("", (Disk,), {"f_bavail": 0}))
+
+
+def not_ours(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(os, "access", lambda *_, **__: False)
+
+
+FULL = (
+    "make space (df -h), and run again: the record of the changes takes 2 KB before any space is freed. "
+    "'doit purge' empties the trash; where that holds nothing, remove some file by hand"
+)
+
+
+def sticky(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(os, "geteuid", lambda: 12345)
+
+
+@pytest.mark.parametrize(
+    ("way", "text", "hint"),
+    [
+        (read_only, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so"),
+        (full, "lies on a file system that is full", FULL),
+        (not_ours, "cannot be written", "look at the owner and the mode: ls -la"),
+        (sticky, f"is sticky (mode +t), and {OLD}.ckpt belongs to somebody else", "let its owner run this: ls -la"),
+    ],
+)
+def test_what_will_stop_every_change_is_told_before_the_first(
+    project: Project, monkeypatch: pytest.MonkeyPatch, way: object, text: str, hint: str
+) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9})
+    (project.outputs / HERE).chmod(0o1777)
+    plan = Plan("exp", HERE, (Action("rename", f"{OLD}.ckpt", f"{NEW}.ckpt", 9, ()),))
+    assert callable(way)
+    with reading.open_below(str(project.outputs), HERE) as directory:
+        assert evidence.obstacle(directory, plan) is None
+        way(monkeypatch)
+        problem = evidence.obstacle(directory, plan)
+    assert problem
+    assert (problem.id, problem.names, problem.text, problem.hint) == ("preflight", (HERE,), text, hint)
+
+
+def test_names_that_differ_only_in_case(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that ignores case says of a new name that it exists: it is the old one."""
+    project.make({f"{HERE}/Epoch.ckpt": 9, f"{HERE}/other.ckpt": 8})
+
+    def taken(*_: object) -> None:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    monkeypatch.setattr(moving, "_rename_with", taken)
+    really: Callable[[int, str], os.stat_result | None] = moving.status_of
+    same = {"epoch.ckpt": "Epoch.ckpt", "OTHER.ckpt": "Epoch.ckpt"}
+
+    def status(directory: int, name: str) -> os.stat_result | None:
+        return really(directory, same.get(name, name))
+
+    monkeypatch.setattr(moving, "status_of", status)
+    directory = os.open(project.outputs / HERE, os.O_RDONLY)
+    try:
+        with pytest.raises(FileExistsError):
+            moving.rename(directory, "other.ckpt", "OTHER.ckpt")
+        moving.rename(directory, "Epoch.ckpt", "epoch.ckpt")
+    finally:
+        os.close(directory)
+    assert project.names("exp") == ["epoch.ckpt", "other.ckpt"]
+
+
+@pytest.mark.parametrize("folder", ["trash", "journal", "work"])
+def test_a_folder_of_the_state_that_is_a_link_is_not_followed(project: Project, folder: str) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/epoch=1-step=88.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    (project.outputs / ".ckptrules").mkdir()
+    (project.outputs / ".ckptrules" / folder).symlink_to(elsewhere)
+    contents = {text for text in project.tree().values() if text[:2] != "->"}
+    out = project.doit("migrate", "delete_old=1", check=3 if folder == "journal" else 1)
+    assert "Not a directory" in out
+    project.doit("plan")
+    assert not os.listdir(elsewhere)
+    assert contents <= set(project.tree(state=True).values())
+
+
+def test_an_old_system_looks_before_it_replaces_a_link(project: Project) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
+    crash.run(project.folder, "migrate", old_system=True)
+    link = project.outputs / HERE / "last.ckpt"
+    link.unlink()
+    link.write_text("a real one")
+    assert crash.run(project.folder, "undo", old_system=True).code == 1
+    assert link.read_text() == "a real one"
+    assert f"{NEW}.ckpt" in project.names("exp")

@@ -1,0 +1,258 @@
+"""Whatever changes the tree is journalled and can be taken back: restore, unarchive, pointers, exchanges, long names."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckptrules.engine.values import trash_name
+from ckptrules.storage import moving, steps
+from tests.conftest import Project
+from tests.support import crash
+from tests.support.crash import Fault
+from tests.whole.test_crash import contents, trained
+
+HERE = "one/checkpoints"
+OLD, NEW = "epoch=13-step=130.ckpt", "epoch-13_step-000130.ckpt"
+
+
+def backup_of(project: Project) -> str:
+    project.doit("backup", "mode=copy")
+    (name,) = (path.name for path in project.folder.glob("outputs_backup_*"))
+    return name
+
+
+def damage_a_file(folder: Path) -> None:
+    (folder / OLD).write_text("damaged")
+
+
+def put_a_link(folder: Path) -> None:
+    (folder / OLD).unlink()
+    (folder / OLD).symlink_to("elsewhere")
+
+
+def put_a_folder(folder: Path) -> None:
+    (folder / OLD).unlink()
+    (folder / OLD).mkdir()
+    (folder / OLD / "inner.pt").write_text("inner")
+
+
+def put_a_file_for_a_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "deep")
+    (folder / "deep").write_text("a file")
+
+
+def change_a_link(folder: Path) -> None:
+    (folder / "last.ckpt").unlink()
+    (folder / "last.ckpt").symlink_to("elsewhere")
+
+
+def lose_all(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+DAMAGES = [damage_a_file, put_a_link, put_a_folder, put_a_file_for_a_folder, change_a_link, lose_all]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda function: function.__name__)
+def test_a_restore_is_in_the_history_and_can_be_taken_back(project: Project, damage: Callable[[Path], None]) -> None:
+    project.make({f"{HERE}/{OLD}": 50, f"{HERE}/last.ckpt": f"-> {OLD}", f"{HERE}/deep/0.pt": 5})
+    start, made = project.tree(), backup_of(project)
+    damage(project.outputs / HERE)
+    damaged = project.tree()
+    project.doit("restore", f"backup={made}", "force=1")
+    assert project.tree() == start
+    assert f"  restore backup={made} force=1  " in project.doit("history")
+    preview = project.doit("undo", "dry_run=1")
+    assert preview.count("Problem") == 0
+    project.doit("undo")
+    assert project.tree() == damaged
+    run = project.doit("history").splitlines()[1].split()[0]
+    project.doit("undo", f"run={run}")
+    assert project.tree() == start
+
+
+@pytest.mark.parametrize("how", ["before", "after", errno.EIO])
+def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(project: Project, how: str | int) -> None:
+    project.make({f"{HERE}/{OLD}": 50, f"{HERE}/deep/0.pt": 5})
+    start, made = project.tree(), backup_of(project)
+    damage_a_file(project.outputs / HERE)
+    shutil.rmtree(project.outputs / HERE / "deep")
+    kept, everything = project.folder.parent / "kept", contents(project)
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    command = ("restore", f"backup={made}", "force=1")
+    for at in range(1, crash.run(project.folder, *command).changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        crash.run(project.folder, *command, fault=Fault(at, how))
+        assert set(everything) <= set(contents(project)), at
+        ended = crash.run(project.folder, *command)
+        assert (ended.code, project.tree()) == (0, start), (at, ended.output)
+        work = project.outputs / ".ckptrules/work"
+        assert not work.exists() or os.listdir(work) == [], at
+
+
+def test_an_experiment_that_was_unarchived_can_be_put_away_again(project: Project) -> None:
+    project.make({"a/old/checkpoints/x.ckpt": 50, f"{HERE}/{OLD}": 5})
+    naming = project.folder / "rules" / "naming.yaml"
+    naming.write_text(naming.read_text().replace("['*/checkpoints']", "['**/checkpoints']"))
+    (project.folder / "archive").mkdir()
+    project.doit("archive", "experiments=a/old", "archive_dir=archive", "format=gz")
+    away = project.tree()
+    project.doit("unarchive", "archive=archive/a%2Fold.tar.gz")
+    back = project.tree()
+    assert "a/old/checkpoints/x.ckpt" in back
+    run = project.doit("history").splitlines()[1].split()[0]
+    project.doit("undo", f"run={run}")
+    assert project.tree() == away
+    assert "x.ckpt" in "".join(project.tree(state=True))
+
+
+# --- pointers --------------------------------------------------------------------------------------------------------
+
+NO_POINTERS = {
+    "longer than a pointer": f"{OLD}\n".encode() + b"x" * (2 << 20),
+    "a little longer than a pointer": f"{OLD}\n".encode() * 800,
+    "a pickle": b"\x80\x02}q\x00X\x16\x00\x00\x00" + OLD.encode() + b"q\x01K\x01s.",
+    "with a zero in it": f"{OLD}\n\0".encode(),
+    "of another encoding": f"{OLD}\n".encode("utf-16"),
+    "a header of safetensors": b"\x18\0\0\0\0\0\0\0" + f'{{"x": "{OLD}"}}'.encode(),
+}
+
+
+@pytest.mark.parametrize("name", ["latest", "checkpoint", "last_checkpoint"])
+@pytest.mark.parametrize("case", NO_POINTERS)
+def test_what_is_no_pointer_is_left_and_told(project: Project, case: str, name: str) -> None:
+    project.make({f"{HERE}/{OLD}": 50})
+    file = project.outputs / HERE / name
+    file.write_bytes(NO_POINTERS[case])
+    for word in ("plan", "migrate"):
+        assert f"Note: {name} is no pointer, as it is no short text: left as it is\n" in project.doit(word)
+        assert file.read_bytes() == NO_POINTERS[case]
+    assert project.names("one") == sorted([NEW, name])
+    project.doit("undo")
+    assert file.read_bytes() == NO_POINTERS[case]
+
+
+def test_what_a_pointer_held_is_in_the_trash(project: Project) -> None:
+    names = [f"epoch={n}-step={n}.ckpt" for n in range(3)]
+    project.make({f"{HERE}/{name}": 50 for name in names})
+    pointer = project.outputs / HERE / "checkpoint"
+    pointer.write_text("".join(f"{name}\n" for name in names))
+    before = pointer.read_bytes()
+    project.doit("migrate")
+    assert pointer.read_text() == "".join(f"epoch-0{n}_step-00000{n}.ckpt\n" for n in range(3))
+    kept = {path.name: path.read_bytes() for path in (project.outputs / ".ckptrules/trash").rglob("*.trashed")}
+    assert sorted(kept) == [f"checkpoint.pointer{end}.trashed" for end in ("-2", "-3", "")]
+    assert before in kept.values()
+    assert not list((project.outputs / ".ckptrules").glob("work/*"))
+
+
+def test_a_run_of_an_earlier_version_that_changed_a_pointer_is_taken_back(project: Project) -> None:
+    project.make({f"{HERE}/{OLD}": 50})
+    pointer = project.outputs / HERE / "latest"
+    pointer.write_text(f"{OLD}\n")
+    start = project.tree()
+    project.doit("migrate")
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    del rows[0]["number"]
+    for step in (step for unit in rows[1]["units"] for step in unit[2]):
+        step[3] = step[1]
+    journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project.doit("undo")
+    assert project.tree() == start
+
+
+# --- the look after an exchange or a move ----------------------------------------------------------------------------
+
+
+LOOKS = {"a link": (os, "readlink"), "a pointer": (steps, "read_pointer"), "a state": (steps, "is_marked")}
+
+
+def refuse_the_look_after(patch: pytest.MonkeyPatch, place: object, name: str, exchange: int) -> None:
+    """Let the first look after one of the exchanges fail."""
+    exchanges, due = 0, False
+    rename, look = moving._rename_with, getattr(place, name)  # noqa: SLF001
+
+    def watched(flag: int, *more: int | str) -> None:
+        nonlocal exchanges, due
+        rename(flag, *more)  # type: ignore[arg-type]
+        exchanges += flag == moving.EXCHANGE
+        due = flag == moving.EXCHANGE and exchanges == exchange
+
+    def refused(*args: object, **more: object) -> object:
+        nonlocal due
+        if due:
+            due = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(*args, **more)
+
+    patch.setattr(moving, "_rename_with", watched)
+    patch.setattr(place, name, refused)
+
+
+@pytest.mark.parametrize("command", ["migrate", "undo"])
+@pytest.mark.parametrize("case", LOOKS)
+def test_what_cannot_be_looked_at_after_an_exchange_goes_back(project: Project, case: str, command: str) -> None:
+    folder = trained(project)
+    (folder / "latest").write_text("".join(f"{name}\n" for name in sorted(os.listdir(folder)) if name != "latest"))
+    project.make({f"{HERE}/{OLD}": 50, f"{HERE}/last.ckpt": f"-> {OLD}"})
+    start, kept = project.tree(), project.folder / "kept"
+    words: tuple[str, ...] = ("migrate", "fix_state=1")
+    if command == "undo":
+        project.doit(*words)
+        words = ("undo",)
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    links = {path for path, text in project.tree().items() if text[:2] == "->"}
+    failures = 0
+    for exchange in range(1, 7):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        with pytest.MonkeyPatch.context() as patch:
+            refuse_the_look_after(patch, *LOOKS[case], exchange)
+            ended = crash.run(project.folder, *words)
+        assert "Traceback" not in ended.output, (exchange, ended.output)
+        failures += "Input/output error" in ended.output
+        assert all((project.outputs / path).exists() for path in links), (exchange, ended.output)
+        assert all((folder / name).exists() for name in (folder / "latest").read_text().split()), exchange
+        assert not list((project.outputs / ".ckptrules/work").glob("*")), exchange
+        while "There is nothing to take back" not in (ended := crash.run(project.folder, "undo")).output:
+            assert ended.code == 0, (exchange, ended.output)
+        assert project.tree() == start, exchange
+    assert failures
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [247, 248, 254, 255])
+@pytest.mark.parametrize("letter", ["0", "é"])
+def test_a_name_of_any_length_is_deleted_and_comes_back(project: Project, length: int, letter: str) -> None:
+    start, end = f"epoch=1-step={'0' * (length % 2)}", "8.ckpt"
+    digits = length - len(start) - len(end)
+    name = start + "0" * digits + end
+    if letter == "é":
+        naming = project.folder / "rules" / "naming.yaml"
+        naming.write_text(naming.read_text().replace(r"step=(?P<step>\d+)\.ckpt", r"step=(?P<step>\d+)é*\.ckpt"))
+        name = "epoch=1-step=8" + "é" * ((length - 19) // 2) + ".ckpt"
+    project.make({f"{HERE}/{name}": 9, f"{HERE}/{NEW}": 9})
+    start_tree = project.tree()
+    assert f"Would delete: {name}" in project.doit("plan", "delete_old=1")
+    project.doit("migrate", "delete_old=1")
+    assert project.names("one") == [NEW]
+    assert f"Restored: {name}" in project.doit("undo")
+    assert project.tree() == start_tree
+
+
+def test_names_that_begin_alike_stay_apart_in_the_trash() -> None:
+    names = [f"{'x' * 250}{n}" for n in range(10)]
+    assert len({trash_name(name) for name in names}) == len(names)
+    assert all(len(trash_name(name).encode()) <= 255 for name in names)
+    assert trash_name("x" * 247) == "x" * 247 + ".trashed"

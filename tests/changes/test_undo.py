@@ -1,0 +1,387 @@
+"""``doit history`` and ``doit undo``: what was done can be seen and taken back, one run after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckptrules.storage import lock
+from tests.conftest import ROOT, Project
+from tests.support import crash
+from tests.support.crash import Fault
+
+EARLY, LATE = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch=20-step=500.ckpt"
+LATE_NEW = "epoch-20_step-000500.ckpt"
+TREE: dict[str, int | str] = {
+    f"one/checkpoints/{EARLY}": 200,
+    f"one/checkpoints/{LATE}": 300,
+    "one/checkpoints/last.ckpt": f"-> {LATE}",
+    "two/checkpoints/epoch_30_step_7.ckpt": 400,
+}
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
+INTERRUPTED = "A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.\n"
+EMPTY = "There is nothing to take back.\n"
+
+
+def runs(project: Project) -> list[str]:
+    """List the ids of the runs, oldest first."""
+    return RUN.findall(project.doit("history"))[::-1]
+
+
+def journal_of(project: Project, run: str) -> Path:
+    (file,) = (project.outputs / ".ckptrules" / "journal").glob(f"{run}.*")
+    return file
+
+
+def last_line(text: str) -> str:
+    return text.splitlines(keepends=True)[-1]
+
+
+def test_undo_restores_names_links_and_what_was_deleted(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    (run,) = runs(project)
+    assert project.doit("undo") == (
+        "Processing experiment: one\n"
+        f"  ✓ Renamed: {LATE_NEW}\n"
+        f"           → {LATE}\n"
+        "  ↷ Relinked: last.ckpt\n"
+        f"            → {LATE}\n"
+        f"  ↶ Restored: {EARLY}\n"
+        "Processing experiment: two\n"
+        "  ✓ Renamed: epoch-30_step-000007.ckpt\n"
+        "           → epoch_30_step_7.ckpt\n"
+        "Summary\n"
+        "  processed   2  experiments\n"
+        "  renamed     2  1 link follows\n"
+        "  deleted     0\n"
+        "  restored    1  from the trash\n"
+        "  kept        4  900 B\n"
+        "  skipped     0\n"
+        "  problems    0\n"
+        f"Taken back: run {run}, migrate delete_old=1\n"
+    )
+    assert project.tree() == start
+    assert project.doit("undo").endswith(EMPTY)
+
+
+def test_a_preview_of_an_undo_changes_nothing(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    before = project.tree(state=True)
+    out = project.doit("undo", "dry_run=1")
+    assert f"  ↶ Would restore: {EARLY}\n" in out
+    assert f"  ✓ Would rename: {LATE_NEW}\n                → {LATE}\n" in out
+    assert "  to restore  1  from the trash\n" in out
+    assert last_line(out).startswith("Would take back: run ")
+    assert project.tree(state=True) == before
+
+
+def test_several_runs_are_taken_back_one_after_the_other(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate")
+    renamed = project.tree()
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    assert project.tree() == renamed
+    project.doit("undo")
+    assert project.tree() == start
+    assert project.doit("undo").endswith(EMPTY)
+
+
+def test_an_undo_can_be_taken_back_and_so_can_that(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    final = project.tree()
+    project.doit("undo")
+    project.doit("undo", f"run={runs(project)[-1]}")
+    assert project.tree() == final
+    project.doit("undo", f"run={runs(project)[-1]}")
+    assert project.tree() == start
+
+
+def test_what_is_deleted_again_waits_in_the_trash_of_the_run_that_did_it(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    final = project.tree()
+    first = runs(project)[0]
+    project.doit("undo")
+    again = ("undo", f"run={runs(project)[-1]}")
+    assert f"  ⊗ Would delete: {EARLY}\n" in project.doit(*again, "dry_run=1")
+    project.doit(*again)
+    third = runs(project)[-1]
+    trash = project.outputs / ".ckptrules" / "trash"
+    assert [path.relative_to(trash).parts[0] for path in trash.rglob("*.trashed")] == [third]
+    shutil.rmtree(trash / first)  # as when its trash_days are over
+    assert project.doit("undo", "dry_run=1").count("Would restore") == 1
+    assert project.doit("undo").endswith(f"Taken back: run {first}, migrate delete_old=1\n")
+    assert project.tree() == start
+    project.doit("undo", f"run={runs(project)[-1]}")
+    assert project.tree() == final
+    project.doit("undo", f"run={third}")
+    assert project.tree() == start
+    assert project.doit("history").splitlines()[-1].endswith("  taken back")
+
+
+def test_what_was_deleted_again_and_freed_is_gone_for_good(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    project.doit("undo", f"run={runs(project)[-1]}")
+    project.doit("purge")
+    freed = [line.endswith("  trash freed") for line in project.doit("history").splitlines()[1:]]
+    assert freed == [False, True, False, True]  # purge, undo of undo, undo, migrate
+    out = project.doit("undo")
+    assert "Gone for good: 1 checkpoint of this run; its space was freed.\n" in out
+    assert LATE in project.names("one")
+    assert EARLY not in project.names("one")
+
+
+def test_only_some_experiments_are_taken_back(project: Project) -> None:
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo", "experiments=o*")
+    assert EARLY in project.names("one")
+    assert project.names("two") == ["epoch-30_step-000007.ckpt"]
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_an_experiment_that_the_run_did_not_change_is_refused(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate:one")
+    out = project.doit("undo", "experiments=two", check=3)
+    assert out.endswith("no experiment 'two'\n    hint: it changed one\n")
+
+
+def test_a_run_is_chosen_by_its_id(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate:one")
+    project.doit("migrate:two")
+    project.doit("undo", f"run={runs(project)[0]}")
+    assert LATE in project.names("one")
+    assert project.names("two") == ["epoch-30_step-000007.ckpt"]
+    out = project.doit("undo", "run=yesterday", check=3)
+    assert out == "ERROR: command line: no run 'yesterday'\n    hint: 'doit history' lists them\n"
+
+
+def change_the_link(folder: Path) -> None:
+    (folder / "last.ckpt").unlink()
+    (folder / "last.ckpt").symlink_to("elsewhere")
+
+
+LOOK_AT_IT = "look at it: it is left as it is"
+CHANGED: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "the new name is gone": (
+        lambda folder: (folder / LATE_NEW).unlink(),
+        "No such file or directory",
+        "something else moved it; look where it is now",
+    ),
+    "the old name is taken": (
+        lambda folder: (folder / LATE).write_text("new"),
+        "File exists",
+        "compare the two, keep the better one, delete or rename the other",
+    ),
+    "its content changed": (
+        lambda folder: (folder / LATE_NEW).write_text("trained on"),
+        "has changed since it was looked at",
+        LOOK_AT_IT,
+    ),
+    "the link was changed": (change_the_link, "last.ckpt: is no longer the link that it was", LOOK_AT_IT),
+}
+
+
+@pytest.mark.parametrize("dry_run", ["0", "1"])
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_has_changed_since_is_refused_by_name_and_the_rest_is_done(
+    project: Project, case: str, dry_run: str
+) -> None:
+    change, why, hint = CHANGED[case]
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    change(project.outputs / "one" / "checkpoints")
+    before = project.tree()
+    out = project.doit("undo", f"dry_run={dry_run}", check=1)
+    assert f"  ! Problem: {LATE_NEW} cannot be renamed to {LATE}: {why}\n      hint: {hint}\n" in out
+    assert out.count("Problem:") == 1
+    assert last_line(out).startswith("Would take back: run " if dry_run == "1" else "Taken back in part: run ")
+    after = project.tree()
+    if dry_run == "1":
+        assert after == before
+        return
+    left = {path: text for path, text in after.items() if path.startswith("one") and EARLY not in path}
+    assert left == {path: text for path, text in before.items() if path.startswith("one")}
+    assert EARLY in project.names("one")
+    assert project.names("two") == ["epoch_30_step_7.ckpt"]
+
+
+@pytest.mark.parametrize("case", ["absolute", "upwards", "through a link"])
+@pytest.mark.parametrize("end", ["from", "to"])
+def test_a_journal_that_leads_outside_is_refused(project: Project, case: str, end: str) -> None:
+    project.make(TREE)
+    secret = project.folder / "secret"
+    secret.mkdir()
+    (project.outputs / "way").symlink_to("..")
+    project.doit("migrate")
+    file = journal_of(project, runs(project)[0])
+    place = {"absolute": str(secret), "upwards": "../secret", "through a link": "way/secret"}[case]
+    header, intent, *rest = map(json.loads, file.read_text().splitlines())
+    for unit in intent["units"]:
+        for step in unit[2]:
+            if step[0] == "move":
+                step[3 if end == "from" else 1] = place
+    (secret / LATE_NEW).write_bytes((project.outputs / "one/checkpoints" / LATE_NEW).read_bytes())
+    os.utime(secret / LATE_NEW, ns=(0, (project.outputs / "one/checkpoints" / LATE_NEW).stat().st_mtime_ns))
+    file.write_text("".join(json.dumps(row) + "\n" for row in (header, intent, *rest)))
+    out = project.doit("undo", check=1)
+    assert f"! Problem: {LATE_NEW} cannot be renamed to {LATE}: " in out
+    assert os.listdir(secret) == [LATE_NEW]
+    assert LATE_NEW in project.names("one")
+
+
+DAMAGES = {
+    "is damaged: Expecting value: line 1 column 1 (char 0)": lambda lines: [lines[0], "nonsense\n", *lines[1:]],
+    "is damaged: this version reads journals of version 2": lambda lines: [
+        lines[0].replace('"journal": 2', '"journal": 3'),
+        *lines[1:],
+    ],
+}
+
+
+@pytest.mark.parametrize("fact", DAMAGES)
+def test_a_damaged_journal_is_refused_with_its_place(project: Project, fact: str) -> None:
+    project.make(TREE)
+    project.doit("migrate")
+    file = journal_of(project, runs(project)[0])
+    file.write_text("".join(DAMAGES[fact](file.read_text().splitlines(keepends=True))))
+    line = 1 if "version" in fact else 2
+    shown = f"outputs/.ckptrules/journal/{file.name}:{line}: {fact}"
+    hint = "    hint: move the file away; what it tells of cannot be taken back then\n"
+    before = project.tree()
+    assert project.doit("undo", check=3) == f"ERROR: {shown}\n{hint}"
+    assert project.doit("history", check=1) == f"{shown}\n"
+    assert project.tree() == before
+
+
+def test_history_shows_what_every_run_did_and_what_became_of_it(project: Project) -> None:
+    assert project.doit("history") == "No run has changed anything yet.\n"
+    assert not (project.outputs / ".ckptrules").exists()
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1", "keep_min_epoch=9")
+    project.doit("undo", "experiments=two")
+    heading, undo, migrate = project.doit("history").splitlines()
+    assert heading.split() == ["run", "when", "who", "command", "renamed", "deleted", "size", "state"]
+    shown = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("run  "))
+    assert heading.split() == shown.split()
+    assert "  migrate delete_old=1 keep_min_epoch=9  " in migrate
+    assert migrate.endswith("     2        1  200 B  1 of 3 taken back")
+    assert "  undo experiments=two  " in undo
+    assert undo.endswith(f"1        0         took back {runs(project)[0]}")
+    project.doit("undo")
+    assert project.doit("history").splitlines()[-1].endswith("  taken back")
+
+
+def test_history_tells_of_a_run_that_could_do_nothing(project: Project) -> None:
+    project.make({"one/checkpoints/epoch=1-step=1.ckpt": 9})
+    project.doit("migrate")
+    (project.outputs / "one/checkpoints/epoch-01_step-000001.ckpt").write_text("other")
+    out = project.doit("undo", check=1)
+    _, undo, migrate = project.doit("history").splitlines()
+    assert last_line(out).startswith("Not taken back: run ")
+    assert undo.endswith("  nothing done")
+    assert migrate.endswith("  done")
+
+
+def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("purge")
+    assert project.doit("history").splitlines()[-1].endswith("  trash freed")
+    out = project.doit("undo")
+    assert "Gone for good: 1 checkpoint of this run; its space was freed.\n" in out
+    assert LATE in project.names("one")
+    assert EARLY not in project.names("one")
+
+
+def test_the_paths_of_the_trash_are_enough_to_restore_by_hand(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    (run,) = runs(project)
+    trashed = project.outputs / ".ckptrules" / "trash" / run
+    (file,) = (path for path in trashed.rglob("*") if path.is_file())
+    assert str(file.relative_to(trashed)) == f"one/checkpoints/{EARLY}.trashed"
+
+
+def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Project) -> None:
+    project.make(TREE)
+    kept = project.folder / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    changes = crash.run(project.folder, "migrate").changes
+    told = set()
+    for at in range(1, changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        crash.run(project.folder, "migrate", fault=Fault(at, "before"))
+        plan = crash.run(project.folder, "plan").output
+        said = re.findall(r"^Recovered: .*", crash.run(project.folder, "purge").output, re.MULTILINE)
+        assert not said or INTERRUPTED in plan
+        told |= set(said)
+    start = "Recovered: a run was interrupted in"
+    assert told == {
+        f"{start} one/checkpoints: 0 of its changes done, 2 not begun.",
+        f"{start} one/checkpoints: 1 of its changes done, 1 not begun.",
+        f"{start} one/checkpoints: 2 of its changes done, 0 not begun.",
+        f"{start} two/checkpoints: 0 of its changes done, 1 not begun.",
+        f"{start} two/checkpoints: 1 of its changes done, 0 not begun.",
+    }
+
+
+def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(project: Project) -> None:
+    project.make(TREE)
+    changes = crash.run(project.folder, "migrate").changes
+    shutil.rmtree(project.outputs)
+    project.make(TREE)
+    crash.run(project.folder, "migrate", fault=Fault(changes // 2, "after"))
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    text = journal.read_text()
+    journal.write_text(text.replace('"intent": 1', '"intent": "x"', 1))
+    out = project.doit("migrate", check=1)
+    assert f"Not recovered: .ckptrules/journal/{journal.name}:2: is damaged: " in out
+    assert out.count("Move the file away when you have looked at it.\n") == 1
+    journal.unlink()
+    project.doit("migrate")
+
+
+def test_a_second_run_waits_for_the_first_as_long_as_it_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = lock.lock(str(project.outputs), "the first")
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(held))
+    os.close(lock.lock(str(project.outputs), "the second", wait=60))
+
+
+def test_plan_and_history_work_where_nothing_can_be_written(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    before = project.tree(state=True)
+    held = lock.lock(str(project.outputs), "somebody")
+    try:
+        project.doit("plan")
+        project.doit("history")
+        project.doit("undo", "dry_run=1")
+    finally:
+        os.close(held)
+    after = project.tree(state=True)
+    assert {**after, ".ckptrules/lock": ""} == {**before, ".ckptrules/lock": ""}

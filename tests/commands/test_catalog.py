@@ -1,0 +1,154 @@
+"""``ckptrules.catalog`` and ``doit catalog``: what an interface sees before, during and after a migration."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ckptrules
+from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.discovery import Record
+from tests.conftest import ROOT, Project
+
+TREE: dict[str, int | str] = {
+    "a/checkpoints/epoch=9-step=80.ckpt": 10,
+    "a/checkpoints/epoch_10_step_90.ckpt": 20,
+    "a/checkpoints/epoch-120_step-001000_hmean-0.8756.ckpt": 30,
+    "a/checkpoints/best-hmean-0.9.ckpt": 40,
+    "a/checkpoints/best-loss--1.5.ckpt": 41,
+    "a/checkpoints/best.ckpt": 42,
+    "a/checkpoints/last.ckpt": "-> epoch_10_step_90.ckpt",
+    "a/checkpoints/hparams.yaml": 5,
+    "a/checkpoints/what is this.ckpt": 5,
+    "a/checkpoints/epoch_11_step_90.ckpt": 0,
+    "a/checkpoints/best-gone.ckpt": "-> gone.ckpt",
+    "b/checkpoints/epoch_1_step_2.ckpt/shard.pt": 7,
+}
+
+
+def records(project: Project) -> list[Record]:
+    return list(ckptrules.catalog(project.outputs, project.folder / "rules"))
+
+
+def said(found: list[Record]) -> list[tuple[object, ...]]:
+    return [(os.path.basename(r.path), r.kind, r.epoch, r.step, r.metric, r.value, r.size) for r in found]
+
+
+def make(project: Project, *left_out: str) -> None:
+    """Make the tree; the later a name is, the newer its file."""
+    project.make({path: content for path, content in TREE.items() if not path.endswith(left_out)})
+    for number, path in enumerate(TREE):
+        if (project.outputs / path).is_file():
+            os.utime(project.outputs / path, (number, number))
+
+
+def test_names_of_every_format_become_records_older_before_newer(project: Project) -> None:
+    make(project, "nothing is left out")
+    found = records(project)
+    assert said(found) == [
+        ("best-hmean-0.9.ckpt", "best", None, None, "hmean", 0.9, 40),
+        ("best-loss--1.5.ckpt", "best", None, None, "loss", -1.5, 41),
+        ("best.ckpt", "best", None, None, None, None, 42),
+        ("epoch=9-step=80.ckpt", "epoch", 9, 80, None, None, 10),
+        ("epoch_10_step_90.ckpt", "epoch", 10, 90, None, None, 20),
+        ("last.ckpt", "last", 10, 90, None, None, 20),
+        ("epoch-120_step-001000_hmean-0.8756.ckpt", "epoch", 120, 1000, "hmean", 0.8756, 30),
+        ("epoch_1_step_2.ckpt", "epoch", 1, 2, None, None, 7),
+    ]
+    assert [r.experiment for r in found] == ["a"] * 7 + ["b"]
+    assert all(os.path.exists(r.path) and not r.verified for r in found)
+    assert found[3].rule.endswith("naming.yaml:29")
+
+
+def test_a_migration_changes_names_and_nothing_else_of_the_catalog(project: Project) -> None:
+    make(project, "epoch_11_step_90.ckpt", "best-gone.ckpt")
+    before = sorted(map(str, (row[1:] for row in said(records(project)))))
+    project.doit("migrate")
+    assert sorted(map(str, (row[1:] for row in said(records(project))))) == before
+
+
+def test_what_was_verified_is_known_under_its_new_name(project: Project) -> None:
+    project.make({"a/checkpoints/epoch_3_step_352.ckpt": 1, "a/checkpoints/last.ckpt": "-> epoch_3_step_352.ckpt"})
+    path = project.outputs / "a/checkpoints/epoch_3_step_352.ckpt"
+    path.write_bytes(sample_checkpoint(3, 352, 2000))
+    os.utime(path, (10**9, 10**9))
+    project.doit("verify", check=1)
+    project.doit("migrate")
+    assert [r.verified for r in records(project)] == [True, True]
+    (project.outputs / "a/checkpoints/epoch-03_step-000352.ckpt").write_bytes(b"something else")
+    assert [r.verified for r in records(project)] == [False, False]
+
+
+def test_the_helpers_choose(project: Project) -> None:
+    make(project, "nothing is left out")
+    found = records(project)
+    chosen = [
+        ckptrules.latest(found), ckptrules.at(found, 10),
+        ckptrules.best(found, "max", "hmean"), ckptrules.best(found, "min", "hmean"),
+    ]  # fmt: skip
+    assert [(r.epoch, r.step, r.value) for r in chosen if r] == [
+        (120, 1000, 0.8756), (10, 90, None), (None, None, 0.9), (120, 1000, 0.8756),
+    ]  # fmt: skip
+    assert (ckptrules.latest([]), ckptrules.at(found, 11), ckptrules.best(found, "max", "wer")) == (None, None, None)
+    with pytest.raises(ValueError, match="several metrics: hmean, loss; say which"):
+        ckptrules.best(found, "max")
+    with pytest.raises(ValueError, match="mode must be 'max' or 'min', not 'maximum'"):
+        ckptrules.best(found, "maximum")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_read_is_raised(project: Project) -> None:
+    with pytest.raises(FileNotFoundError):
+        next(ckptrules.catalog(project.folder / "nowhere", project.folder / "rules"))
+
+
+def test_the_command_writes_the_same_in_three_forms(project: Project) -> None:
+    make(project, "nothing is left out")
+    project.make({"a/checkpoints/best-\udcff,\x1b.ckpt": 3})
+    table = project.doit("catalog")
+    assert "a           epoch_10_step_90.ckpt                    epoch     10    90                20 B" in table
+    assert "best-\\xff,\\x1b.ckpt" in table
+    assert table.endswith("\n9 checkpoints\n")
+    rows = json.loads(project.doit("catalog", "format=json"))
+    assert [tuple(row) for row in rows] == [Record._fields] * 9
+    assert project.doit("catalog", "format=csv", "out=c.csv") == "c.csv: 9 checkpoints\n"
+    with (project.folder / "c.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["epoch"] for row in read] == ["" if row["epoch"] is None else str(row["epoch"]) for row in rows]
+    assert not (project.outputs / ".ckptrules").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        ("catalog format=xml", "format=xml: must be one of table, json, csv"),
+        ("catalog out=no/c.csv", "out=no/c.csv: there is no such folder to write in"),
+        ("plan out=c.csv", "option 'out' is not for 'plan'"),
+        ("catalog outputs_dir=no", "outputs_dir 'no': No such file or directory"),
+    ],
+)
+def test_what_does_not_fit_is_refused(project: Project, words: str, fact: str) -> None:
+    assert fact in project.doit(*words.split(), check=3)
+
+
+def test_the_example_runs_and_is_the_one_in_the_docs(project: Project) -> None:
+    make(project, "nothing is left out")
+    script = ROOT / "examples/choose_checkpoint.py"
+    assert f"```python\n{script.read_text()}```" in (ROOT / "docs/catalog.md").read_text()
+    assert len(script.read_text().splitlines()) == 15
+    command = [sys.executable, str(script), "outputs", "a"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("load: outputs/a/checkpoints/best-hmean-0.9.ckpt\n")
+
+
+def test_importing_the_package_is_cheap_and_the_catalog_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, ckptrules; assert 'yaml' not in sys.modules; list(ckptrules.catalog('.')); "
+        "assert not {'torch', 'tqdm', 'doit'} & set(sys.modules); hasattr(ckptrules, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)

@@ -1,0 +1,223 @@
+"""The first word that people get: a page of our commands, or the options of one; in any folder, and never an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckptrules.cli import init
+from ckptrules.commands.demo import walk_through
+from ckptrules.rules.shipped import sentences
+from ckptrules.run.command_line import TASKS
+from ckptrules.run.help import GROUPS, INIT, asks_for_help, page, task_page
+from ckptrules.run.options import OPTIONS
+from ckptrules.storage import writing
+from tests.conftest import ROOT, Project
+
+KNOWN = {INIT: "Write a dodo.py", **sentences()}
+
+
+def run(folder: Path, *words: str, program: str = "ckptrules", **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", program, *words], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, **env},
+    )  # fmt: skip
+
+
+def empty(_: Path) -> None:
+    pass
+
+
+def broken_rules(folder: Path) -> None:
+    (folder / "rules").mkdir()
+    (folder / "rules/naming.yaml").write_text("legacy: [")
+
+
+def broken_dodo(folder: Path) -> None:
+    (folder / "dodo.py").write_text("this is no Python")
+    (folder / "pyproject.toml").write_text("[tool.doit\n")
+
+
+def with_outputs(folder: Path) -> None:
+    (folder / "outputs/.ckptrules").mkdir(parents=True)
+    (folder / "outputs/.ckptrules/doit.db").write_text("garbage")
+
+
+def forbidden(folder: Path) -> None:
+    folder.chmod(0o555)
+
+
+@pytest.mark.parametrize("make", [empty, broken_rules, broken_dodo, with_outputs, forbidden])
+@pytest.mark.parametrize("words", ["", "-h", "--help", "help"])
+def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    make(tmp_path)
+    result = run(tmp_path, *words.split())
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == page(run_sentences(), "ckptrules")
+
+
+def run_sentences() -> dict[str, str]:
+    return {INIT: "Write a dodo.py and a rules folder to edit; overwrite nothing", **sentences()}
+
+
+@pytest.mark.parametrize("task", [*TASKS, INIT])
+def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
+    assert f"\n  {task} " in page(KNOWN, "ckptrules")
+    text = task_page(task, KNOWN[task], "doit")
+    for option in OPTIONS:
+        its_own = task not in (INIT, "demo") and (not option.tasks or task in option.tasks)
+        assert (f"  {option.name}=" in text) == its_own, option.name
+        assert (f"--{option.dashed}" in text) == its_own or not its_own
+    assert " ".join(text.split()).count(" ".join(KNOWN[task].split())) == 1
+
+
+def test_the_page_has_every_task_once_and_fits_any_terminal() -> None:
+    listed = [task for tasks in GROUPS.values() for task in tasks]
+    assert sorted(listed) == sorted([*TASKS, INIT])
+    for text in (page(KNOWN, "ckptrules"), *(task_page(task, KNOWN[task], "ckptrules") for task in KNOWN)):
+        assert text.isascii()
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "purge --help",
+        "purge -h",
+        "-h purge",
+        "--help purge",
+        "help purge",
+        "purge older_than=7d -h",
+        "purge --wait 3 -h",
+    ],
+)
+@pytest.mark.parametrize("make", [empty, broken_rules, broken_dodo])
+def test_a_task_shows_its_options(tmp_path: Path, words: str, make: Callable[[Path], None]) -> None:
+    make(tmp_path)
+    result = run(tmp_path, *words.split())
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "  older_than=X, --older-than X\n        free only what has waited for so long: 7d, 12h\n" in result.stdout
+    assert "  yes=1, --yes, --no-yes\n" in result.stdout
+    assert "delete_old" not in result.stdout
+
+
+@pytest.mark.parametrize("words", ["migrate --help", "migrate -h", "help migrate", "migrate:a -h", "-n 2 migrate -h"])
+def test_doit_shows_them_too_and_makes_nothing(project: Project, words: str) -> None:
+    shutil.rmtree(project.outputs)
+    out = project.doit(*words.split())
+    assert out.startswith("doit migrate [name=value ...]\n")
+    assert "  delete_old=1, --delete-old, --no-delete-old\n" in out
+    assert not project.outputs.exists()
+
+
+def test_help_of_a_task_of_ones_own_is_left_to_doit(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text() + '\n\ndef task_train():\n    """Train it."""\n    return {"actions": []}\n')
+    assert "Train it." in project.doit("help", "train")
+    assert project.doit("tarin", check=3).count("did you mean 'doit") == 0
+
+
+@pytest.mark.parametrize("words", ["migrat", "migrat:x delete_old=1", "help migrat", "migrat --help", "-n 4 migrat"])
+def test_a_mistyped_task_gets_the_nearest(tmp_path: Path, words: str) -> None:
+    result = run(tmp_path, *words.split())
+    assert result.returncode == 3
+    assert result.stderr == (
+        "ERROR: command line: there is no task 'migrat'\n    hint: did you mean 'ckptrules migrate'?\n"
+    )
+
+
+def test_doit_tells_it_as_well_where_all_tasks_are_ours(project: Project) -> None:
+    assert "hint: did you mean 'doit verify'?" in project.doit("verfy", check=3)
+    assert "hint: 'ckptrules help' lists them" in project.doit("xyzzy", check=3)
+
+
+@pytest.mark.parametrize("words", ["", "-h", "help migrate", "list", "list --all", "init", "plan", "demo"])
+def test_a_pipe_that_closes_gives_no_traceback(tmp_path: Path, words: str) -> None:
+    command = f'"{sys.executable}" -m ckptrules {words} | true'
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    if words == "init":
+        assert sorted(os.listdir(tmp_path)) == ["dodo.py", "rules"]
+        assert sorted(os.listdir(tmp_path / "rules")) == sorted(os.listdir(ROOT / "rules"))
+
+
+@pytest.mark.parametrize("words", ["-h", "migrate -h", "help refs"])
+def test_any_encoding_will_do(tmp_path: Path, words: str) -> None:
+    result = run(tmp_path, *words.split(), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", ["demo", "init"])
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    def refuse(path: str, _: bytes) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(writing, "write_new", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert walk_through() if words == "demo" else init([]) == 3
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("\n") == 1
+    assert "Permission denied" in told.out + told.err
+
+
+def test_what_cannot_be_written_whole_is_not_left_in_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next `init` would say that it is there already."""
+
+    def fill_up(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        writing.write_new(str(tmp_path / "dodo.py"), b"text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_init_names_the_program_that_works_there(tmp_path: Path) -> None:
+    assert run(tmp_path, "init").stdout.endswith("Next: 'doit check', then 'doit plan'\n")
+    shutil.rmtree(tmp_path / "rules")
+    (tmp_path / "dodo.py").write_text("def task_mine():\n    return {'actions': []}\n")
+    assert run(tmp_path, "init").stdout.endswith("Next: 'ckptrules check', then 'ckptrules plan'\n")
+    assert run(tmp_path, "init", "x").returncode == 3
+
+
+def test_the_version_stays() -> None:
+    assert run(ROOT, "--version").stdout.startswith("ckptrules ")
+
+
+@pytest.mark.parametrize(
+    ("words", "topic"),
+    [
+        ("plan", None),
+        ("help list", None),
+        ("list -h", ""),
+        ("train -h", "train"),
+        ("help", ""),
+        ("help migrate:x", "migrate"),
+    ],
+)
+def test_what_help_is_about(words: str, topic: str | None) -> None:
+    assert asks_for_help(words.split(), TASKS) == topic
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        ("catalog format=xml", "format=xml: must be one of table, json, csv for catalog"),
+        ("catalog --format gz", "format=gz: must be one of table, json, csv for catalog"),
+        ("archive format=csv", "format=csv: must be one of zst, gz for archive"),
+        ("plan json=-", "json=-: must be the path of a file, such as report.json"),
+        ("catalog out=-", "out=-: must be the path of a file, such as report.json"),
+    ],
+)
+def test_what_a_task_does_not_know_is_refused_by_what_it_knows(project: Project, words: str, fact: str) -> None:
+    assert project.doit(*words.split(), check=3) == f"ERROR: command line: {fact}\n"
+    assert not (project.folder / "-").exists()

@@ -1,0 +1,98 @@
+"""What a policy takes that a person may miss is told in the plan, and by the run."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import Project
+from tests.support import crash
+
+
+class Case(NamedTuple):
+    """Names (with a sidecar's JSON, or nothing), a policy, and the notes that are wanted; no others of their kind."""
+
+    names: dict[str, str]
+    notes: tuple[str, ...] = ()
+    policy: str = "{min_epoch: 10}"
+
+
+def named(metric: str, *values: str, first: int = 1) -> dict[str, str]:
+    return {f"epoch-{n:02}_step-{n:06}_{metric}-{v}.ckpt": "" for n, v in enumerate(values, start=first)}
+
+
+def beside(key: str, *values: float, first: int = 1) -> dict[str, str]:
+    return {f"epoch-{n:02}_step-{n:06}.ckpt": json.dumps({key: v}) for n, v in enumerate(values, start=first)}
+
+
+SIX = named("hmean", "0.10", "0.91", "0.20", "0.30", "0.40", "0.50")
+LAST = {"last.ckpt": ""}
+BEST_GOES = "the best by hmean (0.91), epoch-02_step-000002_hmean-0.91.ckpt, goes"
+CASES = {
+    "a short run with the shipped default": Case(SIX, (BEST_GOES, "all but one of 6 checkpoints go"), ""),
+    "a short run beside last.ckpt": Case({**SIX, **LAST}, (BEST_GOES, "all of 6 checkpoints go"), ""),
+    "the best stays under a protected name": Case({**SIX, "best-hmean-0.91.ckpt": ""}, ("all of 6 checkpoints go",), ""),
+    "a protected name tells a worse one": Case({**SIX, "best-hmean-0.5.ckpt": ""}, (BEST_GOES, "all of 6 checkpoints go"), ""),
+    "a loss is best where it is low": Case(
+        named("val_loss", "0.10", "0.90", "0.50", first=9), ("the best by val_loss (0.10), epoch-09",)
+    ),
+    "the worst by a loss is no loss": Case(named("val_loss", "0.90", "0.10", "0.20", first=9)),
+    "a metric that nobody knows, the highest": Case(named("foo", "0.9", "0.1", "0.5", first=9), ("the highest foo (0.9)",)),
+    "a metric that nobody knows, the lowest": Case(named("foo", "0.1", "0.9", "0.5", first=9), ("the lowest foo (0.1)",)),
+    "a metric in a sidecar": Case(beside("accuracy", 0.9, 0.1, 0.5, first=9), ("the best by accuracy (0.9)",)),
+    "a number in a sidecar that is no metric": Case(beside("learning_rate", 0.9, 0.1, 0.5, first=9)),
+    "one that stays is as good": Case(named("hmean", "0.90", "0.10", "0.90", first=9)),
+    "nan is never the best": Case(beside("accuracy", float("nan"), 0.1, 0.5, first=9)),
+    "keep_best says which end is the best": Case(
+        named("foo", "0.9", "0.1", "0.5", "0.6"), (), "{keep_best: {metric: foo, mode: max, count: 2}}"
+    ),
+    "three of which one stays": Case(beside("x", 1, 2, 3), ("all but one of 3 checkpoints go",), "{keep_last: 1}"),
+    "two of which one stays": Case(beside("x", 1, 2), (), "{keep_last: 1}"),
+    "four of which two stay": Case(beside("x", 1, 2, 3, 4), (), "{keep_last: 2}"),
+    "nothing goes": Case(SIX, (), "{keep: all}"),
+    "three directories": Case({f"epoch-0{n}_step-000001.ckpt/": "" for n in (1, 2, 3)}, ("all but one of 3",)),
+    "legacy names": Case({f"epoch={n}-step=1.ckpt": "" for n in (1, 2, 3)}, ("all but one of 3",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, name: str) -> None:
+    case = CASES[name]
+    if case.policy:
+        (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy}\n")
+    for file, sidecar in case.names.items():
+        project.make({f"exp/checkpoints/{file}" + "model.pt" * file.endswith("/"): 9})
+        if sidecar:
+            path = project.outputs / "exp/checkpoints" / file.replace(".ckpt", ".metadata.json")
+            path.write_text(sidecar)
+    arguments = ("delete_old=1", *(["policy=mine"] if case.policy else []))
+    for command in ("plan", "migrate"):
+        ended = crash.run(project.folder, command, *arguments)
+        assert ended.code == 0, ended.output
+        notes = [line for line in ended.output.splitlines() if line.startswith("  * Note: ")]
+        assert len(notes) == len(case.notes), notes
+        assert all(any(note in line for line in notes) for note in case.notes), notes
+
+
+def test_without_delete_old_nothing_is_said(project: Project) -> None:
+    project.make({f"exp/checkpoints/{name}": 9 for name in SIX})
+    assert "Note" not in crash.run(project.folder, "plan").output
+
+
+@pytest.mark.parametrize(
+    ("mode", "metrics"),
+    [
+        ("min", "loss val_loss valLoss train/loss eval-loss error err wer CER mae val_rmse perplexity ppl fid nll"),
+        (
+            "max",
+            "acc val_acc acc1 top1 top5 accuracy valAccuracy f1 macro_f1 auc mAP mAP50 mIoU dice hmean bleu psnr R2",
+        ),
+        ("", "foo lr epoch step time batch_size seed lambda count"),
+    ],
+)
+def test_a_metric_is_known_by_its_words(mode: str, metrics: str) -> None:
+    from ckptrules.engine.losses import mode_of
+
+    assert {metric: mode_of(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), mode)

@@ -1,0 +1,235 @@
+"""Golden plans: ``plans/*.yaml`` say in readable lines what must be planned for a listing; laws hold over all of them."""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from ckptrules.engine.plan import make_plan
+from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
+from ckptrules.engine.values import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason, RuleError
+from ckptrules.rules.load import load_rules
+from ckptrules.rules.shape import ListOf, MapOf, Number, Record, Text, Value, read_yaml
+from tests.conftest import ROOT
+
+RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
+DIRECTORY = "/outputs/ocr/checkpoints"
+ENTRY = re.compile(
+    r"(?:(?P<size>\d+)|(?P<kind>directory) (?P<sum>\d+)|other|(?P<link>link|dangling) -> (?P<text>.+?))(?: @ (?P<mtime>\d+))?",
+)
+CASES = ListOf(
+    "The cases of one theme.",
+    Record(
+        "A listing and what must be planned for it.",
+        {
+            "name": Text("A sentence."),
+            "rules": MapOf("Rule files that are added to the default ones, or replace one.", Text("The content.")),
+            "listing": MapOf(
+                "What lies in the directory.",
+                Text(
+                    "SIZE, directory SIZE, other, link -> TEXT or dangling -> TEXT; with @ MTIME in seconds",
+                    lambda text: "" if ENTRY.fullmatch(text) else f"'{text}' is no entry",
+                ),
+            ),
+            "options": Record(
+                "As on the command line, and the time in seconds.",
+                {
+                    "delete_old": Number("", 0),
+                    "keep_min_epoch": Number("", 0),
+                    "policy": Text(""),
+                    "on_conflict": Text(""),
+                    "verified": ListOf("What was verified; verified=1 is given.", Text("a name")),
+                    "now": Number("", 0),
+                },
+            ),
+            "same": MapOf("Names with one number have one content.", Number("", 0)),
+            "in_use": MapOf("Names that are in use, and why.", Text("")),
+            "links": MapOf("Links elsewhere, DIRECTORY/NAME: what they lead to here.", Text("")),
+            "plan": ListOf("The lines of the plan.", Text("")),
+        },
+        ("name", "plan"),
+    ),
+)
+
+
+class Case(NamedTuple):
+    """A golden plan, as its file has it."""
+
+    name: str
+    plan: list[str]
+    listing: dict[str, str] = {}  # noqa: RUF012
+    options: dict[str, Any] = {}  # noqa: RUF012
+    rules: dict[str, str] = {}  # noqa: RUF012
+    same: dict[str, int] = {}  # noqa: RUF012
+    in_use: dict[str, str] = {}  # noqa: RUF012
+    links: dict[str, str] = {}  # noqa: RUF012
+
+
+def read_cases(text: str, file: str) -> Iterator[Case]:
+    """Read a file of cases with the reader of the rule files: it refuses what it does not know."""
+    faults: list[Any] = []
+    cases = read_yaml(text, file, CASES, faults)
+    if cases is None or faults:
+        raise RuleError(faults)
+    return (Case(**plain(case)) for case in cases.data)
+
+
+def plain(value: Value) -> Any:
+    if isinstance(value.data, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value.data] if isinstance(value.data, list) else value.data
+
+
+def read_entry(name: str, text: str) -> Entry:
+    match = ENTRY.fullmatch(text)
+    assert match
+    said = match.groupdict()
+    mtime_ns = int(said["mtime"] or 0) * 1_000_000_000
+    if said["link"]:
+        parent, sibling = os.path.split(os.path.join(DIRECTORY, said["text"]))
+        inside = os.path.normpath(parent) == DIRECTORY
+        return Entry(name, "link", 0, mtime_ns, said["text"], sibling if inside else None, said["link"] == "dangling")
+    size = said["size"] or said["sum"]
+    return Entry(name, "other" if size is None else "directory" if said["kind"] else "file", int(size or 0), mtime_ns)
+
+
+def entries(case: Case) -> list[Entry]:
+    return [read_entry(name, text) for name, text in case.listing.items()]
+
+
+def plan(case: Case, listed: Iterable[Entry]) -> Plan:
+    rules = load_rules(RULES | case.rules)
+    policy = pick_policy(rules, assignment(rules, "ocr"), case.options.get("policy", "default"))
+    assert policy
+    if (limit := case.options.get("keep_min_epoch")) is not None:
+        policy = with_min_epoch(policy, limit)
+    listing = Listing("ocr", "ocr/checkpoints", tuple(listed))
+    links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
+    verified = case.options.get("verified")
+    now_ns = case.options.get("now", 0) * 1_000_000_000
+    facts = Facts(case.same, links, case.in_use, None if verified is None else frozenset(verified), now_ns)
+    on_conflict = case.options.get("on_conflict", "report")
+    return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, facts)
+
+
+def outside_link(path: str, sibling: str) -> OutsideLink:
+    directory, name = os.path.split(path)
+    return OutsideLink(directory, Entry(name, "link", 0, 0, f"../ocr/checkpoints/{sibling}", sibling))
+
+
+def lines(plan: Plan) -> list[str]:
+    """Write a plan as the case files have it."""
+    return [
+        *(f"{act.kind} {whole(act)} ({because(act.reasons)})" for act in plan.actions),
+        *(f"keep {row.name} ({because(row.reasons)})" for row in plan.kept),
+        *(f"skip {row.name} ({row.reason.text})" for row in plan.skipped),
+        *(f"problem {row.id}: {remarked(row)} ({row.text})" for row in plan.problems),
+        *(f"note {note.text}" for note in plan.notes),
+    ]
+
+
+def whole(action: Action) -> str:
+    with_it = "".join(f" + {name}{to and f' -> {to}'}" for name, to in action.with_it)
+    return f"{os.path.join(action.directory, action.name)}{action.to and f' -> {action.to}'}{with_it}"
+
+
+def remarked(problem: Problem) -> str:
+    marks = problem.remarks or ("",) * len(problem.names)
+    return ", ".join(name + (f" [{mark}]" if mark else "") for name, mark in zip(problem.names, marks, strict=True))
+
+
+def because(reasons: Iterable[Reason]) -> str:
+    return "; ".join(reason.text for reason in reasons)
+
+
+FILES = sorted((ROOT / "tests/cases/plans").glob("*.yaml"))
+GOLDEN = [
+    pytest.param(case, id=f"{file.stem}: {case.name}")
+    for file in FILES
+    for case in read_cases(file.read_text(encoding="utf-8"), f"plans/{file.name}")
+]
+LINE_OF_REASON: Mapping[str, str | None] = {
+    r"legacy rule '(.+)'$": r"id: \1",
+    r"protected by '(.+)'$": r"\1",
+    r"already in the target format$": "template: ",
+    r"epoch (?:<|>=) (\d+)$": r"min_epoch: \1",
+    r"no epoch in its name$": "min_epoch: |keep_last: ",
+    r"(keep_at_least: \d+) ": r"\1|mine:|best_and_last:",
+    r"no checkpoint that stays is verified \(verified=1\)$": None,
+    r"not protected$": "keep: protected",
+    r"the policy keeps all$": "keep: all",
+    r"newest \d of (\d) \(\d left\)|not of the newest (\d)$": "keep_last: ",
+    r"(epoch|step) \d+ is (?:a|no) multiple of (\d+)$": r"keep_every_\1s: \2",
+    r"(?:no )?(hmean|loss) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: ",
+    r".* (?:not )?within (\d.)": r"keep_within: \1",
+    r"(?:fits|does not fit) in (\w+)": r"max_total_size: \1",
+    r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
+    r"(.+ is kept for|belongs to|in conflict over) .+$": None,
+    r"is open for writing$|changed .+ ago": None,
+    r"is not finished, as .+ says$": "unfinished: ",
+}
+every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
+
+
+@every_golden_plan
+def test_the_plan_is_the_golden_one(case: Case) -> None:
+    assert lines(plan(case, entries(case))) == case.plan
+
+
+@every_golden_plan
+def test_the_order_of_the_entries_changes_nothing(case: Case) -> None:
+    listed = entries(case)
+    half = len(listed) // 2
+    orders = [listed[::-1], sorted(listed), listed[half:] + listed[:half]]
+    assert [plan(case, order) for order in orders] == [plan(case, listed)] * len(orders)
+
+
+@every_golden_plan
+def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
+    made = plan(case, entries(case))
+    rows: list[Any] = [*(act for act in made.actions if not act.directory), *made.kept, *made.skipped]
+    named = [row.name for row in rows] + [name for act in made.actions for name, _ in act.with_it]
+    named += [name for problem in made.problems for name in problem.names if name != made.directory]
+    assert Counter(named) == Counter(case.listing.keys())
+
+
+@every_golden_plan
+def test_a_reason_points_to_the_line_of_its_rule(case: Case) -> None:
+    texts = RULES | case.rules
+    made = plan(case, entries(case))
+    rows: list[Any] = [*made.actions, *made.kept]
+    assert all(note.place for note in made.notes)
+    for reason in (reason for row in rows for reason in row.reasons):
+        said = next(match for form in LINE_OF_REASON if (match := re.match(form, reason.text)))
+        wanted = LINE_OF_REASON[said.re.pattern]
+        if wanted is None or (reason.place is None and "keep_min_epoch" in case.options):
+            assert reason.place is None, reason
+        else:
+            assert reason.place, reason
+            line = texts[reason.place.file].splitlines()[reason.place.line - 1]
+            assert any(part in line for part in said.expand(wanted).split("|"))
+
+
+def test_case_names_are_unique() -> None:
+    assert [name for name, count in Counter(param.id for param in GOLDEN).items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- {name: a, plan: [], lisitng: {}}",
+        "- {name: a, listing: {x.ckpt: 1}}",
+        "- {name: a, plan: [], listing: {x.ckpt: big}}",
+        "- {name: a, plan: [], listing: {x.ckpt: 1, x.ckpt: 2}}",
+        "- {name: a, plan: [], options: {delete: 1}}",
+        "name: a",
+    ],
+)
+def test_a_case_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(RuleError):
+        read_cases(text, "case.yaml")

@@ -1,0 +1,114 @@
+"""Bytes are counted by file and not by name, in every sum: plan, run, limit, trash, purge, usage."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ckptrules.storage import waiting
+from tests.conftest import Project
+from tests.support import crash
+
+SIZE = 2000
+
+
+class Case(NamedTuple):
+    """Files of 2 KB, other names of them, a limit; what goes, and the bytes that go and stay."""
+
+    files: list[str]
+    links: dict[str, str]
+    goes: set[str]
+    freed: int
+    kept: int
+    limit: str = "6KB"
+
+
+def ckpt(n: int) -> str:
+    return f"exp/checkpoints/epoch-{n:02}_step-{n:06}.ckpt"
+
+
+LAST, BEST, OTHER = "exp/checkpoints/last.ckpt", "exp/checkpoints/best.ckpt", "exp/other.ckpt"
+CASES = {
+    "timm: last and best are names of two of three": Case([ckpt(1), ckpt(2), ckpt(3)], {LAST: ckpt(3), BEST: ckpt(2)}, set(), 0, 6000),
+    "the oldest has no other name": Case([ckpt(1), ckpt(2), ckpt(3)], {LAST: ckpt(3)}, {ckpt(1)}, 2000, 4000, "4KB"),
+    "what shares its bytes with what stays takes no room": Case([ckpt(1), ckpt(2), ckpt(3)], {LAST: ckpt(1)}, {ckpt(2)}, 2000, 4000, "4KB"),
+    "two names of one file go together": Case([ckpt(1), ckpt(3), ckpt(4)], {ckpt(2): ckpt(1)}, {ckpt(1), ckpt(2)}, 2000, 4000, "4KB"),
+    "another name outside the directory": Case([ckpt(1), ckpt(2), ckpt(3)], {OTHER: ckpt(1)}, {ckpt(1)}, 0, 4000, "4KB"),
+    "what must stay is too much already": Case([ckpt(1), ckpt(2), LAST], {ckpt(3): LAST}, {ckpt(1), ckpt(2)}, 4000, 2000, "1KB"),
+    "directories with a file in common": Case([f"{ckpt(1)}/model.pt", f"{ckpt(2)}/model.pt"], {f"{ckpt(3)}/model.pt": f"{ckpt(2)}/model.pt"}, set(), 0, 4000, "4KB"),
+    "a directory with two names of one file": Case([f"{ckpt(1)}/model.pt", ckpt(2)], {f"{ckpt(1)}/again.pt": f"{ckpt(1)}/model.pt"}, set(), 0, 4000, "4KB"),
+}  # fmt: skip
+
+
+def make(project: Project, files: list[str], links: dict[str, str]) -> None:
+    project.make(dict.fromkeys(files, SIZE))
+    for n, path in enumerate(files):
+        os.utime(project.outputs / path, (1_600_000_000 + n, 1_600_000_000 + n))
+    for name, other in links.items():
+        (project.outputs / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(project.outputs / other, project.outputs / name)
+
+
+def run(project: Project, *arguments: str, data: Path | None = None) -> dict[str, Any]:
+    place = data or project.folder.parent / "run.json"
+    ended = crash.run(project.folder, *arguments, f"json={place}")
+    assert ended.code == 0, ended.output
+    found: dict[str, Any] = json.loads(place.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_counts_once_in_plan_run_limit_trash_and_purge(project: Project, name: str) -> None:
+    case = CASES[name]
+    make(project, case.files, case.links)
+    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {{max_total_size: {case.limit}}}\n")
+    for command in ("plan", "migrate"):
+        told = run(project, command, "delete_old=1", "policy=mine")
+        goes = {
+            f"exp/checkpoints/{action['name']}"
+            for action in told["experiments"][0]["actions"]
+            if action["action"] == "trash"
+        }
+        assert goes == case.goes
+        assert (told["summary"]["bytes_deleted"], told["summary"]["bytes_kept"]) == (case.freed, case.kept)
+    assert waiting.trash_use(str(project.outputs)).size == case.freed
+    assert sum(item.size for item in waiting.trash_items(str(project.outputs))) == case.freed
+    assert len(waiting.trash_items(str(project.outputs))) == len(case.goes)
+
+
+def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Project) -> None:
+    names = [f"e{n}/checkpoints/epoch-01_step-000001.ckpt" for n in range(3)]
+    newer = [f"e{n}/checkpoints/epoch-02_step-000002.ckpt" for n in range(3)]
+    make(project, [names[0], newer[0]], {**dict.fromkeys(names[1:], names[0]), **dict.fromkeys(newer[1:], newer[0])})
+    for command in ("plan", "migrate"):
+        told = run(project, command, "delete_old=1")
+        assert (told["summary"]["deleted"], told["summary"]["bytes_deleted"]) == (3, 2000)
+        assert told["summary"]["bytes_kept"] == 2000
+    assert waiting.trash_use(str(project.outputs)) == (3, 2000)
+
+
+def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) -> None:
+    for n, run_id in enumerate(("20260101T000000Z-1", "20260102T000000Z-1")):
+        folder = project.outputs / ".ckptrules/trash" / run_id / "exp"
+        folder.mkdir(parents=True)
+        if n:
+            os.link(
+                project.outputs / ".ckptrules/trash/20260101T000000Z-1/exp/a.ckpt.trashed", folder / "b.ckpt.trashed"
+            )
+        else:
+            (folder / "a.ckpt.trashed").write_bytes(b"x" * SIZE)
+    runs = waiting.trash_runs(str(project.outputs))
+    assert [waiting.trash_use(str(project.outputs), [one]).size for one in runs] == [0, 0]
+    assert waiting.trash_use(str(project.outputs), runs).size == SIZE
+    assert [item.size for item in waiting.trash_items(str(project.outputs))] == [0, SIZE]
+
+
+def test_usage_counts_what_would_go_only_where_it_would_be_freed(project: Project) -> None:
+    make(project, [ckpt(1), ckpt(2)], {LAST: ckpt(1)})
+    ended = crash.run(project.folder, "usage")
+    row = next(line for line in ended.output.splitlines() if line.startswith("exp "))
+    assert row.split() == ["exp", "2", "KB", "2", "KB", "4", "KB"]  # protected, could go, total

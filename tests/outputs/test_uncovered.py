@@ -1,0 +1,154 @@
+"""Nothing found and nothing understood is no success: what looks like checkpoints is told, with the line that helps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ckptrules.engine.lookalikes import layout_for, looks_like
+from ckptrules.outputs import find
+from tests.conftest import ROOT, Project
+
+CKPT = "epoch=20-step=200.ckpt"
+TREES = {
+    "hydra": ([f"2026-11-26/10-12-13/checkpoints/{CKPT}", "2026-11-26/10-12-13/.hydra/config.yaml"], ["*/*/checkpoints"]),
+    "lightning": ([f"exp/lightning_logs/version_0/checkpoints/{CKPT}"], ["*/*/*/checkpoints"]),
+    "logs of lightning": ([f"lightning_logs/version_{n}/checkpoints/{CKPT}" for n in (0, 1)], ["*/*/checkpoints"]),
+    "hugging face": ([f"x/checkpoint-{n}/model.safetensors" for n in (500, 1000)], ["*"]),
+    "results of hugging face": (["results/x/checkpoint-500/model.safetensors"], ["*/*"]),
+    "ultralytics": (["detect/train3/weights/best.pt", "detect/train3/weights/last.pt"], ["*/*/weights"]),
+    "runs of ultralytics": (["runs/detect/train/weights/best.pt", "runs/segment/train2/weights/last.pt"], ["*/*/*/weights"]),
+    "two depths": ([f"a/final/{CKPT}", f"b/final/{CKPT}", f"c/d/e/{CKPT}"], ["*/final", "*/*/*"]),
+    "megatron": (["gpt/iter_0005000/mp_rank_00/model_optim_rng.pt"], ["*"]),
+    "odd names": ([f"a[1]/weights/{CKPT}", f"it's/x y/weights/{CKPT}"], ["*/weights", "*/*/weights"]),
+}  # fmt: skip
+COMMANDS = ("plan", "migrate", "verify", "catalog", "usage")
+
+
+@pytest.mark.parametrize("tree", TREES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_no_layout_covers_is_told_with_a_line_that_covers_it(project: Project, tree: str, command: str) -> None:
+    files, patterns = TREES[tree]
+    project.make(dict.fromkeys(files, 9))
+    out = project.doit(command, check=1)
+    assert "No checkpoint directory in 'outputs' (layout: */checkpoints)." in out
+    assert "These look like checkpoints, and no layout covers them:" in out
+    line = re.findall(r"hint: in rules/naming\.yaml: (layout: .*)", out)[0]
+    assert yaml.safe_load(line) == {"layout": ["*/checkpoints", *patterns]}
+    edit(project, line)
+    out = project.doit("plan", check=0 if CKPT in files[0] else 1)
+    assert "look like checkpoints" not in out
+    assert "No checkpoint directory" not in out
+
+
+def edit(project: Project, line: str) -> None:
+    rules = project.folder / "rules/naming.yaml"
+    rules.write_text(re.sub(r"^layout: .*$", lambda _: line, rules.read_text(), flags=re.MULTILINE))
+    project.doit("check")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("files", [[], ["exp/events.out.tfevents.1", "exp/train.log", "exp/epoch_3.log"]])
+def test_an_empty_tree_is_no_success(project: Project, command: str, files: list[str]) -> None:
+    project.make(dict.fromkeys(files, 9))
+    out = project.doit(command, check=1)
+    assert "No checkpoint directory in 'outputs'" in out
+    assert "look like" not in out
+
+
+@pytest.mark.parametrize("command", ["plan", "migrate", "catalog", "usage"])
+@pytest.mark.parametrize("names", [["model-final.ckpt"], ["a.ckpt", "b.bin"], ["step_5.pt/x"]])
+def test_where_nothing_is_understood_nothing_is_up_to_date(project: Project, command: str, names: list[str]) -> None:
+    project.make({f"exp/checkpoints/{name}": 9 for name in names})
+    for _ in range(2):
+        out = project.doit(command, check=1)
+        assert "Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: write a rule" in out
+        assert "up to date" not in out
+    project.make({f"exp/checkpoints/{CKPT}": 9})
+    project.doit(command)
+
+
+def test_a_directory_in_which_nothing_was_understood_is_looked_at_again_beside_others(project: Project) -> None:
+    project.make({f"good/checkpoints/{CKPT}": 9, "odd/checkpoints/model-final.ckpt": 9})
+    project.doit("migrate")
+    out = project.doit("migrate")
+    assert "Skipped: model-final.ckpt" in out
+    assert "1  experiments, 1 up to date" in out
+
+
+def test_what_lies_beside_what_is_covered_is_told_and_is_no_failure(project: Project) -> None:
+    project.make(
+        {f"exp/checkpoints/{CKPT}": 9, f"exp/old/run3/checkpoints/{CKPT}": 9, "exp/checkpoints/best.pt/x.pt": 9}
+    )
+    for command in ("plan", "usage", "catalog", "migrate dry_run=1"):
+        out = project.doit(*command.split())
+        assert f"    exp/old/run3/checkpoints: 1, such as {CKPT}\n" in out
+        assert "layout: ['*/checkpoints', '*/*/*/checkpoints']" in out
+        assert "best.pt" not in out.partition("These look like")[2]
+    assert "look like" not in project.doit("plan:exp")
+    assert "look like" not in project.doit("plan", "experiments=exp")
+    assert "look like" not in project.doit("migrate")
+    assert "Nothing to do" in project.doit("migrate")
+
+
+def test_checkpoints_in_outputs_dir_itself_are_told_with_the_folder_above(project: Project) -> None:
+    project.make({CKPT: 9, "last.ckpt": 9})
+    out = project.doit("plan", check=1)
+    assert f"{project.outputs}: 2, such as {CKPT}\n" in out
+    assert "name the folder above with outputs_dir=PATH" in out
+    edit(project, re.findall(r"layout: \[.*\]", out)[-1])
+    assert "Would rename" in project.doit("plan", "outputs_dir=.")
+
+
+def test_default_rules_are_written_before_they_are_edited(tmp_path: Path) -> None:
+    folder = Project(tmp_path)
+    (tmp_path / "dodo.py").write_bytes((ROOT / "dodo.py").read_bytes())
+    folder.make({f"a/b/checkpoints/{CKPT}": 9})
+    assert "hint: in rules/naming.yaml ('ckptrules init' writes it): layout: [" in folder.doit("plan", check=1)
+
+
+def test_names_are_escaped_and_links_and_hidden_folders_passed_over(project: Project) -> None:
+    project.make({f"a\x1b[31m/b/{CKPT}": 9, f".hidden/x/{CKPT}": 9, "link": f"-> {project.folder}"})
+    out = project.doit("plan", check=1)
+    assert "    a\\x1b[31m/b: 1, such as" in out
+    assert "hidden" not in out
+
+
+def test_a_quiet_run_says_it_all_the_same(project: Project) -> None:
+    assert "No checkpoint directory" in project.doit("migrate", "quiet=1", check=1)
+
+
+def test_the_glance_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "MOST_NAMES", 50)
+    for number in range(30):
+        (tmp_path / f"{number:02}").mkdir()
+        for name in range(10):
+            (tmp_path / f"{number:02}/{name}.ckpt").write_text("x")
+    found = find.lookalikes(str(tmp_path), set(), looks_like)
+    assert 0 < sum(number for _, number, _ in found) <= 20
+
+
+YES = """x.ckpt X.PT a.pth a.pth.tar model.safetensors w.h5 w.keras w.npz w.msgpack 0.distcp checkpoint-500 checkpoint_3
+epoch_3 epoch=3 step-100 step100 iter_0005000 global_step100 model.ckpt-1000.index ckpt-7 my-checkpoint-500 epoch-3_step-5
+checkpoint-500.backup run_epoch_3"""
+NO = """version_0 train3 2026-11-26 10-12-13 run-1 checkpoint.txt epoch_3.log events.out.1 config.yaml checkpoints steps
+metrics_step_3.json last_step epoch stepper1 wandb step-3.png"""
+
+
+@pytest.mark.parametrize("name", YES.split())
+def test_it_looks_like_a_checkpoint(name: str) -> None:
+    assert looks_like(name)
+
+
+@pytest.mark.parametrize("name", NO.split())
+def test_it_does_not(name: str) -> None:
+    assert not looks_like(name)
+
+
+def test_few_patterns_cover_many_folders() -> None:
+    assert layout_for([f"{a}/{b}/checkpoints" for a in "ab" for b in "cd"]) == ["*/*/checkpoints"]
+    assert layout_for(["a/1", "b/2", "c"]) == ["*", "*/*"]
+    assert layout_for([""]) == []

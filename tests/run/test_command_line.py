@@ -1,0 +1,189 @@
+"""Selections, flags in odd places, tasks of the user's own: what the command line makes of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ckptrules.commands.demo import sample_checkpoint
+from tests.conftest import Project
+
+EARLY, YOUNG = "epoch_2_step_3.ckpt", "epoch_20_step_3.ckpt"
+EARLY_NEW = "epoch-02_step-000003.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("kept", "text", "renamed"),
+    [
+        (EARLY, "sub/../{}", EARLY_NEW),
+        (EARLY, ".//{}", EARLY_NEW),
+        (f"{EARLY}/0.pt", "{}/0.pt", EARLY_NEW),
+        (f"{EARLY}/0.pt", "./{}/0.pt", EARLY_NEW),
+        (f"{EARLY}/0.pt", "../checkpoints/{}/0.pt", EARLY_NEW),
+        (f"{EARLY}/0.pt", "ABSOLUTE/{}/0.pt", EARLY_NEW),
+        (f"{EARLY}/{EARLY}", f"{{}}/{EARLY}", EARLY_NEW),
+    ],
+)
+def test_a_link_follows_and_holds_whatever_way_it_leads(project: Project, kept: str, text: str, renamed: str) -> None:
+    folder = project.outputs / "exp/checkpoints"
+    project.make({f"exp/checkpoints/{kept}": 7, f"exp/checkpoints/{YOUNG}": 1})
+    (folder / "sub").mkdir()
+    text = text.replace("ABSOLUTE", str(folder))
+    project.make({"exp/checkpoints/last.ckpt": f"-> {text.format(EARLY)}"})
+    project.doit("migrate", "delete_old=1")
+    assert os.readlink(folder / "last.ckpt") == text.format(renamed)
+    assert (folder / "last.ckpt").stat().st_size == 7
+
+
+@pytest.mark.parametrize(
+    ("glob", "selected"),
+    [("*ocr", True), ("mig*:o*", True), ("migrate:o*r", True), ("m*ocr", True), ("plan*", False), ("*:other", False)],
+)
+def test_a_glob_selects_what_doit_selects_by_it(project: Project, glob: str, *, selected: bool) -> None:
+    project.make({f"ocr/checkpoints/{YOUNG}": 1, "other/checkpoints/best.ckpt": 1})
+    for file in project.outputs.rglob("*.ckpt"):
+        file.write_bytes(sample_checkpoint(20, 3, 2000))
+    project.doit(glob)
+    assert (project.names("ocr") == ["epoch-20_step-000003.ckpt"]) == selected
+    assert (project.outputs / ".ckptrules").exists() == (glob != "plan*")
+
+
+def test_a_glob_swallows_no_mistyped_option(project: Project) -> None:
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    assert "did you mean 'delete_old'?" in project.doit("*ocr", "delete_odl=1", check=3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_reasons_show_names_escaped_and_never_stop_a_run(project: Project, encoding: str) -> None:
+    names = ["esc\x1b[31m.ckpt", "byte\udcff.ckpt", "日本.ckpt"]
+    for number, name in enumerate(names):
+        place = f"exp{number}/checkpoints"
+        project.make({f"{place}/{name}": 1, f"{place}/best.ckpt": f"-> {name}", f"{place}/{YOUNG}": 1})
+        project.make({f"{place}/link-{name}": f"-> {YOUNG}"})
+    out = project.doit("migrate", "verbose=1", "delete_old=1", env={"PYTHONIOENCODING": encoding})
+    assert out.isprintable() or all(c.isprintable() or c == "\n" for c in out)
+    assert "link to esc\\x1b[31m.ckpt\n" in out
+    assert "link-byte\\xff.ckpt points to it\n" in out
+    assert all("epoch-20_step-000003.ckpt" in project.names(f"exp{n}") for n in range(3))
+
+
+def test_a_name_with_brackets_is_selected_as_it_is_and_counts(project: Project) -> None:
+    project.make({f"run[1]/checkpoints/epoch={n}-step=1.ckpt": 9 for n in (1, 2, 20)})
+    assert "run[1]" in project.doit("plan:run[1]")
+    project.doit("migrate:run[1]", "delete_old=1", "max_delete=1", check=3)
+    assert len(project.names("run[1]")) == 3
+    project.doit("migrate:run[1]", "delete_old=1")
+    assert project.names("run[1]") == ["epoch-20_step-000001.ckpt"]
+
+
+def test_tables_are_aligned_in_any_script(project: Project) -> None:
+    names = ["日本語.ckpt", "e\u0301poque.ckpt", "plain.ckpt"]
+    for name in names:
+        project.make({f"{name}/checkpoints/{YOUNG}": 1})
+    heading, *rows, _, _, _ = project.doit("usage").splitlines()
+    places = {
+        row.rindex(" B") + row.count("日") + row.count("本") + row.count("語") - row.count("\u0301") for row in rows
+    }
+    assert places == {heading.rindex("total") + len("total") - 2}
+
+
+def test_patterns_that_overlap_name_every_directory_once(project: Project) -> None:
+    rules = project.folder / "rules/naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*']"))
+    project.make({f"a/checkpoints/{YOUNG}": 1, f"a/{YOUNG}": 1})
+    project.doit("migrate")
+    assert set(project.tree()) == {"a/checkpoints/epoch-20_step-000003.ckpt", "a/epoch-20_step-000003.ckpt"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["migrate:nowhere", "migrate:no*", "fix_state experiments=no", "migrate verbose", "migrate -x", "migrate -n 4"],
+)
+def test_what_is_refused_leaves_a_tree_never_seen_as_it_was(project: Project, words: str) -> None:
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    project.doit(*words.split(), check=3)
+    assert not (project.outputs / ".ckptrules").exists()
+
+
+def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> None:
+    assert project.doit("migrate", "-n", "4", check=3) == (
+        "ERROR: command line: unknown option '-n' behind 'migrate'\n"
+        "    hint: doit's own flags come before the task: doit -n … migrate\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        ("migrate verbose", "command line: 'verbose' is an option, no task\n    hint: write verbose=…"),
+        ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
+        ("migrate:ocrr*", "command line: no experiment 'migrate:ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
+        ("plan:x*", "command line: no experiment 'plan:x*'\n"),
+        ("verify:ocr verify:x*", "command line: no experiment 'verify:x*'\n"),
+        ("drop_links experiments=x*", "command line: no experiment 'x*'\n"),
+        ("migrate:ocrr", "command line: no experiment 'migrate:ocrr'\n    hint: did you mean 'migrate:ocr'?"),
+    ],
+)
+def test_what_is_refused_on_the_command_line_is_said_in_a_fact_and_a_hint(
+    project: Project, words: str, fact: str
+) -> None:
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    assert fact in project.doit(*words.split(), check=3)
+
+
+def test_a_folder_that_the_lock_would_not_see_is_refused(project: Project) -> None:
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    shutil.copytree(project.outputs, project.folder / "runs")
+    (project.folder / "pyproject.toml").write_text('[tool.doit.tasks.migrate]\noutputs_dir = "runs"\n')
+    out = project.doit("migrate", check=3)
+    assert "outputs_dir 'runs' stands in doit's configuration, where the lock does not see it\n" in out
+    assert "    hint: give it on the command line: outputs_dir=runs" in out
+    assert (project.folder / f"runs/ocr/checkpoints/{YOUNG}").exists()
+
+
+OWN = """
+
+def task_train():
+    return {"actions": ["echo trained >>log"], "file_dep": ["data"], "targets": ["log"]}
+
+
+def task_fail():
+    return {"actions": ["echo what went wrong; exit 3"]}
+"""
+
+
+def test_own_tasks_stay_up_to_date(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text() + OWN)
+    (project.folder / "data").write_text("data")
+    for _ in range(2):
+        project.doit("train")
+    assert (project.folder / "log").read_text() == "trained\n"
+
+
+def test_own_tasks_that_fail_show_what_they_printed(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text() + OWN)
+    assert "\nwhat went wrong\n" in project.doit("fail", check=1)
+
+
+def test_init_says_so_where_a_file_stands_in_the_way_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "rules").write_text("a file")
+    command = [sys.executable, "-m", "ckptrules", "init"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "rules/naming.yaml is there already" not in result.stdout
+    assert result.returncode == 3
+
+
+def test_one_is_no_plural(project: Project) -> None:
+    project.make(
+        {f"exp/checkpoints/{EARLY}": 1, f"exp/checkpoints/{YOUNG}": 1, "exp/checkpoints/last.ckpt": f"-> {YOUNG}"}
+    )
+    out = project.doit("migrate", "delete_old=1") + project.doit("purge")
+    assert "1 links follow" not in out
+    assert "1 checkpoints" not in out

@@ -1,0 +1,196 @@
+"""What each command makes of a small project when nothing goes wrong: what tests compare with in which something does."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.conftest import Project, content_hash
+from tests.support import crash
+from tests.support.crash import Ended
+from tests.whole.test_crash import COMMAND, DOUBLED, EARLY, IN_TRAINING, trained
+
+OLD, NEW = "epoch=9-step=40.ckpt", "epoch-09_step-000040.ckpt"
+SMALL: dict[str, int | str] = {
+    f"ocr/checkpoints/{DOUBLED}": 300,
+    f"ocr/checkpoints/{EARLY}": 200,
+    f"ocr/checkpoints/{EARLY[:-5]}.config.json": 21,
+    "ocr/checkpoints/last.ckpt": f"-> {DOUBLED}",
+    "ocr/checkpoints/epoch=25-step=9.ckpt": 120,
+    "ocr/checkpoints/epoch_25_step_9.ckpt": 121,
+    "ocr/checkpoints/epoch=30-step=500.ckpt/0.pt": 10,
+    "ocr/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
+    "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
+}
+NOTES = tuple(f"outputs/.ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved", "work/"))
+APART = ("archive/", "state/")  # the latter is $XDG_STATE_HOME
+
+
+class Case(NamedTuple):
+    """A project as it is at first, the commands run on it, and the one to be disturbed.
+
+    Undo leads back to the project as it was at first, unless it ``ends_here``. What is done only ``once`` is refused, or
+    takes back something else, when all is done. An ``old_system`` knows no rename with flags.
+    """
+
+    prepare: Callable[[Project], object]
+    command: tuple[str, ...]
+    before: tuple[tuple[str, ...], ...] = ()
+    ends_here: bool = False
+    once: bool = False
+    old_system: bool = False
+
+
+def small(project: Project) -> None:
+    project.make(SMALL)
+
+
+def without_a_trash(project: Project) -> None:
+    small(project)
+    retention = project.folder / "rules/retention.yaml"
+    retention.write_text(retention.read_text().replace("trash_days: 7", "trash_days: 0"))
+
+
+def in_training(project: Project) -> None:
+    """Make one checkpoint of a real training, with another that must stay as it is, a link, and a pointer file."""
+    folder = trained(project)
+    for name in sorted(os.listdir(folder))[2:-1]:
+        os.unlink(folder / name)
+    (folder / "link.ckpt").symlink_to("epoch=11-step=48.ckpt")
+    (folder / "latest").write_text("epoch=11-step=48.ckpt\n")
+
+
+def referred_to(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    (project.folder / "scripts").mkdir()
+    for name in ("a.py", "b.md"):
+        (project.folder / "scripts" / name).write_text(f"load('outputs/one/checkpoints/{OLD}')  # {name}\n")
+
+
+def to_be_packed(project: Project) -> None:
+    project.make({f"old/checkpoints/{OLD}": 50, "old/checkpoints/last.ckpt": f"-> {OLD}", "old/notes.txt": 7})
+    (project.folder / "archive").mkdir()
+
+
+def changed_since_the_backup(project: Project) -> None:
+    """Make a backup of three names; then one is written to, one removed, one made to lead elsewhere."""
+    folder, saved = project.outputs / "one/checkpoints", project.folder / "saved"
+    project.make({f"one/checkpoints/{OLD}": 50, f"one/checkpoints/{NEW}": 60, "one/checkpoints/last.ckpt": f"-> {OLD}"})
+    saved.mkdir()
+    assert crash.run(project.folder, "backup", "to=saved").code == 0
+    (made,) = saved.iterdir()
+    made.rename(saved / "made")
+    (folder / OLD).write_text("trained on\n")
+    for name in (NEW, "last.ckpt"):
+        (folder / name).unlink()
+    (folder / "last.ckpt").symlink_to(f"./{OLD}")
+
+
+REFS, BACK, UNDO = ("refs", "apply=1"), ("undo", "experiments=references"), ("undo",)
+LEAVE, DROP = ("migrate", "leave_links=1", "on_conflict=keep_largest"), ("drop_links",)
+ARCHIVE, UNARCHIVE = ("archive", "experiments=old", "archive_dir=archive"), ("unarchive", "archive=archive/old.tar.zst")
+RESTORE = ("restore", "backup=saved/made", "force=1")
+CASES = {
+    "migrate": Case(small, COMMAND),
+    "migrate, old system": Case(small, COMMAND, old_system=True),
+    "migrate without a trash": Case(without_a_trash, COMMAND, ends_here=True),
+    "migrate in training": Case(in_training, IN_TRAINING),
+    "migrate in training, old system": Case(in_training, IN_TRAINING, old_system=True),
+    "undo": Case(small, UNDO, (COMMAND,)),
+    "undo, old system": Case(small, UNDO, (COMMAND,), old_system=True),
+    "undo in training": Case(in_training, UNDO, (IN_TRAINING,)),
+    "undo in training, old system": Case(in_training, UNDO, (IN_TRAINING,), old_system=True),
+    "refs": Case(referred_to, REFS, (("migrate",),)),
+    "undo of refs": Case(referred_to, BACK, (("migrate",), REFS), once=True),
+    "drop_links": Case(small, DROP, (LEAVE,)),
+    "undo of drop_links": Case(small, UNDO, (LEAVE, DROP), once=True),
+    "archive": Case(to_be_packed, ARCHIVE, once=True),
+    "unarchive": Case(to_be_packed, UNARCHIVE, (ARCHIVE,), ends_here=True, once=True),
+    "restore": Case(changed_since_the_backup, RESTORE),
+    "purge": Case(small, ("purge",), (COMMAND,), ends_here=True),
+}
+
+
+class Place:
+    """A project that can be put back to how it was before the command, and what the command makes of it undisturbed."""
+
+    def __init__(self, project: Project, case: Case, kept: Path) -> None:
+        self.project, self.case, self.kept = project, case, kept
+        self.run = functools.partial(crash.run, project.folder, old_system=case.old_system)
+        case.prepare(project)
+        self.start = self.tree()
+        for command in case.before:
+            self._run_well(*command)
+        self.keep()
+        had = self.contents()
+        self.undisturbed = self._run_well(*case.command)
+        self.final, self.must_stay = self.tree(), had & self.contents()
+        if not case.ends_here:
+            assert self.take_back() == self.start
+
+    def keep(self) -> None:
+        """Remember everything as it is now."""
+        shutil.copytree(self.project.folder, self.kept, symlinks=True)
+
+    def begin(self) -> None:
+        """Put everything back to how it was; files get other inodes."""
+        shutil.rmtree(self.project.folder)
+        shutil.copytree(self.kept, self.project.folder, symlinks=True)
+
+    def tree(self) -> dict[str, str]:
+        """Return what people have: path → hash, or ``-> text`` of a link. Archives stay, whatever is undone."""
+        return {path: text for path, text in self._all() if ".ckptrules/" not in path and not path.startswith(APART)}
+
+    def contents(self) -> set[str]:
+        """Return the contents that are there; the workplace does not count, since it is cleared."""
+        return {text for path, text in self._all() if not path.startswith(NOTES) and not text.startswith("->")}
+
+    def dangling(self) -> list[str]:
+        """List the links that lead nowhere, and what pointer files name and is not there."""
+        folder, tree = self.project.folder, self.tree()
+        links = [path for path, text in tree.items() if text[:2] == "->" and not (folder / path).exists()]
+        pointers = [folder / path for path in tree if path.endswith("/latest")]
+        return links + [
+            name for file in pointers for name in file.read_text().split() if not (file.parent / name).exists()
+        ]
+
+    def left(self, ended: Ended) -> str:
+        """Return what tells one end of a run from another: all that is on the disk and was printed, but for its numbers."""
+        state = [
+            (path, path.endswith(".jsonl") and self._text(path)) for path, _ in self._all() if "doit.db" not in path
+        ]
+        return re.sub(r"\d{8}T\d{6}Z-\d+|\d{4,}|\d\d:\d\d:\d\d", "N", repr((ended[:2], self.tree(), sorted(state))))
+
+    def finish(self, at: object) -> None:
+        """Run again, and then undo all: each must come to what it comes to undisturbed."""
+        if not (self.case.once and self.tree() == self.final):
+            ended = self.run(*self.case.command)
+            assert (ended.code, "Traceback" in ended.output) == (0, False), (at, ended.output)
+            assert self.tree() == self.final, (at, ended.output)
+        assert self.case.ends_here or self.take_back() == self.start, at
+
+    def take_back(self) -> dict[str, str]:
+        """Undo until there is nothing left to undo."""
+        while "There is nothing to take back" not in self._run_well("undo").output:
+            pass
+        return self.tree()
+
+    def _run_well(self, *command: str) -> Ended:
+        ended = self.run(*command, count="later reads")
+        assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
+        return ended
+
+    def _text(self, path: str) -> str:
+        return (self.project.folder / path).read_text()
+
+    def _all(self) -> Iterator[tuple[str, str]]:
+        for folder, directories, files in os.walk(self.project.folder):
+            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(folder, d)))):
+                path = os.path.join(folder, name)
+                text = f"-> {os.readlink(path)}" if os.path.islink(path) else content_hash(path)
+                yield os.path.relpath(path, self.project.folder), text

@@ -1,0 +1,316 @@
+"""`doit archive` and `unarchive`: identical bytes, times, modes and links, or nothing at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import signal
+import stat
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.support import crash
+from tests.support.crash import Fault
+
+EXPERIMENTS = ("old_1", "old_2", "new")
+
+
+def make(project: Project) -> Path:
+    project.make({f"{name}/checkpoints/epoch={n}-step={n}.ckpt": 5000 * n for name in EXPERIMENTS for n in (1, 2)})
+    project.make(
+        {
+            "old_1/checkpoints/last.ckpt": "-> epoch=2-step=2.ckpt",
+            "old_1/checkpoints/epoch=3-step=3.ckpt/0.pt": 10,
+            "old_1/logs/größe (1).txt": 3,
+            "old_1/gone": "-> /nowhere",
+            "old_1/empty": 0,
+        }
+    )
+    os.makedirs(project.outputs / "old_1" / "nothing")
+    (project.outputs / "old_1" / "logs").chmod(0o750)
+    (project.outputs / "old_1" / "empty").chmod(0o400)
+    for folder, directories, files in os.walk(project.outputs, topdown=False):
+        for number, name in enumerate(sorted([*files, *directories])):
+            os.utime(os.path.join(folder, name), ns=(10**18 + number, 10**18 + number * 7), follow_symlinks=False)
+    archive = project.folder / "archive"
+    archive.mkdir()
+    return archive
+
+
+def everything(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Return type, mode, time and content of all below a folder, itself among it."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        status = path.lstat()
+        content: object = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (
+            stat.S_IFMT(status.st_mode),
+            stat.S_IMODE(status.st_mode),
+            status.st_mtime_ns,
+            content,
+        )
+    return found
+
+
+@pytest.mark.parametrize("form", ["zst", "gz"])
+def test_there_and_back_gives_identical_bytes_times_modes_and_links(project: Project, form: str) -> None:
+    archive = make(project)
+    before = everything(project.outputs / "old_1")
+    out = project.doit("archive", "experiments=old_*", "archive_dir=archive", *(["format=gz"] if form == "gz" else []))
+    assert f"✓ Archived: old_1 to archive/old_1.tar.{form} (7 files, 15 KB, packed " in out
+    assert out.count("; the source is in the trash\n") == 2
+    assert sorted(os.listdir(project.outputs)) == [".ckptrules", "new"]
+    assert sorted(os.listdir(archive)) == [f"old_{n}.tar.{form}{end}" for n in (1, 2) for end in ("", ".manifest.json")]
+    if form == "gz":
+        with tarfile.open(archive / "old_1.tar.gz") as tar:
+            assert "old_1/checkpoints/epoch=1-step=1.ckpt" in tar.getnames()
+    assert "Would bring back: old_1 (7 files, 15 KB)" in project.doit(
+        "unarchive", f"archive=archive/old_1.tar.{form}", "dry_run=1"
+    )
+    assert project.doit("unarchive", f"archive=archive/old_1.tar.{form}") == "Brought back: old_1 (7 files, 15 KB)\n"
+    assert everything(project.outputs / "old_1") == before
+    assert os.listdir(project.outputs / ".ckptrules" / "work") == []
+
+
+def test_an_undo_brings_the_source_back(project: Project) -> None:
+    make(project)
+    before = {name: everything(project.outputs / name) for name in EXPERIMENTS}
+    project.doit("archive", "experiments=old_*", "archive_dir=archive")
+    assert "archive archive_dir=archive experiments=old_*" in project.doit("history")
+    assert "old_1" in project.doit("trash")
+    project.doit("undo")
+    assert {name: everything(project.outputs / name) for name in EXPERIMENTS} == before
+
+
+def test_what_is_archived_and_unchanged_is_not_archived_again(project: Project) -> None:
+    archive = make(project)
+    command = ("archive", "experiments=old_*", "archive_dir=archive", "keep_source=1")
+    assert "Would archive: old_1" in project.doit(*command, "dry_run=1")
+    assert os.listdir(archive) == []
+    project.doit(*command)
+    times = {path.name: path.stat().st_mtime_ns for path in archive.iterdir()}
+    assert project.doit(*command) == (
+        "Up to date: old_1 is in archive/old_1.tar.zst.\nUp to date: old_2 is in archive/old_2.tar.zst.\n"
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in archive.iterdir()} == times
+    project.make({"old_1/checkpoints/more.txt": 1})
+    out = project.doit(*command, check=1)
+    assert (
+        "Problem: old_1: archive/old_1.tar.zst is there already, and holds something else; it is not overwritten" in out
+    )
+    out = project.doit("archive", "experiments=old_2", "archive_dir=archive")
+    assert "Archived: old_2" in out
+    assert not (project.outputs / "old_2").exists()
+    assert {path.name: path.stat().st_mtime_ns for path in archive.iterdir()} == times
+
+
+def test_what_was_archived_before_goes_only_where_its_content_is_in_the_archive(project: Project) -> None:
+    archive = make(project)
+    command = ("archive", "experiments=old_1", "archive_dir=archive")
+    project.doit(*command, "keep_source=1")
+    file = next(path for path in (project.outputs / "old_1").rglob("*.ckpt") if path.is_file())
+    content, times = file.read_bytes(), os.stat(file)
+    file.write_bytes(b"!" * len(content))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    out = project.doit(*command, check=1)
+    assert "old_1.tar.zst is there already, and holds something else; it is not overwritten: old_1/checkpoints/" in out
+    assert file.exists()
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    project.make({"old_1/checkpoints/more.txt": 1})  # and a manifest beside that tells of it, but no such archive
+    other = project.folder / "other"
+    other.mkdir()
+    project.doit("archive", "experiments=old_1", "archive_dir=other", "keep_source=1")
+    (other / "old_1.tar.zst.manifest.json").replace(archive / "old_1.tar.zst.manifest.json")
+    assert "holds something else" in project.doit(*command, check=1)
+    assert file.exists()
+
+
+def test_an_archive_without_its_manifest_beside_is_believed_after_reading_it(project: Project) -> None:
+    archive = make(project)
+    command = ("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
+    project.doit(*command)
+    (archive / "old_1.tar.zst.manifest.json").unlink()
+    assert "Up to date" in project.doit(*command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["archive_dir=archive"], "command line: archive needs experiments=…"),
+        (["experiments=old_*"], "command line: archive needs archive_dir=…"),
+        (["experiments=x*", "archive_dir=archive"], "no experiment is named 'x*'"),
+        (["experiments=old_*", "archive_dir=nowhere"], "archive_dir=nowhere: is no folder"),
+        (["experiments=old_*", "archive_dir=outputs/new"], "archive_dir 'outputs/new' is inside outputs_dir"),
+        (["experiments=old_*", "archive_dir=archive", "format=csv"], "format=csv: must be one of zst, gz for archive"),
+    ],
+)
+def test_what_cannot_be_archived_is_refused(project: Project, arguments: list[str], told: str) -> None:
+    make(project)
+    before = project.tree()
+    assert told in project.doit("archive", *arguments, check=3)
+    assert project.tree() == before
+
+
+def test_an_experiment_that_holds_another_one_is_not_put_away_with_it(project: Project) -> None:
+    make(project)
+    rules = project.folder / "rules" / "naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*/*/checkpoints']"))
+    project.make({"old_1/inner/checkpoints/epoch=1-step=1.ckpt": 3})
+    out = project.doit("archive", "experiments=old_1", "archive_dir=archive", check=3)
+    assert "command line: 'old_1' holds another experiment, 'old_1/inner'\n    hint: archive that one too, or" in out
+    project.doit("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
+    (project.folder / "archive" / "old_1.tar.zst").unlink()
+    (project.folder / "archive" / "old_1.tar.zst.manifest.json").unlink()
+    out = project.doit("archive", "experiments=old_1*", "archive_dir=archive")
+    assert [line.split()[2] for line in out.splitlines()] == ["old_1/inner", "old_1"]
+
+
+def test_what_holds_an_experiment_that_could_not_be_archived_stays(project: Project) -> None:
+    archive = make(project)
+    rules = project.folder / "rules" / "naming.yaml"
+    rules.write_text(rules.read_text().replace("['*/checkpoints']", "['*/checkpoints', '*/*/checkpoints', '*']"))
+    project.make({"old_1/inner/checkpoints/epoch=1-step=1.ckpt": 3})
+    (archive / "old_1").mkdir()
+    project.doit("archive", "experiments=old_1/inner", "archive_dir=archive", "keep_source=1")
+    project.make({"old_1/inner/checkpoints/more.txt": 3})
+    out = project.doit("archive", "experiments=old_1*", "archive_dir=archive", check=1)
+    assert "Problem: old_1: holds old_1/inner, which could not be archived\n" in out
+    assert (project.outputs / "old_1/checkpoints").exists()
+
+
+def test_without_the_library_the_extra_is_named(project: Project) -> None:
+    make(project)
+    (project.folder / "none").mkdir()
+    (project.folder / "none" / "zstandard.py").write_text("raise ImportError")
+    env = {"PYTHONPATH": f"{project.folder}/none{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    out = project.doit("archive", "experiments=old_*", "archive_dir=archive", check=3, env=env)
+    assert "format=zst: needs zstd: pip install 'ckptrules[archive]', or take format=gz" in out
+    project.doit("archive", "experiments=old_*", "archive_dir=archive", "format=gz", env=env)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases are known on Linux")
+def test_an_experiment_that_is_being_written_stays(project: Project) -> None:
+    make(project)
+    with open(project.outputs / "old_1" / "checkpoints" / "epoch=1-step=1.ckpt", "ab"):
+        out = project.doit("archive", "experiments=old_*", "archive_dir=archive", check=1)
+    assert "Problem: old_1: is in use: a file in it is open for writing" in out
+    assert "Archived: old_2" in out
+    assert (project.outputs / "old_1").exists()
+
+
+def damage(content: bytes, how: str) -> bytes:
+    if how == "cut off":
+        return content[: len(content) // 2]
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("how", ["cut off", "a bit flipped"])
+@pytest.mark.parametrize("form", ["zst", "gz"])
+def test_a_damaged_archive_is_refused_and_the_source_stays(project: Project, form: str, how: str) -> None:
+    archive = make(project)
+    (project.outputs / "old_2" / "noise").write_bytes(os.urandom(20_000))
+    project.doit("archive", "experiments=old_2", "archive_dir=archive", f"format={form}", "keep_source=1")
+    path = archive / f"old_2.tar.{form}"
+    path.write_bytes(damage(path.read_bytes(), how))
+    out = project.doit("archive", "experiments=old_2", "archive_dir=archive", f"format={form}", check=1)
+    assert "Problem: old_2: " in out
+    assert (project.outputs / "old_2").exists()
+    shutil.rmtree(project.outputs / "old_2")
+    assert f"archive 'archive/old_2.tar.{form}': " in project.doit(
+        "unarchive", f"archive=archive/old_2.tar.{form}", check=3
+    )
+    assert not (project.outputs / "old_2").exists()
+
+
+def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
+    make(project)
+    project.doit("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
+    before = project.tree()
+    out = project.doit("unarchive", "archive=archive/old_1.tar.zst", check=3)
+    assert "'old_1' is in outputs already\n    hint: move it away first; nothing is overwritten" in out
+    assert project.tree() == before
+
+
+def tar_of(*members: tarfile.TarInfo) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return gzip.compress(file.getvalue())
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+HOSTILE = {
+    "no archive": (b"hello", "is damaged or cut off"),
+    "nothing": (b"", "is damaged or cut off"),
+    "no manifest": (tar_of(member("x")), "holds no manifest of ckptrules"),
+    "a path upwards": (tar_of(member("../evil")), "holds '../evil', which leads outside"),
+    "an absolute path": (tar_of(member("/tmp/evil")), "holds '/tmp/evil', which is absolute"),
+    "our state": (tar_of(member(".ckptrules/lock")), "holds '.ckptrules/lock', which leads into .ckptrules"),
+    "a device": (tar_of(member("x", tarfile.CHRTYPE)), "holds 'x', which is neither a file"),
+    "a hard link": (tar_of(member("x", tarfile.LNKTYPE, "/etc/passwd")), "holds 'x', which is neither a file"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_archive_is_refused_before_anything_is_written(project: Project, content: bytes, told: str) -> None:
+    (project.folder / "evil.tar.gz").write_bytes(content)
+    assert told in project.doit("unarchive", "archive=evil.tar.gz", check=3)
+    assert [name for name in os.listdir(project.outputs) if name != ".ckptrules"] == []
+
+
+def test_an_archive_that_would_not_fit_is_not_begun(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make(project)
+    little = os.statvfs_result((4096, 4096, 10, 4, 4, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: little)
+    ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive")
+    assert ended.code == 1
+    assert "Problem: old_1: needs up to 1.06 MB in archive, but only 16.4 KB are free" in ended.output
+    assert os.listdir(archive) == []
+    assert (project.outputs / "old_1").exists()
+
+
+@pytest.mark.parametrize("how", ["before", "after"])
+def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
+    project: Project, tmp_path: Path, how: str
+) -> None:
+    archive = make(project)
+    for name in ("old_2", "new"):
+        shutil.rmtree(project.outputs / name)
+    before = everything(project.outputs / "old_1")
+    kept = tmp_path / "kept"
+    shutil.copytree(project.outputs, kept, symlinks=True)
+    command = ("archive", "experiments=old_1", "archive_dir=archive")
+    ended = crash.run(project.folder, *command)
+    assert ended.code == 0, ended.output
+    for at in range(1, ended.changes + 1):
+        shutil.rmtree(project.outputs)
+        shutil.rmtree(archive)
+        shutil.copytree(kept, project.outputs, symlinks=True)
+        archive.mkdir()
+        assert crash.run(project.folder, *command, fault=Fault(at, how)).code == -signal.SIGKILL
+        source = project.outputs / "old_1"
+        assert not source.exists() or everything(source).keys() == before.keys(), at
+        visible = [name for name in os.listdir(archive) if not name.startswith(".") and name.endswith(".zst")]
+        if source.exists():
+            again = crash.run(project.folder, *command)
+            assert again.code == 0, (at, again.output)
+        else:
+            assert visible, at
+        assert not source.exists()
+        back = crash.run(project.folder, "unarchive", "archive=archive/old_1.tar.zst")
+        assert back.code == 0, (at, back.output)
+        assert everything(source) == before, at

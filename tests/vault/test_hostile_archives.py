@@ -1,0 +1,372 @@
+"""An archive or a backup costs what it weighs: in memory, on the disk, and a stop is heard while it is read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckptrules.engine.values import Item
+from ckptrules.stopping import StoppedError
+from ckptrules.storage import copying
+from ckptrules.vault import archives as vault_archives
+from ckptrules.vault import backups
+from ckptrules.vault.archives import ArchiveError, Place
+from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
+from tests.conftest import ROOT, Project
+from tests.support import crash
+from tests.vault.test_archive import make
+
+MEMORY = 700 << 20  # bytes of address space; Python, doit and the libraries take some 150 MB of it
+BLOCK = 512
+
+
+class Repeated(io.RawIOBase):
+    """A file that holds one text over and over."""
+
+    def __init__(self, text: bytes, size: int) -> None:
+        self._text, self._left = text * (1 + (1 << 20) // len(text)), size
+
+    def read(self, count: int = -1) -> bytes:
+        chunk = self._text[: min(count, self._left)]
+        self._left -= len(chunk)
+        return chunk
+
+
+def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def compressed(path: Path, *parts: bytes | tuple[bytes, int]) -> None:
+    """Write parts one behind the other, each a text, or a text that is repeated up to a size; all padded to blocks."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for part in parts:
+            text, size = part if isinstance(part, tuple) else (part, len(part))
+            left = Repeated(text, size)
+            while chunk := left.read(1 << 20):
+                file.write(chunk)
+            file.write(bytes(-size % BLOCK))
+        file.write(bytes(2 * BLOCK))
+
+
+LARGE = 600 << 20
+HOSTILE: dict[str, Callable[[Path], None]] = {
+    "a manifest of empty lists": lambda path: compressed(
+        path, header("x"), header(vault_archives.MANIFEST, LARGE), (b"[],", LARGE)
+    ),
+    "a manifest of numbers": lambda path: compressed(path, header(vault_archives.MANIFEST, LARGE), (b"1,", LARGE)),
+    "a manifest of one long text": lambda path: compressed(path, header(vault_archives.MANIFEST, LARGE), (b"'", LARGE)),
+    "a header of extended attributes": lambda path: compressed(
+        path, header("x", LARGE, tarfile.XHDTYPE), (b"30 comment=aaaaaaaaaaaaaaaaaa\n", LARGE)
+    ),
+    "a header for all members": lambda path: compressed(
+        path, header("x", LARGE, tarfile.XGLTYPE), (b"30 comment=aaaaaaaaaaaaaaaaaa\n", LARGE)
+    ),
+    "a long name": lambda path: compressed(path, header("x", LARGE, tarfile.GNUTYPE_LONGNAME), (b"a", LARGE)),
+    "a long link": lambda path: compressed(path, header("x", LARGE, tarfile.GNUTYPE_LONGLINK), (b"a", LARGE)),
+    "a sparse map": lambda path: compressed(
+        path,
+        header("x", BLOCK, tarfile.XHDTYPE),
+        (b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n" + b"\0" * 468, BLOCK),
+        header("y", LARGE),
+        b"99999999\n" + b"0\n" * 251 + b"0",
+        (b"0\n", LARGE),
+    ),
+}
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS does not limit the address space")
+@pytest.mark.parametrize("write", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_archive_takes_no_memory(project: Project, write: Callable[[Path], None]) -> None:
+    write(project.folder / "evil.tar.gz")
+    ended = subprocess.run(
+        [sys.executable, "-m", "doit", "unarchive", "archive=evil.tar.gz"],
+        cwd=project.folder,
+        env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limited,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stderr.startswith("ERROR: command line: archive 'evil.tar.gz': "), ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert [name for name in os.listdir(project.outputs) if name != ".ckptrules"] == []
+
+
+@pytest.mark.parametrize("name", ["{}", "{}" + "n" * 90, "{}" + "/n" * 40])
+def test_there_are_no_more_members_than_an_archive_of_its_size_can_hold(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vault_archives, "MEMBERS", 1 << 20)
+    monkeypatch.setattr(vault_archives, "MEMBERS_RATIO", 1)
+    compressed(tmp_path / "many.tar.gz", *(header(name.format(number)) for number in range(2000)))
+    members = vault_archives.members(str(tmp_path / "many.tar.gz"), "gz", lambda _: None)
+    for _ in range(500):
+        next(members)
+    with pytest.raises(ArchiveError, match="more names than an archive of its size can hold"):
+        list(members)
+
+
+def test_a_name_that_comes_twice_is_refused_at_once(tmp_path: Path) -> None:
+    compressed(tmp_path / "many.tar.gz", (header("x"), 2000 * BLOCK))
+    calls, progress = stopping_after(10**9)
+    with pytest.raises(ArchiveError, match="x is in it twice"):
+        vault_archives.check(str(tmp_path / "many.tar.gz"), "gz", progress)
+    assert len(calls) < 5
+
+
+DENSE = {
+    "empty lists": "[" + "[]," * 5000 + "[]]",
+    "numbers": "[" + "1," * 5000 + "1]",
+    "empty objects in the rows": json.dumps({"schema_version": 1, "items": [{}] * 5000}),
+    "lists in lists": "[" + ("[" * 50 + "]" * 50 + ",") * 500 + "1]",
+    "texts of nothing": "[" + '"",' * 5000 + '""]',
+    "an open text": '{"a": "' + "[]," * 5,
+}
+
+
+@pytest.mark.parametrize("text", DENSE.values(), ids=list(DENSE))
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_manifest_is_counted_before_it_is_parsed(
+    text: str, rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if text != DENSE["an open text"]:
+        monkeypatch.setattr(json, "loads", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(ManifestError):
+        from_json(text, rows)
+
+
+NAMES = ("a", "a,b", "[],[],[],", '"],"' * 20, "\\" * 30, '\\",\\"[]', "größe", "\udcff,")
+
+
+def test_what_is_written_is_read_whatever_the_names() -> None:
+    items = [Item("e", "directory", 1, 1, 0o755)._replace(size=0)]
+    items += [Item(f"e/{name}", "file", 0, 0, 0, sha256="0" * 64) for name in NAMES]
+    manifest = Manifest("2026", "/s", "zst", complete=True, experiments=("e",), items=tuple(items))
+    text = to_json(manifest)
+    assert from_json(text) == from_json(text, len(items)) == manifest
+    assert len(text) <= longest(items)
+    assert count_values(text) < 9 * len(items)
+
+
+def test_a_backup_with_a_manifest_of_lists_is_told_and_the_others_are_listed(project: Project) -> None:
+    project.make({"a/checkpoints/epoch=1-step=1.ckpt": 10})
+    project.doit("backup")
+    bad = project.folder / "outputs_backup_20200101_000000" / ".ckptrules"
+    bad.mkdir(parents=True)
+    (bad / "manifest.json").write_text("[" + "[]," * 100_000 + "[]]")
+    out = project.doit("backups", check=1)
+    assert "its .ckptrules/manifest.json: holds more values than a manifest has" in out
+    assert "  complete\n" in out
+
+
+def test_a_backup_with_a_longer_manifest_than_any_is_not_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = project.folder / "held" / ".ckptrules"
+    bad.mkdir(parents=True)
+    with open(bad / "manifest.json", "wb") as file:
+        file.truncate(1 << 40)
+    monkeypatch.setattr(backups, "from_json", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(backups.NoBackupError, match="is longer than"):
+        backups.read_backup(str(project.folder / "held"))
+
+
+# --- the disk --------------------------------------------------------------------------------------------------------
+
+
+def bomb(path: Path, size: int) -> None:
+    """Write an archive of one file of zeros that says of itself what is true."""
+    items = (
+        Item("e", "directory", 0, 0, 0o755),
+        Item("e/zeros", "file", size, 0, 0o644, sha256=_checksum_of_zeros(size)),
+    )
+    text = to_json(Manifest("2026", "/s", "gz", complete=True, experiments=("e",), items=items)).encode()
+    compressed(
+        path,
+        header("e", kind=tarfile.DIRTYPE),
+        header("e/zeros", size),
+        (b"\0", size),
+        header(vault_archives.MANIFEST, len(text)),
+        text,
+    )
+
+
+def _checksum_of_zeros(size: int) -> str:
+    return hashlib.sha256(bytes(size)).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("free", "told"), [(1 << 20, "holds more than 3.15 MB"), (5 << 20, "needs 21 MB in outputs"), (1 << 30, "")]
+)
+@pytest.mark.parametrize("more", [(), ("dry_run=1",)])
+def test_an_archive_that_would_fill_the_disk_is_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch, free: int, told: str, more: tuple[str, ...]
+) -> None:
+    size = 10 << 20 if free == 1 << 20 else 1 << 20
+    bomb(project.folder / "zeros.tar.gz", size)
+    block = 4096 if free == 1 << 20 else 10 << 20  # where files take more than they hold
+    disk = os.statvfs_result(
+        (block, block, 1 << 30, 0, (free + (3 << 20)) // block + (free == 5 << 20), 0, 0, 0, 0, 255)
+    )
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    ended = crash.run(project.folder, "unarchive", "archive=zeros.tar.gz", *more)
+    assert ended.code == (3 if told else 0), ended.output
+    assert told in ended.output
+    assert (project.outputs / "e").exists() == (not told and not more)
+
+
+def stopping_after(count: int) -> tuple[list[int], Callable[[int], None]]:
+    calls: list[int] = []
+
+    def progress(size: int) -> None:
+        calls.append(size)
+        if len(calls) > count:
+            raise StoppedError
+
+    return calls, progress
+
+
+def test_what_an_archive_unpacks_to_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    bomb(tmp_path / "zeros.tar.gz", 64 << 20)
+    calls, progress = stopping_after(10**9)
+    with pytest.raises(ArchiveError, match="holds more than 1 MB"):
+        vault_archives.check(str(tmp_path / "zeros.tar.gz"), "gz", progress, 10**6)
+    assert sum(calls) == 0
+
+
+LIES = {
+    "longer than the manifest says": (100, 200),
+    "shorter than the manifest says": (200, 100),
+}
+
+
+def unpack(path: str, manifest: Manifest, outputs_dir: str, progress: Callable[[int], object]) -> None:
+    with vault_archives.unpacked(path, manifest, outputs_dir, progress):
+        pass
+
+
+@pytest.mark.parametrize(("said", "real"), LIES.values(), ids=list(LIES))
+def test_an_archive_that_has_changed_since_it_was_read_writes_no_more_than_it_said(
+    project: Project, said: int, real: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb(project.folder / "one.tar.gz", said)
+    manifest = vault_archives.check(str(project.folder / "one.tar.gz"), "gz", lambda _: None)
+    bomb(project.folder / "one.tar.gz", real)
+    monkeypatch.setattr(copying, "write_member", lambda *_: pytest.fail("it was written"))
+    with pytest.raises(ArchiveError, match="e/zeros is not what its manifest says"):
+        unpack(str(project.folder / "one.tar.gz"), manifest, str(project.outputs), lambda _: None)
+    assert not (project.outputs / "e").exists()
+    assert os.listdir(project.outputs / ".ckptrules" / "work") == []
+
+
+# --- what is ours still works ----------------------------------------------------------------------------------------
+
+
+def test_many_empty_files_of_one_time_are_packed_and_brought_back(project: Project) -> None:
+    """They weigh least of all in an archive, and the number of members is bounded by its weight."""
+    folder = project.outputs / "old" / "checkpoints"
+    folder.mkdir(parents=True)
+    for number in range(3000):
+        (folder / f"{number}").touch()
+        os.utime(folder / f"{number}", ns=(10**18, 10**18))
+    (project.folder / "archive").mkdir()
+    project.doit("archive", "experiments=old", "archive_dir=archive")
+    assert not (project.outputs / "old").exists()
+    project.doit("unarchive", "archive=archive/old.tar.zst")
+    assert len(list(folder.iterdir())) == 3000
+
+
+def test_a_path_as_long_as_the_system_takes_is_packed_and_brought_back(project: Project) -> None:
+    path = "/".join(["ü" * 120] * 15 + ["ö" * 120])
+    project.make({"old/checkpoints/a.ckpt": 5})
+    os.makedirs(project.outputs / "old" / path)
+    (project.outputs / "old" / path / "link").symlink_to("ä" * 2000)
+    (project.folder / "archive").mkdir()
+    project.doit("archive", "experiments=old", "archive_dir=archive", "format=gz")
+    project.doit("unarchive", "archive=archive/old.tar.gz")
+    assert os.readlink(project.outputs / "old" / path / "link") == "ä" * 2000
+
+
+def long(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+BESIDE: dict[str, Callable[[Path], Any]] = {
+    "a link": lambda path: path.symlink_to("/dev/zero"),
+    "a pipe": os.mkfifo,
+    "a long one": long,
+    "lists": lambda path: path.write_text("[" + "[]," * 10_000 + "[]]"),
+    "nothing": os.fspath,
+}
+
+
+@pytest.mark.parametrize("change", BESIDE.values(), ids=list(BESIDE))
+def test_a_hostile_manifest_beside_is_passed_over(project: Project, change: Callable[[Path], Any]) -> None:
+    archives = make(project)
+    command = ("archive", "experiments=old_2", "archive_dir=archive", "keep_source=1")
+    project.doit(*command)
+    beside = archives / "old_2.tar.zst.manifest.json"
+    beside.unlink()
+    change(beside)
+    assert "Up to date: old_2" in project.doit(*command)
+
+
+@pytest.mark.parametrize("name", ["pipe.tar.gz", "folder.tar.gz"])
+def test_what_is_no_file_is_no_archive(project: Project, name: str) -> None:
+    path = project.folder / name
+    (os.mkfifo if name.startswith("pipe") else os.mkdir)(path)
+    assert "is no file" in project.doit("unarchive", f"archive={name}", check=3)
+
+
+# --- stopping --------------------------------------------------------------------------------------------------------
+
+
+def reading(project: Project) -> Iterator[Callable[[Callable[[int], None]], object]]:
+    path = str(project.folder / "archive" / "old_1.tar.gz")
+    place = Place(str(project.outputs), "old_1", str(project.folder / "archive"), "gz")
+    items = vault_archives.listing(place)
+    manifest = vault_archives.check(path, "gz", lambda _: None)
+    yield lambda progress: vault_archives.check(path, "gz", progress)
+    yield lambda progress: vault_archives.prove(place, items, progress)
+    (project.outputs / "other").mkdir()
+    yield lambda progress: unpack(path, manifest, str(project.outputs / "other"), progress)
+
+
+def test_whatever_reads_an_archive_can_be_stopped_at_any_step(project: Project) -> None:
+    make(project)
+    project.doit("archive", "experiments=old_1", "archive_dir=archive", "format=gz", "keep_source=1")
+    before = project.tree(state=True)
+    for work in reading(project):
+        calls, progress = stopping_after(10**9)
+        work(progress)
+        assert len(calls) > 5
+        for at in range(len(calls)):
+            calls, progress = stopping_after(at)
+            shutil.rmtree(project.outputs / "other" / "old_1", ignore_errors=True)
+            with pytest.raises(StoppedError):
+                work(progress)
+            assert not (project.outputs / "other" / "old_1").exists()
+    work_left = project.outputs / "other" / ".ckptrules" / "work"
+    assert os.listdir(work_left) == []
+    assert {path: text for path, text in project.tree(state=True).items() if not path.startswith("other/")} == before

@@ -1,0 +1,497 @@
+"""``doit verify`` on real files, damaged in every way that is listed; torch-format files are written by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import signal
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ckptrules
+from ckptrules import stopping
+from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.engine.measures import human_size
+from ckptrules.formats.content import UnsoundError
+from ckptrules.formats.files import check_file
+from ckptrules.formats.folders import check_folder
+from tests.conftest import Project
+from tests.support import crash
+
+GOOD = "epoch-03_step-000352.ckpt"
+CUT = {
+    "torch": "is cut off, or was never finished",
+    "safetensors": "is cut off",
+    "HDF5": "is cut off",
+    "numpy": "is cut off",
+}
+
+
+def torch_zip(value: object, tensors: dict[str, bytes] | None = None, protocol: int = 2) -> bytes:
+    """Write what ``torch.save`` writes, but for the alignment."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", pickle.dumps(value, protocol=protocol))
+        for key, content in (tensors or {}).items():
+            archive.writestr(f"x/data/{key}", content)
+        archive.writestr("x/version", "3\n")
+    return file.getvalue()
+
+
+def lightning(epoch: int, step: int, version: str = "2.6.6") -> bytes:
+    return torch_zip({"epoch": epoch, "global_step": step, "pytorch-lightning_version": version}, {"0": b"w" * 400})
+
+
+def put(project: Project, name: str, content: bytes, experiment: str = "exp") -> Path:
+    """Write a checkpoint that is a minute old."""
+    path = project.outputs / experiment / "checkpoints" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    made_old(path)
+    return path
+
+
+def made_old(path: Path) -> None:
+    os.utime(path, (path.stat().st_mtime - 60, path.stat().st_mtime - 60))
+
+
+def result(project: Project, *arguments: str, check: int = 0) -> dict[str, Any]:
+    project.doit("verify", f"json={project.folder / 'r.json'}", *arguments, check=check)
+    found: dict[str, Any] = json.loads((project.folder / "r.json").read_text())
+    return found
+
+
+def problem_ids(found: dict[str, Any]) -> list[str]:
+    return [problem["id"] for experiment in found["experiments"] for problem in experiment["problems"]]
+
+
+# --- the list, the count, what is remembered -------------------------------------------------------------------------
+
+
+def test_sound_checkpoints_are_listed_and_counted_for_each_experiment(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    put(project, "best.ckpt", lightning(2, 100))
+    put(project, GOOD, lightning(3, 352), "other")
+    out = project.doit("verify")
+    assert out.startswith("Verifying experiment: exp\n  ✓ best.ckpt ")
+    assert "  2 checkpoints\nVerifying experiment: other\n" in out
+    assert "  processed   2  experiments\n  checkpoints 3\n  verified    3  " in out
+
+
+def test_what_was_verified_is_not_read_again_even_under_its_new_name(project: Project) -> None:
+    put(project, "epoch_03_step_000352.ckpt", lightning(3, 352))
+    first = result(project, check=1)
+    assert (problem_ids(first), first["summary"]["read"]) == (["not_migrated"], 1)
+    project.doit("migrate")
+    second = result(project)
+    assert (second["summary"]["verified"], second["summary"]["read"]) == (1, 0)
+    assert second["experiments"][0]["checkpoints"][0]["name"] == GOOD
+
+
+def test_what_was_verified_is_not_read_again_after_a_migration_nor_after_an_undo(project: Project) -> None:
+    names = ["epoch_02_step_000352.ckpt", "epoch_20_step_003520.ckpt", "epoch-30_step-005280.ckpt"]
+    for name, epoch in zip(names, (2, 20, 30), strict=True):
+        put(project, name, lightning(epoch, epoch * 176))
+    for path, content in FSDP.items():
+        put(project, f"epoch_3_step_352.ckpt/{path}", content)
+    start = project.tree()
+    first = result(project, check=1)["summary"]
+    assert (first["read"], first["checkpoints"]) == (4, 4)
+    project.doit("migrate", "delete_old=1")
+    after = result(project)["summary"]
+    assert (after["read"], after["verified"]) == (0, 2)
+    project.doit("undo")
+    assert project.tree() == start
+    assert result(project, check=1)["summary"] == {**first, "read": 0, "bytes_read": 0}
+
+
+def test_what_waits_in_the_trash_is_not_forgotten(project: Project) -> None:
+    for number in range(30):
+        put(project, f"epoch-0{number // 10}_step-00{number:04}.ckpt", lightning(number // 10, number))
+    put(project, "epoch-10_step-000100.ckpt", lightning(10, 100))
+    assert [result(project)["summary"]["read"], project.doit("migrate", "delete_old=1").count("Deleted")] == [31, 30]
+    assert result(project)["summary"]["read"] == 0
+    project.doit("undo")
+    assert (result(project)["summary"]["read"], result(project)["summary"]["verified"]) == (0, 31)
+    project.doit("migrate", "delete_old=1")
+    project.doit("purge")
+    project.doit("verify")
+    memory = project.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
+    assert len(memory.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_keeps_what_was_found_and_reads_no_further(project: Project, number: int) -> None:
+    for epoch in range(3):
+        put(project, f"epoch-0{epoch}_step-000352.ckpt", lightning(epoch, 352))
+    # The first change is the folder of the memory, made when the first checkpoint has been read.
+    ended = crash.run(project.folder, "verify", at_change=lambda n: os.kill(os.getpid(), number) if n == 1 else None)
+    assert ended.code == stopping.EXIT_CODE, ended.output
+    assert ended.output.endswith("Stopped: no change is half done. Run again to go on.\n")
+    assert result(project)["summary"]["read"] == 2
+
+
+@pytest.mark.parametrize("change", ["content", "time", "size"])
+def test_a_file_that_changed_is_read_again(project: Project, change: str) -> None:
+    path = put(project, GOOD, lightning(3, 352))
+    before = path.stat()
+    assert result(project)["summary"]["read"] == 1
+    if change == "content":
+        path.write_bytes(b"x" * before.st_size)
+    if change == "size":
+        path.write_bytes(path.read_bytes()[:-1])
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        made_old(path)
+    assert result(project, check=int(change != "time"))["summary"]["read"] == 1
+
+
+def test_a_file_that_is_too_young_to_be_told_from_its_successor_is_read_again(project: Project) -> None:
+    path = put(project, GOOD, lightning(3, 352))
+    os.utime(path, (path.stat().st_mtime + 10**6, path.stat().st_mtime + 10**6))
+    assert [result(project)["summary"]["read"] for _ in range(2)] == [1, 1]
+
+
+def test_quick_is_not_enough_for_a_later_whole_verification(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    assert [result(project, *words)["summary"]["read"] for words in (["quick=1"], ["quick=1"], [], ["quick=1"])] == [
+        1,
+        0,
+        1,
+        0,
+    ]
+
+
+def test_a_preview_and_a_damaged_memory_change_nothing(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    project.doit("verify", "dry_run=1")
+    assert not (project.outputs / ".ckptrules").exists()
+    project.doit("verify")
+    memory = project.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
+    memory.write_bytes(b'\xff\n{"version": 1}\n[]\n{"version": 1, "identity": "x", "done": 3}\n')
+    assert result(project)["summary"]["read"] == 1
+
+
+def test_nothing_but_the_memory_is_written_and_it_forgets_what_is_gone(project: Project) -> None:
+    for number in range(30):
+        put(project, "best.ckpt", lightning(3, 352 + number))
+        project.doit("verify") if number % 10 == 0 else put(project, f"best-{number}.ckpt", lightning(3, number))
+    project.doit("verify")
+    for number in range(30):
+        (project.outputs / f"exp/checkpoints/best-{number}.ckpt").unlink(missing_ok=True)
+    project.doit("verify")
+    state = [path for path in project.tree(state=True) if ".ckptrules" in path]
+    assert state == [".ckptrules/verified/exp/checkpoints/files.jsonl"]
+    assert len((project.outputs / state[0]).read_text().splitlines()) == 1
+
+
+def test_four_processes_come_to_the_same(project: Project) -> None:
+    for number in range(6):
+        put(project, GOOD, lightning(3, 352), f"exp{number}")
+    put(project, "epoch-04_step-000001.ckpt", lightning(5, 1), "exp3")
+    one = result(project, "dry_run=1", check=1)
+    project.doit("-n", "4", "verify", f"json={project.folder / 'n.json'}", "dry_run=1", check=1)
+    parallel = json.loads((project.folder / "n.json").read_text())
+    assert one["experiments"] == parallel["experiments"]
+
+
+# --- names and content -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        (GOOD, lightning(3, 352), []),
+        (GOOD, torch_zip({"model": 1}), []),
+        (GOOD, torch_zip([1, 2]), []),
+        (GOOD, lightning(4, 352), ["other_content"]),
+        (GOOD, lightning(3, 353), ["other_content"]),
+        (GOOD, lightning(4, 353, "1.5.10"), []),
+        (GOOD, lightning(3, 353, "1.5.10"), []),
+        (GOOD, lightning(5, 353, "1.5.10"), ["other_content"]),
+        (GOOD, lightning(4, 353, "1.6.0"), ["other_content", "other_content"]),
+        (GOOD, torch_zip({"epoch": True, "global_step": "352"}), []),
+        (GOOD, torch_zip({"epoch": 1 << 100_000, "global_step": -1}), []),
+        ("best.ckpt", lightning(4, 352), []),
+        ("epoch=3-step=352.ckpt", lightning(3, 352), ["not_migrated"]),
+        ("whatever.ckpt", lightning(3, 352), ["unrecognised"]),
+        ("whatever.txt", b"notes", ["unrecognised"]),
+        ("x.tmp", b"", []),
+        (GOOD, b"", ["empty"]),
+        (GOOD, b"not a checkpoint", ["unknown_format"]),
+        (GOOD, bytes(3000), ["damaged"]),
+        ("epoch-03_step-000352.metadata.json", b"{}", ["lost_sidecar"]),
+    ],
+)  # fmt: skip
+def test_a_name_and_what_stands_under_it(project: Project, name: str, content: bytes, ids: list[str]) -> None:
+    put(project, name, content)
+    assert problem_ids(result(project, check=1 if ids else 0)) == ids
+
+
+def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    put(project, GOOD.replace(".ckpt", ".metadata.json"), b"{}")
+    project.make({"exp/checkpoints/last.ckpt": f"-> {GOOD}"})
+    assert result(project)["summary"]["checkpoints"] == 1
+    project.make({"exp/checkpoints/model-final.ckpt": 0, "exp/checkpoints/model-final.metadata.json": 2})
+    assert "lost_sidecar" not in problem_ids(result(project, check=1))
+    for name in ("model-final.ckpt", "model-final.metadata.json"):
+        (project.outputs / "exp/checkpoints" / name).unlink()
+    (project.outputs / "exp/checkpoints" / GOOD).unlink()
+    assert problem_ids(result(project, check=1)) == ["dangling_link", "lost_sidecar"]
+
+
+def test_sidecars_are_those_that_the_rules_name(project: Project) -> None:
+    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.sha256, .a.sha256]\n")
+    put(project, GOOD, lightning(3, 352))
+    put(project, GOOD.replace(".ckpt", ".sha256"), b"not a checkpoint")
+    put(project, GOOD.replace(".ckpt", ".a.sha256"), b"not a checkpoint")
+    assert result(project)["summary"]["checkpoints"] == 1
+    put(project, GOOD, b"")
+    assert problem_ids(result(project, check=1)) == ["empty"]
+    (project.outputs / "exp/checkpoints" / GOOD).unlink()
+    assert problem_ids(result(project, check=1)) == ["lost_sidecar", "lost_sidecar"]
+
+
+def test_a_name_that_the_rules_know_is_read_even_if_it_ends_like_a_sidecar(project: Project) -> None:
+    (project.folder / "rules" / "own.yaml").write_text("sidecars: [.ema.ckpt, .yaml]\n")
+    put(project, GOOD, lightning(3, 352))
+    put(project, GOOD.replace(".ckpt", ".ema.ckpt"), b"garbage")
+    put(project, "best-x.ema.ckpt", b"garbage")
+    put(project, "hparams.yaml", b"{}")
+    put(project, "best_k_models.yaml", f"{GOOD}: 1.0\n".encode())
+    found = result(project, check=1)
+    assert problem_ids(found) == ["unknown_format", "unknown_format"]
+    names = {name for experiment in found["experiments"] for p in experiment["problems"] for name in p["names"]}
+    assert names == {GOOD.replace(".ckpt", ".ema.ckpt"), "best-x.ema.ckpt"}
+
+
+def test_hard_links_are_read_once(project: Project) -> None:
+    path = put(project, GOOD, lightning(3, 352))
+    os.link(path, path.parent / "last.ckpt")
+    found = result(project)["summary"]
+    assert (found["verified"], found["read"]) == (2, 1)
+
+
+def test_a_failure_is_shown_with_its_hint_and_names_are_escaped(project: Project) -> None:
+    put(project, "epoch-04_step-000001.ckpt", lightning(5, 1))
+    put(project, "x\x1b[31m.ckpt", lightning(5, 1))
+    out = project.doit("verify", check=1)
+    assert "  ! Problem: epoch-04_step-000001.ckpt holds epoch 5, not 4\n      hint: somebody renamed" in out
+    assert "  2 checkpoints, 0 of them verified\n" in out
+    assert "\x1b" not in out
+
+
+# --- structure -------------------------------------------------------------------------------------------------------
+
+
+def safetensors() -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [25], "data_offsets": [0, 100]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"w" * 100
+
+
+def hdf5(version: int) -> bytes:
+    first = {0: 24, 2: 12}[version]
+    block = b"\x89HDF\r\n\x1a\n" + bytes([version, 8, 8] if version else [0, 0, 0, 0, 0, 8, 8])
+    return (block.ljust(first, b"\0") + struct.pack("<QQQ", 0, 0, 200)).ljust(200, b"\0")
+
+
+def numpy() -> bytes:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (5, 5), }".ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + b"w" * 100
+
+
+WHOLE = {
+    "torch": lightning(3, 352),
+    "safetensors": safetensors(),
+    "HDF5": hdf5(0),
+    "HDF5 ": hdf5(2),
+    "numpy": numpy(),
+    "pickle": pickle.dumps({"epoch": 3, "w": b"w" * 300}),
+}
+
+
+def checked(content: bytes, *, quick: bool = False) -> str:
+    """Return the format, or what is wrong."""
+    try:
+        return check_file(io.BytesIO(content), len(content), lambda _: None, quick=quick).kind
+    except UnsoundError as fault:
+        return f"{fault.id}: {fault}"
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_whole_file_is_known_by_its_first_bytes(kind: str) -> None:
+    assert checked(WHOLE[kind]) == kind.strip()
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_file_cut_off_anywhere_is_found(kind: str) -> None:
+    whole = WHOLE[kind]
+    for length in [*range(1, 80), *range(80, len(whole), 7), len(whole) - 1]:
+        assert checked(whole[:length]).partition(":")[0] in ("truncated", "damaged", "unknown_format"), length
+    if kind in CUT:
+        assert checked(whole[:-1]).startswith(f"truncated: {CUT[kind]}")
+
+
+def test_a_bit_flipped_in_any_content_of_a_torch_file_is_found_and_named() -> None:
+    whole = lightning(3, 352)
+    for entry in zipfile.ZipFile(io.BytesIO(whole)).infolist():
+        start = entry.header_offset + 30 + len(entry.filename)
+        for place in {start, start + entry.file_size // 2, start + entry.file_size - 1}:
+            flipped = whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :]
+            assert checked(flipped) == f"damaged: is damaged in '{entry.filename}'"
+
+
+def test_quick_reads_the_pickle_but_not_the_tensors() -> None:
+    whole = lightning(3, 352)
+    tensor, pickled = whole.index(b"wwww"), whole.index(b"global_step")
+    assert checked(whole[:tensor] + b"X" + whole[tensor + 1 :], quick=True) == "torch"
+    assert checked(whole[:pickled] + b"X" + whole[pickled + 1 :], quick=True) == "damaged: is damaged in 'x/data.pkl'"
+
+
+def test_bytes_behind_the_last_tensor_of_safetensors_are_told() -> None:
+    assert checked(safetensors() + b"xy") == "damaged: has 2 bytes too many"
+
+
+ONE_TENSOR = (
+    b"\x80\x02}U\x01w(U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuKdtQs."  # as torch pickles it: 100 floats
+)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"0": b"w" * 400}, "torch"),
+        ({}, "incomplete: lacks the tensor data '0'"),
+        ({"0": b"w" * 399}, "incomplete: has too few bytes for the tensor data '0'"),
+    ],
+)
+def test_the_data_of_every_tensor_must_be_there(tensors: dict[str, bytes], said: str) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x/data.pkl", ONE_TENSOR)
+        for key, content in tensors.items():
+            archive.writestr(f"x/data/{key}", content)
+    assert checked(file.getvalue()) == said
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_entries_that_torch_takes_for_one_are_refused() -> None:
+    file = io.BytesIO(lightning(3, 352))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("x/DATA.PKL", b"another")
+    assert checked(file.getvalue()).startswith("damaged: has two entries of one name")
+
+
+# --- directories -----------------------------------------------------------------------------------------------------
+
+RANKS = "checkpoint/zero_pp_rank_{}_mp_rank_00_optim_states.pt"
+DEEPSPEED = {
+    "latest": b"checkpoint",
+    "checkpoint/mp_rank_00_model_states.pt": torch_zip({"epoch": 3, "global_step": 352, "dp_world_size": 3}),
+    **{RANKS.format(rank): torch_zip({}) for rank in range(3)},
+}
+
+
+class _StorageInfo:
+    def __init__(self, relative_path: str, offset: int, length: int) -> None:
+        self.relative_path, self.offset, self.length = relative_path, offset, length
+
+
+SHARDS = [_StorageInfo(f"__{rank}_0.distcp", 10, 90) for rank in range(2)]
+FSDP = {
+    ".metadata": pickle.dumps(SHARDS),
+    "__0_0.distcp": b"w" * 100,
+    "__1_0.distcp": b"w" * 100,
+    "meta.pt": torch_zip({"epoch": 3, "global_step": 352}),
+}
+TABLES = {f"model.ckpt.data-0000{n}-of-00002": b"w" for n in range(2)}
+
+
+@pytest.mark.parametrize(
+    ("files", "change", "said"),
+    [
+        (DEEPSPEED, {}, "DeepSpeed"),
+        (DEEPSPEED, {RANKS.format(1): None}, "incomplete: lacks the optimizer state of rank 1, model part 0"),
+        (DEEPSPEED, {RANKS.format(2): None}, "incomplete: lacks the optimizer state of rank 2, model part 0"),
+        (DEEPSPEED, {"checkpoint/mp_rank_00_model_states.pt": None}, "incomplete: lacks 'checkpoint/mp_rank_00_model_states.pt'"),
+        (DEEPSPEED, {"latest": b"other"}, "incomplete: lacks the folder 'other' that 'latest' names"),
+        (DEEPSPEED, {RANKS.format(0): b""}, f"incomplete: has an empty part: '{RANKS.format(0)}'"),
+        (FSDP, {}, "torch.distributed"),
+        (FSDP, {".metadata": None}, "incomplete: lacks '.metadata', which is written last: it was never finished"),
+        (FSDP, {"__1_0.distcp": None}, "incomplete: lacks the shard '__1_0.distcp'"),
+        (FSDP, {"__1_0.distcp": b"w" * 99}, "truncated: its shard '__1_0.distcp' is cut off"),
+        (FSDP, {"meta.pt": FSDP["meta.pt"][:-9]}, "truncated: its part 'meta.pt' is cut off, or was never finished: the directory at its end is missing"),
+        (TABLES, {}, "directory"),
+        (TABLES, {"model.ckpt.data-00001-of-00002": None}, "incomplete: lacks 'model.ckpt.data-00001-of-00002'"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_is_a_directory_must_be_complete(
+    tmp_path: Path, files: dict[str, bytes], change: dict[str, bytes | None], said: str
+) -> None:
+    for path, content in {**files, **change}.items():
+        if content is not None:
+            (tmp_path / "c.ckpt" / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "c.ckpt" / path).write_bytes(content)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        found = check_folder(directory, "c.ckpt", lambda _: None, quick=False).kind
+    except UnsoundError as fault:
+        found = f"{fault.id}: {fault}"
+    finally:
+        os.close(directory)
+    assert found == said
+
+
+def test_a_directory_is_compared_with_its_name_and_remembered_as_a_whole(project: Project) -> None:
+    for path, content in FSDP.items():
+        put(project, f"epoch-04_step-000352.ckpt/{path}", content)
+    assert problem_ids(result(project, check=1)) == ["other_content"]
+    assert result(project, check=1)["summary"]["read"] == 0
+    (project.outputs / "exp/checkpoints/epoch-04_step-000352.ckpt/__0_0.distcp").unlink()
+    assert problem_ids(result(project, check=1)) == ["incomplete"]
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_options_that_do_not_fit_are_refused(project: Project) -> None:
+    assert "unsafe=1 says how to load\n    hint: give load=1 as well" in project.doit("verify", "unsafe=1", check=3)
+    assert "option 'quick' is not for 'plan'" in project.doit("plan", "quick=1", check=3)
+
+
+def test_without_torch_load_is_refused_with_the_command_that_helps(project: Project) -> None:
+    put(project, GOOD, lightning(3, 352))
+    (project.folder / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    path = os.pathsep.join(filter(None, [str(project.folder), os.environ.get("PYTHONPATH", "")]))
+    out = project.doit("verify", "load=1", check=3, env={"PYTHONPATH": path})
+    assert "load=1 needs torch\n    hint: pip install 'ckptrules[torch]'" in out
+
+
+def test_the_sample_of_the_demo_is_as_long_as_wanted_and_sound() -> None:
+    content = sample_checkpoint(3, 352, 3000)
+    assert (len(content), checked(content)) == (3000, "torch")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"), [(DEEPSPEED, "DeepSpeed"), (FSDP, "torch.distributed")], ids=["DeepSpeed", "FSDP"]
+)
+def test_a_sharded_checkpoint_is_discovered_migrated_and_verified(
+    project: Project, files: dict[str, bytes], kind: str
+) -> None:
+    for path, content in files.items():
+        put(project, f"epoch=3-step=352.ckpt/{path}", content)
+    for _ in range(2):
+        (record,) = ckptrules.catalog(project.outputs)
+        assert (record.epoch, record.step, record.size) == (3, 352, sum(map(len, files.values())))
+        project.doit("migrate")
+    assert os.path.basename(record.path) == "epoch-03_step-000352.ckpt"
+    assert f"✓ epoch-03_step-000352.ckpt  {human_size(record.size)}  {kind}, epoch 3, step 352\n" in project.doit(
+        "verify"
+    )

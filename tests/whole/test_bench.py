@@ -1,0 +1,159 @@
+"""The benchmark works; what cannot drift with the machine is checked: how often a run looks, and how often it renders."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ckptrules.report.text import Tally
+from ckptrules.run.remembered import MANY
+from ckptrules.run.reporter import Told
+from ckptrules.run.startup import SHARE, cores
+from tests.conftest import ROOT, Project
+
+COUNT = """
+import atexit, os
+counts = {}
+def counted(name, function):
+    def call(*args, **kwargs):
+        path = args[0] if args else ""
+        if "outputs" in str(path) or kwargs.get("dir_fd") is not None or name == "render":
+            counts[name] = counts.get(name, 0) + 1
+        return function(*args, **kwargs)
+    return call
+for name in ("stat", "lstat", "scandir", "open", "rename", "readlink"):
+    setattr(os, name, counted(name, getattr(os, name)))
+import jinja2.environment
+jinja2.environment.Template.render = counted("render", jinja2.environment.Template.render)
+main = os.getpid()
+def tell():
+    if os.getpid() == main:
+        with open("counts.txt", "w") as file:
+            file.write(repr(counts))
+atexit.register(tell)
+"""
+EXPERIMENTS, CHECKPOINTS = 30, 20
+
+
+def counts(project: Project, *arguments: str) -> dict[str, int]:
+    env = {"PYTHONPATH": f"{project.folder}/count{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    project.doit(*arguments, env=env)
+    found: dict[str, int] = eval((project.folder / "counts.txt").read_text())
+    return found
+
+
+def test_a_first_run_looks_at_each_checkpoint_as_often_as_safety_asks(project: Project) -> None:
+    (project.folder / "count").mkdir()
+    (project.folder / "count" / "sitecustomize.py").write_text(COUNT)
+    project.make(
+        {f"e{x}/checkpoints/epoch={n}-step={n}.ckpt": 1 for x in range(EXPERIMENTS) for n in range(CHECKPOINTS)}
+    )
+    first = counts(project, "migrate")
+    checkpoints = EXPERIMENTS * CHECKPOINTS
+    assert checkpoints < first["open"] <= checkpoints + 16 * EXPERIMENTS + 50  # is it open for writing?
+    assert checkpoints < first["lstat"] <= checkpoints + 4 * EXPERIMENTS + 50  # is it what was planned for?
+    assert first["scandir"] <= 4 * EXPERIMENTS + 10
+
+
+def imports(project: Project, *arguments: str) -> set[str]:
+    shown = project.doit(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
+
+
+def test_list_imports_neither_the_rules_nor_what_they_need(project: Project) -> None:
+    imported = imports(project, "list")
+    assert {"ckptrules.run.startup", "ckptrules.run.options"} <= imported
+    assert imported.isdisjoint(
+        {"yaml", "jinja2", "ckptrules.run.experiments", "ckptrules.storage.moving", "ckptrules.rules.load", "difflib"}
+    )
+
+
+def test_a_second_run_imports_neither_jinja_nor_what_many_processes_need(project: Project) -> None:
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE + MANY)})
+    assert "jinja2" in imports(project, "migrate")
+    assert imports(project, "migrate").isdisjoint({"jinja2", "multiprocessing.queues"})
+
+
+def test_what_is_remembered_of_many_experiments_hides_no_new_link(project: Project) -> None:
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(MANY + 5)})
+    project.doit("-n", "0", "migrate")
+    assert f"Nothing to do: {MANY + 5} experiments are up to date" in project.doit("migrate")
+    project.make({"e0/checkpoints/epoch=90-step=90.ckpt": 1})
+    beside, above = project.outputs / "e5" / "checkpoints" / "best.ckpt", project.outputs / "e6" / "best.ckpt"
+    for link in (beside, above):
+        link.symlink_to(os.path.relpath(project.outputs / "e0" / "checkpoints" / "epoch=90-step=90.ckpt", link.parent))
+    project.doit("-n", "0", "migrate")
+    assert beside.exists()
+    assert above.exists()
+    assert os.readlink(above) == "../e0/checkpoints/epoch-90_step-000090.ckpt"
+
+
+def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: Project) -> None:
+    (project.folder / "count").mkdir()
+    (project.folder / "count" / "sitecustomize.py").write_text(COUNT)
+    project.make(
+        {f"e{x}/checkpoints/epoch={n}-step={n}.ckpt": 1 for x in range(EXPERIMENTS) for n in range(CHECKPOINTS)}
+    )
+    examples = counts(project, "check").get("render", 0)
+    first = counts(project, "migrate")
+    assert first["render"] - examples == CHECKPOINTS  # the experiments have their names in common
+    second = counts(project, "migrate")
+    assert second.get("render", 0) == 0  # neither names nor examples: these rules are known to hold
+    looks = sum(second.get(name, 0) for name in ("stat", "lstat", "scandir", "readlink"))
+    assert looks <= EXPERIMENTS + 30, second
+    project.make({"e0/checkpoints/epoch=99-step=99.ckpt": 1})
+    third = counts(project, "migrate")
+    assert third["render"] == 1
+
+
+def test_a_process_keeps_nothing_of_what_it_has_told() -> None:
+    told = Told("Renamed", Tally(renamed=1), {"experiment": "one"}, ((7, "one/a.ckpt"),))
+    sent = pickle.loads(pickle.dumps(told))
+    assert (sent.text, sent.tally, sent.data, sent.largest) == (
+        "Renamed",
+        Tally(renamed=1),
+        {"experiment": "one"},
+        ((7, "one/a.ckpt"),),
+    )
+    assert (told.text, told.data, told.largest) == ("", None, ())
+
+
+@pytest.mark.skipif(cores() < 2, reason="needs two processors")
+def test_a_large_tree_is_shared_by_processes_and_a_small_one_is_not(project: Project) -> None:
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.doit("migrate")
+    journal = project.outputs / ".ckptrules" / "journal"
+    assert len(os.listdir(journal)) == 1
+    project.make({f"f{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.doit("migrate")
+    assert len(os.listdir(journal)) == 2  # the other half is up to date
+    project.make({f"g{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
+    project.doit("migrate")
+    assert len(os.listdir(journal)) == 4
+    project.make({f"h{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
+    project.doit("-n", "1", "migrate")
+    assert len(os.listdir(journal)) == 5
+
+
+def test_the_benchmark_prints_its_table() -> None:
+    words = ["--experiments", "2", "--checkpoints", "3", "--rounds", "1"]
+    out = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "measure.py"), *words], text=True, capture_output=True, check=False
+    )
+    assert out.returncode == 0, out.stderr
+    lines = out.stdout.splitlines()
+    ratios = dict(line.strip("| ").split(" | ") for line in lines if " / " in line)
+    rows = [
+        line
+        for line in lines
+        if line.startswith(("| ckptrules", "| bare", "| the same", "| doit")) and " / " not in line
+    ]
+    perl = bool(shutil.which("prename") or shutil.which("file-rename"))
+    calls = 2 * (sys.platform == "linux")
+    assert (len(rows), len(ratios)) == (7 + calls, 7 + calls + perl)
+    assert all(float(ratio) > 0 for ratio in ratios.values())

@@ -1,0 +1,104 @@
+"""Every console block of the README is run, every YAML block is loaded, and what it lists is what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ckptrules.commands.demo import sample_tree
+from ckptrules.rules.load import SHAPE, load_rules
+from ckptrules.rules.policies import LINES
+from ckptrules.run.command_line import TASKS
+from ckptrules.run.options import OPTIONS
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+CONSOLE = [text for language, text in BLOCKS if language == "console"]
+YAML = [text for language, text in BLOCKS if language == "yaml"]
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
+LISTS = {"protected", "ignored", "legacy"}
+
+
+def test_the_console_blocks_show_what_really_comes(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dodo.py", tmp_path)
+    shutil.copytree(ROOT / "rules", tmp_path / "rules")
+    sample_tree(str(tmp_path / "outputs"))
+    for block in CONSOLE:
+        shown = ""
+        for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+            shown += f"$ {command}\n" + run(command, tmp_path)
+        assert RUN.sub("<run>", shown) == RUN.sub("<run>", block)
+
+
+def run(command: str, folder: Path) -> str:
+    program, *arguments = shlex.split(command)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    environment.pop("NO_COLOR", None)
+    result = subprocess.run(
+        [sys.executable, "-m", program, *arguments],
+        cwd=folder,
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    return result.stdout
+
+
+@pytest.mark.parametrize("block", YAML)
+def test_the_yaml_blocks_are_rules_that_hold(block: str) -> None:
+    claimed = set(yaml.safe_load(block)) - LISTS
+    files = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
+    texts = {name: text for name, text in files.items() if not claimed & set(yaml.safe_load(text))}
+    assert load_rules({**texts, "rules/readme.yaml": block})
+
+
+def test_the_option_table_lists_all_options_with_their_defaults() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ", section("Options"), re.MULTILINE)
+    assert listed == [(option.name, option.default) for option in OPTIONS]
+
+
+def test_every_task_is_documented() -> None:
+    for task in TASKS:
+        assert re.search(rf"doit {task}\b(?!_)", README), task
+
+
+def test_every_key_of_the_rules_is_documented() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", section("Reference"), re.MULTILINE)
+    assert sorted(listed) == sorted(SHAPE.keys)
+
+
+def test_the_table_of_policy_lines_lists_all_of_them_and_what_they_keep() -> None:
+    rows = re.findall(r"^\| `(\w+): (.*?)` \|.*\| ([^|]*) \|$", section("Policies"), re.MULTILINE)
+    assert {key for key, _, _ in rows} == set(LINES)
+    names = {
+        epoch: f"epoch-{epoch:02}_step-{epoch * 100 + 100:06}_hmean-{hmean}.ckpt"
+        for epoch, hmean in {0: 0.71, 5: 0.90, 10: 0.83, 12: 0.80}.items()
+    }
+    given = ["last.ckpt", *(f"{name} 10GB {age}d" for age, name in zip((4, 3, 2, 1), names.values(), strict=True))]
+    naming = {"rules/naming.yaml": (ROOT / "rules" / "naming.yaml").read_text(encoding="utf-8")}
+    for key, value, kept in rows:
+        shown = ["last.ckpt", *(names[int(epoch)] for epoch in kept.replace("none", "").replace(",", "").split())]
+        policy = {key: yaml.load(value, yaml.BaseLoader), "examples": [{"given": given, "kept": shown}]}
+        assert load_rules({**naming, "rules/line.yaml": yaml.safe_dump({"retention": {"one": policy}})})
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for words in re.findall(r"readme_command \"(.*)\"\)", ci):
+        assert words in README
+
+
+def section(title: str) -> str:
+    return README.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
