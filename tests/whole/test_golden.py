@@ -1,7 +1,7 @@
-"""What every command prints on one tree, word by word: ``tests/golden/*.txt``.
+"""What every command prints on one tree, word by word: ``tests/cases/golden/*.txt``.
 
 They are there for changes that must change nothing. Where a change is meant, ``UPDATE_GOLDEN=1 pytest
-tests/test_golden.py`` writes the files anew; the diff of git then shows what the change does to people.
+tests/whole/test_golden.py`` writes the files anew; the diff of git then shows what the change does to people.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Project
-from tests.golden_commands import COMMANDS
+from tests.support.golden_commands import COMMANDS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = ROOT / "tests/cases/golden"
 UPDATE = "UPDATE_GOLDEN"
 MTIME_NS = 1_614_600_000 * 10**9  # 2021-03-01 12:00 UTC; no other time of this year is in what is printed
 PROGRAMS = ("doit", "ckptrules")
@@ -144,7 +144,7 @@ class Session:
         self.scratch = scratch
         self.runs: dict[str, str] = {}
         self.server = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("forking.py"))], cwd=ROOT, env=environment(scratch),
+            [sys.executable, str(ROOT / "tests/support/forking.py")], cwd=ROOT, env=environment(scratch),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
