@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 from ckptrules.run.command_line import TASKS
+from tests.support.forking import Server
 
 REFUSED = 3
 ROOT = Path(__file__).parent.parent
@@ -59,26 +62,43 @@ class Project:
 
     def doit(self, *arguments: str, check: int = 0, env: Mapping[str, str] | None = None) -> str:
         """Run doit, check its exit code, and return all that it printed."""
-        result = subprocess.run(
-            [sys.executable, "-m", "doit", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
-            text=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        assert result.returncode == check, result.stdout
-        assert "Traceback" not in result.stdout, result.stdout
-        try_hints(result.stdout, self.folder)
-        return result.stdout
+        code, out = run_program("doit", *arguments, folder=self.folder, environment={**environment(), **(env or {})})
+        assert code == check, out
+        assert "Traceback" not in out, out
+        try_hints(out, self.folder)
+        return out
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a run, which differs from test to test."""
+    return {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@functools.cache
+def server() -> Server:
+    """Return what forks the runs of all tests of this process, and ends with it."""
+    return Server(environment())
+
+
+def run_program(program: str, *arguments: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run ``python -m PROGRAM``: forked, unless it must start in a way of its own. Return its exit code and its output."""
+    if server().starts_alike(environment):
+        code, out, _ = server().run(program, *arguments, folder=folder, environment=environment)
+        return code, out
+    command = [sys.executable, "-m", program, *arguments]
+    result = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    return result.returncode, result.stdout.decode(errors="surrogateescape")
 
 
 # --- every command that is printed is run once -----------------------------------------------------------------------
 
 NAMED = re.compile(r"(?<![\w'])'((?:doit|ckptrules)(?: [^'\n]*)?)'(?![\w'])|`((?:doit|ckptrules) [^`\n]*)`")
+NEEDS_NO_SHELL = re.compile(r"[\w\s'\",.:/=@%+-]*")  # what `shlex` reads as a shell does
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!/)|…|<")
 _tried: set[str] = set()
 
@@ -103,20 +123,21 @@ def try_hints(text: str, folder: Path) -> None:
 
 def run_copied(command: str, folder: Path) -> tuple[int, str]:
     """Run a command, as a shell reads it, in a copy of a folder; as a preview, where there is one."""
+    task = re.split("[ :]", command.partition(" ")[2])[0]
+    words = f"{command} dry_run=1" if task in TASKS and "dry_run=" not in command else command
     with tempfile.TemporaryDirectory() as place:
         here, programs = Path(place, folder.name), Path(place, "programs")
         with contextlib.suppress(shutil.Error):  # pipes and the like
             shutil.copytree(folder, here, symlinks=True)
+        if NEEDS_NO_SHELL.fullmatch(words):
+            return run_program(*shlex.split(words), folder=here, environment=environment())
         programs.mkdir()
         for name in ("doit", "ckptrules"):
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
             (programs / name).chmod(0o755)
-        task = re.split("[ :]", command.partition(" ")[2])[0]
-        words = f"{command} dry_run=1" if task in TASKS and "dry_run=" not in command else command
-        environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONIOENCODING": "utf-8"}
         result = subprocess.run(
-            ["bash", "-c", words], cwd=here, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, check=False,
+            ["bash", "-c", words], cwd=here, env={**environment(), "PATH": f"{programs}:{os.environ['PATH']}"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         return result.returncode, result.stdout.decode(errors="replace")
 

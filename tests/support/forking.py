@@ -1,58 +1,149 @@
 """Runs ``python -m PROGRAM`` many times from one Python, each time in a forked process: a start costs milliseconds.
 
-``python forking.py`` reads one JSON object a line (``program``, ``arguments``, ``folder``, ``stdout``, ``stderr``: the
-last two are files to write) and answers each with the exit code. It imports nothing of ckptrules, so that every run
-starts as a new one. What differs from machine to machine and cannot be seen from outside is the same here.
+`Server` is the side of the tests. ``python forking.py ABSENT… `` reads one JSON object a line (`Order`) and answers each
+with the exit code. It imports what runs need and runs none of it, so every run starts as a new one does; ``ABSENT`` are
+modules that seem not to be installed.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib
+import importlib.metadata
 import json
 import os
+import pkgutil
 import runpy
+import subprocess
 import sys
+import tempfile
+import threading
+import time
 import traceback
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-NEEDED = """ctypes difflib doit.cmd_run doit.doit_cmd getpass gzip jinja2.sandbox pickletools sqlite3 tarfile tempfile
-yaml zipfile""".split()
-ABSENT = ("lightning", "pytorch_lightning", "torch", "zstandard")  # as where nothing optional is installed
-HOST = "gpu-7"
+NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
+multiprocessing.pool pickletools sqlite3 tarfile tempfile tqdm yaml zipfile zstandard""".split()
+APART = ("ckptrules.__main__", "ckptrules.formats.loading", "ckptrules.lightning")  # with torch, or when run
+AT_START = ("PYTHON", "LANG", "LC_")  # what Python reads only when it starts
+
+
+class Order(NamedTuple):
+    """A run: ``stderr`` may be the same file as ``stdout``; a ``host`` is the name that the machine seems to have."""
+
+    program: str
+    arguments: Sequence[str]
+    folder: str
+    environment: Mapping[str, str]
+    umask: int
+    host: str
+    stdout: str
+    stderr: str
+
+
+class Server:
+    """One Python from which runs are forked."""
+
+    def __init__(self, environment: Mapping[str, str], *absent: str) -> None:
+        self.environment = dict(environment)
+        self.python = subprocess.Popen(
+            [sys.executable, __file__, *absent], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            encoding="utf-8", errors="surrogateescape",
+        )  # fmt: skip
+
+    def starts_alike(self, environment: Mapping[str, str]) -> bool:
+        """Say whether a Python of this environment would start as the server has."""
+        return all(
+            environment.get(name) == self.environment.get(name)
+            for name in {*environment, *self.environment}
+            if name.startswith(AT_START)
+        )
+
+    def run(
+        self,
+        program: str,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str],
+        host: str = "",
+        apart: bool = False,
+    ) -> tuple[int, str, str]:
+        """Run a program: its exit code, stdout with stderr in it, and nothing; or both, where they are kept ``apart``."""
+        os.umask(umask := os.umask(0))
+        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+            stderr = err.name if apart else out.name
+            order = Order(program, arguments, str(folder), environment, umask, host, out.name, stderr)
+            assert self.python.stdin
+            assert self.python.stdout
+            print(json.dumps(order._asdict()), file=self.python.stdin, flush=True)
+            code = int(self.python.stdout.readline())
+            printed, told = (Path(file.name).read_bytes().decode(errors="surrogateescape") for file in (out, err))
+            return code, printed, told
+
+    def close(self) -> None:
+        self.python.communicate()
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    for module in NEEDED:
-        importlib.import_module(module)
-    for module in ABSENT:
-        sys.modules[module] = None  # type: ignore[assignment] # so Python says that it is not there
-    system, _, *rest = os.uname()
-    named = os.uname_result((system, HOST, *rest))
-    os.uname = lambda: named
-    os.umask(0o022)
+    for absent in sys.argv[1:]:
+        sys.modules[absent] = None  # type: ignore[assignment] # so Python says that it is not there
+    for needed in NEEDED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(needed)
+    import ckptrules
+
+    for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
+        if module.name not in APART:
+            importlib.import_module(module.name)
+    remember_plugins()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin.buffer:  # with no text of its own, a child has nothing of it
-        print(run(json.loads(line)), file=answers, flush=True)
+        print(run(Order(**json.loads(line))), file=answers, flush=True)
 
 
-def run(order: dict[str, Any]) -> int:
+def remember_plugins() -> None:
+    """Let doit look for its plug-ins among all that is installed once, and not three times a run."""
+    find = functools.cache(importlib.metadata.entry_points)
+    importlib.metadata.entry_points = find  # type: ignore[assignment]
+    for category in ("BACKEND", "COMMAND", "LOADER", "REPORTER"):
+        find(group=f"doit.{category}")
+
+
+def run(order: Order) -> int:
     """Run a program in a process of its own, and return its exit code."""
     if (child := os.fork()) == 0:
         be(order)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def be(order: dict[str, Any]) -> None:
+def be(order: Order) -> None:
     """Become the program."""
     code = 1
     try:
-        os.chdir(order["folder"])
-        for number, path in ((0, os.devnull), (1, order["stdout"]), (2, order["stderr"])):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC if number else os.O_RDONLY), number)
-        sys.path[0] = order["folder"]
-        sys.argv[1:] = order["arguments"]
-        code = exit_code(order["program"])
+        os.chdir(order.folder)
+        os.environ.clear()
+        os.environ.update(order.environment)
+        os.umask(order.umask)
+        time.tzset()
+        if order.host:
+            seeming = os.uname_result((os.uname().sysname, order.host, *os.uname()[2:]))
+            os.uname = lambda: seeming
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(order.stdout, os.O_RDWR | os.O_APPEND), 1)
+        os.dup2(1 if order.stderr == order.stdout else os.open(order.stderr, os.O_RDWR | os.O_APPEND), 2)
+        sys.path[0] = order.folder
+        sys.argv[1:] = order.arguments
+        vars(sys.modules["ckptrules.stopping"]).update(_main=os.getpid(), _here=os.getpid())  # noted when imported
+        code = exit_code(order.program)
+        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python does at the end,
+        atexit._run_exitfuncs()  # noqa: SLF001 - but for the time that it takes to free all memory
     except BaseException:  # noqa: BLE001 - as Python itself would tell it
         traceback.print_exc()
     finally:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import difflib
 import io
-import json
 import os
 import pickle
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -23,12 +21,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Project
+from tests.support.forking import Server
 from tests.support.golden_commands import COMMANDS
 
 GOLDEN = ROOT / "tests/cases/golden"
 UPDATE = "UPDATE_GOLDEN"
 MTIME_NS = 1_614_600_000 * 10**9  # 2021-03-01 12:00 UTC; no other time of this year is in what is printed
 PROGRAMS = ("doit", "ckptrules")
+ABSENT = ("lightning", "pytorch_lightning", "torch", "zstandard")  # as where nothing optional is installed
+HOST = "gpu-7"
 DAMAGED = 700  # bytes that are left of a checkpoint
 
 
@@ -143,13 +144,8 @@ class Session:
         self.folder = self.start = folder
         self.scratch = scratch
         self.runs: dict[str, str] = {}
-        self.server = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests/support/forking.py")], cwd=ROOT, env=environment(scratch),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def close(self) -> None:
-        self.server.communicate()
+        self.environment = environment(scratch)
+        self.server = Server(self.environment, *ABSENT)
 
     def told(self, command: str) -> str:
         """Run a command, and return it with all that it told."""
@@ -163,15 +159,12 @@ class Session:
 
     def run(self, program: str, arguments: list[str]) -> tuple[int, str, str]:
         """Run one of the programs: exit code, stdout and stderr, without what differs from run to run."""
-        places = [str(self.scratch / name) for name in ("stdout", "stderr")]
-        order = {"program": program, "arguments": arguments, "folder": str(self.folder)}
-        assert self.server.stdin
-        assert self.server.stdout
-        print(json.dumps({**order, "stdout": places[0], "stderr": places[1]}), file=self.server.stdin, flush=True)
-        code = int(self.server.stdout.readline())
+        code, *told = self.server.run(
+            program, *arguments, folder=self.folder, environment=self.environment, host=HOST, apart=True
+        )
         for run in sorted(RUN_ID.findall("\n".join(file.name for file in self.journals()))):
             self.runs.setdefault(run, f"<run {len(self.runs) + 1}>")
-        out, err = (self.normal(Path(place).read_bytes().decode()) for place in places)
+        out, err = map(self.normal, told)
         return code, out, err
 
     def journals(self) -> Iterator[Path]:
@@ -272,7 +265,7 @@ def test_every_command_prints_what_it_printed(name: str, here: Path, tmp_path: P
     try:
         found = "\n".join(session.told(command) for command in COMMANDS[name])
     finally:
-        session.close()
+        session.server.close()
     file = GOLDEN / f"{name}.txt"
     if os.environ.get(UPDATE):
         file.write_text(found, encoding="utf-8")
