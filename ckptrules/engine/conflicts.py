@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from ckptrules.engine.companions import Pairs
-from ckptrules.engine.retention import is_misdated, misdated_of
+from ckptrules.engine.judging import is_misdated, misdated_of
 from ckptrules.engine.values import Checkpoint, Entry, Facts, Kept, Problem, Reason
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]

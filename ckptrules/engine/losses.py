@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.naming import BEST
-from ckptrules.engine.retention import as_float
 from ckptrules.engine.values import Checkpoint, Policy, Reason
 
 SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left

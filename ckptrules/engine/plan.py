@@ -16,8 +16,9 @@ from ckptrules.engine.companions import (
     too_long,
 )
 from ckptrules.engine.conflicts import OnConflict, resolve
+from ckptrules.engine.judging import Others
 from ckptrules.engine.naming import reader, stems_of
-from ckptrules.engine.retention import Others, Verdict, apply_policy, unless_verified
+from ckptrules.engine.retention import Verdict, apply_policy, unless_verified
 from ckptrules.engine.values import (
     Action,
     Checkpoint,

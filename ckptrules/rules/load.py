@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
+from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.values import STATE, Fault, Pattern, Place, Rule, RuleError, RuleSet
 from ckptrules.rules import policies
-from ckptrules.rules.shape import ListOf, MapOf, Number, Record, Text, Value, closest, read_yaml
+from ckptrules.rules.shape import Value, closest, read_yaml
 
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ckptrules.engine import measures
+from ckptrules.engine.judging import NS
+from ckptrules.engine.lines import LINES
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import KEEP_LINES, NS, SIZE_LINE
+from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
     Assignment,
-    Best,
-    Bytes,
     Entry,
     Facts,
     Fault,
@@ -26,47 +26,11 @@ from ckptrules.engine.values import (
     PolicyLine,
     Rule,
     RuleSet,
-    Within,
 )
-from ckptrules.rules.shape import Choice, ListOf, MapOf, Number, Record, Shape, Text, Value, closest
+from ckptrules.rules.shape import Value, closest
 
-LINES = (*KEEP_LINES, SIZE_LINE)
-FROM_NEWEST = " from newest"
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
-_KEEPS_ALL = (("keep", "all"), ("min_epoch", 0), ("keep_every_epochs", 1), ("keep_every_steps", 1))
 
-
-def _fault_of(read: Callable[[str], object]) -> Callable[[str], str]:
-    def fault(text: str) -> str:
-        try:
-            read(text)
-        except ValueError as error:
-            return f"'{text}' must be {error}"
-        return ""
-
-    return fault
-
-
-def within(text: str) -> Within:
-    """Read ``7d`` or ``7d from newest``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    time = text.removesuffix(FROM_NEWEST)
-    return Within(measures.seconds(time), time, from_newest=time != text)
-
-
-_KEEP = Choice("protected: only what is protected stays; all: everything does.", {w: w for w in ("protected", "all")})
-_BEST = Record(
-    "Keep the best by a metric that names carry.",
-    {
-        "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),
-        "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
-        "count": Number("Keep so many.", 1),
-    },
-    ("metric", "mode", "count"),
-)
 _EXAMPLES = ListOf(
     "Directories and what the policy keeps of them; tested before it is used.",
     Record(
@@ -82,14 +46,7 @@ _EXAMPLES = ListOf(
 POLICY = Record(
     "What keeps a checkpoint: any line is enough.",
     {
-        "keep": _KEEP,
-        "min_epoch": Number("Keep every checkpoint of this epoch or later.", 0),
-        "keep_last": Number("Keep so many of the newest, by epoch and step.", 1),
-        "keep_every_epochs": Number("Keep the epochs that are a multiple of this.", 1),
-        "keep_every_steps": Number("Keep the steps that are a multiple of this.", 1),
-        "keep_best": _BEST,
-        "keep_within": Text("Keep what was written within 7d from now, or '7d from newest'.", _fault_of(within)),
-        SIZE_LINE: Text("What nobody keeps goes oldest first, until the rest fits: 200GB.", _fault_of(measures.size)),
+        **{line.key: line.shape for line in LINES.values()},
         "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 0),
         "allow_empty": Choice("true lets keep_at_least be 0.", {"true": True, "false": False}),
         "examples": _EXAMPLES,
@@ -188,13 +145,14 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     )
 
 
-def _value_of(key: str, line: Value) -> Any:
-    if key == "keep_best":
-        said = {name: value.data for name, value in line.items()}
-        return Best(said["metric"], said["mode"], said["count"]) if len(said) == len(Best._fields) else None
-    if key == "keep_within":
-        return within(line.data)
-    return Bytes(measures.size(line.data), line.data) if key == SIZE_LINE else line.data
+def _value_of(key: str, value: Value) -> Any:
+    """Read the value of a line; None where a part of it was refused."""
+    shape, data = LINES[key].shape, value.data
+    if isinstance(shape, Record):
+        data = {name: part.data for name, part in value.items()}
+        if not data.keys() >= set(shape.required):
+            return None
+    return LINES[key].read(data)
 
 
 def _floor_faults(name: str, at_least: Value | None, allow_empty: Value | None) -> Iterator[Fault]:
@@ -209,7 +167,7 @@ def _floor_faults(name: str, at_least: Value | None, allow_empty: Value | None) 
 
 def _useless_lines(policy: Policy) -> Iterator[Fault]:
     """Find lines that another one makes useless: whoever wrote them expects something else of the policy."""
-    strong = next((line for line in policy.lines if (line.key, line.value) in _KEEPS_ALL), None)
+    strong = next((line for line in policy.lines if LINES[line.key].keeps_all == line.value), None)
     for line in policy.lines:
         what = f"retention policy '{policy.name}': '{line}' is useless"
         place = line.place or policy.place

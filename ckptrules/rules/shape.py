@@ -6,11 +6,12 @@ YAML's own types are not used: text stays the text that stands in the file (``01
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import yaml
 
+from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import Fault, Place
 
 MAX_BYTES = 1_000_000
@@ -46,91 +47,6 @@ class Value(NamedTuple):
         """Return one value of a mapping, or None."""
         mapping: dict[str, Value] = self.data
         return mapping.get(key)
-
-
-class Text(NamedTuple):
-    """Text that is not empty; ``fault`` returns what is wrong with it, or nothing."""
-
-    doc: str
-    fault: Callable[[str], str] = lambda _: ""
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {"type": ["string", "number"], "description": self.doc}
-
-
-class Number(NamedTuple):
-    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one."""
-
-    doc: str
-    minimum: int
-    maximum: int | None = None
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        most = {} if self.maximum is None else {"maximum": self.maximum}
-        return {"type": "integer", "minimum": self.minimum, **most, "description": self.doc}
-
-
-class Choice(NamedTuple):
-    """One of a few words, each of which stands for a value."""
-
-    doc: str
-    words: Mapping[str, Any]
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {"enum": list(self.words.values()), "description": self.doc}
-
-
-class ListOf(NamedTuple):
-    """A list of one shape."""
-
-    doc: str
-    item: "Shape"
-    empty: bool = True
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        least = {} if self.empty else {"minItems": 1}
-        return {"type": "array", "items": self.item.schema(), "description": self.doc, **least}
-
-
-class MapOf(NamedTuple):
-    """A mapping with keys of the user's choice."""
-
-    doc: str
-    item: "Shape"
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {
-            "type": "object",
-            "additionalProperties": self.item.schema(),
-            "minProperties": 1,
-            "description": self.doc,
-        }
-
-
-class Record(NamedTuple):
-    """A mapping with known keys; ``required`` names those that must be there."""
-
-    doc: str
-    keys: Mapping[str, "Shape"]
-    required: tuple[str, ...] = ()
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {
-            "type": "object",
-            "properties": {key: shape.schema() for key, shape in self.keys.items()},
-            "required": list(self.required),
-            "additionalProperties": False,
-            "description": self.doc,
-        }
-
-
-Shape = Text | Number | Choice | ListOf | MapOf | Record
 
 
 def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value | None:

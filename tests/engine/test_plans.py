@@ -12,9 +12,10 @@ import pytest
 
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
+from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.values import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason, RuleError
 from ckptrules.rules.load import load_rules
-from ckptrules.rules.shape import ListOf, MapOf, Number, Record, Text, Value, read_yaml
+from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}

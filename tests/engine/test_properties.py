@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ckptrules.engine.conflicts import find_groups, has_no_rivals
+from ckptrules.engine.judging import NS, Others
 from ckptrules.engine.naming import claim
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import NS, SIZE_LINE, Others, apply_policy
+from ckptrules.engine.retention import apply_policy
 from ckptrules.engine.values import (
     Best,
     Bytes,
@@ -73,7 +74,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
         Best, st.sampled_from(["hmean", "loss"]), st.sampled_from(["max", "min"]), st.integers(1, 3)
     ),
     "keep_within": st.builds(Within, st.integers(1, 3), st.just("1s"), st.booleans()),
-    SIZE_LINE: st.builds(Bytes, st.integers(1, 60), st.just("1KB")),
+    "max_total_size": st.builds(Bytes, st.integers(1, 60), st.just("1KB")),
 }
 NOW_NS = 3 * NS
 
@@ -303,7 +304,7 @@ def test_the_order_of_the_candidates_changes_no_decision(
 
 
 @laws
-@given(candidates(), policies(without=SIZE_LINE), policies(without=SIZE_LINE), st.integers(0, 3))
+@given(candidates(), policies(without="max_total_size"), policies(without="max_total_size"), st.integers(0, 3))
 def test_more_lines_never_delete_more(found: list[Checkpoint], few: Policy, more: Policy, others: int) -> None:
     both = few._replace(lines=(*few.lines, *more.lines), keep_at_least=max(few.keep_at_least, more.keep_at_least))
     removed = [set(apply_policy(policy, found, Others(others), NOW_NS).remove) for policy in (few, more, both)]
@@ -311,11 +312,11 @@ def test_more_lines_never_delete_more(found: list[Checkpoint], few: Policy, more
 
 
 @laws
-@given(candidates(), policies(without=SIZE_LINE), st.integers(1, 90), st.integers(0, 30))
+@given(candidates(), policies(without="max_total_size"), st.integers(1, 90), st.integers(0, 30))
 def test_a_size_limit_keeps_more_and_what_it_keeps_fits(
     found: list[Checkpoint], policy: Policy, size: int, taken: int
 ) -> None:
-    limited = policy._replace(lines=(*policy.lines, PolicyLine(SIZE_LINE, Bytes(size, "1KB"), None)))
+    limited = policy._replace(lines=(*policy.lines, PolicyLine("max_total_size", Bytes(size, "1KB"), None)))
     without = set(apply_policy(policy, found, Others(0, taken), NOW_NS).keep)
     kept = set(apply_policy(limited, found, Others(0, taken), NOW_NS).keep)
     assert without <= kept

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules.engine import retention
+from ckptrules.engine.judging import NS
 from ckptrules.engine.values import Policy, PolicyLine, Within
 from tests.conftest import Project
 from tests.support import crash
@@ -94,11 +95,11 @@ def test_of_names_without_numbers_the_real_newest_stays(project: Project) -> Non
 
 @pytest.mark.parametrize(("ahead_s", "wanted"), [(30, None), (3600, 3600 - 60)])
 def test_what_is_remembered_holds_until_a_time_ahead_is_there(ahead_s: int, wanted: int | None) -> None:
-    now_ns = 2_000_000_000 * retention.NS
+    now_ns = 2_000_000_000 * NS
     place = PolicyLine("keep_within", Within(10, "10s", from_newest=True), None)
     policy = Policy("p", (place,), 1, None, None)  # type: ignore[arg-type]
-    until = retention.holds_until(policy, [now_ns - 5, now_ns + ahead_s * retention.NS], now_ns)
-    assert until == (None if wanted is None else now_ns + wanted * retention.NS - 1)
+    until = retention.holds_until(policy, [now_ns - 5, now_ns + ahead_s * NS], now_ns)
+    assert until == (None if wanted is None else now_ns + wanted * NS - 1)
 
 
 def test_a_clock_that_was_set_back_has_everything_looked_at_again(
@@ -111,5 +112,5 @@ def test_a_clock_that_was_set_back_has_everything_looked_at_again(
     assert "Summary" in crash.run(project.folder, *command).output
     assert "Nothing to do" in crash.run(project.folder, *command).output
     really = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: really() - 10 * DAY * retention.NS)
+    monkeypatch.setattr(time, "time_ns", lambda: really() - 10 * DAY * NS)
     assert "Summary" in crash.run(project.folder, *command).output

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from ckptrules.commands.demo import sample_tree
+from ckptrules.engine.lines import LINES
 from ckptrules.rules.load import SHAPE, load_rules
-from ckptrules.rules.policies import LINES
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.options import OPTIONS
 from tests.conftest import ROOT

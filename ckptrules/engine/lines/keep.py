@@ -1,0 +1,19 @@
+"""`keep`: all, or nothing but what is protected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptrules.engine.judging import Around, Judged, Line, no, yes
+from ckptrules.engine.shapes import Choice
+from ckptrules.engine.values import Checkpoint
+
+
+def keep(word: str, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
+    """Keep all, or none but the protected; these never come here."""
+    said = yes("the policy keeps all") if word == "all" else no("not protected")
+    return {checkpoint.entry.name: said for checkpoint in checkpoints}
+
+
+SHAPE = Choice("protected: only what is protected stays; all: everything does.", {w: w for w in ("protected", "all")})
+LINE = Line("keep", SHAPE, keep, keeps_all="all")

@@ -1,0 +1,45 @@
+"""`max_total_size`: what nobody keeps goes oldest first, until the rest fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptrules.engine.judging import Around, Judged, Line, both_ranks, no, yes
+from ckptrules.engine.measures import human_size, size, taken
+from ckptrules.engine.shapes import Text, fault_of
+from ckptrules.engine.values import Bytes, Checkpoint
+
+
+def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
+    """Keep the newest of what may go, as long as it fits beside what must stay, each file counted once."""
+    stays = around.stays
+    by_order, by_time = both_ranks(checkpoints, around.now_ns)
+    names = sorted(by_order, key=lambda name: (min(by_order[name], by_time[name]), by_order[name]))
+    entries = {checkpoint.entry.name: checkpoint.entry for checkpoint in checkpoints}
+    used = taken(stays.size, stays.shared)
+    counted = {link[:2] for link in stays.shared}
+    staying = set(counted)
+    said = {}
+    for name in names:
+        own, shared = entries[name].size, entries[name].shared
+        used += taken(own, shared) - sum(link.size for link in shared if link[:2] in counted)
+        counted.update(link[:2] for link in shared)
+        if used <= limit.size:
+            said[name] = yes(f"fits in {limit} ({human_size(limit.size - used)} left)")
+            staying.update(link[:2] for link in shared)
+        elif own and own == sum(link.size * link.here for link in shared if link[:2] in staying):
+            said[name] = yes("takes no room: its bytes have another name that stays")
+        else:
+            said[name] = no(f"does not fit in {limit}", Bytes(used, human_size(used).replace(" ", "")))
+    return said
+
+
+LINE = Line(
+    "max_total_size",
+    Text("What nobody keeps goes oldest first, until the rest fits: 200GB.", fault_of(size)),
+    max_total_size,
+    lambda text: Bytes(size(text), text),
+    by_files=True,
+    is_last=True,
+    is_exceeded=lambda limit, must: must > limit.size,
+)
