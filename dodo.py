@@ -154,7 +154,7 @@ def task_demo(options):
     """Make a sample tree and show plan, migrate, delete and a second run on it"""
     from ckptrules.commands.demo import demo
 
-    return demo()
+    return demo(options)
 
 
 @with_options

@@ -58,8 +58,10 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
     try:
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:
-            writing.write_whole(options.out, text)
-            text = f"{style.name(options.out)}: {count_of(len(records), 'checkpoint')}\n"
+            if not options.dry_run:
+                writing.write_whole(options.out, text)
+            would = "would hold " * options.dry_run
+            text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
         task.meta = {"told": Told(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)

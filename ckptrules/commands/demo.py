@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from ckptrules.engine.values import STATE
+from ckptrules.run.options import Options
 from ckptrules.storage import writing
 
 STEPS_PER_EPOCH = 88
@@ -66,14 +68,19 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
     return whole
 
 
-def demo() -> Iterator[dict[str, Any]]:
+def demo(options: Options) -> Iterator[dict[str, Any]]:
     """Make the one task of the demo."""
-    yield {"basename": "demo", "actions": [walk_through], "verbosity": 2}
+    yield {"basename": "demo", "actions": [tell_of_it if options.dry_run else walk_through], "verbosity": 2}
+
+
+def tell_of_it() -> None:
+    """Tell what the demo would make."""
+    print(f"Would make a sample tree in {os.path.join(free_folder(), 'outputs')}, and show the main job on it.")
 
 
 def walk_through() -> TaskFailed | None:
     """Run the commands of the walk on a fresh sample tree, and show each with its output."""
-    folder = next(name for name in _folder_names() if not os.path.lexists(name))
+    folder = free_folder()
     outputs_dir = os.path.join(folder, "outputs")
     try:
         sample_tree(outputs_dir)
@@ -98,9 +105,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def _folder_names() -> Iterator[str]:
-    yield "demo"
-    number = 2
-    while True:
-        yield f"demo-{number}"
-        number += 1
+def free_folder() -> str:
+    """Return a name for the folder of the demo that nothing has yet: ``demo``, ``demo-2`` and so on."""
+    names = (f"demo-{number}" if number > 1 else "demo" for number in itertools.count(1))
+    return next(name for name in names if not os.path.lexists(name))

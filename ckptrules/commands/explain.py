@@ -11,7 +11,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.engine.naming import SlowRuleError, claim
-from ckptrules.engine.values import Listing, Plan, PolicyLine, Reason, RuleSet
+from ckptrules.engine.values import FOLLOWING, Action, Listing, Plan, PolicyLine, Reason, RuleSet
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
@@ -108,10 +108,13 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
     except SlowRuleError as slow:
         named_by, fields = Reason(f"legacy rule '{slow.rule.id}' needs too long for it", slow.rule.place), {}
     one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy)
-    problems = [Reason(f"{row.text}. {row.hint}".strip(" .")) for row in plan.problems if name in row.names]
+    problems = [row for row in plan.problems if name in row.names]
     if problems:
-        return one._replace(why=tuple(problems))
-    for action in plan.actions:
+        texts = [text for row in problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
+        return one._replace(why=tuple(map(Reason, texts)))
+    for action in (action for action in plan.actions if not action.directory):
+        if action.kind in FOLLOWING and name == action.name:
+            return one._replace(stays=True, why=_why_it_follows(action))
         if name in {action.name, *(old for old, _ in action.with_it)}:
             goes_along = () if action.name == name else (Reason(f"belongs to {action.name}"),)
             why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
@@ -121,6 +124,11 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
         if row.name == name:
             return one._replace(stays=True, why=tuple(reason for reason in row.reasons if reason != named_by))
     return one._replace(why=tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by))
+
+
+def _why_it_follows(action: Action) -> tuple[Reason, ...]:
+    kind, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
+    return Reason(f"a {kind} is never deleted"), Reason(f"will {leads} {action.to}, as {action.follows} is renamed")
 
 
 def block(one: Explained, style: Style) -> str:

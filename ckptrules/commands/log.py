@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules.changes.history import Run
+from ckptrules.changes.history import Run, newest_standing
 from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.commands.history import command_of
 from ckptrules.commands.undo import chosen_run
@@ -25,6 +25,7 @@ from ckptrules.storage.reading import told
 
 # What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
 _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
+BESIDE = ("link", "unlink", "rewrite")  # changes beside checkpoints: their log is not of these
 _ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
 
@@ -35,9 +36,14 @@ def log(options: Options) -> Iterator[startup.TaskDict]:
         OptionError: there is no such run, or the journals cannot be read.
     """
     jobs.outputs_dir(options)
-    run = chosen_run(options)
+    run = chosen_run(options, newest_of_checkpoints)
     run = run and as_the_disk_tells(options.outputs_dir, run)
     yield {"basename": "log", "actions": [(write_entry, [options, run])]}
+
+
+def newest_of_checkpoints(runs: Sequence[Run]) -> Run | None:
+    """Return the newest run that did more than change links, or texts that name checkpoints, and still stands."""
+    return newest_standing([run for run in runs if any(unit.kind not in BESIDE for unit in run.units)])
 
 
 def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:
@@ -54,7 +60,7 @@ def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | N
         task.meta = {"told": Told(entry, as_it_is=True)}
         return None
     try:
-        text = append(options.out, entry, run.id)
+        text = append(options.out, entry, run.id, writes=not options.dry_run)
     except (OSError, UnicodeError) as error:
         why = told(error) if isinstance(error, OSError) else "is no UTF-8 text"
         task.meta = {"told": Told(f"{visible(options.out)}: cannot be written: {why}\n")}
@@ -63,8 +69,8 @@ def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | N
     return None
 
 
-def append(path: str, entry: str, run: str) -> str:
-    """Add an entry to the end of a log, once; say what was done.
+def append(path: str, entry: str, run: str, *, writes: bool) -> str:
+    """Add an entry to the end of a log, once, or only say that it would be; say what was done.
 
     Raises:
         OSError: it cannot be read or written.
@@ -76,6 +82,8 @@ def append(path: str, entry: str, run: str) -> str:
             before = file.read()
     if run in before:
         return f"{visible(path)}: run {run} stands in it already\n"
+    if not writes:
+        return f"{visible(path)}: run {run} would be added\n"
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     writing.write_whole(path, before + gap + entry)
     return f"{visible(path)}: run {run} added\n"

@@ -15,6 +15,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
+from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size, seconds
 from ckptrules.engine.values import STATE
 from ckptrules.report.style import Style, count_of, table
@@ -72,6 +73,7 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     if len(shown) < len(used):
         rows.insert(SHOWN // 2, (f"{len(used) - len(shown)} runs between them", "", "", ""))
     text = table((), [("", *row) for row in rows], right=(3, 4)) if rows else ""
+    text += "".join(f"{note}\n" for note in stranger_notes(options.outputs_dir, style))
     return f"Trash: {style.name(place)}\n{text}"
 
 

@@ -57,6 +57,7 @@ def refs(options: Options) -> Iterator[startup.TaskDict]:
         OptionError: a path that is not there.
     """
     jobs.outputs_dir(options)
+    options = options._replace(apply=startup.changes("refs", options))
     paths = (
         paths_of(options) if "refs" in command_line.chosen() else []
     )  # doit makes the task for `doit list --all`, too

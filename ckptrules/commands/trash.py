@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 
@@ -10,9 +11,11 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes import journals
+from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JournalError
 from ckptrules.changes.recovery import read_runs
 from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import quoted
@@ -22,6 +25,7 @@ from ckptrules.storage import believing, waiting
 from ckptrules.storage.reading import told
 
 DAY = 86_400
+FEW = 3
 
 
 def trash(options: Options) -> Iterator[startup.TaskDict]:
@@ -38,14 +42,15 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     except OSError as error:
         task.meta = {"told": Told(f"The trash cannot be read: {told(error)}\n")}
         return TaskFailed("the trash cannot be read", report=False)
+    notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
-        task.meta = {"told": Told("The trash is empty.\n")}
+        task.meta = {"told": Told(f"The trash is empty.\n{notes}")}
         return None
     rows = [
         (
             item.run,
             style.name(item.directory),
-            style.name(item.name),
+            style.name(shown(item)),
             human_size(item.size),
             goes_on(outputs_dir, item.run, days),
         )
@@ -54,9 +59,9 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     size = sum(item.size for item in items)
     text = table(("run", "directory", "name", "size", "goes on"), rows, right=(3,))
     lost = unknown_to_undo(outputs_dir, items)
-    end = f"{count_of(len(items), 'item')}, {human_size(size)}. "
+    end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
-    task.meta = {"told": Told(text + end + by_hand(outputs_dir, lost, style))}
+    task.meta = {"told": Told(text + end + by_hand(outputs_dir, lost, style) + notes)}
     return None
 
 
@@ -67,8 +72,32 @@ def unknown_to_undo(outputs_dir: str, items: Sequence[waiting.TrashItem]) -> lis
     except (JournalError, OSError):
         return list(items)
     units = [unit for run in runs for _, unit in run.standing.values()]
-    known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps}
+    known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps} | old_texts(runs)
     return [item for item in items if item.path not in known]
+
+
+def old_texts(runs: Sequence[Run]) -> set[str]:
+    """Return where the old texts of pointer files may lie: undo needs none of them, it writes the old name again."""
+    steps = [step for run in runs for unit in run.units for step in unit.steps if step.kind == "repoint"]
+    count = Counter((step.to_directory, step.name) for step in steps)
+    return {
+        f"{folder}/{old_text_name(name, number)}"
+        for (folder, name), many in count.items()
+        for number in range(1, 2 * many + 1)  # where a file system cannot exchange two names, a step takes two
+    }
+
+
+def shown(item: waiting.TrashItem) -> str:
+    """Return what to call an item."""
+    pointer = pointer_of(item.name)
+    return f"{pointer} (its old text)" if pointer else item.name
+
+
+def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:
+    """Tell of what lies in the trash and no run has put there."""
+    if paths := waiting.strangers(outputs_dir):
+        names = ", ".join(style.name(path) for path in paths[:FEW]) + ", …" * (len(paths) > FEW)
+        yield f"Left alone, as no run has put it into the trash: {names}"
 
 
 def by_hand(outputs_dir: str, items: Sequence[waiting.TrashItem], style: Style) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, after, problems_of
 from ckptrules.commands.history import command_of
 from ckptrules.engine.measures import visible
-from ckptrules.engine.values import Action, ActionKind, Plan, Step
+from ckptrules.engine.values import Action, ActionKind, Plan, RuleError, Step
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
@@ -64,7 +65,7 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
         options,
         job.style,
         header,
-        None,
+        trash_days(options),
         came_to=functools.partial(came_to, run, backs, job.style, lost),
     )
     names: set[str] = set()
@@ -84,8 +85,15 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
-def chosen_run(options: Options) -> Run | None:
-    """Return the run that is to be taken back: the one asked for, or the newest that is no undo and still stands.
+def trash_days(options: Options) -> int | None:
+    """Return the ``trash_days`` of the rules; None where these cannot be used: undo needs none of them."""
+    with contextlib.suppress(RuleError, OptionError, OSError):
+        return jobs.load(options.rules_dir, options.outputs_dir).trash_days
+    return None
+
+
+def chosen_run(options: Options, newest: Callable[[Sequence[Run]], Run | None] = newest_standing) -> Run | None:
+    """Return the run that was asked for, or the newest: that which undo takes back, where nothing else is said.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
@@ -98,7 +106,7 @@ def chosen_run(options: Options) -> Run | None:
     except OSError as error:
         raise OptionError(fault_of(options.outputs_dir, error)) from None
     if options.run is None:
-        return newest_standing(runs)
+        return newest(runs)
     by_id = {run.id: run for run in runs}
     if options.run not in by_id:
         hint = closest(options.run, by_id) or "'doit history' lists them"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
@@ -76,6 +77,7 @@ def show_usage(job: jobs.Job, names: Collection[str], task: Task) -> TaskFailed 
         text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
     except OSError as error:
         failed.append(f"the trash cannot be read: {told(error)}")
+    text += "".join(f"{note}\n" for note in stranger_notes(job.options.outputs_dir, job.style))
     if folder := job.options.archive_dir:
         text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"

@@ -72,7 +72,8 @@ def resolve(
             kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
             disputed |= group.names
         elif winner and not (group.names & set(linked)) - {winner.entry.name}:
-            why = Reason(f"{winner.entry.name} is kept for {winner.target} (on_conflict: {on_conflict})")
+            has_it = "the one that has it" if winner.entry.name == winner.target else winner.entry.name
+            why = Reason(f"lost the name {winner.target} to {has_it} (on_conflict: {on_conflict})")
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
             winners.append(winner.entry.name)
         else:

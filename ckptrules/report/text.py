@@ -182,36 +182,48 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
 
 
 class Going(NamedTuple):
-    """What an experiment keeps and loses, in checkpoints and bytes, and the largest ones that it loses."""
+    """What an experiment keeps and loses, in checkpoints and bytes, and size and path of the largest that it loses."""
 
     experiment: str
-    tally: Tally
+    kept: int
+    bytes_kept: int
+    deleted: int
+    bytes_deleted: int
     largest: tuple[tuple[int, str], ...]
 
 
-def going(plan: Plan) -> tuple[tuple[int, str], ...]:
-    """Return size and path of the largest checkpoints that would go, the largest first."""
-    goes = [(a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind == "trash"]
-    return tuple(sorted(goes, reverse=True)[:LARGEST])
+def going(plan: Plan, entries: Iterable[Entry], total: Tally) -> Going | None:
+    """Say what an experiment would keep and lose, or None where it loses nothing; ``total`` is its tally.
+
+    What is left to a person stays, too; links are not counted.
+    """
+    goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind == "trash"), reverse=True)
+    if not goes:
+        return None
+    told_of = {name for problem in plan.problems for name in problem.names} - {row.name for row in plan.kept}
+    told_of -= {action.name for action in plan.actions}
+    left = [entry.size for entry in entries if entry.name in told_of and entry.kind != "link"]
+    kept = total.kept + len(left), total.bytes_kept + sum(left)
+    return Going(plan.experiment, *kept, total.deleted, total.bytes_deleted, tuple(goes[:LARGEST]))
 
 
 def magnitude(rows: Sequence[Going], style: Style) -> str:
     """Show per experiment what stays and what goes, and the largest that go; nothing where nothing goes."""
-    losing = sorted((row for row in rows if row.tally.deleted), key=lambda row: -row.tally.bytes_deleted)
+    losing = sorted(rows, key=lambda row: -row.bytes_deleted)
     if not losing:
         return ""
-    cells = [(style.name(row.experiment), *_amounts([row.tally])) for row in losing[:LARGEST]]
+    cells = [(style.name(row.experiment), *_amounts([row])) for row in losing[:LARGEST]]
     if rest := losing[LARGEST:]:
-        cells.append((f"{len(rest)} others", *_amounts([row.tally for row in rest])))
+        cells.append((f"{len(rest)} others", *_amounts(rest)))
     text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4))
     largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
     sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
     return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"
 
 
-def _amounts(tallies: Sequence[Tally]) -> tuple[str, str, str, str]:
-    total = sum(tallies, Tally())
-    return str(total.kept), human_size(total.bytes_kept), str(total.deleted), human_size(total.bytes_deleted)
+def _amounts(rows: Sequence[Going]) -> tuple[str, str, str, str]:
+    kept, bytes_kept, deleted, bytes_deleted = map(sum, zip(*(row[1:5] for row in rows), strict=True))
+    return str(kept), human_size(bytes_kept), str(deleted), human_size(bytes_deleted)
 
 
 def trash_sentence(items: int, size: int, days: int | None) -> str:

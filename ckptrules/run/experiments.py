@@ -250,7 +250,8 @@ def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | Non
     data = plan_as_data(done, state) if job.options.json else None
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
-    task.meta["told"] = Told(text, tally(done, links), data, going(done), links)
+    total = tally(done, links)
+    task.meta["told"] = Told(text, total, data, going(done, listing.entries, total), links)
     return TaskFailed("problems left", report=False) if done.problems else None
 
 

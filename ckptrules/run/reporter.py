@@ -39,7 +39,7 @@ class Told:
         text: what is printed.
         tally: the numbers that are added up.
         data: what is written to the JSON file.
-        largest: size and path of the largest checkpoints that go.
+        going: what an experiment that loses something keeps and loses.
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
     """
@@ -49,18 +49,18 @@ class Told:
         text: str,
         tally: Any = NOTHING,
         data: Mapping[str, Any] | None = None,
-        largest: tuple[tuple[int, str], ...] = (),
+        going: Going | None = None,
         links: Several = NONE,
         *,
         as_it_is: bool = False,
     ) -> None:
-        self.text, self.tally, self.data, self.largest, self.links = text, tally, data, largest, links
+        self.text, self.tally, self.data, self.going, self.links = text, tally, data, going, links
         self.as_it_is = as_it_is
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
-        sent = (self.text, self.tally, self.data, self.largest, self.links)
-        self.text, self.data, self.largest, self.links = "", None, (), NONE
+        sent = (self.text, self.tally, self.data, self.going, self.links)
+        self.text, self.data, self.going, self.links = "", None, None, NONE
         return functools.partial(Told, as_it_is=self.as_it_is), sent
 
 
@@ -222,8 +222,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _add(self, task: Task, told: Told) -> None:
         base = _base(task)
         self._totals[base] += told.tally
-        if told.largest:
-            self._going.setdefault(base, []).append(Going(task.meta["found"].experiment, told.tally, told.largest))
+        if told.going:
+            self._going.setdefault(base, []).append(told.going)
         if told.links != NONE:
             self._links.setdefault(base, []).append(told.links)
         rows = self._data.setdefault(base, [])
@@ -238,7 +238,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
-        return summary(total, context.style, context.trash_days, notes)
+        days = None if "takes_back" in context.header else context.trash_days  # an undo frees nothing at once
+        return summary(total, context.style, days, notes)
 
     @staticmethod
     def _log(total: Tally, context: RunContext) -> list[str]:

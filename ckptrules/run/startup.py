@@ -203,7 +203,7 @@ def cores() -> int:
 
 def changes(task: str, options: Options) -> bool:
     """Say whether a task is to change anything."""
-    return options.apply if task == "refs" else not options.dry_run
+    return not options.dry_run and (options.apply or task != "refs")
 
 
 def recover_first(path: str) -> None:

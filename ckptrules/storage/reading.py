@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.measures import freed
 from ckptrules.engine.pointers import LONGEST, is_text
-from ckptrules.engine.values import STATE, TRASH_SUFFIX, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.values import STATE, TRASH_SUFFIX, EntryKind, HardLinks, Identity, Item, Stamp, pointer_of
 from ckptrules.storage.attributes import MOST, as_text, is_kept
 
 OPEN = "everybody may write to it, so it is not believed"
@@ -155,6 +155,7 @@ def identity_of(status: os.stat_result) -> Identity:
 def measure(*paths: str) -> TrashUse:
     """Count what was trashed below paths of the trash, and the bytes that are free when all of it is gone.
 
+    The old text of a pointer file is nothing that was trashed, and takes its bytes.
     What is not there, or locked, is nothing.
     """
     count = size = 0
@@ -163,7 +164,8 @@ def measure(*paths: str) -> TrashUse:
         with contextlib.suppress(OSError), _opened(path) as top:
             for _, directories, files, inner in os.fwalk(".", dir_fd=top):
                 found = [os.lstat(file, dir_fd=inner) for file in files]
-                count += sum(name.endswith(TRASH_SUFFIX) for name in (*directories, *files))
+                here = (*directories, *files)
+                count += sum(name.endswith(TRASH_SUFFIX) and not pointer_of(name) for name in here)
                 size += sum(status.st_size for status in found)
                 links += hard_links(found)
     return TrashUse(count, freed(size, links))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckptrules.engine.pointers import mentions, with_other_name
-from ckptrules.engine.values import STATE, Step, trash_name
+from ckptrules.engine.values import STATE, Step, old_text_name
 from ckptrules.storage import believing, reading
 from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
 from ckptrules.storage.folders import Folders
@@ -44,8 +44,6 @@ NOT_IN_TRASH = "is not in the trash"
 NO_TEXTS = "what lies where others can write has no power over texts"
 
 SPARE = ".spare"
-
-OLD_POINTER = ".pointer"  # in the trash, before its own suffix: what a pointer file held
 
 
 def do_step(folders: Folders, step: Step) -> None:
@@ -147,7 +145,7 @@ def _repoint(folders: Folders, directory: int, step: Step) -> None:
         if mentions(content, step.to):
             raise OSError(errno.ESTALE, f"names {step.to} already", step.name)
         trash = folders.descriptor(step.to_directory, create=True)
-        spare = _new_file(trash, step.name + OLD_POINTER, with_other_name(content, step.was, step.to), origin)
+        spare = _new_file(trash, step.name, with_other_name(content, step.was, step.to), origin)
         try:
             swap(trash, spare, directory, step.name, lambda: read_pointer(trash, spare) == content, CHANGED)
         except OSError as error:
@@ -155,22 +153,22 @@ def _repoint(folders: Folders, directory: int, step: Step) -> None:
                 if read_pointer(trash, spare) != content:  # else it could not go back
                     os.unlink(spare, dir_fd=trash)
                 raise
-            _new_file(trash, step.name + OLD_POINTER, content, origin)
+            _new_file(trash, step.name, content, origin)
             os.rename(spare, step.name, src_dir_fd=trash, dst_dir_fd=directory)
 
 
-def _new_file(directory: int, start: str, content: bytes, like: int) -> str:
-    """Write a new file in the trash that has all but the content of an open one, and return its name."""
+def _new_file(directory: int, pointer: str, content: bytes, like: int) -> str:
+    """Write a text of a pointer file in the trash, with all else that the open file has, and return its name."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for number in itertools.count(1):
-        name = trash_name(f"{start}-{number}" if number > 1 else start)
+        name = old_text_name(pointer, number)
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(name, flags, PRIVATE, dir_fd=directory)
             break
     try:
         with open(descriptor, "wb", buffering=0) as file:
             write(file.fileno(), content)
-            dress_or_refuse(file.fileno(), like, start)
+            dress_or_refuse(file.fileno(), like, pointer)
             status = os.fstat(like)
             os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(file.fileno())

@@ -34,6 +34,15 @@ def trash_runs(outputs_dir: str) -> list[str]:
         return []
 
 
+def strangers(outputs_dir: str) -> list[str]:
+    """List the paths of what lies in the trash and is of no run: nothing of ours lists or frees it."""
+    try:
+        names = sorted(os.listdir(trash_path(outputs_dir)))
+    except OSError:
+        return []
+    return [os.path.join(trash_path(outputs_dir), name) for name in names if not RUN_ID.fullmatch(name)]
+
+
 class TrashItem(NamedTuple):
     """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes.
 

@@ -385,3 +385,25 @@ def test_plan_and_history_work_where_nothing_can_be_written(project: Project) ->
         os.close(held)
     after = project.tree(state=True)
     assert {**after, ".ckptrules/lock": ""} == {**before, ".ckptrules/lock": ""}
+
+
+@pytest.mark.parametrize(
+    ("rules", "end"),
+    [
+        ("trash_days: 3", "; else it is freed after 3 days (trash_days)."),
+        ("trash_days: 0", " (trash_days: 0 frees nothing that waits already)."),
+        ("trash_days: soon", "; else it is freed after trash_days."),  # undo needs no rules
+    ],
+)
+def test_an_undo_that_deletes_again_says_when_that_is_freed(project: Project, rules: str, end: str) -> None:
+    """It said "after trash_days", without their number."""
+    project.make({"exp/checkpoints/epoch=1-step=1.ckpt": 100, "exp/checkpoints/epoch=12-step=12.ckpt": 100})
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    naming = project.folder / "rules/retention.yaml"
+    naming.write_text(re.sub(r"(?m)^trash_days: .*$", rules, naming.read_text()))
+    assert rules in naming.read_text()
+    (last,) = (line.split()[0] for line in project.doit("history").splitlines() if " undo " in line)
+    out = project.doit("undo", f"run={last}")
+    assert "deleted     1  100 B to the trash\n" in out
+    assert f"In the trash: 1 item, 100 B. Free the space with 'doit purge'{end}\n" in out

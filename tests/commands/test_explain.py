@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_what_goes_is_explained_with_what_would_save_it(project: Project) -> Non
         ("last.ckpt", ["named by     protected by 'last.ckpt'", "stays        it is protected"]),
         ("notes.txt", ["named by     unable to parse: no rule fits", "left alone   the rules say nothing of it"]),
         ("*.metadata.json", ["stays        belongs to epoch=12-step=90.ckpt"]),
-        ("epoch=13*", ["left alone   is an empty file. a crash"]),
+        ("epoch=13*", ["left alone   is an empty file\n               hint: a crash or a full disk leaves such files"]),
     ],
 )  # fmt: skip
 def test_everything_else_is_explained_too(project: Project, name: str, lines: list[str]) -> None:
@@ -56,6 +57,36 @@ def test_everything_else_is_explained_too(project: Project, name: str, lines: li
     out = project.doit("explain", f"name={name}")
     for line in lines:
         assert f"\n  {line}" in out
+
+
+def test_a_link_and_a_pointer_are_told_what_they_will_lead_to(project: Project) -> None:
+    """The reason why they stay was "X is renamed", and "becomes" held what they are not called."""
+    old, new = "epoch=12-step=90.ckpt", "epoch-12_step-000090.ckpt"
+    project.make(
+        {
+            f"ocr/checkpoints/{old}": 9,
+            "ocr/checkpoints/last.ckpt": f"-> {old}",
+            "last.ckpt": f"-> ocr/checkpoints/{old}",
+        }
+    )
+    (project.outputs / "ocr/checkpoints/last_checkpoint").write_text(f"{old}\n")
+    for name, kind, leads in (("last.ckpt", "link", "point to"), ("last_checkpoint", "pointer file", "name")):
+        rows = [line.split("  rules/")[0].rstrip() for line in project.doit("explain", f"name={name}").splitlines()]
+        assert rows[4:6] == [
+            f"  stays        a {kind} is never deleted",
+            f"               will {leads} {new}, as {old} is renamed",
+        ]
+
+
+def test_the_plan_counts_what_is_left_to_a_person_among_what_stays(project: Project) -> None:
+    """It said "0  0 B" of an experiment in which nothing stays but checkpoints that want one name."""
+    place = "ocr/checkpoints"
+    project.make(
+        {f"{place}/epoch=1-step=1.ckpt": 100, f"{place}/epoch_02_step_2.ckpt": 200, f"{place}/epoch=2-step=2.ckpt": 300}
+    )
+    project.make({f"{place}/epoch=3-step=3.ckpt": 0, f"{place}/best.ckpt": "-> gone.ckpt"})
+    out = project.doit("plan", "delete_old=1", check=1)
+    assert re.search(r"\nocr +3  +500 B +1  +100 B\n", out), out
 
 
 def test_all_reasons_are_told_with_what_is_left_of_each_count(project: Project) -> None:

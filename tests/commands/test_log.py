@@ -55,6 +55,20 @@ def test_an_older_run_and_a_template_of_ones_own(project: Project) -> None:
     assert project.doit("log").endswith(": 0, < epoch 10\n")
 
 
+def test_a_run_that_changed_no_checkpoint_is_passed_over(project: Project) -> None:
+    """After `doit refs` the entry said "Migrated 0 checkpoints"; so it did after `doit drop_links`."""
+    project.make(TREE)
+    (project.folder / "docs").mkdir()
+    (project.folder / "docs/a.md").write_text("outputs/a/checkpoints/epoch=12-step=120.ckpt")
+    project.doit("migrate", "leave_links=1")
+    entry = project.doit("log")
+    assert "Migrated 6 checkpoints" in entry
+    project.doit("refs", "apply=1", "force=1")
+    project.doit("drop_links")
+    assert [row.split()[3] for row in project.doit("history").splitlines()[1:]] != ["migrate"]
+    assert project.doit("log") == entry
+
+
 @pytest.mark.parametrize("template", ["{{ nothing }}", "{% if %}", "{{ ''.__class__ }}{{ x }}"])
 def test_a_broken_template_is_told(project: Project, template: str) -> None:
     project.make(TREE)

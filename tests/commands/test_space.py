@@ -154,3 +154,32 @@ def test_quiet_prints_nothing_where_nothing_was_done(project: Project, quiet: in
     assert bool(project.doit("migrate", f"quiet={quiet}")) == (not quiet)
     project.make({"one/checkpoints/epoch=13-step=13.ckpt": 3})
     assert "Renamed" in project.doit("migrate", f"quiet={quiet}")
+
+
+def test_the_old_text_of_a_pointer_is_no_item_and_nothing_that_undo_does_not_know(project: Project) -> None:
+    """`trash` called it an item that no journal knows, with a command that would have made a file of no use."""
+    project.make({"one/checkpoints/epoch=1-step=1.ckpt": 100, "one/checkpoints/epoch=12-step=12.ckpt": 100})
+    pointer = project.outputs / "one/checkpoints/last_checkpoint"
+    pointer.write_text("epoch=12-step=12.ckpt\n")
+    out = project.doit("migrate", "delete_old=1")
+    assert "In the trash: 1 item, 122 B." in out
+    listed = project.doit("trash")
+    assert "last_checkpoint (its old text)  " in listed
+    assert listed.endswith("\n1 item, 122 B. 'doit undo' brings back, 'doit purge' frees.\n")
+    project.doit("undo")
+    assert pointer.read_text() == "epoch=12-step=12.ckpt\n"
+    assert "no journal" not in project.doit("trash")
+    shutil.rmtree(project.outputs / ".ckptrules/journal")
+    assert "2 items no journal in outputs/.ckptrules/journal knows" in project.doit("trash")
+
+
+def test_what_no_run_put_into_the_trash_is_told_and_left_alone(project: Project) -> None:
+    """It was told by no command."""
+    project.make({**TREE, ".ckptrules/trash/stray": 5, ".ckptrules/trash/folder/x.trashed": 5})
+    (project.outputs / ".ckptrules").chmod(0o700)
+    (project.outputs / ".ckptrules/trash").chmod(0o700)
+    place = "outputs/.ckptrules/trash"
+    note = f"Left alone, as no run has put it into the trash: {place}/folder, {place}/stray\n"
+    for words in (["trash"], ["usage"], ["purge", "dry_run=1"], ["purge", "yes=1"]):
+        assert note in project.doit(*words)
+    assert (project.outputs / ".ckptrules/trash/stray").exists()

@@ -170,7 +170,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r".* (?:not )?within (\d.)": r"keep_within: \1",
     r"(?:fits|does not fit) in (\w+)": r"max_total_size: \1",
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
-    r"(.+ is kept for|belongs to|in conflict over) .+$": None,
+    r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
     r"is open for writing$|changed .+ ago": None,
     r"is not finished, as .+ says$": "unfinished: ",
 }

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ckptrules.report.text import Tally
+from ckptrules.report.text import Going, Tally
 from ckptrules.run.remembered import MANY
 from ckptrules.run.reporter import Told
 from ckptrules.run.startup import SHARE, cores
@@ -112,15 +112,11 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
 
 
 def test_a_process_keeps_nothing_of_what_it_has_told() -> None:
-    told = Told("Renamed", Tally(renamed=1), {"experiment": "one"}, ((7, "one/a.ckpt"),))
+    loses = Going("one", 0, 0, 1, 7, ((7, "one/a.ckpt"),))
+    told = Told("Renamed", Tally(renamed=1), {"experiment": "one"}, loses)
     sent = pickle.loads(pickle.dumps(told))
-    assert (sent.text, sent.tally, sent.data, sent.largest) == (
-        "Renamed",
-        Tally(renamed=1),
-        {"experiment": "one"},
-        ((7, "one/a.ckpt"),),
-    )
-    assert (told.text, told.data, told.largest) == ("", None, ())
+    assert (sent.text, sent.tally, sent.data, sent.going) == ("Renamed", Tally(renamed=1), {"experiment": "one"}, loses)
+    assert (told.text, told.data, told.going) == ("", None, None)
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two processors")
