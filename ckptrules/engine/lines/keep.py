@@ -16,4 +16,4 @@ def keep(word: str, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
 
 
 SHAPE = Choice("protected: only what is protected stays; all: everything does.", {w: w for w in ("protected", "all")})
-LINE = Line("keep", SHAPE, keep, keeps_all="all")
+LINES = (Line("keep", SHAPE, keep, keeps_all="all"),)

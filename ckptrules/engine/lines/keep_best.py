@@ -62,6 +62,6 @@ SHAPE = Record(
     },
     ("metric", "mode", "count"),
 )
-LINE = Line(
-    "keep_best", SHAPE, keep_best, lambda said: Best(said["metric"], said["mode"], said["count"]), ranked=kept_by
+LINES = (
+    Line("keep_best", SHAPE, keep_best, lambda said: Best(said["metric"], said["mode"], said["count"]), ranked=kept_by),
 )

@@ -25,5 +25,7 @@ def keep_every(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Check
 
 _EPOCHS = Number("Keep the epochs that are a multiple of this.", 1)
 _STEPS = Number("Keep the steps that are a multiple of this.", 1)
-EPOCHS = Line("keep_every_epochs", _EPOCHS, keep_every("epoch"), keeps_all=1)
-STEPS = Line("keep_every_steps", _STEPS, keep_every("step"), keeps_all=1)
+LINES = (
+    Line("keep_every_epochs", _EPOCHS, keep_every("epoch"), keeps_all=1),
+    Line("keep_every_steps", _STEPS, keep_every("step"), keeps_all=1),
+)

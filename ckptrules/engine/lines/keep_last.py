@@ -29,4 +29,4 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
 
 
 SHAPE = Number("Keep so many of the newest, by epoch and step.", 1)
-LINE = Line("keep_last", SHAPE, keep_last, by_files=True, ranked=kept_by)
+LINES = (Line("keep_last", SHAPE, keep_last, by_files=True, ranked=kept_by),)

@@ -53,12 +53,14 @@ def within(text: str) -> Within:
     return Within(seconds(time), time, from_newest=time != text)
 
 
-LINE = Line(
-    "keep_within",
-    Text("Keep what was written within 7d from now, or '7d from newest'.", fault_of(within)),
-    keep_within,
-    within,
-    by_files=True,
-    ranked=ranked,
-    lasts=lambda value: None if value.from_newest else value.seconds * NS,
+LINES = (
+    Line(
+        "keep_within",
+        Text("Keep what was written within 7d from now, or '7d from newest'.", fault_of(within)),
+        keep_within,
+        within,
+        by_files=True,
+        ranked=ranked,
+        lasts=lambda value: None if value.from_newest else value.seconds * NS,
+    ),
 )

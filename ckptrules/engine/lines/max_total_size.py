@@ -34,12 +34,14 @@ def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Arou
     return said
 
 
-LINE = Line(
-    "max_total_size",
-    Text("What nobody keeps goes oldest first, until the rest fits: 200GB.", fault_of(size)),
-    max_total_size,
-    lambda text: Bytes(size(text), text),
-    by_files=True,
-    is_last=True,
-    is_exceeded=lambda limit, must: must > limit.size,
+LINES = (
+    Line(
+        "max_total_size",
+        Text("What nobody keeps goes oldest first, until the rest fits: 200GB.", fault_of(size)),
+        max_total_size,
+        lambda text: Bytes(size(text), text),
+        by_files=True,
+        is_last=True,
+        is_exceeded=lambda limit, must: must > limit.size,
+    ),
 )

@@ -20,4 +20,4 @@ def min_epoch(limit: int, checkpoints: Sequence[Checkpoint], _: Around) -> Judge
     return {checkpoint.entry.name: say(checkpoint.epoch) for checkpoint in checkpoints}
 
 
-LINE = Line("min_epoch", Number("Keep every checkpoint of this epoch or later.", 0), min_epoch, keeps_all=0)
+LINES = (Line("min_epoch", Number("Keep every checkpoint of this epoch or later.", 0), min_epoch, keeps_all=0),)
