@@ -131,7 +131,8 @@ def take_lock(path: str, wait: int = 0) -> int:
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
     """
-    from ckptrules.storage.lock import LockedError, lock
+    from ckptrules.storage.base import LockedError
+    from ckptrules.storage.lock import lock
 
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     try:

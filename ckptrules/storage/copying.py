@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, BinaryIO
 
 from ckptrules.engine.values import Item
 from ckptrules.storage import believing, reading
@@ -23,10 +23,6 @@ from ckptrules.storage.reading import (
 )
 from ckptrules.storage.state import WORK, open_state
 from ckptrules.storage.writing import remove, skip, temporary_name, write, write_beside, write_with_holes
-
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
-
 
 FICLONE = 0x40049409  # linux/fs.h
 

@@ -7,7 +7,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ckptrules.engine.values import Item
 from ckptrules.storage import reading
@@ -24,10 +23,6 @@ from ckptrules.storage.attributes import (
     without_list,
     word,
 )
-
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
-
 
 NOT_OURS = "a copy of it would be yours"
 

@@ -6,20 +6,12 @@ import contextlib
 import fcntl
 import os
 import time
-from typing import TYPE_CHECKING
 
 from ckptrules.engine.values import STATE
+from ckptrules.storage.base import LockedError
 from ckptrules.storage.state import open_own, open_state
 
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
-
-
 LOCK_POLL = 0.2  # seconds
-
-
-class LockedError(Exception):
-    """Another run holds the lock; the message is what that run wrote about itself."""
 
 
 def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:

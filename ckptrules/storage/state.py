@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import os
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ckptrules.engine.values import STATE
 from ckptrules.storage import believing, reading
@@ -20,11 +18,7 @@ from ckptrules.storage.reading import (
     NO_TRICKS,
     open_below,
 )
-from ckptrules.storage.writing import TEMPORARY, put, remove, temporary_name
-
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
-
+from ckptrules.storage.writing import TEMPORARY, beside, put, remove, temporary_name
 
 WORK = f"{STATE}/work"
 
@@ -58,7 +52,7 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
     except OSError as error:
         raise explained(error, directory, name, place) from None
     checked(file, directory, os.path.join(place, name))
-    _share(file, directory, is_new=False)
+    share(file, directory, is_new=False)
     return file
 
 
@@ -155,8 +149,9 @@ def replace_state(outputs_dir: str, path: str, text: str) -> None:
         for left in os.listdir(directory):  # by a crash
             if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
                 os.unlink(left, dir_fd=directory)
-        dress = functools.partial(_share, directory=directory, is_new=True)
-        put(directory, name, text.encode(), dress, durable=False)
+        with beside(directory, name, [text.encode()]) as (file, temporary):
+            share(file, directory, is_new=True)
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def drop_state(outputs_dir: str, path: str) -> None:
@@ -174,7 +169,7 @@ def _open_or_make(directory: int, name: str, path: str) -> int:
     except FileNotFoundError:
         is_new = _made_folder(directory, name, path)
         folder = reading.open_folder(directory, name, path)
-    _share(folder, directory, is_new=is_new)
+    share(folder, directory, is_new=is_new)
     return folder
 
 
@@ -203,11 +198,11 @@ def _made(directory: int, name: str, place: str, flags: int) -> int:
         file = os.open(name, flags | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=directory)
     except PermissionError as error:
         raise _not_shared(error, place) from None
-    _share(file, directory, is_new=True)
+    share(file, directory, is_new=True)
     return file
 
 
-def _share(file: int, directory: int, *, is_new: bool) -> None:
+def share(file: int, directory: int, *, is_new: bool) -> None:
     """Give an open file or folder of the state to those with whom the folder is shared that it lies in.
 
     A new one gets the group of that folder (by root, its owner as well) and its modes for others, whatever the umask

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ckptrules.engine.values import STATE, TRASH_SUFFIX, Step
 from ckptrules.storage import believing
@@ -22,9 +22,6 @@ from ckptrules.storage.reading import (
 )
 from ckptrules.storage.steps import NOT_IN_TRASH
 from ckptrules.storage.waiting import trash_path
-
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
 
 
 def free_at_once(folders: Folders, step: Step) -> None:

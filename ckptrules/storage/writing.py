@@ -8,8 +8,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO
 
 from ckptrules.engine.values import STATE
 from ckptrules.storage import believing
@@ -21,28 +21,44 @@ from ckptrules.storage.reading import (
     open_below,
 )
 
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
-
-
 TEMPORARY = ".tmp"
 
 HOLE = 4096  # bytes; zeros of fewer are written
 
 
-def put(
-    directory: int,
-    name: str,
-    content: bytes,
-    dress: Callable[[int], object] = lambda _: None,
-    mode: int = 0o600,
-    *,
-    durable: bool = True,
-) -> None:
-    """Write a file as a whole: readers see the old or the new content, never half of one.
+@contextlib.contextmanager
+def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
+    """Write what is to become a file under a name of its own, and give it, open, and that name.
 
-    It is written beside, under a name that is its own, then takes the place of what stood under ``name``; a link that
-    stood there is not followed.
+    Args:
+        directory: the open directory where it belongs.
+        name: what it is to be called there.
+        content: what it holds.
+        mode: as for `put`.
+
+    Raises:
+        OSError: it cannot be written; whatever fails until the end, nothing is left of it.
+    """
+    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, mode, dir_fd=directory)
+    try:
+        for chunk in content:
+            write(file, chunk)
+        yield file, temporary
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    finally:
+        os.close(file)
+
+
+def put(
+    directory: int, name: str, content: bytes, dress: Callable[[int], object] = lambda _: None, mode: int = 0o600
+) -> None:
+    """Write a file as a whole, and durably: readers see the old or the new content, never half of one.
+
+    What stood under its name is replaced; a link that stood there is not followed.
 
     Args:
         directory: the open directory where it belongs.
@@ -50,24 +66,14 @@ def put(
         content: what it holds.
         dress: gives the open file what else it needs.
         mode: what it is made with, less the umask.
-        durable: whether that holds also after a power cut.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS
-    try:
-        with open(os.open(temporary, flags, mode, dir_fd=directory), "wb", buffering=0) as file:
-            write(file.fileno(), content)
-            dress(file.fileno())
-            if durable:
-                os.fsync(file.fileno())
+    with beside(directory, name, [content], mode) as (file, temporary):
+        dress(file)
+        os.fsync(file)
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
-        raise
 
 
 def write_whole(path: str, text: str) -> None:

@@ -1,0 +1,225 @@
+"""A storage on a disk: every path is opened part by part, through no link, and nothing waits for a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from ckptrules.engine.values import STATE
+from ckptrules.storage import believing, state
+from ckptrules.storage.base import Stat, refuse_others
+from ckptrules.storage.believing import open_believed
+from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage.lock import lock
+from ckptrules.storage.moving import rename
+from ckptrules.storage.reading import (
+    hard_links,
+    identity_of,
+    look_inside,
+    open_below,
+    open_file_in,
+    refuse_path,
+    stamp_of,
+)
+from ckptrules.storage.state import open_own, share
+from ckptrules.storage.writing import TEMPORARY, beside, write
+
+
+class Disk:
+    """A folder of a disk and all below it.
+
+    What lies in the state folder must be ours or be shared with us (`believing.believe`), each file with one name only.
+
+    Args:
+        root: the folder.
+    """
+
+    moves_at_once = True
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._on_disk: set[str] = set()  # the files appended to whose names a power cut leaves
+
+    def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
+        """As `Storage.list`."""
+        with self._opened(folder) as directory, os.scandir(directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # it has just gone
+                    yield entry.name, _stat_of(entry.stat(follow_symlinks=False))
+
+    def stat(self, path: str) -> Stat:
+        """As `Storage.stat`."""
+        with self._parent_of(path) as (directory, name):
+            return _stat_in(directory, name)
+
+    def stamp(self, folder: str) -> str | None:
+        """As `Storage.stamp`."""
+        with self._opened(folder) as directory:
+            return ".".join(map(str, stamp_of(os.fstat(directory))))
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
+        """As `Storage.read`."""
+        with self._parent_of(path) as (directory, name):
+            if _is_state(path):
+                file = open_believed(directory, name, os.path.join(self.root, os.path.dirname(path)))
+            else:
+                with open_file_in(directory, name) as opened:
+                    file = os.dup(opened)
+        with open(file, "rb") as stream:
+            if start:
+                stream.seek(start if start > 0 else max(0, os.fstat(file).st_size + start))
+            yield stream
+
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
+        """As `Storage.create`."""
+        with (
+            self._parent_of(path, make=True) as (directory, name),
+            beside(directory, name, content) as (file, temporary),
+        ):
+            if _is_state(path):
+                share(file, directory, is_new=True)
+            if time_ns is not None:
+                os.utime(file, ns=(time_ns, time_ns))
+            os.fsync(file)
+            rename(directory, temporary, name)
+            os.fsync(directory)
+            return _stat_of(os.fstat(file))
+
+    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
+        """As `Storage.replace`."""
+        with self._parent_of(path, make=True) as (directory, name):
+            if _is_state(path):
+                _clear(directory, name)
+            with beside(directory, name, content) as (file, temporary):
+                if _is_state(path):
+                    share(file, directory, is_new=True)
+                if durable:
+                    os.fsync(file)
+                if was is not None:
+                    refuse_others(_stat_in(directory, name), was, path)
+                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+                return _stat_of(os.fstat(file))
+
+    def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
+        """As `Storage.append`."""
+        with self._parent_of(path, make=True) as (directory, name):
+            place = os.path.join(self.root, os.path.dirname(path))
+            file = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
+            try:
+                if durable and path not in self._on_disk:
+                    os.fsync(directory)
+                    self._on_disk.add(path)
+                write(file, line)
+                if durable:
+                    os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
+            finally:
+                os.close(file)
+
+    def move(self, path: str, to: str, was: str | None = None) -> None:
+        """As `Storage.move`."""
+        with self._parent_of(path) as (directory, name), self._parent_of(to, make=True) as (target, new):
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
+            rename(directory, name, new, target)
+
+    def remove(self, path: str, was: str | None = None) -> None:
+        """As `Storage.remove`. In a folder of ours, its mode is no obstacle."""
+        with self._parent_of(path) as (directory, name):
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
+            if error := _remove(directory, name):
+                raise error
+
+    @contextlib.contextmanager
+    def lock(self, holder: str, wait: float = 0) -> Iterator[None]:
+        """As `Storage.lock`. The kernel drops it when the process and its children are gone."""
+        held = lock(self.root, holder, wait)
+        try:
+            yield
+        finally:
+            os.close(held)
+
+    def free(self) -> int | None:
+        """As `Storage.free`."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
+    def _opened(self, folder: str, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
+        """Open a folder; ``make`` what is missing of a folder of the state."""
+        if _is_state(folder):
+            open_state = state.open_state if make else believing.open_state
+            return open_state(self.root, folder[len(STATE) + 1 :])
+        return open_below(self.root, folder)
+
+    @contextlib.contextmanager
+    def _parent_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the folder of a path; give it, and the name in it."""
+        folder, name = os.path.split(path)
+        refuse_path(name)
+        with self._opened(folder, make=make) as directory:
+            yield directory, name
+
+
+def _is_state(path: str) -> bool:
+    return path == STATE or path.startswith(f"{STATE}/")
+
+
+def _stat_of(status: os.stat_result) -> Stat:
+    """Turn what ``lstat`` says of a name into what a list tells."""
+    if stat.S_ISDIR(status.st_mode):
+        return Stat("directory", 0, 0)
+    kind, size, _ = identity_of(status)
+    version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
+
+
+def _stat_in(directory: int, name: str) -> Stat:
+    """Look at a name in an open directory; a folder is walked through."""
+    status = os.lstat(name, dir_fd=directory)
+    if not stat.S_ISDIR(status.st_mode):
+        return _stat_of(status)
+    (_, size, newest), _, shared = look_inside(directory, name)
+    return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", shared)
+
+
+def _clear(directory: int, name: str) -> None:
+    """Remove what a crash has left of a file that was to be replaced."""
+    for left in os.listdir(directory):
+        if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+            os.unlink(left, dir_fd=directory)
+
+
+def _remove(directory: int, name: str) -> OSError | None:
+    """Remove what can be removed of a name; return the first reason why not all could."""
+    try:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            os.unlink(name, dir_fd=directory)
+            return None
+        with _made_ours(directory, name) as inner:
+            failed = [error for below in os.listdir(inner) if (error := _remove(inner, below))]
+        if not failed:
+            os.rmdir(name, dir_fd=directory)
+        return failed[0] if failed else None
+    except OSError as error:
+        return error
+
+
+@contextlib.contextmanager
+def _made_ours(directory: int, name: str) -> Iterator[int]:
+    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        inner = os.open(name, flags, dir_fd=directory)
+    except PermissionError:
+        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
+        inner = os.open(name, flags, dir_fd=directory)
+    try:
+        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
+            os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
+        yield inner
+    finally:
+        os.close(inner)
