@@ -19,7 +19,7 @@ ROOMS: dict[str, str] = {
     "rules": "engine storage",
     "outputs": "engine stopping formats storage",
     "changes": "engine stopping formats storage outputs",
-    "report": "engine",
+    "report": "engine changes",
     "verify": "engine formats storage report",
     "vault": "engine storage changes report",
     "run": "engine stopping rules storage outputs changes report verify",

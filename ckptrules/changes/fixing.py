@@ -35,7 +35,7 @@ from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.evidence import in_use
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import believing, dressing, moving, reading, staging, steps
+from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import told
 
@@ -213,7 +213,7 @@ def _fix_one(
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
         with Folders(place.outputs_dir) as folders:
-            before = steps.mark(folders, listing.directory, entry.name)
+            before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return moving.CHANGED
         staged = staging.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
@@ -227,7 +227,7 @@ def _fix_one(
             return why
         staging.lay_in_trash(place.outputs_dir, staged, folder, step.to)
         with Folders(place.outputs_dir) as folders:
-            step = step._replace(was=f"{before} {steps.mark(folders, step.to_directory, step.to)}")
+            step = step._replace(was=f"{before} {exchanging.mark(folders, step.there)}")
     except OSError as error:
         return told(error)
     unit = Unit("fix", entry.size, (step,))

@@ -7,12 +7,11 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import Intent, Record, UnitRef, refs, rewrites_texts
-from ckptrules.engine.values import STATE, Step, Unit, trash_name
+from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.changes.units import inverse_of
+from ckptrules.engine.values import TRASH, Unit
 
-TRASH = f"{STATE}/trash/"
-WORK = f"{STATE}/work/"
 STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
-IN_TRASH = ("trash", "fix", "unfix", "replace")  # what can be taken back only with what lies in the trash
 
 
 class Run(NamedTuple):
@@ -142,7 +141,7 @@ def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
         key = (record.own, intent.directory)
         before = found.get(key, TakeBack(intent.experiment, intent.directory, (), (), record.own))
         found[key] = before._replace(
-            units=(*before.units, *(in_trash_of(by, unit.inverse) for _, unit in reversed(pairs))),
+            units=(*before.units, *(in_trash_of(by, inverse_of(unit)) for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
         )
     return sorted(found.values())
@@ -150,24 +149,15 @@ def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
 
 def in_trash_of(run: str, unit: Unit) -> Unit:
     """Return a unit that puts into the trash of a run what it puts into the trash."""
-    return unit._replace(steps=tuple(_step_in_trash_of(run, step) for step in unit.steps))
-
-
-def _step_in_trash_of(run: str, step: Step) -> Step:
-    if step.kind == "repoint":
-        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}")
-    if step.kind == "move" and f"{step.to_directory}/".startswith(WORK):  # where it was staged before it was brought
-        return step._replace(to_directory=f"{TRASH}{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
-    if step.kind != "move" or not step.to_directory.startswith(TRASH):
-        return step
-    return step._replace(to_directory="/".join([TRASH + run, *step.to_directory.split("/")[3:]]))
+    return unit._replace(steps=tuple(KINDS[step.kind].in_trash_of(step, run) for step in unit.steps))
 
 
 def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     """Say whether what a unit left in the trash was freed."""
-    both = [place for s in unit.steps for place in ((s.directory, s.name), (s.to_directory, s.to))]
-    places = [(folder.split("/")[2], f"{folder}/{name}") for folder, name in both if folder.startswith(TRASH)]
-    return unit.kind in IN_TRASH and any(run in purged and not _is_left(path, purged[run]) for run, path in places)
+    spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
+    places = [(spot.directory.split("/")[2], f"{spot.directory}/{spot.name}") for spot in spots]
+    freed = any(run in purged and not _is_left(path, purged[run]) for run, path in places)
+    return freed and ACTIONS[unit.kind].in_trash
 
 
 def _is_left(path: str, left: Sequence[str]) -> bool:

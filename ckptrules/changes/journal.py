@@ -11,14 +11,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from ckptrules.engine.values import ActionKind, EntryKind, Identity, Step, StepKind, Unit
+from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.engine.values import EntryKind, Identity, Step, Unit
 
 VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
 STOPPED = '{"line": "stopped"}\n'
-_STEP_KINDS, _ENTRY_KINDS = get_args(StepKind), get_args(EntryKind)
+_ENTRY_KINDS = get_args(EntryKind)
 _FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
 
 
@@ -157,7 +158,7 @@ def is_finished(tail: bytes) -> bool:
 
 def rewrites_texts(unit: Unit) -> bool:
     """Say whether a unit changes a text outside of the tree: only the user's own state has power over those."""
-    return any(step.kind == "rewrite" for step in unit.steps)
+    return any(KINDS[step.kind].beyond_tree for step in unit.steps)
 
 
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
@@ -243,8 +244,8 @@ def _intent(row: Mapping[str, Any], run: str) -> Intent:
     return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
-def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
-    if kind not in get_args(ActionKind) or type(size) is not int or not steps:
+def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
+    if kind not in ACTIONS or type(size) is not int or not steps:
         raise ValueError("no such unit")
     return Unit(kind, size, tuple(_step(*step) for step in steps))
 
@@ -252,7 +253,7 @@ def _unit(kind: ActionKind, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
 def _step(*row: Any) -> Step:
     *texts, (entry_kind, size, mtime_ns) = row
     plain = all(type(text) is str and "\0" not in text for text in texts)
-    if not plain or texts[0] not in _STEP_KINDS or entry_kind not in _ENTRY_KINDS:
+    if not plain or texts[0] not in KINDS or entry_kind not in _ENTRY_KINDS:
         raise ValueError("no such step")
     if (type(size), type(mtime_ns)) != (int, int):
         raise ValueError("no such step")

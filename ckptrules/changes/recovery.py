@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes import journal, journals
+from ckptrules.changes.doing import do_unit, is_done
 from ckptrules.changes.history import Run, in_trash_of, read_history
-from ckptrules.changes.transaction import finish
+from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.units import head_of
+from ckptrules.engine.values import Spot, Step, Unit
 from ckptrules.storage import reading, state
 from ckptrules.storage.folders import Folders
 
@@ -47,10 +51,63 @@ def _finish(root: str, name: str, text: str, record: journal.Record | None, sent
     if record and intent:
         intent = intent._replace(units=tuple(in_trash_of(record.run, unit) for unit in intent.units))
         with Folders(root, texts=record.own) as folders:
-            failed = finish(folders, intent)
+            failed = finish(folders, intent.units)
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
         sentences.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
     state.Appender(root, f"journal/{name}")(journal.closing(text, intent, failed), True)  # noqa: FBT003
+
+
+def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
+    """Finish what a crash interrupted: a unit that was begun is completed or, where that fails, taken back.
+
+    Units are done in their order, so only the last that was begun can be half done. Those before it were done, or are
+    as they were. Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
+    """
+    failed = {}
+    done_of = _done_steps(folders, units)
+    last = max((number for number, done in enumerate(done_of) if done), default=-1)
+    for number, (unit, done) in enumerate(zip(units, done_of, strict=True)):
+        head, rest = head_of(unit), [step for step in unit.steps if step not in done]
+        if number > last:
+            failed[number] = "not begun, as the run was interrupted"
+        elif head in rest and _is_lost(folders, head):
+            do_unit(folders, rest[1:] if number == last else ())
+        elif number < last:
+            if head in rest:
+                failed[number] = "not done when the run was interrupted"
+        elif why := do_unit(folders, rest, done):
+            failed[number] = why
+    return failed
+
+
+def _done_steps(folders: Folders, units: Sequence[Unit]) -> list[list[Step]]:
+    """List the steps of each unit that were made.
+
+    Later ones first: one may have taken the name that another left, or moved what another has exchanged.
+    """
+    found: list[list[Step]] = []
+    taken: set[Spot] = set()
+    moved: dict[Spot, Spot] = {}
+    for unit in reversed(units):
+        done: list[Step] = []
+        for step in reversed(unit.steps):
+            now = moved.get(step.here, step.here) if KINDS[step.kind].stays_with_file else step.here
+            if is_done(folders, step._replace(directory=now.directory, name=now.name), taken_again=step.here in taken):
+                done.insert(0, step)
+                if KINDS[step.kind].moves:
+                    taken.add(step.there)
+                    moved[step.here] = step.there
+        found.append(done)
+    return found[::-1]
+
+
+def _is_lost(folders: Folders, step: Step) -> bool:
+    """Say whether what a step was to move, or has moved, has changed since: then there is no way back."""
+    if KINDS[step.kind].moves:
+        with contextlib.suppress(OSError):
+            return not KINDS[step.kind].begins(folders, step)
+        return True
+    return False
 
 
 def interrupted(*roots: str) -> bool:

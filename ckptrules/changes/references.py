@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.history import Run
+from ckptrules.changes.units import head_of
 
 _APART = r"\s\"'`<>|,;:(){}\[\]\\/"
 _TOKEN = re.compile(rf"[^{_APART}]+")
@@ -69,7 +70,7 @@ def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str,
         for record, intent in run.intents:
             for place, unit in enumerate(intent.units):
                 if unit.kind == "rename" and (record.run, record.process, intent.number, place) in run.standing:
-                    yield intent.directory, unit.head.name, unit.head.to
+                    yield intent.directory, head_of(unit).name, head_of(unit).to
 
 
 class Candidates:

@@ -1,13 +1,13 @@
-"""The one transaction: journal the intent, change the storage, journal the outcome; finishes what a crash left."""
+"""The one transaction: journal the intent, change the storage, journal the outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.changes.journal import Intent, Journal, UnitRef
+from ckptrules.changes.doing import do_units
+from ckptrules.changes.journal import Journal, UnitRef
 from ckptrules.changes.units import (
-    NOT_BEGUN,
     NOT_RECORDED,
     Done,
     after,
@@ -17,12 +17,11 @@ from ckptrules.changes.units import (
     to_be_freed,
     units_of,
 )
-from ckptrules.engine.values import Listing, Plan, Stamp, Step, Unit
+from ckptrules.engine.values import Listing, Plan, Stamp, Unit
 from ckptrules.outputs.evidence import obstacle
 from ckptrules.storage import moving, trash
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import told
-from ckptrules.storage.steps import do_step, is_done, stands
 
 
 class Workplace(NamedTuple):
@@ -101,82 +100,6 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         return Outcome(outcome, settle_plan(directory, outcome, listing, changed=True))
 
 
-def do_units(folders: Folders, units: Sequence[Unit], stopped: Callable[[], bool]) -> dict[int, str]:
-    """Do units, each wholly or not at all; return the numbers of those that were not done, and why."""
-    failed = {}
-    for number, unit in enumerate(units):
-        if why := NOT_BEGUN if stopped() else _do_unit(folders, unit.steps):
-            failed[number] = why
-    return failed
-
-
-def finish(folders: Folders, intent: Intent) -> dict[int, str]:
-    """Finish what a crash interrupted: a unit that was begun is completed or, where that fails, taken back.
-
-    Units are done in their order, so only the last that was begun can be half done. Those before it were done, or are
-    as they were. Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
-    """
-    failed = {}
-    done_of = _done_steps(folders, intent.units)
-    last = max((number for number, done in enumerate(done_of) if done), default=-1)
-    for number, (unit, done) in enumerate(zip(intent.units, done_of, strict=True)):
-        rest = [step for step in unit.steps if step not in done]
-        if number > last:
-            failed[number] = "not begun, as the run was interrupted"
-        elif unit.head in rest and not stands(folders, unit.head):  # moved, and changed since: no way back
-            _do_unit(folders, rest[1:] if number == last else ())
-        elif number < last:
-            if unit.head in rest:
-                failed[number] = "not done when the run was interrupted"
-        elif why := _do_unit(folders, rest, done):
-            failed[number] = why
-    return failed
-
-
-def _done_steps(folders: Folders, units: Sequence[Unit]) -> list[list[Step]]:
-    """List the steps of each unit that were made.
-
-    Later ones first: one may have taken the name that another left, or moved what another has exchanged.
-    """
-    found: list[list[Step]] = []
-    taken: set[tuple[str, str]] = set()
-    moved: dict[tuple[str, str], tuple[str, str]] = {}
-    for unit in reversed(units):
-        done: list[Step] = []
-        for step in reversed(unit.steps):
-            here = (step.directory, step.name)
-            directory, name = moved.get(here, here) if step.kind == "exchange" else here
-            if is_done(folders, step._replace(directory=directory, name=name), taken_again=here in taken):
-                done.insert(0, step)
-                if step.kind == "move":
-                    taken.add((step.to_directory, step.to))
-                    moved[here] = (step.to_directory, step.to)
-        found.append(done)
-    return found[::-1]
-
-
-def _do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()) -> str:
-    """Do steps, all or none (``before`` were done already); return why it could not be, or nothing."""
-    done = list(before)
-    for step in steps:
-        try:
-            do_step(folders, step)
-            done.append(step)
-        except OSError as error:
-            why = told(error) if not before and step is steps[0] else f"{step.name}: {told(error)}"
-            return why + _take_back(folders, done)
-    return ""
-
-
-def _take_back(folders: Folders, done: Sequence[Step]) -> str:
-    for step in reversed(done):
-        try:
-            do_step(folders, step.inverse)
-        except OSError as error:
-            return f"; {step.to} could not be taken back: {told(error)}"
-    return ""
-
-
 def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> dict[int, str]:
     """Free the space of some units, and return those that could not be removed, and why: they stay in the trash.
 
@@ -200,5 +123,5 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
 
 
 def settle_plan(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
-    """Return the stamp to remember a directory by in which a plan was carried out; see `store.settle`."""
+    """Return the stamp to remember a directory by in which a plan was carried out; see `moving.settle`."""
     return moving.settle(directory, names_left(plan, listing), plain=is_plain(plan, listing), changed=changed)

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.values import (
-    FOLLOWING,
-    STATE,
+    TRASH,
     Action,
     Entry,
     Identity,
@@ -44,17 +44,6 @@ ADVICE: Mapping[str, str] = {
     os.strerror(errno.ENOSPC): "make space (df -h), and run again",
 }
 
-VERBS: Mapping[str, str] = {
-    "trash": "be moved to the trash",
-    "restore": "be brought back",
-    "replace": "be replaced",
-    "fix": "get other paths in its state",
-    "unfix": "get its old state back",
-    "link": "become a link",
-    "unlink": "be removed",
-    "rewrite": "be rewritten",
-}
-
 
 class Done(NamedTuple):
     """What a transaction came to.
@@ -73,7 +62,7 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     identities = {entry.name: _identity(entry) for entry in listing.entries}
     followers: dict[str, list[Action]] = defaultdict(list)
     for action in plan.actions:
-        if action.kind in FOLLOWING:
+        if action.follows:
             followers[action.follows].append(action)
     trash = trash_folder(run, plan.directory)
     return [_unit(head, followers.get(head.name, ()), identities, plan.directory, trash) for head in heads(plan)]
@@ -81,12 +70,12 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
 
 def trash_folder(run: str, directory: str) -> str:
     """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
-    return f"{STATE}/trash/{run}/{directory}".rstrip("/")
+    return f"{TRASH}/{run}/{directory}".rstrip("/")
 
 
 def heads(plan: Plan) -> list[Action]:
     """List the actions that are no mere consequence of another: each becomes one unit."""
-    return [action for action in plan.actions if action.kind not in FOLLOWING]
+    return [action for action in plan.actions if not action.follows]
 
 
 def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = ()) -> Plan:
@@ -94,8 +83,25 @@ def after(plan: Plan, failed: Mapping[int, str], problems: Iterable[Problem] = (
     done = plan.actions
     if failed:
         lost = {action.name for number, action in enumerate(heads(plan)) if number in failed}
-        done = tuple(a for a in plan.actions if (a.follows if a.kind in FOLLOWING else a.name) not in lost)
+        done = tuple(a for a in plan.actions if (a.follows or a.name) not in lost)
     return plan._replace(actions=done, problems=(*plan.problems, *problems))
+
+
+def head_of(unit: Unit) -> Step:
+    """Return the step that the others belong to; links under old names are made after it, and removed before it."""
+    return next((step for step in unit.steps if not KINDS[step.kind].turn), unit.steps[0])
+
+
+def inverse_of(unit: Unit) -> Unit:
+    """Return the unit that takes one back."""
+    action = ACTIONS[unit.kind]
+    steps = [KINDS[step.kind].inverse(step) for step in unit.steps]
+    if action.in_sequence:
+        steps.reverse()
+    else:
+        before, others, after = ([step for step in steps if KINDS[step.kind].turn == turn] for turn in (-1, 0, 1))
+        steps = [*before, *others[:1], *reversed(others[1:]), *after]
+    return Unit(action.inverse or action.name, unit.size, tuple(steps))
 
 
 def _unit(
@@ -178,6 +184,5 @@ def _unrecorded(plan: Plan, why: str) -> Problem:
 
 def refused(head: Action, why: str) -> Problem:
     """Tell that a unit was not done, by the action that heads it."""
-    verbs = {**VERBS, "rename": f"be renamed to {head.to}"}
-    text = f"cannot {verbs[head.kind]}: {why}"
+    text = f"cannot {ACTIONS[head.kind].cannot.format(to=head.to)}: {why}"
     return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))

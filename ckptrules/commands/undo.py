@@ -12,15 +12,16 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
-from ckptrules.changes.history import TRASH, Run, TakeBack, newest_standing, take_back
+from ckptrules.changes.history import Run, TakeBack, newest_standing, take_back
 from ckptrules.changes.journal import JournalError
+from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.recovery import fault_of, read_runs
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Done, after, problems_of
+from ckptrules.changes.units import Done, after, head_of, problems_of
 from ckptrules.commands.history import command_of
 from ckptrules.engine.measures import visible
-from ckptrules.engine.values import Action, ActionKind, Plan, RuleError, Step
+from ckptrules.engine.values import Action, Plan, RuleError, Step
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
@@ -143,20 +144,21 @@ def as_plan(back: TakeBack) -> Plan:
     """Turn what is to be taken back into the form that is reported."""
     actions = []
     for unit in back.units:
-        head, rest = unit.head, [step for step in unit.steps if step is not unit.head]
-        name = _shown(head)
-        along = rest if unit.kind != "replace" else ()
-        with_it = tuple((_shown(s), s.to if unit.kind == "rename" else "") for s in along if s.kind == "move")
-        actions.append(Action(unit.kind, name, head.to if unit.kind == "rename" else "", unit.size, (), with_it))
-        for step in (step for step in rest if step.kind in ("relink", "repoint")):
+        action, head = ACTIONS[unit.kind], head_of(unit)
+        name, rest = shown(head), [step for step in unit.steps if step is not head]
+        along = [step for step in rest if KINDS[step.kind].moves and not action.in_sequence]
+        with_it = tuple((shown(step), step.to if action.shows_to else "") for step in along)
+        actions.append(Action(unit.kind, name, head.to if action.shows_to else "", unit.size, (), with_it))
+        for step in (step for step in rest if KINDS[step.kind].follows):
             elsewhere = "" if step.directory == back.directory else step.directory
-            kind: ActionKind = "repoint" if step.kind == "repoint" else "relink"
-            actions.append(Action(kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere))
+            follower = Action(step.kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere)
+            actions.append(follower)
     return Plan(back.experiment, back.directory, tuple(actions))
 
 
-def _shown(step: Step) -> str:
-    return step.to if step.kind == "move" and step.directory.startswith(TRASH) else step.name
+def shown(step: Step) -> str:
+    """Return the name by which people know what a step changes."""
+    return KINDS[step.kind].shown(step)
 
 
 def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:

@@ -8,17 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
+TRASH = f"{STATE}/trash"
 TRASH_SUFFIX = ".trashed"
 OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
 LONGEST_NAME = 255  # bytes
 
 EntryKind = Literal["file", "directory", "link", "other"]
-ActionKind = Literal[
-    "rename", "trash", "relink", "repoint", "restore", "replace", "fix", "unfix", "link", "unlink", "rewrite"
-]
-StepKind = Literal["move", "relink", "repoint", "link", "unlink", "exchange", "rewrite"]
-FOLLOWING = ("relink", "repoint")  # what happens only as a consequence of another action
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
 
 
@@ -363,7 +359,7 @@ class Checkpoint(NamedTuple):
 
 
 class Action(NamedTuple):
-    """One change: ``rename`` and ``relink`` have a ``to`` (a name, or the new text of the link).
+    """One change, of a kind that `changes.kinds` knows; ``to`` is the new name, or text of a link, if there is one.
 
     ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
     go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
@@ -373,7 +369,7 @@ class Action(NamedTuple):
     of which would keep what goes.
     """
 
-    kind: ActionKind
+    kind: str
     name: str
     to: str
     size: int
@@ -399,18 +395,20 @@ class Identity(NamedTuple):
     mtime_ns: int
 
 
+class Spot(NamedTuple):
+    """A name in a directory; the directory is a path below ``outputs_dir``."""
+
+    directory: str
+    name: str
+
+
 class Step(NamedTuple):
     """One change of one name, with all that is needed to repeat it, and to take it back.
 
-    A ``move`` brings ``name`` from ``directory`` to ``to_directory`` under the name ``to``; a ``relink`` changes the
-    text of a link from ``was`` to ``to``, a ``repoint`` the name of a checkpoint in a text file, whose old bytes go to
-    ``to_directory``. A ``link`` makes a link with the text ``to``, an ``unlink`` removes it. An ``exchange`` gives two
-    files each other's name; ``was`` tells both apart (`store.marks`). Directories are paths below ``outputs_dir``. A
-    ``rewrite`` gives a text file anywhere (``directory`` is absolute) other content; ``was`` and ``to`` are the
-    checksums of both contents, which are kept in the user's own state.
+    What the fields mean, each kind says (`changes.kinds`). Directories are paths below ``outputs_dir``.
     """
 
-    kind: StepKind
+    kind: str
     directory: str
     name: str
     to_directory: str
@@ -419,48 +417,25 @@ class Step(NamedTuple):
     identity: Identity = Identity("link", 0, 0)
 
     @property
-    def inverse(self) -> "Step":
-        """The step that takes this one back."""
-        if self.kind in ("relink", "repoint", "rewrite"):
-            return self._replace(to=self.was, was=self.to)
-        if self.kind in ("link", "unlink"):
-            return self._replace(kind="unlink" if self.kind == "link" else "link")
-        if self.kind == "exchange":
-            return self._replace(was=" ".join(reversed(self.was.split(" "))))
-        return self._replace(directory=self.to_directory, name=self.to, to_directory=self.directory, to=self.name)
+    def here(self) -> Spot:
+        """Where the change begins."""
+        return Spot(self.directory, self.name)
 
-
-INVERSE: Mapping[str, ActionKind] = {
-    "trash": "restore", "restore": "trash", "fix": "unfix", "unfix": "fix", "link": "unlink", "unlink": "link",
-}  # fmt: skip
+    @property
+    def there(self) -> Spot:
+        """Where it leads, if it leads anywhere else."""
+        return Spot(self.to_directory, self.to)
 
 
 class Unit(NamedTuple):
     """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
 
-    ``size`` is that of the checkpoint, in bytes. A ``replace`` first puts away what stands under a name, then brings
-    what is to stand there.
+    ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes.
     """
 
-    kind: ActionKind
+    kind: str
     size: int
     steps: tuple[Step, ...]
-
-    @property
-    def inverse(self) -> "Unit":
-        """The unit that takes this one back."""
-        inverted = [step.inverse for step in self.steps]
-        if self.kind == "replace":
-            return self._replace(steps=tuple(reversed(inverted)))
-        unlinks, links = ([step for step in inverted if step.kind == kind] for kind in ("unlink", "link"))
-        others = [step for step in inverted if step.kind not in ("link", "unlink")]
-        steps = (*unlinks, *others[:1], *reversed(others[1:]), *links)
-        return Unit(INVERSE.get(self.kind, self.kind), self.size, steps)
-
-    @property
-    def head(self) -> "Step":
-        """The step that the others belong to; links under old names are made after it, and removed before it."""
-        return next((step for step in self.steps if step.kind not in ("link", "unlink")), self.steps[0])
 
 
 class Kept(NamedTuple):

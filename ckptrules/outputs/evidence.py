@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.naming import first_pattern
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.values import FOLLOWING, STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.engine.values import STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.formats.plainjson import parse
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
@@ -31,7 +31,7 @@ NS = 1_000_000_000
 
 def to_look_at(plan: Plan) -> set[str]:
     """Return the names that a plan would touch, that are in conflict, or that must be whole for others to go."""
-    touched = {action.name for action in plan.actions if action.kind not in FOLLOWING}
+    touched = {action.name for action in plan.actions if not action.follows}
     return touched.union(plan.rests_on, *_disputed(plan))
 
 

@@ -8,44 +8,13 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
+from ckptrules.changes.kinds import ACTIONS
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.values import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 from ckptrules.report.style import Style, count_of, numbers, table, when
 
 LARGEST = 10  # so many lines show the order of magnitude
-
-DID = {
-    "rename": "Renamed",
-    "trash": "Deleted",
-    "relink": "Relinked",
-    "repoint": "Repointed",
-    "restore": "Restored",
-    "replace": "Replaced",
-    "fix": "State fixed",
-    "unfix": "State restored",
-    "link": "Linked",
-    "unlink": "Link removed",
-    "rewrite": "Rewritten",
-}
-
-WOULD = {
-    "rename": "Would rename",
-    "trash": "Would delete",
-    "relink": "Would relink",
-    "repoint": "Would repoint",
-    "restore": "Would restore",
-    "replace": "Would replace",
-    "fix": "Would fix the state",
-    "unfix": "Would restore the state",
-    "link": "Would link",
-    "unlink": "Would remove the link",
-    "rewrite": "Would rewrite",
-}
-
-SIGN_OF = {
-    "repoint": "relink", "replace": "restore", "fix": "rename", "unfix": "restore", "link": "relink", "unlink": "trash",
-    "rewrite": "rename",
-}  # fmt: skip
+STAYS = ("renamed", "relinked", "restored")  # what the numbers of a summary count that is kept
 
 
 class Tally(NamedTuple):
@@ -112,26 +81,19 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
 
     A file with several names counts once among the bytes that are kept, and among those that go with the last name.
     """
-    count = Counter([action.kind for action in plan.actions])
-    size = {kind: sum([action.size for action in plan.actions if action.kind == kind]) for kind in count}
-    relinked = count["relink"] + count["repoint"]
+    count: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for action in plan.actions:
+        count[ACTIONS[action.kind].counts_as] += 1
+        size[ACTIONS[action.kind].counts_as] += action.size
     return Tally(
+        **count,
         experiments=1,
-        renamed=count["rename"],
-        deleted=count["trash"],
-        relinked=relinked,
-        restored=count["restore"] + count["replace"],
-        kept=len(plan.kept) + count["rename"] + relinked + count["restore"] + count["replace"],
+        kept=len(plan.kept) + sum(count[number] for number in STAYS),
         skipped=len(plan.skipped),
         problems=len(plan.problems),
-        bytes_deleted=freed(size.get("trash", 0), links.gone),
-        states=count["fix"] + count["unfix"],
-        links=count["link"] + count["unlink"],
-        rewritten=count["rewrite"],
-        bytes_kept=taken(
-            sum(size.get(kind, 0) for kind in ("rename", "restore", "replace")) + sum(row.size for row in plan.kept),
-            links.kept,
-        ),
+        bytes_deleted=freed(size["deleted"], links.gone),
+        bytes_kept=taken(sum(size[number] for number in STAYS) + sum(row.size for row in plan.kept), links.kept),
     )
 
 
@@ -244,8 +206,9 @@ def trash_sentence(items: int, size: int, days: int | None) -> str:
 @lru_cache
 def _opening(kind: str, style: Style) -> tuple[str, str, int]:
     """Return what the lines of an action begin with: the first, the one with the new name; and the indent of more."""
-    label = (WOULD if style.preview else DID)[kind]
-    sign = style.paint(style.signs[SIGN_OF.get(kind, kind)], "red" if kind == "trash" else "green")
+    action = ACTIONS[kind]
+    label = action.would if style.preview else action.did
+    sign = style.paint(style.signs[action.sign], "red" if action.counts_as == "deleted" else "green")
     return f"{sign} {label}: ", f" {style.signs['arrow'].rjust(len(label) + 2)} ", len(label) + 4
 
 
@@ -254,7 +217,7 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     place = f"{action.directory}/{action.name}" if action.directory else action.name
     first = opening + style.name(place)
     along = _along_lines(action, indent, style) if action.with_it or action.leaves_link else ()
-    if action.kind not in ("rename", "relink", "repoint"):
+    if not action.to:
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
         saves = " or ".join(f"{line.key}: {line.value}" for line in action.saves) if style.verbose else ""
         saving = [" " * (indent - 2) + style.paint(f"{saves} would save it", "dim")] if saves else []

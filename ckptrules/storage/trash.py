@@ -13,14 +13,13 @@ from ckptrules.engine.values import STATE, TRASH_SUFFIX, Step
 from ckptrules.storage import believing
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.moving import CHANGED
+from ckptrules.storage.moving import CHANGED, NOT_IN_TRASH
 from ckptrules.storage.reading import (
     TrashUse,
     kind_of,
     measure,
     stands_for,
 )
-from ckptrules.storage.steps import NOT_IN_TRASH
 from ckptrules.storage.waiting import trash_path
 
 

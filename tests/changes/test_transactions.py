@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.values import trash_name
-from ckptrules.storage import moving, steps
+from ckptrules.storage import exchanging, moving, texts
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
@@ -173,7 +173,7 @@ def test_a_run_of_an_earlier_version_that_changed_a_pointer_is_taken_back(projec
 # --- the look after an exchange or a move ----------------------------------------------------------------------------
 
 
-LOOKS = {"a link": (os, "readlink"), "a pointer": (steps, "read_pointer"), "a state": (steps, "is_marked")}
+LOOKS = {"a link": (os, "readlink"), "a pointer": (texts, "read_pointer"), "a state": (exchanging, "is_marked")}
 
 
 def refuse_the_look_after(patch: pytest.MonkeyPatch, place: object, name: str, exchange: int) -> None:

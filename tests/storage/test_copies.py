@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from ckptrules.changes import doing
 from ckptrules.changes.fixing import look_inside
 from ckptrules.changes.references import Reference
 from ckptrules.commands.refs import Text, obstacle
@@ -33,7 +34,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.storage import copying, moving, staging, state, steps
+from ckptrules.storage import copying, moving, staging, state
 from ckptrules.storage import reading as storage_reading
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
@@ -519,13 +520,13 @@ def test_a_backup_of_what_belongs_to_others_says_whose_the_copies_are(shared: Pa
 
 def repoint(folder: Path) -> None:
     with Folders(str(folder)) as folders:
-        steps.do_step(folders, Step("repoint", "exp", "latest", f"{STATE}/trash/run/exp", NEW, OLD))
+        doing.do_step(folders, Step("repoint", "exp", "latest", f"{STATE}/trash/run/exp", NEW, OLD))
 
 
 def rewrite_text(folder: Path) -> None:
     was, to = (state.keep_content(str(folder), content) for content in (OLD.encode(), NEW.encode()))
     with Folders(str(folder), texts=True) as folders:
-        steps.do_step(folders, Step("rewrite", str(folder / "exp"), "latest", "", to, was))
+        doing.do_step(folders, Step("rewrite", str(folder / "exp"), "latest", "", to, was))
 
 
 def rewrite_state(folder: Path) -> None:

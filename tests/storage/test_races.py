@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.changes import doing
 from ckptrules.engine.values import STATE, Identity, Step
 from ckptrules.run import jobs
-from ckptrules.storage import moving, reading, staging, steps, trash, waiting
+from ckptrules.storage import moving, reading, staging, trash, waiting
 from ckptrules.storage.folders import Folders
 from tests.conftest import ROOT, Project
 from tests.support import crash
@@ -150,7 +151,7 @@ def test_one_file_that_answers_to_two_names_is_not_removed(tmp_path: Path, monke
     status = file.stat()
     step = Step("move", "", "Epoch.ckpt", "", "epoch.ckpt", "", Identity("file", status.st_size, status.st_mtime_ns))
     with Folders(str(tmp_path)) as folders:
-        assert not steps.is_done(folders, step)
+        assert not doing.is_done(folders, step)
     assert file.read_text() == "all there is"
 
 
@@ -267,9 +268,9 @@ def test_a_sharded_checkpoint_that_is_saved_anew_before_it_is_deleted_stays(proj
     os.utime(shard, ns=(before, before + NS))
     with Folders(outputs) as folders:
         with pytest.raises(OSError, match="has changed since it was looked at"):
-            steps.do_step(folders, step)
+            doing.do_step(folders, step)
         os.utime(shard, ns=(before, before))
-        steps.do_step(folders, step)
+        doing.do_step(folders, step)
         trashed = project.outputs / STATE / "trash/run" / name
         (trashed / "0.pt").write_text("written by who had it open")
         with pytest.raises(OSError, match="has changed since it was looked at"):

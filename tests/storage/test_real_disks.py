@@ -57,14 +57,14 @@ def test_a_disk_that_fills_up_on_the_way_is_told_without_a_traceback(project: Pr
     project.make(TREE)
     before = project.tree()
     (project.folder / "dodo.py").write_text(
-        "from ckptrules.storage import steps\nreally = steps.rename\n"
+        "from ckptrules.storage import moving\nreally = moving.rename\n"
         "def rename(*args):\n"
         "    really(*args)\n"
         f"    with open({str(disk / 'filler')!r}, 'ab', buffering=0) as file:\n"
         "        try:\n"
         "            while file.write(b'x' * 4096): pass\n"
         "        except OSError: pass\n"
-        "steps.rename = rename\n" + (project.folder / "dodo.py").read_text()
+        "moving.rename = rename\n" + (project.folder / "dodo.py").read_text()
     )
     project.doit("migrate", "delete_old=1", check=1)
     assert set(before.values()) <= set(project.tree(state=True).values())

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptrules.engine.values import STATE, Item
-from ckptrules.storage import copying, moving, reading, steps, waiting
+from ckptrules.storage import copying, moving, reading, waiting
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backups import Order, hidden_path, make_backup
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
@@ -344,7 +344,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], 
 
     for name in STEPS:
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    monkeypatch.setattr(steps, "rename", watched(moving.rename))
+    monkeypatch.setattr(moving, "rename", watched(moving.rename))
     return left
 
 

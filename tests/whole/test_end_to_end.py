@@ -22,7 +22,7 @@ from doit.exceptions import TaskFailed
 from ckptrules.outputs import find
 from ckptrules.run import experiments, jobs
 from ckptrules.run.options import Options
-from ckptrules.storage import lock, moving, reading, steps
+from ckptrules.storage import lock, moving, reading
 from tests.conftest import ROOT, Project
 
 DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
@@ -498,7 +498,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
         really(directory, name, to, to_directory)
 
-    monkeypatch.setattr(steps, "rename", refusing)
+    monkeypatch.setattr(moving, "rename", refusing)
     job = jobs.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
     (found,) = find.find_directories(str(project.outputs), job.rules.layout)
     task = SimpleNamespace(meta={})

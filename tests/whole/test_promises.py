@@ -310,11 +310,11 @@ def test_what_was_done_is_told_where_something_failed(project: Project) -> None:
     project.make({f"one/checkpoints/{name}": 9 for name in (OLD, LATER)})
     dodo = project.folder / "dodo.py"
     dodo.write_text(
-        "from ckptrules.storage import steps\nreally = steps.rename\n"
+        "from ckptrules.storage import moving\nreally = moving.rename\n"
         "def rename(directory, name, *more):\n"
         f"    if name == {OLD!r}: raise OSError(5, 'Input/output error')\n"
         "    really(directory, name, *more)\n"
-        "steps.rename = rename\n" + dodo.read_text()
+        "moving.rename = rename\n" + dodo.read_text()
     )
     out = project.doit("migrate", "delete_old=1", check=1)
     assert f"{OLD} cannot be moved to the trash: Input/output error" in out

@@ -27,15 +27,15 @@ COMMAND = ("migrate", "delete_old=1")
 PATIENCE = 120  # seconds; only a process that never ends takes so long
 HOOK = """
 import os, signal
-from ckptrules.storage import steps
-really, count, MAIN = steps.rename, 0, os.getpid()
+from ckptrules.storage import moving
+really, count, MAIN = moving.rename, 0, os.getpid()
 def rename(*args):
     global count
     count += 1
     if count == {at}:
         {act}
     return really(*args)
-steps.rename = rename
+moving.rename = rename
 """
 
 

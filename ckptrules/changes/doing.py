@@ -1,0 +1,63 @@
+"""Does units, each wholly or not at all, by whatever kinds of steps they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.units import NOT_BEGUN
+from ckptrules.engine.values import Step, Unit
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.reading import refuse_path, told
+
+
+def do_step(folders: Folders, step: Step) -> None:
+    """Make one change, or none.
+
+    Raises:
+        FileExistsError: the new name is taken.
+        FileNotFoundError: nothing stands under the old name.
+        OSError: ESTALE where something else stands there; or the system refuses.
+    """
+    refuse_path(step.name)
+    KINDS[step.kind].do(folders, step)
+
+
+def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
+    """Say whether a step was made already (`Kind.is_done`); what cannot be seen was not."""
+    try:
+        refuse_path(step.name)
+        return KINDS[step.kind].is_done(folders, step, taken_again=taken_again)
+    except OSError:
+        return False
+
+
+def do_units(folders: Folders, units: Sequence[Unit], stopped: Callable[[], bool]) -> dict[int, str]:
+    """Do units, each wholly or not at all; return the numbers of those that were not done, and why."""
+    failed = {}
+    for number, unit in enumerate(units):
+        if why := NOT_BEGUN if stopped() else do_unit(folders, unit.steps):
+            failed[number] = why
+    return failed
+
+
+def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()) -> str:
+    """Do steps, all or none (``before`` were done already); return why it could not be, or nothing."""
+    done = list(before)
+    for step in steps:
+        try:
+            do_step(folders, step)
+            done.append(step)
+        except OSError as error:
+            why = told(error) if not before and step is steps[0] else f"{step.name}: {told(error)}"
+            return why + _take_back(folders, done)
+    return ""
+
+
+def _take_back(folders: Folders, done: Sequence[Step]) -> str:
+    for step in reversed(done):
+        try:
+            do_step(folders, KINDS[step.kind].inverse(step))
+        except OSError as error:
+            return f"; {step.to} could not be taken back: {told(error)}"
+    return ""

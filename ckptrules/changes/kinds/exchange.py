@@ -1,0 +1,48 @@
+"""Exchanges: a checkpoint and a copy of it with other paths inside change places.
+
+An ``exchange`` gives ``name`` in ``directory`` and ``to`` in ``to_directory`` each other's content; ``was`` has the
+marks of both, as they stood before.
+"""
+
+from __future__ import annotations
+
+from ckptrules.changes.kinds.kind import ActionKind, Kind
+from ckptrules.engine.values import Step
+from ckptrules.storage import exchanging, reading
+from ckptrules.storage.folders import Folders
+
+FIX = ActionKind(
+    "fix", "State fixed", "Would fix the state", "get other paths in its state", "rename", "states",
+    inverse="unfix", in_trash=True,
+)  # fmt: skip
+UNFIX = ActionKind(
+    "unfix", "State restored", "Would restore the state", "get its old state back", "restore", "states",
+    inverse="fix", in_trash=True,
+)  # fmt: skip
+
+
+class Exchange(Kind):
+    """Gives two files each other's name."""
+
+    name = "exchange"
+    actions = (FIX, UNFIX)
+    stays_with_file = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether both stand where they were marked."""
+        return exchanging.is_marked(folders, step.here, step.there, step.was)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Exchange them."""
+        reading.refuse_path(step.to)
+        exchanging.exchange(folders, step.here, step.there, step.was)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - both names stay
+        """Say whether both stand in each other's place."""
+        reading.refuse_path(step.to)
+        exchanging.finish_exchange(folders, step.there)
+        return self.begins(folders, self.inverse(step))
+
+    def inverse(self, step: Step) -> Step:
+        """Exchange them once more."""
+        return step._replace(was=exchanging.other_way_round(step.was))

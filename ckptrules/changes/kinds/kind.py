@@ -1,0 +1,111 @@
+"""What the engine of changes asks of a kind of step, and what the report says of the actions that it carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar, NamedTuple
+
+from ckptrules.engine.values import Spot, Step
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.moving import CHANGED
+
+
+class ActionKind(NamedTuple):
+    """What a step means to people who read a plan.
+
+    Args:
+        name: how plans, journals and JSON call it.
+        did: the word before a name when it was done.
+        would: the same, in a preview.
+        cannot: what could not be done, behind "cannot"; ``{to}`` stands for the new name.
+        sign: one of `Style.signs`.
+        counts_as: the number of the summary that it adds to, a field of `Tally`.
+        inverse: the action that takes it back; nothing where that is the same one.
+        in_trash: it can be taken back only with what lies in the trash.
+        shows_to: undo shows the new name.
+        in_sequence: its steps make room for one another, so the last is taken back first.
+    """
+
+    name: str
+    did: str
+    would: str
+    cannot: str
+    sign: str
+    counts_as: str
+    inverse: str = ""
+    in_trash: bool = False
+    shows_to: bool = False
+    in_sequence: bool = False
+
+
+class Ahead(NamedTuple):
+    """What will be otherwise when it is the turn of a step, because of the steps before it.
+
+    ``left`` are the names that will be free, ``altered`` those under which something else will stand.
+    """
+
+    left: Collection[Spot]
+    altered: Collection[Spot]
+
+
+class Kind:
+    """A kind of step. Every method takes the open directories and the step; only `do` and `is_done` change anything."""
+
+    name: ClassVar[str]  # how journals call it
+    actions: ClassVar[tuple[ActionKind, ...]] = ()
+    changed: ClassVar[str] = CHANGED  # what is said where something else stands there
+    turn: ClassVar[int] = 0  # within a unit: -1 before the head, 1 after all others
+    moves: ClassVar[bool] = False  # what stands here goes there
+    leaves: ClassVar[bool] = False  # nothing stands here afterwards
+    follows: ClassVar[bool] = False  # it is an action of its own, which happens only because of the head
+    stays_with_file: ClassVar[bool] = False  # where the file is moved later, that it was done is seen there
+    beyond_tree: ClassVar[bool] = False  # only the user's own state has power over what it changes
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether that is there, as it was, which the step begins with; nothing is changed.
+
+        Raises:
+            OSError: it is not there, or cannot be looked at.
+        """
+        raise NotImplementedError
+
+    def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
+        """Say why the step cannot be made as things stand, or nothing.
+
+        Raises:
+            OSError: nothing is there, or it cannot be looked at.
+        """
+        return "" if step.here in ahead.altered or self.begins(folders, step) else self.changed
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Make the step, or change nothing.
+
+        Raises:
+            OSError: ESTALE where something else stands there; or the system refuses.
+        """
+        raise NotImplementedError
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
+        """Say whether the step was made; what was begun of one that takes two system calls is finished first.
+
+        Args:
+            folders: the open directories.
+            step: what may have been done.
+            taken_again: what stands under the old name came there by a later step.
+
+        Raises:
+            OSError: that cannot be seen.
+        """
+        raise NotImplementedError
+
+    def inverse(self, step: Step) -> Step:
+        """Return the step that takes this one back."""
+        return step._replace(to=step.was, was=step.to)
+
+    def in_trash_of(self, step: Step, run: str) -> Step:  # noqa: ARG002 - most put nothing into the trash
+        """Return the same step, but what it puts into the trash goes to the trash of a run."""
+        return step
+
+    def shown(self, step: Step) -> str:
+        """Return the name by which people know what is changed."""
+        return step.name

@@ -1,0 +1,95 @@
+"""Links: one gets another text, one is left under an old name, one is removed.
+
+A ``relink`` changes the text of ``name`` from ``was`` to ``to``. A ``link`` makes one with the text ``to``, an
+``unlink`` removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.engine.values import Step
+from ckptrules.storage import links, moving
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.moving import LINK_CHANGED
+
+RELINK = ActionKind("relink", "Relinked", "Would relink", "be relinked", "relink", "relinked")
+LINK = ActionKind("link", "Linked", "Would link", "become a link", "relink", "links", inverse="unlink")
+UNLINK = ActionKind("unlink", "Link removed", "Would remove the link", "be removed", "trash", "links", inverse="link")
+
+
+class Relink(Kind):
+    """Gives a link another text, as what it leads to has another name."""
+
+    name = "relink"
+    actions = (RELINK,)
+    changed = LINK_CHANGED
+    follows = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether the link has its old text."""
+        return links.is_link_to(folders, step.here, step.was)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Replace it; the name is there at every moment."""
+        links.change_link(folders, step.here, step.was, step.to)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - a link stays
+        """Say whether the link has its new text."""
+        return links.is_link_to(folders, step.here, step.to)
+
+
+class Link(Kind):
+    """Leaves a link under a name, to one beside it."""
+
+    name = "link"
+    actions = (LINK,)
+    turn = 1  # the head frees the name
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether the name is free."""
+        return moving.is_free(folders, step.here)
+
+    def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
+        """Ask for the name: it must be free by then."""
+        return "" if step.here in ahead.left or self.begins(folders, step) else os.strerror(errno.EEXIST)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Make it."""
+        links.make_link(folders, step.here, step.to)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - nothing left here
+        """Say whether it is there."""
+        return links.is_link_to(folders, step.here, step.to)
+
+    def inverse(self, step: Step) -> Step:
+        """Remove it."""
+        return step._replace(kind="unlink")
+
+
+class Unlink(Kind):
+    """Removes a link that was left under a name."""
+
+    name = "unlink"
+    actions = (UNLINK,)
+    changed = LINK_CHANGED
+    turn = -1  # the head wants the name
+    leaves = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether it is there."""
+        return links.is_link_to(folders, step.here, step.to)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Remove it."""
+        links.remove_link(folders, step.here, step.to)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - what came is no link
+        """Say whether it is gone, or something else stands there."""
+        return moving.is_free(folders, step.here) or not links.is_link_to(folders, step.here, step.to)
+
+    def inverse(self, step: Step) -> Step:
+        """Make it again."""
+        return step._replace(kind="link")

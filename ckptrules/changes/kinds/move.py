@@ -1,0 +1,88 @@
+"""Moves: a name becomes another one, in its directory, into the trash, or out of it.
+
+A ``move`` brings ``name`` from ``directory`` to ``to_directory``, as ``to``. It is known by its ``identity``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.engine.values import STATE, TRASH, Identity, Spot, Step, trash_name
+from ckptrules.storage import moving, reading
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.state import WORK
+
+RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "rename", "renamed", shows_to=True)
+TRASHED = ActionKind(
+    "trash", "Deleted", "Would delete", "be moved to the trash", "trash", "deleted", inverse="restore", in_trash=True
+)
+RESTORE = ActionKind("restore", "Restored", "Would restore", "be brought back", "restore", "restored", inverse="trash")
+REPLACE = ActionKind(
+    "replace", "Replaced", "Would replace", "be replaced", "restore", "restored", in_trash=True, in_sequence=True
+)
+
+
+class Move(Kind):
+    """Brings a name to another place; nothing is ever overwritten."""
+
+    name = "move"
+    actions = (RENAME, TRASHED, RESTORE, REPLACE)
+    moves = True
+    leaves = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether the old name stands for what is to be moved."""
+        return moving.stands(folders, step.here, step.identity)
+
+    def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
+        """Ask for the new name as well: it must be free by then."""
+        if why := super().check(folders, step, ahead):
+            return "" if _will_be_empty(folders, step, ahead) else why
+        return "" if step.there in ahead.left or _is_free(folders, step) else os.strerror(errno.EEXIST)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Move it."""
+        reading.refuse_path(step.to)
+        moving.move(folders, step.here, step.there, step.identity)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
+        """Look at both names."""
+        reading.refuse_path(step.to)
+        return moving.is_moved(folders, step.here, step.there, step.identity, taken_again=taken_again)
+
+    def inverse(self, step: Step) -> Step:
+        """Move it back."""
+        return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
+
+    def in_trash_of(self, step: Step, run: str) -> Step:
+        """Put it into the trash of the run also where it came from the workplace."""
+        if f"{step.to_directory}/".startswith(f"{WORK}/"):  # where it was staged before it was brought
+            return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
+        if not step.to_directory.startswith(f"{TRASH}/"):
+            return step
+        return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
+
+    def shown(self, step: Step) -> str:
+        """Return the name that it had before it went to the trash."""
+        return step.to if step.directory.startswith(f"{TRASH}/") else step.name
+
+
+def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
+    """Say whether a directory that was made empty will be so again, as all that is in it leaves before."""
+    return step.identity == Identity("directory", 0, -1) and all(
+        Spot(os.path.normpath(os.path.join(step.directory, folder)), name) in ahead.left
+        for folder, inner, names, _ in os.fwalk(step.name, dir_fd=folders.descriptor(step.directory))
+        for name in (*inner, *names)
+    )
+
+
+def _is_free(folders: Folders, step: Step) -> bool:
+    """Say whether the new name is free; folders of the trash are made when they are needed."""
+    try:
+        return moving.is_free(folders, step.there)
+    except FileNotFoundError:
+        if step.to_directory.startswith(f"{STATE}/"):
+            return True
+        raise

@@ -1,0 +1,56 @@
+"""Pointers: text files that name a checkpoint get its new name.
+
+A ``repoint`` puts the name ``to`` in the place of ``was`` in the file ``name``; its old bytes go to ``to_directory``.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.engine.pointers import mentions, with_other_name
+from ckptrules.engine.values import TRASH, Step
+from ckptrules.storage import texts
+from ckptrules.storage.folders import Folders
+
+REPOINT = ActionKind("repoint", "Repointed", "Would repoint", "be repointed", "relink", "relinked")
+
+
+class Repoint(Kind):
+    """Puts one name in the place of another; everything else in the file stays, byte by byte."""
+
+    name = "repoint"
+    actions = (REPOINT,)
+    follows = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        """Say whether the file names the checkpoint as it was called."""
+        return not self._fault(texts.pointer(folders, step.here), step)
+
+    def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
+        """Say also where the file has the new name already."""
+        return "" if step.here in ahead.altered else self._fault(texts.pointer(folders, step.here), step)
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Replace the file."""
+
+        def change(content: bytes) -> bytes:
+            if fault := self._fault(content, step):
+                raise OSError(errno.ESTALE, fault, step.name)
+            return with_other_name(content, step.was, step.to)
+
+        texts.replace_pointer(folders, step.here, step.to_directory, change)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - the file stays
+        """Say whether the file has the new name, and no longer the old one."""
+        content = texts.pointer(folders, step.here) or b""
+        return mentions(content, step.to) and not mentions(content, step.was)
+
+    def in_trash_of(self, step: Step, run: str) -> Step:
+        """Put the old bytes into the trash of the run; earlier journals do not say where."""
+        return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}")
+
+    def _fault(self, content: bytes | None, step: Step) -> str:
+        if content is None or not mentions(content, step.was):
+            return self.changed
+        return f"names {step.to} already" if mentions(content, step.to) else ""

@@ -1,0 +1,38 @@
+"""Texts of the user, anywhere: scripts and notebooks that ask for checkpoints by old names.
+
+A ``rewrite`` gives the file ``name`` in the absolute path ``directory`` other content; ``was`` and ``to`` are the
+checksums of both contents, which are kept in the user's own state.
+"""
+
+from __future__ import annotations
+
+from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.engine.values import Step
+from ckptrules.storage import texts
+from ckptrules.storage.folders import Folders
+
+REWRITE = ActionKind("rewrite", "Rewritten", "Would rewrite", "be rewritten", "rename", "rewritten")
+
+
+class Rewrite(Kind):
+    """Gives a text other content that was kept for it."""
+
+    name = "rewrite"
+    actions = (REWRITE,)
+    beyond_tree = True
+
+    def begins(self, folders: Folders, step: Step) -> bool:  # noqa: ARG002 - it lies beyond the tree
+        """Say whether the text is as it was."""
+        return texts.text_checksum(step.here) == step.was
+
+    def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
+        """Refuse what does not come from the user's own state."""
+        return super().check(folders, step, ahead) if folders.texts else texts.NO_TEXTS
+
+    def do(self, folders: Folders, step: Step) -> None:
+        """Rewrite it."""
+        texts.rewrite_text(folders, step.here, step.was, step.to)
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - the file stays
+        """Say whether the text is as it is to be."""
+        return folders.texts and texts.text_checksum(step.here) == step.to

@@ -1,0 +1,101 @@
+"""Makes, changes and removes links below a root; one that somebody has changed since is left as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from ckptrules.engine.values import Spot
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.moving import LINK_CHANGED, UNSUPPORTED, rename, swap
+from ckptrules.storage.reading import refuse_path
+from ckptrules.storage.state import NEW_LINK, WORK
+from ckptrules.storage.writing import temporary_name
+
+
+def is_link_to(folders: Folders, here: Spot, text: str) -> bool:
+    """Say whether a link with this text stands under a name.
+
+    Raises:
+        OSError: nothing stands there, or it cannot be looked at.
+    """
+    return _has_text(folders.descriptor(here.directory), here.name, text)
+
+
+def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
+    """Replace a link by another in one step, so that the name is there at every moment.
+
+    Raises:
+        OSError: ESTALE where it is not the link that it was; or the system refuses.
+    """
+    directory = folders.descriptor(here.directory)
+    if not _has_text(directory, here.name, was):
+        raise OSError(errno.ESTALE, LINK_CHANGED, here.name)
+    work = folders.descriptor(WORK, create=True)
+    temporary = temporary_name(NEW_LINK)
+    os.symlink(to, temporary, dir_fd=work)
+    try:
+        try:
+            swap(work, temporary, directory, here.name, lambda: _has_text(work, temporary, was), LINK_CHANGED)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            os.rename(temporary, here.name, src_dir_fd=work, dst_dir_fd=directory)
+    finally:
+        _drop_link(work, temporary)
+
+
+def make_link(folders: Folders, here: Spot, to: str) -> None:
+    """Make a link to a name beside it.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    refuse_path(to)
+    os.symlink(to, here.name, dir_fd=folders.descriptor(here.directory))
+
+
+def remove_link(folders: Folders, here: Spot, text: str) -> None:
+    """Remove a link, by way of the workplace: what is removed there has been looked at there.
+
+    Raises:
+        OSError: ESTALE where it is not the link that it was; or the system refuses.
+    """
+    directory = folders.descriptor(here.directory)
+    if not _has_text(directory, here.name, text):
+        raise OSError(errno.ESTALE, LINK_CHANGED, here.name)
+    work = folders.descriptor(WORK, create=True)
+    temporary = temporary_name(NEW_LINK)
+    try:
+        rename(directory, here.name, temporary, work)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        os.unlink(here.name, dir_fd=directory)  # the workplace lies on another file system
+        return
+    try:
+        fault = None if _has_text(work, temporary, text) else OSError(errno.ESTALE, LINK_CHANGED, here.name)
+    except OSError as error:
+        fault = error
+    if fault:
+        rename(work, temporary, here.name, directory)
+        raise fault
+    _drop_link(work, temporary)
+
+
+def _drop_link(work: int, name: str) -> None:
+    """Remove a link from the workplace. What else stands there is somebody's; what cannot be removed harms nothing."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode):
+            os.unlink(name, dir_fd=work)
+
+
+def _has_text(directory: int, name: str, text: str) -> bool:
+    try:
+        return os.readlink(name, dir_fd=directory) == text
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise

@@ -1,0 +1,166 @@
+"""Gives text files other content: a pointer below the root, or a text of the user anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+from collections.abc import Callable
+
+from ckptrules.engine.values import TRASH, Spot, old_text_name
+from ckptrules.storage import believing, reading
+from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
+from ckptrules.storage.folders import Folders
+from ckptrules.storage.moving import CHANGED, NOT_IN_TRASH, UNSUPPORTED, swap
+from ckptrules.storage.reading import open_below, read_pointer, refuse_path
+from ckptrules.storage.writing import temporary_name, write
+
+NO_TEXTS = "what lies where others can write has no power over texts"
+
+
+def pointer(folders: Folders, here: Spot) -> bytes | None:
+    """Return what a pointer file holds, or None where it can be none.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+    """
+    return read_pointer(folders.descriptor(here.directory), here.name)
+
+
+def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[bytes], bytes]) -> None:
+    """Replace a pointer file by one with other content; all but that stays as it is.
+
+    What it held before goes to the trash: the new file is written there, and the two exchange their places.
+
+    Args:
+        folders: the open directories.
+        here: the file.
+        trash: the folder of the trash.
+        change: makes the new content of the old.
+
+    Raises:
+        OSError: ESTALE where it holds no text; what ``change`` raises; or the system refuses.
+    """
+    directory, name = folders.descriptor(here.directory), here.name
+    if not trash.startswith(f"{TRASH}/"):
+        raise OSError(errno.EPERM, NOT_IN_TRASH, trash)
+    with reading.open_file_in(directory, name) as origin:
+        content = reading.read_text(origin)
+        if content is None:
+            raise OSError(errno.ESTALE, CHANGED, name)
+        changed = change(content)
+        target = folders.descriptor(trash, create=True)
+        spare = _new_file(target, name, changed, origin)
+        try:
+            swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content, CHANGED)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                if read_pointer(target, spare) != content:  # else it could not go back
+                    os.unlink(spare, dir_fd=target)
+                raise
+            _new_file(target, name, content, origin)
+            os.rename(spare, name, src_dir_fd=target, dst_dir_fd=directory)
+
+
+def _new_file(directory: int, pointer: str, content: bytes, like: int) -> str:
+    """Write a text of a pointer file in the trash, with all else that the open file has, and return its name."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for number in itertools.count(1):
+        name = old_text_name(pointer, number)
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(name, flags, PRIVATE, dir_fd=directory)
+            break
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            write(file.fileno(), content)
+            dress_or_refuse(file.fileno(), like, pointer)
+            status = os.fstat(like)
+            os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=directory)
+        raise
+    return name
+
+
+def text_checksum(here: Spot) -> str:
+    """Return the checksum of what stands in a text file now; its directory is an absolute path.
+
+    Raises:
+        OSError: it cannot be read, or a part of its path is a link.
+    """
+    with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as file:
+        return hashlib.sha256(b"".join(reading.chunks(file, os.fstat(file).st_size))).hexdigest()
+
+
+def _text_folder(here: Spot) -> contextlib.AbstractContextManager[int]:
+    """Open the folder of a text file, through no link."""
+    if not here.directory.startswith("/"):
+        raise OSError(errno.EINVAL, "is no absolute path", here.directory)
+    return open_below("/", here.directory.strip("/"))
+
+
+def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
+    """Replace a text file in one step; all but text and time stays as it is.
+
+    Args:
+        folders: those of the user's own state.
+        here: the file; its directory is an absolute path.
+        was: the checksum of what it holds.
+        to: the checksum of what it is to hold, which is kept in the user's own state.
+
+    Raises:
+        OSError: EPERM where the step does not come from the user's own state, or the new file would not keep what the
+            old one has; ESTALE where something else stands in the file; or the system refuses.
+    """
+    if not folders.texts:
+        raise OSError(errno.EPERM, NO_TEXTS, here.name)
+    refuse_path(to)
+    with believing.open_state(folders.outputs_dir, "refs") as kept:
+        content = _read_kept(kept, to)
+    if text_checksum(here) != was:
+        raise OSError(errno.ESTALE, CHANGED, here.name)
+    with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
+        temporary, descriptor = _text_beside(folder, here.name, content)
+        try:
+            with open(descriptor, "wb", buffering=0) as file:
+                write(file.fileno(), content)
+                dress_or_refuse(file.fileno(), origin, here.name)
+                os.fsync(file.fileno())
+            os.replace(temporary, here.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+
+
+def _text_beside(folder: int, name: str, content: bytes) -> tuple[str, int]:
+    """Make a new file beside a text; one that an interrupted run left half written is removed first."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    temporary = f".{name[:200]}.ckptrules.tmp"
+    try:
+        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
+    except FileExistsError:
+        if _is_begun(folder, temporary, content):
+            os.unlink(temporary, dir_fd=folder)
+        else:
+            temporary = f".{temporary_name('ckptrules-')}.tmp"
+        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
+
+
+def _is_begun(folder: int, name: str, content: bytes) -> bool:
+    with contextlib.suppress(OSError), reading.open_file_in(folder, name) as file:
+        status = os.fstat(file)
+        return status.st_nlink == 1 and content.startswith(os.read(file, len(content) + 1))
+    return False
+
+
+def _read_kept(folder: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
+        content = file.read()
+    if hashlib.sha256(content).hexdigest() != name:
+        raise OSError(errno.EIO, "what was kept of it is damaged", name)
+    return content
