@@ -231,8 +231,7 @@ def _fix_one(
     except OSError as error:
         return told(error)
     unit = Unit("fix", entry.size, (step,))
-    done = transact(place, listing.experiment, listing.directory, [unit], kept=kept)
-    return done.unrecorded or done.failed.get(0, "")
+    return transact(place, listing.experiment, listing.directory, [unit], kept=kept).why
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:

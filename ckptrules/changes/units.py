@@ -56,6 +56,11 @@ class Done(NamedTuple):
     not_freed: Mapping[int, str] = {}
     unrecorded: str = ""
 
+    @property
+    def why(self) -> str:
+        """Why the only unit of a transaction was not done, or not recorded; or nothing."""
+        return self.unrecorded or self.failed.get(0, "")
+
 
 def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     """Turn a plan into units, in the order of its heads (`heads`)."""

@@ -240,8 +240,7 @@ def change(options: Options, command: str, experiment: str, unit: Unit) -> None:
     """
     journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header(command, options))
     place = Workplace(options.outputs_dir, jobs.run_id(), journal, 1, stopping.stopped)
-    done = transact(place, experiment, experiment, [unit])
-    if why := done.unrecorded or done.failed.get(0):
+    if why := transact(place, experiment, experiment, [unit]).why:
         raise OSError(errno.EIO, why)
 
 

@@ -20,14 +20,7 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
 
     Elsewhere the first gets a second name, then the other takes its first one, then the second becomes the other's.
 
-    Args:
-        folders: the open directories.
-        here: the one name.
-        there: the other.
-        marks: what stands here and there (`mark`), with a space between.
-
-    Raises:
-        OSError: ESTALE where something else stands there; or the system refuses.
+    ``marks`` are those of both (`mark`), with a space between: what does not bear them is left as it is (ESTALE).
     """
     directory = folders.descriptor(here.directory)
     target = folders.descriptor(there.directory, create=True)
@@ -48,11 +41,7 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
 
 
 def finish_exchange(folders: Folders, there: Spot) -> None:
-    """Put in order what a crash left of the way without exchange.
-
-    Raises:
-        OSError: the directory is not there, or the system refuses.
-    """
+    """Put in order what a crash left of the way without exchange."""
     target = folders.descriptor(there.directory)
     spare = there.name + SPARE
     if status_of(target, spare):
@@ -66,9 +55,6 @@ def mark(folders: Folders, here: Spot) -> str:
     """Return what tells a file from another one that takes its name, also where both were copied elsewhere.
 
     That is inode, size in bytes, time in nanoseconds and `_edges`, with dots between.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
     """
     with reading.open_file_in(folders.descriptor(here.directory), here.name) as file:
         status = os.fstat(file)
@@ -85,9 +71,6 @@ def is_marked(folders: Folders, here: Spot, there: Spot, marks: str) -> bool:
 
     A file is known by inode, size and time. Where the inode is another one, as in a copy of the tree, it is known by
     size, time and its edges; earlier journals have no edges, and there the two files must differ in size or time.
-
-    Raises:
-        OSError: one of the two is not there, or cannot be looked at.
     """
     one, other = (_Mark(*text.split(".")) for text in marks.split(" "))
     alike = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)

@@ -16,20 +16,12 @@ from ckptrules.storage.writing import temporary_name
 
 
 def is_link_to(folders: Folders, here: Spot, text: str) -> bool:
-    """Say whether a link with this text stands under a name.
-
-    Raises:
-        OSError: nothing stands there, or it cannot be looked at.
-    """
+    """Say whether a link with this text stands under a name; OSError where nothing does."""
     return _has_text(folders.descriptor(here.directory), here.name, text)
 
 
 def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
-    """Replace a link by another in one step, so that the name is there at every moment.
-
-    Raises:
-        OSError: ESTALE where it is not the link that it was; or the system refuses.
-    """
+    """Replace a link by another in one step, so that the name is there at every moment."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, was):
         raise OSError(errno.ESTALE, LINK_CHANGED, here.name)
@@ -48,21 +40,13 @@ def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
 
 
 def make_link(folders: Folders, here: Spot, to: str) -> None:
-    """Make a link to a name beside it.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
+    """Make a link to a name beside it; FileExistsError where its own name is taken."""
     refuse_path(to)
     os.symlink(to, here.name, dir_fd=folders.descriptor(here.directory))
 
 
 def remove_link(folders: Folders, here: Spot, text: str) -> None:
-    """Remove a link, by way of the workplace: what is removed there has been looked at there.
-
-    Raises:
-        OSError: ESTALE where it is not the link that it was; or the system refuses.
-    """
+    """Remove a link, by way of the workplace: what is removed there has been looked at there."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, text):
         raise OSError(errno.ESTALE, LINK_CHANGED, here.name)

@@ -41,20 +41,12 @@ UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 def stands(folders: Folders, here: Spot, identity: Identity) -> bool:
-    """Say whether a name stands for what it stood for.
-
-    Raises:
-        OSError: nothing is there, or it cannot be looked at.
-    """
+    """Say whether a name stands for what it stood for; OSError where nothing is there."""
     return stands_for(folders.descriptor(here.directory), here.name, identity)
 
 
 def is_free(folders: Folders, here: Spot) -> bool:
-    """Say whether nothing stands under a name.
-
-    Raises:
-        OSError: its directory is not there, or it cannot be looked at.
-    """
+    """Say whether nothing stands under a name; OSError where its directory is not there."""
     return status_of(folders.descriptor(here.directory), here.name) is None
 
 
@@ -63,8 +55,7 @@ def move(folders: Folders, here: Spot, there: Spot, identity: Identity) -> None:
 
     Raises:
         FileExistsError: the new name is taken.
-        FileNotFoundError: nothing stands under the old name.
-        OSError: ESTALE where something else stands there; or the system refuses.
+        OSError: ESTALE where something else stands under the old one; or the system refuses.
     """
     directory = folders.descriptor(here.directory)
     same = there.directory == here.directory
@@ -79,15 +70,7 @@ def is_moved(folders: Folders, here: Spot, there: Spot, identity: Identity, *, t
 
     What is left under the old name may be a link that was to stay there, or what somebody has written since.
 
-    Args:
-        folders: the open directories.
-        here: the old name.
-        there: the new one.
-        identity: of what was to be moved.
-        taken_again: what stands under the old name came there by a later step.
-
-    Raises:
-        OSError: one of the directories is not there, or a name cannot be looked at.
+    ``taken_again`` says that a later step brought what stands under the old name now.
     """
     directory, target = folders.descriptor(here.directory), folders.descriptor(there.directory)
     old, new = None if taken_again else status_of(directory, here.name), status_of(target, there.name)

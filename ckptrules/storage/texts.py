@@ -21,11 +21,7 @@ NO_TEXTS = "what lies where others can write has no power over texts"
 
 
 def pointer(folders: Folders, here: Spot) -> bytes | None:
-    """Return what a pointer file holds, or None where it can be none.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-    """
+    """Return what a pointer file holds, or None where it can be none."""
     return read_pointer(folders.descriptor(here.directory), here.name)
 
 
@@ -34,14 +30,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
 
     What it held before goes to the trash: the new file is written there, and the two exchange their places.
 
-    Args:
-        folders: the open directories.
-        here: the file.
-        trash: the folder of the trash.
-        change: makes the new content of the old.
-
-    Raises:
-        OSError: ESTALE where it holds no text; what ``change`` raises; or the system refuses.
+    ``change`` makes the new content of the old, or raises an OSError.
     """
     directory, name = folders.descriptor(here.directory), here.name
     if not trash.startswith(f"{TRASH}/"):
@@ -87,11 +76,7 @@ def _new_file(directory: int, pointer: str, content: bytes, like: int) -> str:
 
 
 def text_checksum(here: Spot) -> str:
-    """Return the checksum of what stands in a text file now; its directory is an absolute path.
-
-    Raises:
-        OSError: it cannot be read, or a part of its path is a link.
-    """
+    """Return the checksum of what stands in a text file now; its directory is an absolute path, through no link."""
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as file:
         return hashlib.sha256(b"".join(reading.chunks(file, os.fstat(file).st_size))).hexdigest()
 
@@ -106,15 +91,12 @@ def _text_folder(here: Spot) -> contextlib.AbstractContextManager[int]:
 def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     """Replace a text file in one step; all but text and time stays as it is.
 
-    Args:
-        folders: those of the user's own state.
-        here: the file; its directory is an absolute path.
-        was: the checksum of what it holds.
-        to: the checksum of what it is to hold, which is kept in the user's own state.
+    ``was`` and ``to`` are the checksums of what it holds and of what was kept for it in the user's own state, from
+    which ``folders`` must come.
 
     Raises:
-        OSError: EPERM where the step does not come from the user's own state, or the new file would not keep what the
-            old one has; ESTALE where something else stands in the file; or the system refuses.
+        OSError: EPERM where they do not, or the new file would not keep what the old one has; ESTALE where something
+            else stands in the file.
     """
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, here.name)

@@ -459,8 +459,7 @@ def _put_in_place(step: RestoreStep, place: Workplace, staged: str) -> str:
     except OSError as error:
         return told(error)
     top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
-    done = transact(place, top, top, [unit])
-    return done.unrecorded or done.failed.get(0, "")
+    return transact(place, top, top, [unit]).why
 
 
 def _identity(place: Workplace, folder: str, name: str) -> Identity:

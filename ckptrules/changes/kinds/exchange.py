@@ -29,20 +29,16 @@ class Exchange(Kind):
     stays_with_file = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether both stand where they were marked."""
         return exchanging.is_marked(folders, step.here, step.there, step.was)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Exchange them."""
         reading.refuse_path(step.to)
         exchanging.exchange(folders, step.here, step.there, step.was)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - both names stay
-        """Say whether both stand in each other's place."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         reading.refuse_path(step.to)
         exchanging.finish_exchange(folders, step.there)
         return self.begins(folders, self.inverse(step))
 
     def inverse(self, step: Step) -> Step:
-        """Exchange them once more."""
         return step._replace(was=exchanging.other_way_round(step.was))

@@ -62,39 +62,21 @@ class Kind:
     beyond_tree: ClassVar[bool] = False  # only the user's own state has power over what it changes
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether that is there, as it was, which the step begins with; nothing is changed.
-
-        Raises:
-            OSError: it is not there, or cannot be looked at.
-        """
+        """Say whether the step could be made by what stands here now; OSError where that cannot be seen."""
         raise NotImplementedError
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Say why the step cannot be made as things stand, or nothing.
-
-        Raises:
-            OSError: nothing is there, or it cannot be looked at.
-        """
+        """Say why the step cannot be made as things stand, or nothing; OSError is a reason as well."""
         return "" if step.here in ahead.altered or self.begins(folders, step) else self.changed
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Make the step, or change nothing.
-
-        Raises:
-            OSError: ESTALE where something else stands there; or the system refuses.
-        """
+        """Make the step, or change nothing: OSError, of ESTALE where something else stands here."""
         raise NotImplementedError
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         """Say whether the step was made; what was begun of one that takes two system calls is finished first.
 
-        Args:
-            folders: the open directories.
-            step: what may have been done.
-            taken_again: what stands under the old name came there by a later step.
-
-        Raises:
-            OSError: that cannot be seen.
+        ``taken_again`` says that a later step brought what stands here now. OSError where nothing can be seen.
         """
         raise NotImplementedError
 
@@ -102,7 +84,7 @@ class Kind:
         """Return the step that takes this one back."""
         return step._replace(to=step.was, was=step.to)
 
-    def in_trash_of(self, step: Step, run: str) -> Step:  # noqa: ARG002 - most put nothing into the trash
+    def in_trash_of(self, step: Step, run: str) -> Step:
         """Return the same step, but what it puts into the trash goes to the trash of a run."""
         return step
 

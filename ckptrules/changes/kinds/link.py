@@ -29,15 +29,12 @@ class Relink(Kind):
     follows = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether the link has its old text."""
         return links.is_link_to(folders, step.here, step.was)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Replace it; the name is there at every moment."""
         links.change_link(folders, step.here, step.was, step.to)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - a link stays
-        """Say whether the link has its new text."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         return links.is_link_to(folders, step.here, step.to)
 
 
@@ -49,23 +46,18 @@ class Link(Kind):
     turn = 1  # the head frees the name
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether the name is free."""
         return moving.is_free(folders, step.here)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Ask for the name: it must be free by then."""
         return "" if step.here in ahead.left or self.begins(folders, step) else os.strerror(errno.EEXIST)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Make it."""
         links.make_link(folders, step.here, step.to)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - nothing left here
-        """Say whether it is there."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         return links.is_link_to(folders, step.here, step.to)
 
     def inverse(self, step: Step) -> Step:
-        """Remove it."""
         return step._replace(kind="unlink")
 
 
@@ -79,17 +71,13 @@ class Unlink(Kind):
     leaves = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether it is there."""
         return links.is_link_to(folders, step.here, step.to)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Remove it."""
         links.remove_link(folders, step.here, step.to)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - what came is no link
-        """Say whether it is gone, or something else stands there."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         return moving.is_free(folders, step.here) or not links.is_link_to(folders, step.here, step.to)
 
     def inverse(self, step: Step) -> Step:
-        """Make it again."""
         return step._replace(kind="link")

@@ -33,31 +33,25 @@ class Move(Kind):
     leaves = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether the old name stands for what is to be moved."""
         return moving.stands(folders, step.here, step.identity)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Ask for the new name as well: it must be free by then."""
         if why := super().check(folders, step, ahead):
             return "" if _will_be_empty(folders, step, ahead) else why
         return "" if step.there in ahead.left or _is_free(folders, step) else os.strerror(errno.EEXIST)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Move it."""
         reading.refuse_path(step.to)
         moving.move(folders, step.here, step.there, step.identity)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
-        """Look at both names."""
         reading.refuse_path(step.to)
         return moving.is_moved(folders, step.here, step.there, step.identity, taken_again=taken_again)
 
     def inverse(self, step: Step) -> Step:
-        """Move it back."""
         return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        """Put it into the trash of the run also where it came from the workplace."""
         if f"{step.to_directory}/".startswith(f"{WORK}/"):  # where it was staged before it was brought
             return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
         if not step.to_directory.startswith(f"{TRASH}/"):
@@ -65,7 +59,6 @@ class Move(Kind):
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
     def shown(self, step: Step) -> str:
-        """Return the name that it had before it went to the trash."""
         return step.to if step.directory.startswith(f"{TRASH}/") else step.name
 
 

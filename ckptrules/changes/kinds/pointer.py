@@ -24,15 +24,12 @@ class Repoint(Kind):
     follows = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        """Say whether the file names the checkpoint as it was called."""
         return not self._fault(texts.pointer(folders, step.here), step)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Say also where the file has the new name already."""
         return "" if step.here in ahead.altered else self._fault(texts.pointer(folders, step.here), step)
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Replace the file."""
 
         def change(content: bytes) -> bytes:
             if fault := self._fault(content, step):
@@ -41,13 +38,11 @@ class Repoint(Kind):
 
         texts.replace_pointer(folders, step.here, step.to_directory, change)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - the file stays
-        """Say whether the file has the new name, and no longer the old one."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         content = texts.pointer(folders, step.here) or b""
         return mentions(content, step.to) and not mentions(content, step.was)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        """Put the old bytes into the trash of the run; earlier journals do not say where."""
         return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}")
 
     def _fault(self, content: bytes | None, step: Step) -> str:

@@ -21,18 +21,14 @@ class Rewrite(Kind):
     actions = (REWRITE,)
     beyond_tree = True
 
-    def begins(self, folders: Folders, step: Step) -> bool:  # noqa: ARG002 - it lies beyond the tree
-        """Say whether the text is as it was."""
+    def begins(self, folders: Folders, step: Step) -> bool:
         return texts.text_checksum(step.here) == step.was
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
-        """Refuse what does not come from the user's own state."""
         return super().check(folders, step, ahead) if folders.texts else texts.NO_TEXTS
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Rewrite it."""
         texts.rewrite_text(folders, step.here, step.was, step.to)
 
-    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - the file stays
-        """Say whether the text is as it is to be."""
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         return folders.texts and texts.text_checksum(step.here) == step.to

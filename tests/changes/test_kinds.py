@@ -1,0 +1,248 @@
+"""Every kind of change keeps the same promises, and a new one is a class and a row."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ckptrules.changes.doing import do_step, do_units, is_done
+from ckptrules.changes.history import take_back
+from ckptrules.changes.journal import Journal
+from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.changes.recovery import read_runs, recover
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.undoing import foresee
+from ckptrules.changes.units import Done, head_of, inverse_of, refused
+from ckptrules.commands.undo import as_plan
+from ckptrules.engine.values import TRASH, Action, Identity, Plan, Step, Unit
+from ckptrules.report.style import Style
+from ckptrules.report.text import Tally, experiment_block, tally
+from ckptrules.storage import exchanging, state
+from ckptrules.storage.folders import Folders
+
+RUN = "20260101T000000Z-1"
+BIN = f"{TRASH}/run/exp"
+LATER = Ahead((), ())
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    (tmp_path / "outputs/exp").mkdir(parents=True)
+    return tmp_path / "outputs"
+
+
+def tree(outputs: Path) -> dict[str, str]:
+    """Return what people have: path → text or link."""
+    files = (path for path in outputs.rglob("*") if ".ckptrules" not in path.parts and not path.is_dir())
+    return {
+        str(path.relative_to(outputs)): f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
+        for path in files
+    }
+
+
+# --- one step of each kind -------------------------------------------------------------------------------------------
+
+
+def move(outputs: Path) -> Step:
+    file = outputs / "exp/a"
+    file.write_text("weights")
+    return Step("move", "exp", "a", "exp", "b", "", Identity("file", 7, file.stat().st_mtime_ns))
+
+
+def trash(outputs: Path) -> Step:
+    return move(outputs)._replace(to_directory=BIN, to="a.trashed")
+
+
+def relink(outputs: Path) -> Step:
+    (outputs / "exp/last").symlink_to("a")
+    return Step("relink", "exp", "last", "exp", "b", "a")
+
+
+def link(_: Path) -> Step:
+    return Step("link", "exp", "a", "exp", "b")
+
+
+def unlink(outputs: Path) -> Step:
+    (outputs / "exp/a").symlink_to("b")
+    return Step("unlink", "exp", "a", "exp", "b")
+
+
+def repoint(outputs: Path) -> Step:
+    (outputs / "exp/latest").write_text("epoch=1.ckpt\n")
+    return Step("repoint", "exp", "latest", BIN, "epoch-01.ckpt", "epoch=1.ckpt")
+
+
+def exchange(outputs: Path) -> Step:
+    (outputs / "exp/a").write_text("old paths")
+    step = Step("exchange", "exp", "a", BIN, "a.state.trashed")
+    with Folders(str(outputs)) as folders:
+        folders.descriptor(BIN, create=True)
+        (outputs / BIN / step.to).write_text("new paths")
+        return step._replace(was=f"{exchanging.mark(folders, step.here)} {exchanging.mark(folders, step.there)}")
+
+
+def rewrite(outputs: Path) -> Step:
+    (outputs / "exp/run.sh").write_text("old")
+    was, to = (state.keep_content(str(outputs), content) for content in (b"old", b"new"))
+    return Step("rewrite", str(outputs / "exp"), "run.sh", "", to, was)
+
+
+STEPS: list[Callable[[Path], Step]] = [move, trash, relink, link, unlink, repoint, exchange, rewrite]
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_a_step_is_foreseen_made_seen_and_taken_back(outputs: Path, make: Callable[[Path], Step]) -> None:
+    step, before = make(outputs), tree(outputs)
+    kind = KINDS[step.kind]
+    back = kind.inverse(step)
+    assert KINDS[back.kind].inverse(back) == step
+    with Folders(str(outputs), texts=True) as folders:
+        assert (kind.check(folders, step, LATER), is_done(folders, step), tree(outputs)) == ("", False, before)
+        do_step(folders, step)
+        assert tree(outputs) != before
+        assert (is_done(folders, step), KINDS[back.kind].check(folders, back, LATER)) == (True, "")
+        do_step(folders, back)
+        assert (is_done(folders, step), tree(outputs)) == (False, before)
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_what_would_not_be_done_is_not_foreseen(outputs: Path, make: Callable[[Path], Step]) -> None:
+    """What was made once cannot be made again: the preview says so, in the words of the run."""
+    step = make(outputs)
+    with Folders(str(outputs), texts=True) as folders:
+        do_step(folders, step)
+        unit = Unit("rename", 0, (step,))
+        done = tree(outputs)
+        foreseen = foresee(folders, (unit,))
+        assert foreseen == do_units(folders, [unit], lambda: False) != {}
+        assert tree(outputs) == done
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Callable[[Path], Step]) -> None:
+    step = make(outputs)
+    place = Path(outputs, step.directory, step.name)
+    with contextlib.suppress(FileNotFoundError):
+        place.unlink()
+    place.write_text("somebody else's")
+    with Folders(str(outputs), texts=True) as folders:
+        unit = Unit("rename", 0, (step,))
+        foreseen = foresee(folders, (unit,))
+        assert foreseen == do_units(folders, [unit], lambda: False) != {}
+    assert place.read_text() == "somebody else's"
+
+
+def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) -> None:
+    """As where one checkpoint takes the name that another had."""
+    (outputs / "exp/latest").write_text("a\nb\n")
+    units = [Unit("rename", 0, (Step("repoint", "exp", "latest", BIN, to, was),)) for was, to in ("ac", "ba")]
+    with Folders(str(outputs)) as folders:
+        assert foresee(folders, tuple(units)) == do_units(folders, units, lambda: False) == {}
+    assert (outputs / "exp/latest").read_text() == "c\na\n"
+
+
+def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
+    unit = Unit("rewrite", 0, (rewrite(outputs),))
+    with Folders(str(outputs)) as folders:
+        assert foresee(folders, (unit,)) == do_units(folders, [unit], lambda: False) != {}
+    assert (outputs / "exp/run.sh").read_text() == "old"
+
+
+# --- units -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_unit_that_is_taken_back_twice_is_the_same(action: str) -> None:
+    moves = [Step("move", "exp", name, "exp", f"new {name}") for name in ("a", "a.json", "a.yaml")]
+    steps = (*moves, Step("relink", "exp", "last", "exp", "new a", "a"), Step("link", "exp", "a", "exp", "new a"))
+    unit = Unit(action, 9, steps)
+    back = inverse_of(unit)
+    assert inverse_of(back) == unit
+    assert head_of(unit) == moves[0]
+    assert ACTIONS[action].in_sequence or head_of(back).to == "a"
+    assert back.steps[0].kind == "unlink"
+
+
+def test_what_the_report_says_of_actions_it_can_show() -> None:
+    for name, action in ACTIONS.items():
+        plan = Plan("exp", "exp", (Action(name, "a", "b", 1, ()),))
+        assert f"{action.did}: a" in experiment_block(plan, (), Style())
+        assert f"{action.would}: a" in experiment_block(plan, (), Style(preview=True))
+        assert tally(plan).changes == 1
+        assert action.counts_as in Tally._fields
+        assert ACTIONS.get(action.inverse or name)
+
+
+# --- a new kind ------------------------------------------------------------------------------------------------------
+
+
+class Retime(Kind):
+    """Gives a file another time, in nanoseconds: a kind that exists nowhere but here."""
+
+    name = "retime"
+    actions = (ActionKind("retime", "Retimed", "Would retime", "get another time", "rename", "states"),)
+
+    def begins(self, folders: Folders, step: Step) -> bool:
+        return self._time(folders, step) == step.was
+
+    def do(self, folders: Folders, step: Step) -> None:
+        if not self.begins(folders, step):
+            raise OSError(errno.ESTALE, self.changed, step.name)
+        os.utime(step.name, ns=(int(step.to), int(step.to)), dir_fd=folders.descriptor(step.directory))
+
+    def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:  # noqa: ARG002 - a file stays
+        return self._time(folders, step) == step.to
+
+    def _time(self, folders: Folders, step: Step) -> str:
+        return str(os.stat(step.name, dir_fd=folders.descriptor(step.directory)).st_mtime_ns)
+
+
+@pytest.fixture
+def retime(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Unit:
+    monkeypatch.setitem(KINDS, "retime", Retime())  # the one row
+    monkeypatch.setitem(ACTIONS, "retime", Retime.actions[0])
+    (outputs / "exp/a").touch()
+    os.utime(outputs / "exp/a", ns=(5, 5))
+    return Unit("retime", 0, (Step("retime", "exp", "a", "exp", "7", "5"),))
+
+
+def times(outputs: Path) -> int:
+    return (outputs / "exp/a").stat().st_mtime_ns
+
+
+def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
+    journal = Journal(state.Appender(str(outputs), f"journal/{RUN}.1.jsonl"), {"command": "retime"})
+    place = Workplace(str(outputs), RUN, journal, 1, lambda: False)
+    assert transact(place, "exp", "exp", [retime]) == Done({})
+    assert times(outputs) == 7
+    (run,) = read_runs(str(outputs))
+    (back,) = take_back(run, RUN)
+    done = experiment_block(as_plan(back), (), Style())
+    assert done == "Processing experiment: exp\n  ✓ Retimed: a\n"
+    assert transact(place, "exp", "exp", back.units, takes_back=back.undoes) == Done({})
+    assert times(outputs) == 5
+
+
+@pytest.mark.parametrize("crashed", ["before", "after"])
+def test_a_new_kind_that_a_crash_interrupted_is_recovered(outputs: Path, retime: Unit, crashed: str) -> None:
+    journal = Journal(state.Appender(str(outputs), f"journal/{RUN}.1.jsonl"), {"command": "retime"})
+    journal.intend("exp", "exp", [retime])
+    if crashed == "after":
+        os.utime(outputs / "exp/a", ns=(7, 7))
+    recover(str(outputs))
+    (run,) = read_runs(str(outputs))
+    assert (len(run.done), times(outputs)) == ((0, 5) if crashed == "before" else (1, 7))
+
+
+def test_why_a_new_kind_was_not_done_is_told_in_its_words(outputs: Path, retime: Unit) -> None:
+    os.utime(outputs / "exp/a", ns=(6, 6))
+    with Folders(str(outputs)) as folders:
+        (why,) = do_units(folders, [retime], lambda: False).values()
+    problem = refused(Action("retime", "a", "", 0, ()), why)
+    assert problem.text == "cannot get another time: has changed since it was looked at"
