@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.changes.units import refused, trash_folder
+from ckptrules.changes.units import refused
 from ckptrules.engine.naming import named
 from ckptrules.engine.plan import markers_in, why_unfinished
 from ckptrules.engine.values import (
@@ -28,6 +28,7 @@ from ckptrules.engine.values import (
     Skipped,
     Step,
     Unit,
+    trash_folder,
     trash_name,
 )
 from ckptrules.formats.content import UnsoundError

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.values import (
-    TRASH,
     Action,
     Entry,
     Identity,
@@ -19,6 +18,7 @@ from ckptrules.engine.values import (
     Problem,
     Step,
     Unit,
+    trash_folder,
     trash_name,
 )
 from ckptrules.storage import dressing
@@ -69,13 +69,7 @@ def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
     for action in plan.actions:
         if action.follows:
             followers[action.follows].append(action)
-    trash = trash_folder(run, plan.directory)
-    return [_unit(head, followers.get(head.name, ()), identities, plan.directory, trash) for head in heads(plan)]
-
-
-def trash_folder(run: str, directory: str) -> str:
-    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
-    return f"{TRASH}/{run}/{directory}".rstrip("/")
+    return [_unit(head, followers.get(head.name, ()), identities, plan.directory, run) for head in heads(plan)]
 
 
 def heads(plan: Plan) -> list[Action]:
@@ -110,27 +104,18 @@ def inverse_of(unit: Unit) -> Unit:
 
 
 def _unit(
-    head: Action, links: Sequence[Action], identities: Mapping[str, Identity], directory: str, trash: str
+    head: Action, followers: Sequence[Action], identities: Mapping[str, Identity], directory: str, run: str
 ) -> Unit:
     goes = head.kind == "trash"
+    place = trash_folder(run, directory) if goes else directory
     steps = [
-        Step(
-            "move",
-            directory,
-            name,
-            trash if goes else directory,
-            trash_name(name) if goes else to,
-            "",
-            identities[name],
-        )
+        Step("move", directory, name, place, trash_name(name) if goes else to, "", identities[name])
         for name, to in ((head.name, head.to), *head.with_it)
     ]
-    for link in links:
-        place = link.directory or directory
-        if link.kind == "repoint":
-            steps.append(Step("repoint", place, link.name, trash, link.to, link.was))
-        else:
-            steps.append(Step("relink", place, link.name, place, link.to, link.was))
+    for action in followers:
+        place = action.directory or directory
+        step = Step(action.kind, place, action.name, place, action.to, action.was)
+        steps.append(KINDS[action.kind].in_trash_of(step, run))
     if head.leaves_link:
         steps.append(Step("link", directory, head.name, directory, head.to))
     return Unit(head.kind, head.size, tuple(steps))

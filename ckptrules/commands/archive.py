@@ -13,10 +13,9 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.changes.units import trash_folder
 from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, progress_bar, selects
 from ckptrules.engine.measures import human_size, visible
-from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_name
+from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import in_use, links_elsewhere, unsearched
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, startup

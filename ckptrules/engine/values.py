@@ -497,6 +497,11 @@ def number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
+def trash_folder(run: str, directory: str) -> str:
+    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
+    return f"{TRASH}/{run}/{directory}".rstrip("/")
+
+
 def trash_name(name: str) -> str:
     """Return what a name is called in the trash; where the suffix leaves no room, its end gives way to a checksum."""
     raw = name.encode("utf-8", "surrogateescape")

@@ -13,9 +13,8 @@ from typing import Literal, NamedTuple
 
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.changes.units import trash_folder
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import STATE, Identity, Item, Problem, Step, Unit, trash_name
+from ckptrules.engine.values import STATE, Identity, Item, Problem, Step, Unit, trash_folder, trash_name
 from ckptrules.storage import believing, copying, dressing, reading, staging, writing
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold

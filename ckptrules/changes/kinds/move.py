@@ -9,7 +9,7 @@ import errno
 import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.engine.values import STATE, TRASH, Identity, Spot, Step, trash_name
+from ckptrules.engine.values import STATE, TRASH, Identity, Spot, Step, trash_folder, trash_name
 from ckptrules.storage import moving, reading
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.state import WORK
@@ -53,7 +53,7 @@ class Move(Kind):
 
     def in_trash_of(self, step: Step, run: str) -> Step:
         if f"{step.to_directory}/".startswith(f"{WORK}/"):  # where it was staged before it was brought
-            return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}".rstrip("/"), to=trash_name(step.name))
+            return step._replace(to_directory=trash_folder(run, step.directory), to=trash_name(step.name))
         if not step.to_directory.startswith(f"{TRASH}/"):
             return step
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))

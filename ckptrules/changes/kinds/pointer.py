@@ -9,7 +9,7 @@ import errno
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.pointers import mentions, with_other_name
-from ckptrules.engine.values import TRASH, Step
+from ckptrules.engine.values import Step, trash_folder
 from ckptrules.storage import texts
 from ckptrules.storage.folders import Folders
 
@@ -43,7 +43,7 @@ class Repoint(Kind):
         return mentions(content, step.to) and not mentions(content, step.was)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        return step._replace(to_directory=f"{TRASH}/{run}/{step.directory}")
+        return step._replace(to_directory=trash_folder(run, step.directory))
 
     def _fault(self, content: bytes | None, step: Step) -> str:
         if content is None or not mentions(content, step.was):
