@@ -11,7 +11,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.engine.naming import SlowRuleError, claim
-from ckptrules.engine.values import FOLLOWING, Action, Listing, Plan, PolicyLine, Reason, RuleSet
+from ckptrules.engine.values import Action, Listing, Plan, PolicyLine, Reason, RuleSet
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
@@ -113,7 +113,7 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
         texts = [text for row in problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
         return one._replace(why=tuple(map(Reason, texts)))
     for action in (action for action in plan.actions if not action.directory):
-        if action.kind in FOLLOWING and name == action.name:
+        if action.follows and name == action.name:
             return one._replace(stays=True, why=_why_it_follows(action))
         if name in {action.name, *(old for old, _ in action.with_it)}:
             goes_along = () if action.name == name else (Reason(f"belongs to {action.name}"),)
