@@ -25,7 +25,6 @@ from ckptrules.storage.reading import told
 
 # What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
 _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
-BESIDE = ("link", "unlink", "rewrite")  # changes beside checkpoints: their log is not of these
 _ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
 
@@ -36,14 +35,14 @@ def log(options: Options) -> Iterator[startup.TaskDict]:
         OptionError: there is no such run, or the journals cannot be read.
     """
     jobs.outputs_dir(options)
-    run = chosen_run(options, newest_of_checkpoints)
+    run = chosen_run(options, newest_migration)
     run = run and as_the_disk_tells(options.outputs_dir, run)
     yield {"basename": "log", "actions": [(write_entry, [options, run])]}
 
 
-def newest_of_checkpoints(runs: Sequence[Run]) -> Run | None:
-    """Return the newest run that did more than change links, or texts that name checkpoints, and still stands."""
-    return newest_standing([run for run in runs if any(unit.kind not in BESIDE for unit in run.units)])
+def newest_migration(runs: Sequence[Run]) -> Run | None:
+    """Return the newest run of `migrate` that still stands: of others an entry would say that they migrated nothing."""
+    return newest_standing([run for run in runs if run.header.get("command") == "migrate"])
 
 
 def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:
