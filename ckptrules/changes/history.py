@@ -78,38 +78,66 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     for record in records:
         by_run.setdefault(record.run, []).append(record)
     ordered = sorted(by_run, key=lambda run: (min(map(_place, by_run[run])), run))
-    units: dict[UnitRef, Unit] = {}  # all that were done, in their order
-    stands: dict[UnitRef, bool] = {}
-    takes_back: dict[UnitRef, UnitRef] = {}
-    again: dict[UnitRef, UnitRef] = {}  # what did the same once more
-    purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
-    gone: set[UnitRef] = set()
-    barred: set[UnitRef] = set()
+    replay = _Replay()
     for run in ordered:
         for record in by_run[run]:
-            purged.update(dict.fromkeys(record.purged, record.left))
-            for intent in record.intents:
-                for place, ref in enumerate(refs(record, intent)):
-                    if place in (intent.failed or {}):
-                        continue
-                    units[ref] = intent.units[place]
-                    stands[ref] = True
-                    if rewrites_texts(intent.units[place]) and not record.own:
-                        barred.add(ref)
-                    gone.update({ref} if place in intent.freed else ())
-                    if intent.takes_back:
-                        back = takes_back[ref] = intent.takes_back[place]
-                        if back in takes_back:
-                            again[takes_back[back]] = ref
-                        _set(stands, takes_back, back, value=False)
-    last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
-    for ref in reversed(units):
-        last[ref] = last.get(again.get(ref, ref), (ref, units[ref]))
-    gone.update(ref for ref, (_, unit) in last.items() if stands[ref] and _is_freed(unit, purged))
-    standing = {
-        ref: pair for ref, pair in last.items() if stands[ref] and ref not in gone and barred.isdisjoint((ref, pair[0]))
-    }
-    return [_run(run, by_run[run], units, standing, gone, barred) for run in ordered]
+            replay.read(record)
+    standing, gone = replay.outcome()
+    return [_run(run, by_run[run], replay.units, standing, gone, replay.barred) for run in ordered]
+
+
+class _Replay:
+    """What journals say, read in the order of their runs: which units were done, and which of them stand."""
+
+    def __init__(self) -> None:
+        self.units: dict[UnitRef, Unit] = {}  # all that were done, in their order
+        self.barred: set[UnitRef] = set()
+        self._stands: dict[UnitRef, bool] = {}
+        self._takes_back: dict[UnitRef, UnitRef] = {}
+        self._again: dict[UnitRef, UnitRef] = {}  # what did the same once more
+        self._purged: dict[str, tuple[str, ...]] = {}  # by run: the paths that could not be freed
+        self._freed: set[UnitRef] = set()
+
+    def read(self, record: Record) -> None:
+        """Go on with one journal."""
+        self._purged.update(dict.fromkeys(record.purged, record.left))
+        for intent in record.intents:
+            for place, ref in enumerate(refs(record, intent)):
+                if place not in (intent.failed or {}):
+                    self._read_unit(record, intent, place, ref)
+
+    def _read_unit(self, record: Record, intent: Intent, place: int, ref: UnitRef) -> None:
+        self.units[ref] = intent.units[place]
+        self._stands[ref] = True
+        if rewrites_texts(intent.units[place]) and not record.own:
+            self.barred.add(ref)
+        if place in intent.freed:
+            self._freed.add(ref)
+        if intent.takes_back:
+            back = self._takes_back[ref] = intent.takes_back[place]
+            if back in self._takes_back:
+                self._again[self._takes_back[back]] = ref
+            self._set(back, stands=False)
+
+    def _set(self, ref: UnitRef, *, stands: bool) -> None:
+        """Note whether a unit stands; what it took back then is the other way round."""
+        seen = set()
+        while ref not in seen:
+            seen.add(ref)
+            self._stands[ref] = stands
+            if ref not in self._takes_back:
+                return
+            ref, stands = self._takes_back[ref], not stands
+
+    def outcome(self) -> tuple[dict[UnitRef, tuple[UnitRef, Unit]], set[UnitRef]]:
+        """Return what still stands, each with the unit that did the same last, and what is gone for good."""
+        last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
+        for ref in reversed(self.units):
+            last[ref] = last.get(self._again.get(ref, ref), (ref, self.units[ref]))
+        stands = {ref: pair for ref, pair in last.items() if self._stands[ref]}
+        gone = self._freed | {ref for ref, (_, unit) in stands.items() if _is_freed(unit, self._purged)}
+        kept = {ref: p for ref, p in stands.items() if ref not in gone and self.barred.isdisjoint((ref, p[0]))}
+        return kept, gone
 
 
 def number_of(record: Record) -> int:
@@ -168,17 +196,6 @@ def _place(record: Record) -> tuple[int, int]:
     started = record.header.get("started_ns")
     number = number_of(record)
     return number, 0 if number or not isinstance(started, int) else started
-
-
-def _set(stands: dict[UnitRef, bool], takes_back: Mapping[UnitRef, UnitRef], ref: UnitRef, *, value: bool) -> None:
-    """Note whether a unit stands; what it took back then is the other way round."""
-    seen = set()
-    while ref not in seen:
-        seen.add(ref)
-        stands[ref] = value
-        if ref not in takes_back:
-            return
-        ref, value = takes_back[ref], not value
 
 
 def _was_stopped(intent: Intent) -> bool:

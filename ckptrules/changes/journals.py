@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ckptrules.changes.clock import NS, Now
-from ckptrules.changes.journal import TAIL_BYTES, is_finished
+from ckptrules.changes.history import Run, read_history
+from ckptrules.changes.journal import TAIL_BYTES, JournalError, is_finished, read
 from ckptrules.engine.values import STATE
 from ckptrules.storage.believing import open_believed, open_state
-from ckptrules.storage.reading import CHUNK, open_below, open_file_in
+from ckptrules.storage.reading import CHUNK, open_below, open_file_in, told
 
 JOURNALS = f"{STATE}/journal"
 
@@ -69,6 +70,31 @@ def journal_headers(outputs_dir: str) -> list[Mapping[str, object]]:
                 row = json.loads(os.read(file, CHUNK).partition(b"\n")[0])
                 found += [row] if isinstance(row, dict) else []
     return found
+
+
+def fault_of(outputs_dir: str, error: JournalError | OSError) -> str:
+    """Say why the journals cannot be read."""
+    place = f"{outputs_dir}/{JOURNALS}"
+    return f"{place}: cannot be read: {told(error)}" if isinstance(error, OSError) else f"{place}/{error}"
+
+
+def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
+    """Read all journals, oldest run first.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        own_state: the user's own state, or nothing.
+
+    Raises:
+        JournalError: one of them is damaged.
+        OSError: one of them cannot be read.
+    """
+    return read_history(
+        record
+        for root in filter(None, (outputs_dir, own_state))
+        for name, text in read_journals(root).items()
+        if (record := read(name, text, own=root == own_state))
+    )
 
 
 def _ends_well(directory: int, name: str, place: str) -> bool:

@@ -1,4 +1,4 @@
-"""Finishes what an interrupted run began, before another one begins. Reads the journals for history and undo."""
+"""Finishes what an interrupted run began, before another one begins."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from ckptrules.changes import journal, journals
 from ckptrules.changes.doing import do_unit, is_done
-from ckptrules.changes.history import Run, in_trash_of, read_history
+from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import head_of
 from ckptrules.engine.values import Spot, Step, Unit
-from ckptrules.storage import reading, state
+from ckptrules.storage import state
 from ckptrules.storage.folders import Folders
 
 
@@ -116,28 +116,3 @@ def interrupted(*roots: str) -> bool:
         return any(journals.unfinished_journals(root) for root in roots if root)
     except OSError:  # what cannot be read is told by the run that has to read it
         return False
-
-
-def fault_of(outputs_dir: str, error: journal.JournalError | OSError) -> str:
-    """Say why the journals cannot be read."""
-    place = f"{outputs_dir}/{journals.JOURNALS}"
-    return f"{place}: cannot be read: {reading.told(error)}" if isinstance(error, OSError) else f"{place}/{error}"
-
-
-def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
-    """Read all journals, oldest run first.
-
-    Args:
-        outputs_dir: the folder of the experiments.
-        own_state: the user's own state, or nothing.
-
-    Raises:
-        JournalError: one of them is damaged.
-        OSError: one of them cannot be read.
-    """
-    return read_history(
-        record
-        for root in filter(None, (outputs_dir, own_state))
-        for name, text in journals.read_journals(root).items()
-        if (record := journal.read(name, text, own=root == own_state))
-    )

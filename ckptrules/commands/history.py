@@ -9,7 +9,7 @@ from doit.task import Task
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JournalError
-from ckptrules.changes.recovery import fault_of, read_runs
+from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table

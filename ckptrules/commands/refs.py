@@ -13,7 +13,7 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.journal import JournalError
-from ckptrules.changes.recovery import fault_of, read_runs
+from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.values import Step, Unit

@@ -13,7 +13,7 @@ from doit.task import Task
 from ckptrules.changes import journals
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JournalError
-from ckptrules.changes.recovery import read_runs
+from ckptrules.changes.journals import read_runs
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table

@@ -13,9 +13,10 @@ import pytest
 from ckptrules.changes.doing import do_step, do_units, is_done
 from ckptrules.changes.history import take_back
 from ckptrules.changes.journal import Journal
+from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.changes.recovery import read_runs, recover
+from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, head_of, inverse_of, refused
