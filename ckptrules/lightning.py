@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ckptrules.engine.naming import TemplateError, claim, fits, named, render, stem_of
@@ -171,6 +171,6 @@ def _sidecar_of(path: str) -> str:
 
 def _told(trainer: Any) -> str:
     metrics = {str(name): float(value) for name, value in trainer.callback_metrics.items()}
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "metrics": metrics, "time": now}
     return json.dumps(row, indent=1) + "\n"

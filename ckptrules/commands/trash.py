@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -119,4 +119,4 @@ def goes_on(outputs_dir: str, run: str, days: int) -> str:
     if not days:
         return "when purged"
     since = jobs.waits_since(outputs_dir, run)
-    return datetime.fromtimestamp(since + days * DAY, timezone.utc).astimezone().strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(since + days * DAY, UTC).astimezone().strftime("%Y-%m-%d")

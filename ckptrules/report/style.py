@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import combining, east_asian_width
@@ -108,6 +108,6 @@ def when(mtime_ns: int) -> str:
     """Write a time in nanoseconds since 1970 as people do, in UTC."""
     seconds = mtime_ns // 1_000_000_000
     try:
-        return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999
         return f"{seconds} s since 1970"
