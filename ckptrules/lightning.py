@@ -146,10 +146,9 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         return name
 
     def _reads_back(self, name: str, wanted: Mapping[str, str]) -> bool:
-        match = fits(self._rules.target, name)
-        found = match.groupdict() if match else {}
+        found = fits(self._rules.target, name) or {}
         return claim(name, self._rules).kind == "target" and all(
-            key in found and found[key] is not None and float(found[key]) == float(value)
+            key in found and float(found[key]) == float(value)
             if key in ("epoch", "step", "value")
             else found.get(key) == value
             for key, value in wanted.items()

@@ -16,7 +16,6 @@ from ckptrules.discovery import Record, records_in
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
-from ckptrules.rules import watch
 from ckptrules.run import deciding, jobs
 from ckptrules.run.command_line import completed
 from ckptrules.run.options import FORMATS, OptionError, Options
@@ -50,7 +49,6 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
     for found in jobs.find(options.outputs_dir, rules):
         if found.experiment not in names:
             continue
-        watch.start()
         try:
             records += records_in(options.outputs_dir, rules, found)
         except deciding.FAULTS as fault:

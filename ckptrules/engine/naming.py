@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ckptrules.engine.values import Claim, Named, Pattern, Reason, Rule, RuleSet, number, order_of
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import jinja2
 
 MAX_NAME_BYTES = 255
+SECONDS = 1.0  # of the processor, that a rule may take for one name
 IN_COMMON = 4096  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
@@ -29,7 +30,7 @@ class TemplateError(ValueError):
 
 
 class SlowRuleError(Exception):
-    """A rule that works on one name for so long that it was given up."""
+    """A rule that takes longer than `SECONDS` for one name."""
 
     def __init__(self, rule: Rule, name: str) -> None:
         super().__init__(rule, name)
@@ -37,16 +38,28 @@ class SlowRuleError(Exception):
         self.name = name
 
 
-def fits(rule: Rule, name: str) -> re.Match[str] | None:
-    """Match a rule against a whole name.
+def fits(rule: Rule, name: str) -> dict[str, str] | None:
+    """Match a rule against a whole name, and return the fields that it captures; None where it does not fit.
 
     Raises:
-        SlowRuleError: somebody had the patience to interrupt it (see ``watch.py``).
+        SlowRuleError: it takes too long; nobody knows whether it fits.
     """
     try:
-        return rule.match.fullmatch(name)
+        match = bounded(rule.match.pattern)(name, timeout=SECONDS)
     except TimeoutError:
         raise SlowRuleError(rule, name) from None
+    if match is None:
+        return None
+    texts = match.groups()  # its groupdict takes as long as the match
+    return {key: texts[n - 1] for key, n in rule.match.groupindex.items() if texts[n - 1] is not None}
+
+
+@lru_cache(maxsize=256)
+def bounded(pattern: str) -> Callable[..., Any]:
+    """Return the ``fullmatch`` of a pattern, which takes a ``timeout``: Python's own backtracks for ever."""
+    import regex
+
+    return cast("Callable[..., Any]", regex.compile(pattern, regex.ASCII | regex.VERSION0).fullmatch)
 
 
 def named(name: str, rules: RuleSet) -> Named:
@@ -67,21 +80,13 @@ def _named(name: str, rules: RuleSet) -> Named:
     if said.kind != "legacy":
         return Named(said)
     try:
-        target = target_name(said, rules)
+        target, told = target_name(said, rules)
     except TemplateError as error:
         return Named(said, fault=str(error))
-    fields = _told_by(target, said.fields, rules)
+    # Epoch and step are those that the new name tells: a later run must not judge it otherwise. A metric that it does
+    # not tell is believed now, since without it everything is kept later.
+    fields = {key: value for key, value in said.fields.items() if key not in ("epoch", "step")} | told
     return Named(said, target, order=order_of(fields), fields=fields)
-
-
-def _told_by(target: str, captured: Mapping[str, str], rules: RuleSet) -> dict[str, str]:
-    """Return the fields of a checkpoint as its new name will tell them: a later run must not judge it otherwise.
-
-    A metric that the new name does not tell is believed now, since without it everything is kept later.
-    """
-    match = fits(rules.target, target)
-    fields = {key: value for key, value in captured.items() if key not in ("epoch", "step")}
-    return {**fields, **(_captured(match.groupdict()) if match else {})}
 
 
 def is_claimed(name: str, rules: RuleSet) -> bool:
@@ -108,24 +113,22 @@ def claim(name: str, rules: RuleSet) -> Claim:
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
             return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
-    if match := fits(rules.target, name):
-        reason = Reason("already in the target format", rules.target.place)
-        return Claim("target", reason, rules.target, _captured(match.groupdict()))
+    if (fields := fits(rules.target, name)) is not None:
+        return Claim("target", Reason("already in the target format", rules.target.place), rules.target, fields)
     winner: Claim | None = None
     for rule in rules.legacy:
         if winner and winner.rule and rule.place.file == winner.rule.place.file:
             continue
-        if match := fits(rule, name):
+        if (fields := fits(rule, name)) is not None:
             if winner and winner.rule:
                 both = f"'{winner.rule.id}' ({winner.rule.place.file_line}) and '{rule.id}' ({rule.place.file_line})"
                 return Claim("ambiguous", Reason(f"rules of two files claim it: {both}", rule.place))
-            reason = Reason(f"legacy rule '{rule.id}'", rule.place)
-            winner = Claim("legacy", reason, rule, _captured(match.groupdict()))
+            winner = Claim("legacy", Reason(f"legacy rule '{rule.id}'", rule.place), rule, fields)
     return winner or Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
 
 
-def target_name(found: Claim, rules: RuleSet) -> str:
-    """Return the name that a claimed checkpoint should have.
+def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
+    """Return the name that a claimed checkpoint should have, and the fields that it tells.
 
     Raises:
         TemplateError: the template fails on these fields, or gives a name that is unsafe or that the target
@@ -136,14 +139,13 @@ def target_name(found: Claim, rules: RuleSet) -> str:
     name = render(found.rule.template, found.fields)
     if fault := unsafe_name(name):
         raise TemplateError(fault)
-    match = fits(rules.target, name)
-    if match is None:
+    read_back = fits(rules.target, name)
+    if read_back is None:
         raise TemplateError(f"'{name}' does not fit target.match")
-    read_back = _captured(match.groupdict())
     for key, value in found.fields.items():
         if key in read_back and not _same(read_back[key], value):
             raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
-    return name
+    return name, read_back
 
 
 def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
@@ -281,14 +283,9 @@ def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
             raise TemplateError(f"no filter '{node.name}'", hint)
 
 
-def _captured(groups: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: value for key, value in groups.items() if value is not None}
-
-
 def _same(one: str, other: str) -> bool:
     """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
-    numbers = number(one), number(other)
-    return one == other if None in numbers else numbers[0] == numbers[1]
+    return one == other or (number(one) is not None and number(one) == number(other))
 
 
 def stems_of(name: str) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import math
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ from ckptrules.rules.shape import Value, closest, read_yaml
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"
 VariablesOf = Callable[[str], Sequence[str]]  # of a template
+MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: what is repeated is written out by regex
+_BRACE = re.compile(r"(?<!\\)(?:\\\\)*\{(?![0-9]+(?:,[0-9]*)?\}|,[0-9]+\})")  # to regex, a{e} is an a with faults
+_REPEAT = re.compile(r"([)\s]?)\{([0-9]+)")  # what a repeat behind anything else repeats is one character
 SLOW_HINT = "make the pattern simpler: nested or alternative repetitions backtrack"
 
 
@@ -253,8 +258,8 @@ def _compile_rule(
     if pattern is None or template is None:
         return None
     try:
-        match = re.compile(pattern.data, re.ASCII)
-    except (re.error, RecursionError, OverflowError, ValueError) as error:
+        match = _compile_match(pattern.data)
+    except (re.error, RecursionError, OverflowError, ValueError, FutureWarning) as error:
         offset = getattr(error, "pos", None)
         column = pattern.place.column + (0 if offset is None else offset + pattern.quoted)
         place = pattern.place._replace(column=column)
@@ -272,6 +277,25 @@ def _compile_rule(
             place = template.place if "template" in value.data else pattern.place
             faults.append(Fault(place, fact, closest(variable, match.groupindex)))
     return Rule(identity, match, template.data, value.place, examples, places)
+
+
+def _compile_match(pattern: str) -> re.Pattern[str]:
+    """Compile what Python and the library ``regex``, which matches it later, understand in one way.
+
+    Raises:
+        re.error, RecursionError, OverflowError, ValueError, FutureWarning: it is no such pattern.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # of what sets may mean one day; to regex they mean it now
+        match = re.compile(pattern, re.ASCII)
+    if brace := _BRACE.search(pattern):
+        raise re.error("'{' is no count here: write \\{", pattern, brace.end() - 1)
+    repeats = _REPEAT.findall(pattern)
+    once = sum(int(count) for group, count in repeats if not group)
+    groups = math.prod(int(count) or 1 for group, count in repeats if group)
+    if (len(pattern) + once) * groups > MAX_PIECES:
+        raise ValueError("it is too long, or repeats too often")
+    return match
 
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
@@ -313,7 +337,7 @@ def _test_target_example(name: str, rules: RuleSet) -> list[tuple[str, str]]:
 
 
 def _test_legacy_example(name: str, wanted: str, rule: Rule, rules: RuleSet) -> list[tuple[str, str]]:
-    if not fits(rule, name):
+    if fits(rule, name) is None:
         return [("does not fit its own match", "match must fit the whole name")]
     found = claim(name, rules)
     if found.kind == "ambiguous":
@@ -326,7 +350,7 @@ def _test_legacy_example(name: str, wanted: str, rule: Rule, rules: RuleSet) -> 
         hint = f"move '{rule.id}' above '{other}', or make '{other}' narrower"
         return [(f"is taken by legacy rule '{other}' ({place}), which comes first", hint)]
     try:
-        name_given = target_name(found, rules)
+        name_given, _ = target_name(found, rules)
     except TemplateError as error:
         return [(f"cannot be renamed: {error}", "")]
     if name_given != wanted:

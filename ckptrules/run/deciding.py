@@ -21,7 +21,6 @@ from ckptrules.engine.values import (
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
 from ckptrules.outputs.listing import read_directory
-from ckptrules.rules import watch
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.jobs import (
     Job,
@@ -91,7 +90,6 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
 
     The second value are the links elsewhere that lead into it, as far as it was asked.
     """
-    watch.start()
     known = Facts(
         verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
     )

@@ -28,7 +28,6 @@ from ckptrules.engine.values import Assignment, Found, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.report.style import Style
-from ckptrules.rules import watch
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, rule_texts
@@ -69,8 +68,6 @@ class Job(NamedTuple):
 @functools.cache
 def load(rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
-    watch.install()
-    watch.start()
     texts = read_rules(rules_dir)
     return load_rules(texts, proved=bool(outputs_dir) and believing.read_state(outputs_dir, PROOF) == proof_of(texts))
 

@@ -46,6 +46,39 @@ def test_a_huge_file_is_refused_before_it_is_read() -> None:
     assert told("huge.yaml", text) == "rules/huge.yaml:1:1: the file is larger than 1,000,000 bytes"
 
 
+OTHERWISE = {
+    "faults, to regex": ("a{e}", "'{' is no count here: write \\{"),
+    "behind a backslash": (r"\\\\{e<=1}", "'{' is no count here: write \\{"),
+    "half a count": ("a{2", "'{' is no count here: write \\{"),
+    "a class in a set": ("[[:alpha:]]", "Possible nested set at position 1"),
+    "two sets": ("[a&&b]", "Possible set intersection at position 2"),
+    "one group twice": ("(?P<a>x)|(?P<a>y)", "redefinition of group name 'a' as group 2; was group 1"),
+    "flags in the middle": ("a(?i)", "global flags not at the start of the expression"),
+    "a count of four billions": ("a{4294967294}", "it is too long, or repeats too often"),
+    "counts of counts": ("((a{255}){255}){255}", "it is too long, or repeats too often"),
+    "the same, apart": ("(?x)((a{255}) {255} ){255}", "it is too long, or repeats too often"),
+    "none of something": ("(x){0}((a{255}){255}){255}", "it is too long, or repeats too often"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_a_pattern_that_python_and_regex_read_otherwise_is_refused(case: str) -> None:
+    pattern, fact = OTHERWISE[case]
+    text = f"legacy:\n  - id: other\n    match: '{pattern}'\n    examples: {{x: y}}\n"
+    refused = told("other.yaml", text)
+    assert refused.startswith("rules/other.yaml:3:"), refused
+    assert refused.endswith(f": legacy rule 'other': not a regular expression: {fact}"), refused
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", r"a\{e\}", "a{,3}", "(?P<a>x{2,}){1,3}", "a{2}+"],
+)
+def test_a_pattern_that_both_read_alike_is_taken(pattern: str) -> None:
+    text = f"legacy:\n  - id: other\n    match: '{pattern}'\n    examples: {{x: y}}\n"
+    assert load_rules({**RULES, "rules/other.yaml": text}, proved=True).legacy[-1].match.pattern == pattern
+
+
 def test_a_number_that_python_does_not_read_is_refused_like_any_other() -> None:
     text = f"trash_days: {'9' * 5000}\n"
     assert told("huge.yaml", text).startswith(

@@ -42,7 +42,7 @@ MODULES = [
     if module.name not in APART and not module.ispkg
 ]
 CACHES = [value for module in MODULES for value in vars(module).values() if hasattr(value, "cache_clear")]
-for needed in ("jinja2", "tqdm", "yaml", "zstandard"):
+for needed in ("jinja2", "regex", "tqdm", "yaml", "zstandard"):
     importlib.import_module(needed)
 
 
