@@ -1,7 +1,7 @@
 """Packs one experiment into one compressed tar file and brings it back, each proved by a manifest of checksums.
 
 The manifest is the last member of the archive; a copy of it lies beside, so that an unchanged experiment is recognised
-without reading the archive. zstd is that of the library ``zstandard`` (extra ``archive``), gzip that of Python.
+without reading the archive. gzip is Python's own, and so is zstd from 3.14 on (before: the extra ``archive``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OTHER = "{} is there already, and holds something else; it is not overwritten"
 LEVEL = 3  # what zstd itself takes; weights hardly shrink further
 SPARE = 1 << 20
 BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
-WINDOW = 1 << 23  # bytes; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+WINDOW_LOG = 23  # 8 MiB; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
 HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
 MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
 MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
@@ -329,7 +329,7 @@ def believing() -> Iterator[None]:
             raise
         raise ArchiveError(f"is damaged or cut off: {error}") from None
     except Exception as error:
-        if type(error).__name__ != "ZstdError":  # its module differs between the ways in which zstandard is built
+        if type(error).__name__ != "ZstdError":  # where nobody uses zstd, its module is not imported for this
             raise
         raise ArchiveError(f"is damaged or cut off: {error}") from None
 
@@ -460,17 +460,20 @@ def _refuse(member: tarfile.TarInfo) -> None:
         raise ArchiveError(f"holds {member.name!r}, which {fault or 'is neither a file nor a directory nor a link'}")
 
 
-def _library() -> Any:
-    """Return the library for zstd.
+def _zstd() -> Any:
+    """Return the module for zstd.
 
     Raises:
         ArchiveError: it is not installed.
     """
     try:
-        import zstandard
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
     except ImportError:
         raise ArchiveError("needs zstd: pip install 'ckptrules[archive]', or take format=gz") from None
-    return zstandard
+    return zstd
 
 
 @contextlib.contextmanager
@@ -479,7 +482,9 @@ def _writer(file: BinaryIO, form: str) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
             yield packed
     else:
-        with _library().ZstdCompressor(level=LEVEL, threads=-1).stream_writer(file, closefd=False) as packed:
+        zstd, key = _zstd(), _zstd().CompressionParameter
+        options = {key.compression_level: LEVEL, key.nb_workers: os.cpu_count() or 1}
+        with zstd.ZstdFile(file, "wb", options=options) as packed:
             yield packed
 
 
@@ -489,7 +494,8 @@ def _reader(file: BinaryIO, form: str) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:
             yield plain
     else:
-        with _library().ZstdDecompressor(max_window_size=WINDOW).stream_reader(file, closefd=False) as plain:
+        zstd = _zstd()
+        with zstd.ZstdFile(file, "rb", options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG}) as plain:
             yield plain
 
 
@@ -500,4 +506,4 @@ def needed_library(form: str) -> None:
         ArchiveError: its library is not installed.
     """
     if form == "zst":
-        _library()
+        _zstd()

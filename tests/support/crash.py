@@ -42,7 +42,8 @@ MODULES = [
     if module.name not in APART and not module.ispkg
 ]
 CACHES = [value for module in MODULES for value in vars(module).values() if hasattr(value, "cache_clear")]
-for needed in ("jinja2", "regex", "tqdm", "yaml", "zstandard"):
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+for needed in ("jinja2", "regex", "tqdm", "yaml", ZSTD):
     importlib.import_module(needed)
 
 

@@ -28,7 +28,13 @@ GOLDEN = ROOT / "tests/cases/golden"
 UPDATE = "UPDATE_GOLDEN"
 MTIME_NS = 1_614_600_000 * 10**9  # 2021-03-01 12:00 UTC; no other time of this year is in what is printed
 PROGRAMS = ("doit", "ckptrules")
-ABSENT = ("lightning", "pytorch_lightning", "torch", "zstandard")  # as where nothing optional is installed
+ABSENT = (
+    "lightning",
+    "pytorch_lightning",
+    "torch",
+    "backports.zstd",
+    "compression.zstd",
+)  # as where nothing optional is installed
 HOST = "gpu-7"
 DAMAGED = 700  # bytes that are left of a checkpoint
 
