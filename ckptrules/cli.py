@@ -9,8 +9,8 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 from ckptrules import __version__
-from ckptrules.rules.shipped import TASKS_FILE, sentences, shipped, starter_files
-from ckptrules.run.command_line import TASKS, completed
+from ckptrules.rules.shipped import TASKS_FILE, groups, shipped, starter_files
+from ckptrules.run.command_line import TASKS, completed, declared
 from ckptrules.run.help import INIT, asks_for_help, page, refuse_unknown, task_page
 from ckptrules.run.options import OptionError, encode_word, selects_by_name
 from ckptrules.storage import writing
@@ -61,10 +61,14 @@ def show_help(topic: str, program: str) -> int:
     Raises:
         OptionError: there is no such task.
     """
-    told = {INIT: str(init.__doc__).rstrip("."), **sentences()}
-    if topic:
-        refuse_unknown(topic, told)
-    print(task_page(topic, told[topic], program) if topic else page(told, program), end="")
+    (begin, tasks), *others = groups().items()
+    told = {begin: {INIT: str(init.__doc__).rstrip("."), **tasks}, **dict(others)}
+    if not topic:
+        print(page(told, program), end="")
+        return 0
+    known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
+    refuse_unknown(topic, known)
+    print(task_page(topic, known[topic], program, declared(topic)), end="")
     return 0
 
 

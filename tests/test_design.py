@@ -25,6 +25,7 @@ ROOMS: dict[str, str] = {
     "run": "engine stopping rules storage outputs changes report verify",
     "discovery": "engine rules outputs verify",
     "commands": "engine stopping rules storage outputs changes report verify vault run discovery",
+    "startup": "run",
     "lightning": "engine storage rules",
     "__init__": "discovery",
     "cli": "rules storage run",

@@ -1,10 +1,9 @@
-"""``doit archive`` and ``doit unarchive``: old experiments into one file each, and back."""
+"""`doit archive`: old experiments into one file each."""
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 
@@ -18,27 +17,33 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import in_use, links_elsewhere, unsearched
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, startup
-from ckptrules.run.options import OptionError, Options
+from ckptrules.run import jobs
+from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OptionError, flag, one_of, option
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, reading
+from ckptrules.storage import reading
 from ckptrules.storage.reading import told
 from ckptrules.vault import archives
 from ckptrules.vault.archives import ArchiveError, Place
 from ckptrules.vault.backups import choose
-from ckptrules.vault.manifest import Manifest
-from ckptrules.vault.report import doubt_lines, lost_lines
 
 
-def archive(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Common):
+    """What `doit archive` may be told."""
+
+    changes = True
+    experiments: str | None = EXPERIMENTS
+    archive_dir: str | None = ARCHIVE_DIR
+    keep_source: bool = flag("leave the experiment where it is")
+    format: str = option("zst", one_of(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make the task that packs experiments."""
     return one_task("archive", prepare_archive, options)
-
-
-def unarchive(options: Options) -> Iterator[startup.TaskDict]:
-    """Make the task that brings one experiment back."""
-    return one_task("unarchive", prepare_unarchive, options)
 
 
 def prepare_archive(options: Options) -> Prepared:
@@ -48,13 +53,10 @@ def prepare_archive(options: Options) -> Prepared:
         OptionError: that is not said, or cannot be.
     """
     jobs.outputs_dir(options)
-    form = "zst" if options.format == "table" else options.format
     if not selects("archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects("archive", options) else "experiments"
         hint = "'doit archive experiments=PATTERN archive_dir=DIR'"
         raise OptionError(f"command line: archive needs {missing}=…\n    hint: {hint}")
-    if form not in archives.FORMATS:  # it stands in doit's configuration
-        raise OptionError(f"format={form}: must be one of {', '.join(archives.FORMATS)} for archive")
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
@@ -67,11 +69,11 @@ def prepare_archive(options: Options) -> Prepared:
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
     try:
-        archives.needed_library(form)
+        archives.needed_library(options.format)
     except ArchiveError as error:
-        raise OptionError(f"command line: format={form}: {error}") from None
+        raise OptionError(f"command line: format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
-    places = [Place(options.outputs_dir, experiment, options.archive_dir, form) for experiment in inner_first]
+    places = [Place(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first]
     return (pack_all, [options, jobs.style(options), places]), names
 
 
@@ -89,38 +91,6 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
             if outer in chosen:
                 fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
                 raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
-
-
-def prepare_unarchive(options: Options) -> Prepared:
-    """Find the archive to bring back, and read it whole.
-
-    Raises:
-        OptionError: it is not there, or cannot be believed.
-        SystemExit: Ctrl-C or SIGTERM came.
-    """
-    jobs.outputs_dir(options)
-    if options.archive is None:
-        raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
-    fact = f"command line: archive '{options.archive}'"
-    try:
-        form = archives.format_of(options.archive)
-        if not os.path.isfile(options.archive):
-            raise ArchiveError("is no file")  # noqa: TRY301 - told like the others
-        with progress_bar(os.path.getsize(options.archive)) as progress:
-            manifest = archives.check(options.archive, form, progress, archives.room(options.outputs_dir))
-        archives.refuse_full(options.outputs_dir, manifest.items)
-    except ArchiveError as error:
-        raise OptionError(f"{fact}: {visible(str(error))}") from None
-    except OSError as error:
-        raise OptionError(f"{fact}: {told(error)}") from None
-    except StoppedError:
-        print("Stopped: nothing was changed.", file=sys.stderr)
-        raise SystemExit(stopping.EXIT_CODE) from None
-    (experiment,) = manifest.experiments
-    if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
-        hint = "move it away first; nothing is overwritten"
-        raise OptionError(f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already\n    hint: {hint}")
-    return (bring_back, [options, jobs.style(options), manifest]), ()
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------
@@ -231,7 +201,7 @@ def to_trash(options: Options, place: Place, size: int, identity: Identity) -> N
     change(options, "archive", place.experiment, Unit("trash", size, (step,)))
 
 
-def change(options: Options, command: str, experiment: str, unit: Unit) -> None:
+def change(options: Common, command: str, experiment: str, unit: Unit) -> None:
     """Do the one thing that is to happen with an experiment.
 
     Raises:
@@ -241,31 +211,3 @@ def change(options: Options, command: str, experiment: str, unit: Unit) -> None:
     place = Workplace(options.outputs_dir, jobs.run_id(), journal, 1, stopping.stopped)
     if why := transact(place, experiment, experiment, [unit]).why:
         raise OSError(errno.EIO, why)
-
-
-def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
-    """Bring one experiment back, or say that it would be."""
-    (experiment,) = manifest.experiments
-    top = manifest.items[0].path
-    what = f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
-    if options.dry_run:
-        task.meta = {"told": Told(f"Would bring back: {what}\n")}
-        return None
-    lost: dict[str, tuple[str, ...]] = {}
-    try:
-        stated, manifest = manifest, archives.believed(str(options.archive), manifest)
-        path, tell = str(options.archive), lost.__setitem__
-        with (
-            progress_bar(manifest.size) as progress,
-            archives.unpacked(path, manifest, options.outputs_dir, progress, tell) as (staged, identity),
-        ):
-            copying.make_parents(options.outputs_dir, experiment)
-            step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
-            change(options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
-    except (ArchiveError, OSError, StoppedError) as error:
-        why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
-        task.meta = {"told": Told(f"Not brought back: {what}: {style.name(why)}\n")}
-        return TaskFailed("not brought back", report=False)
-    lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
-    task.meta = {"told": Told("\n".join([*lines, *lost_lines(lost, style), ""]))}
-    return None

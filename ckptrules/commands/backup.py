@@ -1,61 +1,55 @@
-"""Options → the doit tasks that make, list, restore and drop backups."""
+"""`doit backup`: copies outputs; and what all commands that have to do with copies share."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeVar
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import stopping
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import command_line, jobs, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import OptionError, Options, as_pattern
+from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OptionError, as_pattern, one_of, option
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, state, writing
 from ckptrules.storage.reading import told
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault import report
-from ckptrules.vault.backups import Held, NoBackupError, NoSpaceError, Order
+from ckptrules.vault.backups import NoBackupError, NoSpaceError, Order
 from ckptrules.vault.manifest import Manifest
 
 Action = tuple[Callable[..., Any], list[Any]]
 Prepared = tuple[Action, tuple[str, ...]]  # what is to be done, and for which experiments
+Given = TypeVar("Given", bound=Common)
 LISTED = "'doit backups' lists them"
-FEW = 3
 progress_bar = functools.partial(stoppable, "")
 
 
-def backup(options: Options) -> Iterator[dict[str, Any]]:
+class Options(Common):
+    """What `doit backup` may be told."""
+
+    experiments: str | None = EXPERIMENTS
+    wait: int = WAIT
+    to: str | None = BACKUPS
+    mode: str = option("auto", one_of(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make the task that makes one backup."""
     return one_task("backup", prepare_backup, options)
 
 
-def backups(options: Options) -> Iterator[dict[str, Any]]:
-    """Make the task that lists the backups."""
-    return one_task("backups", lambda _: ((show, [options, jobs.style(options)]), ()), options)
-
-
-def restore(options: Options) -> Iterator[dict[str, Any]]:
-    """Make the task that restores one backup."""
-    return one_task("restore", prepare_restore, options)
-
-
-def drop_backup(options: Options) -> Iterator[dict[str, Any]]:
-    """Make the task that removes one backup."""
-    return one_task("drop_backup", prepare_drop, options)
-
-
-def one_task(name: str, prepare: Callable[[Options], Prepared], options: Options) -> Iterator[dict[str, Any]]:
+def one_task(name: str, prepare: Callable[[Given], Prepared], options: Given) -> Iterator[dict[str, Any]]:
     """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
     line = command_line.command_line()
     asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
@@ -89,62 +83,18 @@ def prepare_backup(options: Options) -> Prepared:
     return (make, [options, jobs.style(options), order]), chosen
 
 
-def known_experiments(options: Options) -> list[str]:
+def known_experiments(options: Common) -> list[str]:
     """List the experiments that there are."""
     found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir))
     return [directory.experiment for directory in found]
 
 
-def selects(task: str, options: Options) -> bool:
+def selects(task: str, options: Common) -> bool:
     """Say whether only some experiments are meant."""
     return options.experiments is not None or jobs.selects_by_word(task)
 
 
-def prepare_restore(options: Options) -> Prepared:
-    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
-
-    Raises:
-        OptionError: there is nothing to restore, or nowhere to restore to.
-    """
-    path, manifest = chosen_backup(options, "restore")
-    if not manifest.complete:
-        hint = f"{command('drop_backup', backup=path)} removes it"
-        raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
-    names = chosen_experiments("restore", options, manifest.experiments)
-    chosen = vault_backups.choose(names, None) if selects("restore", options) else None
-    if not options.dry_run and not os.path.lexists(options.outputs_dir):
-        try:
-            writing.make_folder(options.outputs_dir)
-        except OSError as error:
-            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
-    lock(options)
-    return (bring_back, [options, jobs.style(options), path, manifest, chosen]), names
-
-
-def prepare_drop(options: Options) -> Prepared:
-    """Find the backup to remove, and refuse what is more than a backup.
-
-    Raises:
-        OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
-    """
-    path, manifest = chosen_backup(options, "drop_backup")
-    if jobs.is_inside(options.outputs_dir, path) or jobs.is_inside(path, options.outputs_dir):
-        fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
-        raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
-    try:
-        foreign = vault_backups.foreign_names(path, manifest)
-    except OSError as error:
-        raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
-    if foreign:
-        names = ", ".join(jobs.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
-        fact = f"backup '{path}': holds what is not of the backup: {names}"
-        raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
-    if os.path.isdir(options.outputs_dir):
-        lock(options)
-    return (drop, [jobs.style(options), path, manifest]), ()
-
-
-def chosen_experiments(task: str, options: Options, experiments: Iterable[str]) -> tuple[str, ...]:
+def chosen_experiments(task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
     """Return the experiments that are meant: by words of the command line, and by ``experiments=``.
 
     Raises:
@@ -156,6 +106,22 @@ def chosen_experiments(task: str, options: Options, experiments: Iterable[str]) 
         hint = f"there are: {visible(', '.join(names)) or 'none'}"
         raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
     return tuple(jobs.chosen_of(task, options, names))
+
+
+def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
+    """Find the backup that was named, and read its manifest.
+
+    Raises:
+        OptionError: none was named, or it is none.
+    """
+    if backup is None:
+        raise OptionError(f"command line: {task} needs backup=DIR\n    hint: {LISTED}")
+    path = os.path.normpath(backup)
+    try:
+        return path, vault_backups.read_backup(path)
+    except NoBackupError as error:
+        hint = f"only what 'doit backup' made can be taken; {LISTED}"
+        raise OptionError(f"command line: backup '{path}': {visible(str(error))}\n    hint: {hint}") from None
 
 
 def refuse_place(folder: str, path: str, options: Options) -> None:
@@ -180,23 +146,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
         raise OptionError(f"command line: {fact}\n    hint: hard links do not reach there; take mode=copy")
 
 
-def chosen_backup(options: Options, task: str) -> tuple[str, Manifest]:
-    """Find the backup that was named, and read its manifest.
-
-    Raises:
-        OptionError: none was named, or it is none.
-    """
-    if options.backup is None:
-        raise OptionError(f"command line: {task} needs backup=DIR\n    hint: {LISTED}")
-    path = os.path.normpath(options.backup)
-    try:
-        return path, vault_backups.read_backup(path)
-    except NoBackupError as error:
-        hint = f"only what 'doit backup' made can be taken; {LISTED}"
-        raise OptionError(f"command line: backup '{path}': {visible(str(error))}\n    hint: {hint}") from None
-
-
-def lock(options: Options) -> None:
+def lock(options: Common) -> None:
     """Take the lock of ``outputs_dir`` for what changes something.
 
     Raises:
@@ -225,83 +175,16 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
             manifest, problems = vault_backups.make_backup(order, progress_bar, lost.__setitem__)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
-        return _tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)
+        return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)
     except NoSpaceError as error:
         hint = "make room, or name another folder with to=DIR"
-        return _tell(task, report.failed_text(what, str(error), hint), failed=True)
+        return tell(task, report.failed_text(what, str(error), hint), failed=True)
     except OSError as error:
-        return _tell(task, report.failed_text(what, told(error)), failed=True)
-    return _tell(task, report.backup_text(order.path, manifest, problems, style, lost), failed=bool(problems))
+        return tell(task, report.failed_text(what, told(error)), failed=True)
+    return tell(task, report.backup_text(order.path, manifest, problems, style, lost), failed=bool(problems))
 
 
-def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
-    """List the backups, and check them where that is asked for."""
-    folder = vault_backups.backups_folder(options.outputs_dir, options.to)
-    try:
-        held = vault_backups.find_backups(folder, options.outputs_dir)
-    except OSError as error:
-        return _tell(task, report.failed_text(f"'{style.name(folder)}'", told(error)), failed=True)
-    if options.verify:
-        try:
-            held = _checked(folder, held)
-        except StoppedError:
-            return _tell(task, "Not finished: the backups are not checked.\n", failed=True)
-    text = report.backups_table(held, folder, style, verified=options.verify)
-    return _tell(task, text, failed=any(backup.damage for backup in held))
-
-
-def _checked(folder: str, held: Sequence[Held]) -> list[Held]:
-    checked = []
-    with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
-        for backup in held:
-            damage = backup.damage
-            if backup.manifest and backup.manifest.complete:
-                damage = vault_backups.check_backup(os.path.join(folder, backup.name), backup.manifest, progress)
-            checked.append(backup._replace(damage=damage))
-    return checked
-
-
-def bring_back(
-    options: Options, style: Style, path: str, manifest: Manifest, chosen: tuple[str, ...] | None, task: Task
-) -> TaskFailed | None:
-    """Restore a backup, or tell what that would do."""
-    outputs_dir = options.outputs_dir
-    lost: dict[str, tuple[str, ...]] = {}
-    stated, manifest = manifest, vault_backups.believed(path, manifest)
-    try:
-        with progress_bar(manifest.size) as progress:
-            steps = vault_backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
-        if not options.dry_run:
-            journal = jobs.open_journal(outputs_dir, jobs.run_id(), jobs.run_header("restore", options))
-            run, tell = jobs.run_id(), lost.__setitem__
-            steps = vault_backups.restore(outputs_dir, path, run, steps, progress_bar, tell, journal, stopping.stopped)
-    except StoppedError:
-        state.clear_work(outputs_dir)
-        return _tell(
-            task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
-        )
-    except OSError as error:
-        return _tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", told(error)), failed=True)
-    notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
-    notes += report.lost_lines(lost, style)
-    return _tell(task, report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))
-
-
-def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:
-    """Remove a backup, or tell that it would go."""
-    try:
-        if not style.preview:
-            place = os.path.abspath(path)
-            with progress_bar(len(manifest.items)) as progress:
-                copying.remove_backup(place, vault_backups.hidden_path(place), progress)
-    except StoppedError:
-        rest = style.name(vault_backups.hidden_path(os.path.normpath(path)))
-        return _tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
-    except OSError as error:
-        return _tell(task, report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
-    return _tell(task, report.dropped_text(path, manifest, style), failed=False)
-
-
-def _tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:
+def tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:
+    """Tell what came of it."""
     task.meta = {"told": Told(text)}
     return TaskFailed("problems left", report=False) if failed else None

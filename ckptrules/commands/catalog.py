@@ -18,8 +18,9 @@ from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import deciding, jobs
 from ckptrules.run.command_line import completed
-from ckptrules.run.options import FORMATS, OptionError, Options
+from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage import writing
 
@@ -27,15 +28,24 @@ HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "ve
 NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
 
 
-def catalog_task(options: Options) -> Iterator[TaskDict]:
+FORMS = ("table", "json", "csv")
+
+
+class Options(Common):
+    """What `doit catalog` may be told."""
+
+    experiments: str | None = EXPERIMENTS
+    format: str = option("table", one_of(FORMS), f"how it is written: {', '.join(FORMS)}")
+    out: str | None = option(None, a_file, "write it to this file")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make the one task.
 
     Raises:
         OptionError, RuleError: nothing can be listed with these.
     """
     jobs.outputs_dir(options)
-    if options.format not in FORMATS["catalog"]:  # it stands in doit's configuration
-        raise OptionError(f"format={options.format}: must be one of {', '.join(FORMATS['catalog'])} for catalog")
     rules = jobs.load(options.rules_dir, options.outputs_dir)
     names = jobs.chosen_of("catalog", options, jobs.names_of(options.outputs_dir, rules))
     yield from jobs.one_task("catalog", [(show_catalog, [options, jobs.style(options), names])], names)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from doit.task import Task
 
 from ckptrules.engine.values import Policy, RuleSet
 from ckptrules.report.style import count_of, table
+from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run.jobs import load
-from ckptrules.run.options import Options
+from ckptrules.run.options import Common
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session, lacking
 from ckptrules.run.startup import TaskDict
 
 
-def check(options: Options) -> Iterator[TaskDict]:
+class Options(Common):
+    """What `doit check` may be told."""
+
+    believes_state = False
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Test the rules (loading them does) and show them."""
-    yield {"basename": "check", "actions": [(show_rules, [load(options.rules_dir)])]}
+    yield {
+        "basename": "check",
+        "actions": [(show_rules, [load(options.rules_dir), lines_to_add(lacking(session.dodo), session.dodo)])],
+    }
 
 
-def show_rules(rules: RuleSet, task: Task) -> None:
-    """Show every rule with the place where it stands and the number of examples that prove it."""
+def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
+    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
         (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (rules.target, *rules.legacy)
@@ -29,7 +40,12 @@ def show_rules(rules: RuleSet, task: Task) -> None:
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
         for policy in rules.policies.values()
     ]
-    task.meta = {"told": Told("All rules hold.\n" + table((), [("", *row) for row in rows]))}
+    more = (
+        "\n    ".join(["dodo.py lacks commands that ckptrules knows; to have them, add:", *lines]) + "\n"
+        if lines
+        else ""
+    )
+    task.meta = {"told": Told("All rules hold.\n" + table((), [("", *row) for row in rows]) + more)}
 
 
 def words(policy: Policy) -> str:

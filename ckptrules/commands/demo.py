@@ -12,7 +12,8 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from ckptrules.engine.values import STATE
-from ckptrules.run.options import Options
+from ckptrules.run.options import Common
+from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
 STEPS_PER_EPOCH = 88
@@ -68,7 +69,13 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
     return whole
 
 
-def demo(options: Options) -> Iterator[dict[str, Any]]:
+class Options(Common):
+    """It takes what every command takes, and needs none of it."""
+
+    believes_state = False
+
+
+def tasks(session: Session, options: Options) -> Iterator[dict[str, Any]]:  # noqa: ARG001 - all commands are called alike
     """Make the one task of the demo."""
     yield {"basename": "demo", "actions": [tell_of_it if options.dry_run else walk_through], "verbosity": 2}
 

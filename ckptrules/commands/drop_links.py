@@ -13,11 +13,21 @@ from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
 from ckptrules.outputs.evidence import links_into
 from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import Options
+from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
 
-def drop_links(options: Options) -> Iterator[TaskDict]:
+class Options(Planning):
+    """What `doit drop_links` may be told."""
+
+    changes = True
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make one task for each checkpoint directory, to remove the links under old names."""
     return experiments.experiments("drop_links", options, each(drop_one), summarise=summary("removed", "links"))
 

@@ -15,9 +15,10 @@ from ckptrules.engine.values import Action, Listing, Plan, PolicyLine, Reason, R
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
-from ckptrules.run import command_line, deciding, jobs, startup
-from ckptrules.run.options import OptionError, Options
+from ckptrules.run import deciding, jobs, startup
+from ckptrules.run.options import EXPERIMENTS, JSON, KEEP_MIN_EPOCH, POLICY, OptionError, Planning, option, some_text
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
 WIDTH = 13
@@ -37,16 +38,26 @@ class Explained(NamedTuple):
     policy: Reason | None
 
 
-def explain(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Planning):
+    """What `doit explain` may be told."""
+
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    policy: str = POLICY
+    name: str | None = option(None, some_text, "the names to explain: a shell pattern, or a path")
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Explain the names that a shell pattern, or a path, fits.
 
     Raises:
         OptionError: no name is given.
     """
     jobs.outputs_dir(options)
-    if options.name is None and any(word.base == "explain" for word in command_line.command_line().words):
+    if options.name is None and any(word.base == "explain" for word in session.line.words):
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
-    options = options._replace(delete_old=True, dry_run=True)
+    options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(options, "explain")
     names = jobs.chosen_of("explain", options, jobs.names_of(options.outputs_dir, job.rules))
     yield from jobs.one_task("explain", [(show, [options, job, names])], names)

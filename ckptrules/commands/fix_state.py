@@ -15,13 +15,23 @@ from ckptrules.report.style import Style, numbers
 from ckptrules.report.text import Tally
 from ckptrules.run import deciding, experiments
 from ckptrules.run.jobs import Job, note_stop
-from ckptrules.run.options import Options
+from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
 
-def fix_state(options: Options) -> Iterator[TaskDict]:
+class Options(Planning):
+    """What `doit fix_state` may be told."""
+
+    changes = True
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
     return experiments.experiments("fix_state", options, each(fix_one), summarise=summary("fixed", "states"))
 

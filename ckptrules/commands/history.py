@@ -14,14 +14,22 @@ from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, startup
-from ckptrules.run.options import Options
+from ckptrules.run.command_line import declared
+from ckptrules.run.options import Common, Option
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage import believing
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
 
 
-def history(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Common):
+    """What `doit history` may be told."""
+
+    reads_journals = True
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Show which runs there were."""
     jobs.outputs_dir(options)
     yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, jobs.style(options)])]}
@@ -29,10 +37,20 @@ def history(options: Options) -> Iterator[startup.TaskDict]:
 
 def command_of(run: Run) -> str:
     """Write what was typed: the command and the options that were not the default."""
-    default = Options()._asdict()
-    given = {k: v for k, v in run.header.get("options", {}).items() if k in default and v != default[k]}
+    task = str(run.header.get("command", "?"))
+    known = declared(task).known()
+    given = {k: v for k, v in run.header.get("options", {}).items() if k in known and was_given(known[k], v)}
     words = [f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in given.items()]
-    return " ".join([str(run.header.get("command", "?")), *words])
+    return " ".join([task, *words])
+
+
+def was_given(option: Option, value: object) -> bool:
+    """Say whether an option was given; the first journals hold for all commands what is a default of one."""
+    try:
+        option.read(str(value))
+    except ValueError:
+        return False
+    return value not in (option.default, None)
 
 
 def state_of(run: Run) -> str:

@@ -18,8 +18,9 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import jobs, startup
-from ckptrules.run.options import Options
+from ckptrules.run.options import RUN, Common, a_file, option
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage import writing
 from ckptrules.storage.reading import told
 
@@ -28,14 +29,22 @@ _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
 _ENDS_CODE = re.compile(r"[`<>|]|\](?=\()")
 
 
-def log(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Common):
+    """What `doit log` may be told."""
+
+    reads_journals = True
+    run: str | None = RUN
+    out: str | None = option(None, a_file, "add the entry to this file")
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Write the entry of a run.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
     jobs.outputs_dir(options)
-    run = chosen_run(options, newest_migration)
+    run = chosen_run(options.outputs_dir, options.run, newest_migration)
     run = run and as_the_disk_tells(options.outputs_dir, run)
     yield {"basename": "log", "actions": [(write_entry, [options, run])]}
 

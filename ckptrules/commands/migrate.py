@@ -1,41 +1,38 @@
-"""`doit plan` and `doit migrate`."""
+"""`doit migrate`: renames and prunes, and frees what has waited in the trash long enough."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules.commands import purge as commands_purge
-from ckptrules.run.command_line import command_line
+from ckptrules.commands import plan
+from ckptrules.commands.purge import free_expired
 from ckptrules.run.experiments import backups_first, experiments, in_tally
-from ckptrules.run.jobs import (
-    load,
-    style,
-    waiting_days,
-)
-from ckptrules.run.options import TRASH_TASK, Options
+from ckptrules.run.jobs import load, style, waiting_days
+from ckptrules.run.options import WAIT
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.waiting import trash_runs
 
-
-def plan(options: Options) -> Iterator[TaskDict]:
-    """Make one previewing task for each checkpoint directory."""
-    return experiments("plan", options._replace(dry_run=True), understood=in_tally)
+TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
 
 
-def purge(options: Options) -> Iterator[TaskDict]:
-    """Make the task that empties the trash."""
-    return commands_purge.purge(options)
+class Options(plan.Options):
+    """What `doit migrate` may be told."""
+
+    changes = True
+    remembers = True
+    wait: int = WAIT
 
 
-def migrate(options: Options) -> Iterator[TaskDict]:
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments("migrate", options, understood=in_tally)
     days = load(options.rules_dir, options.outputs_dir).trash_days
     waiting = trash_runs(options.outputs_dir) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
-    if expired and not options.dry_run and command_line().command == "run":
+    if expired and not options.dry_run and session.line.command == "run":
         yield {
             "name": TRASH_TASK,
-            "actions": [(commands_purge.free_expired, [options, style(options), expired])],
+            "actions": [(free_expired, [options, style(options), expired])],
             "task_dep": backups_first(),
         }

@@ -20,10 +20,10 @@ from ckptrules.engine.measures import human_size, seconds
 from ckptrules.engine.values import STATE
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs
-from ckptrules.run.command_line import command_line
 from ckptrules.run.hints import quoted
-from ckptrules.run.options import Options
+from ckptrules.run.options import WAIT, Common, as_time, flag, option
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage import reading, trash
 from ckptrules.storage.reading import told
@@ -41,7 +41,16 @@ REMEDIES: Mapping[int, str] = {
 }
 
 
-def purge(options: Options) -> Iterator[TaskDict]:
+class Options(Common):
+    """What `doit purge` may be told."""
+
+    changes = True
+    older_than: str | None = option(None, as_time, "free only what has waited for so long: 7d, 12h")
+    wait: int = WAIT
+    yes: bool = flag("free it without asking; it asks on a terminal only")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Empty the trash, or free what has waited there for some time; on a terminal, ask first.
 
     Raises:
@@ -52,7 +61,7 @@ def purge(options: Options) -> Iterator[TaskDict]:
     style = jobs.style(options)
     shown = trash_text(options, style, runs)
     action: Any = (free, [options, style, runs, shown])
-    if runs and is_to_ask(options):
+    if runs and is_to_ask(session, options):
         print(shown, end="")
         action = (free, [options, style, runs, ""]) if confirmed() else (tell_nothing_freed, [])
     yield {"basename": "purge", "actions": [action]}
@@ -82,10 +91,10 @@ def day_of(run: str) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(jobs.run_started(run)))
 
 
-def is_to_ask(options: Options) -> bool:
+def is_to_ask(session: Session, options: Options) -> bool:
     """Say whether somebody is there to be asked before anything is freed for good."""
     on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
-    return on_terminal and not (options.yes or options.dry_run) and command_line().command == "run"
+    return on_terminal and not (options.yes or options.dry_run) and session.line.command == "run"
 
 
 def confirmed() -> bool:
@@ -127,7 +136,7 @@ def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: 
     return TaskFailed("problems left", report=False) if emptied.left or unrecorded else None
 
 
-def free_expired(options: Options, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
+def free_expired(options: Common, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
     emptied, unrecorded = empty(options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items or not emptied.left else []
@@ -136,7 +145,7 @@ def free_expired(options: Options, style: Style, runs: Sequence[str], task: Task
     return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
 
 
-def empty(options: Options, runs: Sequence[str]) -> tuple[trash.Emptied, list[str]]:
+def empty(options: Common, runs: Sequence[str]) -> tuple[trash.Emptied, list[str]]:
     """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
     emptied = trash.empty_trash(options.outputs_dir, runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
@@ -153,7 +162,7 @@ def amount(use: reading.TrashUse) -> str:
     return f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
 
 
-def left_lines(options: Options, style: Style, left: Mapping[str, OSError]) -> Iterator[str]:
+def left_lines(options: Common, style: Style, left: Mapping[str, OSError]) -> Iterator[str]:
     """Tell of each item that could not be freed: where, why, and what helps."""
     for path, error in sorted(left.items()):
         place = os.path.join(options.outputs_dir, path)

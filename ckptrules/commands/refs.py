@@ -19,10 +19,12 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.values import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import command_line, jobs, startup
+from ckptrules.run import jobs, startup
+from ckptrules.run.command_line import completed
 from ckptrules.run.hints import command
-from ckptrules.run.options import OptionError, Options
+from ckptrules.run.options import RUN, WAIT, Common, OptionError, flag, option, some_text
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import told
 
@@ -50,17 +52,33 @@ class Text(NamedTuple):
         return rewritten(self.text, self.references)
 
 
-def refs(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Common):
+    """What `doit refs` may be told."""
+
+    reads_journals = True
+    changes = True
+    run: str | None = RUN
+    paths: str | None = option(None, some_text, "files and folders to look in, with spaces between")
+    apply: bool = flag("rewrite the files")
+    force: bool = flag("also files with changes that are not committed")
+    wait: int = WAIT
+
+    @property
+    def will_change(self) -> bool:
+        """Whether the texts are to be rewritten."""
+        return self.apply and not self.dry_run
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Find and rewrite references.
 
     Raises:
         OptionError: a path that is not there.
     """
     jobs.outputs_dir(options)
-    options = options._replace(apply=startup.changes("refs", options))
-    paths = (
-        paths_of(options) if "refs" in command_line.chosen() else []
-    )  # doit makes the task for `doit list --all`, too
+    options = options.but(apply=options.will_change)
+    asked = any(word.task == "refs" for word in session.line.words)  # doit makes the task for `doit list --all`, too
+    paths = paths_of(options) if asked else []
     yield {"basename": "refs", "actions": [(work, [options, jobs.style(options), paths])]}
 
 
@@ -328,5 +346,5 @@ def summary(
         lines.append("  No run has renamed anything yet.")
     elif certain and not options.apply:
         again = command("refs", apply=True, paths=options.paths, run=options.run)
-        lines.append(command_line.completed(f"  {again} writes them; 'doit undo' takes that back"))
+        lines.append(completed(f"  {again} writes them; 'doit undo' takes that back"))
     return lines

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from doit.task import Task
 
 from ckptrules.engine.measures import visible
-from ckptrules.run import command_line, jobs, startup
-from ckptrules.run.options import BY_NAME, OptionError, Options
+from ckptrules.run import jobs, startup
+from ckptrules.run.options import Migrating, OptionError
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 
 WAIT = 600  # seconds
 LOG = "ckptrules.log"
@@ -20,12 +21,18 @@ PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 NOT_PASSED_ON = ("json", "verbose", "wait", "dry_run", "quiet")
 
 
-def schedule(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Migrating):
+    """What `doit schedule` may be told."""
+
+    believes_state = False
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Print a line for cron, and a service and a timer for systemd."""
     jobs.outputs_dir(options)
     jobs.prepare(options, "schedule")
     words, folder = command(options), os.getcwd()
-    if "schedule" in command_line.chosen():
+    if any(word.task == "schedule" for word in session.line.words):
         refuse_unwritable(words, folder)
     text = units(words, folder)
     yield {"basename": "schedule", "actions": [(show, [text])]}
@@ -54,12 +61,12 @@ def command(options: Options) -> list[str]:
     Where no dodo.py is, the tasks are those of `ckptrules`.
     """
     given = []
-    for name, value in options._asdict().items():
-        option = BY_NAME[name]
-        if name in NOT_PASSED_ON or value is None or value == Options._field_defaults[name]:
+    for name, option in options.known().items():
+        value = getattr(options, name)
+        if name in NOT_PASSED_ON or value == option.default:
             continue
         shown = str(int(value) if isinstance(value, bool) else value)
-        given.append(f"{option.name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")
+        given.append(f"{name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")
     program = "doit" if os.path.exists("dodo.py") else "ckptrules"
     return [sys.executable, "-m", program, "migrate", *given, f"wait={WAIT}", "quiet=1"]
 

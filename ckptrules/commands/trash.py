@@ -19,8 +19,9 @@ from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import quoted
-from ckptrules.run.options import Options
+from ckptrules.run.options import Common
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage import believing, waiting
 from ckptrules.storage.reading import told
 
@@ -28,7 +29,11 @@ DAY = 86_400
 FEW = 3
 
 
-def trash(options: Options) -> Iterator[startup.TaskDict]:
+class Options(Common):
+    """What `doit trash` may be told."""
+
+
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
     """List what waits in the trash."""
     jobs.outputs_dir(options)
     days = jobs.load(options.rules_dir, options.outputs_dir).trash_days

@@ -27,10 +27,22 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import command_line, jobs, startup
-from ckptrules.run.options import OptionError, Options, as_pattern, encode_task
+from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
 from ckptrules.run.reporter import Reporter, RunContext, Told
+from ckptrules.run.session import Session
 from ckptrules.storage import waiting
 from ckptrules.storage.folders import Folders
+
+
+class Options(Common):
+    """What `doit undo` may be told."""
+
+    reads_journals = True
+    changes = True
+    run: str | None = RUN
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    wait: int = WAIT
 
 
 class UndoJob(NamedTuple):
@@ -43,21 +55,21 @@ class UndoJob(NamedTuple):
     own_state: str
 
 
-def undo(options: Options) -> Iterator[startup.TaskDict]:
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Make one task for each checkpoint directory that a run changed, to take that back.
 
     Raises:
         OptionError: there is no such run, or it changed no such experiment.
     """
     jobs.outputs_dir(options)
-    run = chosen_run(options)
+    run = chosen_run(options.outputs_dir, options.run)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
     if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     if run:
-        jobs.refuse_unknown_experiments(command_line.command_line(), "undo", options, lambda: changed)
+        jobs.refuse_unknown_experiments(session.line, "undo", options, lambda: changed)
     backs = take_back(run, jobs.run_id(), pattern) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
     lost = run is None and waiting.trash_use(options.outputs_dir).items > 0
@@ -86,33 +98,35 @@ def undo(options: Options) -> Iterator[startup.TaskDict]:
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
-def trash_days(options: Options) -> int | None:
+def trash_days(options: Common) -> int | None:
     """Return the ``trash_days`` of the rules; None where these cannot be used: undo needs none of them."""
     with contextlib.suppress(RuleError, OptionError, OSError):
         return jobs.load(options.rules_dir, options.outputs_dir).trash_days
     return None
 
 
-def chosen_run(options: Options, newest: Callable[[Sequence[Run]], Run | None] = newest_standing) -> Run | None:
+def chosen_run(
+    outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None] = newest_standing
+) -> Run | None:
     """Return the run that was asked for, or the newest: that which undo takes back, where nothing else is said.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
     try:
-        runs = read_runs(options.outputs_dir, jobs.own_state(options.outputs_dir))
+        runs = read_runs(outputs_dir, jobs.own_state(outputs_dir))
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(f"{visible(fault_of(options.outputs_dir, error))}\n    hint: {hint}") from None
+        raise OptionError(f"{visible(fault_of(outputs_dir, error))}\n    hint: {hint}") from None
     except OSError as error:
-        raise OptionError(fault_of(options.outputs_dir, error)) from None
-    if options.run is None:
+        raise OptionError(fault_of(outputs_dir, error)) from None
+    if run is None:
         return newest(runs)
     by_id = {run.id: run for run in runs}
-    if options.run not in by_id:
-        hint = closest(options.run, by_id) or "'doit history' lists them"
-        raise OptionError(f"command line: no run '{options.run}'\n    hint: {hint}")
-    return by_id[options.run]
+    if run not in by_id:
+        hint = closest(run, by_id) or "'doit history' lists them"
+        raise OptionError(f"command line: no run '{run}'\n    hint: {hint}")
+    return by_id[run]
 
 
 def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:

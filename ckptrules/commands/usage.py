@@ -16,14 +16,24 @@ from ckptrules.engine.values import Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, startup
-from ckptrules.run.options import OptionError, Options
+from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.storage.reading import told
 from ckptrules.storage.waiting import trash_use
 
 ARCHIVES = (".tar.zst", ".tar.gz")
 
 HEADINGS = ("experiment", "protected", "kept", "could go", "other", "total")
+
+
+class Options(Planning):
+    """What `doit usage` may be told."""
+
+    experiments: str | None = EXPERIMENTS
+    keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    policy: str = POLICY
+    archive_dir: str | None = ARCHIVE_DIR
 
 
 class Usage(NamedTuple):
@@ -38,7 +48,7 @@ class Usage(NamedTuple):
         return Usage(*(one + two for one, two in zip(self, more, strict=True)))
 
 
-def usage(options: Options) -> Iterator[startup.TaskDict]:
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Say how many bytes each experiment takes, by what the policy makes of them.
 
     Raises:
@@ -47,12 +57,12 @@ def usage(options: Options) -> Iterator[startup.TaskDict]:
     jobs.outputs_dir(options)
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
-    job = jobs.prepare(options._replace(delete_old=True, dry_run=True), "usage")
+    job = jobs.prepare(options.but(delete_old=True, dry_run=True), "usage")
     names = jobs.chosen_of("usage", options, jobs.names_of(options.outputs_dir, job.rules))
-    yield from jobs.one_task("usage", [(show_usage, [job, names])], names)
+    yield from jobs.one_task("usage", [(show_usage, [job, names, options.archive_dir])], names)
 
 
-def show_usage(job: jobs.Job, names: Collection[str], task: Task) -> TaskFailed | None:
+def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, task: Task) -> TaskFailed | None:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
@@ -78,8 +88,8 @@ def show_usage(job: jobs.Job, names: Collection[str], task: Task) -> TaskFailed 
     except OSError as error:
         failed.append(f"the trash cannot be read: {told(error)}")
     text += "".join(f"{note}\n" for note in stranger_notes(job.options.outputs_dir, job.style))
-    if folder := job.options.archive_dir:
-        text += f"archives: {human_size(archives(folder))} in {job.style.name(folder)}\n"
+    if archive_dir:
+        text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
     lack = "" if total.protected + total.kept + total.could_go else jobs.nothing_understood(job.options, job.rules)

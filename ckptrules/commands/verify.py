@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -13,16 +14,28 @@ from ckptrules.engine.values import Found
 from ckptrules.outputs.listing import scan
 from ckptrules.run import deciding, experiments
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import OptionError, Options
+from ckptrules.run.options import EXPERIMENTS, JSON, OptionError, Planning, flag
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Told
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.verify.check import How, Report, verify
 from ckptrules.verify.report import VerifyTally, block, report_as_data, summary, tally
 
 
-def verify_tasks(options: Options) -> Iterator[TaskDict]:
+class Options(Planning):
+    """What `doit verify` may be told."""
+
+    shares = True
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    quick: bool = flag("leave the checksums out, so that little of a file is read")
+    load: bool = flag("really load each with torch, running no code of it")
+    unsafe: bool = flag("with load=1: RUN the code that a checkpoint names where it needs that to load")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make one verifying task for each checkpoint directory.
 
     Raises:
@@ -32,8 +45,9 @@ def verify_tasks(options: Options) -> Iterator[TaskDict]:
         raise OptionError("command line: unsafe=1 says how to load\n    hint: give load=1 as well")
     if options.load and importlib.util.find_spec("torch") is None:
         raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
+    how = How(options.quick, options.load, options.unsafe)
     yield from experiments.experiments(
-        "verify", options, verify_one, in_tally, nothing=VerifyTally(), summarise=summary
+        "verify", options, partial(verify_one, how), in_tally, nothing=VerifyTally(), summarise=summary
     )
 
 
@@ -42,10 +56,9 @@ def in_tally(total: VerifyTally) -> int:
     return total.experiments
 
 
-def verify_one(job: Job, found: Found, task: Task) -> TaskFailed | None:
+def verify_one(how: How, job: Job, found: Found, task: Task) -> TaskFailed | None:
     """Verify one checkpoint directory and tell what came of it."""
     options = job.options
-    how = How(options.quick, options.load, options.unsafe)
     try:
         listing = scan(options.outputs_dir, found)
         report = verify(

@@ -6,7 +6,7 @@ In a checkout they lie at its top level; the wheel carries the same files inside
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ckptrules.engine.values import Fault, Place, RuleError
 from ckptrules.storage import believing, reading
@@ -32,13 +32,31 @@ def starter_files() -> Iterator[tuple[str, bytes]]:
             yield name, file.read()
 
 
-def sentences() -> dict[str, str]:
-    """Return what each task does, by its name: the docstrings of the shipped dodo.py, which is not run for that."""
+def groups() -> dict[str, dict[str, str]]:
+    """Return what each command does, below the headings of the shipped dodo.py, which is not run for that."""
     import ast
 
     with open(shipped(TASKS_FILE), encoding="utf-8") as file:
-        functions = [node for node in ast.parse(file.read()).body if isinstance(node, ast.FunctionDef)]
-    return {function.name.removeprefix("task_"): ast.get_docstring(function) or "" for function in functions}
+        text = file.read()
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(text).body:
+        match node:
+            case ast.Assign(value=ast.Call(ast.Name("command"), [ast.Constant(task), ast.Constant(sentence)])):
+                above = text.splitlines()[: node.lineno - 1]
+                heading = next(line for line in reversed(above) if line.startswith("# "))
+                found.setdefault(heading[2:], {})[str(task)] = str(sentence)
+    return found
+
+
+def sentences() -> dict[str, str]:
+    """Return what each command does, by its name, in the order of the shipped dodo.py."""
+    return {task: sentence for tasks in groups().values() for task, sentence in tasks.items()}
+
+
+def lines_to_add(tasks: Collection[str], dodo: Collection[str]) -> list[str]:
+    """Write the lines that give a dodo.py some commands; ``dodo`` are the names that it has."""
+    lines = [f'{task} = command("{task}", "{sentence}")' for task, sentence in sentences().items() if task in tasks]
+    return [*["from ckptrules.run import command"] * ("command" not in dodo), *lines] if lines else []
 
 
 def has_own_tasks() -> bool:

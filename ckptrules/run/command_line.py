@@ -3,46 +3,38 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import io
+import os
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from ckptrules.engine.measures import visible_lines
 from ckptrules.run.hints import complete, in_force
-from ckptrules.run.options import CommandLine, read_command_line
+from ckptrules.run.options import CommandLine, Common, read_command_line
 
-TASKS = (
-    "plan",
-    "migrate",
-    "verify",
-    "catalog",
-    "check",
-    "history",
-    "undo",
-    "purge",
-    "explain",
-    "trash",
-    "usage",
-    "archive",
-    "unarchive",
-    "schedule",
-    "fix_state",
-    "drop_links",
-    "refs",
-    "log",
-    "backup",
-    "backups",
-    "restore",
-    "drop_backup",
-    "demo",
-)
+FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "commands")
+COMMANDS = "ckptrules.commands"  # each file of it is a command, by its name
+TASKS = tuple(sorted(name.removesuffix(".py") for name in os.listdir(FOLDER) if name[0] not in "_."))
+
+
+@functools.cache
+def module_of(task: str) -> Any:
+    """Import the file of a command: its class ``Options``, and ``tasks(session, options)``."""
+    return importlib.import_module(f"{COMMANDS}.{task}")
+
+
+def declared(task: str) -> type[Common]:
+    """Return what a command may be told; what every command may, where it is none of ours."""
+    options: type[Common] = module_of(task).Options if task in TASKS else Common
+    return options
 
 
 @functools.cache
 def command_line() -> CommandLine:
     """Read the command line, once."""
-    return read_command_line(sys.argv[1:], TASKS)
+    return read_command_line(sys.argv[1:], TASKS, declared)
 
 
 @functools.cache
@@ -53,12 +45,12 @@ def chosen() -> frozenset[str]:
 
 def program() -> str:
     """Return the program that runs: ``doit``, or ``ckptrules``."""
-    return in_force(sys.argv, "utf-8").program[0]
+    return in_force(sys.argv, "utf-8", declared).program[0]
 
 
 def completed(text: str) -> str:
     """Write the commands that a text names so that they work here when they are copied."""
-    return complete(text, in_force(sys.argv, getattr(sys.__stdout__, "encoding", None) or "ascii"))
+    return complete(text, in_force(sys.argv, getattr(sys.__stdout__, "encoding", None) or "ascii", declared))
 
 
 def escape_what_has_no_letter(*streams: TextIO) -> None:

@@ -46,7 +46,7 @@ from ckptrules.run.jobs import (
     survey,
     uncovered,
 )
-from ckptrules.run.options import OptionError, Options, encode_task
+from ckptrules.run.options import Common, OptionError, Planning, encode_task
 from ckptrules.run.reporter import Reporter, RunContext, Told
 from ckptrules.run.startup import TaskDict, params_of
 from ckptrules.storage.folders import Folders
@@ -56,7 +56,7 @@ BACKUP = "backup"  # comes first where both are asked for; nothing is migrated i
 
 def experiments(
     base: str,
-    options: Options,
+    options: Planning,
     action: Callable[..., Any] | None = None,
     understood: Callable[[Any], int] | None = None,
     **more: Any,
@@ -108,7 +108,7 @@ def experiments(
         }
 
 
-def leapt(base: str, options: Options) -> Iterator[str]:
+def leapt(base: str, options: Common) -> Iterator[str]:
     """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
     if base == "migrate" and not options.dry_run and command_line().command == "run":
         run, days = begun(options.outputs_dir), load(options.rules_dir, options.outputs_dir).trash_days
@@ -150,7 +150,7 @@ def backups_first() -> list[str]:
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
     """Say so where ``policy=`` is not what decides."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
-    if others and job.options.policy != Options().policy:
+    if others and job.options.policy != Planning.policy:
         what = count_of(len(others), "experiment has", "experiments have")
         yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
 

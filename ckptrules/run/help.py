@@ -5,23 +5,29 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ckptrules.run.options import DOIT_COMMANDS, OPTIONS, Option, OptionError, Word
+from ckptrules.run.options import DOIT_COMMANDS, Common, Option, OptionError, Word
 
 WIDTH = 79
 HELP = ("-h", "--help")
 INIT = "init"
 WITHOUT_OPTIONS = (INIT, "demo")
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Begin": (INIT, "demo"),
-    "Look": ("plan", "explain", "verify", "catalog", "usage", "check"),
-    "Change": ("migrate", "fix_state", "drop_links", "refs"),
-    "Take back": ("history", "undo", "trash", "purge"),
-    "Keep elsewhere": ("backup", "backups", "restore", "drop_backup", "archive", "unarchive"),
-    "Note and repeat": ("log", "schedule"),
-}
 WHAT = """\
 ckptrules renames checkpoints to one format and deletes those that a retention
 policy does not keep. It shows a plan first, overwrites nothing, and can undo.
+"""
+OPTIONS_HEAD = """\
+# Options
+
+<!-- Generated from the declarations in ckptrules/commands/; a test says how to write it anew. -->
+
+Write them as `name=value` anywhere, or as flags behind the task: `--name value`, with dashes. What is `0` here stands
+alone as a flag (`--delete-old`), and `--no-delete-old` turns it off. Yes is `1`, `true`, `yes` or `on`; no is `0`,
+`false`, `no` or `off`.
+
+A name that is unknown, a value that does not fit, an option given twice and one that the task has no use for are
+refused before anything is touched.
+
+## Every command
 """
 EXAMPLES = """\
 Examples
@@ -55,23 +61,38 @@ def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
     return next((task for word in words for task in known if Word(word, {}).selects(task)), Word(words[0], {}).base)
 
 
-def page(sentences: Mapping[str, str], program: str) -> str:
-    """Write the page: what this is, the commands in groups, examples, where to read on."""
-    column = max(map(len, sentences)) + 4
+def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
+    """Write the page: what this is, the commands in groups with their sentences, examples, where to read on."""
+    column = max(len(task) for tasks in groups.values() for task in tasks) + 4
     lines = [WHAT]
-    for group, tasks in GROUPS.items():
+    for group, tasks in groups.items():
         lines.append(group)
-        lines += [_row(f"  {task}", sentences[task], column) for task in tasks]
+        lines += [_row(f"  {task}", sentence, column) for task, sentence in tasks.items()]
     return "\n".join([*lines, "", EXAMPLES.format(program=program)])
 
 
-def task_page(task: str, sentence: str, program: str) -> str:
+def task_page(task: str, sentence: str, program: str, options: type[Common]) -> str:
     """Write what a task does, and its options in both forms, with their defaults."""
     lines = [f"{program} {task}" + " [name=value ...]" * (task not in WITHOUT_OPTIONS), "", _filled(sentence, "  ")]
-    rows = list(_option_rows(task))
+    rows = list(_option_rows(options)) if task not in WITHOUT_OPTIONS else []
     if rows:
         lines += ["", "Options", *rows, "", "In brackets: what holds where it is not given."]
     return "\n".join([*lines, ""])
+
+
+def options_page(sentences: Mapping[str, str], declared: Mapping[str, type[Common]]) -> str:
+    """Write docs/options.md: the options that every command takes, and those of each command."""
+    lines = [OPTIONS_HEAD, *_table(Common)]
+    for task, sentence in sentences.items():
+        rows = _table(declared[task], Common) if task not in WITHOUT_OPTIONS else []
+        lines += [f"\n## `doit {task}`\n", f"{sentence}.", *([""] * bool(rows)), *rows]
+    return "\n".join([*lines, ""])
+
+
+def _table(options: type[Common], but: type[Common] | None = None) -> list[str]:
+    own = [one for name, one in options.known().items() if but is None or name not in but.known()]
+    rows = [f"| `{one.name}` | {f'`{one.shown}`' * bool(one.shown)} | {one.help} |" for one in own]
+    return ["| option | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
 
 
 def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
@@ -89,15 +110,14 @@ def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
         raise OptionError(f"command line: there is no task '{word}'\n    hint: {hint}")
 
 
-def _option_rows(task: str) -> Iterator[str]:
-    for option in OPTIONS if task not in WITHOUT_OPTIONS else ():
-        if not option.tasks or task in option.tasks:
-            yield f"  {_forms(option)}"
-            yield _filled(option.help + f" [{option.default}]" * bool(option.default), " " * 8)
+def _option_rows(options: type[Common]) -> Iterator[str]:
+    for option in options.known().values():
+        yield f"  {_forms(option)}"
+        yield _filled(option.described, " " * 8)
 
 
 def _forms(option: Option) -> str:
-    if option.flag:
+    if option.is_flag:
         return f"{option.name}=1, --{option.dashed}, --no-{option.dashed}"
     return f"{option.name}=X, --{option.dashed} X"
 

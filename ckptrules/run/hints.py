@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ckptrules.run.options import BY_NAME, DOIT_COMMANDS, Options
+from ckptrules.run.options import DOIT_COMMANDS, Common, Declarations, Migrating
 
 CARRIED = ("outputs_dir", "rules_dir", "policy", "keep_min_epoch")
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
@@ -26,20 +26,22 @@ _WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
 class InForce(NamedTuple):
     """What a command needs to work here as this run does: the words that start the program, and the options given.
 
-    ``encoding`` is that of what the command is shown on.
+    ``encoding`` is that of what the command is shown on; ``declared`` tells what another command takes.
     """
 
     program: tuple[str, ...] = ("doit",)
     options: Mapping[str, str] = {}
     encoding: str = "utf-8"
+    declared: Declarations = lambda _: Common
 
 
-def in_force(words: Sequence[str], encoding: str) -> InForce:
+def in_force(words: Sequence[str], encoding: str, declared: Declarations) -> InForce:
     """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
-    options = {key: value for key, value in _given(words[1:]) if value and value != Options._field_defaults[key]}
-    return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii")
+    known = Migrating.known()
+    options = {key: value for key, value in _given(words[1:], declared) if value and value != known[key].default}
+    return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii", declared)
 
 
 def command(task: str, **values: object) -> str:
@@ -71,7 +73,11 @@ def _completed(program: str, rest: str, force: InForce) -> str:
     if program == OURS and task in ITS_OWN:
         return f"'{program}{rest}'"
     known = {word.partition("=")[0] for word in words}
-    more = [f"{n}={quoted(v, force.encoding)}" for n, v in force.options.items() if n not in known and _takes(task, n)]
+    more = [
+        f"{n}={quoted(v, force.encoding)}"
+        for n, v in force.options.items()
+        if n not in known and _takes(task, n, force)
+    ]
     start = [quoted(word, force.encoding) for word in force.program]
     command = " ".join([*start, *rest.split(" ")[1:], *more])
     return f"`{command}`" if "'" in command else f"'{command}'"
@@ -85,29 +91,31 @@ def _task_of(words: Sequence[str]) -> str:
     return rest[0].partition(":")[0] if rest else "plan"
 
 
-def _takes(task: str, name: str) -> bool:
+def _takes(task: str, name: str, force: InForce) -> bool:
     if task.isupper() or task in DOIT_COMMANDS - {"list"}:
         return False
-    return not BY_NAME[name].tasks or task in BY_NAME[name].tasks
+    return name in Common.known() or name in force.declared(task).known()
 
 
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _given(arguments: Sequence[str], declared: Declarations) -> Iterator[tuple[str, str]]:
     """Yield the options that every hint must carry, as they were typed: ``name=value``, or as a flag behind a task."""
-    rest = list(arguments)
+    rest, task = list(arguments), ""
     while rest:
         dashed, has_value, text = rest.pop(0).partition("=")
         name = next((name for name in CARRIED if dashed == name), "")
         if dashed.startswith("--"):
-            name = _of_flag(dashed[2:])
+            name = _of_flag(dashed[2:], declared(task))
             if name and not has_value and rest:
                 has_value, text = "=", rest.pop(0)
+        elif not has_value:
+            task = dashed.partition(":")[0]
         if name and has_value:
             yield name, text
 
 
-def _of_flag(dashed: str) -> str:
+def _of_flag(dashed: str, options: type[Common]) -> str:
     """Return the option that a flag means; it may be shortened as long as it fits no other one."""
-    fits = [option.name for option in BY_NAME.values() if dashed and option.dashed.startswith(dashed)]
+    fits = [option.name for option in options.known().values() if dashed and option.dashed.startswith(dashed)]
     name = dashed.replace("-", "_") if dashed.replace("-", "_") in fits else fits[0] if len(fits) == 1 else ""
     return name if name in CARRIED else ""
 

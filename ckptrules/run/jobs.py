@@ -34,11 +34,12 @@ from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, rule_texts
 from ckptrules.run.command_line import chosen, command_line
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import (
-    CHANGING,
     DEFAULT_TASK,
     CommandLine,
+    Common,
     OptionError,
-    Options,
+    Planning,
+    a_file,
     as_pattern,
     encode_task,
     fits,
@@ -56,7 +57,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class Job(NamedTuple):
     """What all tasks of one command share; it can be sent to another process."""
 
-    options: Options
+    options: Planning
     rules: RuleSet
     policy: Policy | None
     fingerprint: str
@@ -78,7 +79,7 @@ def read_rules(rules_dir: str | None) -> Mapping[str, str]:
     return rule_texts(rules_dir)
 
 
-def note_proof(options: Options) -> None:
+def note_proof(options: Common) -> None:
     """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
     proof = proof_of(read_rules(options.rules_dir))
     with contextlib.suppress(OSError):  # then they are tested again
@@ -123,7 +124,7 @@ def run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
 
 
-def uncovered(base: str, options: Options, rules: RuleSet, style: Style) -> str:
+def uncovered(base: str, options: Common, rules: RuleSet, style: Style) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
     if options.experiments is not None or selects_by_word(base):
         return ""
@@ -142,7 +143,7 @@ def naming_file(rules: RuleSet) -> str:
     return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
 
 
-def nothing_understood(options: Options, rules: RuleSet) -> str:
+def nothing_understood(options: Common, rules: RuleSet) -> str:
     """Say that there was nothing for the rules to understand, and what helps."""
     if not find(options.outputs_dir, rules):
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
@@ -150,17 +151,17 @@ def nothing_understood(options: Options, rules: RuleSet) -> str:
     return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
 
 
-def run_header(command: str, options: Options, **more: Any) -> dict[str, Any]:
+def run_header(command: str, options: Common, **more: Any) -> dict[str, Any]:
     """Return what a run says of itself, in its journal and in its JSON file."""
     return {
         "command": command,
         "dry_run": options.dry_run,
-        "run": run_id() if command in CHANGING and not options.dry_run else None,
+        "run": run_id() if options.changes and not options.dry_run else None,
         "started_ns": started_ns(),
         "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
         "who": who(),
         "host": os.uname().nodename,
-        "options": options._asdict(),
+        "options": options.given(),
         **more,
     }
 
@@ -225,7 +226,7 @@ def run_started(run: str) -> float:
     return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
-def outputs_dir(options: Options) -> None:
+def outputs_dir(options: Common) -> None:
     """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
 
     Raises:
@@ -245,13 +246,14 @@ def is_inside(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
 
 
-def refuse_report_place(options: Options) -> None:
+def refuse_report_place(options: Common) -> None:
     """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
 
     Raises:
-        OptionError: ``json`` or ``out`` is no place for a file.
+        OptionError: there is no place for a file.
     """
-    places = [(name, path) for name, path in (("json", options.json), ("out", options.out)) if path]
+    files = [name for name, option in options.known().items() if option.read is a_file]
+    places = [(name, path) for name in files if (path := getattr(options, name))]
     for name, path in places:
         real = os.path.realpath(path)
         fact = ""
@@ -266,7 +268,7 @@ def refuse_report_place(options: Options) -> None:
             raise OptionError(f"command line: {name}={path}: {fact}")
 
 
-def prepare(options: Options, command: str = "migrate") -> Job:
+def prepare(options: Planning, command: str = "migrate") -> Job:
     """Load the rules and find the policy, for a command.
 
     Raises:
@@ -274,7 +276,7 @@ def prepare(options: Options, command: str = "migrate") -> Job:
     """
     rules = load(options.rules_dir, options.outputs_dir)
     policy = rules.policies.get(options.policy)
-    if not rules.policies and (options.delete_old or options.policy != Options().policy):
+    if not rules.policies and (options.delete_old or options.policy != Planning.policy):
         folder = options.rules_dir or RULES_DIR
         hint = (
             f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
@@ -282,7 +284,7 @@ def prepare(options: Options, command: str = "migrate") -> Job:
         hint += " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
         fact = f"{folder}: no rule file has 'retention', so there is no policy '{options.policy}'"
         raise OptionError(f"{fact}\n    hint: {hint}")
-    if policy is None and (options.delete_old or options.policy != Options().policy):
+    if policy is None and (options.delete_old or options.policy != Planning.policy):
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
         raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
     if options.settle is not None:
@@ -306,7 +308,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
 
 
 @functools.cache
-def jobs_of(base: str, options: Options) -> tuple[Job, list[tuple[Job, Found]]]:
+def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Found]]]:
     """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
     job = prepare(options, base)
     return job, own_jobs(job)
@@ -340,7 +342,7 @@ def selects_by_word(base: str) -> bool:
 
 
 def refuse_unknown_experiments(
-    line: CommandLine, task: str, options: Options, names_of: Callable[[], Iterable[str]]
+    line: CommandLine, task: str, options: Common, names_of: Callable[[], Iterable[str]]
 ) -> None:
     """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
 
@@ -381,7 +383,7 @@ def _no_experiment(word: str, hint: str) -> OptionError:
     return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
 
 
-def chosen_of(base: str, options: Options, names: Collection[str]) -> list[str]:
+def chosen_of(base: str, options: Common, names: Collection[str]) -> list[str]:
     """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:
@@ -405,7 +407,7 @@ def one_task(base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterat
         yield {"basename": base, "name": name, "actions": [] if number else actions}
 
 
-def count_to_do(base: str, options: Options, database: str) -> int:
+def count_to_do(base: str, options: Planning, database: str) -> int:
     """Count the checkpoint directories that are asked for and not up to date, by what doit remembers in a database."""
     outputs_dir(options)
     pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1].experiment)]
@@ -439,7 +441,7 @@ def _still_reads(outputs_dir: str, directory: str, read: str) -> bool:
     return readings.holds(outputs_dir, directory, json.loads(read))
 
 
-def style(options: Options) -> Style:
+def style(options: Common) -> Style:
     """Find out what the terminal can show."""
     to_file = any(word.startswith(("-o", "--output-file")) for word in command_line().arguments)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()

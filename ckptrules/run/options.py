@@ -1,41 +1,18 @@
-"""Pure: the command line → options. Nothing unknown, ill-typed or said twice gets past this file."""
+"""Pure: what a command may be told, and the command line → that. Nothing unknown, ill-typed or said twice gets past."""
 
-# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
+from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform
 
 from ckptrules.engine.conflicts import WAYS, OnConflict
 from ckptrules.engine.measures import max_delete, seconds
 
 DEFAULT_TASK = "plan"
-TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
-PLANNING = ("plan", "migrate")
-CHANGING = ("migrate", "undo", "purge", "fix_state", "drop_links", "refs", "archive", "unarchive")
-SELECTING = ("migrate", "fix_state", "drop_links")
-LOCKING = (*CHANGING, "backup", "restore", "drop_backup")
-REPORTING = (*PLANNING, "undo", "verify", "fix_state", "drop_links", "explain")
-MIGRATING = (*PLANNING, "schedule")
-DECIDING = (*PLANNING, "explain", "usage", "schedule")
-VERIFYING = ("verify",)
-CATALOG = ("catalog",)
-FORMATS: Mapping[str, tuple[str, ...]] = {"catalog": ("table", "json", "csv"), "archive": ("zst", "gz")}  # by task
-CHOOSING = (
-    *PLANNING,
-    "verify",
-    "undo",
-    "backup",
-    "restore",
-    "fix_state",
-    "drop_links",
-    "archive",
-    "explain",
-    "usage",
-    "catalog",
-)
-COPY_MODES = ("auto", "copy", "link")
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -49,133 +26,7 @@ class OptionError(Exception):
     """A command line that is refused; the message is place, fact and hint."""
 
 
-class Option(NamedTuple):
-    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``).
-
-    ``tasks`` are the only tasks that it is for; none means all.
-    """
-
-    name: str
-    read: Callable[[str], Any]
-    default: Any
-    help: str
-    flag: bool = False
-    tasks: tuple[str, ...] = ()
-
-    @property
-    def dashed(self) -> str:
-        """The name as a flag is written, without the two dashes in front."""
-        return self.name.replace("_", "-")
-
-
-class Options(NamedTuple):
-    """The options in force; None means that it was not given and something else decides."""
-
-    outputs_dir: str = "outputs"
-    rules_dir: str | None = None
-    dry_run: bool = False
-    delete_old: bool = False
-    keep_min_epoch: int | None = None
-    policy: str = "default"
-    on_conflict: OnConflict = "report"
-    settle: int | None = None
-    verified: bool = False
-    leave_links: bool = False
-    fix_state: bool = False
-    max_delete: str | None = None
-    verbose: bool = False
-    quiet: bool = False
-    name: str | None = None
-    older_than: str | None = None
-    archive_dir: str | None = None
-    keep_source: bool = False
-    archive: str | None = None
-    json: str | None = None
-    run: str | None = None
-    paths: str | None = None
-    apply: bool = False
-    experiments: str | None = None
-    wait: int = 0
-    quick: bool = False
-    load: bool = False
-    unsafe: bool = False
-    format: str = "table"
-    out: str | None = None
-    to: str | None = None
-    mode: str = "auto"
-    backup: str | None = None
-    force: bool = False
-    verify: bool = False
-    yes: bool = False
-
-
-class Word(NamedTuple):
-    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it.
-
-    ``typed`` is what was typed, where doit takes that for a variable: it has a ``=``.
-    """
-
-    task: str
-    flags: MutableMapping[str, Any]
-    typed: str = ""
-
-    @property
-    def base(self) -> str:
-        """The task without the experiment."""
-        return self.task.split(":", 1)[0]
-
-    def selects(self, task: str) -> bool:
-        """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
-        start, star, _ = self.task.partition("*")
-        whole = f"{task}:"
-        return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
-
-
-class CommandLine(NamedTuple):
-    """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
-
-    command: str
-    words: tuple[Word, ...]
-    variables: Mapping[str, Any]
-    arguments: tuple[str, ...]
-    tasks: frozenset[str] = frozenset()
-
-    @property
-    def has_foreign_words(self) -> bool:
-        """Say whether it names something else than our tasks: a task of the user's own, say."""
-        return any(not _selects_any(word, self.tasks) for word in self.words)
-
-    def asks_for(self, task: str) -> bool:
-        """Say whether a task is needed at all: doit calls every task creator on every command."""
-        if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
-            return False
-        if not self.words:
-            return task == DEFAULT_TASK or self.command not in ("run", "clean")
-        return any(word.selects(task) for word in self.words)
-
-    def options(self, task: str, given: Mapping[str, Any] | None = None) -> Options:
-        """Return the options of one task; ``given`` holds defaults from doit's own configuration.
-
-        Raises:
-            OptionError: an option is given twice, or two selections of one task differ in their flags.
-        """
-        flags: dict[str, Any] = {}
-        for word in (word for word in self.words if word.selects(task)):
-            for name, value in word.flags.items():
-                if name in self.variables or flags.get(name, value) != value:
-                    raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
-                flags[name] = value
-        if any(word.flags != flags for word in self.words if word.base == task):
-            raise OptionError(
-                f"command line: the selections of '{task}' have different flags\n"
-                "    hint: run one after the other, or give the options as name=value for all"
-            )
-        defaults = {
-            name: _read_value(BY_NAME[name], value) if isinstance(value, str) else value
-            for name, value in (given or {}).items()
-            if value is not None
-        }
-        return Options(**{**defaults, **self.variables, **flags})
+# --- what a value may be ---------------------------------------------------------------------------------------------
 
 
 def whole_number(text: str) -> int:
@@ -226,176 +77,349 @@ def one_of(words: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
-OPTIONS: tuple[Option, ...] = (
-    Option("outputs_dir", some_text, "outputs", "folder that holds the experiments"),
-    Option("rules_dir", some_text, "rules", "folder with the rule files (*.yaml)"),
-    Option("dry_run", yes_or_no, "0", "show what would happen, change nothing", flag=True),
-    Option(
-        "delete_old",
-        yes_or_no,
-        "0",
-        "also delete what the retention policy does not keep",
-        flag=True,
-        tasks=MIGRATING,
-    ),
-    Option(
-        "keep_min_epoch",
-        whole_number,
-        "10",
-        "keep this epoch and later ones (overrides the policy's min_epoch)",
-        tasks=DECIDING,
-    ),
-    Option("policy", some_text, "default", "retention policy to go by", tasks=DECIDING),
-    Option(
-        "max_delete",
+# --- how a command declares what it may be told ----------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """One option: ``name=value``, or ``--name value`` with dashes; a flag stands alone (``--delete-old``)."""
+
+    default: Any
+    read: Callable[[str], Any]
+    help: str
+    is_flag: bool = False
+    name: str = ""
+
+    @property
+    def dashed(self) -> str:
+        """The name as a flag is written, without the two dashes in front."""
+        return self.name.replace("_", "-")
+
+    @property
+    def shown(self) -> str:
+        """The default as it is typed; nothing where something else decides."""
+        return "" if self.default is None else str(int(self.default) if self.is_flag else self.default)
+
+    @property
+    def described(self) -> str:
+        """What it is for, with the default."""
+        return self.help + f" [{self.shown}]" * bool(self.shown)
+
+
+def option(default: Any, read: Callable[[str], Any], text: str) -> Any:
+    """Declare an option in a class of options, where it is the value of a typed attribute."""
+    return Option(default, read, text)
+
+
+def flag(text: str) -> Any:
+    """Declare an option that is off unless it is given."""
+    return Option(False, yes_or_no, text, is_flag=True)  # noqa: FBT003 - the default
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Declared:
+    """A frozen value made of the typed attributes of a class; those that are an `Option` can be given by the user."""
+
+    def __init_subclass__(cls) -> None:
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, Option):
+                setattr(cls, name, field(default=value.default, metadata={"option": value._replace(name=name)}))
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    @classmethod
+    @functools.cache
+    def known(cls) -> Mapping[str, Option]:
+        """Return the options by name."""
+        found = {one.name: one.metadata.get("option") for one in fields(cls)}  # type: ignore[arg-type]
+        return {name: option for name, option in found.items() if option}
+
+    def given(self) -> dict[str, Any]:
+        """Return the value of each option."""
+        return {name: getattr(self, name) for name in self.known()}
+
+    def but(self, **changes: Any) -> Self:
+        """Return the same with some attributes changed."""
+        return replace(self, **changes)  # type: ignore[type-var]
+
+
+class Common(Declared):
+    """What every command may be told, and what is asked of every command; a command replaces what it has of its own."""
+
+    believes_state: ClassVar[bool] = True  # so it is refused where others could have written the state
+    reads_journals: ClassVar[bool] = False  # of earlier runs, likewise
+    changes: ClassVar[bool] = False  # so it takes the lock, and finishes first what a run before it left half done
+    remembers: ClassVar[bool] = False  # what is up to date, so it needs a database that can be written
+    shares: ClassVar[bool] = False  # its work with several processes where the tree is large
+    follows_links: ClassVar[bool] = False  # so all links are found before processes share the work
+
+    outputs_dir: str = option("outputs", some_text, "folder that holds the experiments")
+    rules_dir: str | None = option(None, some_text, "folder with the rule files (*.yaml); otherwise rules")
+    dry_run: bool = flag("show what would happen, change nothing")
+    verbose: bool = flag("list also what stays, with the reason and the rule")
+    experiments: str | None = None
+    json: str | None = None
+    quiet: bool = False
+    wait: int = 0
+
+    @property
+    def will_change(self) -> bool:
+        """Whether this run is to change anything."""
+        return self.changes and not self.dry_run
+
+
+EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
+JSON = option(None, a_file, "write the plan, or what came of it, to this file")
+WAIT = option(0, whole_number, "seconds to wait for another run to finish")
+POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
+KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")
+RUN = option(None, some_text, "the run in question, as 'doit history' has it")
+ARCHIVE_DIR = option(None, some_text, "the folder of the archives")
+BACKUP = option(None, some_text, "the backup to work with")
+BACKUPS = option(None, some_text, "folder of the backups; otherwise beside outputs_dir")
+
+
+class Planning(Common):
+    """What a plan of a directory goes by; most commands leave it at that."""
+
+    policy: str = "default"
+    keep_min_epoch: int | None = None
+    delete_old: bool = False
+    max_delete: str | None = None
+    on_conflict: OnConflict = "report"
+    settle: int | None = None
+    verified: bool = False
+    leave_links: bool = False
+    fix_state: bool = False
+
+
+class Migrating(Planning):
+    """What `doit migrate` goes by, and what shows it or repeats it."""
+
+    delete_old: bool = flag("also delete what the retention policy does not keep")
+    keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    policy: str = POLICY
+    max_delete: str | None = option(
+        None,
         max_delete,
-        "",
         "the most that this run may delete: 25 checkpoints, or 20% of them (in place of max_delete in the rules)",
-        tasks=MIGRATING,
-    ),
-    Option(
-        "on_conflict",
-        one_of(WAYS),
-        "report",
-        f"when checkpoints want one name: {', '.join(WAYS)}",
-        tasks=MIGRATING,
-    ),
-    Option(
-        "settle", whole_number, "0", "seconds that a checkpoint must be unchanged (overrides rules)", tasks=MIGRATING
-    ),
-    Option(
-        "verified", yes_or_no, "0", "delete only where a checkpoint that stays is verified", flag=True, tasks=MIGRATING
-    ),
-    Option("leave_links", yes_or_no, "0", "leave a link under each old name", flag=True, tasks=MIGRATING),
-    Option(
-        "fix_state",
-        yes_or_no,
-        "0",
-        "also bring the paths inside the checkpoints up to date",
-        flag=True,
-        tasks=MIGRATING,
-    ),
-    Option("verbose", yes_or_no, "0", "list also what stays, with the reason and the rule", flag=True),
-    Option(
-        "quiet",
-        yes_or_no,
-        "0",
-        "print nothing where nothing was done and no problem is left",
-        flag=True,
-        tasks=MIGRATING,
-    ),
-    Option("name", some_text, "", "the names to explain: a shell pattern, or a path", tasks=("explain",)),
-    Option("older_than", as_time, "", "free only what has waited for so long: 7d, 12h", tasks=("purge",)),
-    Option("archive_dir", some_text, "", "the folder of the archives", tasks=("usage", "archive")),
-    Option("keep_source", yes_or_no, "0", "leave the experiment where it is", flag=True, tasks=("archive",)),
-    Option("archive", some_text, "", "the archive to bring back", tasks=("unarchive",)),
-    Option("json", a_file, "", "write the plan, or what came of it, to this file", tasks=REPORTING),
-    Option("run", some_text, "", "the run in question, as 'doit history' has it", tasks=("undo", "log", "refs")),
-    Option(
-        "experiments",
-        some_text,
-        "",
-        "only the experiments that this pattern fits",
-        tasks=CHOOSING,
-    ),
-    Option("paths", some_text, "", "files and folders to look in, with spaces between", tasks=("refs",)),
-    Option("apply", yes_or_no, "0", "rewrite the files", flag=True, tasks=("refs",)),
-    Option("wait", whole_number, "0", "seconds to wait for another run to finish", tasks=LOCKING),
-    Option("quick", yes_or_no, "0", "leave the checksums out", flag=True, tasks=VERIFYING),
-    Option("load", yes_or_no, "0", "really load each with torch, running no code of it", flag=True, tasks=VERIFYING),
-    Option(
-        "unsafe",
-        yes_or_no,
-        "0",
-        "with load=1: RUN the code that a checkpoint names where it needs that to load",
-        flag=True,
-        tasks=VERIFYING,
-    ),
-    Option(
-        "format",
-        some_text,
-        "table",
-        "catalog: table, json or csv; archive: zst (otherwise) or gz",
-        tasks=(*CATALOG, "archive"),
-    ),
-    Option("out", a_file, "", "write it to this file", tasks=(*CATALOG, "log")),
-    Option("to", some_text, "", "folder of the backups; otherwise beside outputs_dir", tasks=("backup", "backups")),
-    Option(
-        "mode", one_of(COPY_MODES), "auto", "auto: clones where possible; copy; link: hard links", tasks=("backup",)
-    ),
-    Option("backup", some_text, "", "the backup to work with", tasks=("restore", "drop_backup")),
-    Option("force", yes_or_no, "0", "also where that replaces something", flag=True, tasks=("restore", "refs")),
-    Option("verify", yes_or_no, "0", "check every file against its checksum", flag=True, tasks=("backups",)),
-    Option("yes", yes_or_no, "0", "free it without asking", flag=True, tasks=("purge",)),
-)
-BY_NAME: Mapping[str, Option] = {option.name: option for option in OPTIONS}
+    )
+    on_conflict: OnConflict = option("report", one_of(WAYS), f"when checkpoints want one name: {', '.join(WAYS)}")
+    settle: int | None = option(
+        None, whole_number, "seconds that a checkpoint must be unchanged (overrides settle in the rules)"
+    )
+    verified: bool = flag("delete only where a checkpoint that stays is verified")
+    leave_links: bool = flag("leave a link under each old name")
+    fix_state: bool = flag("also bring the paths inside the checkpoints up to date")
+    quiet: bool = flag("print nothing where nothing was done and no problem is left")
 
 
-def read_command_line(arguments: Sequence[str], tasks: Iterable[str]) -> CommandLine:
+# --- the command line ------------------------------------------------------------------------------------------------
+
+Known = Mapping[str, Option]
+Declarations = Callable[[str], type[Common]]  # of a command, by its name
+
+
+class Word(NamedTuple):
+    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it.
+
+    ``typed`` is what was typed, where doit takes that for a variable: it has a ``=``.
+    """
+
+    task: str
+    flags: MutableMapping[str, Any]
+    typed: str = ""
+
+    @property
+    def base(self) -> str:
+        """The task without the experiment."""
+        return self.task.split(":", 1)[0]
+
+    def selects(self, task: str) -> bool:
+        """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
+        start, star, _ = self.task.partition("*")
+        whole = f"{task}:"
+        return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
+
+
+class CommandLine(NamedTuple):
+    """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
+
+    command: str
+    words: tuple[Word, ...]
+    variables: Mapping[str, Any]
+    arguments: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    declared: Declarations = lambda _: Common
+
+    @property
+    def has_foreign_words(self) -> bool:
+        """Say whether it names something else than our tasks: a task of the user's own, say."""
+        return any(not _selects_any(word, self.tasks) for word in self.words)
+
+    def asks_for(self, task: str) -> bool:
+        """Say whether a task is needed at all: doit calls every task creator on every command."""
+        if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
+            return False
+        if not self.words:
+            return task == DEFAULT_TASK or self.command not in ("run", "clean")
+        return any(word.selects(task) for word in self.words)
+
+    def asked(self) -> dict[str, Common]:
+        """Return the tasks that are asked for, with their options."""
+        return {task: self.options(task) for task in self.tasks if self.asks_for(task)}
+
+    def options(self, task: str, given: Mapping[str, Any] | None = None) -> Common:
+        """Return the options of one task; ``given`` holds defaults from doit's own configuration.
+
+        Raises:
+            OptionError: an option is given twice, or two selections of one task differ in their flags.
+        """
+        flags: dict[str, Any] = {}
+        for word in (word for word in self.words if word.selects(task)):
+            for name, value in word.flags.items():
+                if name in self.variables or flags.get(name, value) != value:
+                    raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+                flags[name] = value
+        if any(word.flags != flags for word in self.words if word.base == task):
+            raise OptionError(
+                f"command line: the selections of '{task}' have different flags\n"
+                "    hint: run one after the other, or give the options as name=value for all"
+            )
+        known = self.declared(task).known()
+        defaults = {
+            name: _read_value(known[name], value) if isinstance(value, str) else value
+            for name, value in (given or {}).items()
+            if value is not None
+        }
+        values = {**defaults, **self.variables, **flags}
+        return self.declared(task)(**{name: value for name, value in values.items() if name in known})
+
+
+def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: Declarations) -> CommandLine:
     """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
+
+    Only the commands that are asked for need be declared, unless something is refused.
 
     Raises:
         OptionError: an unknown option, or a value that does not fit.
     """
-    known = set(tasks)
-    variables: dict[str, Any] = {}
-    words: list[Word] = []
-    unknown: list[str] = []
-    command = "run"
+    reader = _Reader(tuple(tasks), declared)
     rest = list(arguments)
     while rest:
-        argument = rest.pop(0)
-        ours = bool(words) and _selects_any(words[-1], known)
+        reader.read(rest.pop(0), rest)
+    return reader.finish(tuple(arguments))
+
+
+class _Reader:
+    """Reads one argument after the other. What a ``name=value`` means is known only when all tasks are."""
+
+    def __init__(self, tasks: tuple[str, ...], declared: Declarations) -> None:
+        self.tasks, self.declared = tasks, declared
+        self.command = "run"
+        self.words: list[Word] = []
+        self.texts: list[tuple[str, str]] = []
+
+    def read(self, argument: str, rest: list[str]) -> None:
+        name, is_value, text = argument.partition("=")
         if argument.startswith("-"):
-            if ours:
-                _refuse_short(argument, words[-1])
-                name, value = _read_flag(argument, rest)
-                _set_once(words[-1].flags, name, value)
-            elif not words and argument in DOIT_FLAGS_WITH_VALUE and rest:
+            if self.words and _selects_any(self.words[-1], self.tasks):
+                _refuse_short(argument, self.words[-1])
+                _set_once(self.words[-1].flags, *self._flag(argument, rest))
+            elif not self.words and argument in DOIT_FLAGS_WITH_VALUE and rest:
                 rest.pop(0)
-        elif "=" in argument:
-            name, text = argument.split("=", 1)
-            if name in BY_NAME:
-                _set_once(variables, name, _read_value(BY_NAME[name], text))
-            elif selects_by_name(argument, known):
-                words.append(Word(encode_word(argument), {}, typed=argument))
-            else:
-                unknown.append(argument)
-        elif not words and command == "run" and argument in DOIT_COMMANDS:
-            command = argument
+        elif is_value and selects_by_name(argument, self.tasks):
+            self.words.append(Word(encode_word(argument), {}, typed=argument))
+        elif is_value:
+            self.texts.append((name, text))
+        elif not self.words and self.command == "run" and argument in DOIT_COMMANDS:
+            self.command = argument
         else:
-            words.append(Word(argument, {}))
-    if unknown and (not words or any(_selects_any(word, known) for word in words)):
-        raise _unknown(unknown[0])
-    for word in words:
-        if word.task in BY_NAME and word.task not in known:
-            raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
-    _refuse_mixed(words)
-    if command == "run":
-        _refuse_foreign(words or [Word(DEFAULT_TASK, {})], variables, known)
-    return CommandLine(command, tuple(words), variables, tuple(arguments), frozenset(known))
+            self.words.append(Word(argument, {}))
+
+    def finish(self, arguments: tuple[str, ...]) -> CommandLine:
+        """Give every ``name=value`` its meaning, and refuse what has none."""
+        words = self.words or [Word(DEFAULT_TASK, {})] if self.command == "run" else self.words
+        known = self._known(words)
+        variables: dict[str, Any] = {}
+        for name, text in self.texts:
+            if name in known or name in (known := {**self._elsewhere(words, name), **known}):
+                _set_once(variables, name, self._value(words, known[name], text))
+            elif not self.words or any(_selects_any(word, self.tasks) for word in self.words):
+                raise OptionError(f"command line: unknown option '{name}'" + _hint(name, known))
+        for word in self.words:
+            if word.task in known and word.task not in self.tasks:
+                raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
+        _refuse_mixed(self.words)
+        if self.command == "run":
+            self._refuse_foreign(words, variables)
+        return CommandLine(self.command, tuple(self.words), variables, arguments, self.tasks, self.declared)
+
+    def _known(self, words: Iterable[Word]) -> Known:
+        """Return what the commands that some words select may be told; what all may, where they select none."""
+        return {name: one for known in self._selected(words) for name, one in known.items()} or Common.known()
+
+    def _selected(self, words: Iterable[Word]) -> list[Known]:
+        return [self.declared(task).known() for task in self.tasks if any(word.selects(task) for word in words)]
+
+    def _value(self, words: Iterable[Word], option: Option, text: str) -> Any:
+        """Read a value as each command does that has the option: one may take less than another."""
+        return [_read_value(known.get(option.name, option), text) for known in (self._selected(words) or [{}])][-1]
+
+    def _elsewhere(self, words: Iterable[Word], name: str) -> Known:
+        """Return an option that no selected command has, and some other one does."""
+        ours = [word for word in words if _selects_any(word, self.tasks)]
+        every = [self.declared(task).known() for task in self.tasks] if ours or not words else []
+        return next(({name: known[name]} for known in every if name in known), {})
+
+    def _flag(self, argument: str, rest: list[str]) -> tuple[str, Any]:
+        """Read a flag behind a task, and its value, which may be the next argument."""
+        dashed, has_value, text = argument[2:].partition("=")
+        flags = _by_flag(self._known(self.words[-1:]))
+        full = _fitting(dashed, flags)
+        if not full:
+            every = _by_flag({name: one for task in self.tasks for name, one in self.declared(task).known().items()})
+            full, flags = _fitting(dashed, every), every | flags
+        if len(full) != 1:
+            fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
+            raise OptionError(f"command line: {fact}" + _hint(dashed, flags, "--"))
+        found = flags[full[0]]
+        if found.is_flag and has_value:
+            fact = f"--{full[0]} takes no value"
+            raise OptionError(f"command line: {fact}\n    hint: write {found.name}={text}")
+        if found.is_flag:
+            return found.name, not full[0].startswith("no-")
+        if not has_value:
+            if not rest:
+                raise OptionError(f"command line: --{full[0]} needs a value")
+            text = rest.pop(0)
+        return found.name, self._value(self.words[-1:], found, text)
+
+    def _refuse_foreign(self, words: Iterable[Word], variables: Mapping[str, Any]) -> None:
+        """Refuse an option that a task does not know: it would do without it what was meant to be done with it.
+
+        Raises:
+            OptionError: with the tasks that the option is for.
+        """
+        for word in (word for word in words if word.base in self.tasks):
+            for name in (*variables, *word.flags):
+                if name not in self.declared(word.base).known():
+                    tasks = [task for task in self.tasks if name in self.declared(task).known()]
+                    fact = f"option '{name}' is not for '{word.base}'"
+                    raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(tasks)}")
+
+
+def _by_flag(known: Known) -> dict[str, Option]:
+    return {one.dashed: one for one in known.values()} | {
+        f"no-{one.dashed}": one for one in known.values() if one.is_flag
+    }
+
+
+def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
+    """Return the flags that a flag means, which may be shortened."""
+    return [dashed] if dashed in flags else [name for name in flags if name.startswith(dashed)]
 
 
 def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
     return any(word.selects(task) for task in tasks)
-
-
-def _refuse_foreign(words: Iterable[Word], variables: Mapping[str, Any], tasks: set[str]) -> None:
-    """Refuse an option that a task does not know: it would do without it what was meant to be done with it.
-
-    Raises:
-        OptionError: with the tasks that the option is for.
-    """
-    for word in words:
-        for option in (BY_NAME[name] for name in (*variables, *word.flags)):
-            if word.base in tasks and option.tasks and word.base not in option.tasks:
-                fact = f"option '{option.name}' is not for '{word.base}'"
-                raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(option.tasks)}")
-        form = variables.get("format") or word.flags.get("format")
-        if form and word.base in FORMATS and form not in FORMATS[word.base]:
-            raise OptionError(
-                f"command line: format={form}: must be one of {', '.join(FORMATS[word.base])} for {word.base}"
-            )
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:
@@ -411,7 +435,7 @@ def _refuse_mixed(words: Sequence[Word]) -> None:
     for word in hidden:
         if word.flags:
             flag = next(iter(word.flags))
-            fact = f"doit sees no task before '--{BY_NAME[flag].dashed}', because of the '=' in '{word.typed}'"
+            fact = f"doit sees no task before '--{flag.replace('_', '-')}', because of the '=' in '{word.typed}'"
             raise OptionError(f"command line: {fact}\n    hint: write '{word.task}'")
 
 
@@ -424,31 +448,6 @@ def _refuse_short(argument: str, word: Word) -> None:
     if not argument.startswith("--"):
         hint = f"doit's own flags come before the task: doit {argument} … {word.task}"
         raise OptionError(f"command line: unknown option '{argument}' behind '{word.task}'\n    hint: {hint}")
-
-
-def _read_flag(argument: str, rest: list[str]) -> tuple[str, Any]:
-    dashed, has_value, text = argument[2:].partition("=")
-    dashes = {option.dashed: option for option in OPTIONS} | {f"no-{o.dashed}": o for o in OPTIONS if o.flag}
-    full = [dashed] if dashed in dashes else [name for name in dashes if name.startswith(dashed)]
-    if len(full) != 1:
-        fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
-        raise OptionError(f"command line: {fact}" + _hint(dashed, dashes, "--"))
-    option = dashes[full[0]]
-    if option.flag and has_value:
-        fact = f"--{full[0]} takes no value"
-        raise OptionError(f"command line: {fact}\n    hint: write {option.name}={text}")
-    if option.flag:
-        return option.name, not full[0].startswith("no-")
-    if not has_value:
-        if not rest:
-            raise OptionError(f"command line: --{full[0]} needs a value")
-        text = rest.pop(0)
-    return option.name, _read_value(option, text)
-
-
-def _unknown(argument: str) -> OptionError:
-    name, _, _ = argument.partition("=")
-    return OptionError(f"command line: unknown option '{name}'" + _hint(name, BY_NAME))
 
 
 def _read_value(option: Option, text: str) -> Any:

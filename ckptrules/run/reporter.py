@@ -22,7 +22,7 @@ from ckptrules.report.data import run_as_data
 from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.run.command_line import completed, escape_what_has_no_letter
-from ckptrules.run.options import Options
+from ckptrules.run.options import Common
 from ckptrules.run.remembered import MANY, remembered, values_of
 from ckptrules.storage import reading, writing
 from ckptrules.storage.waiting import trash_use
@@ -73,7 +73,7 @@ class RunContext(NamedTuple):
     ``refused`` marks a preview of what would be refused.
     """
 
-    options: Options
+    options: Common
     style: Style
     header: Mapping[str, Any]
     trash_days: int | None

@@ -9,32 +9,38 @@ import contextlib
 import errno
 import functools
 import gc
+import inspect
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from doit import task_params
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile
 
 from ckptrules.engine.measures import visible, visible_lines
 from ckptrules.engine.values import STATE, RuleError
-from ckptrules.run.command_line import TASKS, command_line, completed, escape_what_has_no_letter, program, refusal
+from ckptrules.run.command_line import (
+    TASKS,
+    command_line,
+    completed,
+    declared,
+    escape_what_has_no_letter,
+    module_of,
+    program,
+    refusal,
+)
 from ckptrules.run.hints import OURS
-from ckptrules.run.options import CHANGING, DEFAULT_TASK, OPTIONS, SELECTING, CommandLine, OptionError, Options
+from ckptrules.run.options import DEFAULT_TASK, CommandLine, Common, OptionError, Planning
+from ckptrules.run.session import Session, lacking
 
-SHARING = ("migrate", "plan", "verify")  # what is done by several processes where the tree is large
-LINKING = ("migrate", "plan")  # what must know the links from elsewhere
 SHARE = 40  # directories, below which a process of its own is not worth its start
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 IN_MEMORY = ":memory:"
 DATABASE = "doit.db"  # in the state folder
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
-STATELESS = ("check", "demo", "backups", "schedule")  # what believes nothing of the state
-TELLING = ("history", "undo", "log", "refs")  # what goes by the journals of earlier runs
 BUSY = "another program is at work on it; wait until it has ended"
 PURGE = "'doit purge' frees what waits in the trash"
 LITTLE = (
@@ -42,7 +48,6 @@ LITTLE = (
     "trash_days: 0 in the rules frees at once what is deleted"
 )
 TaskDict = dict[str, Any]
-Creator = Callable[..., Iterator[TaskDict]]
 
 
 def doit_config() -> dict[str, Any]:
@@ -56,6 +61,7 @@ def doit_config() -> dict[str, Any]:
         refuse_mistyped(line)
         hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
         always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
+        always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
         if line.command != "run":
             return {**always, "dep_file": _database(line)}
         from ckptrules.run.reporter import Reporter
@@ -75,24 +81,69 @@ def heed_signals(line: CommandLine) -> None:
         stopping.install(completed(stopping.KILLED))
 
 
-def with_options(function: Callable[[Options], Iterator[TaskDict]]) -> Creator:
-    """Turn a function of `Options` into a task creator: doit learns the flags, and unneeded tasks are not made."""
-    name = function.__name__.removeprefix("task_")
+class command:  # noqa: N801 - a dodo.py reads like a list of words
+    """A command of ckptrules, as doit takes it from a dodo.py.
 
-    @functools.wraps(function)
-    def creator(**given: Any) -> Iterator[TaskDict]:
+    Args:
+        name: of the command.
+        sentence: what `doit list` says of it.
+        dodo: what stands in the dodo.py, if that is not where it is called.
+    """
+
+    def __init__(self, name: str, sentence: str, dodo: Mapping[str, Any] | None = None) -> None:
+        frame = inspect.currentframe()
+        here = dodo if dodo is not None else frame.f_back.f_globals if frame and frame.f_back else {}
+        if name not in TASKS:
+            raise InvalidDodoFile(f"ckptrules has no command '{name}'; there are: {', '.join(TASKS)}")
+
+        def create_doit_tasks(**given: Any) -> Iterator[TaskDict]:
+            with told_by_doit():
+                yield from make_tasks(name, given, here)
+
+        create_doit_tasks.__doc__ = sentence
+        vars(create_doit_tasks)["basename"] = name
         with told_by_doit():
-            line = command_line()
-            if line.asks_for(name):
-                from ckptrules.run.jobs import refuse_report_place
+            if command_line().asks_for(name):  # else its file need not be imported
+                vars(create_doit_tasks)["_task_creator_params"] = params_of(name)
+        self.create_doit_tasks = create_doit_tasks
 
-                options = line.options(name, given)
-                refuse_configured_folder(options, line.options(name))
-                refuse_report_place(options)
-                yield from function(options)
 
-    wrapped: Creator = task_params(params_of(name))(creator)
-    return wrapped
+def make_tasks(name: str, given: Mapping[str, Any], dodo: Mapping[str, Any]) -> Iterator[TaskDict]:
+    """Make the tasks of a command where it is asked for.
+
+    Args:
+        name: of the command.
+        given: what doit has read of its options.
+        dodo: all that stands in the dodo.py, which has been run to its end now.
+
+    Raises:
+        RuleError, OptionError, OSError: nothing can be done with these.
+    """
+    line = command_line()
+    refuse_lacking(line, dodo)
+    if not line.asks_for(name):
+        return
+    from ckptrules.run.jobs import refuse_report_place, started_ns
+
+    options = line.options(name, given)
+    refuse_configured_folder(options, line.options(name))
+    refuse_report_place(options)
+    yield from module_of(name).tasks(Session(line, started_ns(), dodo), options)
+
+
+def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
+    """Refuse a command that a dodo.py does not have.
+
+    Raises:
+        OptionError: with what to write into it.
+    """
+    lacks = lacking(dodo) if line.command == "run" else ()
+    asked = [word.base for word in line.words] or [DEFAULT_TASK]
+    if task := next((task for task in asked if task in lacks), None):
+        from ckptrules.rules.shipped import lines_to_add
+
+        fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"
+        raise OptionError("\n    ".join([fact, "hint: add to it:", *lines_to_add([task], dodo)]))
 
 
 def params_of(task: str) -> list[dict[str, Any]]:
@@ -101,13 +152,12 @@ def params_of(task: str) -> list[dict[str, Any]]:
         {
             "name": option.name,
             "long": option.dashed,
-            "type": bool if option.flag else str,
+            "type": bool if option.is_flag else str,
             "default": None,
-            "inverse": f"no-{option.dashed}" if option.flag else "",
-            "help": option.help.replace("%", "%%") + f" [{option.default}]" * bool(option.default),
+            "inverse": f"no-{option.dashed}" if option.is_flag else "",
+            "help": option.described.replace("%", "%%"),
         }
-        for option in OPTIONS
-        if not option.tasks or task in option.tasks
+        for option in declared(task).known().values()
     ]
 
 
@@ -149,11 +199,11 @@ def _database(line: CommandLine) -> str:
     if line.command == "help":
         return IN_MEMORY
     if line.command != "run":
-        return readable_database(os.path.join(line.options("migrate").outputs_dir, STATE, DATABASE))
+        return readable_database(os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
     refuse_state(line)
-    changing = [task for task in CHANGING if line.asks_for(task) and changes(task, line.options(task))]
+    changing = {task: options for task, options in line.asked().items() if options.will_change}
     database = IN_MEMORY
-    for task in changing:
+    for task, options in changing.items():
         from ckptrules.run.jobs import (
             names_of,
             note_proof,
@@ -163,15 +213,14 @@ def _database(line: CommandLine) -> str:
             refuse_unknown_experiments,
         )
 
-        options = line.options(task)
         refuse_report_place(options)
         outputs_dir(options)
-        if task in SELECTING:
+        if isinstance(options, Planning):
             rules = prepare(options).rules
             refuse_unknown_experiments(line, task, options, functools.partial(names_of, options.outputs_dir, rules))
         take_lock(options.outputs_dir, options.wait)
-        database = sound_database(options.outputs_dir, task)
-        if task in SELECTING:
+        database = sound_database(options.outputs_dir, options)
+        if isinstance(options, Planning):
             note_proof(options)
         recover_first(options.outputs_dir)
     if not changing and line.has_foreign_words:
@@ -179,16 +228,22 @@ def _database(line: CommandLine) -> str:
     return database
 
 
+def any_of(line: CommandLine) -> Common:
+    """Return the options of one of the commands that are asked for, or those that each would have."""
+    return next(iter(line.asked().values()), None) or line.options("")
+
+
 def processes(line: CommandLine, database: str) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
-    task = next((task for task in SHARING if line.asks_for(task)), None)
-    if task is None:
+    asked = line.asked().items()
+    sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
+    if not sharing:
         return 0
+    task, options = sharing[0]
     from ckptrules.outputs.evidence import links_elsewhere
     from ckptrules.run.jobs import count_to_do
 
-    options = line.options(task)
-    if task in LINKING:
+    if options.follows_links:
         os.register_at_fork(before=lambda: links_elsewhere(options.outputs_dir))  # once for all processes
     if line.has_foreign_words:
         return 0
@@ -200,11 +255,6 @@ def processes(line: CommandLine, database: str) -> int:
 def cores() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def changes(task: str, options: Options) -> bool:
-    """Say whether a task is to change anything."""
-    return not options.dry_run and (options.apply or task != "refs")
 
 
 def recover_first(path: str) -> None:
@@ -248,7 +298,7 @@ def show_help_first() -> None:
         from ckptrules.rules.shipped import sentences
         from ckptrules.run.help import task_page
 
-        print(task_page(topic, sentences()[topic], program()), end="", flush=True)
+        print(task_page(topic, sentences()[topic], program(), declared(topic)), end="", flush=True)
         raise SystemExit(0)
 
 
@@ -267,7 +317,7 @@ def refuse_mistyped(line: CommandLine) -> None:
             refuse_unknown(foreign[0], TASKS)
 
 
-def refuse_configured_folder(options: Options, said: Options) -> None:
+def refuse_configured_folder(options: Common, said: Common) -> None:
     """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
 
     Raises:
@@ -287,11 +337,11 @@ def refuse_state(line: CommandLine) -> None:
     from ckptrules.changes import journals
     from ckptrules.storage import reading
 
-    for task in (task for task in line.tasks if task not in STATELESS and line.asks_for(task)):
-        path = line.options(task).outputs_dir
+    for options in (options for options in line.asked().values() if options.believes_state):
+        path = options.outputs_dir
         try:
             _look_at_state(path)
-            if task in TELLING:
+            if options.reads_journals:
                 journals.unfinished_journals(path)  # opens each
         except reading.StateError as error:
             raise OptionError(_refusal(error)) from None
@@ -323,10 +373,10 @@ def _refusal(error: OSError) -> str:
     return f"{told(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else told(error)
 
 
-def sound_database(path: str, task: str) -> str:
+def sound_database(path: str, options: Common) -> str:
     """Return the database of a state when doit can use it; one that is damaged is set aside. Under the lock.
 
-    Only `migrate` remembers anything: on a full disk the others, 'doit purge' above all, do with one in memory.
+    On a full disk what remembers nothing, 'doit purge' above all, does with one in memory.
 
     Raises:
         OptionError: it cannot be written.
@@ -345,7 +395,7 @@ def sound_database(path: str, task: str) -> str:
     except NotToBeHadError as error:
         raise OptionError(f"{database}: cannot be used: {error}\n    hint: {BUSY}") from None
     except OSError as error:
-        if error.errno == errno.ENOSPC and task != "migrate":
+        if error.errno == errno.ENOSPC and not options.remembers:
             return IN_MEMORY
         raise OptionError(cannot_be_written(path, database, error)) from None
     return database

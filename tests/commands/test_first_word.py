@@ -1,4 +1,7 @@
-"""The first word that people get: a page of our commands, or the options of one; in any folder, and never an error."""
+"""The first word that people get: a page of our commands, or the options of one; in any folder, and never an error.
+
+Run this file as a script (``python -m tests.commands.test_first_word``) to write docs/options.md anew.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,19 @@ import pytest
 
 from ckptrules.cli import init
 from ckptrules.commands.demo import walk_through
-from ckptrules.rules.shipped import sentences
-from ckptrules.run.command_line import TASKS
-from ckptrules.run.help import GROUPS, INIT, asks_for_help, page, task_page
-from ckptrules.run.options import OPTIONS
+from ckptrules.rules.shipped import groups, sentences
+from ckptrules.run.command_line import TASKS, declared
+from ckptrules.run.help import INIT, asks_for_help, options_page, page, task_page
+from ckptrules.run.options import Migrating
 from ckptrules.storage import writing
 from tests.conftest import ROOT, Project
 
-KNOWN = {INIT: "Write a dodo.py", **sentences()}
+KNOWN = {INIT: "Write a dodo.py and a rules folder to edit; overwrite nothing", **sentences()}
+PAGE = page(
+    {"Begin": {INIT: KNOWN[INIT], **groups()["Begin"]}, **{k: v for k, v in groups().items() if k != "Begin"}},
+    "ckptrules",
+)
+OPTIONS_PAGE = ROOT / "docs" / "options.md"
 
 
 def run(folder: Path, *words: str, program: str = "ckptrules", **env: str) -> subprocess.CompletedProcess[str]:
@@ -60,28 +68,23 @@ def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callabl
     make(tmp_path)
     result = run(tmp_path, *words.split())
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == page(run_sentences(), "ckptrules")
-
-
-def run_sentences() -> dict[str, str]:
-    return {INIT: "Write a dodo.py and a rules folder to edit; overwrite nothing", **sentences()}
+    assert result.stdout == PAGE
 
 
 @pytest.mark.parametrize("task", [*TASKS, INIT])
 def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
-    assert f"\n  {task} " in page(KNOWN, "ckptrules")
-    text = task_page(task, KNOWN[task], "doit")
-    for option in OPTIONS:
-        its_own = task not in (INIT, "demo") and (not option.tasks or task in option.tasks)
-        assert (f"  {option.name}=" in text) == its_own, option.name
+    assert f"\n  {task} " in PAGE
+    text = task_page(task, KNOWN[task], "doit", declared(task))
+    for name, option in {**Migrating.known(), **declared(task).known()}.items():
+        its_own = task not in (INIT, "demo") and name in declared(task).known()
+        assert (f"  {name}=" in text) == its_own, name
         assert (f"--{option.dashed}" in text) == its_own or not its_own
     assert " ".join(text.split()).count(" ".join(KNOWN[task].split())) == 1
 
 
 def test_the_page_has_every_task_once_and_fits_any_terminal() -> None:
-    listed = [task for tasks in GROUPS.values() for task in tasks]
-    assert sorted(listed) == sorted([*TASKS, INIT])
-    for text in (page(KNOWN, "ckptrules"), *(task_page(task, KNOWN[task], "ckptrules") for task in KNOWN)):
+    assert sorted(sentences()) == sorted(TASKS)  # each file in commands/ has its line in dodo.py
+    for text in (PAGE, *(task_page(task, KNOWN[task], "ckptrules", declared(task)) for task in KNOWN)):
         assert text.isascii()
         assert max(map(len, text.splitlines())) <= 80
 
@@ -211,9 +214,11 @@ def test_what_help_is_about(words: str, topic: str | None) -> None:
 @pytest.mark.parametrize(
     ("words", "fact"),
     [
-        ("catalog format=xml", "format=xml: must be one of table, json, csv for catalog"),
-        ("catalog --format gz", "format=gz: must be one of table, json, csv for catalog"),
-        ("archive format=csv", "format=csv: must be one of zst, gz for archive"),
+        ("catalog format=xml", "format=xml: must be one of table, json, csv"),
+        ("catalog --format gz", "format=gz: must be one of table, json, csv"),
+        ("archive format=csv", "format=csv: must be one of zst, gz"),
+        ("archive catalog format=csv", "format=csv: must be one of zst, gz"),
+        ("arch* format=csv", "format=csv: must be one of zst, gz"),
         ("plan json=-", "json=-: must be the path of a file, such as report.json"),
         ("catalog out=-", "out=-: must be the path of a file, such as report.json"),
     ],
@@ -221,3 +226,15 @@ def test_what_help_is_about(words: str, topic: str | None) -> None:
 def test_what_a_task_does_not_know_is_refused_by_what_it_knows(project: Project, words: str, fact: str) -> None:
     assert project.doit(*words.split(), check=3) == f"ERROR: command line: {fact}\n"
     assert not (project.folder / "-").exists()
+
+
+def current_options() -> str:
+    return options_page(sentences(), {task: declared(task) for task in TASKS})
+
+
+def test_the_page_of_options_is_current() -> None:
+    assert OPTIONS_PAGE.read_text(encoding="utf-8") == current_options(), f"run: python -m {__name__}"
+
+
+if __name__ == "__main__":
+    OPTIONS_PAGE.write_text(current_options(), encoding="utf-8")

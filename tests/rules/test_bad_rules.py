@@ -12,7 +12,7 @@ from ckptrules.engine.values import RuleError
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import FAST, MAX_BYTES, parsed_by
 from ckptrules.run import jobs
-from ckptrules.run.options import Options
+from ckptrules.run.options import Planning
 from tests.conftest import ROOT, Project
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
@@ -148,7 +148,7 @@ def test_what_is_noted_is_what_was_tested_also_if_it_is_edited_meanwhile(
     jobs.read_rules.cache_clear()
     tested = jobs.read_rules(None)
     naming.write_text(naming.read_text() + "# edited while the run waited for another one\n")
-    jobs.note_proof(Options())
+    jobs.note_proof(Planning())
     jobs.read_rules.cache_clear()
     assert (project.outputs / ".ckptrules" / "proved").read_text() == jobs.proof_of(tested)
     assert jobs.proof_of(jobs.read_rules(None)) != jobs.proof_of(tested)

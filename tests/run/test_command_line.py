@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
-from tests.conftest import Project
+from ckptrules.run.command_line import TASKS
+from tests.conftest import ROOT, Project
 
 EARLY, YOUNG = "epoch_2_step_3.ckpt", "epoch_20_step_3.ckpt"
 EARLY_NEW = "epoch-02_step-000003.ckpt"
@@ -187,3 +188,52 @@ def test_one_is_no_plural(project: Project) -> None:
     out = project.doit("migrate", "delete_old=1") + project.doit("purge")
     assert "1 links follow" not in out
     assert "1 checkpoints" not in out
+
+
+OLD_DODO = (ROOT / "tests/cases/dodo_of_53e9581.txt").read_text(encoding="utf-8")
+USAGE = 'usage = command("usage", "Show how many bytes are protected, kept, could go, or lie in the trash")\n'
+IMPORT = "from ckptrules.run import command\n"
+
+
+def test_a_dodo_of_functions_goes_on_working(project: Project) -> None:
+    (project.folder / "dodo.py").write_text(OLD_DODO + OWN)
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    listed = project.doit("list")
+    assert {line.split()[0] for line in listed.splitlines()} == {*TASKS, "train", "fail"}
+    assert "Say of single checkpoints why they stay or go" in listed  # the sentences are the user's own
+    project.doit("migrate", "--delete-old", "keep_min_epoch=10")
+    assert project.names("ocr") == ["epoch-20_step-000003.ckpt"]
+    project.doit("undo")
+    assert project.names("ocr") == [YOUNG]
+    assert "All rules hold." in project.doit("check")
+    assert "lacks" not in project.doit("check")
+
+
+@pytest.mark.parametrize("words", [["usage"], ["usage:ocr"], ["plan", "usage", "verbose=1"]])
+def test_a_dodo_that_lacks_a_command_is_told_the_line_to_add(project: Project, words: list[str]) -> None:
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text().replace(USAGE, ""))
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    fact = "ERROR: dodo.py has no 'usage', which ckptrules knows\n    hint: add to it:\n    "
+    assert project.doit(*words, check=3) == fact + USAGE
+    add = "dodo.py lacks commands that ckptrules knows; to have them, add:\n    "
+    assert project.doit("check").endswith(add + USAGE)
+
+
+def test_an_old_dodo_that_lacks_a_command_is_told_what_to_import(project: Project) -> None:
+    start = OLD_DODO.index("@with_options\ndef task_usage")
+    end = OLD_DODO.index("@with_options", start + 1)
+    (project.folder / "dodo.py").write_text(OLD_DODO[:start] + OLD_DODO[end:])
+    fact = "ERROR: dodo.py has no 'usage', which ckptrules knows\n    hint: add to it:\n    "
+    assert project.doit("usage", check=3) == f"{fact}{IMPORT}    {USAGE}"
+    with (project.folder / "dodo.py").open("a") as file:
+        file.write(f"\n{IMPORT}{USAGE}")
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    assert "protected" in project.doit("usage")
+
+
+def test_a_task_of_ones_own_with_the_name_of_a_command_is_left_alone(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    own = '\n\ndef task_usage():\n    return {"actions": ["echo my own"], "verbosity": 2}\n'
+    dodo.write_text(dodo.read_text().replace(USAGE, "") + own)
+    assert "my own" in project.doit("usage")

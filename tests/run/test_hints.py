@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.run.command_line import declared
 from ckptrules.run.hints import InForce, command, complete, in_force, quoted
 from tests.conftest import ROOT, Project, named_commands, run_copied
 
@@ -53,7 +54,7 @@ YOUNG = "epoch=20-step=200.ckpt"
     ],
 )  # fmt: skip
 def test_a_command_is_completed_with_what_is_in_force(typed: str, text: str, shown: str) -> None:
-    assert complete(text, in_force(shlex.split(typed), "utf-8")) == shown
+    assert complete(text, in_force(shlex.split(typed), "utf-8", declared)) == shown
 
 
 ODD = (

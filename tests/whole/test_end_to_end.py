@@ -21,7 +21,7 @@ from doit.exceptions import TaskFailed
 
 from ckptrules.outputs import find
 from ckptrules.run import experiments, jobs
-from ckptrules.run.options import Options
+from ckptrules.run.options import Migrating
 from ckptrules.storage import lock, moving, reading
 from tests.conftest import ROOT, Project
 
@@ -191,7 +191,7 @@ def reachable() -> Iterator[Path]:
 
 
 def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> None:
-    job = jobs.prepare(Options(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
+    job = jobs.prepare(Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
     told = {}
     for found in find.find_directories(str(reachable), job.rules.layout):
         task = SimpleNamespace(meta={})
@@ -499,7 +499,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
         really(directory, name, to, to_directory)
 
     monkeypatch.setattr(moving, "rename", refusing)
-    job = jobs.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
+    job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
     (found,) = find.find_directories(str(project.outputs), job.rules.layout)
     task = SimpleNamespace(meta={})
     assert isinstance(experiments.work_on(job, found, task), TaskFailed)
@@ -510,7 +510,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
 
 def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
-    job = jobs.prepare(Options(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
+    job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
     assert pickle.loads(pickle.dumps(job)) == job
 
 

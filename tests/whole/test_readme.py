@@ -17,7 +17,6 @@ from ckptrules.commands.demo import sample_tree
 from ckptrules.engine.lines import LINES
 from ckptrules.rules.load import SHAPE, load_rules
 from ckptrules.run.command_line import TASKS
-from ckptrules.run.options import OPTIONS
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,11 +61,6 @@ def test_the_yaml_blocks_are_rules_that_hold(block: str) -> None:
     files = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
     texts = {name: text for name, text in files.items() if not claimed & set(yaml.safe_load(text))}
     assert load_rules({**texts, "rules/readme.yaml": block})
-
-
-def test_the_option_table_lists_all_options_with_their_defaults() -> None:
-    listed = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ", section("Options"), re.MULTILINE)
-    assert listed == [(option.name, option.default) for option in OPTIONS]
 
 
 def test_every_task_is_documented() -> None:

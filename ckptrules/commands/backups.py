@@ -1,0 +1,61 @@
+"""`doit backups`: which backups there are, and whether they are whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.commands.backup import one_task, progress_bar, tell
+from ckptrules.report.style import Style
+from ckptrules.run import jobs
+from ckptrules.run.options import BACKUPS, Common, flag
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.stopping import StoppedError
+from ckptrules.storage.reading import told
+from ckptrules.vault import report
+from ckptrules.vault.backups import Held, backups_folder, check_backup, find_backups
+
+
+class Options(Common):
+    """What `doit backups` may be told."""
+
+    believes_state = False
+    to: str | None = BACKUPS
+    verify: bool = flag("check every file against its checksum")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+    """Make the task that lists the backups."""
+    return one_task("backups", lambda _: ((show, [options, jobs.style(options)]), ()), options)
+
+
+def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """List the backups, and check them where that is asked for."""
+    folder = backups_folder(options.outputs_dir, options.to)
+    try:
+        held = find_backups(folder, options.outputs_dir)
+    except OSError as error:
+        return tell(task, report.failed_text(f"'{style.name(folder)}'", told(error)), failed=True)
+    if options.verify:
+        try:
+            held = checked(folder, held)
+        except StoppedError:
+            return tell(task, "Not finished: the backups are not checked.\n", failed=True)
+    text = report.backups_table(held, folder, style, verified=options.verify)
+    return tell(task, text, failed=any(backup.damage for backup in held))
+
+
+def checked(folder: str, held: Sequence[Held]) -> list[Held]:
+    """Check every file of the backups that are whole."""
+    found = []
+    with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
+        for backup in held:
+            damage = backup.damage
+            if backup.manifest and backup.manifest.complete:
+                damage = check_backup(os.path.join(folder, backup.name), backup.manifest, progress)
+            found.append(backup._replace(damage=damage))
+    return found

@@ -1,0 +1,73 @@
+"""`doit drop_backup`: removes one backup, and nothing that is more than that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.commands.backup import Prepared, chosen_backup, lock, one_task, progress_bar, tell
+from ckptrules.report.style import Style
+from ckptrules.run import jobs
+from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.stopping import StoppedError
+from ckptrules.storage import copying
+from ckptrules.storage.reading import told
+from ckptrules.vault import backups, report
+from ckptrules.vault.manifest import Manifest
+
+FEW = 3
+
+
+class Options(Common):
+    """What `doit drop_backup` may be told."""
+
+    backup: str | None = BACKUP
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+    """Make the task that removes one backup."""
+    return one_task("drop_backup", prepare, options)
+
+
+def prepare(options: Options) -> Prepared:
+    """Find the backup to remove, and refuse what is more than a backup.
+
+    Raises:
+        OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
+    """
+    path, manifest = chosen_backup(options.backup, "drop_backup")
+    if jobs.is_inside(options.outputs_dir, path) or jobs.is_inside(path, options.outputs_dir):
+        fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
+        raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
+    try:
+        foreign = backups.foreign_names(path, manifest)
+    except OSError as error:
+        raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
+    if foreign:
+        names = ", ".join(jobs.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
+        fact = f"backup '{path}': holds what is not of the backup: {names}"
+        raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
+    if os.path.isdir(options.outputs_dir):
+        lock(options)
+    return (drop, [jobs.style(options), path, manifest]), ()
+
+
+def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:
+    """Remove a backup, or tell that it would go."""
+    try:
+        if not style.preview:
+            place = os.path.abspath(path)
+            with progress_bar(len(manifest.items)) as progress:
+                copying.remove_backup(place, backups.hidden_path(place), progress)
+    except StoppedError:
+        rest = style.name(backups.hidden_path(os.path.normpath(path)))
+        return tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
+    except OSError as error:
+        return tell(task, report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
+    return tell(task, report.dropped_text(path, manifest, style), failed=False)

@@ -1,0 +1,24 @@
+"""`doit plan`: what `doit migrate` would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptrules.run.experiments import experiments, in_tally
+from ckptrules.run.options import EXPERIMENTS, JSON, Migrating
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+
+
+class Options(Migrating):
+    """What `doit plan` may be told."""
+
+    shares = True
+    follows_links = True
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+    """Make one previewing task for each checkpoint directory."""
+    return experiments("plan", options.but(dry_run=True), understood=in_tally)

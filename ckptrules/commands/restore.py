@@ -1,0 +1,93 @@
+"""`doit restore`: brings back from a backup what is missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules import stopping
+from ckptrules.commands.backup import (
+    Prepared,
+    chosen_backup,
+    chosen_experiments,
+    lock,
+    one_task,
+    progress_bar,
+    selects,
+    tell,
+)
+from ckptrules.report.style import Style
+from ckptrules.run import jobs
+from ckptrules.run.hints import command
+from ckptrules.run.options import BACKUP, EXPERIMENTS, WAIT, Common, OptionError, flag
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.stopping import StoppedError
+from ckptrules.storage import state, writing
+from ckptrules.storage.reading import told
+from ckptrules.vault import backups, report
+from ckptrules.vault.manifest import Manifest
+
+
+class Options(Common):
+    """What `doit restore` may be told."""
+
+    backup: str | None = BACKUP
+    experiments: str | None = EXPERIMENTS
+    force: bool = flag("bring back what differs as well; what is replaced goes to the trash")
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+    """Make the task that restores one backup."""
+    return one_task("restore", prepare, options)
+
+
+def prepare(options: Options) -> Prepared:
+    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
+
+    Raises:
+        OptionError: there is nothing to restore, or nowhere to restore to.
+    """
+    path, manifest = chosen_backup(options.backup, "restore")
+    if not manifest.complete:
+        hint = f"{command('drop_backup', backup=path)} removes it"
+        raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
+    names = chosen_experiments("restore", options, manifest.experiments)
+    chosen = backups.choose(names, None) if selects("restore", options) else None
+    if not options.dry_run and not os.path.lexists(options.outputs_dir):
+        try:
+            writing.make_folder(options.outputs_dir)
+        except OSError as error:
+            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
+    lock(options)
+    return (bring_back, [options, jobs.style(options), path, manifest, chosen]), names
+
+
+def bring_back(
+    options: Options, style: Style, path: str, manifest: Manifest, chosen: tuple[str, ...] | None, task: Task
+) -> TaskFailed | None:
+    """Restore a backup, or tell what that would do."""
+    outputs_dir = options.outputs_dir
+    lost: dict[str, tuple[str, ...]] = {}
+    stated, manifest = manifest, backups.believed(path, manifest)
+    try:
+        with progress_bar(manifest.size) as progress:
+            steps = backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
+        if not options.dry_run:
+            journal = jobs.open_journal(outputs_dir, jobs.run_id(), jobs.run_header("restore", options))
+            run, note = jobs.run_id(), lost.__setitem__
+            steps = backups.restore(outputs_dir, path, run, steps, progress_bar, note, journal, stopping.stopped)
+    except StoppedError:
+        state.clear_work(outputs_dir)
+        return tell(
+            task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
+        )
+    except OSError as error:
+        return tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", told(error)), failed=True)
+    notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
+    notes += report.lost_lines(lost, style)
+    return tell(task, report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))
