@@ -12,16 +12,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from ckptrules.run.command_line import TASKS
-from tests.support.forking import Server
+from tests.support.forking import Server, start_of
 
 REFUSED = 3
+GIB = 1 << 30
 ROOT = Path(__file__).parent.parent
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -62,37 +63,55 @@ class Project:
 
     def doit(self, *arguments: str, check: int = 0, env: Mapping[str, str] | None = None) -> str:
         """Run doit, check its exit code, and return all that it printed."""
-        code, out = run_program("doit", *arguments, folder=self.folder, environment={**environment(), **(env or {})})
+        code, out, _ = run_program("doit", *arguments, folder=self.folder, environment={**default(), **(env or {})})
         assert code == check, out
         assert "Traceback" not in out, out
         try_hints(out, self.folder)
         return out
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the quick suite leaves out."""
+    for item in items:
+        if item.nodeid.startswith("tests/whole/") or item.get_closest_marker("in_memory"):
+            item.add_marker(pytest.mark.whole)
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def environment() -> dict[str, str]:
+def default() -> dict[str, str]:
     """Return the environment of a run, which differs from test to test."""
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 @functools.cache
-def server() -> Server:
-    """Return what forks the runs of all tests of this process, and ends with it."""
-    return Server(environment())
+def server(start: tuple[tuple[str, str], ...]) -> Server:
+    """Return what forks the runs of all tests of this process that start in this way, and ends with it."""
+    return Server({**{name: value for name, value in os.environ.items() if (name, value) not in start}, **dict(start)})
 
 
-def run_program(program: str, *arguments: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run ``python -m PROGRAM``: forked, unless it must start in a way of its own. Return its exit code and its output."""
-    if server().starts_alike(environment):
-        code, out, _ = server().run(program, *arguments, folder=folder, environment=environment)
-        return code, out
-    command = [sys.executable, "-m", program, *arguments]
+def run_program(
+    program: str,
+    *arguments: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    apart: bool = False,
+    forked: bool | None = None,
+) -> tuple[int, str, str]:
+    """Run ``python -m PROGRAM``: its exit code, stdout with stderr in it, and nothing; or both, if they are kept ``apart``.
+
+    It is forked, unless it must start in a way of its own.
+    """
+    start = start_of(environment)
+    if forked or start == start_of(default()):
+        return server(start).run(program, *arguments, folder=folder, environment=environment, apart=apart)
     result = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    return result.returncode, result.stdout.decode(errors="surrogateescape")
+        [sys.executable, "-m", program, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE if apart else subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    out, err = (text.decode(errors="surrogateescape") for text in (result.stdout, result.stderr or b""))
+    return result.returncode, out, err
 
 
 # --- every command that is printed is run once -----------------------------------------------------------------------
@@ -130,13 +149,13 @@ def run_copied(command: str, folder: Path) -> tuple[int, str]:
         with contextlib.suppress(shutil.Error):  # pipes and the like
             shutil.copytree(folder, here, symlinks=True)
         if NEEDS_NO_SHELL.fullmatch(words):
-            return run_program(*shlex.split(words), folder=here, environment=environment())
+            return run_program(*shlex.split(words), folder=here, environment=default())[:2]
         programs.mkdir()
         for name in ("doit", "ckptrules"):
             (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
             (programs / name).chmod(0o755)
         result = subprocess.run(
-            ["bash", "-c", words], cwd=here, env={**environment(), "PATH": f"{programs}:{os.environ['PATH']}"},
+            ["bash", "-c", words], cwd=here, env={**default(), "PATH": f"{programs}:{os.environ['PATH']}"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         return result.returncode, result.stdout.decode(errors="replace")
@@ -145,6 +164,22 @@ def run_copied(command: str, folder: Path) -> tuple[int, str]:
 def content_hash(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
+
+
+def memory() -> str | None:
+    """Return a folder in memory, where there is one of some size: there no test waits for a disk."""
+    place = "/dev/shm"
+    return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > GIB else None
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Give a test a folder of its own: on the disk, or in memory where its marker says so."""
+    if not (request.node.get_closest_marker("in_memory") and memory()):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory()) as place:
+        yield Path(place)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 import ckptrules
 
-PACKAGE = Path(ckptrules.__file__).parent
+PACKAGE, TESTS = Path(ckptrules.__file__).parent, Path(__file__).parent
 ROOMS: dict[str, str] = {
     "engine": "",
     "stopping": "",
@@ -167,3 +167,15 @@ def test_all_names_are_what_the_package_exports() -> None:
     defined |= {name.split(".")[-1] for name in imported(tree) if name != "__future__.annotations"}
     assert defined - {"__all__", "__getattr__", "TYPE_CHECKING", "discovery"} == set(ckptrules.__all__)
     assert all(hasattr(ckptrules, name) for name in ckptrules.__all__)
+
+
+def test_each_test_lies_where_what_it_tests_lies() -> None:
+    """As ``tests/<room>/test_<file>.py``, or ``test_<file>_<aspect>.py``; what tests many rooms lies in ``tests/whole``.
+
+    A folder of files, and a room as a whole, count as files.
+    """
+    there = {name for file in FILES for name in (file, file.rpartition("/")[0], f"{room_of(file)}/{room_of(file)}")}
+    for test in (path for room in ROOMS for path in (TESTS / room).glob("test_*.py")):
+        tested = test.stem.removeprefix("test_").split("_")
+        names = ["_".join(tested[:end]) for end in range(1, len(tested) + 1)]
+        assert any(f"{test.parent.name}/{name}" in there for name in names), test

@@ -17,8 +17,8 @@ from ckptrules.changes.journal import read
 from ckptrules.storage import trash
 from ckptrules.storage.reading import TrashUse
 from tests.conftest import Project
-from tests.storage.test_real_disks import mount
 from tests.support import nobody
+from tests.whole.test_real_disks import mount
 
 OLD = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 100 for n in (1, 2, 12)}
 PATIENCE = 60  # seconds

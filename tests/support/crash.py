@@ -29,6 +29,7 @@ from ckptrules import stopping
 from ckptrules.outputs import evidence
 from ckptrules.run import jobs
 from ckptrules.storage import moving
+from tests.support import forking
 
 CHANGING = "ftruncate link mkdir rename rmdir symlink unlink utime write fsync fdatasync".split()
 READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lstat pread read readlink scandir sendfile stat statvfs".split()
@@ -42,6 +43,7 @@ MODULES = [
     if module.name not in APART and not module.ispkg
 ]
 CACHES = [value for module in MODULES for value in vars(module).values() if hasattr(value, "cache_clear")]
+forking.remember_plugins()
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 for needed in ("jinja2", "regex", "tqdm", "yaml", ZSTD):
     importlib.import_module(needed)

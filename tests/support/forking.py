@@ -29,7 +29,21 @@ from typing import NamedTuple
 NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
 multiprocessing.pool pickletools regex sqlite3 tarfile tempfile tqdm yaml zipfile""".split()
 APART = ("ckptrules.__main__", "ckptrules.formats.loading", "ckptrules.lightning")  # with torch, or when run
-AT_START = ("PYTHON", "LANG", "LC_")  # what Python reads only when it starts
+AT_START = ("PYTHON", "LANG", "LC_")
+
+
+def packed(text: str) -> str:
+    """Return the bytes that the system sees, one a letter: which text they are depends on how a Python was started."""
+    return os.fsencode(text).decode("latin-1")
+
+
+def unpacked(text: str) -> str:
+    return os.fsdecode(text.encode("latin-1"))
+
+
+def start_of(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the part of an environment that Python reads only when it starts."""
+    return tuple(sorted((name, value) for name, value in environment.items() if name.startswith(AT_START)))
 
 
 class Order(NamedTuple):
@@ -55,14 +69,6 @@ class Server:
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
 
-    def starts_alike(self, environment: Mapping[str, str]) -> bool:
-        """Say whether a Python of this environment would start as the server has."""
-        return all(
-            environment.get(name) == self.environment.get(name)
-            for name in {*environment, *self.environment}
-            if name.startswith(AT_START)
-        )
-
     def run(
         self,
         program: str,
@@ -76,7 +82,8 @@ class Server:
         os.umask(umask := os.umask(0))
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
             stderr = err.name if apart else out.name
-            order = Order(program, arguments, str(folder), environment, umask, host, out.name, stderr)
+            words, theirs = list(map(packed, arguments)), {packed(k): packed(v) for k, v in environment.items()}
+            order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, stderr)
             assert self.python.stdin
             assert self.python.stdout
             print(json.dumps(order._asdict()), file=self.python.stdin, flush=True)
@@ -127,9 +134,10 @@ def be(order: Order) -> None:
     """Become the program."""
     code = 1
     try:
-        os.chdir(order.folder)
+        folder, arguments = unpacked(order.folder), list(map(unpacked, order.arguments))
+        os.chdir(folder)
         os.environ.clear()
-        os.environ.update(order.environment)
+        os.environ.update({unpacked(name): unpacked(value) for name, value in order.environment.items()})
         os.umask(order.umask)
         time.tzset()
         if order.host:
@@ -138,8 +146,8 @@ def be(order: Order) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(order.stdout, os.O_RDWR | os.O_APPEND), 1)
         os.dup2(1 if order.stderr == order.stdout else os.open(order.stderr, os.O_RDWR | os.O_APPEND), 2)
-        sys.path[0] = order.folder
-        sys.argv[1:] = order.arguments
+        sys.path[0] = folder
+        sys.argv[1:] = arguments
         vars(sys.modules["ckptrules.stopping"]).update(_main=os.getpid(), _here=os.getpid())  # noted when imported
         code = exit_code(order.program)
         threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python does at the end,

@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sqlite3
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.conftest import Project, content_hash
+from tests.conftest import ROOT, Project, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
-from tests.whole.test_crash import COMMAND, DOUBLED, EARLY, IN_TRAINING, trained
 
+EARLY = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
+DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
+TREE: dict[str, int | str] = {
+    f"ocr/checkpoints/{DOUBLED}": 300,
+    f"ocr/checkpoints/{EARLY}": 200,
+    "ocr/checkpoints/epoch=3-step=40.ckpt": 210,
+    "ocr/checkpoints/last.ckpt": f"-> {DOUBLED}",
+    f"ocr/checkpoints/{DOUBLED[:-5]}.metadata.json": 20,
+    f"ocr/checkpoints/{EARLY[:-5]}.config.json": 21,
+    "ocr/checkpoints/epoch=25-step=9.ckpt": 120,
+    "ocr/checkpoints/epoch_25_step_9.ckpt": 121,
+    "ocr/checkpoints/epoch-26_step-000010.ckpt": 122,  # loses the name that it has
+    "ocr/checkpoints/epoch_26_step_10.ckpt": 123,
+    "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
+    "sharded/checkpoints/epoch=30-step=500.ckpt/0.pt": 10,
+    "sharded/checkpoints/epoch=30-step=500.ckpt/1.pt": 11,
+    "sharded/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
+    "sharded/checkpoints/last": "-> epoch=30-step=500.ckpt/1.pt",
+}
+COMMAND = ("migrate", "delete_old=1", "on_conflict=keep_largest")
+IN_TRAINING = ("migrate", "leave_links=1", "fix_state=1")
 OLD, NEW = "epoch=9-step=40.ckpt", "epoch-09_step-000040.ckpt"
 SMALL: dict[str, int | str] = {
     f"ocr/checkpoints/{DOUBLED}": 300,
@@ -27,8 +52,110 @@ SMALL: dict[str, int | str] = {
     "ocr/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
     "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
 }
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+(\.\d+)?|(?<=\.)\d+-\d+(?=\.tmp$)")  # with the process
+NUMBERS = re.compile(r"\b[0-9a-f]{20,}\b|\d{8}T\d{6}Z-\d+|\d{4,}|\d\d:\d\d:\d\d")
 NOTES = tuple(f"outputs/.ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved", "work/"))
 APART = ("archive/", "state/")  # the latter is $XDG_STATE_HOME
+
+
+def trained(project: Project) -> Path:
+    """Put a few checkpoints of a real training into a project, and return their folder."""
+    folder = project.outputs / "lightning_default" / "checkpoints"
+    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
+    for name in sorted(os.listdir(folder))[2:-1]:
+        os.unlink(folder / name)
+    return folder
+
+
+def contents(project: Project) -> Counter[str]:
+    """Count the contents of the files that are no notes of ours."""
+    ours = tuple(f".ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved"))
+    return Counter(
+        text for path, text in project.tree(state=True).items() if not path.startswith(ours) and text[:2] != "->"
+    )
+
+
+def trash(project: Project) -> Counter[str]:
+    return Counter(text for path, text in project.tree(state=True).items() if path.startswith(".ckptrules/trash/"))
+
+
+class Undisturbed:
+    """A project, what one command makes of it when nothing goes wrong, and the disks that disturbed runs have left."""
+
+    def __init__(self, project: Project, kept: Path, command: Sequence[str], *, old_system: bool) -> None:
+        self.project, self.kept, self.command = project, kept, command
+        self.run = functools.partial(crash.run, project.folder, old_system=old_system)
+        self.start, self.everything, self.links = project.tree(), set(contents(project)), self._links()
+        shutil.copytree(project.outputs, kept, symlinks=True)
+        self.began, self.seen = time.time_ns(), set[tuple[str, str]]()
+        ended = self.run(*command)
+        assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
+        self.output, self.instants = ended.output, range(1, ended.changes + 1)
+        self.final, self.trash = project.tree(), trash(project)
+
+    def begin(self) -> None:
+        """Put the outputs folder back to how it was."""
+        shutil.rmtree(self.project.outputs)
+        shutil.copytree(self.kept, self.project.outputs, symlinks=True)
+        self.began = time.time_ns()
+
+    def has_its_links(self) -> bool:
+        return self._links() == self.links
+
+    def holds_all(self) -> bool:
+        """Say whether nothing is lost; on an old system, a file may have both of its names for a moment."""
+        return set(contents(self.project)) == self.everything
+
+    def leaves_another_disk(self, then: str = "finish") -> bool:
+        """Say whether the disk is as none was before, when it came to this: what comes of it need not be seen twice."""
+        left = then, on_disk(self.project.outputs, self.began)
+        is_new = left not in self.seen
+        self.seen.add(left)
+        return is_new
+
+    def finish_and_take_back(self, at: object) -> None:
+        """Run again after a fault, and then undo all: each must come to what it comes to undisturbed."""
+        self.finish(at)
+        if self.leaves_another_disk("take back"):
+            self.take_back(at)
+
+    def finish(self, at: object) -> Ended:
+        ended = self.run(*self.command)
+        assert ended.code == 0, (at, ended.output)
+        assert self.project.tree() == self.final, (at, ended.output)
+        assert trash(self.project) == self.trash or self.command == IN_TRAINING, at  # that one keeps spare states
+        return ended
+
+    def take_back(self, at: object) -> None:
+        while "There is nothing to take back" not in (ended := self.run("undo")).output:
+            assert ended.code == 0, (at, ended.output)
+        assert self.project.tree() == self.start, (at, ended.output)
+
+    def _links(self) -> set[str]:
+        return {path for path, text in self.project.tree().items() if text.startswith("->")}
+
+
+def on_disk(folder: Path, began: int) -> str:
+    """Return all that is below a folder, but for numbers that differ from run to run; ``began`` is the time of the run."""
+    rows = []
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        what = os.readlink(path) if path.is_symlink() else content_hash(str(path)) if path.is_file() else ""
+        if path.is_file() and path.parent.name in (".ckptrules", "journal") and path.name != "doit.db":
+            what = NUMBERS.sub("N", path.read_text())
+        elif path.name == "doit.db":
+            what = NUMBERS.sub("N", remembered(path))
+        is_old = stat.S_ISREG(status.st_mode) and status.st_mtime_ns < began
+        rows.append((RUN.sub("RUN", str(path.relative_to(folder))), status.st_mode, status.st_nlink, is_old, what))
+    return repr(rows)
+
+
+def remembered(database: Path) -> str:
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            return repr(list(connection.iterdump()))
+    except sqlite3.Error as error:
+        return str(error)
 
 
 class Case(NamedTuple):
@@ -164,7 +291,7 @@ class Place:
         state = [
             (path, path.endswith(".jsonl") and self._text(path)) for path, _ in self._all() if "doit.db" not in path
         ]
-        return re.sub(r"\d{8}T\d{6}Z-\d+|\d{4,}|\d\d:\d\d:\d\d", "N", repr((ended[:2], self.tree(), sorted(state))))
+        return NUMBERS.sub("N", repr((ended[:2], self.tree(), sorted(state))))
 
     def finish(self, at: object) -> None:
         """Run again, and then undo all: each must come to what it comes to undisturbed."""

@@ -11,6 +11,8 @@ from tests.conftest import Project
 from tests.support.crash import Fault
 from tests.support.undisturbed import CASES, Place
 
+pytestmark = pytest.mark.in_memory
+
 EACH = {
     "undo in training": 1,
     "restore": 1,

@@ -13,9 +13,10 @@ from tests.conftest import Project
 from tests.support.crash import Fault, Read
 from tests.support.undisturbed import CASES, UNARCHIVE, Place
 
-pytestmark = pytest.mark.skipif(
-    not os.path.exists("/proc/self/fd"), reason="no /proc tells what a descriptor stands for"
-)
+pytestmark = [
+    pytest.mark.in_memory,
+    pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc tells what a descriptor stands for"),
+]
 
 PASSED_OVER = {  # after an exchange of an old system nothing is looked at
     "migrate, old system",

@@ -17,9 +17,9 @@ from tests.commands.test_refs import NEW, OLD, prepare
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
-from tests.whole.test_crash import COMMAND, IN_TRAINING, TREE, Training, contents, training
+from tests.support.undisturbed import Undisturbed, contents
 
-__all__ = ["training"]  # a fixture
+pytestmark = pytest.mark.in_memory
 
 
 class Disk:
@@ -91,36 +91,25 @@ def disk(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
     return Disk(tmp_path / "notes", project.outputs, monkeypatch)
 
 
-def test_the_power_goes_at_any_change(project: Project, tmp_path: Path, disk: Disk) -> None:
-    project.make(TREE)
-    kept = tmp_path / "kept"
-    shutil.copytree(project.outputs, kept, symlinks=True)
-    start, everything = project.tree(), set(contents(project))
-    run = functools.partial(crash.run, project.folder)
-    changes, final = run(*COMMAND).changes, project.tree()
-    for at in range(1, changes + 1):
-        disk.begin(kept)
-        assert run(*COMMAND, fault=Fault(at, "after")).code == -signal.SIGKILL
+def test_the_power_goes_at_any_change(undisturbed: Undisturbed, disk: Disk) -> None:
+    for at in undisturbed.instants:
+        disk.begin(undisturbed.kept)
+        assert undisturbed.run(*undisturbed.command, fault=Fault(at, "after")).code == -signal.SIGKILL
         disk.lose_power()
-        assert set(contents(project)) == everything, at
-        ended = run(*COMMAND)
-        assert ended.code == 0, (at, ended.output)
-        assert project.tree() == final, (at, ended.output)
-        for _ in range(2):
-            ended = run("undo")
-            assert ended.code == 0, (at, ended.output)
-        assert project.tree() == start, at
+        assert undisturbed.holds_all(), at
+        if undisturbed.leaves_another_disk():
+            undisturbed.finish_and_take_back(at)
 
 
-def test_the_power_goes_while_links_pointers_and_states_are_made(training: Training, disk: Disk) -> None:
-    project = training.project
+def test_the_power_goes_while_links_pointers_and_states_are_made(training: Undisturbed, disk: Disk) -> None:
     originals = {text for path, text in training.start.items() if path.endswith(".ckpt")}
-    for at in range(1, training.changes + 1):
+    for at in training.instants:
         disk.begin(training.kept)
-        assert training.run(*IN_TRAINING, fault=Fault(at, "after")).code == -signal.SIGKILL
+        assert training.run(*training.command, fault=Fault(at, "after")).code == -signal.SIGKILL
         disk.lose_power()
-        assert originals <= set(contents(project)), at
-        training.finish_and_take_back(at)
+        assert originals <= set(contents(training.project)), at
+        if training.leaves_another_disk():
+            training.finish_and_take_back(at)
 
 
 def test_the_power_goes_while_references_are_rewritten(project: Project, tmp_path: Path, disk: Disk) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, memory
 from tests.support import crash
 from tests.support.crash import Fault
 
@@ -68,7 +68,7 @@ class Preview(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp()) / "my project"
+        self.folder = Path(tempfile.mkdtemp(dir=memory())) / "my project"
         self.folder.mkdir()
         shutil.copy(ROOT / "dodo.py", self.folder)
         shutil.copytree(ROOT / "rules", self.folder / "rules")

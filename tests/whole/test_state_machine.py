@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.conftest import ROOT, Project, content_hash
+from tests.conftest import ROOT, Project, content_hash, memory
 from tests.support import crash
 from tests.support.crash import Fault
 
@@ -49,7 +49,7 @@ class Outputs(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp()) / "my project"
+        self.folder = Path(tempfile.mkdtemp(dir=memory())) / "my project"
         self.folder.mkdir()
         shutil.copy(ROOT / "dodo.py", self.folder)
         shutil.copytree(ROOT / "rules", self.folder / "rules")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style, printed
 from ckptrules.run.command_line import refusal
-from tests.conftest import Project
+from tests.conftest import Project, default, run_program
 
 FORGED = "Deleted: all of it"
 NAMES = (
@@ -47,16 +45,9 @@ def make(folder: Path) -> None:
 
 
 def said(folder: Path, *arguments: str, env: dict[str, str]) -> bytes:
-    run = subprocess.run(
-        [sys.executable, "-m", "doit", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert run.returncode in (0, 1, 3), run.stdout
-    return run.stdout
+    code, out, _ = run_program("doit", *arguments, folder=folder, environment={**default(), **env}, forked=True)
+    assert code in (0, 1, 3), out
+    return out.encode("utf-8", "surrogateescape")
 
 
 def is_safe(output: bytes, env: dict[str, str]) -> None:

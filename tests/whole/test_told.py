@@ -17,7 +17,7 @@ from ckptrules.engine.companions import by_name_only
 from ckptrules.run import startup
 from ckptrules.run.options import OptionError
 from ckptrules.storage import lock as storage_lock
-from tests.commands.test_training_goes_on import real
+from tests.commands.test_fix_state import real
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
@@ -103,6 +103,7 @@ def test_history_says_what_was_done_and_that_it_was_stopped(project: Project, ki
     assert len(seen) > 2
 
 
+@pytest.mark.in_memory
 def test_the_numbers_are_of_what_was_done(project: Project) -> None:
     project.make({f"exp/checkpoints/{name}": 9 for name in EARLY})
     before = crash.run(project.folder, "plan").changes

@@ -22,7 +22,7 @@ from ckptrules.run.command_line import TASKS, declared
 from ckptrules.run.help import INIT, asks_for_help, options_page, page, task_page
 from ckptrules.run.options import Migrating
 from ckptrules.storage import writing
-from tests.conftest import ROOT, Project
+from tests.conftest import ROOT, Project, default, run_program
 
 KNOWN = {INIT: "Write a dodo.py and a rules folder to edit; overwrite nothing", **sentences()}
 PAGE = page(
@@ -33,10 +33,8 @@ OPTIONS_PAGE = ROOT / "docs" / "options.md"
 
 
 def run(folder: Path, *words: str, program: str = "ckptrules", **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", program, *words], cwd=folder, capture_output=True, text=True, check=False,
-        env={**os.environ, **env},
-    )  # fmt: skip
+    code, out, err = run_program(program, *words, folder=folder, environment={**default(), **env}, apart=True)
+    return subprocess.CompletedProcess(words, code, out, err)
 
 
 def empty(_: Path) -> None:

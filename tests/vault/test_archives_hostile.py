@@ -25,9 +25,9 @@ from ckptrules.vault import archives as vault_archives
 from ckptrules.vault import backups
 from ckptrules.vault.archives import ArchiveError, Place
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
+from tests.commands.test_archive import make
 from tests.conftest import ROOT, Project
 from tests.support import crash
-from tests.vault.test_archive import make
 
 MEMORY = 700 << 20  # bytes of address space; Python, doit and the libraries take some 150 MB of it
 BLOCK = 512

@@ -16,7 +16,7 @@ from ckptrules.outputs import evidence
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying, trash, writing
 from ckptrules.vault.backups import hidden_path, read_backup
-from tests.commands.test_training_goes_on import real
+from tests.commands.test_fix_state import real
 from tests.conftest import Project
 from tests.support import crash
 

@@ -14,7 +14,7 @@ from ckptrules.changes import clock
 from ckptrules.changes.clock import NS, LastRun, Now
 from tests.conftest import Project
 from tests.support import crash
-from tests.whole.test_crash import trained
+from tests.support.undisturbed import trained
 
 DAY = 86_400
 HERE = "one/checkpoints"

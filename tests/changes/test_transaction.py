@@ -16,7 +16,7 @@ from ckptrules.storage import exchanging, moving, texts
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
-from tests.whole.test_crash import contents, trained
+from tests.support.undisturbed import contents, trained
 
 HERE = "one/checkpoints"
 OLD, NEW = "epoch=13-step=130.ckpt", "epoch-13_step-000130.ckpt"
@@ -78,6 +78,7 @@ def test_a_restore_is_in_the_history_and_can_be_taken_back(project: Project, dam
     assert project.tree() == start
 
 
+@pytest.mark.in_memory
 @pytest.mark.parametrize("how", ["before", "after", errno.EIO])
 def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(project: Project, how: str | int) -> None:
     project.make({f"{HERE}/{OLD}": 50, f"{HERE}/deep/0.pt": 5})

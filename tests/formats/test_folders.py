@@ -12,8 +12,8 @@ import pytest
 
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.folders import check_folder
+from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors, torch_zip
 from tests.conftest import Project
-from tests.verify.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors, torch_zip
 
 Files = Mapping[str, "bytes | str | None"]
 RULES = r"""

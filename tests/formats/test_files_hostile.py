@@ -38,9 +38,9 @@ from ckptrules.rules.shipped import rule_texts
 from ckptrules.run.progress import stoppable
 from ckptrules.stopping import StoppedError
 from ckptrules.verify.check import How, verify
+from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash
-from tests.verify.test_verify import hdf5, lightning, problem_ids, put, result
 
 MB = 2**20
 NINES = "9" * 4300
