@@ -19,7 +19,9 @@ import pytest
 from hypothesis import settings
 
 from ckptrules.run.command_line import TASKS
+from ckptrules.storage.base import Storage
 from tests.support.forking import Server, start_of
+from tests.support.storages import STORAGES
 
 REFUSED = 3
 GIB = 1 << 30
@@ -196,3 +198,9 @@ def project(tmp_path: Path) -> Project:
     shutil.copytree(ROOT / "rules", folder / "rules")
     (folder / "outputs").mkdir()
     return Project(folder)
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Give each storage in turn, empty."""
+    return STORAGES[request.param](tmp_path / "outputs")

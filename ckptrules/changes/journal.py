@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.engine.values import EntryKind, Identity, Step, Unit
+from ckptrules.engine.values import STATE, EntryKind, Identity, Step, Unit
+from ckptrules.storage.base import Storage
 
+JOURNALS = f"{STATE}/journal"
 VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
@@ -76,12 +78,15 @@ class Journal:
     """The journal of one process in one run.
 
     Args:
-        append: adds text to the end of the file; when the second argument is true, it is on the disk on return.
+        storage: where it lies, in the state.
+        run: the name of the run.
+        process: what tells its processes apart.
         header: what the first line tells of the run: its id, options, rules.
     """
 
-    def __init__(self, append: Callable[[str, bool], None], header: Mapping[str, Any]) -> None:
-        self._append = append
+    def __init__(self, storage: Storage, run: str, process: int, header: Mapping[str, Any]) -> None:
+        self._storage = storage
+        self._path = f"{JOURNALS}/{run}.{process}.jsonl"
         self._header: Mapping[str, Any] | None = header
         self._number = 0
         self._due = ""
@@ -147,7 +152,8 @@ class Journal:
             self._header = None
         torn, self._torn = self._torn, True
         due, self._due = self._due, self._due + (instead or line)
-        self._append(("\n" + TORN if torn else "") + due + line, durable)
+        start = "\n" + TORN if torn else ""
+        self._storage.append(self._path, f"{start}{due}{line}".encode(), durable=durable)
         self._torn, self._due = False, ""
 
 

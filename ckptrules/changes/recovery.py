@@ -12,8 +12,8 @@ from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import head_of
 from ckptrules.engine.values import Spot, Step, Unit
-from ckptrules.storage import state
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.posix import Disk
 
 
 class Recovered(NamedTuple):
@@ -32,12 +32,12 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
     """
     result = Recovered([], [])
     for root in filter(None, (outputs_dir, own_state)):
-        for name, text in journals.read_journals(root, journals.unfinished_journals(root)).items():
+        for name, text in journals.read_journals(Disk(root), journals.unfinished_journals(Disk(root))).items():
             try:
                 record = journal.read(name, text, own=root == own_state)
             except journal.JournalError as error:
                 place = f"{root}/" if root == own_state else ""
-                fact = f"Not recovered: {place}{journals.JOURNALS}/{error}"
+                fact = f"Not recovered: {place}{journal.JOURNALS}/{error}"
                 result.unread.append(f"{fact}. Move the file away when you have looked at it.")
                 continue
             _finish(root, name, text, record, result.told)
@@ -54,7 +54,7 @@ def _finish(root: str, name: str, text: str, record: journal.Record | None, sent
             failed = finish(folders, intent.units)
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
         sentences.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
-    state.Appender(root, f"journal/{name}")(journal.closing(text, intent, failed), True)  # noqa: FBT003
+    Disk(root).append(f"{journal.JOURNALS}/{name}", journal.closing(text, intent, failed).encode())
 
 
 def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
@@ -113,6 +113,6 @@ def _is_lost(folders: Folders, step: Step) -> bool:
 def interrupted(*roots: str) -> bool:
     """Say whether a run was interrupted, or is at work right now, by the journals in some folders."""
     try:
-        return any(journals.unfinished_journals(root) for root in roots if root)
+        return any(journals.unfinished_journals(Disk(root)) for root in roots if root)
     except OSError:  # what cannot be read is told by the run that has to read it
         return False

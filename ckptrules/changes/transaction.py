@@ -21,6 +21,7 @@ from ckptrules.engine.values import Listing, Plan, Stamp, Unit
 from ckptrules.outputs.evidence import obstacle
 from ckptrules.storage import moving, trash
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import told
 
 
@@ -109,7 +110,7 @@ def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> di
     for number in numbers:
         try:
             for step in units[number].steps:
-                trash.free_at_once(folders, step)
+                trash.free_at_once(Disk(folders.outputs_dir), step)
         except OSError as error:
             left[number] = told(error)
     return left

@@ -11,7 +11,8 @@ from ckptrules.run.jobs import load, style, waiting_days
 from ckptrules.run.options import WAIT
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.storage.waiting import trash_runs
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_runs
 
 TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
 
@@ -28,7 +29,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments("migrate", options, understood=in_tally)
     days = load(options.rules_dir, options.outputs_dir).trash_days
-    waiting = trash_runs(options.outputs_dir) if days else []
+    waiting = trash_runs(Disk(options.outputs_dir)) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
     if expired and not options.dry_run and session.line.command == "run":
         yield {

@@ -25,9 +25,9 @@ from ckptrules.run.options import WAIT, Common, as_time, flag, option
 from ckptrules.run.reporter import Told
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.storage import reading, trash
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import told
-from ckptrules.storage.waiting import trash_runs, trash_use
+from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_runs, trash_use
 
 POLL = 0.2  # seconds
 SHOWN = 10  # runs in a table of the trash
@@ -69,14 +69,14 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 def waiting(options: Options, days: float) -> list[str]:
     """List the runs whose trash has waited for so many days."""
-    runs = trash_runs(options.outputs_dir)
+    runs = trash_runs(Disk(options.outputs_dir))
     return [run for run in runs if not days or jobs.waiting_days(options.outputs_dir, run) >= days]
 
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     """Name the folder of the trash, and show what some runs left in it, oldest first."""
     place = os.path.join(options.outputs_dir, STATE, "trash")
-    used = [(run, trash_use(options.outputs_dir, [run])) for run in runs]
+    used = [(run, trash_use(Disk(options.outputs_dir), [run])) for run in runs]
     shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]
     rows = [(run, day_of(run), count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
     if len(shown) < len(used):
@@ -125,7 +125,7 @@ def tell_nothing_freed(task: Task) -> None:
 def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: Task) -> TaskFailed | None:
     """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
     if options.dry_run:
-        use = trash_use(options.outputs_dir, runs)
+        use = trash_use(Disk(options.outputs_dir), runs)
         task.meta = {"told": Told(f"{shown}Would free: {amount(use)}\n")}
         return None
     emptied, unrecorded = empty(options, runs)
@@ -145,9 +145,9 @@ def free_expired(options: Common, style: Style, runs: Sequence[str], task: Task)
     return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
 
 
-def empty(options: Common, runs: Sequence[str]) -> tuple[trash.Emptied, list[str]]:
+def empty(options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:
     """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
-    emptied = trash.empty_trash(options.outputs_dir, runs, stopping.stopped)
+    emptied = empty_trash(Disk(options.outputs_dir), runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
             journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("purge", options))
@@ -157,7 +157,7 @@ def empty(options: Common, runs: Sequence[str]) -> tuple[trash.Emptied, list[str
     return emptied, []
 
 
-def amount(use: reading.TrashUse) -> str:
+def amount(use: TrashUse) -> str:
     """Write how much was freed."""
     return f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
 

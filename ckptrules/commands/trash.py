@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules.changes import journals
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import JournalError
+from ckptrules.changes.journal import JOURNALS, JournalError
 from ckptrules.changes.journals import read_runs
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import old_text_name, pointer_of
@@ -22,8 +21,10 @@ from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.reporter import Told
 from ckptrules.run.session import Session
-from ckptrules.storage import believing, waiting
+from ckptrules.storage import believing
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import told
+from ckptrules.storage.trash import TrashItem, strangers, trash_items
 
 DAY = 86_400
 FEW = 3
@@ -43,7 +44,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
 def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
     """Tell what lies in the trash, oldest first, and on which day it goes."""
     try:
-        items = waiting.trash_items(outputs_dir)
+        items = trash_items(Disk(outputs_dir))
     except OSError as error:
         task.meta = {"told": Told(f"The trash cannot be read: {told(error)}\n")}
         return TaskFailed("the trash cannot be read", report=False)
@@ -70,7 +71,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     return None
 
 
-def unknown_to_undo(outputs_dir: str, items: Sequence[waiting.TrashItem]) -> list[waiting.TrashItem]:
+def unknown_to_undo(outputs_dir: str, items: Sequence[TrashItem]) -> list[TrashItem]:
     """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
     try:
         runs = read_runs(outputs_dir, believing.own_state(outputs_dir))
@@ -92,7 +93,7 @@ def old_texts(runs: Sequence[Run]) -> set[str]:
     }
 
 
-def shown(item: waiting.TrashItem) -> str:
+def shown(item: TrashItem) -> str:
     """Return what to call an item."""
     pointer = pointer_of(item.name)
     return f"{pointer} (its old text)" if pointer else item.name
@@ -100,21 +101,19 @@ def shown(item: waiting.TrashItem) -> str:
 
 def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:
     """Tell of what lies in the trash and no run has put there."""
-    if paths := waiting.strangers(outputs_dir):
+    if paths := [os.path.join(outputs_dir, path) for path in strangers(Disk(outputs_dir))]:
         names = ", ".join(style.name(path) for path in paths[:FEW]) + ", …" * (len(paths) > FEW)
         yield f"Left alone, as no run has put it into the trash: {names}"
 
 
-def by_hand(outputs_dir: str, items: Sequence[waiting.TrashItem], style: Style) -> str:
+def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:
     """Say what only a person can bring back, and how."""
     if not items:
         return ""
     first = items[0]
     source = os.path.join(outputs_dir, first.path)
     target = os.path.join(outputs_dir, first.directory, first.name)
-    what = (
-        f"{count_of(len(items), 'item')} no journal in {style.name(os.path.join(outputs_dir, journals.JOURNALS))} knows"
-    )
+    what = f"{count_of(len(items), 'item')} no journal in {style.name(os.path.join(outputs_dir, JOURNALS))} knows"
     move = " ".join(["mv -n", quoted(source, style.encoding), quoted(target, style.encoding)])
     return f"{what}, so undo does not bring them back; by hand, each like the first:\n    {move}\n"
 

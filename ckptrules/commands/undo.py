@@ -30,8 +30,9 @@ from ckptrules.run import command_line, jobs, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
 from ckptrules.run.reporter import Reporter, RunContext, Told
 from ckptrules.run.session import Session
-from ckptrules.storage import waiting
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_use
 
 
 class Options(Common):
@@ -72,7 +73,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         jobs.refuse_unknown_experiments(session.line, "undo", options, lambda: changed)
     backs = take_back(run, jobs.run_id(), pattern) if run else []
     header = jobs.run_header("undo", options, takes_back=run.id if run else None)
-    lost = run is None and waiting.trash_use(options.outputs_dir).items > 0
+    lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
     job = UndoJob(options, jobs.run_id(), header, jobs.style(options), jobs.own_state(options.outputs_dir))
     Reporter.contexts["undo"] = RunContext(
         options,

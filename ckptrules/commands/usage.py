@@ -19,8 +19,9 @@ from ckptrules.run import deciding, jobs, startup
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.reporter import Told
 from ckptrules.run.session import Session
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import told
-from ckptrules.storage.waiting import trash_use
+from ckptrules.storage.trash import trash_use
 
 ARCHIVES = (".tar.zst", ".tar.gz")
 
@@ -83,7 +84,7 @@ def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, t
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))
     try:
-        waiting = trash_use(job.options.outputs_dir)
+        waiting = trash_use(Disk(job.options.outputs_dir))
         text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
     except OSError as error:
         failed.append(f"the trash cannot be read: {told(error)}")

@@ -45,7 +45,8 @@ from ckptrules.run.options import (
     fits,
 )
 from ckptrules.run.remembered import MANY, remembered, values_of
-from ckptrules.storage import believing, reading, state, waiting
+from ckptrules.storage import believing, notes, reading, trash
+from ckptrules.storage.posix import Disk
 
 LISTED = "'doit plan' shows those that there are"
 DIGITS = 32  # of a fingerprint: 128 bits
@@ -70,7 +71,7 @@ class Job(NamedTuple):
 def load(rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
     texts = read_rules(rules_dir)
-    return load_rules(texts, proved=bool(outputs_dir) and believing.read_state(outputs_dir, PROOF) == proof_of(texts))
+    return load_rules(texts, proved=bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts))
 
 
 @functools.cache
@@ -83,8 +84,8 @@ def note_proof(options: Common) -> None:
     """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
     proof = proof_of(read_rules(options.rules_dir))
     with contextlib.suppress(OSError):  # then they are tested again
-        if believing.read_state(options.outputs_dir, PROOF) != proof:
-            state.replace_state(options.outputs_dir, PROOF, proof)
+        if notes.read_note(Disk(options.outputs_dir), PROOF) != proof:
+            notes.write_note(Disk(options.outputs_dir), PROOF, proof)
 
 
 def proof_of(texts: Mapping[str, str]) -> str:
@@ -194,21 +195,22 @@ def begun(outputs_dir: str) -> Begun:
     Raises:
         OSError: it cannot be noted.
     """
-    now, last = journals.clocks(outputs_dir), clock.read(believing.read_state(outputs_dir, LAST_RUN))
-    highest = 0 if last else clock.highest(journals.journal_headers(outputs_dir))
-    this = clock.begin(last, highest, now, waiting.trash_runs(outputs_dir))
+    storage = Disk(outputs_dir)
+    now, last = journals.clocks(storage), clock.read(notes.read_note(storage, LAST_RUN))
+    highest = 0 if last else clock.highest(journals.journal_headers(storage))
+    this = clock.begin(last, highest, now, trash.trash_runs(storage))
     try:
-        state.replace_state(outputs_dir, LAST_RUN, clock.write(this))
+        notes.write_note(storage, LAST_RUN, clock.write(this))
     except OSError as error:
         if error.errno not in FULL:
             raise
-        state.drop_state(outputs_dir, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
+        notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
     return Begun(this, clock.leap(last, now))
 
 
 def waits_since(outputs_dir: str, run: str) -> float:
     """Return since when what a run left in the trash waits there, in seconds since 1970."""
-    return clock.waits_since(clock.read(believing.read_state(outputs_dir, LAST_RUN)), run, run_started(run))
+    return clock.waits_since(clock.read(notes.read_note(Disk(outputs_dir), LAST_RUN)), run, run_started(run))
 
 
 def age_days(run: str) -> float:
@@ -463,8 +465,7 @@ def open_journal(path: str, run: str, header: Mapping[str, Any], own_state: str 
     root = own_state or path
     key = (root, run, threading.get_native_id())
     if key not in _journals:
-        appender = state.Appender(root, f"journal/{run}.{key[2]}.jsonl")
-        _journals[key] = Journal(appender, {**header, "number": begun(path).last.number})
+        _journals[key] = Journal(Disk(root), run, key[2], {**header, "number": begun(path).last.number})
     return _journals[key]
 
 

@@ -25,7 +25,8 @@ from ckptrules.run.command_line import completed, escape_what_has_no_letter
 from ckptrules.run.options import Common
 from ckptrules.run.remembered import MANY, remembered, values_of
 from ckptrules.storage import reading, writing
-from ckptrules.storage.waiting import trash_use
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_use
 
 PROBLEMS_LEFT = 1
 NOTHING = Tally()
@@ -252,7 +253,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if context.style.preview or not total.deleted:
             return []
         with contextlib.suppress(OSError):
-            waiting = trash_use(context.options.outputs_dir)
+            waiting = trash_use(Disk(context.options.outputs_dir))
             return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
         return []
 

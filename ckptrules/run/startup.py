@@ -175,23 +175,24 @@ def told_by_doit() -> Iterator[None]:
 
 
 @functools.cache
-def take_lock(path: str, wait: int = 0) -> int:
+def take_lock(path: str, wait: int = 0) -> contextlib.ExitStack:
     """Take the lock for as long as this process lives. Args: ``wait`` in seconds for another run to finish.
 
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
     """
     from ckptrules.storage.base import LockedError
-    from ckptrules.storage.lock import lock
+    from ckptrules.storage.posix import Disk
 
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    started, held = time.strftime("%Y-%m-%d %H:%M:%S"), contextlib.ExitStack()
     try:
-        return lock(path, f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait)
-    except LockedError as held:
+        held.enter_context(Disk(path).lock(f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait))
+    except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise OptionError(f"another run is at work in '{path}': {visible(str(held))}\n    hint: {hint}") from None
+        raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
+    return held
 
 
 def _database(line: CommandLine) -> str:
@@ -263,7 +264,7 @@ def recover_first(path: str) -> None:
     Raises:
         OptionError: the journals cannot be read, so nothing is begun.
     """
-    from ckptrules.changes import journals
+    from ckptrules.changes.journal import JOURNALS
     from ckptrules.changes.recovery import recover
     from ckptrules.run.jobs import begun, find_anew, own_state
     from ckptrules.run.reporter import Reporter
@@ -275,7 +276,7 @@ def recover_first(path: str) -> None:
         recovered = recover(path, own)
         state.clear_work(path)
     except OSError as error:
-        fact = f"{path}/{journals.JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
+        fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
         raise OptionError(_refusal(error) if isinstance(error, reading.StateError) else text) from None
     find_anew()  # another run may have been at work until the lock was free
@@ -336,13 +337,14 @@ def refuse_state(line: CommandLine) -> None:
     """
     from ckptrules.changes import journals
     from ckptrules.storage import reading
+    from ckptrules.storage.posix import Disk
 
     for options in (options for options in line.asked().values() if options.believes_state):
         path = options.outputs_dir
         try:
             _look_at_state(path)
             if options.reads_journals:
-                journals.unfinished_journals(path)  # opens each
+                journals.unfinished_journals(Disk(path))  # opens each
         except reading.StateError as error:
             raise OptionError(_refusal(error)) from None
         except OSError:  # told by what needs it
@@ -464,7 +466,8 @@ def cannot_be_written(path: str, what: str, error: OSError) -> str:
         what: the part, as it is called.
         error: what the system says.
     """
-    from ckptrules.storage import reading, waiting
+    from ckptrules.storage import reading, trash
+    from ckptrules.storage.posix import Disk
 
     if isinstance(error, reading.StateError):
         return _refusal(error)
@@ -472,6 +475,6 @@ def cannot_be_written(path: str, what: str, error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {path}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        can_purge = any(waiting.trash_runs(path))
+        can_purge = any(trash.trash_runs(Disk(path)))
         return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
     return fact

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
 
-from ckptrules.engine.values import EntryKind, HardLinks
+from ckptrules.engine.values import EntryKind, HardLinks, Identity
 
 
 class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened
@@ -98,7 +98,7 @@ class Storage(Protocol):
             Changed: another version stands there, and stays.
         """
 
-    def lock(self, holder: str, wait: float = 0) -> AbstractContextManager[None]:
+    def lock(self, holder: str, wait: float = 0) -> AbstractContextManager[object]:
         """Keep all other runs out, which are told of the ``holder``; wait so many seconds for one to finish.
 
         Raises:
@@ -107,6 +107,16 @@ class Storage(Protocol):
 
     def free(self) -> int | None:
         """Return the bytes that can still be written, or None where there is no limit."""
+
+
+def stands_for(stat: Stat, identity: Identity) -> bool:
+    """Say whether what was looked at is what was identified.
+
+    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one, and what is no
+    file or directory by its kind.
+    """
+    known = stat[:3] if stat.kind in ("file", "directory") else (stat.kind, 0, 0)
+    return known == identity or (stat.kind == "directory" and identity == Identity("directory", 0, 0))
 
 
 def refuse_others(stat: Stat, was: str | None, path: str) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from ckptrules.engine.values import STATE
 from ckptrules.storage.reading import (
     AWAY,
-    CHUNK,
     FOLDER,
     NO_TRICKS,
     OPEN,
@@ -188,13 +187,6 @@ def open_plain(path: str) -> int:
         os.close(file)
         raise OSError(errno.EINVAL, f"is {kind}, not a plain file", path)
     return file
-
-
-def read_state(outputs_dir: str, path: str) -> str:
-    """Read the beginning of a file below the state folder; nothing where it cannot be read, or is not believed."""
-    with contextlib.suppress(OSError), open_state_file(outputs_dir, path) as file:
-        return os.read(file, CHUNK).decode("utf-8", "replace")
-    return ""
 
 
 def own_state(outputs_dir: str) -> str:

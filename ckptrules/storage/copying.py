@@ -14,7 +14,7 @@ from typing import IO, BinaryIO
 from ckptrules.engine.values import Item
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import explained
-from ckptrules.storage.dressing import PRIVATE, dress, dress_as, give_link_away
+from ckptrules.storage.dressing import PRIVATE, described, dress, dress_as, give_link_away
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import (
     NO_TRICKS,
@@ -192,7 +192,7 @@ def copy_file(
     (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
     with reading.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
         before = os.fstat(origin)
-        item = item if as_item else reading.described(item, origin)
+        item = item if as_item else described(item, origin)
         if how == "link":
             with open_below(root, folder) as here:
                 os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)

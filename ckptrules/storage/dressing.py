@@ -16,10 +16,13 @@ from ckptrules.storage.attributes import (
     GROUP,
     LISTS,
     MODE,
+    MOST,
     OWNER,
     UNKNOWN,
     as_bytes,
+    as_text,
     for_another_group,
+    is_kept,
     without_list,
     word,
 )
@@ -27,6 +30,8 @@ from ckptrules.storage.attributes import (
 NOT_OURS = "a copy of it would be yours"
 
 PRIVATE = 0o700
+
+KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 
 
 def dress(copy: int, like: int) -> tuple[str, ...]:
@@ -48,7 +53,7 @@ def dress(copy: int, like: int) -> tuple[str, ...]:
         OSError: the copy cannot be given a mode.
     """
     kind = reading.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
-    return dress_as(copy, reading.described(Item("", kind, 0, 0, 0), like, modes=0o7777))
+    return dress_as(copy, described(Item("", kind, 0, 0, 0), like, modes=0o7777))
 
 
 def dress_as(copy: int, item: Item) -> tuple[str, ...]:
@@ -81,13 +86,67 @@ def dress_or_refuse(copy: int, like: int, name: str) -> None:
         raise OSError(errno.EPERM, why, name)
 
 
+def described(item: Item, file: int, modes: int | None = None) -> Item:
+    """Return an item with the mode, the owner and the attributes of an open file or directory.
+
+    Args:
+        item: what is known of it.
+        file: its descriptor.
+        modes: the bits of the mode that count; where it is None, those that a backup keeps.
+
+    Raises:
+        SourceError: its attributes cannot be read.
+    """
+    status = os.fstat(file)
+    if modes is None:
+        modes = reading.DIRECTORY_MODES if stat.S_ISDIR(status.st_mode) else reading.FILE_MODES
+    attributes = attributes_of(file)
+    return item._replace(mode=status.st_mode & modes, uid=status.st_uid, gid=status.st_gid, attributes=attributes)
+
+
+def described_below(root: str, item: Item) -> Item:
+    """Return an item with the mode, the owner and the attributes of what stands at its path now.
+
+    Raises:
+        SourceError: it cannot be looked at, or is no plain file or directory.
+    """
+    try:
+        with (reading.open_below if item.kind == "directory" else reading.open_file)(root, item.path) as there:
+            return described(item, there)
+    except OSError as error:
+        raise reading.SourceError(error.errno, reading.told(error), item.path) from None
+
+
+def attributes_of(file: int) -> dict[str, str]:
+    """Return the access lists and the ``user.*`` attributes of an open file or directory, in base64.
+
+    There are none where the system knows none (those of macOS are others, and are not read).
+
+    Raises:
+        SourceError: one cannot be read, or they are more than `MOST` bytes.
+    """
+    if not hasattr(os, "listxattr"):
+        return {}
+    found: dict[str, bytes] = {}
+    try:
+        for name in filter(is_kept, os.listxattr(file)):
+            found[name] = os.getxattr(file, name)
+    except OSError as error:
+        if not found and error.errno in KNOWS_NONE:
+            return {}
+        raise reading.SourceError(error.errno, f"its attributes: {reading.told(error)}") from None
+    if sum(map(len, found.values())) > MOST:
+        raise reading.SourceError(errno.E2BIG, f"its attributes are more than {MOST} bytes")
+    return as_text(found)
+
+
 def _take_off(copy: int, names: Iterable[str]) -> None:
     """Remove the access lists that a new file or directory has from the directory that it was made in."""
     for name in names if hasattr(os, "removexattr") else ():
         try:
             os.removexattr(copy, name)
         except OSError as error:
-            if error.errno not in (errno.ENODATA, *reading.KNOWS_NONE):
+            if error.errno not in (errno.ENODATA, *KNOWS_NONE):
                 raise
 
 
@@ -122,7 +181,7 @@ def _chmod(copy: int, mode: int) -> list[str]:
     try:
         os.fchmod(copy, mode)
     except OSError as error:
-        if error.errno not in reading.KNOWS_NONE:
+        if error.errno not in KNOWS_NONE:
             raise
         return [MODE]
     return []

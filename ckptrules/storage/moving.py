@@ -29,8 +29,6 @@ CHANGED = "has changed since it was looked at"
 
 LINK_CHANGED = "is no longer the link that it was"
 
-NOT_IN_TRASH = "is not in the trash"
-
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
 
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL

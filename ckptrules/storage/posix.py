@@ -134,14 +134,11 @@ class Disk:
             if error := _remove(directory, name):
                 raise error
 
-    @contextlib.contextmanager
-    def lock(self, holder: str, wait: float = 0) -> Iterator[None]:
+    def lock(self, holder: str, wait: float = 0) -> contextlib.AbstractContextManager[object]:
         """As `Storage.lock`. The kernel drops it when the process and its children are gone."""
-        held = lock(self.root, holder, wait)
-        try:
-            yield
-        finally:
-            os.close(held)
+        held = contextlib.ExitStack()
+        held.callback(os.close, lock(self.root, holder, wait))
+        return held
 
     def free(self) -> int | None:
         """As `Storage.free`."""

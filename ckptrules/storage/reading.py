@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from ckptrules.engine.measures import freed
 from ckptrules.engine.pointers import LONGEST, is_text
-from ckptrules.engine.values import STATE, TRASH_SUFFIX, EntryKind, HardLinks, Identity, Item, Stamp, pointer_of
-from ckptrules.storage.attributes import MOST, as_text, is_kept
+from ckptrules.engine.values import STATE, EntryKind, HardLinks, Identity, Item, Stamp
 
 OPEN = "everybody may write to it, so it is not believed"
 
@@ -24,8 +22,6 @@ AWAY = "look at it (ls -la), then move it away: nothing is read or written throu
 CHUNK = 1 << 20
 
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
-
-KNOWS_NONE = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM)  # a file system without modes, owners, attributes
 
 WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".msgpack", ".gguf")
 
@@ -63,19 +59,6 @@ class StateError(OSError):
         state = os.path.join(before, STATE)
         self.is_open = fact == OPEN
         self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
-
-
-class TrashUse(NamedTuple):
-    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes.
-
-    The bytes are those that freeing it frees: a file counts once, and not at all while it has another name elsewhere.
-    """
-
-    items: int
-    size: int
-
-    def __add__(self, other: TrashUse) -> TrashUse:  # type: ignore[override]
-        return TrashUse(self.items + other.items, self.size + other.size)
 
 
 @contextlib.contextmanager
@@ -150,35 +133,6 @@ def identity_of(status: os.stat_result) -> Identity:
     if stat.S_ISREG(status.st_mode):
         return Identity("file", status.st_size, status.st_mtime_ns)
     return Identity("link" if stat.S_ISLNK(status.st_mode) else "other", 0, 0)
-
-
-def measure(*paths: str) -> TrashUse:
-    """Count what was trashed below paths of the trash, and the bytes that are free when all of it is gone.
-
-    The old text of a pointer file is nothing that was trashed, and takes its bytes.
-    What is not there, or locked, is nothing.
-    """
-    count = size = 0
-    links: list[HardLinks] = []
-    for path in paths:
-        with contextlib.suppress(OSError), _opened(path) as top:
-            for _, directories, files, inner in os.fwalk(".", dir_fd=top):
-                found = [os.lstat(file, dir_fd=inner) for file in files]
-                here = (*directories, *files)
-                count += sum(name.endswith(TRASH_SUFFIX) and not pointer_of(name) for name in here)
-                size += sum(status.st_size for status in found)
-                links += hard_links(found)
-    return TrashUse(count, freed(size, links))
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    """Open a folder; a link or a pipe in its place is refused, and does not hold us up."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield folder
-    finally:
-        os.close(folder)
 
 
 def look(root: str, path: str) -> Item | None:
@@ -326,60 +280,6 @@ def checksum(root: str, path: str, progress: Progress) -> str:
             digest.update(chunk)
             progress(len(chunk))
     return digest.hexdigest()
-
-
-def described(item: Item, file: int, modes: int | None = None) -> Item:
-    """Return an item with the mode, the owner and the attributes of an open file or directory.
-
-    Args:
-        item: what is known of it.
-        file: its descriptor.
-        modes: the bits of the mode that count; where it is None, those that a backup keeps.
-
-    Raises:
-        SourceError: its attributes cannot be read.
-    """
-    status = os.fstat(file)
-    if modes is None:
-        modes = DIRECTORY_MODES if stat.S_ISDIR(status.st_mode) else FILE_MODES
-    attributes = attributes_of(file)
-    return item._replace(mode=status.st_mode & modes, uid=status.st_uid, gid=status.st_gid, attributes=attributes)
-
-
-def described_below(root: str, item: Item) -> Item:
-    """Return an item with the mode, the owner and the attributes of what stands at its path now.
-
-    Raises:
-        SourceError: it cannot be looked at, or is no plain file or directory.
-    """
-    try:
-        with (open_below if item.kind == "directory" else open_file)(root, item.path) as there:
-            return described(item, there)
-    except OSError as error:
-        raise SourceError(error.errno, told(error), item.path) from None
-
-
-def attributes_of(file: int) -> dict[str, str]:
-    """Return the access lists and the ``user.*`` attributes of an open file or directory, in base64.
-
-    There are none where the system knows none (those of macOS are others, and are not read).
-
-    Raises:
-        SourceError: one cannot be read, or they are more than `MOST` bytes.
-    """
-    if not hasattr(os, "listxattr"):
-        return {}
-    found: dict[str, bytes] = {}
-    try:
-        for name in filter(is_kept, os.listxattr(file)):
-            found[name] = os.getxattr(file, name)
-    except OSError as error:
-        if not found and error.errno in KNOWS_NONE:
-            return {}
-        raise SourceError(error.errno, f"its attributes: {told(error)}") from None
-    if sum(map(len, found.values())) > MOST:
-        raise SourceError(errno.E2BIG, f"its attributes are more than {MOST} bytes")
-    return as_text(found)
 
 
 def owner_name(uid: int) -> str:

@@ -18,7 +18,7 @@ from ckptrules.storage.reading import (
     NO_TRICKS,
     open_below,
 )
-from ckptrules.storage.writing import TEMPORARY, beside, put, remove, temporary_name
+from ckptrules.storage.writing import put, remove, temporary_name
 
 WORK = f"{STATE}/work"
 
@@ -99,66 +99,6 @@ def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -
             if name + end in taken:
                 rename(directory, name + end, aside + end)
     return aside
-
-
-class Appender:
-    """Adds text to the end of a file of the state; the file is made with the first text.
-
-    Args:
-        outputs_dir: whose state it is.
-        path: the file below the state folder.
-    """
-
-    def __init__(self, outputs_dir: str, path: str) -> None:
-        self._outputs_dir = outputs_dir
-        self._folder, self._name = os.path.split(path)
-        self._file: int | None = None
-
-    def __call__(self, text: str, durable: bool) -> None:  # noqa: FBT001 - the shape that a journal wants
-        """Add a text; when ``durable`` is true it is on the disk on return, and all before it.
-
-        Raises:
-            OSError: it could not be written whole.
-        """
-        if self._file is None:
-            place = os.path.join(self._outputs_dir, STATE, self._folder)
-            with open_state(self._outputs_dir, self._folder) as directory:
-                self._file = open_own(directory, self._name, place, os.O_WRONLY | os.O_APPEND)
-                os.fsync(directory)
-        left = memoryview(text.encode())
-        while left:
-            left = left[os.write(self._file, left) :]
-        if durable:
-            os.fdatasync(self._file) if hasattr(os, "fdatasync") else os.fsync(self._file)
-
-
-def append_line(outputs_dir: str, path: str, line: str) -> None:
-    """Add a line to a file below the state folder that may be lost: it is not waited for."""
-    folder, name = os.path.split(path)
-    with open_state(outputs_dir, folder) as directory:
-        place = os.path.join(outputs_dir, STATE, folder)
-        descriptor = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
-    with open(descriptor, "ab", buffering=0) as file:
-        file.write(line.encode() + b"\n")
-
-
-def replace_state(outputs_dir: str, path: str, text: str) -> None:
-    """Replace a note below the state folder; readers see the old or the new one. A power cut may lose it: it can be."""
-    folder, name = os.path.split(path)
-    with open_state(outputs_dir, folder) as directory:
-        for left in os.listdir(directory):  # by a crash
-            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
-                os.unlink(left, dir_fd=directory)
-        with beside(directory, name, [text.encode()]) as (file, temporary):
-            share(file, directory, is_new=True)
-            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-
-
-def drop_state(outputs_dir: str, path: str) -> None:
-    """Remove a note from below the state folder; it may be gone itself."""
-    folder, name = os.path.split(path)
-    with open_state(outputs_dir, folder) as directory, contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=directory)
 
 
 def _open_or_make(directory: int, name: str, path: str) -> int:

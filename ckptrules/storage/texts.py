@@ -13,8 +13,9 @@ from ckptrules.engine.values import TRASH, Spot, old_text_name
 from ckptrules.storage import believing, reading
 from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.moving import CHANGED, NOT_IN_TRASH, UNSUPPORTED, swap
+from ckptrules.storage.moving import CHANGED, UNSUPPORTED, swap
 from ckptrules.storage.reading import open_below, read_pointer, refuse_path
+from ckptrules.storage.trash import NOT_IN_TRASH
 from ckptrules.storage.writing import temporary_name, write
 
 NO_TEXTS = "what lies where others can write has no power over texts"

@@ -1,118 +1,194 @@
-"""Frees what lies in the trash."""
+"""The trash: what waits in it, and how it is freed. A folder of the state, on any storage."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import stat
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.values import STATE, TRASH_SUFFIX, Step
-from ckptrules.storage import believing
-from ckptrules.storage.dressing import PRIVATE
-from ckptrules.storage.folders import Folders
-from ckptrules.storage.moving import CHANGED, NOT_IN_TRASH
-from ckptrules.storage.reading import (
-    TrashUse,
-    kind_of,
-    measure,
-    stands_for,
-)
-from ckptrules.storage.waiting import trash_path
+from ckptrules.engine.measures import freed
+from ckptrules.engine.values import TRASH, TRASH_SUFFIX, HardLinks, Step, pointer_of
+from ckptrules.storage.base import Changed, Stat, Storage, stands_for
+
+NOT_IN_TRASH = "is not in the trash"
+RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
 
 
-def free_at_once(folders: Folders, step: Step) -> None:
-    """Remove what a step has just moved to the trash.
+class TrashUse(NamedTuple):
+    """What waits in the trash, or was freed from it: names (checkpoints, and what belongs to them) and bytes.
 
-    Raises:
-        OSError: it could not be removed; ESTALE where it has changed on its way.
+    The bytes are those that freeing it frees: a file counts once, and not at all while it has another name elsewhere.
     """
-    if not step.to_directory.startswith(f"{STATE}/trash/"):
-        raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
-    directory = folders.descriptor(step.to_directory)
-    if not stands_for(directory, step.to, step.identity):
-        raise OSError(errno.ESTALE, CHANGED, step.to)
-    for error in _remove_all(directory, step.to, step.to).values():
-        raise error
+
+    items: int
+    size: int
+
+    def __add__(self, other: TrashUse) -> TrashUse:  # type: ignore[override]
+        return TrashUse(self.items + other.items, self.size + other.size)
+
+
+class TrashItem(NamedTuple):
+    """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes.
+
+    A file with several names counts with the first of them, and with none while it has another name elsewhere.
+    """
+
+    run: str
+    directory: str
+    name: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        """Where it lies, below the root of its storage."""
+        return os.path.normpath(os.path.join(TRASH, self.run, self.directory, self.name + TRASH_SUFFIX))
 
 
 class Emptied(NamedTuple):
-    """What was freed from the trash, and what could not be: paths below ``outputs_dir``, and why."""
+    """What was freed from the trash, and what could not be: paths below the root of the storage, and why."""
 
     freed: TrashUse
     left: Mapping[str, OSError]
 
 
-def empty_trash(outputs_dir: str, runs: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Emptied:
+def trash_runs(storage: Storage) -> list[str]:
+    """List the runs that have something in the trash, oldest first. Names that are not ours are left out."""
+    try:
+        return sorted(name for name, _ in storage.list(TRASH) if RUN_ID.fullmatch(name))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def strangers(storage: Storage) -> list[str]:
+    """List the paths of what lies in the trash and is of no run: nothing of ours lists or frees it."""
+    with contextlib.suppress(OSError):
+        return sorted(f"{TRASH}/{name}" for name, _ in storage.list(TRASH) if not RUN_ID.fullmatch(name))
+    return []
+
+
+def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:
+    """Count what waits in the trash: of some runs, or of all. What is not there, or cannot be read, is nothing.
+
+    The old text of a pointer file is nothing that was trashed, and takes its bytes.
+    """
+    found: list[tuple[str, Stat]] = []
+    for run in trash_runs(storage) if runs is None else runs:
+        with contextlib.suppress(OSError):
+            found += _walk(storage, f"{TRASH}/{run}")
+    links = [link for _, stat in found for link in stat.shared]
+    size = freed(sum(stat.size for _, stat in found), links)
+    names = [os.path.basename(path) for path, _ in found]
+    return TrashUse(sum(name.endswith(TRASH_SUFFIX) and not pointer_of(name) for name in names), size)
+
+
+def trash_items(storage: Storage) -> list[TrashItem]:
+    """List what waits in the trash, oldest run first.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found: list[tuple[TrashItem, tuple[HardLinks, ...]]] = []
+    for run in trash_runs(storage):
+        top = f"{TRASH}/{run}"
+        for path, stat in _walk(storage, top):
+            folder, name = os.path.split(path)
+            if name.endswith(TRASH_SUFFIX):
+                directory = os.path.relpath(folder, top)
+                found.append((TrashItem(run, directory, name.removesuffix(TRASH_SUFFIX), stat.size), stat.shared))
+    return _each_once(found)
+
+
+def empty_trash(storage: Storage, runs: Sequence[str], stopped: Callable[[], bool] = lambda: False) -> Emptied:
     """Remove what some runs left in the trash. What cannot be removed stays, and the rest goes all the same.
 
     ``stopped`` is asked before each item: where it says so, that one and those behind it stay.
     """
-    freed = TrashUse(0, 0)
+    gone = TrashUse(0, 0)
     left: dict[str, OSError] = {}
     for run in runs:
-        place = f"{STATE}/trash/{run}"
-        before = measure(os.path.join(trash_path(outputs_dir), run))
-        try:
-            with believing.open_state(outputs_dir, "trash") as trash, believing.open_state(outputs_dir, f"trash/{run}"):
-                left |= _empty(trash, run, place, stopped)
-        except OSError as error:
-            left[place] = error
-        after = measure(os.path.join(trash_path(outputs_dir), run))
-        freed += TrashUse(before.items - after.items, before.size - after.size)
-    return Emptied(freed, left)
+        before = trash_use(storage, [run])
+        left |= _empty(storage, f"{TRASH}/{run}", stopped)
+        after = trash_use(storage, [run])
+        gone += TrashUse(before.items - after.items, before.size - after.size)
+    return Emptied(gone, left)
 
 
-def _empty(directory: int, name: str, path: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
+def free_at_once(storage: Storage, step: Step) -> None:
+    """Remove what a step has just moved to the trash.
+
+    Raises:
+        Changed: it has changed on its way.
+        OSError: it could not be removed.
+    """
+    if not step.to_directory.startswith(f"{TRASH}/"):
+        raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
+    path = f"{step.to_directory}/{step.to}"
+    if not stands_for(storage.stat(path), step.identity):
+        raise Changed(step.to)
+    storage.remove(path)
+
+
+def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, Stat]]:
+    """Yield what lies below a folder of the trash, folder by folder; what was put there as a whole is one thing."""
+    here = sorted(storage.list(folder))
+    for name, stat in here:
+        path = f"{folder}/{name}"
+        if stat.kind != "directory":
+            yield path, stat
+        elif name.endswith(TRASH_SUFFIX):
+            yield path, _with_all_inside(storage, path, stat)
+    for name, stat in here:
+        if stat.kind == "directory" and not name.endswith(TRASH_SUFFIX):
+            yield from _walk(storage, f"{folder}/{name}")
+
+
+def _with_all_inside(storage: Storage, path: str, listed: Stat) -> Stat:
+    try:
+        return storage.stat(path)
+    except OSError:  # of a locked folder nobody knows the bytes
+        return listed
+
+
+def _empty(storage: Storage, folder: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
     """Remove a folder of the trash, item by item; return those that could not be removed whole, and why."""
     left: dict[str, OSError] = {}
     try:
-        with _made_ours(directory, name) as inner:
-            for below in os.listdir(inner):
-                if stopped():
-                    left[path] = OSError(errno.EINTR, "the run was stopped", path)
-                    break
-                if not below.endswith(TRASH_SUFFIX) and kind_of(inner, below) == "directory":
-                    left |= _empty(inner, below, f"{path}/{below}", stopped)
-                else:
-                    left |= _remove_all(inner, below, f"{path}/{below}")
-        if not left:
-            os.rmdir(name, dir_fd=directory)
+        for name, stat in list(storage.list(folder)):
+            path = f"{folder}/{name}"
+            if stopped():
+                left[folder] = OSError(errno.EINTR, "the run was stopped", folder)
+                break
+            if stat.kind == "directory" and not name.endswith(TRASH_SUFFIX):
+                left |= _empty(storage, path, stopped)
+            else:
+                left |= _removed(storage, path)
     except OSError as error:
-        left[path] = error
-    return left
+        left[folder] = error
+    return left or _removed(storage, folder)
 
 
-def _remove_all(directory: int, name: str, path: str) -> dict[str, OSError]:
-    """Remove what can be removed of a name; return its path and the first reason why not all could."""
+def _removed(storage: Storage, path: str) -> dict[str, OSError]:
+    """Remove what can be removed of a path; return it, and why not all could."""
     try:
-        if kind_of(directory, name) != "directory":
-            os.unlink(name, dir_fd=directory)
-            return {}
-        with _made_ours(directory, name) as inner:
-            failed = [error for below in os.listdir(inner) for error in _remove_all(inner, below, path).values()]
-        if failed:
-            return {path: failed[0]}
-        os.rmdir(name, dir_fd=directory)
+        storage.remove(path)
+    except FileNotFoundError:  # a folder goes with the last that is in it, where the storage has no folders
+        return {}
     except OSError as error:
         return {path: error}
     return {}
 
 
-@contextlib.contextmanager
-def _made_ours(directory: int, name: str) -> Iterator[int]:
-    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        inner = os.open(name, flags, dir_fd=directory)
-    except PermissionError:
-        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
-        inner = os.open(name, flags, dir_fd=directory)
-    try:
-        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
-            os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
-        yield inner
-    finally:
-        os.close(inner)
+def _each_once(items: Sequence[tuple[TrashItem, tuple[HardLinks, ...]]]) -> list[TrashItem]:
+    """Give each item the bytes that are freed when it and those before it are: they add up to what all of them free."""
+    size, before, links = 0, 0, list[HardLinks]()
+    found = []
+    for item, shared in items:
+        size += item.size
+        links += shared
+        now = freed(size, links) if links else size
+        found.append(item._replace(size=now - before))
+        before = now
+    return found

@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import Identity, Item
-from ckptrules.storage import copying, reading, writing
+from ckptrules.storage import copying, dressing, reading, writing
 from ckptrules.storage.attributes import UNKNOWN, disbelieved
 from ckptrules.storage.believing import is_trusted, open_plain
 from ckptrules.storage.copying import Tell, untold
@@ -379,7 +379,7 @@ def _noted(root: str, item: Item) -> Item:
         ArchiveError: they cannot be read.
     """
     try:
-        return item._replace(attributes=reading.described_below(root, item).attributes)
+        return item._replace(attributes=dressing.described_below(root, item).attributes)
     except SourceError as error:
         raise ArchiveError(f"{item.path} cannot be read: {told(error)}") from None
 

@@ -18,8 +18,9 @@ from ckptrules.engine.values import STATE, Identity, Item, Problem, Step, Unit, 
 from ckptrules.storage import believing, copying, dressing, reading, staging, writing
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, SourceError, told
-from ckptrules.storage.state import WORK, Appender, clear_work
+from ckptrules.storage.state import WORK, clear_work
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
 
 MANIFEST = f"{STATE}/manifest.json"
@@ -235,7 +236,7 @@ def _copy_all(
 def _directory(outputs_dir: str, item: Item, problems: list[Problem]) -> Item:
     """Return a directory with its attributes; what cannot be read may have a list, so only its owner keeps rights."""
     try:
-        return reading.described_below(outputs_dir, item)
+        return dressing.described_below(outputs_dir, item)
     except SourceError as error:
         if not any(item.path in problem.names for problem in problems):
             problems.append(_unreadable(item.path, error))
@@ -412,7 +413,7 @@ def restore(
     Raises:
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.
     """
-    journal = journal or Journal(Appender(outputs_dir, f"journal/{run}.{os.getpid()}.jsonl"), {"command": "restore"})
+    journal = journal or Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"})
     place = Workplace(outputs_dir, run, journal, 1, stopped)
     with bar(sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))) as progress:
         done = [

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ckptrules.engine.values import EntryKind, Listing
+from ckptrules.engine.values import STATE, EntryKind, Listing
 from ckptrules.formats.content import Facts
 from ckptrules.formats.folders import Part, parts_of
-from ckptrules.storage import believing, reading, state, waiting
+from ckptrules.storage import believing, reading
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_runs
 
 VERSION = 2  # goes up when a check finds what an earlier one did not
 YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
@@ -65,10 +68,10 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
     known: dict[str, Known] = {}
     try:
         with (
-            believing.open_state_file(outputs_dir, f"verified/{directory}/files.jsonl") as memory,
-            open(memory, encoding="utf-8", closefd=False) as file,
+            Disk(outputs_dir).read(_memory_of(directory)) as memory,
+            io.TextIOWrapper(memory, "utf-8") as lines,
         ):
-            for line in file:
+            for line in lines:
                 with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     row = json.loads(line)
                     if row.pop("version") == VERSION:
@@ -100,7 +103,7 @@ def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
 def remember(outputs_dir: str, directory: str, identity: str, known: Known) -> None:
     """Add a line. Where nothing can be written, nothing is remembered."""
     with contextlib.suppress(OSError):
-        state.append_line(outputs_dir, f"verified/{directory}/files.jsonl", _line(identity, known))
+        Disk(outputs_dir).append(_memory_of(directory), f"{_line(identity, known)}\n".encode(), durable=False)
 
 
 def forget_others(outputs_dir: str, directory: str, known: Mapping[str, Known], living: Collection[str]) -> None:
@@ -111,7 +114,7 @@ def forget_others(outputs_dir: str, directory: str, known: Mapping[str, Known], 
     if _is_mostly_gone(known, left):
         lines = [f"{_line(name, known[name])}\n" for name in known if name in left]
         with contextlib.suppress(OSError):
-            state.replace_state(outputs_dir, f"verified/{directory}/files.jsonl", "".join(lines))
+            Disk(outputs_dir).replace(_memory_of(directory), ["".join(lines).encode()], durable=False)
 
 
 def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
@@ -120,10 +123,14 @@ def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
 
 def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
     """Yield the identities of what waits in the trash: `doit undo` brings it back."""
-    for run in waiting.trash_runs(outputs_dir):
+    for run in trash_runs(Disk(outputs_dir)):
         with contextlib.suppress(OSError), believing.open_state(outputs_dir, f"trash/{run}/{directory}") as trash:
             for name in os.listdir(trash):
                 yield identity(parts(trash, name, reading.kind_of(trash, name)), LATER)
+
+
+def _memory_of(directory: str) -> str:
+    return f"{STATE}/verified/{directory}/files.jsonl"
 
 
 def _row(part: Part) -> str:

@@ -26,6 +26,7 @@ from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.storage import exchanging, state
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.posix import Disk
 
 RUN = "20260101T000000Z-1"
 BIN = f"{TRASH}/run/exp"
@@ -218,7 +219,7 @@ def times(outputs: Path) -> int:
 
 
 def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
-    journal = Journal(state.Appender(str(outputs), f"journal/{RUN}.1.jsonl"), {"command": "retime"})
+    journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
     place = Workplace(str(outputs), RUN, journal, 1, lambda: False)
     assert transact(place, "exp", "exp", [retime]) == Done({})
     assert times(outputs) == 7
@@ -232,7 +233,7 @@ def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> N
 
 @pytest.mark.parametrize("crashed", ["before", "after"])
 def test_a_new_kind_that_a_crash_interrupted_is_recovered(outputs: Path, retime: Unit, crashed: str) -> None:
-    journal = Journal(state.Appender(str(outputs), f"journal/{RUN}.1.jsonl"), {"command": "retime"})
+    journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
     journal.intend("exp", "exp", [retime])
     if crashed == "after":
         os.utime(outputs / "exp/a", ns=(7, 7))

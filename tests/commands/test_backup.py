@@ -27,7 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptrules.engine.values import STATE, Item
-from ckptrules.storage import copying, moving, reading, waiting
+from ckptrules.storage import copying, moving, reading
+from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backups import Order, hidden_path, make_backup
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
@@ -578,7 +579,7 @@ def test_force_brings_back_what_differs_and_trashes_what_was_there(project: Proj
     after = snapshot(project.outputs)
     assert {**after, "a/checkpoints": None} == {**before, "a/checkpoints": None}
     (trash,) = (project.outputs / STATE / "trash").iterdir()
-    assert waiting.RUN_ID.fullmatch(trash.name)
+    assert RUN_ID.fullmatch(trash.name)
     assert contents(trash) == {
         "a": None,
         "a/checkpoints": None,

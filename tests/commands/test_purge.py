@@ -15,7 +15,7 @@ import pytest
 from ckptrules.changes.history import read_history
 from ckptrules.changes.journal import read
 from ckptrules.storage import trash
-from ckptrules.storage.reading import TrashUse
+from ckptrules.storage.posix import Disk
 from tests.conftest import Project
 from tests.support import nobody
 from tests.whole.test_real_disks import mount
@@ -219,8 +219,8 @@ def test_emptying_goes_through_no_link(tmp_path: Path) -> None:
     (item / "link").symlink_to(precious)
     (item.parent / "b.ckpt.trashed").symlink_to(precious)
     (item.parent.parent / "other").symlink_to(precious)
-    emptied = trash.empty_trash(str(tmp_path / "out"), ["20200101T000000Z-1"])
-    assert (emptied.freed, emptied.left) == (TrashUse(2, 0), {})
+    emptied = trash.empty_trash(Disk(str(tmp_path / "out")), ["20200101T000000Z-1"])
+    assert (emptied.freed, emptied.left) == (trash.TrashUse(2, 1), {})
     assert os.listdir(precious) == ["thesis.tex"]
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ckptrules.storage import waiting
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_items, trash_runs, trash_use
 from tests.conftest import Project
 from tests.support import crash
 
@@ -75,9 +76,9 @@ def test_a_file_counts_once_in_plan_run_limit_trash_and_purge(project: Project, 
         }
         assert goes == case.goes
         assert (told["summary"]["bytes_deleted"], told["summary"]["bytes_kept"]) == (case.freed, case.kept)
-    assert waiting.trash_use(str(project.outputs)).size == case.freed
-    assert sum(item.size for item in waiting.trash_items(str(project.outputs))) == case.freed
-    assert len(waiting.trash_items(str(project.outputs))) == len(case.goes)
+    assert trash_use(Disk(str(project.outputs))).size == case.freed
+    assert sum(item.size for item in trash_items(Disk(str(project.outputs)))) == case.freed
+    assert len(trash_items(Disk(str(project.outputs)))) == len(case.goes)
 
 
 def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Project) -> None:
@@ -88,7 +89,7 @@ def test_the_sum_of_a_run_counts_a_file_once_over_all_directories(project: Proje
         told = run(project, command, "delete_old=1")
         assert (told["summary"]["deleted"], told["summary"]["bytes_deleted"]) == (3, 2000)
         assert told["summary"]["bytes_kept"] == 2000
-    assert waiting.trash_use(str(project.outputs)) == (3, 2000)
+    assert trash_use(Disk(str(project.outputs))) == (3, 2000)
 
 
 def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) -> None:
@@ -101,10 +102,10 @@ def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) 
             )
         else:
             (folder / "a.ckpt.trashed").write_bytes(b"x" * SIZE)
-    runs = waiting.trash_runs(str(project.outputs))
-    assert [waiting.trash_use(str(project.outputs), [one]).size for one in runs] == [0, 0]
-    assert waiting.trash_use(str(project.outputs), runs).size == SIZE
-    assert [item.size for item in waiting.trash_items(str(project.outputs))] == [0, SIZE]
+    runs = trash_runs(Disk(str(project.outputs)))
+    assert [trash_use(Disk(str(project.outputs)), [one]).size for one in runs] == [0, 0]
+    assert trash_use(Disk(str(project.outputs)), runs).size == SIZE
+    assert [item.size for item in trash_items(Disk(str(project.outputs)))] == [0, SIZE]
 
 
 def test_usage_counts_what_would_go_only_where_it_would_be_freed(project: Project) -> None:

@@ -14,8 +14,9 @@ import pytest
 from ckptrules.changes import doing
 from ckptrules.engine.values import STATE, Identity, Step
 from ckptrules.run import jobs
-from ckptrules.storage import moving, reading, staging, trash, waiting
+from ckptrules.storage import moving, reading, staging, trash
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.posix import Disk
 from tests.conftest import ROOT, Project
 from tests.support import crash
 from tests.support.crash import Fault
@@ -127,7 +128,7 @@ def test_threads_and_containers_have_records_of_their_own(project: Project, monk
         monkeypatch.setattr(jobs, "started_ns", lambda started=started: started)
         ids.append(jobs.run_id.__wrapped__())
     assert ids == sorted(set(ids))
-    assert all(waiting.RUN_ID.fullmatch(run) for run in ids)
+    assert all(trash.RUN_ID.fullmatch(run) for run in ids)
 
 
 def test_somebodys_file_in_the_workplace_stays_and_our_copies_go(project: Project) -> None:
@@ -274,7 +275,7 @@ def test_a_sharded_checkpoint_that_is_saved_anew_before_it_is_deleted_stays(proj
         trashed = project.outputs / STATE / "trash/run" / name
         (trashed / "0.pt").write_text("written by who had it open")
         with pytest.raises(OSError, match="has changed since it was looked at"):
-            trash.free_at_once(folders, step)
+            trash.free_at_once(Disk(outputs), step)
         assert trashed.exists()
 
 

@@ -15,6 +15,7 @@ from ckptrules.engine.values import Entry
 from ckptrules.outputs import evidence
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying, trash, writing
+from ckptrules.storage.posix import Disk
 from ckptrules.vault.backups import hidden_path, read_backup
 from tests.commands.test_fix_state import real
 from tests.conftest import Project
@@ -188,10 +189,10 @@ def test_the_trash_is_freed_item_by_item(project: Project) -> None:
     trashed(project)
     (run,) = os.listdir(project.outputs / ".ckptrules/trash")
     answers = iter([False] * 5 + [True] * 9)
-    emptied = trash.empty_trash(str(project.outputs), [run], lambda: next(answers))
+    emptied = trash.empty_trash(Disk(str(project.outputs)), [run], lambda: next(answers))
     assert emptied.freed.items < 8
     assert {str(error.strerror) for error in emptied.left.values()} == {"the run was stopped"}
-    assert trash.empty_trash(str(project.outputs), [run]).left == {}
+    assert trash.empty_trash(Disk(str(project.outputs)), [run]).left == {}
 
 
 def test_two_large_files_are_not_compared_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from ckptrules.engine.companions import by_name_only
 from ckptrules.run import startup
 from ckptrules.run.options import OptionError
-from ckptrules.storage import lock as storage_lock
+from ckptrules.storage import posix
 from tests.commands.test_fix_state import real
 from tests.conftest import Project
 from tests.support import crash
@@ -280,7 +280,7 @@ def test_a_tree_never_seen_on_a_full_disk_is_told_what_helps(monkeypatch: pytest
     def lock(*_: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(storage_lock, "lock", lock)
+    monkeypatch.setattr(posix, "lock", lock)
     startup.take_lock.cache_clear()
     with pytest.raises(OptionError, match=r"are enough to begin: .*'doit plan delete_old=1' needs no space"):
         startup.take_lock("outputs")

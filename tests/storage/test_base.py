@@ -14,24 +14,9 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.values import STATE
 from ckptrules.storage.base import Changed, LockedError, Stat, Storage
-from ckptrules.storage.memory import Memory
-from ckptrules.storage.posix import Disk
+from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
 
-FOLDER, OTHER, NOTES = "exp", "exp/inner", f"{STATE}/journal"  # only folders of the state are made by what needs them
 AT = 1_700_000_000_000_000_000
-
-
-def disk(folder: Path) -> Storage:
-    (folder / OTHER).mkdir(parents=True)
-    return Disk(os.fspath(folder))
-
-
-STORAGES: dict[str, Callable[[Path], Storage]] = {"disk": disk, "memory": lambda _: Memory()}
-
-
-@pytest.fixture(params=STORAGES)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return STORAGES[request.param](tmp_path / "outputs")
 
 
 def content(storage: Storage, path: str, start: int = 0) -> bytes:
