@@ -207,7 +207,7 @@ class Retime(Kind):
 
 @pytest.fixture
 def retime(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> Unit:
-    monkeypatch.setitem(KINDS, "retime", Retime())  # the one row
+    monkeypatch.setitem(KINDS, "retime", Retime())  # its name in the table
     monkeypatch.setitem(ACTIONS, "retime", Retime.actions[0])
     (outputs / "exp/a").touch()
     os.utime(outputs / "exp/a", ns=(5, 5))

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-ADDED = ("A policy line",)
+ADDED = ("A policy line", "A kind of change")
 
 
 def blocks(section: str, kind: str) -> list[str]:

@@ -42,3 +42,6 @@ class Exchange(Kind):
 
     def inverse(self, step: Step) -> Step:
         return step._replace(was=exchanging.other_way_round(step.was))
+
+
+KINDS = (Exchange(),)

@@ -81,3 +81,6 @@ class Unlink(Kind):
 
     def inverse(self, step: Step) -> Step:
         return step._replace(kind="link")
+
+
+KINDS = (Relink(), Link(), Unlink())

@@ -79,3 +79,6 @@ def _is_free(folders: Folders, step: Step) -> bool:
         if step.to_directory.startswith(f"{STATE}/"):
             return True
         raise
+
+
+KINDS = (Move(),)

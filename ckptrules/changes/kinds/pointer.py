@@ -49,3 +49,6 @@ class Repoint(Kind):
         if content is None or not mentions(content, step.was):
             return self.changed
         return f"names {step.to} already" if mentions(content, step.to) else ""
+
+
+KINDS = (Repoint(),)

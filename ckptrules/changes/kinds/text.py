@@ -32,3 +32,6 @@ class Rewrite(Kind):
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         return folders.texts and texts.text_checksum(step.here) == step.to
+
+
+KINDS = (Rewrite(),)
