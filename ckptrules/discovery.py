@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
 
 def catalog(
-    outputs_dir: str | os.PathLike[str], rules: str | os.PathLike[str] | RuleSet | None = None
+    outputs_dir: str | os.PathLike[str] | None = None, rules: str | os.PathLike[str] | RuleSet | None = None
 ) -> Iterator[Record]:
     """Yield a record for each checkpoint, experiment by experiment, older before newer.
 
@@ -54,15 +54,15 @@ def catalog(
     verify` tells of them. What a marker calls unfinished is left out, and what disappears while it is looked at.
 
     Args:
-        outputs_dir: the folder that holds the experiments.
+        outputs_dir: the folder that holds the experiments; without one that of the rules, or ``outputs``.
         rules: the folder with the rule files; without one ``rules`` where that is, else the rules of the package.
 
     Raises:
         RuleError: the rules do not hold; the message names file, line and column.
         OSError: ``outputs_dir`` or a checkpoint directory cannot be read.
     """
-    folder = os.fspath(outputs_dir)
     loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(os.fspath(rules) if rules else None))
+    folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
     for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded)):

@@ -19,6 +19,7 @@ from ckptrules.run.startup import TaskDict
 class Options(Common):
     """What `doit check` may be told."""
 
+    needs_outputs = False
     believes_state = False
 
 

@@ -72,6 +72,7 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
 class Options(Common):
     """It takes what every command takes, and needs none of it."""
 
+    needs_outputs = False
     believes_state = False
 
 

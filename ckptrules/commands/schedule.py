@@ -63,7 +63,7 @@ def command(options: Options) -> list[str]:
     given = []
     for name, option in options.known().items():
         value = getattr(options, name)
-        if name in NOT_PASSED_ON or value == option.default:
+        if name in NOT_PASSED_ON or (value == option.default and name != "outputs_dir"):
             continue
         shown = str(int(value) if isinstance(value, bool) else value)
         given.append(f"{name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")

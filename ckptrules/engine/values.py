@@ -302,6 +302,7 @@ class RuleSet(NamedTuple):
     pointers: tuple[Pattern, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
     special: re.Pattern[str] = re.compile("")
+    outputs_dir: str | None = None
 
     def __hash__(self) -> int:
         """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""

@@ -15,6 +15,7 @@ from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.values import STATE, Fault, Pattern, Place, Rule, RuleError, RuleSet
 from ckptrules.rules import policies
 from ckptrules.rules.shape import Value, closest, read_yaml
+from ckptrules.rules.shipped import says_outputs_dir
 
 DEFAULT_TRASH_DAYS = 7
 TARGET_ID = "target"
@@ -50,6 +51,7 @@ _MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<ep
 SHAPE = Record(
     "Rules of ckptrules. Every *.yaml file of the folder is read; the keys may stand in any of them.",
     {
+        "outputs_dir": Text("Folder that holds the experiments, from the current one; the option overrides it."),
         "layout": ListOf(
             "Where checkpoint directories lie below outputs_dir: * ? [a-z] and ** are known.",
             Text("e.g. */checkpoints", _layout_fault),
@@ -116,6 +118,8 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     first = Place(min(texts, default="rules"), 1, 1)
     if not faults:
         faults += [Fault(first, f"no rule file has '{key}'") for key in ("layout", "target") if key not in merged]
+    if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
+        faults.append(Fault(said.key_place or said.place, "write outputs_dir without escapes"))
     rules = _compile(merged, sorted(texts), faults, _no_variables if proved else template_variables)
     if rules is None or faults:
         raise RuleError(faults)
@@ -129,6 +133,19 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     if failed:
         raise RuleError(failed)
     return rules
+
+
+def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
+    """Return the ``outputs_dir`` of rule files, before anything else of them is believed.
+
+    Raises:
+        RuleError: a file is broken, or two have one.
+    """
+    faults: list[Fault] = []
+    merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
+    if faults:
+        raise RuleError(faults)
+    return merged["outputs_dir"].data if "outputs_dir" in merged else None
 
 
 def self_test(rules: RuleSet) -> list[Fault]:
@@ -218,6 +235,7 @@ def _compile(
         pointers=_compile_patterns(merged.get("pointers", [])),
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         special=_special(merged),
+        outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
     )
     return rules._replace(naming_digest=_naming_digest(rules))
 

@@ -6,7 +6,8 @@ In a checkout they lie at its top level; the wheel carries the same files inside
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 from ckptrules.engine.values import Fault, Place, RuleError
 from ckptrules.storage import believing, reading
@@ -16,6 +17,7 @@ RULES_DIR = "rules"
 TASKS_FILE = "dodo.py"
 DEFAULT_RULES = "default-rules"
 LOG_TEMPLATE = "experiment_log.md.j2"
+_OUTPUTS_DIR = re.compile(r"outputs_dir[\"']?\s*:")
 
 
 def shipped(name: str) -> str:
@@ -66,6 +68,11 @@ def has_own_tasks() -> bool:
             return here.read() != ours.read()
     except OSError:
         return True
+
+
+def says_outputs_dir(texts: Mapping[str, str]) -> bool:
+    """Say whether rule files may say where the experiments are; most do not, and need not be parsed for it."""
+    return any(_OUTPUTS_DIR.search(text) for text in texts.values())
 
 
 def log_template(rules_dir: str | None) -> str:

@@ -32,9 +32,26 @@ def declared(task: str) -> type[Common]:
 
 
 @functools.cache
+def said_outputs_dir(rules_dir: str | None) -> str | None:
+    """Return the ``outputs_dir`` that the rules say.
+
+    Raises:
+        RuleError: they cannot be read.
+    """
+    from ckptrules.rules.shipped import rule_texts, says_outputs_dir
+
+    texts = rule_texts(rules_dir)
+    if not says_outputs_dir(texts):
+        return None
+    from ckptrules.rules.load import outputs_dir_of
+
+    return outputs_dir_of(texts)
+
+
+@functools.cache
 def command_line() -> CommandLine:
     """Read the command line, once."""
-    return read_command_line(sys.argv[1:], TASKS, declared)
+    return read_command_line(sys.argv[1:], TASKS, declared)._replace(outputs_dir_by=said_outputs_dir)
 
 
 @functools.cache

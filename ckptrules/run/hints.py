@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from ckptrules.run.options import DOIT_COMMANDS, Common, Declarations, Migrating
 
-CARRIED = ("outputs_dir", "rules_dir", "policy", "keep_min_epoch")
+OUTPUTS_DIR = "outputs_dir"  # by default, the rules may say another than we do
+CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch")
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
 SEEKING = ("-k", "--seek-file")
 OURS = "ckptrules"
@@ -40,7 +41,8 @@ def in_force(words: Sequence[str], encoding: str, declared: Declarations) -> InF
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
     known = Migrating.known()
-    options = {key: value for key, value in _given(words[1:], declared) if value and value != known[key].default}
+    given = {key: value for key, value in _given(words[1:], declared) if value}
+    options = {key: value for key, value in given.items() if key == OUTPUTS_DIR or value != known[key].default}
     return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii", declared)
 
 

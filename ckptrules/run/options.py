@@ -144,6 +144,7 @@ class Declared:
 class Common(Declared):
     """What every command may be told, and what is asked of every command; a command replaces what it has of its own."""
 
+    needs_outputs: ClassVar[bool] = True  # so the rules may say where they are
     believes_state: ClassVar[bool] = True  # so it is refused where others could have written the state
     reads_journals: ClassVar[bool] = False  # of earlier runs, likewise
     changes: ClassVar[bool] = False  # so it takes the lock, and finishes first what a run before it left half done
@@ -151,7 +152,9 @@ class Common(Declared):
     shares: ClassVar[bool] = False  # its work with several processes where the tree is large
     follows_links: ClassVar[bool] = False  # so all links are found before processes share the work
 
-    outputs_dir: str = option("outputs", some_text, "folder that holds the experiments")
+    outputs_dir: str = option(
+        "outputs", some_text, "folder that holds the experiments (overrides outputs_dir in the rules)"
+    )
     rules_dir: str | None = option(None, some_text, "folder with the rule files (*.yaml); otherwise rules")
     dry_run: bool = flag("show what would happen, change nothing")
     verbose: bool = flag("list also what stays, with the reason and the rule")
@@ -249,6 +252,7 @@ class CommandLine(NamedTuple):
     arguments: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     declared: Declarations = lambda _: Common
+    outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
 
     @property
     def has_foreign_words(self) -> bool:
@@ -291,6 +295,9 @@ class CommandLine(NamedTuple):
             if value is not None
         }
         values = {**defaults, **self.variables, **flags}
+        if "outputs_dir" not in values and self.declared(task).needs_outputs:
+            said = self.outputs_dir_by(values.get("rules_dir"))
+            values |= {"outputs_dir": said} if said else {}
         return self.declared(task)(**{name: value for name, value in values.items() if name in known})
 
 

@@ -200,7 +200,9 @@ def _database(line: CommandLine) -> str:
     if line.command == "help":
         return IN_MEMORY
     if line.command != "run":
-        return readable_database(os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
+        with contextlib.suppress(RuleError):  # to list the tasks needs no rules
+            return readable_database(os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
+        return IN_MEMORY
     refuse_state(line)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
     database = IN_MEMORY

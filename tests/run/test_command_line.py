@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules import catalog
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.run.command_line import TASKS
 from tests.conftest import ROOT, Project
@@ -237,3 +238,52 @@ def test_a_task_of_ones_own_with_the_name_of_a_command_is_left_alone(project: Pr
     own = '\n\ndef task_usage():\n    return {"actions": ["echo my own"], "verbosity": 2}\n'
     dodo.write_text(dodo.read_text().replace(USAGE, "") + own)
     assert "my own" in project.doit("usage")
+
+
+def say_outputs_dir(project: Project, text: str = "outputs_dir: runs\n") -> Path:
+    """Let the rules say that the experiments are in ``runs``, beside an ``outputs`` that nobody means."""
+    (project.folder / "rules/place.yaml").write_text(text)
+    project.make({f"ocr/checkpoints/{YOUNG}": 1})
+    shutil.copytree(project.outputs, project.folder / "runs")
+    return project.folder / "runs"
+
+
+@pytest.mark.parametrize("text", ["outputs_dir: runs\n", '"outputs_dir" : runs\n', "{'outputs_dir': runs}\n"])
+def test_rules_say_where_the_outputs_are(project: Project, text: str) -> None:
+    runs = say_outputs_dir(project, text)
+    project.doit("migrate")
+    assert os.listdir(runs / "ocr/checkpoints") == ["epoch-20_step-000003.ckpt"]
+    assert (runs / ".ckptrules/lock").exists()
+    assert not (project.outputs / ".ckptrules").exists()
+    assert project.names("ocr") == [YOUNG]
+    assert "Nothing to do" in project.doit("migrate")
+    assert "done" in project.doit("history")
+    project.doit("undo")
+    assert os.listdir(runs / "ocr/checkpoints") == [YOUNG]
+    assert f"outputs_dir={runs}" in project.doit("schedule")
+
+
+def test_the_option_overrides_what_the_rules_say_and_hints_carry_it(project: Project) -> None:
+    runs = say_outputs_dir(project)
+    out = project.doit("migrate", "outputs_dir=outputs", "delete_old=1")
+    assert "outputs_dir=outputs" in out
+    assert "outputs_dir=runs" not in project.doit("plan")
+    assert os.listdir(runs / "ocr/checkpoints") == [YOUNG]
+    assert project.names("ocr") == ["epoch-20_step-000003.ckpt"]
+
+
+@pytest.mark.parametrize("words", ["purge", "undo", "migrate", "plan", "backups", "trash", "check"])
+def test_a_broken_rule_file_that_says_where_the_outputs_are_is_refused_with_its_place(
+    project: Project, words: str
+) -> None:
+    runs = say_outputs_dir(project, "outputs_dir: [runs]\n")
+    assert "rules/place.yaml:1:14: outputs_dir must be" in project.doit(words, check=3)
+    assert not (project.outputs / ".ckptrules").exists()
+    assert not (runs / ".ckptrules").exists()
+    assert "migrate" in project.doit("list")
+
+
+def test_a_catalog_without_a_folder_goes_by_the_rules(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_outputs_dir(project)
+    monkeypatch.chdir(project.folder)
+    assert [record.path for record in catalog()] == [f"runs/ocr/checkpoints/{YOUNG}"]

@@ -25,7 +25,7 @@ YOUNG = "epoch=20-step=200.ckpt"
     [
         ("doit migrate", "Free it with 'doit purge'.", "Free it with 'doit purge'."),
         ("doit migrate outputs_dir=other", "'doit purge'", "'doit purge outputs_dir=other'"),
-        ("doit migrate outputs_dir=outputs", "'doit purge'", "'doit purge'"),
+        ("doit migrate outputs_dir=outputs", "'doit purge'", "'doit purge outputs_dir=outputs'"),
         ("doit migrate --outputs-dir other", "'doit undo run=ID'", "'doit undo run=ID outputs_dir=other'"),
         ("doit migrate --outputs-dir=other", "'doit undo'", "'doit undo outputs_dir=other'"),
         ("doit migrate --outp other", "'doit undo'", "'doit undo outputs_dir=other'"),
