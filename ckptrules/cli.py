@@ -45,6 +45,7 @@ def run_doit(arguments: list[str]) -> int:
     from doit.doit_cmd import DoitMain
     from doit.exceptions import InvalidDodoFile
 
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process of ours imports what lies in the folder that we stand in
     DoitMain.BIN_NAME = PROGRAM
     tasks = ModuleType("dodo")
     try:

@@ -15,7 +15,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, progress_bar, selects
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
-from ckptrules.outputs.evidence import in_use, links_elsewhere, unsearched
+from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OptionError, flag, one_of, option
@@ -178,13 +178,14 @@ def refuse_linked(options: Options, place: Place) -> None:
         ArchiveError: with one of the links, or with where they could not be looked for.
     """
     outputs, top = options.outputs_dir, os.path.realpath(os.path.join(place.root, place.top))
-    for real, links in links_elsewhere(outputs).items():
-        for folder, entry in links:
+    links = Links(outputs)
+    for real, leading in links.by_target().items():
+        for folder, entry in leading:
             leads_there = f"{real}/{entry.sibling}/".startswith(f"{top}/")
             if leads_there and not f"{folder}/".startswith(f"{place.experiment}/"):
                 link = f"{folder}/{entry.name}".lstrip("/")
                 raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
-    for folder, why in unsearched().items():
+    for folder, why in links.unsearched.items():
         fact = f"{folder} could not be searched for links that lead into it: {why}"
         raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")
 

@@ -10,7 +10,6 @@ from ckptrules.commands.fix_state import each, summary
 from ckptrules.engine.naming import named
 from ckptrules.engine.plan import is_left_link, link_targets
 from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
-from ckptrules.outputs.evidence import links_into
 from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
@@ -37,7 +36,7 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     links = [entry for entry in listing.entries if entry.kind == "link"]
     left = sorted(entry for entry in links if is_left_link(entry, named(entry.name, job.rules)))
     actions = [Action("unlink", entry.name, "", 0, (Reason(f"to {entry.link_text}"),)) for entry in left]
-    used = link_targets(links, links_into(job.options.outputs_dir, listing.directory)) if left else {}
+    used = link_targets(links, job.links.into(listing.directory)) if left else {}
     problems = tuple(refused(action, used[action.name].text) for action in actions if action.name in used)
     left = [entry for entry in left if entry.name not in used]
     actions = [action for action in actions if action.name not in used]

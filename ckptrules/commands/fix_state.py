@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
 from ckptrules import stopping
 from ckptrules.changes.fixing import fix, foresee
 from ckptrules.engine.values import Found, Listing, Plan
@@ -37,25 +34,23 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: AR
 
 
 class each:  # noqa: N801 - a function that can be sent to another process
-    """Makes of a change of one listing the action of its task."""
+    """Makes of a change of one listing the work on its directory."""
 
     def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
         self.work = work
-        self.__name__ = work.__name__
 
-    def __call__(self, job: Job, found: Found, task: Task) -> TaskFailed | None:
+    def __call__(self, job: Job, found: Found) -> experiments.Done:
         """Do it, and tell what came of it."""
         if stopping.stopped():
             note_stop()
-            task.meta["told"] = Told("")
-            return TaskFailed("stopped", report=False)
+            return experiments.Done(Told(""), "stopped")
         listing = Listing(found.experiment, found.directory, ())
         try:
             listing = scan(job.options.outputs_dir, found)
             done = self.work(job, listing)
         except deciding.FAULTS as fault:
             done = deciding.untouched(found, fault)
-        return experiments.tell(job, task, done, listing)
+        return experiments.tell(job, done, listing)
 
 
 def fix_one(job: Job, listing: Listing) -> Plan:

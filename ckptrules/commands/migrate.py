@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ckptrules.commands import plan
 from ckptrules.commands.purge import free_expired
-from ckptrules.run.experiments import backups_first, experiments, in_tally
+from ckptrules.run.experiments import backups_first, experiments, in_tally, work_on
 from ckptrules.run.jobs import load, style, waiting_days
 from ckptrules.run.options import WAIT
 from ckptrules.run.session import Session
@@ -27,7 +27,7 @@ class Options(plan.Options):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from experiments("migrate", options, understood=in_tally)
+    yield from experiments("migrate", options, work_on, understood=in_tally)
     days = load(options.rules_dir, options.outputs_dir).trash_days
     waiting = trash_runs(Disk(options.outputs_dir)) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]

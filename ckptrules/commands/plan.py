@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules.run.experiments import experiments, in_tally
+from ckptrules.run.experiments import experiments, in_tally, work_on
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -14,11 +14,10 @@ class Options(Migrating):
     """What `doit plan` may be told."""
 
     shares = True
-    follows_links = True
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make one previewing task for each checkpoint directory."""
-    return experiments("plan", options.but(dry_run=True), understood=in_tally)
+    return experiments("plan", options.but(dry_run=True), work_on, understood=in_tally)

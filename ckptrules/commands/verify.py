@@ -7,12 +7,10 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
 from ckptrules.engine.values import Found
 from ckptrules.outputs.listing import scan
 from ckptrules.run import deciding, experiments
+from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, OptionError, Planning, flag
 from ckptrules.run.progress import stoppable
@@ -56,7 +54,7 @@ def in_tally(total: VerifyTally) -> int:
     return total.experiments
 
 
-def verify_one(how: How, job: Job, found: Found, task: Task) -> TaskFailed | None:
+def verify_one(how: How, job: Job, found: Found) -> Done:
     """Verify one checkpoint directory and tell what came of it."""
     options = job.options
     try:
@@ -66,10 +64,9 @@ def verify_one(how: How, job: Job, found: Found, task: Task) -> TaskFailed | Non
             lambda total: stoppable(found.experiment, total), time.time_ns(), writes=not options.dry_run,
         )  # fmt: skip
     except StoppedError:
-        task.meta["told"] = Told("", VerifyTally())
-        return TaskFailed("stopped", report=False)
+        return Done(Told("", VerifyTally()), "stopped")
     except deciding.FAULTS as fault:
         report = Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems)
     data = report_as_data(report) if options.json else None
-    task.meta["told"] = Told(block(report, job.style), tally(report), data)
-    return TaskFailed("problems left", report=False) if report.problems else None
+    told = Told(block(report, job.style), tally(report), data)
+    return Done(told, "problems left" if report.problems else "")

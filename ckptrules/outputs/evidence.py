@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import signal
 import stat
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.naming import first_pattern
@@ -39,11 +40,11 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
     return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
 
 
-def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
+def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
     """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
 
     Args:
-        outputs_dir: the folder of the experiments.
+        links: those below the folder of the experiments.
         directory: the descriptor of the directory that the plan is for.
         listing: what is in it.
         plan: what would be done if nothing more were known.
@@ -60,7 +61,7 @@ def look(outputs_dir: str, directory: int, listing: Listing, plan: Plan, rules: 
     pointers, others = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
-        links=links_into(outputs_dir, listing.directory),
+        links=links.into(listing.directory),
         in_use={**known.in_use, **used},
         pointers=pointers,
         no_pointers=others,
@@ -218,53 +219,73 @@ def ignore_lease_breaks() -> None:
     signal.signal(signal.SIGIO, signal.SIG_IGN)
 
 
-def know_plain(directories: Callable[[], Iterable[str]]) -> None:
-    """Let links not be looked for where none can be. Must be said before the first look.
+class Links:
+    """The links below ``outputs_dir`` that lead from one directory into *another*: looked for once, when first asked.
 
-    Args:
-        directories: tells which directories (paths below ``outputs_dir``) hold plain files only; asked when it matters.
+    ``unsearched`` tells which directories could not be searched for links, and why.
     """
-    global _plain  # noqa: PLW0603 - what is known of all directories has no other way into the tasks of single ones
-    _plain = directories
 
+    def __init__(self, outputs_dir: str, into: Mapping[str, tuple[OutsideLink, ...]] | None = None) -> None:
+        self.outputs_dir, self.unsearched = outputs_dir, dict[str, str]()
+        self._into, self._lock = into, threading.Lock()
 
-_plain: Callable[[], Iterable[str]] = tuple
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Links, (self.outputs_dir, self.by_target())
 
+    def by_target(self) -> Mapping[str, tuple[OutsideLink, ...]]:
+        """Map real directories to the links that lead into them."""
+        with self._lock:
+            if self._into is None:
+                self._into = self._look()
+            return self._into
 
-def links_into(outputs_dir: str, directory: str) -> tuple[OutsideLink, ...]:
-    """Return the links in other directories that lead into one."""
-    found = links_elsewhere(outputs_dir)
-    return found.get(os.path.realpath(os.path.join(outputs_dir, directory)), ()) if found else ()
+    def into(self, directory: str) -> tuple[OutsideLink, ...]:
+        """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
+        return self.by_target().get(self._real(directory), ())
 
+    def only(self, directory: str) -> Links:
+        """Return what another process needs to know for one directory."""
+        return Links(self.outputs_dir, {self._real(directory): self.into(directory)})
 
-@functools.cache
-def links_elsewhere(outputs_dir: str) -> Mapping[str, tuple[OutsideLink, ...]]:
-    """Map real directories to the links in *other* directories below ``outputs_dir`` that lead into them; read once."""
-    found: dict[str, list[OutsideLink]] = defaultdict(list)
-    _unsearched.clear()
-    for folder, name in _links(outputs_dir, frozenset(_plain())):
-        here = os.path.realpath(os.path.join(outputs_dir, folder))
-        try:
-            text = os.readlink(os.path.join(here, name))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            _unsearched[f"{folder}/{name}".lstrip("/")] = told(error)
-            continue
-        for parent, sibling, behind in _ways(text):
-            real = os.path.realpath(os.path.join(here, parent))
-            if real != here:
-                entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
-                found[real].append(OutsideLink(folder, entry))
-    return {real: tuple(sorted(links)) for real, links in found.items()}
+    def _real(self, directory: str) -> str:
+        return os.path.realpath(os.path.join(self.outputs_dir, directory))
 
+    def _look(self) -> Mapping[str, tuple[OutsideLink, ...]]:
+        found: dict[str, list[OutsideLink]] = defaultdict(list)
+        for folder, name in self._links():
+            here = self._real(folder)
+            try:
+                text = os.readlink(os.path.join(here, name))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.unsearched[f"{folder}/{name}".lstrip("/")] = told(error)
+                continue
+            for parent, sibling, behind in _ways(text):
+                real = os.path.realpath(os.path.join(here, parent))
+                if real != here:
+                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
+                    found[real].append(OutsideLink(folder, entry))
+        return {real: tuple(sorted(links)) for real, links in found.items()}
 
-def unsearched() -> Mapping[str, str]:
-    """Tell which directories could not be searched for links, and why."""
-    return _unsearched
-
-
-_unsearched: dict[str, str] = {}
+    def _links(self) -> Iterator[tuple[str, str]]:
+        """Yield the folder, below ``outputs_dir``, and the name of each link."""
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            start = f"{path}/" if path else ""
+            try:
+                entries = list(os.scandir(f"{self.outputs_dir}/{path}"))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.unsearched[path] = told(error)
+                continue
+            for entry in entries:
+                if entry.is_symlink():
+                    yield path, entry.name
+                elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
+                    pending.append(start + entry.name)
 
 
 def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
@@ -279,29 +300,6 @@ def _ways(text: str) -> Iterator[tuple[str, str, str]]:
         if name:
             yield parent, name, behind
         path, behind = parent, path[len(parent) :] + behind
-
-
-def _links(outputs_dir: str, plain: Collection[str]) -> Iterator[tuple[str, str]]:
-    pending = [""]
-    while pending:
-        path = pending.pop()
-        start = f"{path}/" if path else ""
-        try:
-            entries = list(os.scandir(f"{outputs_dir}/{path}"))
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            _unsearched[path] = told(error)
-            continue
-        for entry in entries:
-            if entry.is_symlink():
-                yield path, entry.name
-            elif (
-                entry.is_dir(follow_symlinks=False)
-                and start + entry.name not in plain
-                and (path or entry.name != STATE)
-            ):
-                pending.append(start + entry.name)
 
 
 def _files(directory: int, entry: Entry) -> Iterator[str]:

@@ -97,7 +97,7 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
     looked_at: set[str] = set()
     while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
         looked_at |= names
-        facts = look(job.options.outputs_dir, directory, listing, plan, job.rules, known)
+        facts = look(job.links, directory, listing, plan, job.rules, known)
         if facts == known:
             break
         known = facts

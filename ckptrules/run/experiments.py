@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -13,7 +13,6 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.changes.recovery import interrupted
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, settle_plan
-from ckptrules.changes.units import is_plain
 from ckptrules.engine.retention import Excess, holds_until, reads_files, too_many
 from ckptrules.engine.values import (
     Found,
@@ -45,10 +44,12 @@ from ckptrules.run.jobs import (
     refuse_unknown_experiments,
     survey,
     uncovered,
+    workers,
 )
 from ckptrules.run.options import Common, OptionError, Planning, encode_task
-from ckptrules.run.reporter import Reporter, RunContext, Told
+from ckptrules.run.reporter import Reporter, RunContext, Told, WorkerKilled
 from ckptrules.run.startup import TaskDict, params_of
+from ckptrules.run.workers import KilledError, is_alone
 from ckptrules.storage.folders import Folders
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
@@ -57,7 +58,7 @@ BACKUP = "backup"  # comes first where both are asked for; nothing is migrated i
 def experiments(
     base: str,
     options: Planning,
-    action: Callable[..., Any] | None = None,
+    work: Callable[[Job, Found], Done],
     understood: Callable[[Any], int] | None = None,
     **more: Any,
 ) -> Iterator[TaskDict]:
@@ -66,7 +67,7 @@ def experiments(
     Args:
         base: the name of the task.
         options: its options.
-        action: takes a `Job`, a `Found` and doit's task; without one, `work_on`.
+        work: what is done in each.
         understood: tells from a tally of how many names the rules could say anything; nothing understood is no success.
         more: further fields of the `RunContext`.
 
@@ -90,18 +91,20 @@ def experiments(
     header = {**job.header, "refused": str(excess) if excess else None}
     Reporter.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
-        came_to=partial(around, base, job, understood), lacks=partial(lacking, job, understood), **more
+        came_to=partial(around, base, job, understood), lacks=partial(lacking, job, understood), links=job.links, **more
     )  # fmt: skip
     first = backups_first() if base == "migrate" else []
     listed = command_line().command != "run"
     selected = chosen() - {base}
+    remembers = work is work_on and not options.dry_run
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
-            "actions": [(action or work_on, [own, found])],
-            "uptodate": [False if options.dry_run or action else (check_up_to_date, [own, found])],
+            "actions": [(do, [work, own, found])],
+            "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
+            "uptodate": [(check_up_to_date, [own, found]) if remembers else False],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
@@ -193,12 +196,32 @@ def check_up_to_date(
     return is_up_to_date(values, job, found)
 
 
-def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
+class Done(NamedTuple):
+    """What came of the work on one directory: what is told of it, why it failed, what doit is to remember."""
+
+    told: Told
+    failed: str = ""
+    values: Mapping[str, Any] = {}
+
+
+def do(work: Callable[[Job, Found], Done], job: Job, found: Found, task: Task) -> TaskFailed | None:
+    """Have the work on one directory done, and hand what came of it to doit."""
+    if not is_alone():
+        job = job._replace(links=job.links.only(found.directory))
+    try:
+        done = workers().do(work, job, found)
+    except KilledError:
+        task.meta["told"] = Told("")
+        return WorkerKilled("a worker was killed", report=False)
+    task.meta["told"], task.values = done.told, dict(done.values)
+    return TaskFailed(done.failed, report=False) if done.failed else None
+
+
+def work_on(job: Job, found: Found) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
         note_stop()
-        task.meta["told"] = Told("")
-        return TaskFailed("stopped", report=False)
+        return Done(Told(""), "stopped")
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
@@ -209,11 +232,10 @@ def work_on(job: Job, found: Found, task: Task) -> TaskFailed | None:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
-    if failed := tell(job, task, outcome.plan, listing):
-        return failed
-    if outcome.stamp:
-        task.values = what_to_remember(job, found, decided, outcome)
-    return None
+    done = tell(job, outcome.plan, listing)
+    if done.failed or not outcome.stamp:
+        return done
+    return done._replace(values=what_to_remember(job, found, decided, outcome))
 
 
 def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome) -> dict[str, Any]:
@@ -231,8 +253,6 @@ def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome)
         values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
     if decided.read:
         values["read"] = decided.read
-    if is_plain(outcome.plan, decided.listing):
-        values["plain"] = True
     return values
 
 
@@ -242,7 +262,7 @@ def is_not_understood(plan: Plan) -> bool:
     return unknown and not (plan.kept or plan.actions)
 
 
-def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | None:
+def tell(job: Job, done: Plan, listing: Listing) -> Done:
     """Tell what came of one directory; problems left are a failure without words of its own."""
     if stopping.stopped():
         note_stop()
@@ -251,8 +271,8 @@ def tell(job: Job, task: Task, done: Plan, listing: Listing) -> TaskFailed | Non
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
     total = tally(done, links)
-    task.meta["told"] = Told(text, total, data, going(done, listing.entries, total), links)
-    return TaskFailed("problems left", report=False) if done.problems else None
+    told = Told(text, total, data, going(done, listing.entries, total), links)
+    return Done(told, "problems left" if done.problems else "")
 
 
 def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
@@ -281,10 +301,10 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
 
 
 def workplace(job: Job) -> Workplace:
-    """Return where this process works."""
-    journal = open_journal(job.options.outputs_dir, job.run, job.header)
+    """Return where this thread works."""
+    journal = open_journal(job.options.outputs_dir, job.run, job.header, number=job.number)
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
 
 
-for _function in (check_up_to_date, work_on):  # doit asks for the signature once for each task
+for _function in (check_up_to_date, do):  # doit asks for the signature once for each task
     vars(_function)["__signature__"] = inspect.signature(_function)

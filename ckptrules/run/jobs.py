@@ -7,8 +7,8 @@ import errno
 import functools
 import getpass
 import hashlib
-import json
 import os
+import re
 import sys
 import threading
 import time
@@ -27,6 +27,7 @@ from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.values import Assignment, Found, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
+from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
@@ -44,7 +45,7 @@ from ckptrules.run.options import (
     encode_task,
     fits,
 )
-from ckptrules.run.remembered import MANY, remembered, values_of
+from ckptrules.run.workers import Workers
 from ckptrules.storage import believing, notes, reading, trash
 from ckptrules.storage.posix import Disk
 
@@ -56,7 +57,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Job(NamedTuple):
-    """What all tasks of one command share; it can be sent to another process."""
+    """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run."""
 
     options: Planning
     rules: RuleSet
@@ -65,6 +66,8 @@ class Job(NamedTuple):
     run: str
     style: Style
     header: Mapping[str, Any]
+    links: Links
+    number: int | None = None
 
 
 @functools.cache
@@ -296,7 +299,8 @@ def prepare(options: Planning, command: str = "migrate") -> Job:
     if policy is not None and options.delete_old:
         own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
         header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
-    return with_policy(Job(options, rules, None, "", run_id(), style(options), header), policy)
+    job = Job(options, rules, None, "", run_id(), style(options), header, Links(options.outputs_dir))
+    return with_policy(job, policy)
 
 
 def with_policy(job: Job, policy: Policy | None) -> Job:
@@ -313,6 +317,8 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
 def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Found]]]:
     """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
     job = prepare(options, base)
+    if job.header["run"] and command_line().command == "run":
+        job = job._replace(number=begun(options.outputs_dir).last.number)
     return job, own_jobs(job)
 
 
@@ -409,15 +415,10 @@ def one_task(base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterat
         yield {"basename": base, "name": name, "actions": [] if number else actions}
 
 
-def count_to_do(base: str, options: Planning, database: str) -> int:
-    """Count the checkpoint directories that are asked for and not up to date, by what doit remembers in a database."""
+def count_asked_for(base: str, options: Planning) -> int:
+    """Count the checkpoint directories that are asked for."""
     outputs_dir(options)
-    pairs = [pair for pair in jobs_of(base, options)[1] if is_selected(base, pair[1].experiment)]
-    known = remembered(database) if len(pairs) > MANY else {}
-    return sum(
-        not is_up_to_date(values_of(f"{base}:{encode_task(found.experiment)}", known), own, found)
-        for own, found in pairs
-    )
+    return sum(is_selected(base, found.experiment) for _, found in jobs_of(base, options)[1])
 
 
 def is_up_to_date(values: Mapping[str, Any], job: Job, found: Found) -> bool:
@@ -428,7 +429,7 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Found) -> bool:
     same = values.get("fingerprint") == job.fingerprint and values.get("stamp") == list(found.stamp)
     if not (same and _is_the_time(values)):
         return False
-    return "read" not in values or _still_reads(job.options.outputs_dir, found.directory, json.dumps(values["read"]))
+    return "read" not in values or readings.holds(job.options.outputs_dir, found.directory, values["read"])
 
 
 def _is_the_time(values: Mapping[str, Any]) -> bool:
@@ -438,9 +439,9 @@ def _is_the_time(values: Mapping[str, Any]) -> bool:
 
 
 @functools.cache
-def _still_reads(outputs_dir: str, directory: str, read: str) -> bool:
-    """Ask once: it is asked when the work is counted, and by doit again."""
-    return readings.holds(outputs_dir, directory, json.loads(read))
+def workers() -> Workers:
+    """Return where the work is done."""
+    return Workers(asked=any(re.match("-n|--pro", word) for word in command_line().arguments))
 
 
 def style(options: Common) -> Style:
@@ -453,19 +454,23 @@ def style(options: Common) -> Style:
 _journals: dict[tuple[str, str, int], Journal] = {}
 
 
-def open_journal(path: str, run: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
-    """Open the journal of this process (of this thread, under ``-P thread``) in one run, once.
+def open_journal(
+    path: str, run: str, header: Mapping[str, Any], own_state: str = "", number: int | None = None
+) -> Journal:
+    """Open the journal of this thread in one run, once.
 
     Args:
         path: the ``outputs_dir``.
         run: the run's name.
         header: what it says of itself.
         own_state: where the journal lies, if not in the state of ``outputs_dir``.
+        number: that of the run; this process has begun it where none is given.
     """
     root = own_state or path
     key = (root, run, threading.get_native_id())
     if key not in _journals:
-        _journals[key] = Journal(Disk(root), run, key[2], {**header, "number": begun(path).last.number})
+        begun_as = begun(path).last.number if number is None else number
+        _journals[key] = Journal(Disk(root), run, key[2], {**header, "number": begun_as})
     return _journals[key]
 
 
@@ -482,7 +487,7 @@ def own_state(outputs_dir: str) -> str:
 
 
 def note_stop() -> None:
-    """Let the journal of this process say that the run ends before its time."""
+    """Let the journal of this thread say that the run ends before its time."""
     for (_, _, thread), journal in _journals.items():
         if thread == threading.get_native_id():
             with contextlib.suppress(OSError):  # then history tells less

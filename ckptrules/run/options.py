@@ -150,7 +150,6 @@ class Common(Declared):
     changes: ClassVar[bool] = False  # so it takes the lock, and finishes first what a run before it left half done
     remembers: ClassVar[bool] = False  # what is up to date, so it needs a database that can be written
     shares: ClassVar[bool] = False  # its work with several processes where the tree is large
-    follows_links: ClassVar[bool] = False  # so all links are found before processes share the work
 
     outputs_dir: str = option(
         "outputs", some_text, "folder that holds the experiments (overrides outputs_dir in the rules)"

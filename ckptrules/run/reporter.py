@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import os
 import sys
@@ -17,24 +16,28 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import stopping
-from ckptrules.outputs.evidence import know_plain, unsearched
+from ckptrules.outputs.evidence import Links
 from ckptrules.report.data import run_as_data
 from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.run.command_line import completed, escape_what_has_no_letter
+from ckptrules.run.jobs import workers
 from ckptrules.run.options import Common
-from ckptrules.run.remembered import MANY, remembered, values_of
+from ckptrules.run.remembered import MANY, remembered
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
 PROBLEMS_LEFT = 1
+KILLED = """ERROR: a worker was killed (was the memory full?)
+    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
+"""
 NOTHING = Tally()
 NONE = Several()
 
 
-class Told:
-    """What a task's action has to say; it stands in ``task.meta["told"]`` and travels between processes, once.
+class Told(NamedTuple):
+    """What a task's action has to say; it stands in ``task.meta["told"]``.
 
     Args:
         text: what is printed.
@@ -45,24 +48,16 @@ class Told:
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
     """
 
-    def __init__(
-        self,
-        text: str,
-        tally: Any = NOTHING,
-        data: Mapping[str, Any] | None = None,
-        going: Going | None = None,
-        links: Several = NONE,
-        *,
-        as_it_is: bool = False,
-    ) -> None:
-        self.text, self.tally, self.data, self.going, self.links = text, tally, data, going, links
-        self.as_it_is = as_it_is
+    text: str
+    tally: Any = NOTHING
+    data: Mapping[str, Any] | None = None
+    going: Going | None = None
+    links: Several = NONE
+    as_it_is: bool = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Hand over what is sent: the tasks of a process live to its end, and would keep a text for each checkpoint."""
-        sent = (self.text, self.tally, self.data, self.going, self.links)
-        self.text, self.data, self.going, self.links = "", None, None, NONE
-        return functools.partial(Told, as_it_is=self.as_it_is), sent
+
+class WorkerKilled(TaskFailed):  # type: ignore[misc]
+    """A process at work was killed, and what it did is not known."""
 
 
 class RunContext(NamedTuple):
@@ -71,7 +66,7 @@ class RunContext(NamedTuple):
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
     without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
     that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
-    ``refused`` marks a preview of what would be refused.
+    ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by.
     """
 
     options: Common
@@ -84,6 +79,7 @@ class RunContext(NamedTuple):
     came_to: Callable[[Any], Iterable[str]] = lambda _: ()
     lacks: Callable[[Any], str] = lambda _: ""
     refused: bool = False
+    links: Links | None = None
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -106,13 +102,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._links: dict[str, list[Several]] = {}
         self._up_to_date: Counter[str] = Counter()
         self._problems_left = self.problems_before
-        self._crashed = self._is_silent = False
+        self._crashed = self._is_silent = self._killed = False
         self._not_remembered: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        known = _tell_at_once(Globals.dep_manager, tasks)
-        know_plain(lambda: plain_directories(tasks.values(), known))
+        _tell_at_once(Globals.dep_manager, tasks)
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self.contexts:
@@ -141,6 +136,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print what the task tells; a failure without words of its own is shown as doit has it."""
+        self._killed |= isinstance(fail, WorkerKilled)
         if isinstance(fail, TaskFailed | UnmetDependency):
             self._problems_left = True
         elif not task.has_subtask:
@@ -175,7 +171,6 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
-        know_plain(tuple)
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
             why = self._not_remembered[0]
@@ -183,10 +178,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
             self.write(completed(f"{fact}\n    hint: {hint}\n"))
             self._problems_left |= "migrate" in self.contexts
-        if stopping.stopped():
+        workers().end(killed=self._killed)
+        if self._killed:
+            print(completed(KILLED), end="", file=sys.stderr)
+        elif stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
         self.write("", flush=True)
-        if self._is_silent:
+        if self._is_silent or self._killed:
             raise SystemExit(stopping.FAILED)
         if stopping.stopped():
             raise SystemExit(stopping.EXIT_CODE)
@@ -238,7 +236,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
         if context.summarise:
             return context.summarise(total, context.style, notes)
-        notes += [*_unsearched(context.style), *self._trash(total, context), *self._log(total, context)]
+        notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
         days = None if "takes_back" in context.header else context.trash_days  # an undo frees nothing at once
         return summary(total, context.style, days, notes)
 
@@ -258,28 +256,19 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         return []
 
 
-def _unsearched(style: Style) -> Iterator[str]:
+def _unsearched(context: RunContext) -> Iterator[str]:
     """Tell where links may be that were not seen."""
-    for path, why in sorted(unsearched().items()):
-        yield f"Not searched for links: {style.name(path)}: {why}. A link in there may come to lead nowhere."
+    for path, why in sorted(context.links.unsearched.items()) if context.links else ():
+        yield f"Not searched for links: {context.style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
-def plain_directories(tasks: Iterable[Task], known: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the directories that held plain files only when they were last looked at, and have not changed since."""
-    for task in tasks:
-        values = values_of(task.name, known)
-        if values.get("plain") and values["stamp"] == list(task.meta["found"].stamp):
-            yield task.meta["found"].directory
-
-
-def _tell_at_once(database: Any, tasks: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
-    """Tell doit what its database holds, where it would ask one question for each of many tasks; return that."""
+def _tell_at_once(database: Any, tasks: Collection[str]) -> None:
+    """Tell doit what its database holds, where it would ask one question for each of many tasks."""
     if len(tasks) <= MANY:
-        return {}
+        return
     known = remembered(database.backend.name)
     with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
         database.backend._cache.update({task: known.get(task, {}) for task in tasks})  # noqa: SLF001 - no other way
-    return known
 
 
 def _let_fail(database: Any) -> list[str]:

@@ -11,6 +11,7 @@ import functools
 import gc
 import inspect
 import os
+import re
 import signal
 import sys
 import time
@@ -59,6 +60,7 @@ def doit_config() -> dict[str, Any]:
         show_help_first()
         line = command_line()
         refuse_mistyped(line)
+        refuse_processes_of_doit(line)
         hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
         always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
         always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
@@ -67,8 +69,9 @@ def doit_config() -> dict[str, Any]:
         from ckptrules.run.reporter import Reporter
 
         heed_signals(line)
-        database = _database(line)
-        return {**always, "reporter": Reporter, "dep_file": database, "num_process": processes(line, database)}
+        database, number = _database(line), processes(line)
+        threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
+        return {**always, **threads, "reporter": Reporter, "dep_file": database}
 
 
 def heed_signals(line: CommandLine) -> None:
@@ -78,7 +81,7 @@ def heed_signals(line: CommandLine) -> None:
 
     ignore_lease_breaks()
     if not line.has_foreign_words:
-        stopping.install(completed(stopping.KILLED))
+        stopping.install()
 
 
 class command:  # noqa: N801 - a dodo.py reads like a list of words
@@ -175,8 +178,8 @@ def told_by_doit() -> Iterator[None]:
 
 
 @functools.cache
-def take_lock(path: str, wait: int = 0) -> contextlib.ExitStack:
-    """Take the lock for as long as this process lives. Args: ``wait`` in seconds for another run to finish.
+def take_lock(path: str, wait: int = 0) -> int:
+    """Take the lock for as long as this process lives; return its descriptor. Args: ``wait`` in seconds for another run to finish.
 
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
@@ -184,15 +187,15 @@ def take_lock(path: str, wait: int = 0) -> contextlib.ExitStack:
     from ckptrules.storage.base import LockedError
     from ckptrules.storage.posix import Disk
 
-    started, held = time.strftime("%Y-%m-%d %H:%M:%S"), contextlib.ExitStack()
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
     try:
-        held.enter_context(Disk(path).lock(f"process {os.getpid()} on {os.uname().nodename}, since {started}", wait))
+        return contextlib.ExitStack().enter_context(Disk(path).lock(holder, wait))
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
     except OSError as error:
         raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
-    return held
 
 
 def _database(line: CommandLine) -> str:
@@ -214,6 +217,7 @@ def _database(line: CommandLine) -> str:
             prepare,
             refuse_report_place,
             refuse_unknown_experiments,
+            workers,
         )
 
         refuse_report_place(options)
@@ -221,7 +225,7 @@ def _database(line: CommandLine) -> str:
         if isinstance(options, Planning):
             rules = prepare(options).rules
             refuse_unknown_experiments(line, task, options, functools.partial(names_of, options.outputs_dir, rules))
-        take_lock(options.outputs_dir, options.wait)
+        workers().locks.append(take_lock(options.outputs_dir, options.wait))
         database = sound_database(options.outputs_dir, options)
         if isinstance(options, Planning):
             note_proof(options)
@@ -236,23 +240,28 @@ def any_of(line: CommandLine) -> Common:
     return next(iter(line.asked().values()), None) or line.options("")
 
 
-def processes(line: CommandLine, database: str) -> int:
+def processes(line: CommandLine) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
     asked = line.asked().items()
     sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
-    if not sharing:
+    if not sharing or line.has_foreign_words or cores() == 1:
         return 0
-    task, options = sharing[0]
-    from ckptrules.outputs.evidence import links_elsewhere
-    from ckptrules.run.jobs import count_to_do
+    from ckptrules.run.jobs import count_asked_for
 
-    if options.follows_links:
-        os.register_at_fork(before=lambda: links_elsewhere(options.outputs_dir))  # once for all processes
-    if line.has_foreign_words:
-        return 0
-    shares = count_to_do(task, options, database) // SHARE
-    number = min(shares, cores() + 1)  # one more than can work: each waits for the disk now and then
-    return number if number > 1 and cores() > 1 else 0
+    number = min(count_asked_for(*sharing[0]) // SHARE, cores() + 1)  # one more than can work: each waits for the disk
+    return number if number > 1 else 0
+
+
+def refuse_processes_of_doit(line: CommandLine) -> None:
+    """Refuse ``-P process``: doit's own would wait for ever for one that was killed, and outlive a main process.
+
+    Raises:
+        OptionError: with what does the same.
+    """
+    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
+        raise OptionError(
+            "command line: processes of doit's own are not used\n    hint: leave out '-P process': -n is enough"
+        )
 
 
 def cores() -> int:

@@ -134,11 +134,9 @@ class Disk:
             if error := _remove(directory, name):
                 raise error
 
-    def lock(self, holder: str, wait: float = 0) -> contextlib.AbstractContextManager[object]:
-        """As `Storage.lock`. The kernel drops it when the process and its children are gone."""
-        held = contextlib.ExitStack()
-        held.callback(os.close, lock(self.root, holder, wait))
-        return held
+    def lock(self, holder: str, wait: float = 0) -> contextlib.AbstractContextManager[int]:
+        """As `Storage.lock`; gives a descriptor. The kernel drops the lock when every process that has it is gone."""
+        return _Held(lock(self.root, holder, wait))
 
     def free(self) -> int | None:
         """As `Storage.free`."""
@@ -159,6 +157,19 @@ class Disk:
         refuse_path(name)
         with self._opened(folder, make=make) as directory:
             yield directory, name
+
+
+class _Held(contextlib.AbstractContextManager[int]):
+    """A descriptor that is closed on leaving, and not before."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> int:
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def _is_state(path: str) -> bool:

@@ -119,6 +119,12 @@ def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> N
     )
 
 
+@pytest.mark.parametrize("words", ["-P process migrate", "-n 2 -Pprocess plan", "--parallel-type=process verify"])
+def test_processes_of_doits_own_are_refused(project: Project, words: str) -> None:
+    out = project.doit(*words.split(), check=3)
+    assert out.endswith("processes of doit's own are not used\n    hint: leave out '-P process': -n is enough\n")
+
+
 @pytest.mark.parametrize(
     ("words", "fact"),
     [

@@ -29,7 +29,7 @@ from ckptrules.commands.refs import Text, obstacle
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.values import STATE, Facts, Item, Plan, Problem, Rewrite, Step
 from ckptrules.outputs import find
-from ckptrules.outputs.evidence import look
+from ckptrules.outputs.evidence import Links, look
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
@@ -593,7 +593,7 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
     def plan() -> Plan:
         listing = scan(str(shared), found)
         with storage_reading.open_below(str(shared), found.directory) as directory:
-            facts = look(str(shared), directory, listing, make_plan(rules, listing), rules, Facts())
+            facts = look(Links(str(shared)), directory, listing, make_plan(rules, listing), rules, Facts())
         return make_plan(rules, listing, facts=facts)
 
     ours = plan()

@@ -25,8 +25,6 @@ from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
 import ckptrules
-from ckptrules import stopping
-from ckptrules.outputs import evidence
 from ckptrules.run import jobs
 from ckptrules.storage import moving
 from tests.support import forking
@@ -138,9 +136,7 @@ def _be_doit(
         for cache in CACHES:
             cache.cache_clear()
         jobs._journals.clear()  # noqa: SLF001
-        evidence._unsearched.clear()  # noqa: SLF001
         sys.modules.pop("dodo", None)
-        stopping._main = os.getpid()  # noqa: SLF001
         _put_the_fault_in(fault if fault and fault.what == "changes" else None, at_change, counter)
         code = DoitMain().run(arguments)
     except SystemExit as end:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from ckptrules.report.text import Going, Tally
 from ckptrules.run.remembered import MANY
-from ckptrules.run.reporter import Told
 from ckptrules.run.startup import SHARE, cores
 from tests.conftest import ROOT, Project
 
@@ -119,29 +116,22 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
     assert third["render"] == 1
 
 
-def test_a_process_keeps_nothing_of_what_it_has_told() -> None:
-    loses = Going("one", 0, 0, 1, 7, ((7, "one/a.ckpt"),))
-    told = Told("Renamed", Tally(renamed=1), {"experiment": "one"}, loses)
-    sent = pickle.loads(pickle.dumps(told))
-    assert (sent.text, sent.tally, sent.data, sent.going) == ("Renamed", Tally(renamed=1), {"experiment": "one"}, loses)
-    assert (told.text, told.data, told.going) == ("", None, None)
-
-
 @pytest.mark.skipif(cores() < 2, reason="needs two processors")
 def test_a_large_tree_is_shared_by_processes_and_a_small_one_is_not(project: Project) -> None:
     project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
     project.doit("migrate")
     journal = project.outputs / ".ckptrules" / "journal"
     assert len(os.listdir(journal)) == 1
-    project.make({f"f{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(SHARE)})
+    project.make({f"f{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
     project.doit("migrate")
-    assert len(os.listdir(journal)) == 2  # the other half is up to date
-    project.make({f"g{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
+    assert len(os.listdir(journal)) == 2  # what takes no longer than a process takes to start needs none
+    project.make({f"g{x}/checkpoints/epoch={n}-step={n}.ckpt": 1 for x in range(2 * SHARE) for n in range(100)})
     project.doit("migrate")
-    assert len(os.listdir(journal)) == 4
-    project.make({f"h{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
+    assert len(os.listdir(journal)) > 3
+    project.make({f"h{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2)})
+    known = len(os.listdir(journal))
     project.doit("-n", "1", "migrate")
-    assert len(os.listdir(journal)) == 5
+    assert len(os.listdir(journal)) == known + 1
 
 
 def test_the_benchmark_prints_its_table() -> None:

@@ -14,10 +14,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from doit.exceptions import TaskFailed
 
 from ckptrules.outputs import find
 from ckptrules.run import experiments, jobs
@@ -194,9 +192,8 @@ def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> Non
     job = jobs.prepare(Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
     told = {}
     for found in find.find_directories(str(reachable), job.rules.layout):
-        task = SimpleNamespace(meta={})
-        failed = isinstance(experiments.work_on(job, found, task), TaskFailed)
-        told[found.experiment] = (failed, task.meta["told"].text)
+        done = experiments.work_on(job, found)
+        told[found.experiment] = (bool(done.failed), done.told.text)
     refused = "! Problem: {}/checkpoints cannot be read: Permission denied\n"
     assert {name: failed for name, (failed, _) in told.items()} == {"closed": True, "open": False, "sealed": True}
     assert all(refused.format(name) in told[name][1] for name in ("closed", "sealed"))
@@ -501,17 +498,19 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
     monkeypatch.setattr(moving, "rename", refusing)
     job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
     (found,) = find.find_directories(str(project.outputs), job.rules.layout)
-    task = SimpleNamespace(meta={})
-    assert isinstance(experiments.work_on(job, found, task), TaskFailed)
+    done = experiments.work_on(job, found)
+    assert done.failed
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
-    assert refused in task.meta["told"].text
+    assert refused in done.told.text
     assert project.names("exp") == ["epoch-02_step-000002.ckpt", "epoch_1_step_2.ckpt", "last.ckpt"]
     assert os.readlink(project.outputs / "exp/checkpoints/last.ckpt") == "epoch_1_step_2.ckpt"
 
 
 def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
     job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
-    assert pickle.loads(pickle.dumps(job)) == job
+    sent = pickle.loads(pickle.dumps(job))
+    assert sent._replace(links=job.links) == job
+    assert sent.links.by_target() == job.links.by_target()
 
 
 def test_a_damaged_database_is_set_aside_without_a_traceback(project: Project) -> None:

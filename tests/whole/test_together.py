@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, content_hash
+from tests.conftest import ROOT, Project, content_hash
 
 EXPERIMENTS, EPOCHS, MOST = 8, 12, 2000
 TREE: dict[str, int | str] = {
@@ -28,7 +28,13 @@ PATIENCE = 120  # seconds; only a process that never ends takes so long
 HOOK = """
 import os, signal
 from ckptrules.storage import moving
-really, count, MAIN = moving.rename, 0, os.getpid()
+really, count, MAIN = moving.rename, 0, int(os.environ.setdefault("MAIN", str(os.getpid())))
+def once():
+    try:
+        os.close(os.open("once", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 def rename(*args):
     global count
     count += 1
@@ -40,22 +46,20 @@ moving.rename = rename
 
 
 def hook(project: Project, at: int, act: str) -> None:
-    """Let every process do something right before one of its renames."""
-    dodo = project.folder / "dodo.py"
-    plain = dodo.read_text().rpartition("# hooked\n")[2]
-    dodo.write_text(HOOK.format(at=at, act=act) + "# hooked\n" + plain)
+    """Let every process that `start` starts, and every one of its own, do something right before one of its renames."""
+    (project.folder / "hook").mkdir()
+    (project.folder / "hook" / "sitecustomize.py").write_text(HOOK.format(at=at, act=act))
 
 
 def unhook(project: Project) -> None:
-    dodo = project.folder / "dodo.py"
-    dodo.write_text(dodo.read_text().rpartition("# hooked\n")[2])
+    (project.folder / "hook" / "sitecustomize.py").unlink()
 
 
 def start(project: Project, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "doit", *arguments],
         cwd=project.folder,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONPATH": f"{project.folder}/hook{os.pathsep}{ROOT}"},
         text=True,
         encoding="utf-8",
         stdout=subprocess.PIPE,
@@ -126,7 +130,7 @@ def test_the_main_process_does_not_wait_for_a_worker_that_was_killed(project: Pr
     hook(project, at, "os.kill(os.getpid(), signal.SIGKILL)")
     run = start(project, "-n", "2", *COMMAND)
     out, _ = run.communicate(timeout=PATIENCE)
-    assert "ERROR: a worker was killed by signal 9 (9: was the memory full?)\n    hint: run again" in out
+    assert "ERROR: a worker was killed (was the memory full?)\n    hint: run again" in out
     assert run.returncode == 2
     unhook(project)
     project.doit(*COMMAND)  # at once: nobody holds the lock any more
@@ -141,7 +145,7 @@ def test_nor_for_one_that_is_killed_when_another_has_come_to_its_end(project: Pr
     hook(project, 1, die)
     run = start(project, "-n", "2", "migrate:aaa", "migrate:run0")
     out, _ = run.communicate(timeout=PATIENCE)
-    assert "ERROR: a worker was killed by signal 9" in out
+    assert "ERROR: a worker was killed (" in out
     assert run.returncode == 2
     unhook(project)
     project.doit("migrate:aaa")
@@ -175,32 +179,11 @@ def test_an_output_that_cannot_be_written_does_not_stop_the_work(project: Projec
     assert "Up to date: run3\n" in project.doit(*COMMAND, "verbose=1")
 
 
-ORPHAN = """
-import os, signal, time
-main = os.getpid()
-def lose_parent():
-    os.kill(main, signal.SIGKILL)
-    while os.getppid() == main:
-        time.sleep(0.01)
-os.register_at_fork(after_in_child=lose_parent)
-from ckptrules import stopping
-stopping.install()
-if os.fork() == 0:
-    time.sleep(3600)
-"""
-
-
-def test_a_worker_whose_main_process_is_gone_before_it_has_begun_ends_too() -> None:
-    run = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE)
-    run.communicate(timeout=PATIENCE)
-    assert run.returncode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
 def test_workers_stopped_in_the_midst_leave_nothing_half_done(project: Project, number: str) -> None:
     project.make(TREE)
     before = project.tree()
-    hook(project, 2, f"os.killpg(0, signal.{number})")
+    hook(project, 2, f"once() and os.killpg(0, signal.{number})")
     run = start(project, "-n", "4", *COMMAND)
     out = run.communicate(timeout=PATIENCE)[0]
     assert run.returncode == 130, out

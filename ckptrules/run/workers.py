@@ -1,0 +1,54 @@
+"""Where the work on a checkpoint directory is done: in this process, or in others that share a large tree."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:  # what only a large tree needs is imported for it
+    from ckptrules.run.sharing import Sharing
+
+Answer = TypeVar("Answer")
+
+
+class KilledError(Exception):
+    """A process at work was killed."""
+
+
+class Workers:
+    """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
+
+    Args:
+        asked: the user asked for processes (``-n``).
+    """
+
+    def __init__(self, *, asked: bool) -> None:
+        self.locks: list[int] = []  # descriptors; a lock is held until the last process at work is gone
+        self._asked, self._once = asked, threading.Lock()
+        self._sharing: Sharing | None = None
+
+    def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
+        """Do a piece of work somewhere, and return what comes of it.
+
+        Raises:
+            KilledError: the process that did it, or another, was killed.
+        """
+        if is_alone():
+            return work(*values)
+        with self._once:
+            if self._sharing is None:
+                from ckptrules.run.sharing import Sharing
+
+                self._sharing = Sharing(self.locks, asked=self._asked)
+        return self._sharing.do(work, *values)
+
+    def end(self, *, killed: bool) -> None:
+        """End the other processes, if there are any; ``killed`` says that one was killed."""
+        if self._sharing:
+            self._sharing.end(killed=killed)
+
+
+def is_alone() -> bool:
+    """Say whether doit has made no threads: all is done one after the other, in the thread that asks."""
+    return threading.current_thread() is threading.main_thread()
