@@ -41,7 +41,6 @@ def told_as_fault(tell: Tell) -> Iterator[Tell]:
 
     Raises:
         UnsoundError: see there; ``not_read`` where nothing is known against the file.
-        OSError: it cannot be read.
     """
     passing: list[BaseException] = []
 

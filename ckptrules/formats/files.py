@@ -27,11 +27,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def open_file(directory: int, path: str) -> BinaryIO:
-    """Open a file below a directory for reading. A link is refused, a pipe does not block.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
+    """Open a file below a directory for reading. A link is refused, a pipe does not block."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return open(os.open(path, flags, dir_fd=directory), "rb")
 
@@ -39,16 +35,11 @@ def open_file(directory: int, path: str) -> BinaryIO:
 def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> Facts:
     """Check one file. What that costs is bounded by its bytes, whatever they say.
 
-    Args:
-        file: what is read.
-        size: its bytes.
-        tell: takes the bytes read, often enough to end the reading soon by raising something.
-        quick: leaves the checksums out.
+    ``tell`` takes the bytes read, and may end the reading by raising something; ``quick`` leaves the checksums out.
 
     Raises:
         UnsoundError: it is no whole file of a known format; ``unknown_format`` where the first bytes fit none,
             ``not_read`` where it is too long to be understood.
-        OSError: it cannot be read.
     """
     with told_as_fault(tell) as heard:
         head = file.read(HEAD)

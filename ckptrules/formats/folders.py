@@ -53,19 +53,14 @@ class Part(NamedTuple):
 
 
 def parts_of(directory: int, name: str) -> tuple[Part, ...]:
-    """List the files of a checkpoint directory, sorted. Links are not followed and not listed.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    found = []
-    for folder, _, files, inner in os.fwalk(name, dir_fd=directory, onerror=_raise):
-        for file in files:
-            status = os.lstat(file, dir_fd=inner)
-            if stat.S_ISREG(status.st_mode):
-                path = os.path.join(folder, file)[len(name) + 1 :]
-                found.append(Part(path, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(sorted(found))
+    """List the files of a checkpoint directory, sorted. Links are not followed and not listed."""
+    return tuple(
+        sorted(
+            Part(path, status.st_ino, status.st_size, status.st_mtime_ns)
+            for path, status, _ in _walk(directory, name)
+            if stat.S_ISREG(status.st_mode)
+        )
+    )
 
 
 def links_in(directory: int, name: str) -> tuple[str, ...]:
@@ -73,17 +68,21 @@ def links_in(directory: int, name: str) -> tuple[str, ...]:
 
     Raises:
         UnsoundError: one leads nowhere.
-        OSError: it cannot be read.
     """
     found = []
+    for path, status, inner in _walk(directory, name):
+        if stat.S_ISLNK(status.st_mode):
+            if not _leads_somewhere(inner, os.path.basename(path)):
+                raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere")
+            found.append(path)
+    return tuple(sorted(found))
+
+
+def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]]:
+    """Yield what lies in a checkpoint directory: its path in there, its status, and its open folder."""
     for folder, folders, files, inner in os.fwalk(name, dir_fd=directory, onerror=_raise):
         for one in (*folders, *files):
-            if stat.S_ISLNK(os.lstat(one, dir_fd=inner).st_mode):
-                path = os.path.join(folder, one)[len(name) + 1 :]
-                if not _leads_somewhere(inner, one):
-                    raise UnsoundError("incomplete", f"its part '{path}' is a link that leads nowhere")
-                found.append(path)
-    return tuple(sorted(found))
+            yield os.path.join(folder, one)[len(name) + 1 :], os.lstat(one, dir_fd=inner), inner
 
 
 def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> Facts:
@@ -91,7 +90,6 @@ def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> Facts
 
     Raises:
         UnsoundError: a part is missing, empty, damaged, or not read.
-        OSError: it cannot be read.
     """
     with told_as_fault(tell) as heard:
         sizes = {part.path: part.size for part in parts_of(directory, name)}

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.content import CHUNK, Facts, Tell, UnsoundError, facts_of
+from ckptrules.formats.content import CHUNK, Facts, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, read_pickle
@@ -37,7 +37,6 @@ def check_zip(file: BinaryIO, tell: Tell, *, quick: bool) -> Facts:
 
     Raises:
         UnsoundError: it is cut off, damaged, or not all there.
-        OSError: it cannot be read.
     """
     try:
         archive = open_zip(file)
@@ -70,7 +69,6 @@ def check_legacy(file: BinaryIO, size: int, tell: Tell) -> Facts:
     Raises:
         UnsoundError: it is cut off or damaged.
         UnreadableError: its pickles are damaged, or too long.
-        OSError: it cannot be read.
     """
     limited = Limited(file, tell=tell)
     contents = read_pickle(limited)
@@ -79,9 +77,7 @@ def check_legacy(file: BinaryIO, size: int, tell: Tell) -> Facts:
     for _ in ("protocol version", "system"):
         read_pickle(limited)
     contents, keys = read_pickle(limited), read_pickle(limited).value
-    expected = _end_of_tensors(file, size, keys, contents.storages, tell)
-    if size < expected:
-        raise UnsoundError("truncated", f"is cut off: it has {size} bytes and should have {expected}")
+    of_size("torch before 1.6", size, _end_of_tensors(file, size, keys, contents.storages, tell))
     return facts_of("torch before 1.6", contents)
 
 

@@ -50,7 +50,6 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
 
     Raises:
         NotRewritableError: it is no torch zip file, or not written as torch does.
-        OSError: it cannot be read.
     """
     try:
         archive = open_zip(file)

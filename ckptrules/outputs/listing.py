@@ -31,11 +31,7 @@ def scan(outputs_dir: str, found: Found) -> Listing:
 
 
 def read_directory(directory: int, found: Found) -> Listing:
-    """Read one checkpoint directory that is open.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Read one checkpoint directory that is open."""
     with os.scandir(directory) as entries:
         return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))
 
@@ -43,14 +39,8 @@ def read_directory(directory: int, found: Found) -> Listing:
 def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
     """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        directory: the checkpoint directory.
-        seen: the files that were counted already; it grows.
-        last: the names that are looked at last, so that what they share with others counts with these.
-
-    Raises:
-        OSError: it cannot be read.
+    ``seen`` are the files that were counted already; it grows. The names in ``last`` are looked at last, so that what
+    they share with others counts with these.
     """
     found = {}
     with open_below(outputs_dir, directory) as here:

@@ -45,11 +45,7 @@ def read_by(
 ) -> dict[str, Any] | None:
     """Note what a plan was made from; an empty note where it was nothing but names, None where it cannot be told.
 
-    Args:
-        listing: the directory, as the plan had it.
-        names: those of which more than the name was read; None for all.
-        contents: marks of the files whose content was read.
-        links: the links elsewhere that lead into the directory.
+    ``names`` are those of which more than the name was read (None for all), ``contents`` mark the files that were read.
     """
     if contents.young:
         return None

@@ -53,10 +53,7 @@ class Index(NamedTuple):
 def how_changed(path: str, content: bytes, known: dict[str, Index]) -> str:
     """Say how a file may differ from what is committed, or nothing. A file that git does not track does not.
 
-    Args:
-        path: the file.
-        content: what it holds.
-        known: the indexes that were read before; each is read once.
+    ``known`` are the indexes that were read before; each is read once.
     """
     real = os.path.realpath(path)
     try:

@@ -191,10 +191,7 @@ def _amounts(rows: Sequence[Going]) -> tuple[str, str, str, str]:
 def trash_sentence(items: int, size: int, days: int | None) -> str:
     """Tell what waits in the trash and how it goes; nothing where nothing waits.
 
-    Args:
-        items: their number.
-        size: their bytes.
-        days: the ``trash_days`` of the rules; None where they are not known.
+    ``days`` are the ``trash_days`` of the rules; None where they are not known.
     """
     if not items:
         return ""

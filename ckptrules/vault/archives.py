@@ -137,7 +137,6 @@ def packed_before(place: Place, items: tuple[Item, ...], progress: Progress) -> 
 
     Raises:
         ArchiveError: it cannot be believed.
-        OSError: it cannot be read.
     """
     if not os.path.lexists(place.path):
         return None
@@ -162,7 +161,6 @@ def check(path: str, form: str, progress: Progress, most: int | None = None) -> 
 
     Raises:
         ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
-        OSError: it cannot be read.
     """
     found: dict[str, Item] = {}
     manifest, size = None, 0
@@ -195,7 +193,6 @@ def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
 
     Raises:
         ArchiveError: the archive is damaged, or holds something else.
-        OSError: one of the two cannot be read.
     """
     manifest = check(place.path, place.format, progress, sum(item.size for item in items))
     refuse_other(place, items, manifest)
@@ -220,7 +217,6 @@ def unpacked(
 
     Raises:
         ArchiveError: it would not fit, or the archive is not what it was when it was checked.
-        OSError: it cannot be read or written.
     """
     items = {item.path: item for item in manifest.items}
     refuse_full(outputs_dir, items.values())

@@ -282,11 +282,7 @@ def believed(folder: str, manifest: Manifest) -> Manifest:
 
 
 def find_backups(folder: str, outputs_dir: str) -> list[Held]:
-    """List the backups in a folder, oldest first; ``outputs_dir`` is none, even if it was one before.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """List the backups in a folder, oldest first; ``outputs_dir`` is none, even if it was one before."""
     held = []
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
@@ -324,11 +320,7 @@ def foreign_names(folder: str, manifest: Manifest) -> list[str]:
 def difference(root: str, item: Item, progress: Progress, *, by_time: bool = False) -> str:
     """Say how what is below a folder differs from an item of a manifest, or return an empty text.
 
-    Args:
-        root: the folder.
-        item: what should be there.
-        progress: is called with the bytes that had to be read.
-        by_time: whether a file of the same size and time is taken as the same without reading it.
+    A file of the same size and time is taken as the same ``by_time``, without reading it.
     """
     try:
         there = reading.look(root, item.path)
@@ -400,15 +392,8 @@ def restore(
 ) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.
 
-    Args:
-        outputs_dir: where to.
-        backup: where from.
-        run: the run that does it; what it replaces goes to its trash.
-        steps: what was decided.
-        bar: shows how far it is.
-        tell: is called with what a copy has lost.
-        journal: the record of the run; one that tells no more than the run where none is given.
-        stopped: whether the run is to end before the next change.
+    What is replaced goes to the trash of ``run``; ``journal`` is its record; ``stopped`` says whether it is to end
+    before the next change. ``tell`` is called with what a copy has lost.
 
     Raises:
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.

@@ -69,17 +69,7 @@ def verify(
 ) -> Report:
     """Verify one checkpoint directory.
 
-    Args:
-        outputs_dir: the folder that holds the experiments.
-        rules: the compiled rules.
-        listing: the directory as it was read.
-        how: how much is asked for.
-        progress: gives, for a number of bytes, what takes the bytes read.
-        now_ns: the time, in nanoseconds since 1970.
-        writes: whether what was verified may be remembered.
-
-    Raises:
-        OSError: the directory cannot be opened.
+    ``progress`` gives, for a number of bytes, what takes the bytes read; ``writes``: what was verified is remembered.
     """
     found = sort_entries(rules, listing)
     problems = [*found.problems, *name_problems(found, listing, rules.sidecars)]
@@ -177,7 +167,6 @@ def read_one(desk: Desk, entry: Entry, identity: str, tell: Tell) -> Known:
 
     Raises:
         UnsoundError: it is damaged, does not load, or was changed meanwhile.
-        OSError: it cannot be read.
     """
     before = memory.parts(desk.directory, entry.name, entry.kind)
     if entry.kind == "directory":

@@ -35,11 +35,7 @@ class Known(NamedTuple):
 
 
 def parts(directory: int, name: str, kind: EntryKind) -> tuple[Part, ...]:
-    """Return what identifies a checkpoint: its own status, or that of every file inside. Its name is no part of it.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return what identifies a checkpoint: its own status, or that of every file inside. Its name is no part of it."""
     if kind == "directory":
         return parts_of(directory, name)
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -47,12 +43,7 @@ def parts(directory: int, name: str, kind: EntryKind) -> tuple[Part, ...]:
 
 
 def identity(parts: Iterable[Part], now_ns: int) -> str:
-    """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time.
-
-    Args:
-        parts: the file, or all files of a directory.
-        now_ns: the time, in nanoseconds since 1970.
-    """
+    """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time."""
     rows = list(parts)
     if any(now_ns - part.mtime_ns < YOUNG_NS for part in rows):
         return ""
