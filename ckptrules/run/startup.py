@@ -179,7 +179,11 @@ def told_by_doit() -> Iterator[None]:
 
 @functools.cache
 def take_lock(path: str, wait: int = 0) -> int:
-    """Take the lock for as long as this process lives; return its descriptor. Args: ``wait`` in seconds for another run to finish.
+    """Take the lock for as long as this process lives; return its descriptor.
+
+    Args:
+        path: the folder of the outputs.
+        wait: seconds for another run to finish.
 
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
