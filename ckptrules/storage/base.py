@@ -109,14 +109,17 @@ class Storage(Protocol):
         """Return the bytes that can still be written, or None where there is no limit."""
 
 
-def stands_for(stat: Stat, identity: Identity) -> bool:
-    """Say whether what was looked at is what was identified.
+def is_known_by(there: Identity, noted: Identity) -> bool:
+    """Say whether what is there is what was noted.
 
-    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one, and what is no
-    file or directory by its kind.
+    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one.
     """
-    known = stat[:3] if stat.kind in ("file", "directory") else (stat.kind, 0, 0)
-    return known == identity or (stat.kind == "directory" and identity == Identity("directory", 0, 0))
+    return there == noted or (there.kind == "directory" and noted == Identity("directory", 0, 0))
+
+
+def identity_of(stat: Stat) -> Identity:
+    """Return what is noted of what was looked at: of what is no file or directory, the kind alone."""
+    return Identity._make(stat[:3]) if stat.kind in ("file", "directory") else Identity(stat.kind, 0, 0)
 
 
 def refuse_others(stat: Stat, was: str | None, path: str) -> None:

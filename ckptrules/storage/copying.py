@@ -22,7 +22,7 @@ from ckptrules.storage.reading import (
     open_below,
 )
 from ckptrules.storage.state import WORK, open_state
-from ckptrules.storage.writing import remove, skip, temporary_name, write, write_beside, write_with_holes
+from ckptrules.storage.writing import new_file, remove, skip, temporary_name, write, write_beside, write_with_holes
 
 FICLONE = 0x40049409  # linux/fs.h
 
@@ -86,17 +86,15 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, 
     """
     folder, name = os.path.split(item.path)
     digest = hashlib.sha256()
-    with open_below(root, folder) as directory:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(name, flags, PRIVATE, dir_fd=directory), "wb", buffering=0) as file:
-            while chunk := content.read(reading.CHUNK):
-                digest.update(chunk)
-                write_with_holes(file.fileno(), chunk)
-                progress(len(chunk))
-            os.ftruncate(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR))
-            _tell(tell, item.path, dress_as(file.fileno(), item))
-            os.utime(file.fileno(), ns=(item.mtime_ns, item.mtime_ns))
-            os.fsync(file.fileno())
+    with open_below(root, folder) as directory, new_file(directory, name) as file:
+        while chunk := content.read(reading.CHUNK):
+            digest.update(chunk)
+            write_with_holes(file, chunk)
+            progress(len(chunk))
+        os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
+        _tell(tell, item.path, dress_as(file, item))
+        os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(file)
     return digest.hexdigest()
 
 

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
-from ckptrules.engine.values import STATE
-from ckptrules.storage import believing
-from ckptrules.storage.reading import (
-    open_below,
-)
-from ckptrules.storage.state import open_state
-
-if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    pass
+from ckptrules.storage.state import open_directory
 
 
 class Folders(contextlib.ExitStack):
@@ -40,10 +31,5 @@ class Folders(contextlib.ExitStack):
             OSError: it is not there, or a part of its path is a link or leads upwards.
         """
         if path not in self._open:
-            opened: contextlib.AbstractContextManager[int]
-            if path == STATE or path.startswith(f"{STATE}/"):
-                opened = (open_state if create else believing.open_state)(self.outputs_dir, path[len(STATE) + 1 :])
-            else:
-                opened = open_below(self.outputs_dir, path)
-            self._open[path] = self.enter_context(opened)
+            self._open[path] = self.enter_context(open_directory(self.outputs_dir, path, make=create))
         return self._open[path]

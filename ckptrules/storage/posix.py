@@ -8,8 +8,6 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ckptrules.engine.values import STATE
-from ckptrules.storage import believing, state
 from ckptrules.storage.base import Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.dressing import PRIVATE
@@ -19,12 +17,11 @@ from ckptrules.storage.reading import (
     hard_links,
     identity_of,
     look_inside,
-    open_below,
     open_file_in,
     refuse_path,
     stamp_of,
 )
-from ckptrules.storage.state import open_own, share
+from ckptrules.storage.state import is_state, open_directory, open_own, share
 from ckptrules.storage.writing import TEMPORARY, beside, write
 
 
@@ -45,7 +42,7 @@ class Disk:
 
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """As `Storage.list`."""
-        with self._opened(folder) as directory, os.scandir(directory) as entries:
+        with open_directory(self.root, folder) as directory, os.scandir(directory) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # it has just gone
                     yield entry.name, _stat_of(entry.stat(follow_symlinks=False))
@@ -57,14 +54,14 @@ class Disk:
 
     def stamp(self, folder: str) -> str | None:
         """As `Storage.stamp`."""
-        with self._opened(folder) as directory:
+        with open_directory(self.root, folder) as directory:
             return ".".join(map(str, stamp_of(os.fstat(directory))))
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
         """As `Storage.read`."""
         with self._parent_of(path) as (directory, name):
-            if _is_state(path):
+            if is_state(path):
                 file = open_believed(directory, name, os.path.join(self.root, os.path.dirname(path)))
             else:
                 with open_file_in(directory, name) as opened:
@@ -76,12 +73,7 @@ class Disk:
 
     def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
         """As `Storage.create`."""
-        with (
-            self._parent_of(path, make=True) as (directory, name),
-            beside(directory, name, content) as (file, temporary),
-        ):
-            if _is_state(path):
-                share(file, directory, is_new=True)
+        with self._written(path, content) as (directory, name, file, temporary):
             if time_ns is not None:
                 os.utime(file, ns=(time_ns, time_ns))
             os.fsync(file)
@@ -91,18 +83,13 @@ class Disk:
 
     def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
         """As `Storage.replace`."""
-        with self._parent_of(path, make=True) as (directory, name):
-            if _is_state(path):
-                _clear(directory, name)
-            with beside(directory, name, content) as (file, temporary):
-                if _is_state(path):
-                    share(file, directory, is_new=True)
-                if durable:
-                    os.fsync(file)
-                if was is not None:
-                    refuse_others(_stat_in(directory, name), was, path)
-                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-                return _stat_of(os.fstat(file))
+        with self._written(path, content) as (directory, name, file, temporary):
+            if durable:
+                os.fsync(file)
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            return _stat_of(os.fstat(file))
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
         """As `Storage.append`."""
@@ -143,19 +130,23 @@ class Disk:
         disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize
 
-    def _opened(self, folder: str, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
-        """Open a folder; ``make`` what is missing of a folder of the state."""
-        if _is_state(folder):
-            open_state = state.open_state if make else believing.open_state
-            return open_state(self.root, folder[len(STATE) + 1 :])
-        return open_below(self.root, folder)
+    @contextlib.contextmanager
+    def _written(self, path: str, content: Iterable[bytes]) -> Iterator[tuple[int, str, int, str]]:
+        """Write a file beside the one that is meant; give folder and name of that, and the file and its own name."""
+        with self._parent_of(path, make=True) as (directory, name):
+            if is_state(path):
+                _clear(directory, name)
+            with beside(directory, name, content) as (file, temporary):
+                if is_state(path):
+                    share(file, directory, is_new=True)
+                yield directory, name, file, temporary
 
     @contextlib.contextmanager
     def _parent_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
         """Open the folder of a path; give it, and the name in it."""
         folder, name = os.path.split(path)
         refuse_path(name)
-        with self._opened(folder, make=make) as directory:
+        with open_directory(self.root, folder, make=make) as directory:
             yield directory, name
 
 
@@ -170,10 +161,6 @@ class _Held(contextlib.AbstractContextManager[int]):
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
-
-
-def _is_state(path: str) -> bool:
-    return path == STATE or path.startswith(f"{STATE}/")
 
 
 def _stat_of(status: os.stat_result) -> Stat:

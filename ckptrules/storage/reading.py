@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.pointers import LONGEST, is_text
 from ckptrules.engine.values import STATE, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.storage.base import is_known_by
 
 OPEN = "everybody may write to it, so it is not believed"
 
@@ -110,13 +111,10 @@ def identify(directory: int, name: str) -> Identity:
 def stands_for(directory: int, name: str, identity: Identity) -> bool:
     """Say whether a name in an open directory still stands for what was identified.
 
-    A directory of which nothing was noted (0 bytes at time 0: earlier journals) is known by being one.
-
     Raises:
         OSError: nothing is there, or it cannot be looked at.
     """
-    there = identify(directory, name)
-    return there == identity or (there.kind == "directory" and identity == Identity("directory", 0, 0))
+    return is_known_by(identify(directory, name), identity)
 
 
 def kind_of(directory: int, name: str) -> EntryKind:

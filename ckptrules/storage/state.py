@@ -26,13 +26,32 @@ NEW_LINK = "link-"  # begins the names in the workplace of what is to take the p
 
 
 def open_state(outputs_dir: str, path: str = "") -> contextlib.AbstractContextManager[int]:
-    """Open a folder of the state as `scan.open_state` does, and make what is missing of it; give its descriptor.
+    """Open a folder of the state as `believing.open_state` does, and make what is missing of it; give its descriptor.
 
     Raises:
         StateError: a part of it is no folder, not to be believed, or not ours to write to.
         OSError: it cannot be made.
     """
     return believing.open_state(outputs_dir, path, _open_or_make)
+
+
+def open_directory(root: str, path: str, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
+    """Open a directory below a root, through no link; in the state, one that is to be believed. Give its descriptor.
+
+    ``make`` makes what is missing of one in the state.
+
+    Raises:
+        OSError: it is not there, or a part of its path is no directory or leads upwards.
+    """
+    if not is_state(path):
+        return open_below(root, path)
+    inner = path[len(STATE) + 1 :]
+    return open_state(root, inner) if make else believing.open_state(root, inner)
+
+
+def is_state(path: str) -> bool:
+    """Say whether a path below a root is the state folder, or below it."""
+    return path == STATE or path.startswith(f"{STATE}/")
 
 
 def open_own(directory: int, name: str, place: str, flags: int) -> int:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from ckptrules.engine.values import TRASH, Spot, old_text_name
 from ckptrules.storage import believing, reading
-from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
+from ckptrules.storage.dressing import dress_or_refuse
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.moving import CHANGED, UNSUPPORTED, swap
+from ckptrules.storage.moving import CHANGED, UNSUPPORTED, status_of, swap
 from ckptrules.storage.reading import open_below, read_pointer, refuse_path
 from ckptrules.storage.trash import NOT_IN_TRASH
-from ckptrules.storage.writing import temporary_name, write
+from ckptrules.storage.writing import new_file, temporary_name, write
 
 NO_TEXTS = "what lies where others can write has no power over texts"
 
@@ -42,7 +42,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
             raise OSError(errno.ESTALE, CHANGED, name)
         changed = change(content)
         target = folders.descriptor(trash, create=True)
-        spare = _new_file(target, name, changed, origin)
+        spare = _new_text(target, name, changed, origin)
         try:
             swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content, CHANGED)
         except OSError as error:
@@ -50,29 +50,20 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
                 if read_pointer(target, spare) != content:  # else it could not go back
                     os.unlink(spare, dir_fd=target)
                 raise
-            _new_file(target, name, content, origin)
+            _new_text(target, name, content, origin)
             os.rename(spare, name, src_dir_fd=target, dst_dir_fd=directory)
 
 
-def _new_file(directory: int, pointer: str, content: bytes, like: int) -> str:
+def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
     """Write a text of a pointer file in the trash, with all else that the open file has, and return its name."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    for number in itertools.count(1):
-        name = old_text_name(pointer, number)
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(name, flags, PRIVATE, dir_fd=directory)
-            break
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
-            write(file.fileno(), content)
-            dress_or_refuse(file.fileno(), like, pointer)
-            status = os.fstat(like)
-            os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        raise
+    names = (old_text_name(pointer, number) for number in itertools.count(1))
+    name = next(name for name in names if status_of(directory, name) is None)
+    with new_file(directory, name) as file:
+        write(file, content)
+        dress_or_refuse(file, like, pointer)
+        status = os.fstat(like)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(file)
     return name
 
 
@@ -107,31 +98,22 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     if text_checksum(here) != was:
         raise OSError(errno.ESTALE, CHANGED, here.name)
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
-        temporary, descriptor = _text_beside(folder, here.name, content)
-        try:
-            with open(descriptor, "wb", buffering=0) as file:
-                write(file.fileno(), content)
-                dress_or_refuse(file.fileno(), origin, here.name)
-                os.fsync(file.fileno())
+        temporary = _name_beside(folder, here.name, content)
+        with new_file(folder, temporary) as file:
+            write(file, content)
+            dress_or_refuse(file, origin, here.name)
+            os.fsync(file)
             os.replace(temporary, here.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=folder)
-            raise
 
 
-def _text_beside(folder: int, name: str, content: bytes) -> tuple[str, int]:
-    """Make a new file beside a text; one that an interrupted run left half written is removed first."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+def _name_beside(folder: int, name: str, content: bytes) -> str:
+    """Return a free name beside a text; a file that an interrupted run left there half written is removed."""
     temporary = f".{name[:200]}.ckptrules.tmp"
-    try:
-        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
-    except FileExistsError:
-        if _is_begun(folder, temporary, content):
-            os.unlink(temporary, dir_fd=folder)
-        else:
-            temporary = f".{temporary_name('ckptrules-')}.tmp"
-        return temporary, os.open(temporary, flags, PRIVATE, dir_fd=folder)
+    if status_of(folder, temporary):
+        if not _is_begun(folder, temporary, content):
+            return f".{temporary_name('ckptrules-')}.tmp"
+        os.unlink(temporary, dir_fd=folder)
+    return temporary
 
 
 def _is_begun(folder: int, name: str, content: bytes) -> bool:

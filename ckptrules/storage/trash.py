@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.measures import freed
 from ckptrules.engine.values import TRASH, TRASH_SUFFIX, HardLinks, Step, pointer_of
-from ckptrules.storage.base import Changed, Stat, Storage, stands_for
+from ckptrules.storage.base import Changed, Stat, Storage, identity_of, is_known_by
 
 NOT_IN_TRASH = "is not in the trash"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
@@ -126,7 +126,7 @@ def free_at_once(storage: Storage, step: Step) -> None:
     if not step.to_directory.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
     path = f"{step.to_directory}/{step.to}"
-    if not stands_for(storage.stat(path), step.identity):
+    if not is_known_by(identity_of(storage.stat(path)), step.identity):
         raise Changed(step.to)
     storage.remove(path)
 

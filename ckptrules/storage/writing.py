@@ -27,30 +27,33 @@ HOLE = 4096  # bytes; zeros of fewer are written
 
 
 @contextlib.contextmanager
-def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
-    """Write what is to become a file under a name of its own, and give it, open, and that name.
+def new_file(directory: int, name: str, mode: int = PRIVATE) -> Iterator[int]:
+    """Make a file in an open directory, and give it, open for writing; whatever fails until the end, it is gone.
 
-    Args:
-        directory: the open directory where it belongs.
-        name: what it is to be called there.
-        content: what it holds.
-        mode: as for `put`.
+    ``mode`` is what it is made with, less the umask.
 
     Raises:
-        OSError: it cannot be written; whatever fails until the end, nothing is left of it.
+        FileExistsError: the name is taken.
     """
-    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, mode, dir_fd=directory)
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, mode, dir_fd=directory)
     try:
-        for chunk in content:
-            write(file, chunk)
-        yield file, temporary
+        yield file
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
+            os.unlink(name, dir_fd=directory)
         raise
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o600) -> Iterator[tuple[int, str]]:
+    """Write what is to be called ``name`` under a name of its own, and give it, open, and that name; as `new_file`."""
+    temporary = temporary_name(os.fsdecode(os.fsencode(name)[:150]) + ".") + TEMPORARY
+    with new_file(directory, temporary, mode) as file:
+        for chunk in content:
+            write(file, chunk)
+        yield file, temporary
 
 
 def put(

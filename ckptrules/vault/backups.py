@@ -1,4 +1,4 @@
-"""Backups of ``outputs_dir``: made, found, checked, restored. What changes the disk is in the store."""
+"""Backups of ``outputs_dir``: made, found, checked, restored. What changes the disk is in the storage."""
 
 from __future__ import annotations
 

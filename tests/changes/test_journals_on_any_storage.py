@@ -9,7 +9,7 @@ from ckptrules.changes.history import Run, read_history, take_back
 from ckptrules.changes.journal import JOURNALS, Journal, closing, read
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.values import STATE, Identity, Step, Unit
-from ckptrules.storage.base import Changed, LockedError, Storage
+from ckptrules.storage.base import Changed, LockedError, Storage, identity_of
 from ckptrules.storage.notes import drop_note, read_note, write_note
 from ckptrules.storage.trash import TrashUse, empty_trash, free_at_once, trash_items, trash_runs, trash_use
 
@@ -25,7 +25,7 @@ def fill(storage: Storage) -> None:
 
 def deletion(storage: Storage, name: str) -> Unit:
     stat = storage.stat(f"exp/{name}")
-    step = Step("move", "exp", name, IN_TRASH.format(FIRST), f"{name}.trashed", "", Identity._make(stat[:3]))
+    step = Step("move", "exp", name, IN_TRASH.format(FIRST), f"{name}.trashed", "", identity_of(stat))
     return Unit("trash", stat.size, (step,))
 
 
