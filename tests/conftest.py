@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
 import re
@@ -20,7 +19,7 @@ from hypothesis import settings
 
 from ckptrules.run.command_line import TASKS
 from ckptrules.storage.base import Storage
-from tests.support.forking import Server, start_of
+from tests.support.forking import AT_START, Server, start_of
 from tests.support.storages import STORAGES
 
 REFUSED = 3
@@ -73,10 +72,11 @@ class Project:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the quick suite leaves out."""
+    """Mark what the quick suite leaves out, and let it come last."""
     for item in items:
         if item.nodeid.startswith("tests/whole/") or item.get_closest_marker("in_memory"):
             item.add_marker(pytest.mark.whole)
+    items.sort(key=lambda item: item.get_closest_marker("whole") is not None)
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -87,10 +87,20 @@ def default() -> dict[str, str]:
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@functools.cache
+_servers: dict[tuple[tuple[str, str], ...], Server] = {}
+
+
 def server(start: tuple[tuple[str, str], ...]) -> Server:
     """Return what forks the runs of all tests of this process that start in this way, and ends with it."""
-    return Server({**{name: value for name, value in os.environ.items() if (name, value) not in start}, **dict(start)})
+    if start not in _servers:
+        rest = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
+        _servers[start] = Server({**rest, **dict(start)})
+    return _servers[start]
+
+
+def pytest_sessionfinish() -> None:
+    for one in _servers.values():
+        one.close()
 
 
 def run_program(

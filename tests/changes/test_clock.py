@@ -43,6 +43,7 @@ def trash(project: Project) -> list[str]:
     return [path.name for path in (project.outputs / ".ckptrules/trash").rglob("*.trashed")]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("case", LEAPS)
 def test_a_clock_that_leapt_frees_nothing_and_says_so(project: Project, case: str) -> None:
     project.make({f"{HERE}/epoch={n}-step={n}.ckpt": 9 for n in (1, 2, 12)})
@@ -70,6 +71,7 @@ def test_what_was_deleted_by_a_wrong_clock_waits_by_the_right_one(project: Proje
     assert day in project.doit("trash")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("case", LEAPS)
 def test_the_order_of_runs_is_that_in_which_they_had_the_lock(project: Project, case: str) -> None:
     project.make({f"{HERE}/epoch={n}-step={n}.ckpt": 9 for n in (1, 12)})

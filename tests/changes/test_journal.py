@@ -51,6 +51,7 @@ def texts(project: Project) -> list[list[Any]]:
     return [["rewrite", str(place), ".bashrc", "", digest(THEIRS), digest(MINE)] for place in places]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     "command", ["migrate", "plan", "history", "undo", f"undo run={RUN}", "purge", "fix_state", "verify"]
 )
@@ -77,6 +78,7 @@ OUTSIDE = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", ["migrate", "undo"])
 @pytest.mark.parametrize("kind", ["move from", "move to", "relink", "link", "unlink", "exchange", "repoint"])
 @pytest.mark.parametrize("case", OUTSIDE)

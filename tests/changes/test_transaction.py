@@ -60,6 +60,7 @@ def lose_all(folder: Path) -> None:
 DAMAGES = [damage_a_file, put_a_link, put_a_folder, put_a_file_for_a_folder, change_a_link, lose_all]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda function: function.__name__)
 def test_a_restore_is_in_the_history_and_can_be_taken_back(project: Project, damage: Callable[[Path], None]) -> None:
     project.make({f"{HERE}/{OLD}": 50, f"{HERE}/last.ckpt": f"-> {OLD}", f"{HERE}/deep/0.pt": 5})
@@ -127,6 +128,7 @@ NO_POINTERS = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["latest", "checkpoint", "last_checkpoint"])
 @pytest.mark.parametrize("case", NO_POINTERS)
 def test_what_is_no_pointer_is_left_and_told(project: Project, case: str, name: str) -> None:
@@ -199,6 +201,7 @@ def refuse_the_look_after(patch: pytest.MonkeyPatch, place: object, name: str, e
     patch.setattr(place, name, refused)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("command", ["migrate", "undo"])
 @pytest.mark.parametrize("case", LOOKS)
 def test_what_cannot_be_looked_at_after_an_exchange_goes_back(project: Project, case: str, command: str) -> None:

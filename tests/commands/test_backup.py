@@ -977,6 +977,7 @@ def test_a_safe_path_stays_below_the_folder(path: str) -> None:
         assert os.path.normpath(os.path.join("/folder", path)).startswith("/folder/")
 
 
+@pytest.mark.whole
 def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) -> None:
     project.make({"a/checkpoints/one.ckpt": 3, "a/checkpoints/two.ckpt": 4, "b/checkpoints/one.ckpt": 5})
     start = project.tree()

@@ -15,6 +15,8 @@ from ckptrules.formats.machine import Made
 from ckptrules.formats.pickled import Limited, read_pickle
 from tests.conftest import ROOT, Project
 
+pytestmark = pytest.mark.whole
+
 REAL = ROOT / "tests" / "real" / "outputs"
 EXPERIMENTS = sorted(path.name for path in REAL.iterdir())
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"

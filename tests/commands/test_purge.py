@@ -20,6 +20,8 @@ from tests.conftest import Project
 from tests.support import nobody
 from tests.whole.test_real_disks import mount
 
+pytestmark = pytest.mark.whole
+
 OLD = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 100 for n in (1, 2, 12)}
 PATIENCE = 60  # seconds
 FOLDER = "one/checkpoints/epoch=3-step=3.ckpt/inner/shard.pt"

@@ -18,6 +18,8 @@ from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
 
+pytestmark = pytest.mark.whole
+
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
 
 

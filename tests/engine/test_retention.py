@@ -6,7 +6,11 @@ import json
 import os
 import time
 
+import pytest
+
 from tests.conftest import Project
+
+pytestmark = pytest.mark.whole
 
 OLD, MIDDLE, NEW = (f"epoch-{epoch:02}_step-{epoch * 100:06}.ckpt" for epoch in (1, 5, 12))
 ALL = [OLD, MIDDLE, NEW]

@@ -177,6 +177,7 @@ HEAVY: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs the peak of a process's memory in /proc")
 @pytest.mark.parametrize("name", HEAVY)
 def test_a_bomb_costs_what_it_weighs_and_is_not_verified(name: str, tmp_path: Path) -> None:

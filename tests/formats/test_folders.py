@@ -229,6 +229,7 @@ LACKS: dict[str, Files] = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("lack", LACKS)
 def test_nothing_whole_is_deleted_on_account_of_what_is_incomplete(project: Project, lack: str) -> None:
     make(project, 1, s100=hugging_face(100), s200=LACKS[lack])

@@ -50,6 +50,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", CASES)
 def test_every_command_finds_the_same_directories(project: Project, name: str) -> None:
     case = CASES[name]

@@ -91,6 +91,7 @@ STATES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("state", STATES.values(), ids=list(STATES))
 @pytest.mark.parametrize("version", ["2", "3", "4"])
 @pytest.mark.parametrize("form", ["sha1", "sha256"])
@@ -249,6 +250,7 @@ TRAPS = (
 )  # fmt: skip
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("trap", TRAPS)
 def test_nothing_of_a_repository_runs_and_nothing_in_it_is_written(project: Project, trap: str) -> None:
     mark = trapped(project, trap)

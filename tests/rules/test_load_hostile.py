@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import Project
 
+pytestmark = pytest.mark.whole
+
 SLOW = r"""legacy:
   - id: slow
     match: '(?P<epoch>\d+)(?P<rest>(a|aa)+)-(?P<step>\d+)\.ckpt'

@@ -139,6 +139,7 @@ def test_doit_tells_it_as_well_where_all_tasks_are_ours(project: Project) -> Non
     assert "hint: 'ckptrules help' lists them" in project.doit("xyzzy", check=3)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", ["", "-h", "help migrate", "list", "list --all", "init", "plan", "demo"])
 def test_a_pipe_that_closes_gives_no_traceback(tmp_path: Path, words: str) -> None:
     command = f'"{sys.executable}" -m ckptrules {words} | true'

@@ -86,6 +86,7 @@ def test_a_shell_reads_a_quoted_value_as_it_was(value: str, encoding: str) -> No
     assert read == os.fsencode(value)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", ["other", "my runs", "it's", "$x", 'a "b"', "lr=0.1"])
 def test_purge_as_the_summary_names_it_empties_this_trash_and_no_other(project: Project, name: str) -> None:
     """A10: copied as it stood, it emptied the trash of `outputs`."""
@@ -122,6 +123,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.parametrize("program", ["doit", "ckptrules"])
 def test_messages_name_commands_of_this_program_with_the_folder_in_force(

@@ -46,6 +46,7 @@ def test_any_name_is_selected_as_it_is_typed(project: Project, name: str, how: s
     assert project.names(OTHER) == [OLD]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("task", COMMANDS)
 @pytest.mark.parametrize("how", ["{}:ocr", "{}:oc*", "{} experiments=ocr", "{} experiments=o*r", "{}:ocr {}:ocr2"])
 def test_every_command_selects_in_the_same_ways(project: Project, task: str, how: str) -> None:
@@ -56,6 +57,7 @@ def test_every_command_selects_in_the_same_ways(project: Project, task: str, how
     assert task in ("fix_state", "drop_links", "backup") or "ocr" in out
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("task", [*COMMANDS, "undo"])
 @pytest.mark.parametrize("how", ["{}:orc", "{}:nowher*", "{} experiments=orc"])
 def test_an_unknown_experiment_is_refused_with_the_nearest_real_one(project: Project, task: str, how: str) -> None:

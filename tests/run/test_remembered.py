@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import Project
 from tests.support import crash
 
+pytestmark = pytest.mark.whole
+
 NUMBERS = r"""
 layout: ['*/checkpoints']
 target: {template: 'epoch-{{ epoch | pad(2) }}_step-{{ step | pad(6) }}.ckpt', match: 'epoch-(?P<epoch>\d{2,})_step-(?P<step>\d{6,})\.ckpt', examples: [epoch-01_step-000001.ckpt]}

@@ -319,6 +319,7 @@ LISTS = {
 }  # fmt: skip
 
 
+@pytest.mark.whole
 @root
 @pytest.mark.parametrize("loses", ["nothing", "the list", "the group"])
 @pytest.mark.parametrize(

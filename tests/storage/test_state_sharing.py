@@ -21,6 +21,8 @@ from tests.conftest import ROOT, Project
 from tests.support import crash
 from tests.support.crash import Ended
 
+pytestmark = pytest.mark.whole
+
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
 LATER, LATER_NEW = "epoch=12-step=90.ckpt", "epoch-12_step-000090.ckpt"
 STATE = ".ckptrules"

@@ -29,6 +29,8 @@ from tests.commands.test_archive import make
 from tests.conftest import ROOT, Project
 from tests.support import crash
 
+pytestmark = pytest.mark.whole
+
 MEMORY = 700 << 20  # bytes of address space; Python, doit and the libraries take some 150 MB of it
 BLOCK = 512
 
