@@ -106,6 +106,19 @@ class Facts(NamedTuple):
         return None not in version and version < NAMED_FROM_0
 
 
+class Format(NamedTuple):
+    """A format of files: how it is told by the first 16 bytes, and checked.
+
+    ``check`` takes the file, its size in bytes, and `Tell`; where the format has checksums also ``quick``, which leaves
+    them out. It raises `UnsoundError` where the file is not whole, and may raise anything else over damaged content.
+    """
+
+    name: str
+    fits: Callable[[bytes], bool]
+    check: Callable[..., Facts]
+    has_checksums: bool = False
+
+
 def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> Facts:
     """Take from a pickle what is compared and remembered.
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from ckptrules.formats.content import Facts, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import Facts, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 
@@ -78,3 +78,6 @@ def _product(sides: Iterable[object]) -> int:
     if product.bit_length() > LONGEST_NUMBER:
         raise ValueError
     return product
+
+
+NUMPY = Format("numpy", lambda head: head.startswith(MAGIC), check_numpy)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.content import CHUNK, Facts, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import CHUNK, Facts, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, read_pickle
@@ -32,7 +32,7 @@ BROKEN_ZIP = (
 )  # fmt: skip
 
 
-def check_zip(file: BinaryIO, tell: Tell, *, quick: bool) -> Facts:
+def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> Facts:
     """Check a zip file: its directory, its checksums unless ``quick``, and what a torch file must have.
 
     Raises:
@@ -183,3 +183,7 @@ def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[s
 def _number_at(file: BinaryIO, at: int) -> int:
     file.seek(at)
     return int.from_bytes(file.read(8), "little")
+
+
+ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, has_checksums=True)
+LEGACY = Format("pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy)
