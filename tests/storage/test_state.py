@@ -142,6 +142,7 @@ def commands_for(name: str, kind: str) -> list[list[str]]:
     return COMMANDS + ([["trash"], ["usage"], ["purge", "dry_run=1"]] if name.startswith(("trash", ".")) else [])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_nothing_planted_in_the_state_hangs_a_run_or_is_written_through(used: Project, name: str, kind: str) -> None:
     is_folder = name in FOLDERS
