@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from ckptrules.engine.naming import BEST, is_claimed, named
 from ckptrules.engine.plan import is_left_link, markers_in, unsound, why_unfinished
-from ckptrules.engine.values import Claim, Entry, Found, Listing, RuleSet, number
+from ckptrules.engine.values import Claim, Directory, Entry, Listing, RuleSet, number
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
@@ -69,7 +69,7 @@ def catalog(
         yield from records_in(folder, loaded, found)
 
 
-def records_in(outputs_dir: str, rules: RuleSet, found: Found) -> list[Record]:
+def records_in(outputs_dir: str, rules: RuleSet, found: Directory) -> list[Record]:
     """Return the records of one checkpoint directory, older before newer; none where it is gone.
 
     Raises:

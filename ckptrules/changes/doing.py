@@ -8,7 +8,7 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.values import Step, Unit
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.reading import refuse_path, told
+from ckptrules.storage.reading import refuse_path, why_of
 
 
 def do_step(folders: Folders, step: Step) -> None:
@@ -49,7 +49,7 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
             do_step(folders, step)
             done.append(step)
         except OSError as error:
-            why = told(error) if not before and step is steps[0] else f"{step.name}: {told(error)}"
+            why = why_of(error) if not before and step is steps[0] else f"{step.name}: {why_of(error)}"
             return why + _take_back(folders, done)
     return ""
 
@@ -59,5 +59,5 @@ def _take_back(folders: Folders, done: Sequence[Step]) -> str:
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
         except OSError as error:
-            return f"; {step.to} could not be taken back: {told(error)}"
+            return f"; {step.to} could not be taken back: {why_of(error)}"
     return ""

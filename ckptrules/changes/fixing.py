@@ -38,7 +38,7 @@ from ckptrules.outputs.evidence import in_use
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
@@ -46,7 +46,7 @@ LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may ne
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """What is to be changed in one directory, and what cannot be."""
 
     recipes: tuple[tuple[Entry, Rewrite], ...]
@@ -105,7 +105,7 @@ def foresee(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> P
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Collection[str]) -> Found:
+def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Collection[str]) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 
     Raises:
@@ -134,13 +134,13 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
             except NotRewritableError as error:
                 skipped.append(_left_alone(entry.name, str(error)))
             except OSError as error:
-                problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {told(error)}"))
+                problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {why_of(error)}"))
             else:
                 if owner and recipe.changes:
                     problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
                 elif recipe.changes:
                     recipes.append((entry, recipe))
-    return Found(tuple(recipes), tuple(skipped), tuple(problems))
+    return Finding(tuple(recipes), tuple(skipped), tuple(problems))
 
 
 def new_path(text: str, home: str, directory: str, names: Collection[str], rules: RuleSet) -> str | None:
@@ -230,7 +230,7 @@ def _fix_one(
         with Folders(place.outputs_dir) as folders:
             step = step._replace(was=f"{before} {exchanging.mark(folders, step.there)}")
     except OSError as error:
-        return told(error)
+        return why_of(error)
     unit = Unit("fix", entry.size, (step,))
     return transact(place, listing.experiment, listing.directory, [unit], kept=kept).why
 

@@ -14,7 +14,7 @@ from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, JournalError, is_fin
 from ckptrules.engine.values import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import CHUNK, told
+from ckptrules.storage.reading import CHUNK, why_of
 
 
 def clocks(storage: Storage) -> Now:
@@ -69,7 +69,7 @@ def journal_headers(storage: Storage) -> list[Mapping[str, object]]:
 def fault_of(outputs_dir: str, error: JournalError | OSError) -> str:
     """Say why the journals cannot be read."""
     place = f"{outputs_dir}/{JOURNALS}"
-    return f"{place}: cannot be read: {told(error)}" if isinstance(error, OSError) else f"{place}/{error}"
+    return f"{place}: cannot be read: {why_of(error)}" if isinstance(error, OSError) else f"{place}/{error}"
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:

@@ -22,7 +22,7 @@ from ckptrules.outputs.evidence import obstacle
 from ckptrules.storage import moving, trash
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 
 
 class Workplace(NamedTuple):
@@ -70,7 +70,7 @@ def transact(
     try:
         number = place.journal.intend(experiment, directory, units, takes_back, kept)
     except OSError as error:
-        return Done(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=told(error))
+        return Done(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
     with Folders(place.outputs_dir, texts=place.texts) as folders:
         failed = do_units(folders, units, place.stopped)
         freed = [one for one in frees if one not in failed]
@@ -80,7 +80,7 @@ def transact(
             if left := _free(folders, units, freed):
                 place.journal.conclude(number, failed, [one for one in freed if one not in left])
         except OSError as error:
-            return Done(failed, left, told(error))
+            return Done(failed, left, why_of(error))
     return Done(failed, left)
 
 
@@ -98,7 +98,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         outcome = after(plan, done.failed, problems_of(plan, done))
         if outcome.problems:
             return Outcome(outcome, None)
-        return Outcome(outcome, settle_plan(directory, outcome, listing, changed=True))
+        return Outcome(outcome, stamp_after(directory, outcome, listing, changed=True))
 
 
 def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> dict[int, str]:
@@ -112,7 +112,7 @@ def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> di
             for step in units[number].steps:
                 trash.free_at_once(Disk(folders.outputs_dir), step)
         except OSError as error:
-            left[number] = told(error)
+            left[number] = why_of(error)
     return left
 
 
@@ -120,9 +120,11 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
     if plan.problems:
         return None
     with Folders(outputs_dir) as folders:
-        return settle_plan(folders.descriptor(plan.directory), plan, listing, changed=False)
+        return stamp_after(folders.descriptor(plan.directory), plan, listing, changed=False)
 
 
-def settle_plan(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
-    """Return the stamp to remember a directory by in which a plan was carried out; see `moving.settle`."""
-    return moving.settle(directory, names_left(plan, listing), plain=is_plain(plan, listing), changed=changed)
+def stamp_after(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
+    """Return the stamp to remember a directory by in which a plan was carried out; see `moving.stamp_to_remember`."""
+    return moving.stamp_to_remember(
+        directory, names_left(plan, listing), plain=is_plain(plan, listing), changed=changed
+    )

@@ -11,7 +11,7 @@ from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.units import head_of
 from ckptrules.engine.values import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 
 
 def as_the_disk_tells(outputs_dir: str, run: Run) -> Run:
@@ -61,4 +61,4 @@ def _obstacle(folders: Folders, step: Step, ahead: Ahead) -> str:
     try:
         return KINDS[step.kind].check(folders, step, ahead)
     except OSError as error:
-        return told(error)
+        return why_of(error)

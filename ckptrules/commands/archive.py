@@ -19,14 +19,14 @@ from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OptionError, flag, one_of, option
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import archives
-from ckptrules.vault.archives import ArchiveError, Place
+from ckptrules.vault.archives import ArchiveError, Packing
 from ckptrules.vault.backups import choose
 
 
@@ -73,7 +73,9 @@ def prepare_archive(options: Options) -> Prepared:
     except ArchiveError as error:
         raise OptionError(f"command line: format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
-    places = [Place(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first]
+    places = [
+        Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
+    ]
     return (pack_all, [options, jobs.style(options), places]), names
 
 
@@ -96,7 +98,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def pack_all(options: Options, style: Style, places: list[Place], task: Task) -> TaskFailed | None:
+def pack_all(options: Options, style: Style, places: list[Packing], task: Task) -> TaskFailed | None:
     """Pack experiments one after the other; what fails is told, the others are done."""
     lines: list[str] = []
     failed: list[str] = []
@@ -112,14 +114,14 @@ def pack_all(options: Options, style: Style, places: list[Place], task: Task) ->
             failed.append(place.experiment)
             break
         except (ArchiveError, OSError) as error:
-            why = told(error) if isinstance(error, OSError) else str(error)
+            why = why_of(error) if isinstance(error, OSError) else str(error)
             lines.append(f"{style.paint(style.signs['problem'], 'red')} Problem: {shown}: {style.name(why)}")
             failed.append(place.experiment)
-    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    task.meta = {"output": Output("\n".join([*lines, ""]))}
     return TaskFailed("problems left", report=False) if failed else None
 
 
-def pack_one(options: Options, style: Style, place: Place) -> str:
+def pack_one(options: Options, style: Style, place: Packing) -> str:
     """Pack one experiment, and move it to the trash unless it is to stay; return what to tell.
 
     Raises:
@@ -157,7 +159,7 @@ def pack_one(options: Options, style: Style, place: Place) -> str:
     return f"{line}; the source is in the trash"
 
 
-def busy(options: Options, place: Place) -> None:
+def busy(options: Options, place: Packing) -> None:
     """Refuse an experiment that somebody writes into.
 
     Raises:
@@ -171,7 +173,7 @@ def busy(options: Options, place: Place) -> None:
             raise ArchiveError(f"is in use: a file in it {why}")
 
 
-def refuse_linked(options: Options, place: Place) -> None:
+def refuse_linked(options: Options, place: Packing) -> None:
     """Refuse to put away what links from elsewhere lead to, or may lead to.
 
     Raises:
@@ -190,7 +192,7 @@ def refuse_linked(options: Options, place: Place) -> None:
         raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")
 
 
-def to_trash(options: Options, place: Place, size: int, identity: Identity) -> None:
+def to_trash(options: Options, place: Packing, size: int, identity: Identity) -> None:
     """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
 
     Raises:

@@ -18,11 +18,11 @@ from ckptrules.run import command_line, jobs, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OptionError, as_pattern, one_of, option
 from ckptrules.run.progress import stoppable
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault import report
 from ckptrules.vault.backups import NoBackupError, NoSpaceError, Order
@@ -134,7 +134,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
         names = os.listdir(folder)
     except OSError as error:
         hint = "the folder for the backups must be there already"
-        raise OptionError(f"command line: to={folder}: {told(error)}\n    hint: {hint}") from None
+        raise OptionError(f"command line: to={folder}: {why_of(error)}\n    hint: {hint}") from None
     if jobs.is_inside(folder, options.outputs_dir):
         fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
         raise OptionError(f"command line: {fact}\n    hint: name another folder with to=DIR")
@@ -180,11 +180,11 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
         hint = "make room, or name another folder with to=DIR"
         return tell(task, report.failed_text(what, str(error), hint), failed=True)
     except OSError as error:
-        return tell(task, report.failed_text(what, told(error)), failed=True)
+        return tell(task, report.failed_text(what, why_of(error)), failed=True)
     return tell(task, report.backup_text(order.path, manifest, problems, style, lost), failed=bool(problems))
 
 
 def tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:
     """Tell what came of it."""
-    task.meta = {"told": Told(text)}
+    task.meta = {"output": Output(text)}
     return TaskFailed("problems left", report=False) if failed else None

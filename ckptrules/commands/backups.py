@@ -15,7 +15,7 @@ from ckptrules.run.options import BACKUPS, Common, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import report
 from ckptrules.vault.backups import Held, backups_folder, check_backup, find_backups
 
@@ -39,7 +39,7 @@ def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
     try:
         held = find_backups(folder, options.outputs_dir)
     except OSError as error:
-        return tell(task, report.failed_text(f"'{style.name(folder)}'", told(error)), failed=True)
+        return tell(task, report.failed_text(f"'{style.name(folder)}'", why_of(error)), failed=True)
     if options.verify:
         try:
             held = checked(folder, held)

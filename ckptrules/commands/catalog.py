@@ -19,7 +19,7 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import deciding, jobs
 from ckptrules.run.command_line import completed
 from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage import writing
@@ -71,9 +71,9 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
             would = "would hold " * options.dry_run
             text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
-        task.meta = {"told": Told(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
+        task.meta = {"output": Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
-    task.meta = {"told": Told(text, as_it_is=True)}
+    task.meta = {"output": Output(text, as_it_is=True)}
     lack = "" if records or problems else jobs.nothing_understood(options, rules)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
     for line in (*told, lack, jobs.uncovered("catalog", options, rules, style)):

@@ -11,7 +11,7 @@ from ckptrules.report.style import count_of, table
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run.jobs import load
 from ckptrules.run.options import Common
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session, lacking
 from ckptrules.run.startup import TaskDict
 
@@ -46,7 +46,7 @@ def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
         if lines
         else ""
     )
-    task.meta = {"told": Told("All rules hold.\n" + table((), [("", *row) for row in rows]) + more)}
+    task.meta = {"output": Output("All rules hold.\n" + table((), [("", *row) for row in rows]) + more)}
 
 
 def words(policy: Policy) -> str:

@@ -16,7 +16,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
 from ckptrules.vault.manifest import Manifest
 
@@ -48,7 +48,7 @@ def prepare(options: Options) -> Prepared:
     try:
         foreign = backups.foreign_names(path, manifest)
     except OSError as error:
-        raise OptionError(f"command line: backup '{path}': cannot be read: {told(error)}") from None
+        raise OptionError(f"command line: backup '{path}': cannot be read: {why_of(error)}") from None
     if foreign:
         names = ", ".join(jobs.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
         fact = f"backup '{path}': holds what is not of the backup: {names}"
@@ -69,5 +69,5 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
         rest = style.name(backups.hidden_path(os.path.normpath(path)))
         return tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
     except OSError as error:
-        return tell(task, report.failed_text(f"backup '{style.name(path)}'", told(error)), failed=True)
+        return tell(task, report.failed_text(f"backup '{style.name(path)}'", why_of(error)), failed=True)
     return tell(task, report.dropped_text(path, manifest, style), failed=False)

@@ -17,7 +17,7 @@ from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
 from ckptrules.run import deciding, jobs, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, KEEP_MIN_EPOCH, POLICY, OptionError, Planning, option, some_text
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
@@ -76,20 +76,20 @@ def show(options: Options, job: jobs.Job, experiments: Collection[str], task: Ta
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         task.meta = {
-            "told": Told(
+            "output": Output(
                 f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
             )
         }
         return TaskFailed("nothing to explain", report=False)
     text = "\n".join(block(one, job.style) for one in found)
     head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
-    task.meta = {"told": Told(head + text)}
+    task.meta = {"output": Output(head + text)}
     if options.json:
         data = {"schema_version": SCHEMA_VERSION, **job.header, "explained": [as_data(one) for one in found]}
         try:
             writing.write_json(options.json, data)
         except OSError as error:
-            task.meta = {"told": Told(f"{options.json} cannot be written: {error.strerror}\n")}
+            task.meta = {"output": Output(f"{options.json} cannot be written: {error.strerror}\n")}
             return TaskFailed("not written", report=False)
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ckptrules import stopping
 from ckptrules.changes.fixing import fix, foresee
-from ckptrules.engine.values import Found, Listing, Plan
+from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, numbers
 from ckptrules.report.text import Tally
@@ -14,7 +14,7 @@ from ckptrules.run import deciding, experiments
 from ckptrules.run.jobs import Job, note_stop
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.progress import stoppable
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
@@ -39,11 +39,11 @@ class each:  # noqa: N801 - a function that can be sent to another process
     def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
         self.work = work
 
-    def __call__(self, job: Job, found: Found) -> experiments.Done:
+    def __call__(self, job: Job, found: Directory) -> experiments.Done:
         """Do it, and tell what came of it."""
         if stopping.stopped():
             note_stop()
-            return experiments.Done(Told(""), "stopped")
+            return experiments.Done(Output(""), "stopped")
         listing = Listing(found.experiment, found.directory, ())
         try:
             listing = scan(job.options.outputs_dir, found)

@@ -16,7 +16,7 @@ from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, startup
 from ckptrules.run.command_line import declared
 from ckptrules.run.options import Common, Option
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
 
@@ -100,7 +100,7 @@ def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | Non
     try:
         runs = [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, believing.own_state(outputs_dir))]
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{style.name(fault_of(outputs_dir, error))}\n")}
+        task.meta = {"output": Output(f"{style.name(fault_of(outputs_dir, error))}\n")}
         return TaskFailed("a journal is damaged", report=False)
-    task.meta = {"told": Told(history_text(runs, style))}
+    task.meta = {"output": Output(history_text(runs, style))}
     return None

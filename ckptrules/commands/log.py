@@ -19,10 +19,10 @@ from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import jobs, startup
 from ckptrules.run.options import RUN, Common, a_file, option
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 
 # What begins something in Markdown (CommonMark 0.31, GitHub's) or HTML: in any place, in an address, at the beginning.
 _MARKS = re.compile(r"[\\`*\[\]<>|#&~]|(?<=www)\.|:(?=//)|^[=+_-]")
@@ -57,23 +57,23 @@ def newest_migration(runs: Sequence[Run]) -> Run | None:
 def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:
     """Print the entry, or append it to a file that does not have it yet."""
     if run is None:
-        task.meta = {"told": Told("There is no run to tell of; 'doit history' lists them.\n")}
+        task.meta = {"output": Output("There is no run to tell of; 'doit history' lists them.\n")}
         return TaskFailed("no run", report=False)
     try:
         entry = render(log_template(options.rules_dir), entry_of(run))
     except (OSError, ValueError) as error:
-        task.meta = {"told": Told(unusable(options, error))}
+        task.meta = {"output": Output(unusable(options, error))}
         return TaskFailed("the template cannot be used", report=False)
     if options.out is None:
-        task.meta = {"told": Told(entry, as_it_is=True)}
+        task.meta = {"output": Output(entry, as_it_is=True)}
         return None
     try:
         text = append(options.out, entry, run.id, writes=not options.dry_run)
     except (OSError, UnicodeError) as error:
-        why = told(error) if isinstance(error, OSError) else "is no UTF-8 text"
-        task.meta = {"told": Told(f"{visible(options.out)}: cannot be written: {why}\n")}
+        why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
+        task.meta = {"output": Output(f"{visible(options.out)}: cannot be written: {why}\n")}
         return TaskFailed("the log cannot be written", report=False)
-    task.meta = {"told": Told(text)}
+    task.meta = {"output": Output(text)}
     return None
 
 
@@ -101,7 +101,7 @@ def unusable(options: Options, error: OSError | ValueError) -> str:
     """Say why the template cannot be used, and where."""
     path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
     if isinstance(error, OSError):
-        return f"{path}: cannot be read: {told(error)}\n"
+        return f"{path}: cannot be read: {why_of(error)}\n"
     if not isinstance(error, LogTemplateError):
         return f"{path}: is no UTF-8 text\n"
     hint = f"    hint: {error.hint}\n" * bool(error.hint)

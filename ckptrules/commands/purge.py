@@ -22,11 +22,11 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_runs, trash_use
 
 POLL = 0.2  # seconds
@@ -119,20 +119,20 @@ def confirmed() -> bool:
 
 def tell_nothing_freed(task: Task) -> None:
     """Tell that the answer was no."""
-    task.meta = {"told": Told("Nothing was freed.\n")}
+    task.meta = {"output": Output("Nothing was freed.\n")}
 
 
 def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: Task) -> TaskFailed | None:
     """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
-        task.meta = {"told": Told(f"{shown}Would free: {amount(use)}\n")}
+        task.meta = {"output": Output(f"{shown}Would free: {amount(use)}\n")}
         return None
     emptied, unrecorded = empty(options, runs)
     nothing = emptied.left and not emptied.freed.items
     lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
     lines += [f"Problem: {line}" for line in left_lines(options, style, emptied.left)]
-    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    task.meta = {"output": Output("\n".join([*lines, ""]))}
     return TaskFailed("problems left", report=False) if emptied.left or unrecorded else None
 
 
@@ -141,7 +141,7 @@ def free_expired(options: Common, style: Style, runs: Sequence[str], task: Task)
     emptied, unrecorded = empty(options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items or not emptied.left else []
     lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
-    task.meta = {"told": Told("\n".join([*lines, ""]))}
+    task.meta = {"output": Output("\n".join([*lines, ""]))}
     return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
 
 
@@ -153,7 +153,7 @@ def empty(options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:
             journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("purge", options))
             journal.purged(runs, sorted(emptied.left))
         except OSError as error:
-            return emptied, [f"The trash is empty, but the journal cannot be written: {told(error)}"]
+            return emptied, [f"The trash is empty, but the journal cannot be written: {why_of(error)}"]
     return emptied, []
 
 
@@ -167,5 +167,5 @@ def left_lines(options: Common, style: Style, left: Mapping[str, OSError]) -> It
     for path, error in sorted(left.items()):
         place = os.path.join(options.outputs_dir, path)
         remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(quoted(os.path.abspath(place)))
-        fact = f"{style.name(place)} cannot be freed: {told(error)}"
+        fact = f"{style.name(place)} cannot be freed: {why_of(error)}"
         yield f"{fact}\n    hint: {remedy}; 'doit purge' tries again"

@@ -23,10 +23,10 @@ from ckptrules.run import jobs, startup
 from ckptrules.run.command_line import completed
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, flag, option, some_text
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
@@ -106,14 +106,14 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     try:
         runs = read_runs(options.outputs_dir, believing.own_state(options.outputs_dir))
     except (JournalError, OSError) as error:
-        task.meta = {"told": Told(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
+        task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal cannot be read", report=False)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []
     unread: dict[str, str] = {}
     for path in files(paths, options.outputs_dir, unread):
         if stopping.stopped():
-            task.meta = {"told": Told("")}
+            task.meta = {"output": Output("")}
             return TaskFailed("stopped", report=False)
         texts += [text] if (text := read(path, names, unread)) else []
     known: dict[str, Index] = {}
@@ -128,7 +128,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
     ]
     lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
-    task.meta = {"told": Told("\n".join([*lines, ""]), as_it_is=True)}
+    task.meta = {"output": Output("\n".join([*lines, ""]), as_it_is=True)}
     left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
     return TaskFailed("problems left", report=False) if left else None
 
@@ -152,7 +152,7 @@ def files(paths: Iterable[str], outputs_dir: str, unread: dict[str, str]) -> Ite
 
 def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
     def note(error: OSError) -> None:
-        unread[str(error.filename)] = f"cannot be read: {told(error)}"
+        unread[str(error.filename)] = f"cannot be read: {why_of(error)}"
 
     for folder, inner, names in os.walk(top, onerror=note):
         inner[:] = sorted(
@@ -169,7 +169,7 @@ def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
             try:
                 is_file = stat.S_ISREG(os.lstat(path).st_mode)
             except OSError as error:
-                unread[path] = f"cannot be read: {told(error)}"
+                unread[path] = f"cannot be read: {why_of(error)}"
                 continue
             if is_file:
                 yield path
@@ -186,7 +186,7 @@ def read(path: str, names: OldNames, unread: dict[str, str]) -> Text | None:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        unread[path] = f"cannot be read: {told(error)}"
+        unread[path] = f"cannot be read: {why_of(error)}"
         return None
     encoding = encoding_of(content)
     if not encoding:
@@ -258,7 +258,7 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
-        return dict.fromkeys((text.path for text in texts), f"not begun: {told(error)}")
+        return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
     journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("refs", options), own)
     done = transact(
         Workplace(own, jobs.run_id(), journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units

@@ -27,7 +27,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import state, writing
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
 from ckptrules.vault.manifest import Manifest
 
@@ -62,7 +62,7 @@ def prepare(options: Options) -> Prepared:
         try:
             writing.make_folder(options.outputs_dir)
         except OSError as error:
-            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {told(error)}") from None
+            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}") from None
     lock(options)
     return (bring_back, [options, jobs.style(options), path, manifest, chosen]), names
 
@@ -87,7 +87,7 @@ def bring_back(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
         )
     except OSError as error:
-        return tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", told(error)), failed=True)
+        return tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error)), failed=True)
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     notes += report.lost_lines(lost, style)
     return tell(task, report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))

@@ -12,7 +12,7 @@ from doit.task import Task
 from ckptrules.engine.measures import visible
 from ckptrules.run import jobs, startup
 from ckptrules.run.options import Migrating, OptionError
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 
 WAIT = 600  # seconds
@@ -52,7 +52,7 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
 
 def show(text: str, task: Task) -> None:
     """Print it."""
-    task.meta = {"told": Told(text)}
+    task.meta = {"output": Output(text)}
 
 
 def command(options: Options) -> list[str]:

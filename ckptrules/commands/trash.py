@@ -19,11 +19,11 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import TrashItem, strangers, trash_items
 
 DAY = 86_400
@@ -46,11 +46,11 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     try:
         items = trash_items(Disk(outputs_dir))
     except OSError as error:
-        task.meta = {"told": Told(f"The trash cannot be read: {told(error)}\n")}
+        task.meta = {"output": Output(f"The trash cannot be read: {why_of(error)}\n")}
         return TaskFailed("the trash cannot be read", report=False)
     notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
-        task.meta = {"told": Told(f"The trash is empty.\n{notes}")}
+        task.meta = {"output": Output(f"The trash is empty.\n{notes}")}
         return None
     rows = [
         (
@@ -67,7 +67,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     lost = unknown_to_undo(outputs_dir, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
-    task.meta = {"told": Told(text + end + by_hand(outputs_dir, lost, style) + notes)}
+    task.meta = {"output": Output(text + end + by_hand(outputs_dir, lost, style) + notes)}
     return None
 
 

@@ -17,12 +17,12 @@ from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.vault import archives
 from ckptrules.vault.archives import ArchiveError
 from ckptrules.vault.manifest import Manifest
@@ -63,7 +63,7 @@ def prepare(options: Options) -> Prepared:
     except ArchiveError as error:
         raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
-        raise OptionError(f"{fact}: {told(error)}") from None
+        raise OptionError(f"{fact}: {why_of(error)}") from None
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.EXIT_CODE) from None
@@ -80,7 +80,7 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
     top = manifest.items[0].path
     what = f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
     if options.dry_run:
-        task.meta = {"told": Told(f"Would bring back: {what}\n")}
+        task.meta = {"output": Output(f"Would bring back: {what}\n")}
         return None
     lost: dict[str, tuple[str, ...]] = {}
     try:
@@ -94,9 +94,9 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
             step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
             change(options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
-        why = told(error) if isinstance(error, OSError) else str(error) or "stopped"
-        task.meta = {"told": Told(f"Not brought back: {what}: {style.name(why)}\n")}
+        why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
+        task.meta = {"output": Output(f"Not brought back: {what}: {style.name(why)}\n")}
         return TaskFailed("not brought back", report=False)
     lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
-    task.meta = {"told": Told("\n".join([*lines, *lost_lines(lost, style), ""]))}
+    task.meta = {"output": Output("\n".join([*lines, *lost_lines(lost, style), ""]))}
     return None

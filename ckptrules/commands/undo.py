@@ -28,7 +28,7 @@ from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import command_line, jobs, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
-from ckptrules.run.reporter import Reporter, RunContext, Told
+from ckptrules.run.reporter import Output, Reporter, RunContext
 from ckptrules.run.session import Session
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
@@ -135,7 +135,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     plan = as_plan(back)
     if stopping.stopped():
         jobs.note_stop()
-        task.meta["told"] = Told("")
+        task.meta["output"] = Output("")
         return TaskFailed("stopped", report=False)
     own = job.own_state if back.own else ""
     root = own or job.options.outputs_dir
@@ -151,7 +151,7 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     done = after(plan, came.failed, problems_of(plan, came))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
-    task.meta["told"] = Told(experiment_block(done, (), job.style), tally(done), data)
+    task.meta["output"] = Output(experiment_block(done, (), job.style), tally(done), data)
     return TaskFailed("problems left", report=False) if done.problems else None
 
 

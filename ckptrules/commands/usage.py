@@ -17,10 +17,10 @@ from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, startup
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import told
+from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use
 
 ARCHIVES = (".tar.zst", ".tar.gz")
@@ -75,7 +75,7 @@ def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, t
         try:
             sizes = outputs_listing.sizes(job.options.outputs_dir, found.directory, seen, going_names(plan))
         except OSError as error:
-            failed.append(f"{job.style.name(found.directory)}: {told(error)}")
+            failed.append(f"{job.style.name(found.directory)}: {why_of(error)}")
             continue
         rows.append((found.experiment, sort(listing, plan, sizes)))
         unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
@@ -87,7 +87,7 @@ def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, t
         waiting = trash_use(Disk(job.options.outputs_dir))
         text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"
     except OSError as error:
-        failed.append(f"the trash cannot be read: {told(error)}")
+        failed.append(f"the trash cannot be read: {why_of(error)}")
     text += "".join(f"{note}\n" for note in stranger_notes(job.options.outputs_dir, job.style))
     if archive_dir:
         text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
@@ -95,7 +95,7 @@ def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, t
     text += "".join(f"Problem: {line}\n" for line in failed)
     lack = "" if total.protected + total.kept + total.could_go else jobs.nothing_understood(job.options, job.rules)
     text += "".join(f"{line}\n" for line in (lack, jobs.uncovered("usage", job.options, job.rules, job.style)) if line)
-    task.meta = {"told": Told(text)}
+    task.meta = {"output": Output(text)}
     return TaskFailed("problems left", report=False) if failed or lack else None
 
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from ckptrules.engine.values import Found
+from ckptrules.engine.values import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.run import deciding, experiments
 from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, OptionError, Planning, flag
 from ckptrules.run.progress import stoppable
-from ckptrules.run.reporter import Told
+from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -54,7 +54,7 @@ def in_tally(total: VerifyTally) -> int:
     return total.experiments
 
 
-def verify_one(how: How, job: Job, found: Found) -> Done:
+def verify_one(how: How, job: Job, found: Directory) -> Done:
     """Verify one checkpoint directory and tell what came of it."""
     options = job.options
     try:
@@ -64,9 +64,9 @@ def verify_one(how: How, job: Job, found: Found) -> Done:
             lambda total: stoppable(found.experiment, total), time.time_ns(), writes=not options.dry_run,
         )  # fmt: skip
     except StoppedError:
-        return Done(Told("", VerifyTally()), "stopped")
+        return Done(Output("", VerifyTally()), "stopped")
     except deciding.FAULTS as fault:
         report = Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems)
     data = report_as_data(report) if options.json else None
-    told = Told(block(report, job.style), tally(report), data)
+    told = Output(block(report, job.style), tally(report), data)
     return Done(told, "problems left" if report.problems else "")

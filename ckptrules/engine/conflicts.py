@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ckptrules.engine.companions import Pairs
 from ckptrules.engine.judging import is_misdated, misdated_of
-from ckptrules.engine.values import Checkpoint, Entry, Facts, Kept, Problem, Reason
+from ckptrules.engine.values import Checkpoint, Entry, Evidence, Kept, Problem, Reason
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
@@ -40,7 +40,7 @@ def resolve(
     entries: Sequence[Entry],
     sidecars: Pairs,
     on_conflict: OnConflict,
-    facts: Facts,
+    evidence: Evidence,
     linked: Collection[str],
 ) -> Resolved:
     """Settle every conflict as ``on_conflict`` says, or tell of it.
@@ -50,7 +50,7 @@ def resolve(
         entries: the whole directory; whatever stands there may be in the way.
         sidecars: what goes with a checkpoint, and may be in the way or find something there.
         on_conflict: the way to settle.
-        facts: which contents are identical, which checkpoints are in use.
+        evidence: which contents are identical, which checkpoints are in use.
         linked: names that a link leads to; they may not go to the trash.
     """
     if has_no_rivals(checkpoints, entries, sidecars):
@@ -65,8 +65,8 @@ def resolve(
     for group in find_groups(checkpoints, entries, sidecars):
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
         one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
-        decidable = one_target and facts.in_use.keys().isdisjoint(group.names)
-        winner = best_of(rivals, sidecars, on_conflict, facts) if decidable else None
+        decidable = one_target and evidence.in_use.keys().isdisjoint(group.names)
+        winner = best_of(rivals, sidecars, on_conflict, evidence) if decidable else None
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
             kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
@@ -78,7 +78,7 @@ def resolve(
             winners.append(winner.entry.name)
         else:
             exists = _headline(group, rivals) in all_entries
-            problems.append(tell(group, rivals, [all_entries[name] for name in group.names], facts, exists=exists))
+            problems.append(tell(group, rivals, [all_entries[name] for name in group.names], evidence, exists=exists))
             disputed |= group.names
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
@@ -121,9 +121,11 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
     return groups
 
 
-def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConflict, facts: Facts) -> Checkpoint | None:
+def best_of(
+    rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConflict, evidence: Evidence
+) -> Checkpoint | None:
     """Choose the one that gets the name, or none where that is not certain; of identical ones, one with sidecars."""
-    same = {facts.same.get(checkpoint.entry.name) for checkpoint in rivals}
+    same = {evidence.same.get(checkpoint.entry.name) for checkpoint in rivals}
     identical = len(same) == 1 and None not in same
 
     def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
@@ -133,7 +135,7 @@ def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConfli
         return max(rivals, key=order) if identical else None
     if on_conflict not in ("keep_newest", "keep_largest"):
         return None
-    if on_conflict == "keep_newest" and misdated_of(rivals, facts.now_ns) and not identical:
+    if on_conflict == "keep_newest" and misdated_of(rivals, evidence.now_ns) and not identical:
         return None
     key = _by_time if on_conflict == "keep_newest" else _by_size
     best = max(map(key, rivals))
@@ -142,18 +144,18 @@ def best_of(rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConfli
 
 
 def tell(
-    group: Group, rivals: Sequence[Checkpoint], entries: Sequence[Entry], facts: Facts, *, exists: bool
+    group: Group, rivals: Sequence[Checkpoint], entries: Sequence[Entry], evidence: Evidence, *, exists: bool
 ) -> Problem:
     """Tell of a conflict: each candidate with what speaks for it, and which one the protocol would keep."""
     target = _headline(group, rivals)
     ordered = sorted(entries, key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
-    remarks = tuple(_remarks(entry, ordered, facts) if alike else _kind(entry) for entry in ordered)
+    remarks = tuple(_remarks(entry, ordered, evidence) if alike else _kind(entry) for entry in ordered)
     others = "the other" if len(names) == TWO else "the others"
     hint = f"compare them, keep the better one, delete or rename {others}"
     best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
-    if facts.same and len({facts.same.get(name) for name in names}) == 1:
+    if evidence.same and len({evidence.same.get(name) for name in names}) == 1:
         hint = "on_conflict=merge_identical keeps one of them, the rest goes to the trash"
     elif best:
         hint = f"the protocol keeps the larger and newer one, {best[0]}; on_conflict=keep_newest does that"
@@ -168,11 +170,11 @@ def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
     return targets[0] if targets else min(group.wanted)
 
 
-def _remarks(entry: Entry, rivals: Sequence[Entry], facts: Facts) -> str:
+def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence) -> str:
     others = [rival for rival in rivals if rival is not entry]
-    misdated = is_misdated(entry.mtime_ns, facts.now_ns)
-    number = facts.same.get(entry.name)
-    twins = [rival.name for rival in others if number is not None and facts.same.get(rival.name) == number]
+    misdated = is_misdated(entry.mtime_ns, evidence.now_ns)
+    number = evidence.same.get(entry.name)
+    twins = [rival.name for rival in others if number is not None and evidence.same.get(rival.name) == number]
     said = [
         *(["larger"] * all(entry.size > rival.size for rival in others)),
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),

@@ -12,7 +12,7 @@ NS = 1_000_000_000
 SKEW_NS = 60 * NS  # what the clocks of two machines may differ by
 
 
-class Said(NamedTuple):
+class Opinion(NamedTuple):
     """What a line says of one checkpoint; ``would`` is the value with which it would keep it.
 
     ``note`` is what people are told also where they do not ask for reasons.
@@ -37,7 +37,7 @@ class Others(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-Judged = Mapping[str, Said]
+Judged = Mapping[str, Opinion]
 
 
 class Around(NamedTuple):
@@ -82,14 +82,14 @@ def kept_by(_: Any, judged: Judged, __: Sequence[Checkpoint], ___: int) -> list[
     return [name for name, said in judged.items() if said.keeps]
 
 
-def yes(why: str, note: str = "") -> Said:
+def yes(why: str, note: str = "") -> Opinion:
     """Say that a line keeps it, and why."""
-    return Said(keeps=True, why=why, note=note)
+    return Opinion(keeps=True, why=why, note=note)
 
 
-def no(why: str, would: Any = None) -> Said:
+def no(why: str, would: Any = None) -> Opinion:
     """Say that a line does not keep it, and with which value it would."""
-    return Said(keeps=False, why=why, would=would)
+    return Opinion(keeps=False, why=why, would=would)
 
 
 def place_of(place: int, count: int) -> str:

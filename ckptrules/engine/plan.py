@@ -24,7 +24,7 @@ from ckptrules.engine.values import (
     Checkpoint,
     Claim,
     Entry,
-    Facts,
+    Evidence,
     Kept,
     Listing,
     Named,
@@ -57,7 +57,7 @@ def make_plan(
     listing: Listing,
     policy: Policy | None = None,
     on_conflict: OnConflict = "report",
-    facts: Facts = Facts(),  # noqa: B008 - a value, never changed
+    evidence: Evidence = Evidence(),  # noqa: B008 - a value, never changed
     *,
     leave_links: bool = False,
 ) -> Plan:
@@ -68,29 +68,29 @@ def make_plan(
         listing: the directory as it was read; the order of its entries changes nothing.
         policy: what decides about deletion, or None where nothing may be deleted.
         on_conflict: what becomes of checkpoints that want one name.
-        facts: what was found out beyond the listing.
+        evidence: what was found out beyond the listing.
         leave_links: whether a link stays under each old name.
     """
     found = sort_entries(rules, listing)
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
-    if unfit or facts.metrics:
+    if unfit or evidence.metrics:
         found = found._replace(
-            checkpoints=tuple(with_metrics(c, facts) for c in found.checkpoints if c.entry.name not in unfit),
+            checkpoints=tuple(with_metrics(c, evidence) for c in found.checkpoints if c.entry.name not in unfit),
             problems=(*found.problems, *unfit.values()),
         )
-    linked = holders(found, facts)
+    linked = holders(found, evidence)
     marked = unfinished(found, listing, rules)
-    busy = {**facts.in_use, **{name: reason.text for name, reason in marked.items()}}
+    busy = {**evidence.in_use, **{name: reason.text for name, reason in marked.items()}}
     sound, losers, skipped, conflicts, winners = resolve(
-        found.checkpoints, listing.entries, pairs, on_conflict, facts._replace(in_use=busy), linked
+        found.checkpoints, listing.entries, pairs, on_conflict, evidence._replace(in_use=busy), linked
     )
     left: tuple[Kept, ...] = ()
     if busy:
-        wanted = would_go(policy, sound, found, facts, marked)
-        sound, left, refused = set_aside(sound, facts.in_use, marked, wanted)
+        wanted = would_go(policy, sound, found, evidence, marked)
+        sound, left, refused = set_aside(sound, evidence.in_use, marked, wanted)
         conflicts = (*conflicts, *refused)
-    if stuck := held_by_foreign(sound, facts):
+    if stuck := held_by_foreign(sound, evidence):
         conflicts = (*conflicts, *stuck.values())
         sound = tuple(c for c in sound if c.entry.name not in stuck)
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
@@ -98,9 +98,9 @@ def make_plan(
     if disputed:
         sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
         found = without(found, disputed)
-    verdict = judge(policy, sound, found, facts, busy, [c.entry.name for c, _ in losers]) if policy else None
+    verdict = judge(policy, sound, found, evidence, busy, [c.entry.name for c, _ in losers]) if policy else None
     gone = {checkpoint.entry.name for checkpoint, _ in losers} | busy.keys()
-    verdict, withheld = withhold(verdict, found, gone, facts.verified, listing.directory)
+    verdict, withheld = withhold(verdict, found, gone, evidence.verified, listing.directory)
     actions = [
         *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
         *trash_actions(sound, verdict),
@@ -109,7 +109,7 @@ def make_plan(
     trashed = sum(action.kind == "trash" for action in actions) if verdict or losers else 0
     if pairs:
         actions = [take_along(action, pairs.get(action.name, ()), found.sidecars, listing) for action in actions]
-    relinks = [*relink_actions(actions, found.links, facts.links), *repoint_actions(actions, facts.pointers)]
+    relinks = [*relink_actions(actions, found.links, evidence.links), *repoint_actions(actions, evidence.pointers)]
     here = {action.name for action in relinks if not action.directory}
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
@@ -124,13 +124,13 @@ def make_plan(
         problems=(*found.problems, *conflicts, *withheld),
         notes=(
             *(verdict.notes if verdict else ()),
-            *unwhole_notes(found, facts.in_use, marked, conflicts),
-            *map(no_pointer, facts.no_pointers),
+            *unwhole_notes(found, evidence.in_use, marked, conflicts),
+            *map(no_pointer, evidence.no_pointers),
             *behind,
         ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=tuple(winners) + rests_on(verdict, found, gone, facts.verified) if trashed else (),
+        rests_on=tuple(winners) + rests_on(verdict, found, gone, evidence.verified) if trashed else (),
         unwhole=tuple(sorted(busy)),
     )
 
@@ -206,9 +206,9 @@ def is_left_link(entry: Entry, name: Named) -> bool:
     return name.claim.kind == "legacy" and "/" not in entry.link_text and name.target == entry.link_text
 
 
-def with_metrics(checkpoint: Checkpoint, facts: Facts) -> Checkpoint:
+def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
     """Add what the sidecars of a checkpoint tell."""
-    told = facts.metrics.get(checkpoint.entry.name)
+    told = evidence.metrics.get(checkpoint.entry.name)
     return checkpoint._replace(metrics=told) if told else checkpoint
 
 
@@ -271,20 +271,22 @@ def would_go(
     policy: Policy | None,
     sound: Sequence[Checkpoint],
     found: Sorted,
-    facts: Facts,
+    evidence: Evidence,
     marked: Mapping[str, Reason],
 ) -> Collection[str]:
     """Return the names in use that the policy would let go if they were not."""
-    if policy is None or not facts.in_use:
+    if policy is None or not evidence.in_use:
         return ()
     finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in marked]
     lost = [c.entry.name for c in found.checkpoints if c.entry.name not in {one.entry.name for one in finished}]
-    return judge(policy, finished, found, facts, marked, lost).remove.keys() & facts.in_use.keys()
+    return judge(policy, finished, found, evidence, marked, lost).remove.keys() & evidence.in_use.keys()
 
 
-def held_by_foreign(sound: Iterable[Checkpoint], facts: Facts) -> dict[str, Problem]:
+def held_by_foreign(sound: Iterable[Checkpoint], evidence: Evidence) -> dict[str, Problem]:
     """Tell which checkpoints keep their names: a pointer file names them that would become ours by following."""
-    owners = {name: (pointer, owner) for pointer, owner in facts.foreign.items() for name in facts.pointers[pointer]}
+    owners = {
+        name: (pointer, owner) for pointer, owner in evidence.foreign.items() for name in evidence.pointers[pointer]
+    }
     held = [c for c in sound if c.entry.name in owners and c.target != c.entry.name]
     text = "cannot be renamed to {}: {} names it, and belongs to {}"
     return {
@@ -367,7 +369,7 @@ def judge(
     policy: Policy,
     sound: Sequence[Checkpoint],
     found: Sorted,
-    facts: Facts,
+    evidence: Evidence,
     busy: Collection[str],
     lost: Collection[str],
 ) -> Verdict:
@@ -375,7 +377,7 @@ def judge(
 
     What is not whole (``busy``) takes room and does not count as remaining: nobody knows whether it will be whole.
     """
-    linked = holders(found, facts)
+    linked = holders(found, evidence)
     candidates = [checkpoint for checkpoint in sound if checkpoint.entry.name not in linked]
     leaving = {*lost, *(checkpoint.entry.name for checkpoint in candidates)}
     staying = [c.entry for c in found.checkpoints if c.entry.name not in leaving] + [e for e, _ in found.protected]
@@ -386,7 +388,7 @@ def judge(
         tuple(link for entry in staying for link in entry.shared),
         tuple(entry.name for entry in whole),
     )
-    verdict = apply_policy(policy, candidates, others, facts.now_ns)
+    verdict = apply_policy(policy, candidates, others, evidence.now_ns)
     by_link = {c.entry.name: (linked[c.entry.name],) for c in sound if c.entry.name in linked}
     return verdict._replace(keep={**verdict.keep, **by_link})
 
@@ -428,9 +430,9 @@ def unwhole_notes(
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 
 
-def holders(found: Sorted, facts: Facts) -> dict[str, Reason]:
+def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
     """Map the names that links and pointer files lead to; what leads to a sidecar or a left link leads to its owner."""
-    named = {**named_by_pointers(facts.pointers), **link_targets(found.links, facts.links)}
+    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
     if not named:
         return {}
     owners = {sidecar.name: owner for owner, own in found.sidecars.items() for sidecar in own if not sidecar.shared}

@@ -12,8 +12,8 @@ from ckptrules.engine.measures import human_size, human_time, taken
 from ckptrules.engine.values import (
     Assignment,
     Checkpoint,
+    Location,
     MaxDelete,
-    Place,
     Plan,
     Policy,
     PolicyLine,
@@ -144,7 +144,7 @@ class Excess(NamedTuple):
     checkpoints: int
     allowed: int
     limit: str
-    place: Place | None
+    place: Location | None
 
     def __str__(self) -> str:
         what = f"{self.deletions} of {self.checkpoints} checkpoints would go"

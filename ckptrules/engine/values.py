@@ -18,7 +18,7 @@ EntryKind = Literal["file", "directory", "link", "other"]
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a rule stands: a file as the user would name it, line and column counted from 1."""
 
     file: str
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 class Fault(NamedTuple):
     """One thing wrong with a rule file: the place, one fact, and perhaps a hint."""
 
-    place: Place
+    place: Location
     fact: str
     hint: str = ""
 
@@ -61,7 +61,7 @@ class Reason(NamedTuple):
     """Why something is so, and which rule says it."""
 
     text: str
-    place: Place | None = None
+    place: Location | None = None
 
 
 class HardLinks(NamedTuple):
@@ -129,7 +129,7 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
-class Found(NamedTuple):
+class Directory(NamedTuple):
     """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp."""
 
     experiment: str
@@ -152,7 +152,7 @@ class OutsideLink(NamedTuple):
     entry: Entry
 
 
-class Facts(NamedTuple):
+class Evidence(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
@@ -178,7 +178,7 @@ class Pattern(NamedTuple):
     """A shell pattern: ``best-*.ckpt``."""
 
     text: str
-    place: Place
+    place: Location
 
 
 class Rule(NamedTuple):
@@ -190,9 +190,9 @@ class Rule(NamedTuple):
     id: str
     match: re.Pattern[str]
     template: str
-    place: Place
+    place: Location
     examples: Mapping[str, str]
-    example_places: Mapping[str, Place]
+    example_places: Mapping[str, Location]
 
 
 class Best(NamedTuple):
@@ -232,7 +232,7 @@ class PolicyLine(NamedTuple):
 
     key: str
     value: Any
-    place: Place | None
+    place: Location | None
 
     def __str__(self) -> str:
         return f"{self.key}: {self.value}"
@@ -243,8 +243,8 @@ class PolicyExample(NamedTuple):
 
     given: tuple[Entry, ...]
     kept: frozenset[str]
-    places: Mapping[str, Place]
-    place: Place
+    places: Mapping[str, Location]
+    place: Location
 
 
 class Policy(NamedTuple):
@@ -257,8 +257,8 @@ class Policy(NamedTuple):
     name: str
     lines: tuple[PolicyLine, ...]
     keep_at_least: int
-    place: Place
-    floor_place: Place
+    place: Location
+    floor_place: Location
     examples: tuple[PolicyExample, ...] = ()
     picked: Reason | None = None
 
@@ -275,7 +275,7 @@ class MaxDelete(NamedTuple):
 
     checkpoints: int | None
     percent: int | None
-    place: Place | None = None
+    place: Location | None = None
 
 
 class RuleSet(NamedTuple):
@@ -523,14 +523,14 @@ def pointer_of(name: str) -> str:
     return found[1] if found else ""
 
 
-Part = bytes | tuple[int, int]
+Piece = bytes | tuple[int, int]
 """Bytes, or a range of the old file: its first byte, and the one behind its last."""
 
 
 class Rewrite(NamedTuple):
     """A recipe for a new file, and which texts it changes: old → new."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Piece, ...]
     changes: dict[str, str]
 
     @property

@@ -77,7 +77,7 @@ def not_read(why: str) -> UnsoundError:
     return UnsoundError("not_read", f"is not verified: {why}", "load it to see whether it is whole")
 
 
-class Facts(NamedTuple):
+class FileContent(NamedTuple):
     """What is known of a checkpoint's content, whatever its name is.
 
     ``kind`` is the file format, in words. ``epoch`` and ``step`` (``global_step``) are what stands inside, or None.
@@ -115,21 +115,21 @@ class Format(NamedTuple):
 
     name: str
     fits: Callable[[bytes], bool]
-    check: Callable[..., Facts]
+    check: Callable[..., FileContent]
     has_checksums: bool = False
 
 
-def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> Facts:
+def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:
     """Take from a pickle what is compared and remembered.
 
     Raises:
         UnsoundError: loading it would run what no checkpoint needs.
     """
     if contents is None:
-        return Facts(kind, checksums=checksums)
+        return FileContent(kind, checksums=checksums)
     refuse_code(contents.names)
     version = contents.fields.get("pytorch-lightning_version")
-    return Facts(
+    return FileContent(
         kind,
         contents.number("epoch"),
         contents.number("global_step"),
@@ -154,7 +154,7 @@ def refuse_code(names: Iterable[str]) -> None:
             raise UnsoundError("runs_code", f"would run '{name[:80]}' when it is loaded", hint)
 
 
-def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> Facts:
+def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> FileContent:
     """Compare the bytes that are there with those that the file speaks of.
 
     Raises:
@@ -164,7 +164,7 @@ def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> Fact
         raise UnsoundError("truncated", f"is cut off: it has {size} bytes and should have {expected}")
     if exact and size > expected:
         raise UnsoundError("damaged", f"has {size - expected} bytes too many")
-    return Facts(kind)
+    return FileContent(kind)
 
 
 def _is_usual(name: str) -> bool:

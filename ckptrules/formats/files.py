@@ -7,7 +7,7 @@ import os
 from importlib import import_module
 from typing import BinaryIO
 
-from ckptrules.formats.content import Facts, Format, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault
 
 HEAD = 16  # bytes by which a format is told
 FORMATS = (
@@ -25,7 +25,7 @@ def open_file(directory: int, path: str) -> BinaryIO:
     return open(os.open(path, flags, dir_fd=directory), "rb")
 
 
-def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> Facts:
+def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileContent:
     """Check one file. What that costs is bounded by its bytes, whatever they say.
 
     ``tell`` takes the bytes read, and may end the reading by raising something; ``quick`` leaves the checksums out.

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
-from ckptrules.formats.content import Facts, Tell, UnsoundError, not_read, refuse_code, told_as_fault
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, refuse_code, told_as_fault
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
@@ -43,7 +43,7 @@ SHORT = 4096  # bytes; of a file that holds one name
 T = TypeVar("T")
 
 
-class Part(NamedTuple):
+class Shard(NamedTuple):
     """A file inside a checkpoint directory: its path in there, what ``stat`` says."""
 
     path: str
@@ -52,11 +52,11 @@ class Part(NamedTuple):
     mtime_ns: int
 
 
-def parts_of(directory: int, name: str) -> tuple[Part, ...]:
+def parts_of(directory: int, name: str) -> tuple[Shard, ...]:
     """List the files of a checkpoint directory, sorted. Links are not followed and not listed."""
     return tuple(
         sorted(
-            Part(path, status.st_ino, status.st_size, status.st_mtime_ns)
+            Shard(path, status.st_ino, status.st_size, status.st_mtime_ns)
             for path, status, _ in _walk(directory, name)
             if stat.S_ISREG(status.st_mode)
         )
@@ -85,7 +85,7 @@ def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]
             yield os.path.join(folder, one)[len(name) + 1 :], os.lstat(one, dir_fd=inner), inner
 
 
-def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> Facts:
+def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> FileContent:
     """Check a checkpoint directory; of each part, as `check_file` does.
 
     Raises:
@@ -103,7 +103,7 @@ def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> Facts
         kind = _kind_of_folder(directory, name, sizes, inside, heard)
         _check_trackers(directory, name, sizes, links)
         _check_weights(sizes, links)
-    return Facts(
+    return FileContent(
         kind,
         epoch=_first(facts.epoch for facts in inside.values()),
         step=_first(facts.step for facts in inside.values()),
@@ -119,7 +119,7 @@ def _first(values: Iterable[T | None]) -> T | None:
 
 
 def _kind_of_folder(
-    directory: int, name: str, sizes: Mapping[str, int], inside: Mapping[str, Facts], tell: Tell
+    directory: int, name: str, sizes: Mapping[str, int], inside: Mapping[str, FileContent], tell: Tell
 ) -> str:
     """Find out which framework wrote a directory, and see that all is there that it writes."""
     kind = "directory"
@@ -134,7 +134,7 @@ def _kind_of_folder(
 
 def _check_files(
     directory: int, name: str, sizes: Mapping[str, int], tell: Tell, *, quick: bool
-) -> Iterator[tuple[str, Facts]]:
+) -> Iterator[tuple[str, FileContent]]:
     for path, size in sizes.items():
         tell(0)
         if not path.endswith(WHOLE_FILES):
@@ -149,7 +149,7 @@ def _check_files(
 
 def _check_json(
     directory: int, name: str, sizes: Mapping[str, int], links: Collection[str], tell: Tell
-) -> dict[str, Facts]:
+) -> dict[str, FileContent]:
     """Read what is written in JSON: it must be whole, and the shards that an index names must be there."""
     found = {}
     for path in sizes:
@@ -160,7 +160,7 @@ def _check_json(
                 _check_index(path, said["weight_map"], {*sizes, *links})
             if os.path.basename(path) == "trainer_state.json" and isinstance(said, dict):
                 step = said.get("global_step")
-                found[path] = Facts("JSON", step=step if is_count(step) else None, checksums=True)
+                found[path] = FileContent("JSON", step=step if is_count(step) else None, checksums=True)
     return dict(sorted(found.items(), key=lambda item: item[0].count("/")))
 
 
@@ -296,7 +296,7 @@ def _check_shard(place: str, state: Mapping[object, object], sizes: Mapping[str,
     return path
 
 
-def _check_deepspeed(sizes: Mapping[str, int], inside: Mapping[str, Facts]) -> None:
+def _check_deepspeed(sizes: Mapping[str, int], inside: Mapping[str, FileContent]) -> None:
     """See that the ranks have no gap, up to the number that a model says, and that all are of one step."""
     said = max((facts.ranks or 0 for facts in inside.values()), default=0)
     by_folder: dict[str, dict[str, re.Match[str]]] = defaultdict(dict)

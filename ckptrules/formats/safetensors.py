@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import BinaryIO
 
-from ckptrules.formats.content import Facts, Format, Tell, UnsoundError, of_size
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
@@ -19,7 +19,7 @@ BITS = {
 }  # fmt: skip # of one number, by its type in safetensors
 
 
-def check_safetensors(file: BinaryIO, size: int, _: Tell) -> Facts:
+def check_safetensors(file: BinaryIO, size: int, _: Tell) -> FileContent:
     """Check header and size (https://huggingface.co/docs/safetensors, "Format"); there are no checksums.
 
     The tensors must fill what is behind the header without a gap, each with as many bytes as its shape asks for.

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from ckptrules.formats.content import CHUNK, Facts, Format, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, read_pickle
@@ -32,7 +32,7 @@ BROKEN_ZIP = (
 )  # fmt: skip
 
 
-def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> Facts:
+def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent:
     """Check a zip file: its directory, its checksums unless ``quick``, and what a torch file must have.
 
     Raises:
@@ -63,7 +63,7 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> Facts:
     return facts_of(kind, contents, checksums=checksums and not quick)
 
 
-def check_legacy(file: BinaryIO, size: int, tell: Tell) -> Facts:
+def check_legacy(file: BinaryIO, size: int, tell: Tell) -> FileContent:
     """Check a file of pickles: that of old torch has its tensors' bytes behind them; there are no checksums.
 
     Raises:

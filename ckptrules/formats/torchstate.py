@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ckptrules.engine.values import Part, Rewrite
+from ckptrules.engine.values import Piece, Rewrite
 from ckptrules.formats.machine import TooLongError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES
 from ckptrules.formats.zips import open_zip
@@ -122,7 +122,7 @@ def _alignment(archive: zipfile.ZipFile, state: str) -> int:
 
 def _parts(
     file: BinaryIO, directory: int, entries: list[zipfile.ZipInfo], at: int, new: bytes, alignment: int
-) -> tuple[Part, ...]:
+) -> tuple[Piece, ...]:
     """List the parts: what is before the pickle, the pickle, the next header with other padding, all the rest."""
     state, follower = entries[at], entries[at + 1]
     head, start = _local_header(file, state)

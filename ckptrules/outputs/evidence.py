@@ -16,11 +16,11 @@ from typing import Any
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.naming import first_pattern
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.values import STATE, Entry, Facts, Listing, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.engine.values import STATE, Entry, Evidence, Listing, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.formats.plainjson import parse
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.reading import open_below, read_pointer, told
+from ckptrules.storage.reading import open_below, read_pointer, why_of
 
 CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
@@ -40,7 +40,7 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
     return [problem.names for problem in plan.problems if problem.id in CONFLICTS]
 
 
-def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Facts) -> Facts:
+def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Evidence) -> Evidence:
     """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
 
     Args:
@@ -127,12 +127,12 @@ def read_metrics(
     found = {}
     with open_below(outputs_dir, listing.directory) as directory:
         for owner, names in metric_files(sidecars).items():
-            told: dict[str, str] = {}
+            why_of: dict[str, str] = {}
             for name in names:
                 with contextlib.suppress(OSError, ValueError):
-                    told |= _numbers(parse(_read(directory, name)))
-            if told:
-                found[owner] = told
+                    why_of |= _numbers(parse(_read(directory, name)))
+            if why_of:
+                found[owner] = why_of
     return found
 
 
@@ -259,7 +259,7 @@ class Links:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.unsearched[f"{folder}/{name}".lstrip("/")] = told(error)
+                self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
                 continue
             for parent, sibling, behind in _ways(text):
                 real = os.path.realpath(os.path.join(here, parent))
@@ -279,7 +279,7 @@ class Links:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.unsearched[path] = told(error)
+                self.unsearched[path] = why_of(error)
                 continue
             for entry in entries:
                 if entry.is_symlink():

@@ -12,7 +12,7 @@ from fnmatch import translate
 from itertools import islice
 from typing import NamedTuple
 
-from ckptrules.engine.values import Found, Stamp
+from ckptrules.engine.values import Directory, Stamp
 from ckptrules.storage.reading import stamp_of
 
 _GLOB = re.compile(r"[*?[]")
@@ -40,7 +40,7 @@ class Inner(NamedTuple):
 
 def find_directories(
     outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool] = lambda _: False
-) -> list[Found]:
+) -> list[Directory]:
     """Find the checkpoint directories that the layout patterns describe, sorted, each once.
 
     An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
@@ -56,7 +56,7 @@ def find_directories(
 
 def survey(
     outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool]
-) -> tuple[list[Found], list[Inner]]:
+) -> tuple[list[Directory], list[Inner]]:
     """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another."""
     stamps: dict[str, Stamp] = {}
     pattern_of: dict[str, str] = {}
@@ -72,7 +72,7 @@ def survey(
     for path, stamp in stamps.items():
         experiment = _experiment(path, pattern_of[path], taken)
         taken.add(experiment)
-        found.append(Found(experiment, path, stamp))
+        found.append(Directory(experiment, path, stamp))
     return sorted(found), inner
 
 

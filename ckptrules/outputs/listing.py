@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
 
-from ckptrules.engine.values import Entry, Found, Listing
+from ckptrules.engine.values import Directory, Entry, Listing
 from ckptrules.storage.reading import hard_links, look_inside, open_below
 
 LEADS_NOWHERE = (
@@ -20,7 +20,7 @@ LEADS_NOWHERE = (
 )  # of a link; or nobody knows
 
 
-def scan(outputs_dir: str, found: Found) -> Listing:
+def scan(outputs_dir: str, found: Directory) -> Listing:
     """Read one checkpoint directory.
 
     Raises:
@@ -30,7 +30,7 @@ def scan(outputs_dir: str, found: Found) -> Listing:
         return read_directory(directory, found)
 
 
-def read_directory(directory: int, found: Found) -> Listing:
+def read_directory(directory: int, found: Directory) -> Listing:
     """Read one checkpoint directory that is open."""
     with os.scandir(directory) as entries:
         return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))

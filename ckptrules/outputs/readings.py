@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.values import Entry, Found, Listing, OutsideLink
+from ckptrules.engine.values import Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import read_directory, read_names
 from ckptrules.storage import reading
@@ -67,7 +67,7 @@ def holds(outputs_dir: str, directory: str, read: Mapping[str, Any]) -> bool:
     try:
         with reading.open_below(outputs_dir, directory) as here:
             names = read["names"]
-            found = Found("", directory, find.UNREADABLE)
+            found = Directory("", directory, find.UNREADABLE)
             entries = read_directory(here, found).entries if names is None else read_names(here, names)
             contents = {name: _mark(here, name) for name in read["contents"]}
             elsewhere = {path: _link_text(outputs_dir, path) for path in read["links"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
-from ckptrules.engine.values import STATE, Fault, Pattern, Place, Rule, RuleError, RuleSet
+from ckptrules.engine.values import STATE, Fault, Location, Pattern, Rule, RuleError, RuleSet
 from ckptrules.rules import policies
 from ckptrules.rules.shape import Value, closest, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
@@ -115,7 +115,7 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     """
     faults: list[Fault] = []
     merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
-    first = Place(min(texts, default="rules"), 1, 1)
+    first = Location(min(texts, default="rules"), 1, 1)
     if not faults:
         faults += [Fault(first, f"no rule file has '{key}'") for key in ("layout", "target") if key not in merged]
     if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
@@ -174,7 +174,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _read(text: str, file: str, faults: list[Fault]) -> Value:
-    return read_yaml(text, file, SHAPE, faults) or Value({}, Place(file, 1, 1))
+    return read_yaml(text, file, SHAPE, faults) or Value({}, Location(file, 1, 1))
 
 
 def _merge(files: Sequence[Value], faults: list[Fault]) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _compile(
 ) -> RuleSet | None:
     target = _compile_target(merged["target"], faults, variables_of) if "target" in merged else None
     legacy = [_compile_legacy(value, target, faults, variables_of) for value in merged.get("legacy", [])]
-    ids: dict[str, Place] = {}
+    ids: dict[str, Location] = {}
     for rule in filter(None, legacy):
         if rule.id in ids:
             faults.append(Fault(rule.place, f"legacy rule '{rule.id}' stands in {ids[rule.id].file_line} already"))
@@ -267,7 +267,7 @@ def _compile_rule(
     what: str,
     value: Value,
     template: Value | None,
-    places: Mapping[str, Place],
+    places: Mapping[str, Location],
     examples: Mapping[str, str],
     faults: list[Fault],
     variables_of: VariablesOf,

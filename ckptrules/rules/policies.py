@@ -14,12 +14,12 @@ from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape
 from ckptrules.engine.values import (
     Assignment,
     Entry,
-    Facts,
+    Evidence,
     Fault,
     Listing,
+    Location,
     MaxDelete,
     Pattern,
-    Place,
     Plan,
     Policy,
     PolicyExample,
@@ -232,13 +232,13 @@ def prove_examples(rules: RuleSet) -> list[Fault]:
     ]
 
 
-def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Place, str, str]]:
+def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Location, str, str]]:
     given = [entry.name for entry in example.given]
     if twice := next((name for name in given if given.count(name) > 1), None):
         yield example.places[twice], f"the example gives '{twice}' twice", ""
         return
     plan = make_plan(
-        rules, Listing(policy.name, policy.name, example.given), policy, facts=Facts(now_ns=EXAMPLE_NOW_NS)
+        rules, Listing(policy.name, policy.name, example.given), policy, evidence=Evidence(now_ns=EXAMPLE_NOW_NS)
     )
     goes = {action.name: action.reasons for action in plan.actions if action.kind == "trash"}
     for name in given:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text
-from ckptrules.engine.values import Fault, Place
+from ckptrules.engine.values import Fault, Location
 
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
@@ -33,8 +33,8 @@ class Value(NamedTuple):
     """
 
     data: Any
-    place: Place
-    key_place: Place | None = None
+    place: Location
+    key_place: Location | None = None
     quoted: bool = False
     given: frozenset[str] = frozenset()
 
@@ -51,7 +51,7 @@ class Value(NamedTuple):
 
 def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value | None:
     """Read one YAML document; what is wrong is added to ``faults``, and the rest is returned."""
-    start = Place(file, 1, 1)
+    start = Location(file, 1, 1)
     if len(text) > MAX_BYTES:
         faults.append(Fault(start, f"the file is larger than {MAX_BYTES:,} bytes"))
         return None
@@ -62,14 +62,14 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
             return None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else start
+        place = Location(file, mark.line + 1, mark.column + 1) if mark else start
         problem = str(error.problem or error.context)
         hint = next((hint for part, hint in YAML_HINTS.items() if part in problem), "")
         faults.append(Fault(place, f"not valid YAML: {problem}", hint))
         return None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        place = Place(file, before.count("\n") + 1, error.position - before.rfind("\n"))
+        place = Location(file, before.count("\n") + 1, error.position - before.rfind("\n"))
         faults.append(Fault(place, f"not valid YAML: character U+{ord(text[error.position]):04X} is not allowed"))
         return None
     except yaml.YAMLError as error:
@@ -114,7 +114,7 @@ def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
     depth = documents = 0
     for event in yaml.parse(text, Loader=loader):
         mark = event.start_mark
-        place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 1, 1)
+        place = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1, 1)
         if isinstance(event, yaml.AliasEvent):
             return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -153,8 +153,8 @@ class _Reader(NamedTuple):
             case Record():
                 return self.record(node, shape, what)
 
-    def place(self, node: yaml.Node) -> Place:
-        return Place(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+    def place(self, node: yaml.Node) -> Location:
+        return Location(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
 
     def refuse(self, node: yaml.Node, fact: str, hint: str = "") -> None:
         self.faults.append(Fault(self.place(node), fact, hint))

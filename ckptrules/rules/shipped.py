@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from ckptrules.engine.values import Fault, Place, RuleError
+from ckptrules.engine.values import Fault, Location, RuleError
 from ckptrules.storage import believing, reading
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -98,15 +98,15 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
     if rules_dir is None and not os.path.isdir(RULES_DIR):
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
     texts: dict[str, str] = {}
-    here = Place(shown, 1, 1)
+    here = Location(shown, 1, 1)
     try:
         for name in sorted(os.listdir(folder)):
             if name.endswith((".yaml", ".yml")):
-                here = Place(os.path.join(shown, name), 1, 1)
+                here = Location(os.path.join(shown, name), 1, 1)
                 texts[here.file] = believing.read_plain(os.path.join(folder, name))
     except OSError as error:
         hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
-        raise RuleError([Fault(here, f"cannot be read: {reading.told(error)}", hint)]) from None
+        raise RuleError([Fault(here, f"cannot be read: {reading.why_of(error)}", hint)]) from None
     except UnicodeDecodeError as error:
         raise RuleError(
             [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]

@@ -10,8 +10,8 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.plan import make_plan, sort_entries, with_metrics
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.values import (
-    Facts,
-    Found,
+    Directory,
+    Evidence,
     Listing,
     OutsideLink,
     Plan,
@@ -43,12 +43,12 @@ class Decided(NamedTuple):
     read: Mapping[str, Any] | None = None
 
 
-def plan_of(job: Job, found: Found) -> tuple[Plan, Listing]:
+def plan_of(job: Job, found: Directory) -> tuple[Plan, Listing]:
     """Read one checkpoint directory and plan what is to happen in it."""
     return decided_of(job, found)[:2]
 
 
-def decided_of(job: Job, found: Found) -> Decided:
+def decided_of(job: Job, found: Directory) -> Decided:
     """Read one checkpoint directory and plan what is to happen in it; say what it was read from."""
     listing = Listing(found.experiment, found.directory, ())
     try:
@@ -90,17 +90,17 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
 
     The second value are the links elsewhere that lead into it, as far as it was asked.
     """
-    known = Facts(
+    known = Evidence(
         verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
     while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
         looked_at |= names
-        facts = look(job.links, directory, listing, plan, job.rules, known)
-        if facts == known:
+        evidence = look(job.links, directory, listing, plan, job.rules, known)
+        if evidence == known:
             break
-        known = facts
+        known = evidence
         plan = planned(job, listing, known)
     return with_losses(job, listing, plan), known.links
 
@@ -113,13 +113,13 @@ def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
     found = sort_entries(job.rules, listing)
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
-    told = Facts(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
+    told = Evidence(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
     series = [with_metrics(one, told) for one in found.checkpoints if one.entry.name not in out]
     protected = [entry.name for entry, _ in found.protected if entry.name not in out]
     return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
 
 
-def planned(job: Job, listing: Listing, known: Facts) -> Plan:
+def planned(job: Job, listing: Listing, known: Evidence) -> Plan:
     """Plan one directory by what is known."""
     options = job.options
     return make_plan(job.rules, listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
@@ -146,7 +146,7 @@ def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
     return proved_names(job.options.outputs_dir, job.rules, listing)
 
 
-def untouched(found: Found, fault: OSError | SlowRuleError | StoppedError) -> Plan:
+def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -> Plan:
     """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
     if isinstance(fault, StoppedError):
         problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
@@ -155,5 +155,5 @@ def untouched(found: Found, fault: OSError | SlowRuleError | StoppedError) -> Pl
         problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
     else:
         hint = fault.hint if isinstance(fault, reading.StateError) else "look at the owner and the mode: ls -la"
-        problem = Problem("unreadable", (found.directory,), f"cannot be read: {reading.told(fault)}", hint)
+        problem = Problem("unreadable", (found.directory,), f"cannot be read: {reading.why_of(fault)}", hint)
     return Plan(found.experiment, found.directory, problems=(problem,))

@@ -12,10 +12,10 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.recovery import interrupted
-from ckptrules.changes.transaction import Outcome, Workplace, carry_out, settle_plan
+from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
 from ckptrules.engine.retention import Excess, holds_until, reads_files, too_many
 from ckptrules.engine.values import (
-    Found,
+    Directory,
     Listing,
     MaxDelete,
     Plan,
@@ -47,7 +47,7 @@ from ckptrules.run.jobs import (
     workers,
 )
 from ckptrules.run.options import Common, OptionError, Planning, encode_task
-from ckptrules.run.reporter import Reporter, RunContext, Told, WorkerKilled
+from ckptrules.run.reporter import Output, Reporter, RunContext, WorkerKilled
 from ckptrules.run.startup import TaskDict, params_of
 from ckptrules.run.workers import KilledError, is_alone
 from ckptrules.storage.folders import Folders
@@ -58,7 +58,7 @@ BACKUP = "backup"  # comes first where both are asked for; nothing is migrated i
 def experiments(
     base: str,
     options: Planning,
-    work: Callable[[Job, Found], Done],
+    work: Callable[[Job, Directory], Done],
     understood: Callable[[Any], int] | None = None,
     **more: Any,
 ) -> Iterator[TaskDict]:
@@ -150,7 +150,7 @@ def backups_first() -> list[str]:
     return sorted(word for word in chosen() if word.partition(":")[0] == BACKUP)
 
 
-def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
+def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
     """Say so where ``policy=`` is not what decides."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
     if others and job.options.policy != Planning.policy:
@@ -158,7 +158,7 @@ def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Found]]) -> Iterator[str]:
         yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
 
 
-def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Found]]) -> Excess | None:
+def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:
     """Plan everything that was selected, and see whether that deletes more than one run may.
 
     Raises:
@@ -190,38 +190,38 @@ def check_up_to_date(
     task: Task,  # noqa: ARG001 - doit passes values second only
     values: Mapping[str, Any],
     job: Job,
-    found: Found,
+    found: Directory,
 ) -> bool:
     """Tell doit whether an experiment is up to date."""
     return is_up_to_date(values, job, found)
 
 
 class Done(NamedTuple):
-    """What came of the work on one directory: what is told of it, why it failed, what doit is to remember."""
+    """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember."""
 
-    told: Told
+    output: Output
     failed: str = ""
     values: Mapping[str, Any] = {}
 
 
-def do(work: Callable[[Job, Found], Done], job: Job, found: Found, task: Task) -> TaskFailed | None:
+def do(work: Callable[[Job, Directory], Done], job: Job, found: Directory, task: Task) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
     if not is_alone():
         job = job._replace(links=job.links.only(found.directory))
     try:
         done = workers().do(work, job, found)
     except KilledError:
-        task.meta["told"] = Told("")
+        task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
-    task.meta["told"], task.values = done.told, dict(done.values)
+    task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
 
 
-def work_on(job: Job, found: Found) -> Done:
+def work_on(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
         note_stop()
-        return Done(Told(""), "stopped")
+        return Done(Output(""), "stopped")
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
@@ -238,7 +238,7 @@ def work_on(job: Job, found: Found) -> Done:
     return done._replace(values=what_to_remember(job, found, decided, outcome))
 
 
-def what_to_remember(job: Job, found: Found, decided: Decided, outcome: Outcome) -> dict[str, Any]:
+def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
     """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
     if outcome.plan.actions and (job.policy or decided.read):
         decided = decided_of(job, found)
@@ -271,11 +271,11 @@ def tell(job: Job, done: Plan, listing: Listing) -> Done:
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
     total = tally(done, links)
-    told = Told(text, total, data, going(done, listing.entries, total), links)
-    return Done(told, "problems left" if done.problems else "")
+    output = Output(text, total, data, going(done, listing.entries, total), links)
+    return Done(output, "problems left" if done.problems else "")
 
 
-def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> Outcome:
+def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
     """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
     from ckptrules.changes.fixing import fix, foresee
     from ckptrules.run.progress import stoppable
@@ -297,7 +297,7 @@ def fix_as_well(job: Job, found: Found, outcome: Outcome, listing: Listing) -> O
     if place is None or plan.problems or not more.actions:
         return Outcome(plan, None if plan.problems else outcome.stamp)
     with Folders(place.outputs_dir) as folders:
-        return Outcome(plan, settle_plan(folders.descriptor(found.directory), plan, listing, changed=True))
+        return Outcome(plan, stamp_after(folders.descriptor(found.directory), plan, listing, changed=True))
 
 
 def workplace(job: Job) -> Workplace:

@@ -24,7 +24,7 @@ from ckptrules.changes.journal import Journal
 from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
-from ckptrules.engine.values import Assignment, Found, Policy, RuleSet
+from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
@@ -96,7 +96,7 @@ def proof_of(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
-def find(path: str, rules: RuleSet) -> list[Found]:
+def find(path: str, rules: RuleSet) -> list[Directory]:
     """Find the checkpoint directories, once."""
     return survey(path, rules)[0]
 
@@ -106,13 +106,13 @@ def find_anew() -> None:
     _survey.cache_clear()
 
 
-def survey(path: str, rules: RuleSet) -> tuple[list[Found], list[outputs_find.Inner]]:
+def survey(path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
     return _survey(path, rules._replace(settle=0))  # an option may change that, and it finds nothing else
 
 
 @functools.cache
-def _survey(path: str, rules: RuleSet) -> tuple[list[Found], list[outputs_find.Inner]]:
+def _survey(path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     return outputs_find.survey(path, rules.layout, functools.partial(is_claimed, rules=rules))
 
 
@@ -314,7 +314,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
 
 
 @functools.cache
-def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Found]]]:
+def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Directory]]]:
     """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
     job = prepare(options, base)
     if job.header["run"] and command_line().command == "run":
@@ -322,7 +322,7 @@ def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Found]]]
     return job, own_jobs(job)
 
 
-def own_jobs(job: Job) -> list[tuple[Job, Found]]:
+def own_jobs(job: Job) -> list[tuple[Job, Directory]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
     found = find(options.outputs_dir, job.rules)
@@ -421,7 +421,7 @@ def count_asked_for(base: str, options: Planning) -> int:
     return sum(is_selected(base, found.experiment) for _, found in jobs_of(base, options)[1])
 
 
-def is_up_to_date(values: Mapping[str, Any], job: Job, found: Found) -> bool:
+def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool:
     """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age.
 
     Where more was read than names, that is looked at as well.
@@ -483,7 +483,7 @@ def own_state(outputs_dir: str) -> str:
     try:
         return believing.own_state(outputs_dir)
     except OSError as error:
-        raise OptionError(f"{error.filename}: {reading.told(error)}") from None
+        raise OptionError(f"{error.filename}: {reading.why_of(error)}") from None
 
 
 def note_stop() -> None:

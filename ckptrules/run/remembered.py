@@ -56,7 +56,7 @@ def damage(database: str) -> str:
     except FileNotFoundError:
         pass
     except reading.StateError as error:
-        return reading.told(error)
+        return reading.why_of(error)
     left = next((end for end in COMPANIONS if os.path.lexists(database + end)), "")
     if left and (left != COMPANIONS[0] or os.path.islink(database + left) or not _is_written(database)):
         return f"{database}: something was left beside it in the middle of a change ({left})"

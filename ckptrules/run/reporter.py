@@ -36,8 +36,8 @@ NOTHING = Tally()
 NONE = Several()
 
 
-class Told(NamedTuple):
-    """What a task's action has to say; it stands in ``task.meta["told"]``.
+class Output(NamedTuple):
+    """What a task's action has to say; it stands in ``task.meta["output"]``.
 
     Args:
         text: what is printed.
@@ -192,12 +192,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             raise SystemExit(PROBLEMS_LEFT)
 
     def write(self, text: str, *, flush: bool = False) -> None:
-        """Print a text. Where the output cannot be written (a full disk), that is told once, and the work goes on."""
+        """Print a text. Where the output cannot be written (a full disk), that is output once, and the work goes on."""
         try:
             print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
         except OSError as error:
             self._is_silent = True
-            print(f"ERROR: the output cannot be written: {reading.told(error)}", file=sys.stderr)
+            print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
@@ -208,26 +208,26 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._problems_left = True
 
     def _tell(self, task: Task) -> bool:
-        told: Told | None = (task.meta or {}).pop("told", None)
-        if told is None:
+        output: Output | None = (task.meta or {}).pop("output", None)
+        if output is None:
             return False
         context = self._context(task)
-        if not (context and context.options.quiet and not _says_something(told.tally)):
-            self.write(told.text if told.as_it_is else completed(told.text))
+        if not (context and context.options.quiet and not _says_something(output.tally)):
+            self.write(output.text if output.as_it_is else completed(output.text))
         if context:
-            self._add(task, told)
+            self._add(task, output)
         return True
 
-    def _add(self, task: Task, told: Told) -> None:
+    def _add(self, task: Task, output: Output) -> None:
         base = _base(task)
-        self._totals[base] += told.tally
-        if told.going:
-            self._going.setdefault(base, []).append(told.going)
-        if told.links != NONE:
-            self._links.setdefault(base, []).append(told.links)
+        self._totals[base] += output.tally
+        if output.going:
+            self._going.setdefault(base, []).append(output.going)
+        if output.links != NONE:
+            self._links.setdefault(base, []).append(output.links)
         rows = self._data.setdefault(base, [])
-        if told.data is not None and self.contexts[base].options.json:
-            rows.append(told.data)
+        if output.data is not None and self.contexts[base].options.json:
+            rows.append(output.data)
 
     def _context(self, task: Task) -> RunContext | None:
         return self.contexts.get(_base(task)) if task.subtask_of else None

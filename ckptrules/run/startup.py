@@ -385,9 +385,9 @@ def _look_at_state(path: str) -> None:
 
 
 def _refusal(error: OSError) -> str:
-    from ckptrules.storage.reading import StateError, told
+    from ckptrules.storage.reading import StateError, why_of
 
-    return f"{told(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else told(error)
+    return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)
 
 
 def sound_database(path: str, options: Common) -> str:

@@ -19,7 +19,7 @@ from ckptrules.storage.reading import (
     open_folder,
     owner_name,
     refuse_path,
-    told,
+    why_of,
 )
 
 CLOSE = "if nobody else wrote to it: chmod -R o-w {state}"
@@ -117,7 +117,7 @@ def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
         return better
     except OSError:
         return error
-    fact = f"cannot be opened: {told(error)}"
+    fact = f"cannot be opened: {why_of(error)}"
     return StateError(path, fact, SHARE) if isinstance(error, PermissionError) else error
 
 

@@ -114,7 +114,7 @@ def described_below(root: str, item: Item) -> Item:
         with (reading.open_below if item.kind == "directory" else reading.open_file)(root, item.path) as there:
             return described(item, there)
     except OSError as error:
-        raise reading.SourceError(error.errno, reading.told(error), item.path) from None
+        raise reading.SourceError(error.errno, reading.why_of(error), item.path) from None
 
 
 def attributes_of(file: int) -> dict[str, str]:
@@ -134,7 +134,7 @@ def attributes_of(file: int) -> dict[str, str]:
     except OSError as error:
         if not found and error.errno in KNOWS_NONE:
             return {}
-        raise reading.SourceError(error.errno, f"its attributes: {reading.told(error)}") from None
+        raise reading.SourceError(error.errno, f"its attributes: {reading.why_of(error)}") from None
     if sum(map(len, found.values())) > MOST:
         raise reading.SourceError(errno.E2BIG, f"its attributes are more than {MOST} bytes")
     return as_text(found)

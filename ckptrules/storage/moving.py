@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ckptrules.engine.values import Identity, Spot, Stamp
-from ckptrules.storage.reading import stamp_of, stands_for, told
+from ckptrules.storage.reading import stamp_of, stands_for, why_of
 
 if TYPE_CHECKING:  # it is made of what is here
     from ckptrules.storage.folders import Folders
@@ -100,7 +100,7 @@ def rename(directory: int, name: str, to: str, to_directory: int | None = None) 
         os.rename(name, to, src_dir_fd=directory, dst_dir_fd=target)
 
 
-def settle(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
+def stamp_to_remember(directory: int, names: set[str], *, plain: bool, changed: bool) -> Stamp | None:
     """Return the stamp to remember a finished directory by, or None where the next run must look again.
 
     A directory's time stands still within one tick of the clock, so a change in the same tick as the last look
@@ -247,6 +247,6 @@ def swap(
             return
         why = OSError(errno.ESTALE, otherwise, name)
     except OSError as error:  # of no errno that stands for a system without exchange, as it was exchanged
-        why = OSError(errno.EIO if error.errno in UNSUPPORTED else error.errno, told(error), name)
+        why = OSError(errno.EIO if error.errno in UNSUPPORTED else error.errno, why_of(error), name)
     _rename_with(EXCHANGE, spare_directory, spare, directory, name)
     raise why

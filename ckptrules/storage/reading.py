@@ -81,7 +81,7 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
         os.close(directory)
 
 
-def told(error: OSError) -> str:
+def why_of(error: OSError) -> str:
     """Say in words what the system refused."""
     return error.strerror or str(error)
 

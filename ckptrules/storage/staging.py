@@ -21,7 +21,7 @@ from ckptrules.storage.state import WORK, open_state
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
 if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    from ckptrules.engine.values import Part, Rewrite
+    from ckptrules.engine.values import Piece, Rewrite
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
@@ -75,7 +75,7 @@ def drop_staged(outputs_dir: str, staged: str) -> None:
         remove(work, staged)
 
 
-def _write_parts(origin: int, copy: int, parts: Sequence[Part], progress: Progress, *, cloned: bool) -> None:
+def _write_parts(origin: int, copy: int, parts: Sequence[Piece], progress: Progress, *, cloned: bool) -> None:
     """Write the parts one behind the other; what a clone holds at its place already is left as it is.
 
     From where a part has another place than in the clone, what the clone holds is cut off: holes are only skipped.

@@ -144,7 +144,7 @@ def _made_folder(directory: int, name: str, path: str) -> bool:
 
 
 def _not_shared(error: OSError, folder: str) -> reading.StateError:
-    return reading.StateError(folder, f"cannot be written: {reading.told(error)}", believing.SHARE)
+    return reading.StateError(folder, f"cannot be written: {reading.why_of(error)}", believing.SHARE)
 
 
 def _made(directory: int, name: str, place: str, flags: int) -> int:

@@ -23,7 +23,7 @@ from ckptrules.storage import copying, dressing, reading, writing
 from ckptrules.storage.attributes import UNKNOWN, disbelieved
 from ckptrules.storage.believing import is_trusted, open_plain
 from ckptrules.storage.copying import Tell, untold
-from ckptrules.storage.reading import Progress, SourceError, told
+from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json, unsafe_path
 
 FORMATS = ("zst", "gz")
@@ -43,7 +43,7 @@ class ArchiveError(Exception):
     """An archive that cannot be made, believed or brought back; the message is one fact."""
 
 
-class Place(NamedTuple):
+class Packing(NamedTuple):
     """An experiment, and where it is packed to."""
 
     outputs_dir: str
@@ -72,7 +72,7 @@ class Place(NamedTuple):
         return os.path.join(self.folder, self.name)
 
 
-def listing(place: Place) -> tuple[Item, ...]:
+def listing(place: Packing) -> tuple[Item, ...]:
     """List the experiment, directories before what is in them.
 
     Raises:
@@ -80,7 +80,7 @@ def listing(place: Place) -> tuple[Item, ...]:
     """
     items, unreadable = reading.read_tree(place.root, place.top)
     for path, error in unreadable.items():
-        raise ArchiveError(f"{path} cannot be read: {told(error)}")
+        raise ArchiveError(f"{path} cannot be read: {why_of(error)}")
     for item in items:
         if item.kind == "other":
             raise ArchiveError(f"{item.path} is neither a file nor a directory nor a link")
@@ -90,7 +90,7 @@ def listing(place: Place) -> tuple[Item, ...]:
     return (own, *items)
 
 
-def refuse_other(place: Place, items: tuple[Item, ...], manifest: Manifest) -> None:
+def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) -> None:
     """Refuse a tree that is not, by names, sizes, times and modes, the one that an archive's manifest tells of.
 
     Raises:
@@ -100,7 +100,7 @@ def refuse_other(place: Place, items: tuple[Item, ...], manifest: Manifest) -> N
         raise ArchiveError(OTHER.format(place.path))
 
 
-def pack(place: Place, items: tuple[Item, ...], created: str, bar: Callable[[int], Any]) -> Manifest:
+def pack(place: Packing, items: tuple[Item, ...], created: str, bar: Callable[[int], Any]) -> Manifest:
     """Write the archive, read it back, and only then give it its name.
 
     Raises:
@@ -130,7 +130,7 @@ def beside(path: str) -> str:
     return f"{path}.manifest.json"
 
 
-def packed_before(place: Place, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
+def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
     """Return the manifest of the archive that is there already, or None where none is.
 
     The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
@@ -188,7 +188,7 @@ def check(path: str, form: str, progress: Progress, most: int | None = None) -> 
     return manifest
 
 
-def prove(place: Place, items: tuple[Item, ...], progress: Progress) -> None:
+def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
     """Read an archive that is there already, and the experiment, and refuse any difference between the two.
 
     Raises:
@@ -333,7 +333,7 @@ def believing() -> Iterator[None]:
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _write(place: Place, items: tuple[Item, ...], created: str, file: BinaryIO, progress: Progress) -> Manifest:
+def _write(place: Packing, items: tuple[Item, ...], created: str, file: BinaryIO, progress: Progress) -> Manifest:
     with (
         _writer(file, place.format) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
@@ -377,7 +377,7 @@ def _noted(root: str, item: Item) -> Item:
     try:
         return item._replace(attributes=dressing.described_below(root, item).attributes)
     except SourceError as error:
-        raise ArchiveError(f"{item.path} cannot be read: {told(error)}") from None
+        raise ArchiveError(f"{item.path} cannot be read: {why_of(error)}") from None
 
 
 def _plain(items: Iterable[Item]) -> list[Item]:

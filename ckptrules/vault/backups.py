@@ -19,7 +19,7 @@ from ckptrules.storage import believing, copying, dressing, reading, staging, wr
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import Progress, SourceError, told
+from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.storage.state import WORK, clear_work
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
 
@@ -32,7 +32,7 @@ FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
 DAMAGED_HINT = "'doit backups verify=1' tells what else is damaged; take this one from another backup"
 
 Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
-Verdict = Literal["bring", "replace", "identical", "failed"]
+Decision = Literal["bring", "replace", "identical", "failed"]
 
 
 class NoBackupError(Exception):
@@ -74,7 +74,7 @@ class RestoreStep(NamedTuple):
     """What is to happen, or has happened, with one name of a backup; one that failed has a problem."""
 
     item: Item
-    verdict: Verdict
+    verdict: Decision
     problem: Problem | None = None
 
 
@@ -262,7 +262,7 @@ def read_backup(folder: str) -> Manifest:
     except SourceError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotOursError("carries no manifest of ckptrules") from None
-        raise NoBackupError(f"its {MANIFEST} cannot be read: {told(error)}") from None
+        raise NoBackupError(f"its {MANIFEST} cannot be read: {why_of(error)}") from None
     except UnicodeDecodeError:
         raise NoBackupError(f"its {MANIFEST} is not UTF-8 text") from None
     except ManifestError as error:
@@ -336,7 +336,7 @@ def difference(root: str, item: Item, progress: Progress, *, by_time: bool = Fal
             return f"has {there.size} bytes, not {item.size}"
         return "" if reading.checksum(root, item.path, progress) == item.sha256 else "has another checksum"
     except OSError as error:
-        return f"cannot be read: {told(error)}"
+        return f"cannot be read: {why_of(error)}"
 
 
 # --- restoring -------------------------------------------------------------------------------------------------------
@@ -418,9 +418,9 @@ def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progr
     try:
         staged, checksum = copying.stage(backup, item, place.outputs_dir, progress, tell)
     except SourceError as error:
-        return _failed(item, "damaged", f"cannot be read in the backup: {told(error)}", DAMAGED_HINT)
+        return _failed(item, "damaged", f"cannot be read in the backup: {why_of(error)}", DAMAGED_HINT)
     except OSError as error:
-        return _failed(item, "refused", f"cannot be brought back: {told(error)}")
+        return _failed(item, "refused", f"cannot be brought back: {why_of(error)}")
     try:
         if checksum != item.sha256:
             text = "is damaged in the backup: its checksum is not that of the manifest"
@@ -442,7 +442,7 @@ def _put_in_place(step: RestoreStep, place: Workplace, staged: str) -> str:
             away = Step("move", folder, name, trash, trash_name(name), identity=there)
             unit = Unit("replace", step.item.size, (away, bring))
     except OSError as error:
-        return told(error)
+        return why_of(error)
     top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
     return transact(place, top, top, [unit]).why
 
@@ -468,7 +468,7 @@ def _text(manifest: Manifest) -> str:
 
 
 def _unreadable(path: str, error: OSError) -> Problem:
-    return Problem("unreadable", (path,), f"cannot be read: {told(error)}; left out", "ls -ld tells its owner")
+    return Problem("unreadable", (path,), f"cannot be read: {why_of(error)}; left out", "ls -ld tells its owner")
 
 
 def _failed(item: Item, identity: str, text: str, hint: str = "") -> RestoreStep:

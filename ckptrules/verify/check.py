@@ -11,14 +11,14 @@ from ckptrules.engine.companions import suffix_of
 from ckptrules.engine.plan import Sorted, sort_entries
 from ckptrules.engine.values import Checkpoint, Entry, Listing, Problem, RuleSet
 from ckptrules.formats import loading
-from ckptrules.formats.content import Facts, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.folders import check_folder
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.memory import Known
 
-Progress = Callable[[int], contextlib.AbstractContextManager[Tell]]
+ProgressBar = Callable[[int], contextlib.AbstractContextManager[Tell]]
 
 
 class How(NamedTuple):
@@ -65,7 +65,7 @@ class Desk(NamedTuple):
 
 
 def verify(
-    outputs_dir: str, rules: RuleSet, listing: Listing, how: How, progress: Progress, now_ns: int, *, writes: bool
+    outputs_dir: str, rules: RuleSet, listing: Listing, how: How, progress: ProgressBar, now_ns: int, *, writes: bool
 ) -> Report:
     """Verify one checkpoint directory.
 
@@ -104,7 +104,7 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
             yield Problem("lost_sidecar", (name,), "belongs to no checkpoint that is here", hint)
 
 
-def content_problems(checkpoint: Checkpoint, facts: Facts) -> Iterator[Problem]:
+def content_problems(checkpoint: Checkpoint, facts: FileContent) -> Iterator[Problem]:
     """Compare epoch and step inside with the name."""
     more = 1 if facts.counts_from_1 else 0
     for what, said, inside in (("epoch", checkpoint.epoch, facts.epoch), ("step", checkpoint.step, facts.step)):
@@ -132,7 +132,7 @@ def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) 
     ]
 
 
-def read_all(desk: Desk, entries: Sequence[Entry], progress: Progress) -> tuple[list[Row], list[Problem]]:
+def read_all(desk: Desk, entries: Sequence[Entry], progress: ProgressBar) -> tuple[list[Row], list[Problem]]:
     """Read what is not known yet, and remember each that is sound."""
     identities = {entry.name: _identity(desk, entry) for entry in entries}
     new = [entry for entry in entries if not _is_known(desk, identities[entry.name])]
@@ -151,7 +151,7 @@ def read_all(desk: Desk, entries: Sequence[Entry], progress: Progress) -> tuple[
             except UnsoundError as fault:
                 problems.append(Problem(fault.id, (entry.name,), str(fault), fault.hint))
             except OSError as error:
-                fact = f"cannot be read: {reading.told(error)}"
+                fact = f"cannot be read: {reading.why_of(error)}"
                 problems.append(Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la"))
             else:
                 rows.append(Row(entry.name, entry.size, known, read=True))

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ckptrules.engine.values import STATE, EntryKind, Listing
-from ckptrules.formats.content import Facts
-from ckptrules.formats.folders import Part, parts_of
+from ckptrules.formats.content import FileContent
+from ckptrules.formats.folders import Shard, parts_of
 from ckptrules.storage import believing, reading
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs
@@ -30,19 +30,19 @@ LATER = sys.maxsize  # what was too young when it was verified is not remembered
 class Known(NamedTuple):
     """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``."""
 
-    facts: Facts
+    facts: FileContent
     done: frozenset[str]
 
 
-def parts(directory: int, name: str, kind: EntryKind) -> tuple[Part, ...]:
+def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
     """Return what identifies a checkpoint: its own status, or that of every file inside. Its name is no part of it."""
     if kind == "directory":
         return parts_of(directory, name)
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return (Part("", status.st_ino, status.st_size, status.st_mtime_ns),)
+    return (Shard("", status.st_ino, status.st_size, status.st_mtime_ns),)
 
 
-def identity(parts: Iterable[Part], now_ns: int) -> str:
+def identity(parts: Iterable[Shard], now_ns: int) -> str:
     """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time."""
     rows = list(parts)
     if any(now_ns - part.mtime_ns < YOUNG_NS for part in rows):
@@ -124,7 +124,7 @@ def _memory_of(directory: str) -> str:
     return f"{STATE}/verified/{directory}/files.jsonl"
 
 
-def _row(part: Part) -> str:
+def _row(part: Shard) -> str:
     return f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}"
 
 
@@ -137,7 +137,7 @@ def _known(row: dict[str, object]) -> Known:
     done = row.pop("done")
     if not isinstance(done, list):
         raise TypeError
-    facts = Facts(**row)  # type: ignore[arg-type]
+    facts = FileContent(**row)  # type: ignore[arg-type]
     numbers = facts.epoch, facts.step, facts.ranks
     texts = (facts.kind, facts.lightning, *facts.names)
     if not all(number is None or type(number) is int for number in numbers):

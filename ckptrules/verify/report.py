@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size
-from ckptrules.formats.content import Facts
+from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, numbers, table
 from ckptrules.verify.check import Report, Row, sound
 from ckptrules.verify.memory import Known
@@ -101,7 +101,7 @@ def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
         yield "read now" if row.read else "known from an earlier run"
 
 
-def _inside(facts: Facts) -> Iterable[str]:
+def _inside(facts: FileContent) -> Iterable[str]:
     if facts.epoch is not None:
         yield f"epoch {facts.epoch}"
     if facts.step is not None:
@@ -109,7 +109,7 @@ def _inside(facts: Facts) -> Iterable[str]:
 
 
 def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
-    facts = row.known.facts if row.known else Facts("")
+    facts = row.known.facts if row.known else FileContent("")
     return {
         "name": row.name,
         "bytes": row.size,

@@ -13,7 +13,7 @@ import pytest
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
-from ckptrules.engine.values import Action, Entry, Facts, Listing, OutsideLink, Plan, Problem, Reason, RuleError
+from ckptrules.engine.values import Action, Entry, Evidence, Listing, OutsideLink, Plan, Problem, Reason, RuleError
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
@@ -113,9 +113,9 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
     verified = case.options.get("verified")
     now_ns = case.options.get("now", 0) * 1_000_000_000
-    facts = Facts(case.same, links, case.in_use, None if verified is None else frozenset(verified), now_ns)
+    evidence = Evidence(case.same, links, case.in_use, None if verified is None else frozenset(verified), now_ns)
     on_conflict = case.options.get("on_conflict", "report")
-    return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, facts)
+    return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
 
 
 def outside_link(path: str, sibling: str) -> OutsideLink:

@@ -18,7 +18,7 @@ from ckptrules.engine.values import (
     Bytes,
     Checkpoint,
     Entry,
-    Facts,
+    Evidence,
     Kept,
     Listing,
     Plan,
@@ -278,7 +278,7 @@ def test_nothing_goes_where_nothing_that_stays_is_verified(
     verified = data.draw(st.sets(st.sampled_from(sorted(by_name(listing)) or ["none"])))
     goes = deleted(make_plan(RULES, listing, policy))
     is_proved = bool((sound - goes) & verified)
-    bound = make_plan(RULES, listing, policy, facts=Facts(verified=frozenset(verified)))
+    bound = make_plan(RULES, listing, policy, evidence=Evidence(verified=frozenset(verified)))
     assert deleted(bound) == (goes if is_proved else set())
     assert ("unverified" in {problem.id for problem in bound.problems}) == bool(goes and not is_proved)
 

@@ -24,7 +24,7 @@ from ckptrules import stopping
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.values import Entry, Listing
 from ckptrules.formats import pickled as formats_pickled
-from ckptrules.formats.content import Facts, UnsoundError
+from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
 from ckptrules.formats.pickled import LONGEST_VALUE, MOST_OPCODES, TELL_EVERY
@@ -46,7 +46,7 @@ MB = 2**20
 NINES = "9" * 4300
 
 
-def checked(content: bytes, *, quick: bool = False) -> Facts | str:
+def checked(content: bytes, *, quick: bool = False) -> FileContent | str:
     """Return what is known of a file, or the id of what is wrong."""
     try:
         return check_file(io.BytesIO(content), len(content), lambda _: None, quick=quick)
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_10_000_tensors_is_read() -> None:
         **{f"x/data/{n}": b"wwww" for n in range(10_000)},
     })  # fmt: skip
     known = checked(content)
-    assert isinstance(known, Facts)
+    assert isinstance(known, FileContent)
     assert (known.kind, known.epoch) == ("torch", 3)
     at = content.index(b"x/data/9999") + len("x/data/9999")
     assert checked(content[:at] + b"W" + content[at + 1 :]) == "damaged"
@@ -221,10 +221,10 @@ def test_a_pickle_with_long_values_is_read_to_its_end_without_keeping_them() -> 
     for protocol in (2, 4, 5):
         whole = pickle.dumps({"epoch": 3, "w": numbers.decode() if protocol == 2 else numbers}, protocol)
         known = checked(whole)
-        assert isinstance(known, Facts)
+        assert isinstance(known, FileContent)
         assert (known.kind, known.epoch) == ("pickle", 3)
         assert checked(whole[: -LONGEST_VALUE - 10]) == "damaged"
-        assert isinstance(checked(in_torch(whole)), Facts)
+        assert isinstance(checked(in_torch(whole)), FileContent)
 
 
 # --- zip files -------------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_what_unpacks_to_far_more_than_it_has_is_not_unpacked(where: str) -> Non
 def test_what_was_packed_by_numpy_is_unpacked() -> None:
     zeros = npy("(10000000,)", "'<f4'", bytes(40_000_000))
     known = checked(zipped({"w.npy": zeros}, zipfile.ZIP_DEFLATED))
-    assert isinstance(known, Facts)
+    assert isinstance(known, FileContent)
     assert known.kind == "numpy"
 
 
@@ -384,7 +384,7 @@ def test_safetensors_that_lie_are_not_verified(name: str) -> None:
     ],
 )
 def test_safetensors_that_are_whole_are(content: bytes) -> None:
-    assert isinstance(checked(content), Facts)
+    assert isinstance(checked(content), FileContent)
 
 
 # --- numpy and HDF5 --------------------------------------------------------------------------------------------------
@@ -445,7 +445,7 @@ def test_numpy_that_lies_is_not_verified(name: str) -> None:
     ],
 )
 def test_numpy_that_is_whole_is(content: bytes) -> None:
-    assert isinstance(checked(content), Facts)
+    assert isinstance(checked(content), FileContent)
 
 
 # --- whatever a reader raises ----------------------------------------------------------------------------------------
@@ -591,7 +591,7 @@ LONG: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("at", [1, 2, 5, 15])
 def test_reading_ends_as_soon_as_that_is_wished(name: str, at: int) -> None:
     content = LONG[name]()
-    assert isinstance(checked(content), Facts)
+    assert isinstance(checked(content), FileContent)
     with pytest.raises(StopError):
         check_file(io.BytesIO(content), len(content), stopper(at), quick=False)
 
@@ -667,7 +667,7 @@ def test_any_damage_gives_facts_or_a_fault(kind: str, changes: list[tuple[int, b
 
 
 def test_the_small_files_are_whole() -> None:
-    assert [kind for kind, content in SMALL.items() if not isinstance(checked(content), Facts)] == []
+    assert [kind for kind, content in SMALL.items() if not isinstance(checked(content), FileContent)] == []
 
 
 def test_folders_in_folders_without_end_are_no_checkpoint(project: Project) -> None:

@@ -27,7 +27,7 @@ from ckptrules.changes.fixing import look_inside
 from ckptrules.changes.references import Reference
 from ckptrules.commands.refs import Text, obstacle
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import STATE, Facts, Item, Plan, Problem, Rewrite, Step
+from ckptrules.engine.values import STATE, Evidence, Item, Plan, Problem, Rewrite, Step
 from ckptrules.outputs import find
 from ckptrules.outputs.evidence import Links, look
 from ckptrules.outputs.listing import scan
@@ -38,7 +38,7 @@ from ckptrules.storage import copying, moving, staging, state
 from ckptrules.storage import reading as storage_reading
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
-from ckptrules.vault.archives import ArchiveError, Place, believed, listing, pack, refuse_other
+from ckptrules.vault.archives import ArchiveError, Packing, believed, listing, pack, refuse_other
 from ckptrules.vault.backups import Order, check_space, make_backup, space_needed
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.vault.report import lost_lines
@@ -468,7 +468,7 @@ def test_attributes_that_cannot_be_read_are_no_attributes_that_are_not_there(
     manifest, (problem,) = make_backup(order, lambda _: contextlib.nullcontext(lambda _: None))
     assert problem.names == manifest.missing == ("exp/checkpoints/x.ckpt",)
     assert "its attributes" in problem.text
-    place = Place(str(project.outputs), "exp", str(tmp_path), "gz")
+    place = Packing(str(project.outputs), "exp", str(tmp_path), "gz")
     with pytest.raises(ArchiveError, match="its attributes"):
         pack(place, listing(place), "now", lambda _: contextlib.nullcontext(lambda _: None))
     assert not (tmp_path / "exp.tar.gz").exists()
@@ -594,8 +594,8 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
     def plan() -> Plan:
         listing = scan(str(shared), found)
         with storage_reading.open_below(str(shared), found.directory) as directory:
-            facts = look(Links(str(shared)), directory, listing, make_plan(rules, listing), rules, Facts())
-        return make_plan(rules, listing, facts=facts)
+            evidence = look(Links(str(shared)), directory, listing, make_plan(rules, listing), rules, Evidence())
+        return make_plan(rules, listing, evidence=evidence)
 
     ours = plan()
     assert ([action.name for action in ours.actions], ours.problems) == ([OLD, "epoch=4-step=50.ckpt", "latest"], ())
@@ -868,7 +868,7 @@ def test_a_backup_of_an_earlier_version_is_restored_as_before(project: Project, 
 def test_an_archive_of_an_earlier_version_is_known_again(project: Project, tmp_path: Path) -> None:
     project.make({"exp/checkpoints/x.ckpt": 5000})
     project.doit("archive", "experiments=exp", f"archive_dir={tmp_path}", "format=gz", "keep_source=1")
-    place = Place(str(project.outputs), "exp", str(tmp_path), "gz")
+    place = Packing(str(project.outputs), "exp", str(tmp_path), "gz")
     manifest = from_json(without_news((tmp_path / "exp.tar.gz.manifest.json").read_text()))
     refuse_other(place, listing(place), manifest)
 

@@ -23,7 +23,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
 from ckptrules.vault import archives as vault_archives
 from ckptrules.vault import backups
-from ckptrules.vault.archives import ArchiveError, Place
+from ckptrules.vault.archives import ArchiveError, Packing
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
 from tests.commands.test_archive import make
 from tests.conftest import ROOT, Project
@@ -346,7 +346,7 @@ def test_what_is_no_file_is_no_archive(project: Project, name: str) -> None:
 
 def reading(project: Project) -> Iterator[Callable[[Callable[[int], None]], object]]:
     path = str(project.folder / "archive" / "old_1.tar.gz")
-    place = Place(str(project.outputs), "old_1", str(project.folder / "archive"), "gz")
+    place = Packing(str(project.outputs), "old_1", str(project.folder / "archive"), "gz")
     items = vault_archives.listing(place)
     manifest = vault_archives.check(path, "gz", lambda _: None)
     yield lambda progress: vault_archives.check(path, "gz", progress)

@@ -193,7 +193,7 @@ def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> Non
     told = {}
     for found in find.find_directories(str(reachable), job.rules.layout):
         done = experiments.work_on(job, found)
-        told[found.experiment] = (bool(done.failed), done.told.text)
+        told[found.experiment] = (bool(done.failed), done.output.text)
     refused = "! Problem: {}/checkpoints cannot be read: Permission denied\n"
     assert {name: failed for name, (failed, _) in told.items()} == {"closed": True, "open": False, "sealed": True}
     assert all(refused.format(name) in told[name][1] for name in ("closed", "sealed"))
@@ -501,7 +501,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
     done = experiments.work_on(job, found)
     assert done.failed
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
-    assert refused in done.told.text
+    assert refused in done.output.text
     assert project.names("exp") == ["epoch-02_step-000002.ckpt", "epoch_1_step_2.ckpt", "last.ckpt"]
     assert os.readlink(project.outputs / "exp/checkpoints/last.ckpt") == "epoch_1_step_2.ckpt"
 

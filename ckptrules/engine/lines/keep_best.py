@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptrules.engine.judging import Around, Judged, Line, Said, kept_by, no, place_of, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Choice, Number, Record, Text
 from ckptrules.engine.values import Best, Checkpoint
 
@@ -18,7 +18,7 @@ def keep_best(best: Best, checkpoints: Sequence[Checkpoint], _: Around) -> Judge
     rated.sort(key=lambda pair: (pair[0], pair[1].age_order), reverse=True)
     places = {checkpoint.entry.name: place for place, (_, checkpoint) in enumerate(rated, start=1)}
 
-    def say(name: str) -> Said:
+    def say(name: str) -> Opinion:
         if values[name] is None:
             lack = f"no {best.metric} in its name or a sidecar"
             return yes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ckptrules.engine.judging import Around, Judged, Line, Said, no, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, yes
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
@@ -13,7 +13,7 @@ from ckptrules.engine.values import Checkpoint
 def keep_every(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoint], Around], Judged]:
     """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on)."""
 
-    def say(count: int, reached: int | None) -> Said:
+    def say(count: int, reached: int | None) -> Opinion:
         if reached is None:
             return yes(f"no {field} in its name")
         if reached % count:

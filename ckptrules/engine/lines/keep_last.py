@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptrules.engine.judging import Around, Judged, Line, Said, both_ranks, kept_by, no, place_of, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, both_ranks, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
@@ -16,7 +16,7 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
     field = "epoch" if any(checkpoint.epoch is not None for checkpoint in checkpoints) else "step"
     by_order, by_time = both_ranks([c for c in checkpoints if getattr(c, field) is not None], around.now_ns)
 
-    def say(name: str) -> Said:
+    def say(name: str) -> Opinion:
         if name not in by_order:
             return yes(f"no {field} in its name")
         if by_order[name] <= count:

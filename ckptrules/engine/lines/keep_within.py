@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ckptrules.engine.judging import NS, Around, Judged, Line, Said, newest_time, no, yes
+from ckptrules.engine.judging import NS, Around, Judged, Line, Opinion, newest_time, no, yes
 from ckptrules.engine.measures import human_time, seconds
 from ckptrules.engine.shapes import Text, fault_of
 from ckptrules.engine.values import Checkpoint, Within
@@ -21,7 +21,7 @@ def keep_within(within: Within, checkpoints: Sequence[Checkpoint], around: Aroun
     end = newest_time(checkpoints, now_ns) if within.from_newest else now_ns
     old = "older than the newest" if within.from_newest else "old"
 
-    def say(age_ns: int) -> Said:
+    def say(age_ns: int) -> Opinion:
         age = human_time(age_ns // NS)
         if age_ns <= within.seconds * NS:
             return yes(f"{age} {old}, within {within.time} ({human_time(within.seconds - age_ns // NS)} left)")
