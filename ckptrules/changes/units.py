@@ -136,7 +136,7 @@ def problems_of(plan: Plan, done: Done) -> list[Problem]:
         problems.append(Problem("refused", (plan.directory,), text, ADVICE[NEITHER]))
     problems += [_not_freed(every[n], why) for n, why in done.not_freed.items()]
     if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
-        text = f"{len(waiting)} of its changes {NOT_BEGUN}"
+        text = f"stopped with {len(waiting)} change{'s' * (len(waiting) != 1)} to go"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
     if done.unrecorded:
         problems.append(_unrecorded(plan, done.unrecorded))

@@ -65,7 +65,7 @@ def summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], st
 
     def summarise(total: Tally, style: Style, notes: Iterable[str]) -> str:
         rows = [
-            ("processed", total.experiments, "experiments"),
+            ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
             (f"to {'fix' if verb == 'fixed' else 'remove'}" if style.preview else verb, getattr(total, field), ""),
             ("skipped", total.skipped, ""),
             ("problems", total.problems, "left untouched, see above" if total.problems else ""),

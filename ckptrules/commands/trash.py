@@ -63,7 +63,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
         for item in items
     ]
     size = sum(item.size for item in items)
-    text = table(("run", "directory", "name", "size", "goes on"), rows, right=(3,))
+    text = table(("run", "directory", "name", "size", "freed on"), rows, right=(3,))
     lost = unknown_to_undo(outputs_dir, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"

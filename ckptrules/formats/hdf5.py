@@ -15,12 +15,12 @@ def check_hdf5(file: BinaryIO, size: int, _: Tell) -> FileContent:
     block = file.read(64)
     version = block[8] if len(block) > len(MAGIC) else None
     if version not in _SUPERBLOCKS:
-        raise UnsoundError("damaged", "its HDF5 superblock is damaged")
+        raise UnsoundError("damaged", "has a damaged HDF5 superblock")
     width_at, base_at = _SUPERBLOCKS[version]
     width = block[width_at] if len(block) > width_at else 0
     end = base_at + 3 * width  # base address, another, end of file
     if width not in (2, 4, 8) or len(block) < end:
-        raise UnsoundError("damaged", "its HDF5 superblock is damaged")
+        raise UnsoundError("damaged", "has a damaged HDF5 superblock")
     return of_size("HDF5", size, int.from_bytes(block[end - width : end], "little"))
 
 

@@ -128,7 +128,11 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
     rows = [
-        ("processed", total.experiments, "experiments" + f", {total.up_to_date} up to date" * bool(total.up_to_date)),
+        (
+            "processed",
+            total.experiments,
+            "experiment" + "s" * (total.experiments != 1) + f", {total.up_to_date} up to date" * bool(total.up_to_date),
+        ),
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),

@@ -91,7 +91,9 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
         if checkpoint.target != name:
-            yield Problem("not_migrated", (name,), f"is to be called {checkpoint.target}", "'doit migrate' renames it")
+            yield Problem(
+                "not_migrated", (name,), "has an old name", f"'doit migrate' renames it to {checkpoint.target}"
+            )
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):

@@ -60,7 +60,7 @@ def block(report: Report, style: Style) -> str:
 def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
     """Show the numbers of the whole run, aligned, and the notes below them."""
     rows = [
-        ("processed", total.experiments, "experiments"),
+        ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
         ("checkpoints", total.checkpoints, ""),
         ("verified", total.verified, human_size(total.bytes_verified) if total.verified else ""),
         ("read now", total.read, human_size(total.bytes_read) if total.read else ""),

@@ -241,10 +241,10 @@ def test_a_dry_run_of_a_backup_changes_nothing(tree: Project) -> None:
         ("to=way_in", "command line: 'way_in' is inside outputs_dir 'outputs'\n    hint: name another folder"),
         ("mode=hard", "command line: mode=hard: must be one of auto, copy, link\n"),
         ("outputs_dir=gone", "outputs_dir 'gone': No such file or directory\n    hint: name the folder of the exp"),
-        ("force=1", "command line: option 'force' is not for 'backup'\n    hint: it is for: restore, refs\n"),
+        ("force=1", "command line: option 'force' is not for 'backup'\n    hint: it is for: refs, restore\n"),
         (
             "json=x",
-            "command line: option 'json' is not for 'backup'\n    hint: it is for: plan, migrate, undo, verify, fix_state, drop_links, explain\n",
+            "command line: option 'json' is not for 'backup'\n    hint: it is for: drop_links, explain, fix_state, migrate, plan, undo, verify\n",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_directory_in_which_nothing_was_understood_is_looked_at_again_beside_o
     project.doit("migrate")
     out = project.doit("migrate")
     assert "Skipped: model-final.ckpt" in out
-    assert "1  experiments, 1 up to date" in out
+    assert "1  experiment, 1 up to date" in out
 
 
 def test_what_lies_beside_what_is_covered_is_told_and_is_no_failure(project: Project) -> None:

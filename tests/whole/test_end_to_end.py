@@ -210,7 +210,7 @@ def test_a_second_run_executes_nothing_and_every_change_runs_what_it_concerns(pr
     assert project.doit("migrate") == nothing
     project.make({"ocr/checkpoints/epoch_30_step_3.ckpt": 1})
     out = project.doit("migrate")
-    assert "processed   1  experiments, 2 up to date" in out
+    assert "processed   1  experiment, 2 up to date" in out
     rules = project.folder / "rules" / "naming.yaml"
     rules.write_text(rules.read_text() + "# only a comment\n")
     assert project.doit("migrate") == nothing

@@ -252,7 +252,7 @@ def test_what_was_deleted_before_ctrl_c_is_freed_as_trash_days_0_says(project: P
             project.folder, "migrate", "delete_old=1",
             at_change=lambda n, at=at: os.kill(os.getpid(), signal.SIGINT) if n == at else None,  # type: ignore[misc]
         )  # fmt: skip
-        stopped += "1 of its changes not begun" in ended.output
+        stopped += "stopped with 1 change to go" in ended.output
         assert not list(project.outputs.rglob("*.trashed")), (at, ended.output)
     assert stopped
 
