@@ -95,10 +95,25 @@ def _start(locks: Sequence[int]) -> Executor:
     wish = context.RawValue("b", 0)
     stopping.share(wish)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
-    pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, frozenset(believing.NO_MODES)))
-    with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
-        pool.submit(os.getpid).result()
+    with _no_word_of_semaphores():
+        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, frozenset(believing.NO_MODES)))
+        with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
+            pool.submit(os.getpid).result()
     return pool
+
+
+@contextlib.contextmanager
+def _no_word_of_semaphores() -> Iterator[None]:
+    """Let Python's tracker clean up without a word where this process is killed, by `| head` say."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 @contextlib.contextmanager
