@@ -41,20 +41,20 @@ class Options(Common):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that packs experiments."""
-    return one_task("archive", prepare_archive, options)
+    return one_task(session, "archive", prepare_archive, options)
 
 
-def prepare_archive(options: Options) -> Prepared:
+def prepare_archive(session: Session, options: Options) -> Prepared:
     """Find out what is to be packed, and where to.
 
     Raises:
         OptionError: that is not said, or cannot be.
     """
     jobs.outputs_dir(options)
-    if not selects("archive", options) or options.archive_dir is None:
-        missing = "archive_dir" if selects("archive", options) else "experiments"
+    if not selects(session, "archive", options) or options.archive_dir is None:
+        missing = "archive_dir" if selects(session, "archive", options) else "experiments"
         hint = "'doit archive experiments=PATTERN archive_dir=DIR'"
         raise OptionError(f"command line: archive needs {missing}=…\n    hint: {hint}")
     if not os.path.isdir(options.archive_dir):
@@ -63,8 +63,8 @@ def prepare_archive(options: Options) -> Prepared:
     if jobs.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
-    experiments = known_experiments(options)
-    names = chosen_experiments("archive", options, experiments)
+    experiments = known_experiments(session, options)
+    names = chosen_experiments(session, "archive", options, experiments)
     chosen = choose(names, None)
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
@@ -76,7 +76,7 @@ def prepare_archive(options: Options) -> Prepared:
     places = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
     ]
-    return (pack_all, [options, jobs.style(options), places]), names
+    return (pack_all, [session, options, jobs.style(session, options), places]), names
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
@@ -98,7 +98,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def pack_all(options: Options, style: Style, places: list[Packing], task: Task) -> TaskFailed | None:
+def pack_all(session: Session, options: Options, style: Style, places: list[Packing], task: Task) -> TaskFailed | None:
     """Pack experiments one after the other; what fails is told, the others are done."""
     lines: list[str] = []
     failed: list[str] = []
@@ -107,10 +107,10 @@ def pack_all(options: Options, style: Style, places: list[Packing], task: Task) 
         try:
             if inner := next((name for name in failed if name.startswith(f"{place.experiment}/")), None):
                 raise ArchiveError(f"holds {inner}, which could not be archived")  # noqa: TRY301 - told like the others
-            lines.append(pack_one(options, style, place))
+            lines.append(pack_one(session, options, style, place))
         except StoppedError:
             lines.append(f"Stopped: {shown} is not archived.")
-            jobs.note_stop()
+            jobs.note_stop(session)
             failed.append(place.experiment)
             break
         except (ArchiveError, OSError) as error:
@@ -121,7 +121,7 @@ def pack_all(options: Options, style: Style, places: list[Packing], task: Task) 
     return TaskFailed("problems left", report=False) if failed else None
 
 
-def pack_one(options: Options, style: Style, place: Packing) -> str:
+def pack_one(session: Session, options: Options, style: Style, place: Packing) -> str:
     """Pack one experiment, and move it to the trash unless it is to stay; return what to tell.
 
     Raises:
@@ -138,7 +138,7 @@ def pack_one(options: Options, style: Style, place: Packing) -> str:
         return f"Up to date: {shown} is in {style.name(place.path)}."
     if options.dry_run:
         return f"Would archive: {shown} to {style.name(place.path)} ({amount})"
-    busy(options, place)
+    busy(session, options, place)
     if not options.keep_source:
         refuse_linked(options, place)
     if before:
@@ -155,21 +155,21 @@ def pack_one(options: Options, style: Style, place: Packing) -> str:
         identity = reading.identify(root, place.top)
     if archives.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
-    to_trash(options, place, size, identity)
+    to_trash(session, options, place, size, identity)
     return f"{line}; the source is in the trash"
 
 
-def busy(options: Options, place: Packing) -> None:
+def busy(session: Session, options: Options, place: Packing) -> None:
     """Refuse an experiment that somebody writes into.
 
     Raises:
         ArchiveError: with what is known.
         OSError: it cannot be opened.
     """
-    settle = jobs.load(options.rules_dir, options.outputs_dir).settle
+    settle = jobs.load(session, options.rules_dir, options.outputs_dir).settle
     with reading.open_below(place.root, "") as root:
         identity = reading.identify(root, place.top)
-        if why := in_use(root, Entry(place.top, *identity), settle, jobs.started_ns()):
+        if why := in_use(root, Entry(place.top, *identity), settle, session.started_ns):
             raise ArchiveError(f"is in use: a file in it {why}")
 
 
@@ -192,25 +192,25 @@ def refuse_linked(options: Options, place: Packing) -> None:
         raise ArchiveError(f"{fact}; let somebody run this who may read all, or say keep_source=1")
 
 
-def to_trash(options: Options, place: Packing, size: int, identity: Identity) -> None:
+def to_trash(session: Session, options: Options, place: Packing, size: int, identity: Identity) -> None:
     """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
 
     Raises:
         OSError: it could not be recorded, or moved.
     """
     parent = os.path.dirname(place.experiment)
-    to = trash_folder(jobs.run_id(), parent)
+    to = trash_folder(session.run_id, parent)
     step = Step("move", parent, place.top, to, trash_name(place.top), identity=identity)
-    change(options, "archive", place.experiment, Unit("trash", size, (step,)))
+    change(session, options, "archive", place.experiment, Unit("trash", size, (step,)))
 
 
-def change(options: Common, command: str, experiment: str, unit: Unit) -> None:
+def change(session: Session, options: Common, command: str, experiment: str, unit: Unit) -> None:
     """Do the one thing that is to happen with an experiment.
 
     Raises:
         OSError: it could not be recorded, or done.
     """
-    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header(command, options))
-    place = Workplace(options.outputs_dir, jobs.run_id(), journal, 1, stopping.stopped)
+    journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, command, options))
+    place = Workplace(options.outputs_dir, session.run_id, journal, 1, stopping.stopped)
     if why := transact(place, experiment, experiment, [unit]).why:
         raise OSError(errno.EIO, why)

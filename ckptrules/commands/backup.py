@@ -14,7 +14,7 @@ from doit.task import Task
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import command_line, jobs, startup
+from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OptionError, as_pattern, one_of, option
 from ckptrules.run.progress import stoppable
@@ -44,57 +44,61 @@ class Options(Common):
     mode: str = option("auto", one_of(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that makes one backup."""
-    return one_task("backup", prepare_backup, options)
+    return one_task(session, "backup", prepare_backup, options)
 
 
-def one_task(name: str, prepare: Callable[[Given], Prepared], options: Given) -> Iterator[dict[str, Any]]:
+def one_task(
+    session: Session, name: str, prepare: Callable[[Session, Given], Prepared], options: Given
+) -> Iterator[dict[str, Any]]:
     """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
-    line = command_line.command_line()
+    line = session.line
     asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
     if not (line.command == "run" and asked_for):
         yield {"basename": name, "actions": []}
         return
-    action, names = prepare(options)
-    yield from jobs.one_task(name, [action], names)
+    action, names = prepare(session, options)
+    yield from jobs.one_task(session, name, [action], names)
 
 
 # --- what is refused before anything is touched ----------------------------------------------------------------------
 
 
-def prepare_backup(options: Options) -> Prepared:
+def prepare_backup(session: Session, options: Options) -> Prepared:
     """Work out what is to be backed up, and where to.
 
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
     jobs.outputs_dir(options)
-    chosen_experiments("backup", options, known_experiments(options))  # refused before anything is written
+    chosen_experiments(
+        session, "backup", options, known_experiments(session, options)
+    )  # refused before anything is written
     now = datetime.now().astimezone()
     folder = vault_backups.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, vault_backups.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
-        lock(options)
-    chosen = chosen_experiments("backup", options, known_experiments(options))
-    whole, created = not selects("backup", options), now.isoformat(timespec="seconds")
+        lock(session, options)
+    chosen = chosen_experiments(session, "backup", options, known_experiments(session, options))
+    whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.choose(chosen, None), whole, created)
-    return (make, [options, jobs.style(options), order]), chosen
+    return (make, [options, jobs.style(session, options), order]), chosen
 
 
-def known_experiments(options: Common) -> list[str]:
+def known_experiments(session: Session, options: Common) -> list[str]:
     """List the experiments that there are."""
-    found = jobs.find(options.outputs_dir, jobs.load(options.rules_dir, options.outputs_dir))
+    found = jobs.find(session, options.outputs_dir, jobs.load(session, options.rules_dir, options.outputs_dir))
     return [directory.experiment for directory in found]
 
 
-def selects(task: str, options: Common) -> bool:
+def selects(session: Session, task: str, options: Common) -> bool:
     """Say whether only some experiments are meant."""
-    return options.experiments is not None or jobs.selects_by_word(task)
+    return options.experiments is not None or jobs.selects_by_word(session, task)
 
 
-def chosen_experiments(task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
+def chosen_experiments(session: Session, task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
     """Return the experiments that are meant: by words of the command line, and by ``experiments=``.
 
     Raises:
@@ -105,7 +109,7 @@ def chosen_experiments(task: str, options: Common, experiments: Iterable[str]) -
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         hint = f"there are: {visible(', '.join(names)) or 'none'}"
         raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
-    return tuple(jobs.chosen_of(task, options, names))
+    return tuple(jobs.chosen_of(session, task, options, names))
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
@@ -146,7 +150,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
         raise OptionError(f"command line: {fact}\n    hint: hard links do not reach there; take mode=copy")
 
 
-def lock(options: Common) -> None:
+def lock(session: Session, options: Common) -> None:
     """Take the lock of ``outputs_dir`` for what changes something.
 
     Raises:
@@ -154,8 +158,8 @@ def lock(options: Common) -> None:
     """
     if not options.dry_run:
         jobs.outputs_dir(options)
-        startup.take_lock(options.outputs_dir, options.wait)
-        startup.recover_first(options.outputs_dir)
+        startup.take_lock(session, options.outputs_dir, options.wait)
+        startup.recover_first(session, options.outputs_dir)
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

@@ -28,9 +28,9 @@ class Options(Common):
     verify: bool = flag("check every file against its checksum")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that lists the backups."""
-    return one_task("backups", lambda _: ((show, [options, jobs.style(options)]), ()), options)
+    return one_task(session, "backups", lambda *_: ((show, [options, jobs.style(session, options)]), ()), options)
 
 
 def show(options: Options, style: Style, task: Task) -> TaskFailed | None:

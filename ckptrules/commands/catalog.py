@@ -39,24 +39,27 @@ class Options(Common):
     out: str | None = option(None, a_file, "write it to this file")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the one task.
 
     Raises:
         OptionError, RuleError: nothing can be listed with these.
     """
     jobs.outputs_dir(options)
-    rules = jobs.load(options.rules_dir, options.outputs_dir)
-    names = jobs.chosen_of("catalog", options, jobs.names_of(options.outputs_dir, rules))
-    yield from jobs.one_task("catalog", [(show_catalog, [options, jobs.style(options), names])], names)
+    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
+    names = jobs.chosen_of(session, "catalog", options, jobs.names_of(session, options.outputs_dir, rules))
+    style = jobs.style(session, options)  # here, as doit catches what a task prints
+    yield from jobs.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
 
 
-def show_catalog(options: Options, style: Style, names: Collection[str], task: Task) -> TaskFailed | None:
+def show_catalog(
+    session: Session, options: Options, style: Style, names: Collection[str], task: Task
+) -> TaskFailed | None:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
-    rules = jobs.load(options.rules_dir, options.outputs_dir)
+    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
-    for found in jobs.find(options.outputs_dir, rules):
+    for found in jobs.find(session, options.outputs_dir, rules):
         if found.experiment not in names:
             continue
         try:
@@ -74,9 +77,9 @@ def show_catalog(options: Options, style: Style, names: Collection[str], task: T
         task.meta = {"output": Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
         return TaskFailed("the catalog cannot be made", report=False)
     task.meta = {"output": Output(text, as_it_is=True)}
-    lack = "" if records or problems else jobs.nothing_understood(options, rules)
+    lack = "" if records or problems else jobs.nothing_understood(session, options, rules)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
-    for line in (*told, lack, jobs.uncovered("catalog", options, rules, style)):
+    for line in (*told, lack, jobs.uncovered(session, "catalog", options, rules, style)):
         if line:
             print(completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
     return TaskFailed("problems left", report=False) if problems or lack else None

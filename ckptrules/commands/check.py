@@ -25,10 +25,8 @@ class Options(Common):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Test the rules (loading them does) and show them."""
-    yield {
-        "basename": "check",
-        "actions": [(show_rules, [load(options.rules_dir), lines_to_add(lacking(session.dodo), session.dodo)])],
-    }
+    lines = lines_to_add(lacking(session.dodo), session.dodo)
+    yield {"basename": "check", "actions": [(show_rules, [load(session, options.rules_dir), lines])]}
 
 
 def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:

@@ -30,12 +30,12 @@ class Options(Common):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that removes one backup."""
-    return one_task("drop_backup", prepare, options)
+    return one_task(session, "drop_backup", prepare, options)
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(session: Session, options: Options) -> Prepared:
     """Find the backup to remove, and refuse what is more than a backup.
 
     Raises:
@@ -49,13 +49,14 @@ def prepare(options: Options) -> Prepared:
         foreign = backups.foreign_names(path, manifest)
     except OSError as error:
         raise OptionError(f"command line: backup '{path}': cannot be read: {why_of(error)}") from None
+    style = jobs.style(session, options)
     if foreign:
-        names = ", ".join(jobs.style(options).name(name) for name in foreign[:FEW]) + ", …" * (len(foreign) > FEW)
+        names = ", ".join(map(style.name, foreign[:FEW])) + ", …" * (len(foreign) > FEW)
         fact = f"backup '{path}': holds what is not of the backup: {names}"
         raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
-        lock(options)
-    return (drop, [jobs.style(options), path, manifest]), ()
+        lock(session, options)
+    return (drop, [style, path, manifest]), ()
 
 
 def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:

@@ -26,9 +26,11 @@ class Options(Planning):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to remove the links under old names."""
-    return experiments.experiments("drop_links", options, each(drop_one), summarise=summary("removed", "links"))
+    return experiments.experiments(
+        session, "drop_links", options, each(drop_one), summarise=summary("removed", "links")
+    )
 
 
 def drop_one(job: Job, listing: Listing) -> Plan:

@@ -58,16 +58,18 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     if options.name is None and any(word.base == "explain" for word in session.line.words):
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
-    job = jobs.prepare(options, "explain")
-    names = jobs.chosen_of("explain", options, jobs.names_of(options.outputs_dir, job.rules))
-    yield from jobs.one_task("explain", [(show, [options, job, names])], names)
+    job = jobs.prepare(session, options, "explain")
+    names = jobs.chosen_of(session, "explain", options, jobs.names_of(session, options.outputs_dir, job.rules))
+    yield from jobs.one_task(session, "explain", [(show, [session, options, job, names])], names)
 
 
-def show(options: Options, job: jobs.Job, experiments: Collection[str], task: Task) -> TaskFailed | None:
+def show(
+    session: Session, options: Options, job: jobs.Job, experiments: Collection[str], task: Task
+) -> TaskFailed | None:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in jobs.own_jobs(job):
+    for own, place in jobs.own_jobs(session, job):
         if place.experiment not in experiments:
             continue
         plan, listing = deciding.plan_of(own, place)

@@ -11,7 +11,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, numbers
 from ckptrules.report.text import Tally
 from ckptrules.run import deciding, experiments
-from ckptrules.run.jobs import Job, note_stop
+from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Output
@@ -28,9 +28,9 @@ class Options(Planning):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
-    return experiments.experiments("fix_state", options, each(fix_one), summarise=summary("fixed", "states"))
+    return experiments.experiments(session, "fix_state", options, each(fix_one), summarise=summary("fixed", "states"))
 
 
 class each:  # noqa: N801 - a function that can be sent to another process
@@ -42,7 +42,7 @@ class each:  # noqa: N801 - a function that can be sent to another process
     def __call__(self, job: Job, found: Directory) -> experiments.Done:
         """Do it, and tell what came of it."""
         if stopping.stopped():
-            note_stop()
+            job.journals.note_stop()
             return experiments.Done(Output(""), "stopped")
         listing = Listing(found.experiment, found.directory, ())
         try:

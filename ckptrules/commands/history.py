@@ -29,10 +29,10 @@ class Options(Common):
     reads_journals = True
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Show which runs there were."""
     jobs.outputs_dir(options)
-    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, jobs.style(options)])]}
+    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, jobs.style(session, options)])]}
 
 
 def command_of(run: Run) -> str:

@@ -27,13 +27,13 @@ class Options(plan.Options):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from experiments("migrate", options, work_on, understood=in_tally)
-    days = load(options.rules_dir, options.outputs_dir).trash_days
+    yield from experiments(session, "migrate", options, work_on, understood=in_tally)
+    days = load(session, options.rules_dir, options.outputs_dir).trash_days
     waiting = trash_runs(Disk(options.outputs_dir)) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
     if expired and not options.dry_run and session.line.command == "run":
         yield {
             "name": TRASH_TASK,
-            "actions": [(free_expired, [options, style(options), expired])],
-            "task_dep": backups_first(),
+            "actions": [(free_expired, [session, options, style(session, options), expired])],
+            "task_dep": backups_first(session),
         }

@@ -18,6 +18,6 @@ class Options(Migrating):
     json: str | None = JSON
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one previewing task for each checkpoint directory."""
-    return experiments("plan", options.but(dry_run=True), work_on, understood=in_tally)
+    return experiments(session, "plan", options.but(dry_run=True), work_on, understood=in_tally)

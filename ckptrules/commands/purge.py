@@ -58,12 +58,12 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """
     jobs.outputs_dir(options)
     runs = waiting(options, seconds(options.older_than) / 86_400 if options.older_than else 0)
-    style = jobs.style(options)
+    style = jobs.style(session, options)
     shown = trash_text(options, style, runs)
-    action: Any = (free, [options, style, runs, shown])
+    action: Any = (free, [session, options, style, runs, shown])
     if runs and is_to_ask(session, options):
         print(shown, end="")
-        action = (free, [options, style, runs, ""]) if confirmed() else (tell_nothing_freed, [])
+        action = (free, [session, options, style, runs, ""]) if confirmed() else (tell_nothing_freed, [])
     yield {"basename": "purge", "actions": [action]}
 
 
@@ -122,13 +122,15 @@ def tell_nothing_freed(task: Task) -> None:
     task.meta = {"output": Output("Nothing was freed.\n")}
 
 
-def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: Task) -> TaskFailed | None:
+def free(
+    session: Session, options: Options, style: Style, runs: Sequence[str], shown: str, task: Task
+) -> TaskFailed | None:
     """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
         task.meta = {"output": Output(f"{shown}Would free: {amount(use)}\n")}
         return None
-    emptied, unrecorded = empty(options, runs)
+    emptied, unrecorded = empty(session, options, runs)
     nothing = emptied.left and not emptied.freed.items
     lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
     lines += [f"Problem: {line}" for line in left_lines(options, style, emptied.left)]
@@ -136,21 +138,21 @@ def free(options: Options, style: Style, runs: Sequence[str], shown: str, task: 
     return TaskFailed("problems left", report=False) if emptied.left or unrecorded else None
 
 
-def free_expired(options: Common, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
+def free_expired(session: Session, options: Common, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
-    emptied, unrecorded = empty(options, runs)
+    emptied, unrecorded = empty(session, options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items or not emptied.left else []
     lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
     task.meta = {"output": Output("\n".join([*lines, ""]))}
     return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
 
 
-def empty(options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:
+def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:
     """Empty the trash of some runs, and record what is gone; the second value tells why that could not be recorded."""
     emptied = empty_trash(Disk(options.outputs_dir), runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
-            journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("purge", options))
+            journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, "purge", options))
             journal.purged(runs, sorted(emptied.left))
         except OSError as error:
             return emptied, [f"The trash is empty, but the journal cannot be written: {why_of(error)}"]

@@ -79,7 +79,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     options = options.but(apply=options.will_change)
     asked = any(word.task == "refs" for word in session.line.words)  # doit makes the task for `doit list --all`, too
     paths = paths_of(options) if asked else []
-    yield {"basename": "refs", "actions": [(work, [options, jobs.style(options), paths])]}
+    yield {"basename": "refs", "actions": [(work, [session, options, jobs.style(session, options), paths])]}
 
 
 def paths_of(options: Options) -> list[str]:
@@ -101,7 +101,7 @@ def paths_of(options: Options) -> list[str]:
     return options.paths.split()
 
 
-def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
+def work(session: Session, options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
     """Show the references, and rewrite them where that is asked for."""
     try:
         runs = read_runs(options.outputs_dir, believing.own_state(options.outputs_dir))
@@ -122,7 +122,7 @@ def work(options: Options, style: Style, paths: Sequence[str], task: Task) -> Ta
     lines = [line for text in sure for line in diff(text, style)]
     failed: dict[str, str] = {}
     if options.apply and sure:
-        failed = write(options, sure)
+        failed = write(session, options, sure)
     lines += unsure_lines(texts, style)
     lines += [
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
@@ -240,7 +240,7 @@ def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
+def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str, str]:
     """Rewrite files, each wholly or not at all; return which were not, and why.
 
     What they held, and the record of it, are kept in the user's own state: what lies beside checkpoints, where others
@@ -259,9 +259,9 @@ def write(options: Options, texts: Sequence[Text]) -> dict[str, str]:
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
-    journal = jobs.open_journal(options.outputs_dir, jobs.run_id(), jobs.run_header("refs", options), own)
+    journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, "refs", options), own)
     done = transact(
-        Workplace(own, jobs.run_id(), journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
+        Workplace(own, session.run_id, journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
     )
     end = f": {done.unrecorded}" * bool(done.unrecorded)
     return {texts[place].path: why + end for place, why in done.failed.items()}

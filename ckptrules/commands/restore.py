@@ -41,12 +41,12 @@ class Options(Common):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that restores one backup."""
-    return one_task("restore", prepare, options)
+    return one_task(session, "restore", prepare, options)
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(session: Session, options: Options) -> Prepared:
     """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
 
     Raises:
@@ -56,19 +56,25 @@ def prepare(options: Options) -> Prepared:
     if not manifest.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"
         raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
-    names = chosen_experiments("restore", options, manifest.experiments)
-    chosen = backups.choose(names, None) if selects("restore", options) else None
+    names = chosen_experiments(session, "restore", options, manifest.experiments)
+    chosen = backups.choose(names, None) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
             writing.make_folder(options.outputs_dir)
         except OSError as error:
             raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}") from None
-    lock(options)
-    return (bring_back, [options, jobs.style(options), path, manifest, chosen]), names
+    lock(session, options)
+    return (bring_back, [session, options, jobs.style(session, options), path, manifest, chosen]), names
 
 
 def bring_back(
-    options: Options, style: Style, path: str, manifest: Manifest, chosen: tuple[str, ...] | None, task: Task
+    session: Session,
+    options: Options,
+    style: Style,
+    path: str,
+    manifest: Manifest,
+    chosen: tuple[str, ...] | None,
+    task: Task,
 ) -> TaskFailed | None:
     """Restore a backup, or tell what that would do."""
     outputs_dir = options.outputs_dir
@@ -78,8 +84,8 @@ def bring_back(
         with progress_bar(manifest.size) as progress:
             steps = backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
         if not options.dry_run:
-            journal = jobs.open_journal(outputs_dir, jobs.run_id(), jobs.run_header("restore", options))
-            run, note = jobs.run_id(), lost.__setitem__
+            journal = jobs.open_journal(session, outputs_dir, jobs.run_header(session, "restore", options))
+            run, note = session.run_id, lost.__setitem__
             steps = backups.restore(outputs_dir, path, run, steps, progress_bar, note, journal, stopping.stopped)
     except StoppedError:
         state.clear_work(outputs_dir)

@@ -30,7 +30,7 @@ class Options(Migrating):
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Print a line for cron, and a service and a timer for systemd."""
     jobs.outputs_dir(options)
-    jobs.prepare(options, "schedule")
+    jobs.prepare(session, options, "schedule")
     words, folder = command(options), os.getcwd()
     if any(word.task == "schedule" for word in session.line.words):
         refuse_unwritable(words, folder)

@@ -34,11 +34,11 @@ class Options(Common):
     """What `doit trash` may be told."""
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """List what waits in the trash."""
     jobs.outputs_dir(options)
-    days = jobs.load(options.rules_dir, options.outputs_dir).trash_days
-    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(options)])]}
+    days = jobs.load(session, options.rules_dir, options.outputs_dir).trash_days
+    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(session, options)])]}
 
 
 def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:

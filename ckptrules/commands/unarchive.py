@@ -37,12 +37,12 @@ class Options(Common):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that brings one experiment back."""
-    return one_task("unarchive", prepare, options)
+    return one_task(session, "unarchive", prepare, options)
 
 
-def prepare(options: Options) -> Prepared:
+def prepare(session: Session, options: Options) -> Prepared:
     """Find the archive to bring back, and read it whole.
 
     Raises:
@@ -71,10 +71,10 @@ def prepare(options: Options) -> Prepared:
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
         hint = "move it away first; nothing is overwritten"
         raise OptionError(f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already\n    hint: {hint}")
-    return (bring_back, [options, jobs.style(options), manifest]), ()
+    return (bring_back, [session, options, jobs.style(session, options), manifest]), ()
 
 
-def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
+def bring_back(session: Session, options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
     """Bring one experiment back, or say that it would be."""
     (experiment,) = manifest.experiments
     top = manifest.items[0].path
@@ -92,7 +92,7 @@ def bring_back(options: Options, style: Style, manifest: Manifest, task: Task) -
         ):
             copying.make_parents(options.outputs_dir, experiment)
             step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
-            change(options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
+            change(session, options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
         why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
         task.meta = {"output": Output(f"Not brought back: {what}: {style.name(why)}\n")}

@@ -26,9 +26,9 @@ from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
-from ckptrules.run import command_line, jobs, startup
+from ckptrules.run import jobs, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
-from ckptrules.run.reporter import Output, Reporter, RunContext
+from ckptrules.run.reporter import Output, RunContext
 from ckptrules.run.session import Session
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
@@ -47,10 +47,9 @@ class Options(Common):
 
 
 class UndoJob(NamedTuple):
-    """What all tasks of one undo share; it can be sent to another process."""
+    """What all tasks of one undo share."""
 
     options: Options
-    run: str
     header: Mapping[str, Any]
     style: Style
     own_state: str
@@ -70,16 +69,16 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     if run:
-        jobs.refuse_unknown_experiments(session.line, "undo", options, lambda: changed)
-    backs = take_back(run, jobs.run_id(), pattern) if run else []
-    header = jobs.run_header("undo", options, takes_back=run.id if run else None)
+        jobs.refuse_unknown_experiments(session, "undo", options, lambda: changed)
+    backs = take_back(run, session.run_id, pattern) if run else []
+    header = jobs.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
-    job = UndoJob(options, jobs.run_id(), header, jobs.style(options), jobs.own_state(options.outputs_dir))
-    Reporter.contexts["undo"] = RunContext(
+    job = UndoJob(options, header, jobs.style(session, options), jobs.own_state(options.outputs_dir))
+    session.contexts["undo"] = RunContext(
         options,
         job.style,
         header,
-        trash_days(options),
+        trash_days(session, options),
         came_to=functools.partial(came_to, run, backs, job.style, lost),
     )
     names: set[str] = set()
@@ -91,18 +90,18 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         yield {
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
-            "actions": [(undo_one, [job, back])],
-            "params": startup.params_of("undo") if f"undo:{name}" in command_line.chosen() else (),
+            "actions": [(undo_one, [session, job, back])],
+            "params": startup.params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(changed) - names) if jobs.selects_by_word("undo") else ():
+    for name in sorted(set(changed) - names) if jobs.selects_by_word(session, "undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
-def trash_days(options: Common) -> int | None:
+def trash_days(session: Session, options: Common) -> int | None:
     """Return the ``trash_days`` of the rules; None where these cannot be used: undo needs none of them."""
     with contextlib.suppress(RuleError, OptionError, OSError):
-        return jobs.load(options.rules_dir, options.outputs_dir).trash_days
+        return jobs.load(session, options.rules_dir, options.outputs_dir).trash_days
     return None
 
 
@@ -130,11 +129,11 @@ def chosen_run(
     return by_id[run]
 
 
-def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back, or say what would be taken back, in one checkpoint directory."""
     plan = as_plan(back)
     if stopping.stopped():
-        jobs.note_stop()
+        jobs.note_stop(session)
         task.meta["output"] = Output("")
         return TaskFailed("stopped", report=False)
     own = job.own_state if back.own else ""
@@ -143,11 +142,11 @@ def undo_one(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
         with Folders(root, texts=back.own) as folders:
             came = Done(foresee(folders, back.units))
     else:
-        journal = jobs.open_journal(job.options.outputs_dir, job.run, job.header, own)
-        place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)
+        journal = jobs.open_journal(session, job.options.outputs_dir, job.header, own)
+        place = Workplace(root, session.run_id, journal, 1, stopping.stopped, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
         if stopping.stopped():
-            jobs.note_stop()
+            jobs.note_stop(session)
     done = after(plan, came.failed, problems_of(plan, came))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None

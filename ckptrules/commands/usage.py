@@ -49,7 +49,7 @@ class Usage(NamedTuple):
         return Usage(*(one + two for one, two in zip(self, more, strict=True)))
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Say how many bytes each experiment takes, by what the policy makes of them.
 
     Raises:
@@ -58,17 +58,19 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
     jobs.outputs_dir(options)
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
-    job = jobs.prepare(options.but(delete_old=True, dry_run=True), "usage")
-    names = jobs.chosen_of("usage", options, jobs.names_of(options.outputs_dir, job.rules))
-    yield from jobs.one_task("usage", [(show_usage, [job, names, options.archive_dir])], names)
+    job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
+    names = jobs.chosen_of(session, "usage", options, jobs.names_of(session, options.outputs_dir, job.rules))
+    yield from jobs.one_task(session, "usage", [(show_usage, [session, job, names, options.archive_dir])], names)
 
 
-def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, task: Task) -> TaskFailed | None:
+def show_usage(
+    session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None, task: Task
+) -> TaskFailed | None:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
     failed = []
-    for own, found in jobs.own_jobs(job):
+    for own, found in jobs.own_jobs(session, job):
         if found.experiment not in names:
             continue
         plan, listing = deciding.plan_of(own, found)
@@ -93,8 +95,10 @@ def show_usage(job: jobs.Job, names: Collection[str], archive_dir: str | None, t
         text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
-    lack = "" if total.protected + total.kept + total.could_go else jobs.nothing_understood(job.options, job.rules)
-    text += "".join(f"{line}\n" for line in (lack, jobs.uncovered("usage", job.options, job.rules, job.style)) if line)
+    understood = total.protected + total.kept + total.could_go
+    lack = "" if understood else jobs.nothing_understood(session, job.options, job.rules)
+    around = jobs.uncovered(session, "usage", job.options, job.rules, job.style)
+    text += "".join(f"{line}\n" for line in (lack, around) if line)
     task.meta = {"output": Output(text)}
     return TaskFailed("problems left", report=False) if failed or lack else None
 

@@ -33,7 +33,7 @@ class Options(Planning):
     unsafe: bool = flag("with load=1: RUN the code that a checkpoint names where it needs that to load")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one verifying task for each checkpoint directory.
 
     Raises:
@@ -45,7 +45,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: AR
         raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
     how = How(options.quick, options.load, options.unsafe)
     yield from experiments.experiments(
-        "verify", options, partial(verify_one, how), in_tally, nothing=VerifyTally(), summarise=summary
+        session, "verify", options, partial(verify_one, how), in_tally, nothing=VerifyTally(), summarise=summary
     )
 
 

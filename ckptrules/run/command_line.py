@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ckptrules.engine.measures import visible_lines
@@ -19,7 +20,6 @@ COMMANDS = "ckptrules.commands"  # each file of it is a command, by its name
 TASKS = tuple(sorted(name.removesuffix(".py") for name in os.listdir(FOLDER) if name[0] not in "_."))
 
 
-@functools.cache
 def module_of(task: str) -> Any:
     """Import the file of a command: its class ``Options``, and ``tasks(session, options)``."""
     return importlib.import_module(f"{COMMANDS}.{task}")
@@ -31,7 +31,6 @@ def declared(task: str) -> type[Common]:
     return options
 
 
-@functools.cache
 def said_outputs_dir(rules_dir: str | None) -> str | None:
     """Return the ``outputs_dir`` that the rules say.
 
@@ -48,16 +47,9 @@ def said_outputs_dir(rules_dir: str | None) -> str | None:
     return outputs_dir_of(texts)
 
 
-@functools.cache
-def command_line() -> CommandLine:
-    """Read the command line, once."""
-    return read_command_line(sys.argv[1:], TASKS, declared)._replace(outputs_dir_by=said_outputs_dir)
-
-
-@functools.cache
-def chosen() -> frozenset[str]:
-    """Return the tasks that were named as they are."""
-    return frozenset(word.task for word in command_line().words)
+def command_line(arguments: Sequence[str]) -> CommandLine:
+    """Read the command line; what the rules say to it is read once."""
+    return read_command_line(arguments, TASKS, declared)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
 
 
 def program() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +27,6 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally, experiment_block, going, several, tally
-from ckptrules.run.command_line import chosen, command_line
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, plan_of, untouched
 from ckptrules.run.jobs import (
     Job,
@@ -36,18 +37,16 @@ from ckptrules.run.jobs import (
     jobs_of,
     load,
     names_of,
-    note_stop,
     nothing_understood,
-    open_journal,
     outputs_dir,
     own_state,
     refuse_unknown_experiments,
     survey,
     uncovered,
-    workers,
 )
 from ckptrules.run.options import Common, OptionError, Planning, encode_task
-from ckptrules.run.reporter import Output, Reporter, RunContext, WorkerKilled
+from ckptrules.run.reporter import Output, RunContext, WorkerKilled
+from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict, params_of
 from ckptrules.run.workers import KilledError, is_alone
 from ckptrules.storage.folders import Folders
@@ -56,6 +55,7 @@ BACKUP = "backup"  # comes first where both are asked for; nothing is migrated i
 
 
 def experiments(
+    session: Session,
     base: str,
     options: Planning,
     work: Callable[[Job, Directory], Done],
@@ -65,6 +65,7 @@ def experiments(
     """Make one task for each checkpoint directory.
 
     Args:
+        session: of this call.
         base: the name of the task.
         options: its options.
         work: what is done in each.
@@ -75,34 +76,35 @@ def experiments(
         RuleError, OptionError: nothing can be done with these.
     """
     outputs_dir(options)
-    job, jobs = jobs_of(base, options)
-    refuse_unknown_experiments(command_line(), base, options, partial(names_of, options.outputs_dir, job.rules))
+    job, jobs = jobs_of(session, base, options)
+    refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
     notes = [
         f"Not followed: {job.style.name(name)} is a link." for name in find.linked_directories(options.outputs_dir)
     ]
-    notes += inner_directories(job)
+    notes += inner_directories(session, job)
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
-    notes += leapt(base, options)
-    excess = refuse_too_many(base, job, jobs)
+    notes += leapt(session, base, options)
+    excess = refuse_too_many(session, base, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
-    Reporter.contexts[base] = RunContext(
+    session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
-        came_to=partial(around, base, job, understood), lacks=partial(lacking, job, understood), links=job.links, **more
+        came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, job, understood),
+        links=job.links, **more
     )  # fmt: skip
-    first = backups_first() if base == "migrate" else []
-    listed = command_line().command != "run"
-    selected = chosen() - {base}
+    first = backups_first(session) if base == "migrate" else []
+    listed = session.line.command != "run"
+    selected = session.chosen - {base}
     remembers = work is work_on and not options.dry_run
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
-            "actions": [(do, [work, own, found])],
+            "actions": [(do, [session, work, own, found])],
             "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
             "uptodate": [(check_up_to_date, [own, found]) if remembers else False],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
@@ -111,17 +113,18 @@ def experiments(
         }
 
 
-def leapt(base: str, options: Common) -> Iterator[str]:
+def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
     """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
-    if base == "migrate" and not options.dry_run and command_line().command == "run":
-        run, days = begun(options.outputs_dir), load(options.rules_dir, options.outputs_dir).trash_days
+    if base == "migrate" and not options.dry_run and session.line.command == "run":
+        run = begun(session, options.outputs_dir)
+        days = load(session, options.rules_dir, options.outputs_dir).trash_days
         if run.leap and any(age_days(one) >= days > 0 for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
-def inner_directories(job: Job) -> list[str]:
+def inner_directories(session: Session, job: Job) -> list[str]:
     """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
-    inner = survey(job.options.outputs_dir, job.rules)[1]
+    inner = survey(session, job.options.outputs_dir, job.rules)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
@@ -131,23 +134,23 @@ def in_tally(total: Tally) -> int:
     return total.up_to_date + total.kept + total.changes + total.problems
 
 
-def lacking(job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
+def lacking(session: Session, job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
     """Say why a run is no success although no problem is left: there was nothing that the rules understand."""
-    return "" if understood is None or understood(total) else nothing_understood(job.options, job.rules)
+    return "" if understood is None or understood(total) else nothing_understood(session, job.options, job.rules)
 
 
-def around(base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
+def around(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
     """Tell what looks like checkpoints and is not covered.
 
     `doit migrate` looks only where it has understood nothing: a run that has nothing to do must not walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total)):
-        yield uncovered(base, job.options, job.rules, job.style)
+        yield uncovered(session, base, job.options, job.rules, job.style)
 
 
-def backups_first() -> list[str]:
+def backups_first(session: Session) -> list[str]:
     """Return the tasks that make a backup, where one is asked for as well."""
-    return sorted(word for word in chosen() if word.partition(":")[0] == BACKUP)
+    return sorted(word for word in session.chosen if word.partition(":")[0] == BACKUP)
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
@@ -158,16 +161,17 @@ def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[s
         yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
 
 
-def refuse_too_many(base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:
+def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:
     """Plan everything that was selected, and see whether that deletes more than one run may.
 
     Raises:
         OptionError: it does, and it is not only a preview.
     """
     limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
-    if limit is None or not job.options.delete_old or command_line().command != "run":
+    if limit is None or not job.options.delete_old or session.line.command != "run":
         return None
-    excess = too_many(limit, (plan_of(own, found)[0] for own, found in jobs if is_selected(base, found.experiment)))
+    selected = (pair for pair in jobs if is_selected(session, base, pair[1].experiment))
+    excess = too_many(limit, (plan_of(own, found)[0] for own, found in selected))
     if excess and not job.options.dry_run:
         raise OptionError(f"{excess.place or 'command line'}: {excess}\n    hint: {advice(excess)}")
     return excess
@@ -204,12 +208,14 @@ class Done(NamedTuple):
     values: Mapping[str, Any] = {}
 
 
-def do(work: Callable[[Job, Directory], Done], job: Job, found: Directory, task: Task) -> TaskFailed | None:
+def do(
+    session: Session, work: Callable[[Job, Directory], Done], job: Job, found: Directory, task: Task
+) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
     if not is_alone():
         job = job._replace(links=job.links.only(found.directory))
     try:
-        done = workers().do(work, job, found)
+        done = session.workers.do(work, job, found)
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
@@ -220,7 +226,7 @@ def do(work: Callable[[Job, Directory], Done], job: Job, found: Directory, task:
 def work_on(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
-        note_stop()
+        job.journals.note_stop()
         return Done(Output(""), "stopped")
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
@@ -265,7 +271,7 @@ def is_not_understood(plan: Plan) -> bool:
 def tell(job: Job, done: Plan, listing: Listing) -> Done:
     """Tell what came of one directory; problems left are a failure without words of its own."""
     if stopping.stopped():
-        note_stop()
+        job.journals.note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
     links = several(done, listing.entries)
@@ -301,8 +307,14 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
 
 
 def workplace(job: Job) -> Workplace:
-    """Return where this thread works."""
-    journal = open_journal(job.options.outputs_dir, job.run, job.header, number=job.number)
+    """Return where this thread works.
+
+    Raises:
+        OSError: the run was not begun, with lock and number; doit has other commands that run tasks (``strace``).
+    """
+    if job.number is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
     return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
 
 

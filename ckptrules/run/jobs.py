@@ -1,4 +1,4 @@
-"""What all tasks of one run share: rules, directories, policy, fingerprint, journal. Each is found out once."""
+"""What all tasks of one run share: rules, directories, policy, fingerprint, journal. A session finds out each once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import functools
 import getpass
 import hashlib
 import os
-import re
 import sys
 import threading
 import time
@@ -32,11 +31,9 @@ from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, rule_texts
-from ckptrules.run.command_line import chosen, command_line
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import (
     DEFAULT_TASK,
-    CommandLine,
     Common,
     OptionError,
     Planning,
@@ -45,7 +42,7 @@ from ckptrules.run.options import (
     encode_task,
     fits,
 )
-from ckptrules.run.workers import Workers
+from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, notes, reading, trash
 from ckptrules.storage.posix import Disk
 
@@ -54,6 +51,42 @@ DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
 LAST_RUN = "lock.last_run"  # likewise
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Journals:
+    """The journals of one run, one for each thread. Sent to another process, they are all that this run has there."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._of: dict[tuple[str, int], Journal] = {}
+
+    def __reduce__(self) -> tuple[Callable[[str], Journals], tuple[str]]:
+        return _journals_there, (self._run,)
+
+    def of_this_thread(self, root: str, header: Mapping[str, Any]) -> Journal:
+        """Open the journal of this thread, once.
+
+        Args:
+            root: the ``outputs_dir``, or the user's own state.
+            header: what the run says of itself.
+        """
+        key = (root, threading.get_native_id())
+        if key not in self._of:
+            self._of[key] = Journal(Disk(root), self._run, key[1], header)
+        return self._of[key]
+
+    def note_stop(self) -> None:
+        """Let the journal of this thread say that the run ends before its time."""
+        for (_, thread), journal in list(self._of.items()):  # other threads add theirs meanwhile
+            if thread == threading.get_native_id():
+                with contextlib.suppress(OSError):  # then history tells less
+                    journal.stopped()
+
+
+@functools.cache
+def _journals_there(run: str) -> Journals:
+    """Return the journals of a run in a process at work, which knows no session."""
+    return Journals(run)
 
 
 class Job(NamedTuple):
@@ -67,25 +100,26 @@ class Job(NamedTuple):
     style: Style
     header: Mapping[str, Any]
     links: Links
+    journals: Journals
     number: int | None = None
 
 
-@functools.cache
-def load(rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
+@once
+def load(session: Session, rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
-    texts = read_rules(rules_dir)
+    texts = read_rules(session, rules_dir)
     return load_rules(texts, proved=bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts))
 
 
-@functools.cache
-def read_rules(rules_dir: str | None) -> Mapping[str, str]:
+@once
+def read_rules(_: Session, rules_dir: str | None) -> Mapping[str, str]:
     """Read the rule files, once: what is noted as proved must be what was tested, also if it is edited meanwhile."""
     return rule_texts(rules_dir)
 
 
-def note_proof(options: Common) -> None:
+def note_proof(session: Session, options: Common) -> None:
     """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
-    proof = proof_of(read_rules(options.rules_dir))
+    proof = proof_of(read_rules(session, options.rules_dir))
     with contextlib.suppress(OSError):  # then they are tested again
         if notes.read_note(Disk(options.outputs_dir), PROOF) != proof:
             notes.write_note(Disk(options.outputs_dir), PROOF, proof)
@@ -96,44 +130,37 @@ def proof_of(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
-def find(path: str, rules: RuleSet) -> list[Directory]:
+def find(session: Session, path: str, rules: RuleSet) -> list[Directory]:
     """Find the checkpoint directories, once."""
-    return survey(path, rules)[0]
+    return survey(session, path, rules)[0]
 
 
-def find_anew() -> None:
+def find_anew(session: Session) -> None:
     """Forget what was found."""
-    _survey.cache_clear()
+    session.answers.pop(_survey, None)
 
 
-def survey(path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
+def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(path, rules._replace(settle=0))  # an option may change that, and it finds nothing else
+    return _survey(session, path, rules._replace(settle=0))  # an option may change that, and it finds nothing else
 
 
-@functools.cache
-def _survey(path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
+@once
+def _survey(_: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     return outputs_find.survey(path, rules.layout, functools.partial(is_claimed, rules=rules))
 
 
-def names_of(path: str, rules: RuleSet) -> list[str]:
+def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:
     """List the experiments that there are."""
-    return [found.experiment for found in find(path, rules)]
+    return [found.experiment for found in find(session, path, rules)]
 
 
-@functools.cache
-def run_id() -> str:
-    """Name this run by its start, to the microsecond, and its process; in containers, all may have the number 1."""
-    seconds, fraction = divmod(started_ns(), 1_000_000_000)
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
-
-
-def uncovered(base: str, options: Common, rules: RuleSet, style: Style) -> str:
+def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
-    if options.experiments is not None or selects_by_word(base):
+    if options.experiments is not None or selects_by_word(session, base):
         return ""
     shown = style.name
-    covered = {found.directory for found in find(options.outputs_dir, rules)}
+    covered = {found.directory for found in find(session, options.outputs_dir, rules)}
     folders = [
         Folder(shown(path), count, shown(example))
         for path, count, example in outputs_find.lookalikes(options.outputs_dir, covered, looks_like)
@@ -147,22 +174,22 @@ def naming_file(rules: RuleSet) -> str:
     return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
 
 
-def nothing_understood(options: Common, rules: RuleSet) -> str:
+def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str:
     """Say that there was nothing for the rules to understand, and what helps."""
-    if not find(options.outputs_dir, rules):
+    if not find(session, options.outputs_dir, rules):
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
     hint = f"write a rule for them below 'legacy' in {naming_file(rules)}; 'doit check' tests it"
     return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
 
 
-def run_header(command: str, options: Common, **more: Any) -> dict[str, Any]:
+def run_header(session: Session, command: str, options: Common, **more: Any) -> dict[str, Any]:
     """Return what a run says of itself, in its journal and in its JSON file."""
     return {
         "command": command,
         "dry_run": options.dry_run,
-        "run": run_id() if options.changes and not options.dry_run else None,
-        "started_ns": started_ns(),
-        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started_ns() / 1e9)),
+        "run": session.run_id if options.changes and not options.dry_run else None,
+        "started_ns": session.started_ns,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_ns / 1e9)),
         "who": who(),
         "host": os.uname().nodename,
         "options": options.given(),
@@ -178,12 +205,6 @@ def who() -> str:
         return str(os.getuid())
 
 
-@functools.cache
-def started_ns() -> int:
-    """Return when this run started, in nanoseconds since 1970."""
-    return time.time_ns()
-
-
 class Begun(NamedTuple):
     """A run that may change something: what is remembered of it, and how the clock has leapt since the one before."""
 
@@ -191,8 +212,8 @@ class Begun(NamedTuple):
     leap: str
 
 
-@functools.cache
-def begun(outputs_dir: str) -> Begun:
+@once
+def begun(_: Session, outputs_dir: str) -> Begun:
     """Give this run its number, once, under the lock; and see whether the clock can be believed.
 
     Raises:
@@ -273,13 +294,13 @@ def refuse_report_place(options: Common) -> None:
             raise OptionError(f"command line: {name}={path}: {fact}")
 
 
-def prepare(options: Planning, command: str = "migrate") -> Job:
+def prepare(session: Session, options: Planning, command: str = "migrate") -> Job:
     """Load the rules and find the policy, for a command.
 
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
     """
-    rules = load(options.rules_dir, options.outputs_dir)
+    rules = load(session, options.rules_dir, options.outputs_dir)
     policy = rules.policies.get(options.policy)
     if not rules.policies and (options.delete_old or options.policy != Planning.policy):
         folder = options.rules_dir or RULES_DIR
@@ -295,11 +316,13 @@ def prepare(options: Planning, command: str = "migrate") -> Job:
     if options.settle is not None:
         rules = rules._replace(settle=options.settle)
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
-    header = run_header("plan" if options.dry_run and command == "migrate" else command, options, rules=digest)
+    command = "plan" if options.dry_run and command == "migrate" else command
+    header = run_header(session, command, options, rules=digest)
     if policy is not None and options.delete_old:
         own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
         header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
-    job = Job(options, rules, None, "", run_id(), style(options), header, Links(options.outputs_dir))
+    links, shown = Links(options.outputs_dir), style(session, options)
+    job = Job(options, rules, None, "", session.run_id, shown, header, links, journals_of(session))
     return with_policy(job, policy)
 
 
@@ -313,19 +336,19 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
     return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
 
 
-@functools.cache
-def jobs_of(base: str, options: Planning) -> tuple[Job, list[tuple[Job, Directory]]]:
+@once
+def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, list[tuple[Job, Directory]]]:
     """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
-    job = prepare(options, base)
-    if job.header["run"] and command_line().command == "run":
-        job = job._replace(number=begun(options.outputs_dir).last.number)
-    return job, own_jobs(job)
+    job = prepare(session, options, base)
+    if job.header["run"] and session.line.command == "run":
+        job = job._replace(number=begun(session, options.outputs_dir).last.number)
+    return job, own_jobs(session, job)
 
 
-def own_jobs(job: Job) -> list[tuple[Job, Directory]]:
+def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
-    found = find(options.outputs_dir, job.rules)
+    found = find(session, options.outputs_dir, job.rules)
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[Assignment | None, Job] = {}
     pairs = []
@@ -337,20 +360,20 @@ def own_jobs(job: Job) -> list[tuple[Job, Directory]]:
     return pairs
 
 
-def is_selected(base: str, experiment: str) -> bool:
+def is_selected(session: Session, base: str, experiment: str) -> bool:
     """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    words = chosen() or {DEFAULT_TASK}
+    words = session.chosen or {DEFAULT_TASK}
     return base in words or any(fits(word, f"{base}:{encode_task(experiment)}") for word in words)
 
 
-def selects_by_word(base: str) -> bool:
+def selects_by_word(session: Session, base: str) -> bool:
     """Say whether a command is asked for by words with experiments only: ``usage:ocr``, not ``usage``."""
-    words = [word.task for word in command_line().words if word.base == base]
+    words = [word.task for word in session.line.words if word.base == base]
     return bool(words) and base not in words
 
 
 def refuse_unknown_experiments(
-    line: CommandLine, task: str, options: Common, names_of: Callable[[], Iterable[str]]
+    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]]
 ) -> None:
     """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
 
@@ -359,6 +382,7 @@ def refuse_unknown_experiments(
     Raises:
         OptionError: with the name that is nearest.
     """
+    line = session.line
     words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
     if not words and options.experiments is None:
         return
@@ -391,34 +415,37 @@ def _no_experiment(word: str, hint: str) -> OptionError:
     return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
 
 
-def chosen_of(base: str, options: Common, names: Collection[str]) -> list[str]:
+def chosen_of(session: Session, base: str, options: Common, names: Collection[str]) -> list[str]:
     """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:
         OptionError: one of the two fits none of the names.
     """
-    refuse_unknown_experiments(command_line(), base, options, lambda: names)
+    refuse_unknown_experiments(session, base, options, lambda: names)
     pattern = as_pattern(options.experiments, names)
     return [
         name
         for name in names
-        if (pattern is None or fnmatchcase(name, pattern)) and (not selects_by_word(base) or is_selected(base, name))
+        if (pattern is None or fnmatchcase(name, pattern))
+        and (not selects_by_word(session, base) or is_selected(session, base, name))
     ]
 
 
-def one_task(base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+def one_task(session: Session, base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
     """Make the one task of a command; where words name experiments, doit wants one for each: the first does it all."""
-    if not selects_by_word(base):
+    if not selects_by_word(session, base):
         yield {"basename": base, "actions": actions}
         return
-    for number, name in enumerate(dict.fromkeys(encode_task(name) for name in names if is_selected(base, name))):
+    selected = (encode_task(name) for name in names if is_selected(session, base, name))
+    for number, name in enumerate(dict.fromkeys(selected)):
         yield {"basename": base, "name": name, "actions": [] if number else actions}
 
 
-def count_asked_for(base: str, options: Planning) -> int:
+def count_asked_for(session: Session, base: str, options: Planning) -> int:
     """Count the checkpoint directories that are asked for."""
     outputs_dir(options)
-    return sum(is_selected(base, found.experiment) for _, found in jobs_of(base, options)[1])
+    _, jobs = jobs_of(session, base, options)
+    return sum(is_selected(session, base, found.experiment) for _, found in jobs)
 
 
 def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool:
@@ -427,51 +454,41 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
     Where more was read than names, that is looked at as well.
     """
     same = values.get("fingerprint") == job.fingerprint and values.get("stamp") == list(found.stamp)
-    if not (same and _is_the_time(values)):
+    if not (same and _is_the_time(values, job.header["started_ns"])):
         return False
     return "read" not in values or readings.holds(job.options.outputs_dir, found.directory, values["read"])
 
 
-def _is_the_time(values: Mapping[str, Any]) -> bool:
+def _is_the_time(values: Mapping[str, Any], now_ns: int) -> bool:
     """Say whether ages are still what they were: the clock has neither passed a limit nor been set back."""
     since, until = values.get("holds_since_ns") or 0, values.get("holds_until_ns")
-    return since <= started_ns() and (until is None or started_ns() <= until)
+    return since <= now_ns and (until is None or now_ns <= until)
 
 
-@functools.cache
-def workers() -> Workers:
-    """Return where the work is done."""
-    return Workers(asked=any(re.match("-n|--pro", word) for word in command_line().arguments))
-
-
-def style(options: Common) -> Style:
+def style(session: Session, options: Common) -> Style:
     """Find out what the terminal can show."""
-    to_file = any(word.startswith(("-o", "--output-file")) for word in command_line().arguments)
+    to_file = any(word.startswith(("-o", "--output-file")) for word in session.line.arguments)
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()
     return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
 
 
-_journals: dict[tuple[str, str, int], Journal] = {}
+@once
+def journals_of(session: Session) -> Journals:
+    """Return the journals of this run."""
+    return Journals(session.run_id)
 
 
-def open_journal(
-    path: str, run: str, header: Mapping[str, Any], own_state: str = "", number: int | None = None
-) -> Journal:
-    """Open the journal of this thread in one run, once.
+def open_journal(session: Session, path: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
+    """Open the journal of this thread in this run, once.
 
     Args:
+        session: of the run, which this process has begun.
         path: the ``outputs_dir``.
-        run: the run's name.
-        header: what it says of itself.
+        header: what the run says of itself.
         own_state: where the journal lies, if not in the state of ``outputs_dir``.
-        number: that of the run; this process has begun it where none is given.
     """
-    root = own_state or path
-    key = (root, run, threading.get_native_id())
-    if key not in _journals:
-        begun_as = begun(path).last.number if number is None else number
-        _journals[key] = Journal(Disk(root), run, key[2], {**header, "number": begun_as})
-    return _journals[key]
+    header = {**header, "number": begun(session, path).last.number}
+    return journals_of(session).of_this_thread(own_state or path, header)
 
 
 def own_state(outputs_dir: str) -> str:
@@ -486,9 +503,6 @@ def own_state(outputs_dir: str) -> str:
         raise OptionError(f"{error.filename}: {reading.why_of(error)}") from None
 
 
-def note_stop() -> None:
+def note_stop(session: Session) -> None:
     """Let the journal of this thread say that the run ends before its time."""
-    for (_, _, thread), journal in _journals.items():
-        if thread == threading.get_native_id():
-            with contextlib.suppress(OSError):  # then history tells less
-                journal.stopped()
+    journals_of(session).note_stop()

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.globals import Globals
@@ -21,9 +21,9 @@ from ckptrules.report.data import run_as_data
 from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.run.command_line import completed, escape_what_has_no_letter
-from ckptrules.run.jobs import workers
 from ckptrules.run.options import Common
 from ckptrules.run.remembered import MANY, remembered
+from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
@@ -83,25 +83,20 @@ class RunContext(NamedTuple):
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
-    """Shows what tasks tell.
-
-    ``contexts`` is set by the task creators, by task name. ``problems_before`` says that problems were left before any
-    task was made.
-    """
+    """Shows what the tasks of one session tell."""
 
     desc = "blocks of experiments and a summary"
-    contexts: ClassVar[dict[str, RunContext]] = {}
-    problems_before: ClassVar[bool] = False
 
-    def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, outstream: TextIO, options: Mapping[str, Any]) -> None:
         super().__init__(outstream, options)
+        self._session, self._contexts = session, session.contexts
         escape_what_has_no_letter(outstream)
         self._totals: dict[str, Any] = {}
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
         self._links: dict[str, list[Several]] = {}
         self._up_to_date: Counter[str] = Counter()
-        self._problems_left = self.problems_before
+        self._problems_left = session.problems_before
         self._crashed = self._is_silent = self._killed = False
         self._not_remembered: list[str] = []
 
@@ -110,8 +105,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         _tell_at_once(Globals.dep_manager, tasks)
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
-            if (base := name.partition(":")[0]) in self.contexts:
-                self._totals[base] = self.contexts[base].nothing
+            if (base := name.partition(":")[0]) in self._contexts:
+                self._totals[base] = self._contexts[base].nothing
 
     def execute_task(self, task: Task) -> None:
         """Say nothing yet: blocks are printed whole, when they are finished."""
@@ -143,7 +138,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._crashed = True
         if self._tell(task) or task.has_subtask:
             return
-        if _base(task) in self.contexts:
+        if _base(task) in self._contexts:
             why = "not done, as this failed: " if isinstance(fail, UnmetDependency) else ""
             self.write(f"{task.title()}: {why}{fail.get_msg().strip()}\n")
         else:
@@ -158,7 +153,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 an error.
         """
         for base, done in self._totals.items():
-            context = self.contexts[base]
+            context = self._contexts[base]
             total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
             if base in self._links:
                 total = by_file(total, self._links[base])
@@ -177,8 +172,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             hint = "make space (df -h); 'doit purge' empties the trash"
             fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
             self.write(completed(f"{fact}\n    hint: {hint}\n"))
-            self._problems_left |= "migrate" in self.contexts
-        workers().end(killed=self._killed)
+            self._problems_left |= "migrate" in self._contexts
+        self._session.workers.end(killed=self._killed)
         if self._killed:
             print(completed(KILLED), end="", file=sys.stderr)
         elif stopping.stopped():
@@ -226,11 +221,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output.links != NONE:
             self._links.setdefault(base, []).append(output.links)
         rows = self._data.setdefault(base, [])
-        if output.data is not None and self.contexts[base].options.json:
+        if output.data is not None and self._contexts[base].options.json:
             rows.append(output.data)
 
     def _context(self, task: Task) -> RunContext | None:
-        return self.contexts.get(_base(task)) if task.subtask_of else None
+        return self._contexts.get(_base(task)) if task.subtask_of else None
 
     def _summary(self, total: Any, context: RunContext, lack: str) -> str:
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
@@ -254,6 +249,16 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             waiting = trash_use(Disk(context.options.outputs_dir))
             return [trash_sentence(waiting.items, waiting.size, context.trash_days)]
         return []
+
+
+def reporter_of(session: Session) -> type[Reporter]:
+    """Return from what doit makes the reporter of a session: doit alone knows where its output goes (``-o``)."""
+
+    class ReporterOfSession(Reporter):
+        def __init__(self, outstream: TextIO, options: Mapping[str, Any]) -> None:
+            super().__init__(session, outstream, options)
+
+    return ReporterOfSession
 
 
 def _unsearched(context: RunContext) -> Iterator[str]:

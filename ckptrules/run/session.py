@@ -1,20 +1,73 @@
-"""What all tasks of one call of doit share. It is made once and handed on."""
+"""What all tasks of one call of doit share. It is made once and handed on; other processes get values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import functools
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.options import CommandLine
+from ckptrules.run.workers import Workers
+
+if TYPE_CHECKING:  # `doit list` needs no reporter
+    from ckptrules.run.reporter import RunContext
+
+Answer = TypeVar("Answer")
+Asked = ParamSpec("Asked")
 
 
-class Session(NamedTuple):
-    """One call: what was typed, when it began, in nanoseconds since 1970, and what stands in the dodo.py."""
+class Session:
+    """One call, from its beginning to its end.
 
-    line: CommandLine
-    started_ns: int
-    dodo: Mapping[str, Any]
+    ``contexts`` is what the reporter must know, by task: the task creators put it there. ``problems_before`` says that
+    problems were left before any task was made. ``locks`` are the descriptors of those that are held, by folder.
+
+    Args:
+        line: what was typed.
+        dodo: what stands in the dodo.py, once it has been run to its end.
+    """
+
+    def __init__(self, line: CommandLine, dodo: Mapping[str, Any]) -> None:
+        self.line, self.dodo = line, dodo
+        self.started_ns = time.time_ns()  # since 1970
+        self.contexts: dict[str, RunContext] = {}
+        self.problems_before = False
+        self.locks: dict[str, int] = {}
+        self.workers = Workers(self.locks, asked=any(re.match("-n|--pro", word) for word in line.arguments))
+        self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
+        self.asking = threading.RLock()
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Its start, to the microsecond, and its process; in containers, all may have the number 1."""
+        seconds, fraction = divmod(self.started_ns, 1_000_000_000)
+        return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
+
+    @functools.cached_property
+    def chosen(self) -> frozenset[str]:
+        """The tasks that were named as they are."""
+        return frozenset(word.task for word in self.line.words)
+
+
+def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:
+    """Let a session ask a function once for each set of arguments, and keep the answer."""
+
+    @functools.wraps(function)
+    def asked(session: Session, /, *arguments: Asked.args, **named: Asked.kwargs) -> Answer:
+        answers = session.answers.setdefault(asked, {})
+        key = (*arguments, *named.items())
+        with session.asking:  # a thread has one journal, and not two
+            if key not in answers:
+                answers[key] = function(session, *arguments, **named)
+        answer: Answer = answers[key]
+        return answer
+
+    return asked
 
 
 def lacking(dodo: Mapping[str, Any]) -> list[str]:

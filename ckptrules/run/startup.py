@@ -35,43 +35,48 @@ from ckptrules.run.command_line import (
 )
 from ckptrules.run.hints import OURS
 from ckptrules.run.options import DEFAULT_TASK, CommandLine, Common, OptionError, Planning
-from ckptrules.run.session import Session, lacking
+from ckptrules.run.session import Session, lacking, once
 
 SHARE = 40  # directories, below which a process of its own is not worth its start
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 IN_MEMORY = ":memory:"
 DATABASE = "doit.db"  # in the state folder
 OWN_DATABASE = ".doit.db"  # for tasks that are not ours
+NO_SESSION = "the line 'DOIT_CONFIG = doit_config()' must stand above the commands of ckptrules"
 BUSY = "another program is at work on it; wait until it has ended"
 PURGE = "'doit purge' frees what waits in the trash"
 LITTLE = (
     "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
     "trash_days: 0 in the rules frees at once what is deleted"
 )
+SESSION = "session"  # in DOIT_CONFIG
 TaskDict = dict[str, Any]
 
 
 def doit_config() -> dict[str, Any]:
-    """Return ``DOIT_CONFIG``. Everything that can refuse a run does it here, before any task exists."""
+    """Return ``DOIT_CONFIG``, with the session. What can refuse a run does it here, before any task exists."""
+    frame = inspect.currentframe()
+    dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
     escape_what_has_no_letter(sys.stdout, sys.stderr)
     with told_by_doit():
         show_help_first()
-        line = command_line()
+        line = command_line(sys.argv[1:])
+        session = Session(line, dodo)
         refuse_mistyped(line)
         refuse_processes_of_doit(line)
         hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
-        always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3"}
+        always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3", SESSION: session}
         always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
         if line.command != "run":
-            return {**always, "dep_file": _database(line)}
-        from ckptrules.run.reporter import Reporter
+            return {**always, "dep_file": _database(session)}
+        from ckptrules.run.reporter import reporter_of
 
         heed_signals(line)
-        database, number = _database(line), processes(line)
+        database, number = _database(session), processes(session)
         threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
-        return {**always, **threads, "reporter": Reporter, "dep_file": database}
+        return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}
 
 
 def heed_signals(line: CommandLine) -> None:
@@ -99,39 +104,54 @@ class command:  # noqa: N801 - a dodo.py reads like a list of words
         if name not in TASKS:
             raise InvalidDodoFile(f"ckptrules has no command '{name}'; there are: {', '.join(TASKS)}")
 
+        session = session_of(here)
+
         def create_doit_tasks(**given: Any) -> Iterator[TaskDict]:
             with told_by_doit():
-                yield from make_tasks(name, given, here)
+                yield from make_tasks(session, name, given)
 
         create_doit_tasks.__doc__ = sentence
         vars(create_doit_tasks)["basename"] = name
         with told_by_doit():
-            if command_line().asks_for(name):  # else its file need not be imported
+            if session.line.asks_for(name):  # else its file need not be imported
                 vars(create_doit_tasks)["_task_creator_params"] = params_of(name)
         self.create_doit_tasks = create_doit_tasks
 
 
-def make_tasks(name: str, given: Mapping[str, Any], dodo: Mapping[str, Any]) -> Iterator[TaskDict]:
+def session_of(dodo: Mapping[str, Any]) -> Session:
+    """Return the session that a dodo.py has begun: no command is to run without the lock.
+
+    Raises:
+        InvalidDodoFile: it has begun none.
+    """
+    config = dodo.get("DOIT_CONFIG")
+    session = config.get(SESSION) if isinstance(config, Mapping) else None
+    if isinstance(session, Session):
+        return session
+    raise InvalidDodoFile(f"{os.path.basename(dodo.get('__file__', ''))}: {NO_SESSION}")
+
+
+def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterator[TaskDict]:
     """Make the tasks of a command where it is asked for.
 
     Args:
+        session: of this call.
         name: of the command.
         given: what doit has read of its options.
-        dodo: all that stands in the dodo.py, which has been run to its end now.
 
     Raises:
         RuleError, OptionError, OSError: nothing can be done with these.
     """
-    line = command_line()
-    refuse_lacking(line, dodo)
+    line = session.line
+    refuse_lacking(line, session.dodo)
     if not line.asks_for(name):
         return
-    from ckptrules.run.jobs import refuse_report_place, started_ns
+    from ckptrules.run.jobs import refuse_report_place
 
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
     refuse_report_place(options)
-    yield from module_of(name).tasks(Session(line, started_ns(), dodo), options)
+    yield from module_of(name).tasks(session, options)
 
 
 def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
@@ -177,11 +197,11 @@ def told_by_doit() -> Iterator[None]:
         raise InvalidDodoFile(refusal(f"{error.filename or ''}: {_refusal(error)}".removeprefix(": "))) from None
 
 
-@functools.cache
-def take_lock(path: str, wait: int = 0) -> int:
-    """Take the lock for as long as this process lives; return its descriptor.
+def take_lock(session: Session, path: str, wait: int = 0) -> None:
+    """Take the lock, once, for as long as this process lives.
 
     Args:
+        session: that holds it.
         path: the folder of the outputs.
         wait: seconds for another run to finish.
 
@@ -191,10 +211,13 @@ def take_lock(path: str, wait: int = 0) -> int:
     from ckptrules.storage.base import LockedError
     from ckptrules.storage.posix import Disk
 
+    folder = os.path.realpath(path)
+    if folder in session.locks:
+        return
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
     try:
-        return contextlib.ExitStack().enter_context(Disk(path).lock(holder, wait))
+        session.locks[folder] = contextlib.ExitStack().enter_context(Disk(path).lock(holder, wait))
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
@@ -202,15 +225,16 @@ def take_lock(path: str, wait: int = 0) -> int:
         raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
 
 
-def _database(line: CommandLine) -> str:
+def _database(session: Session) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
+    line = session.line
     if line.command == "help":
         return IN_MEMORY
     if line.command != "run":
         with contextlib.suppress(RuleError):  # to list the tasks needs no rules
             return readable_database(os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
         return IN_MEMORY
-    refuse_state(line)
+    refuse_state(session)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
     database = IN_MEMORY
     for task, options in changing.items():
@@ -221,19 +245,19 @@ def _database(line: CommandLine) -> str:
             prepare,
             refuse_report_place,
             refuse_unknown_experiments,
-            workers,
         )
 
         refuse_report_place(options)
         outputs_dir(options)
         if isinstance(options, Planning):
-            rules = prepare(options).rules
-            refuse_unknown_experiments(line, task, options, functools.partial(names_of, options.outputs_dir, rules))
-        workers().locks.append(take_lock(options.outputs_dir, options.wait))
+            rules = prepare(session, options).rules
+            names = functools.partial(names_of, session, options.outputs_dir, rules)
+            refuse_unknown_experiments(session, task, options, names)
+        take_lock(session, options.outputs_dir, options.wait)
         database = sound_database(options.outputs_dir, options)
         if isinstance(options, Planning):
-            note_proof(options)
-        recover_first(options.outputs_dir)
+            note_proof(session, options)
+        recover_first(session, options.outputs_dir)
     if not changing and line.has_foreign_words:
         return refuse_damaged(OWN_DATABASE)
     return database
@@ -244,15 +268,17 @@ def any_of(line: CommandLine) -> Common:
     return next(iter(line.asked().values()), None) or line.options("")
 
 
-def processes(line: CommandLine) -> int:
+def processes(session: Session) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
-    asked = line.asked().items()
+    line, asked = session.line, session.line.asked().items()
     sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
     if not sharing or line.has_foreign_words or cores() == 1:
         return 0
     from ckptrules.run.jobs import count_asked_for
 
-    number = min(count_asked_for(*sharing[0]) // SHARE, cores() + 1)  # one more than can work: each waits for the disk
+    number = min(
+        count_asked_for(session, *sharing[0]) // SHARE, cores() + 1
+    )  # one more than can work: each waits for the disk
     return number if number > 1 else 0
 
 
@@ -273,7 +299,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def recover_first(path: str) -> None:
+def recover_first(session: Session, path: str) -> None:
     """Finish what an interrupted run began, and say so; what cannot be read of it is a problem that is left.
 
     Raises:
@@ -282,20 +308,19 @@ def recover_first(path: str) -> None:
     from ckptrules.changes.journal import JOURNALS
     from ckptrules.changes.recovery import recover
     from ckptrules.run.jobs import begun, find_anew, own_state
-    from ckptrules.run.reporter import Reporter
     from ckptrules.storage import reading, state
 
     own = own_state(path)
     try:
-        begun(path)
+        begun(session, path)
         recovered = recover(path, own)
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
         raise OptionError(_refusal(error) if isinstance(error, reading.StateError) else text) from None
-    find_anew()  # another run may have been at work until the lock was free
-    Reporter.problems_before |= bool(recovered.unread)
+    find_anew(session)  # another run may have been at work until the lock was free
+    session.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
             print(completed(visible(sentence)))
@@ -344,7 +369,7 @@ def refuse_configured_folder(options: Common, said: Common) -> None:
         raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
 
 
-def refuse_state(line: CommandLine) -> None:
+def refuse_state(session: Session) -> None:
     """Refuse to act on a state that others could have written.
 
     Raises:
@@ -354,10 +379,10 @@ def refuse_state(line: CommandLine) -> None:
     from ckptrules.storage import reading
     from ckptrules.storage.posix import Disk
 
-    for options in (options for options in line.asked().values() if options.believes_state):
+    for options in filter(lambda options: options.believes_state, session.line.asked().values()):
         path = options.outputs_dir
         try:
-            _look_at_state(path)
+            _look_at_state(session, path)
             if options.reads_journals:
                 journals.unfinished_journals(Disk(path))  # opens each
         except reading.StateError as error:
@@ -366,8 +391,8 @@ def refuse_state(line: CommandLine) -> None:
             continue
 
 
-@functools.cache
-def _look_at_state(path: str) -> None:
+@once
+def _look_at_state(_: Session, path: str) -> None:
     """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over.
 
     Raises:

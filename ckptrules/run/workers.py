@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
@@ -20,12 +20,12 @@ class Workers:
     """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
 
     Args:
+        locks: descriptors by folder; a lock is held until the last process at work is gone.
         asked: the user asked for processes (``-n``).
     """
 
-    def __init__(self, *, asked: bool) -> None:
-        self.locks: list[int] = []  # descriptors; a lock is held until the last process at work is gone
-        self._asked, self._once = asked, threading.Lock()
+    def __init__(self, locks: Mapping[str, int], *, asked: bool) -> None:
+        self._locks, self._asked, self._once = locks, asked, threading.Lock()
         self._sharing: Sharing | None = None
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
@@ -40,7 +40,7 @@ class Workers:
             if self._sharing is None:
                 from ckptrules.run.sharing import Sharing
 
-                self._sharing = Sharing(self.locks, asked=self._asked)
+                self._sharing = Sharing([*self._locks.values()], asked=self._asked)
         return self._sharing.do(work, *values)
 
     def end(self, *, killed: bool) -> None:

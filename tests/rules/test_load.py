@@ -12,7 +12,9 @@ from ckptrules.engine.values import RuleError
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import FAST, MAX_BYTES, parsed_by
 from ckptrules.run import jobs
+from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
+from ckptrules.run.session import Session
 from tests.conftest import ROOT, Project
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
@@ -145,11 +147,9 @@ def test_what_is_noted_is_what_was_tested_also_if_it_is_edited_meanwhile(
     monkeypatch.chdir(project.folder)
     project.outputs.mkdir(exist_ok=True)
     naming = project.folder / "rules" / "naming.yaml"
-    jobs.read_rules.cache_clear()
-    tested = jobs.read_rules(None)
+    session, later = (Session(command_line([]), {}) for _ in range(2))
+    tested = jobs.read_rules(session, None)
     naming.write_text(naming.read_text() + "# edited while the run waited for another one\n")
-    jobs.note_proof(Planning())
-    jobs.read_rules.cache_clear()
+    jobs.note_proof(session, Planning())
     assert (project.outputs / ".ckptrules" / "proved").read_text() == jobs.proof_of(tested)
-    assert jobs.proof_of(jobs.read_rules(None)) != jobs.proof_of(tested)
-    jobs.read_rules.cache_clear()
+    assert jobs.proof_of(jobs.read_rules(later, None)) != jobs.proof_of(tested)

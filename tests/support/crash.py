@@ -25,7 +25,6 @@ from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
 import ckptrules
-from ckptrules.run import jobs
 from ckptrules.storage import moving
 from tests.support import forking
 
@@ -35,12 +34,9 @@ ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
 STATE = re.compile(r"(^|/)\.?ckptrules(/(?!(\w+/)*(refs|trash)/)|$)")
 APART = ("ckptrules.__main__", "ckptrules.lightning")  # the others, and what they need, are imported once for all runs
-MODULES = [
-    importlib.import_module(module.name)
-    for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules.")
-    if module.name not in APART and not module.ispkg
-]
-CACHES = [value for module in MODULES for value in vars(module).values() if hasattr(value, "cache_clear")]
+for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
+    if module.name not in APART:
+        importlib.import_module(module.name)
 forking.remember_plugins()
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 for needed in ("jinja2", "regex", "tqdm", "yaml", ZSTD):
@@ -133,9 +129,6 @@ def _be_doit(
         sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
         sys.stderr = opt_outfile["default"] = sys.stdout
         sys.argv = ["doit", *arguments]
-        for cache in CACHES:
-            cache.cache_clear()
-        jobs._journals.clear()  # noqa: SLF001
         sys.modules.pop("dodo", None)
         _put_the_fault_in(fault if fault and fault.what == "changes" else None, at_change, counter)
         code = DoitMain().run(arguments)

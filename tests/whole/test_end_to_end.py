@@ -19,7 +19,9 @@ import pytest
 
 from ckptrules.outputs import find
 from ckptrules.run import experiments, jobs
+from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Migrating
+from ckptrules.run.session import Session
 from ckptrules.storage import lock, moving, reading
 from tests.conftest import ROOT, Project
 
@@ -176,7 +178,7 @@ def reachable() -> Iterator[Path]:
         (folder / name / "checkpoints" / "epoch_1_step_2.ckpt").write_text("x")
     (folder / "closed" / "checkpoints").chmod(0)
     (folder / "sealed").mkdir(mode=0)
-    jobs.load(str(ROOT / "rules"))  # imports what another user may not be able to read
+    jobs.load(Session(command_line([]), {}), str(ROOT / "rules"))  # imports what another user may not be able to read
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -189,7 +191,8 @@ def reachable() -> Iterator[Path]:
 
 
 def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> None:
-    job = jobs.prepare(Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True))
+    options = Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True)
+    job = jobs.prepare(Session(command_line([]), {}), options)
     told = {}
     for found in find.find_directories(str(reachable), job.rules.layout):
         done = experiments.work_on(job, found)
@@ -496,8 +499,11 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
         really(directory, name, to, to_directory)
 
     monkeypatch.setattr(moving, "rename", refusing)
-    job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules")))
+    options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"))
+    job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
     (found,) = find.find_directories(str(project.outputs), job.rules.layout)
+    assert "No locks available" in experiments.work_on(job, found).output.text  # nobody has begun that run
+    job = job._replace(number=1)
     done = experiments.work_on(job, found)
     assert done.failed
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
@@ -507,9 +513,11 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
 
 
 def test_a_job_can_be_sent_to_another_process(project: Project) -> None:
-    job = jobs.prepare(Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True))
+    options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"), delete_old=True)
+    job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
     sent = pickle.loads(pickle.dumps(job))
-    assert sent._replace(links=job.links) == job
+    assert sent._replace(links=job.links, journals=job.journals) == job
+    assert sent.journals is pickle.loads(pickle.dumps(job)).journals is not job.journals
     assert sent.links.by_target() == job.links.by_target()
 
 

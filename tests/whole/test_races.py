@@ -7,13 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ckptrules.changes import doing
 from ckptrules.engine.values import STATE, Identity, Step
-from ckptrules.run import jobs
+from ckptrules.run.command_line import command_line
+from ckptrules.run.session import Session
 from ckptrules.storage import moving, reading, staging, trash
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
@@ -125,8 +127,8 @@ def test_threads_and_containers_have_records_of_their_own(project: Project, monk
     monkeypatch.setattr(os, "getpid", lambda: 1)
     ids = []
     for started in (1_700_000_000_000_001_000, 1_700_000_000_000_002_000):
-        monkeypatch.setattr(jobs, "started_ns", lambda started=started: started)
-        ids.append(jobs.run_id.__wrapped__())
+        monkeypatch.setattr(time, "time_ns", lambda started=started: started)
+        ids.append(Session(command_line([]), {}).run_id)
     assert ids == sorted(set(ids))
     assert all(trash.RUN_ID.fullmatch(run) for run in ids)
 

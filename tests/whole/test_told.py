@@ -15,7 +15,9 @@ import pytest
 
 from ckptrules.engine.companions import by_name_only
 from ckptrules.run import startup
+from ckptrules.run.command_line import command_line
 from ckptrules.run.options import OptionError
+from ckptrules.run.session import Session
 from ckptrules.storage import posix
 from tests.commands.test_fix_state import real
 from tests.conftest import Project
@@ -281,9 +283,8 @@ def test_a_tree_never_seen_on_a_full_disk_is_told_what_helps(monkeypatch: pytest
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(posix, "lock", lock)
-    startup.take_lock.cache_clear()
     with pytest.raises(OptionError, match=r"are enough to begin: .*'doit plan delete_old=1' needs no space"):
-        startup.take_lock("outputs")
+        startup.take_lock(Session(command_line([]), {}), "outputs")
 
 
 def test_on_a_full_disk_purge_is_named_where_it_helps(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
