@@ -28,6 +28,8 @@ NOT_BEGUN = "not begun, as the run was stopped"
 
 NOT_RECORDED = "not begun, as it could not be recorded"
 
+NO_RECORD = "was changed, but the journal cannot be written: "
+
 ADVICE: Mapping[str, str] = {
     os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
@@ -58,8 +60,10 @@ class Done(NamedTuple):
 
     @property
     def why(self) -> str:
-        """Why the only unit of a transaction was not done, or not recorded; or nothing."""
-        return self.unrecorded or self.failed.get(0, "")
+        """Why the only unit was not done, or that it was and is not on record (`cannot`); or nothing."""
+        if 0 in self.failed or not self.unrecorded:
+            return self.unrecorded or self.failed.get(0, "")
+        return NO_RECORD + self.unrecorded
 
 
 def units_of(plan: Plan, listing: Listing, run: str) -> list[Unit]:
@@ -172,7 +176,12 @@ def _unrecorded(plan: Plan, why: str) -> Problem:
     return Problem("stopped", (plan.directory,), f"the journal cannot be written: {why}", hint)
 
 
+def cannot(be_done: str, why: str) -> str:
+    """Say that something cannot be done, and why; or that it was done, where ``why`` is that it is not on record."""
+    return why if why.startswith(NO_RECORD) else f"cannot {be_done}: {why}"
+
+
 def refused(head: Action, why: str) -> Problem:
     """Tell that a unit was not done, by the action that heads it."""
-    text = f"cannot {ACTIONS[head.kind].cannot.format(to=head.to)}: {why}"
+    text = cannot(ACTIONS[head.kind].cannot.format(to=head.to), why)
     return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))

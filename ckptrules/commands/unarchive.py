@@ -10,6 +10,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
+from ckptrules.changes.units import NO_RECORD
 from ckptrules.commands.archive import change
 from ckptrules.commands.backup import Prepared, one_task, progress_bar
 from ckptrules.engine.measures import human_size, visible
@@ -95,7 +96,8 @@ def bring_back(session: Session, options: Options, style: Style, manifest: Manif
             change(session, options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
         why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
-        task.meta = {"output": Output(f"Not brought back: {what}: {style.name(why)}\n")}
+        text = f"Brought back: {what}. It {why}" if why.startswith(NO_RECORD) else f"Not brought back: {what}: {why}"
+        task.meta = {"output": Output(f"{style.name(text)}\n")}
         return TaskFailed("not brought back", report=False)
     lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
     task.meta = {"output": Output("\n".join([*lines, *lost_lines(lost, style), ""]))}

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.units import cannot
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import STATE, Identity, Item, Problem, Step, Unit, trash_folder, trash_name
 from ckptrules.storage import believing, copying, dressing, reading, staging, writing
@@ -426,7 +427,7 @@ def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progr
             text = "is damaged in the backup: its checksum is not that of the manifest"
             return _failed(item, "damaged", text, DAMAGED_HINT)
         why = _put_in_place(step, place, staged)
-        return _failed(item, "refused", f"cannot be brought back: {why}") if why else step
+        return _failed(item, "refused", cannot("be brought back", why)) if why else step
     finally:
         staging.drop_staged(place.outputs_dir, staged)
 
