@@ -118,6 +118,19 @@ def test_imports_point_upward_only(room: str) -> None:
         assert others <= allowed, file
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if room_of(file) in ("run", "commands")])
+def test_what_a_run_knows_lies_in_its_session(file: str) -> None:
+    """Two sessions in one process have nothing in common: no cache, and nothing that grows, of a module or a class."""
+    tree = parse(file)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    caches = {ast.unparse(decorator) for function in functions for decorator in function.decorator_list}
+    assert caches.isdisjoint({"functools.cache", "functools.lru_cache"}) or file in ("run/options", "run/jobs")
+    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
+    bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
+    values = [ast.unparse(node) for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    assert not [value for value in values if value.endswith(("= {}", "= []", "= set()")) and ": Mapping" not in value]
+
+
 @pytest.mark.parametrize("file", PURE)
 def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(file: str) -> None:
     tree = parse(file)

@@ -17,7 +17,6 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import deciding, jobs
-from ckptrules.run.command_line import completed
 from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -81,7 +80,7 @@ def show_catalog(
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
     for line in (*told, lack, jobs.uncovered(session, "catalog", options, rules, style)):
         if line:
-            print(completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
+            print(session.completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
     return TaskFailed("problems left", report=False) if problems or lack else None
 
 

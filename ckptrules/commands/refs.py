@@ -20,7 +20,6 @@ from ckptrules.engine.values import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, startup
-from ckptrules.run.command_line import completed
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, flag, option, some_text
 from ckptrules.run.reporter import Output
@@ -127,7 +126,7 @@ def work(session: Session, options: Options, style: Style, paths: Sequence[str],
     lines += [
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
     ]
-    lines += summary(options, texts, [text for text in sure if text.path not in failed], renamed, style)
+    lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed, style)
     task.meta = {"output": Output("\n".join([*lines, ""]), as_it_is=True)}
     left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
     return TaskFailed("problems left", report=False) if left else None
@@ -332,7 +331,12 @@ def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
 
 
 def summary(
-    options: Options, texts: Sequence[Text], done: Sequence[Text], renamed: Mapping[str, object], style: Style
+    session: Session,
+    options: Options,
+    texts: Sequence[Text],
+    done: Sequence[Text],
+    renamed: Mapping[str, object],
+    style: Style,
 ) -> list[str]:
     """Say how much there was."""
     certain = sum(bool(reference.new) for text in done for reference in text.references)
@@ -346,5 +350,5 @@ def summary(
         lines.append("  No run has renamed anything yet.")
     elif certain and not options.apply:
         again = command("refs", apply=True, paths=options.paths, run=options.run)
-        lines.append(completed(f"  {again} writes them; 'doit undo' takes that back"))
+        lines.append(session.completed(f"  {again} writes them; 'doit undo' takes that back"))
     return lines

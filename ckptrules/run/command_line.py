@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ckptrules.engine.measures import visible_lines
-from ckptrules.run.hints import complete, in_force
+from ckptrules.run.hints import InForce, complete, in_force
 from ckptrules.run.options import CommandLine, Common, read_command_line
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "commands")
@@ -59,7 +59,13 @@ def program() -> str:
 
 def completed(text: str) -> str:
     """Write the commands that a text names so that they work here when they are copied."""
-    return complete(text, in_force(sys.argv, getattr(sys.__stdout__, "encoding", None) or "ascii", declared))
+    return complete(text, force_of(sys.argv[1:]))
+
+
+def force_of(arguments: Sequence[str]) -> InForce:
+    """Return what a command needs to work as one with these arguments does."""
+    encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
+    return in_force([sys.argv[0], *arguments], encoding, declared)
 
 
 def escape_what_has_no_letter(*streams: TextIO) -> None:

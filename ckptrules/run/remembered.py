@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading
 
 MANY = 79  # tasks, from which on one question for all is worth it: fewer than two processes would share
@@ -31,10 +31,10 @@ class NotToBeHadError(Exception):
     """A database that cannot be read now; the message is what SQLite says."""
 
 
-def remembered(database: str) -> Mapping[str, Mapping[str, Any]]:
+def remembered(session: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
     """Return what stands in doit's database by the name of the task; nothing where that cannot be read."""
     try:
-        return read(database)
+        return read(session, database)
     except (NoDatabaseError, NotToBeHadError):
         return {}
 
@@ -45,7 +45,7 @@ def values_of(task: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str,
     return found
 
 
-def damage(database: str) -> str:
+def damage(session: Session, database: str) -> str:
     """Say where a database is and why doit cannot use it, or nothing. One that is not there is sound.
 
     Raises:
@@ -61,14 +61,14 @@ def damage(database: str) -> str:
     if left and (left != COMPANIONS[0] or os.path.islink(database + left) or not _is_written(database)):
         return f"{database}: something was left beside it in the middle of a change ({left})"
     try:
-        read(database)
+        read(session, database)
     except NoDatabaseError as error:
         return f"{database}: {error}"
     return ""
 
 
-@functools.cache
-def read(database: str) -> Mapping[str, Mapping[str, Any]]:
+@once
+def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
     """Read all that stands in doit's database, by the name of the task, and check that doit can read it, too.
 
     Raises:

@@ -20,7 +20,7 @@ from ckptrules.outputs.evidence import Links
 from ckptrules.report.data import run_as_data
 from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
-from ckptrules.run.command_line import completed, escape_what_has_no_letter
+from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.options import Common
 from ckptrules.run.remembered import MANY, remembered
 from ckptrules.run.session import Session
@@ -102,7 +102,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        _tell_at_once(Globals.dep_manager, tasks)
+        _tell_at_once(self._session, Globals.dep_manager, tasks)
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self._contexts:
@@ -162,7 +162,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.style.preview:
                 self.write(magnitude(self._going.get(base, []), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
-                self.write(completed(self._summary(total, context, lack)))
+                self.write(self._session.completed(self._summary(total, context, lack)))
             if context.options.json:
                 self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
         super().complete_run()
@@ -171,11 +171,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             why = self._not_remembered[0]
             hint = "make space (df -h); 'doit purge' empties the trash"
             fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
-            self.write(completed(f"{fact}\n    hint: {hint}\n"))
+            self.write(self._session.completed(f"{fact}\n    hint: {hint}\n"))
             self._problems_left |= "migrate" in self._contexts
         self._session.workers.end(killed=self._killed)
         if self._killed:
-            print(completed(KILLED), end="", file=sys.stderr)
+            print(self._session.completed(KILLED), end="", file=sys.stderr)
         elif stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
         self.write("", flush=True)
@@ -197,7 +197,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
         try:
-            writing.write_json(path, with_hints_completed(data))
+            writing.write_json(path, with_hints_completed(data, self._session.completed))
         except OSError as error:
             self.write(f"{path} cannot be written: {error.strerror}\n")
             self._problems_left = True
@@ -208,7 +208,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             return False
         context = self._context(task)
         if not (context and context.options.quiet and not _says_something(output.tally)):
-            self.write(output.text if output.as_it_is else completed(output.text))
+            self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
             self._add(task, output)
         return True
@@ -267,11 +267,11 @@ def _unsearched(context: RunContext) -> Iterator[str]:
         yield f"Not searched for links: {context.style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
-def _tell_at_once(database: Any, tasks: Collection[str]) -> None:
+def _tell_at_once(session: Session, database: Any, tasks: Collection[str]) -> None:
     """Tell doit what its database holds, where it would ask one question for each of many tasks."""
     if len(tasks) <= MANY:
         return
-    known = remembered(database.backend.name)
+    known = remembered(session, database.backend.name)
     with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
         database.backend._cache.update({task: known.get(task, {}) for task in tasks})  # noqa: SLF001 - no other way
 
@@ -298,11 +298,11 @@ def _let_fail(database: Any) -> list[str]:
     return reasons
 
 
-def with_hints_completed(data: Any) -> Any:
+def with_hints_completed(data: Any, completed: Callable[[str], str]) -> Any:
     """Return data in which the hints name commands that work here."""
     if isinstance(data, Mapping):
-        return {k: completed(v) if k == "hint" and v else with_hints_completed(v) for k, v in data.items()}
-    return [with_hints_completed(one) for one in data] if isinstance(data, list) else data
+        return {k: completed(v) if k == "hint" and v else with_hints_completed(v, completed) for k, v in data.items()}
+    return [with_hints_completed(one, completed) for one in data] if isinstance(data, list) else data
 
 
 def _says_something(tally: Any) -> bool:

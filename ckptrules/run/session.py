@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.command_line import TASKS, force_of
+from ckptrules.run.hints import InForce, complete
 from ckptrules.run.options import CommandLine
 from ckptrules.run.workers import Workers
 
@@ -52,6 +53,14 @@ class Session:
     def chosen(self) -> frozenset[str]:
         """The tasks that were named as they are."""
         return frozenset(word.task for word in self.line.words)
+
+    @functools.cached_property
+    def _force(self) -> InForce:
+        return force_of(self.line.arguments)
+
+    def completed(self, text: str) -> str:
+        """Write the commands that a text names so that they work here when they are copied."""
+        return complete(text, self._force)
 
 
 def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:

@@ -232,7 +232,7 @@ def _database(session: Session) -> str:
         return IN_MEMORY
     if line.command != "run":
         with contextlib.suppress(RuleError):  # to list the tasks needs no rules
-            return readable_database(os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
+            return readable_database(session, os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
         return IN_MEMORY
     refuse_state(session)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
@@ -254,12 +254,12 @@ def _database(session: Session) -> str:
             names = functools.partial(names_of, session, options.outputs_dir, rules)
             refuse_unknown_experiments(session, task, options, names)
         take_lock(session, options.outputs_dir, options.wait)
-        database = sound_database(options.outputs_dir, options)
+        database = sound_database(session, options.outputs_dir, options)
         if isinstance(options, Planning):
             note_proof(session, options)
         recover_first(session, options.outputs_dir)
     if not changing and line.has_foreign_words:
-        return refuse_damaged(OWN_DATABASE)
+        return refuse_damaged(session, OWN_DATABASE)
     return database
 
 
@@ -323,7 +323,7 @@ def recover_first(session: Session, path: str) -> None:
     session.problems_before |= bool(recovered.unread)
     for sentence in (*recovered.told, *recovered.unread):
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-            print(completed(visible(sentence)))
+            print(session.completed(visible(sentence)))
 
 
 def show_help_first() -> None:
@@ -415,7 +415,7 @@ def _refusal(error: OSError) -> str:
     return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)
 
 
-def sound_database(path: str, options: Common) -> str:
+def sound_database(session: Session, path: str, options: Common) -> str:
     """Return the database of a state when doit can use it; one that is damaged is set aside. Under the lock.
 
     On a full disk what remembers nothing, 'doit purge' above all, does with one in memory.
@@ -428,7 +428,7 @@ def sound_database(path: str, options: Common) -> str:
 
     database = os.path.join(path, STATE, DATABASE)
     try:
-        if fact := damage(database):
+        if fact := damage(session, database):
             aside = state.set_aside_database(path, DATABASE, COMPANIONS)
             with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
                 print(f"{fact}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
@@ -443,14 +443,14 @@ def sound_database(path: str, options: Common) -> str:
     return database
 
 
-def readable_database(database: str) -> str:
+def readable_database(session: Session, database: str) -> str:
     """Return a database that doit can read: this one, or one in memory where it is not there or damaged."""
     from ckptrules.run.remembered import NotToBeHadError, damage
 
     if not os.path.lexists(database):
         return IN_MEMORY
     try:
-        fact = damage(database)
+        fact = damage(session, database)
     except NotToBeHadError as error:
         fact = f"{database}: cannot be used now: {error}"
     if fact:
@@ -458,7 +458,7 @@ def readable_database(database: str) -> str:
     return IN_MEMORY if fact else database
 
 
-def refuse_damaged(database: str) -> str:
+def refuse_damaged(session: Session, database: str) -> str:
     """Refuse a database of the user's own tasks that doit could not use; it would end with a traceback.
 
     Raises:
@@ -467,7 +467,7 @@ def refuse_damaged(database: str) -> str:
     from ckptrules.run.remembered import NotToBeHadError, damage
 
     try:
-        fact, hint = damage(database), "move it away; it only remembers what is up to date"
+        fact, hint = damage(session, database), "move it away; it only remembers what is up to date"
     except NotToBeHadError as error:
         fact, hint = f"{database}: cannot be used: {error}", BUSY
     if fact:

@@ -1,0 +1,125 @@
+"""Two calls in one process have nothing in common; one call holds one lock for each folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ckptrules.run import jobs, startup
+from ckptrules.run.command_line import command_line
+from ckptrules.run.options import OptionError
+from ckptrules.run.session import Session, once
+from tests.conftest import ROOT, Project, default
+
+TWO_CALLS = """
+import json, os, sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from doit.cmd_base import ModuleTaskLoader
+from doit.doit_cmd import DoitMain
+
+def begin(folder, words):
+    os.chdir(folder)
+    sys.argv = ["doit", *words]
+    dodo = ModuleType("dodo")
+    SourceFileLoader("dodo", os.path.join(folder, "dodo.py")).exec_module(dodo)
+    return dodo
+
+def go_on(dodo, words):
+    try:
+        return DoitMain(ModuleTaskLoader(vars(dodo))).run(words)
+    except SystemExit as end:
+        return end.code
+
+calls = json.loads(sys.argv[1])
+dodos = [begin(folder, words) for folder, words in calls]
+print([go_on(dodo, words) for dodo, (_, words) in zip(dodos, calls)])
+"""
+
+
+def call_of(folder: Path, *words: str) -> tuple[str, list[str]]:
+    """Return a call that goes by the folder, its rules and its outputs, wherever the process stands."""
+    places = [f"outputs_dir={folder}/outputs", f"rules_dir={folder}/rules", f"json={folder}/run.json"]
+    return str(folder), ["-o", f"{folder}/out", *words, *places]
+
+
+def test_two_calls_in_one_process_have_nothing_in_common(project: Project, tmp_path: Path) -> None:
+    here, there = project, Project(tmp_path / "other")
+    shutil.copytree(ROOT / "rules", there.folder / "rules")
+    shutil.copy(ROOT / "dodo.py", there.folder)
+    rules = there.folder / "rules/retention.yaml"
+    rules.write_text("retention: {default: {min_epoch: 5}}\ntrash_days: 30\n")
+    for one in (here, there):
+        one.make({f"exp/checkpoints/epoch_{n}_step_{n}.ckpt": n for n in (1, 7, 12)})
+    before = here.tree()
+    calls = [call_of(here.folder, "plan", "delete_old=1"), call_of(there.folder, "migrate", "delete_old=1")]
+    script = [sys.executable, "-c", TWO_CALLS, json.dumps(calls)]
+    ended = subprocess.run(script, env=default(), capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("[0, 0]\n", "")
+    assert here.tree() == before
+    assert not (here.outputs / ".ckptrules").exists()
+    assert there.names("exp") == ["epoch-07_step-000007.ckpt", "epoch-12_step-000012.ckpt"]
+    plan, migrated = (json.loads((one.folder / "run.json").read_text()) for one in (here, there))
+    assert [run["command"] for run in (plan, migrated)] == ["plan", "migrate"]
+    assert [run["policy"]["lines"]["min_epoch"] for run in (plan, migrated)] == ["10", "5"]
+    gone = [
+        [row["name"] for row in run["experiments"][0]["actions"] if row["action"] == "trash"]
+        for run in (plan, migrated)
+    ]
+    assert gone == [["epoch_1_step_1.ckpt", "epoch_7_step_7.ckpt"], ["epoch_1_step_1.ckpt"]]
+    told, done = ((one.folder / "out").read_text() for one in (here, there))
+    assert f"outputs_dir={there.folder}" not in told
+    assert str(here.folder) not in done
+    assert "up to date" in there.doit("migrate", "delete_old=1")
+
+
+@once
+def many(_: Session, name: str) -> list[str]:
+    return [name]
+
+
+def test_a_session_asks_once() -> None:
+    one, other = (Session(command_line([]), {}) for _ in range(2))
+    assert many(one, "a") is many(one, "a") is not many(other, "a")
+    assert many(one, "a") != many(one, "b")
+
+
+def test_a_session_holds_one_lock_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    one, other = (Session(command_line([]), {}) for _ in range(2))
+    startup.take_lock(one, "outputs", 3)
+    startup.take_lock(one, "outputs")
+    startup.take_lock(one, str(tmp_path / "outputs"))
+    (held,) = one.locks.values()
+    with pytest.raises(OptionError, match="another run is at work"):
+        startup.take_lock(other, "outputs")
+    os.close(held)
+    startup.take_lock(other, "outputs")
+    os.close(*other.locks.values())
+
+
+def test_a_command_that_waits_beside_one_that_does_not_takes_one_lock(project: Project) -> None:
+    project.make({"exp/checkpoints/epoch_1_step_1.ckpt": 1})
+    out = project.doit("migrate", "--wait", "3", "purge")
+    assert "Summary" in out
+    assert "Freed: 0 items from the trash" in out
+
+
+def test_a_dodo_that_begins_no_session_is_refused(project: Project) -> None:
+    """Its commands would run without the lock."""
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(dodo.read_text().replace("DOIT_CONFIG = doit_config()\n", ""))
+    out = project.doit("plan", check=3)
+    assert out == f"ERROR: dodo.py: {startup.NO_SESSION}\n"
+
+
+def test_the_journals_of_a_session_are_made_once() -> None:
+    session = Session(command_line([]), {})
+    assert jobs.journals_of(session) is jobs.journals_of(session)
