@@ -55,3 +55,7 @@ def heed() -> None:
     """
     if stopped():
         raise StoppedError
+
+
+class KilledError(Exception):
+    """A process at work was killed."""

@@ -131,6 +131,19 @@ def test_what_a_run_knows_lies_in_its_session(file: str) -> None:
     assert not [value for value in values if value.endswith(("= {}", "= []", "= set()")) and ": Mapping" not in value]
 
 
+def files_imported(file: str) -> set[str]:
+    """Return the files that a file takes names from, wherever in it."""
+    names = {name.removeprefix("ckptrules.").replace(".", "/") for name in imported(parse(file))}
+    return {found for name in names for found in (name, name.rpartition("/")[0]) if found in FILES} - {file}
+
+
+def test_no_file_needs_one_that_needs_it() -> None:
+    left = {file: files_imported(file) for file in FILES}
+    while ready := [file for file, needs in left.items() if not needs & left.keys()]:
+        left = {file: needs for file, needs in left.items() if file not in ready}
+    assert left == {}
+
+
 @pytest.mark.parametrize("file", PURE)
 def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(file: str) -> None:
     tree = parse(file)

@@ -48,7 +48,8 @@ from ckptrules.run.options import Common, OptionError, Planning, encode_task
 from ckptrules.run.reporter import Output, RunContext, WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict, params_of
-from ckptrules.run.workers import KilledError, is_alone
+from ckptrules.run.workers import is_alone
+from ckptrules.stopping import KilledError
 from ckptrules.storage.folders import Folders
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails

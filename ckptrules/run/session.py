@@ -8,15 +8,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, complete
 from ckptrules.run.options import CommandLine
 from ckptrules.run.workers import Workers
-
-if TYPE_CHECKING:  # `doit list` needs no reporter
-    from ckptrules.run.reporter import RunContext
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -36,7 +33,7 @@ class Session:
     def __init__(self, line: CommandLine, dodo: Mapping[str, Any]) -> None:
         self.line, self.dodo = line, dodo
         self.started_ns = time.time_ns()  # since 1970
-        self.contexts: dict[str, RunContext] = {}
+        self.contexts: dict[str, Any] = {}  # `reporter.RunContext`; `doit list` needs no reporter
         self.problems_before = False
         self.locks: dict[str, int] = {}
         self.workers = Workers(self.locks, asked=any(re.match("-n|--pro", word) for word in line.arguments))

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from ckptrules import stopping
 from ckptrules.outputs.evidence import ignore_lease_breaks
-from ckptrules.run.workers import KilledError
+from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
 
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start

@@ -12,10 +12,6 @@ if TYPE_CHECKING:  # what only a large tree needs is imported for it
 Answer = TypeVar("Answer")
 
 
-class KilledError(Exception):
-    """A process at work was killed."""
-
-
 class Workers:
     """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
 

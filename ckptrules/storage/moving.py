@@ -10,14 +10,9 @@ import stat
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from ckptrules.engine.values import Identity, Spot, Stamp
-from ckptrules.storage.reading import stamp_of, stands_for, why_of
-
-if TYPE_CHECKING:  # it is made of what is here
-    from ckptrules.storage.folders import Folders
-
+from ckptrules.engine.values import Stamp
+from ckptrules.storage.reading import stamp_of, why_of
 
 NS = 1_000_000_000
 
@@ -36,47 +31,6 @@ EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
 
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-
-
-def stands(folders: Folders, here: Spot, identity: Identity) -> bool:
-    """Say whether a name stands for what it stood for; OSError where nothing is there."""
-    return stands_for(folders.descriptor(here.directory), here.name, identity)
-
-
-def is_free(folders: Folders, here: Spot) -> bool:
-    """Say whether nothing stands under a name; OSError where its directory is not there."""
-    return status_of(folders.descriptor(here.directory), here.name) is None
-
-
-def move(folders: Folders, here: Spot, there: Spot, identity: Identity) -> None:
-    """Bring what stands under one name under another one, without ever overwriting; the times of the file stay.
-
-    Raises:
-        FileExistsError: the new name is taken.
-        OSError: ESTALE where something else stands under the old one; or the system refuses.
-    """
-    directory = folders.descriptor(here.directory)
-    same = there.directory == here.directory
-    target = directory if same else folders.descriptor(there.directory, create=True)
-    if not stands_for(directory, here.name, identity):
-        raise OSError(errno.ESTALE, CHANGED, here.name)
-    rename(directory, here.name, there.name, target)
-
-
-def is_moved(folders: Folders, here: Spot, there: Spot, identity: Identity, *, taken_again: bool) -> bool:
-    """Say whether a move was made; what a crash left between its two system calls is finished first.
-
-    What is left under the old name may be a link that was to stay there, or what somebody has written since.
-
-    ``taken_again`` says that a later step brought what stands under the old name now.
-    """
-    directory, target = folders.descriptor(here.directory), folders.descriptor(there.directory)
-    old, new = None if taken_again else status_of(directory, here.name), status_of(target, there.name)
-    both = (directory, here.name, target, there.name)
-    if old and new and stands_for(directory, here.name, identity) and _finish_two_steps(*both, old, new):
-        old = None
-    is_old_there = old is not None and stands_for(directory, here.name, identity)
-    return not is_old_there and stands_for(target, there.name, identity)
 
 
 def rename(directory: int, name: str, to: str, to_directory: int | None = None) -> None:
@@ -190,22 +144,6 @@ def link_exclusively(from_fd: int, old: str, to_fd: int, new: str) -> None:
         if error.errno in (*UNSUPPORTED, errno.EOPNOTSUPP) or (error.errno == errno.EPERM and ours):
             raise OSError(errno.ENOTSUP, NEITHER, old) from None
         raise
-
-
-def _finish_two_steps(
-    directory: int, name: str, target: int, to: str, old: os.stat_result, new: os.stat_result
-) -> bool:
-    """Finish what a crash left between the two steps and say so; the empty directory of a first step is removed."""
-    if name not in os.listdir(directory) or to not in os.listdir(target):
-        return False  # where case is ignored, one file answers to both names
-    if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
-        with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
-            os.rmdir(to, dir_fd=target)
-        return False
-    if os.path.samestat(old, new):
-        os.unlink(name, dir_fd=directory)
-        return True
-    return False
 
 
 def _is_same_but_for_case(from_fd: int, old: str, to_fd: int, new: str) -> bool:

@@ -10,7 +10,7 @@ import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.values import STATE, TRASH, Identity, Spot, Step, trash_folder, trash_name
-from ckptrules.storage import moving, reading
+from ckptrules.storage import moves, reading
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.state import WORK
 
@@ -33,7 +33,7 @@ class Move(Kind):
     leaves = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        return moving.stands(folders, step.here, step.identity)
+        return moves.stands(folders, step.here, step.identity)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
         if why := super().check(folders, step, ahead):
@@ -42,11 +42,11 @@ class Move(Kind):
 
     def do(self, folders: Folders, step: Step) -> None:
         reading.refuse_path(step.to)
-        moving.move(folders, step.here, step.there, step.identity)
+        moves.move(folders, step.here, step.there, step.identity)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         reading.refuse_path(step.to)
-        return moving.is_moved(folders, step.here, step.there, step.identity, taken_again=taken_again)
+        return moves.is_moved(folders, step.here, step.there, step.identity, taken_again=taken_again)
 
     def inverse(self, step: Step) -> Step:
         return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
@@ -74,7 +74,7 @@ def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
 def _is_free(folders: Folders, step: Step) -> bool:
     """Say whether the new name is free; folders of the trash are made when they are needed."""
     try:
-        return moving.is_free(folders, step.there)
+        return moves.is_free(folders, step.there)
     except FileNotFoundError:
         if step.to_directory.startswith(f"{STATE}/"):
             return True
