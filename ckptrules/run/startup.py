@@ -65,6 +65,7 @@ def doit_config() -> dict[str, Any]:
         line = command_line(sys.argv[1:])
         session = Session(line, dodo)
         refuse_mistyped(line)
+        refuse_runs_without_lock(line)
         refuse_processes_of_doit(line)
         hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
         always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3", SESSION: session}
@@ -356,6 +357,18 @@ def refuse_mistyped(line: CommandLine) -> None:
 
         if program() == OURS or not has_own_tasks():
             refuse_unknown(foreign[0], TASKS)
+
+
+def refuse_runs_without_lock(line: CommandLine) -> None:
+    """Refuse doit's other commands that run tasks: the lock is taken, and recovery done, for a plain run only.
+
+    Raises:
+        OptionError: with the command that runs the same.
+    """
+    ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
+    if line.command in ("auto", "strace") and ours:
+        fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
+        raise OptionError(f"command line: {fact}\n    hint: 'doit {ours[0]}' runs it")
 
 
 def refuse_configured_folder(options: Common, said: Common) -> None:

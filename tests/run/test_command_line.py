@@ -293,3 +293,12 @@ def test_a_catalog_without_a_folder_goes_by_the_rules(project: Project, monkeypa
     say_outputs_dir(project)
     monkeypatch.chdir(project.folder)
     assert [record.path for record in catalog()] == [f"runs/ocr/checkpoints/{YOUNG}"]
+
+
+@pytest.mark.parametrize("task", ["migrate", "undo", "purge", "archive", "restore", "plan"])
+def test_no_task_runs_without_the_lock(project: Project, task: str) -> None:
+    """Doit's strace runs tasks as well, and would neither take the lock nor finish what a crash left."""
+    project.make({"ocr/checkpoints/epoch=1-step=2.ckpt": 9})
+    out = project.doit("strace", task, check=3)
+    assert f"'doit strace' would run '{task}' without the lock\n    hint: 'doit {task}' runs it" in out
+    assert not (project.outputs / ".ckptrules").exists()
