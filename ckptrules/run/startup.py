@@ -368,7 +368,7 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
     ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
-        raise OptionError(f"command line: {fact}\n    hint: 'doit {ours[0]}' runs it")
+        raise OptionError(f"command line: {fact}\n    hint: leave '{line.command}' out")
 
 
 def refuse_configured_folder(options: Common, said: Common) -> None:
