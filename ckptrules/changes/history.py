@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ckptrules.changes.journal import Intent, Record, UnitRef, refs, rewrites_texts
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.units import inverse_of
-from ckptrules.engine.values import TRASH, Unit
+from ckptrules.engine.values import TRASH, Identity, Spot, Unit
 
 STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
 
@@ -136,8 +136,20 @@ class _Replay:
             last[ref] = last.get(self._again.get(ref, ref), (ref, self.units[ref]))
         stands = {ref: pair for ref, pair in last.items() if self._stands[ref]}
         gone = self._freed | {ref for ref, (_, unit) in stands.items() if _is_freed(unit, self._purged)}
+        gone |= self._lost_with(gone, stands)
         kept = {ref: p for ref, p in stands.items() if ref not in gone and self.barred.isdisjoint((ref, p[0]))}
         return kept, gone
+
+    def _lost_with(self, gone: Collection[UnitRef], stands: Mapping[UnitRef, tuple[UnitRef, Unit]]) -> set[UnitRef]:
+        """Find what was done, before, with that of which the space was freed: there is nothing left to take back."""
+        lost: set[UnitRef] = set()
+        freed = {came for ref in gone for came, _ in _ways(self.units[ref])}
+        for ref in stands:  # the newest first
+            ways = _ways(stands[ref][1])
+            if ref not in gone and any(went in freed for _, went in ways):
+                lost.add(ref)
+                freed.update(came for came, _ in ways)
+        return lost
 
 
 def number_of(record: Record) -> int:
@@ -186,6 +198,12 @@ def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     places = [(spot.directory.split("/")[2], f"{spot.directory}/{spot.name}") for spot in spots]
     freed = any(run in purged and not _is_left(path, purged[run]) for run, path in places)
     return freed and ACTIONS[unit.kind].in_trash
+
+
+def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]]]:
+    """List from where to where a unit brought what; not of directories of which early journals noted nothing."""
+    moves = [step for step in unit.steps if KINDS[step.kind].moves and step.identity.mtime_ns]
+    return [((step.here, step.identity), (step.there, step.identity)) for step in moves]
 
 
 def _is_left(path: str, left: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules.changes.history import Run, newest_standing
+from ckptrules.changes.history import Run
 from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.commands.history import command_of
 from ckptrules.commands.undo import chosen_run
@@ -50,8 +50,12 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
 
 
 def newest_migration(runs: Sequence[Run]) -> Run | None:
-    """Return the newest run of `migrate` that still stands: of others an entry would say that they migrated nothing."""
-    return newest_standing([run for run in runs if run.header.get("command") == "migrate"])
+    """Return the newest run of `migrate` that was not taken back: of others an entry would say that they did nothing.
+
+    What it deleted may be gone for good since: that it was deleted stands.
+    """
+    found = (run for run in reversed(runs) if run.header.get("command") == "migrate")
+    return next((run for run in found if run.standing or run.gone), None)
 
 
 def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:

@@ -190,8 +190,8 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: obje
             yield "What waits in the trash, and how it comes back: 'doit trash'."
     if run and run.gone:
         kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
-        states = len(kinds) - kinds.count("trash")
-        what = [count_of(kinds.count("trash"), "checkpoint")] * ("trash" in kinds)
+        states = sum(kind in ("fix", "unfix", "replace") for kind in kinds)
+        what = [count_of(len(kinds) - states, "checkpoint")] * (len(kinds) > states)
         what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
         yield f"Gone for good: {' and '.join(what)} of this run; its space was freed."
     if run and run.barred:

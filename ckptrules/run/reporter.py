@@ -87,7 +87,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     desc = "blocks of experiments and a summary"
 
-    def __init__(self, session: Session, outstream: TextIO, options: Mapping[str, Any]) -> None:
+    def __init__(self, session: Session, outstream: TextIO | None, options: Mapping[str, Any]) -> None:
+        outstream = outstream or sys.stdout  # doit asked for it before `doit_config` found it closed
         super().__init__(outstream, options)
         self._session, self._contexts = session, session.contexts
         escape_what_has_no_letter(outstream)

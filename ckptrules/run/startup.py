@@ -59,6 +59,10 @@ def doit_config() -> dict[str, Any]:
     dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
+    if sys.stdout is None or sys.stderr is None:  # closed by who started us
+        from ckptrules.storage.writing import nowhere
+
+        sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
     escape_what_has_no_letter(sys.stdout, sys.stderr)
     with told_by_doit():
         show_help_first()

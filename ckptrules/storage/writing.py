@@ -114,6 +114,11 @@ def write_json(path: str, data: object) -> None:
     write_whole(path, json.dumps(data, indent=1) + "\n")
 
 
+def nowhere() -> TextIO:
+    """Open a stream that takes what nobody reads."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 def silence(stream: TextIO) -> None:
     """Let what a stream holds back, and what is still written to it, go nowhere."""
     with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:

@@ -409,3 +409,18 @@ def test_an_undo_that_deletes_again_says_when_that_is_freed(project: Project, ru
     out = project.doit("undo", f"run={last}")
     assert "deleted     1  100 B to the trash\n" in out
     assert f"In the trash: 1 item, 100 B. Free the space with 'doit purge'{end}\n" in out
+
+
+def test_what_a_purge_freed_is_gone_for_the_runs_before_as_well(project: Project) -> None:
+    """Undo took the run that had renamed it, failed on it with "something else moved it", and stayed at that run."""
+    names = {f"epoch=1-step={n}.ckpt": n for n in (1, 2)} | {"epoch=15-step=3.ckpt": 3}
+    project.make({f"one/checkpoints/{name}": size for name, size in names.items()})
+    project.doit("migrate")
+    project.doit("migrate", "delete_old=1")
+    project.doit("purge")
+    assert runs(project)[1] in project.doit("log")
+    out = project.doit("undo")
+    assert "Gone for good: 2 checkpoints of this run; its space was freed." in out
+    assert "Taken back: run " in out
+    assert project.names("one") == ["epoch=15-step=3.ckpt"]
+    assert "There is nothing to take back." in project.doit("undo")

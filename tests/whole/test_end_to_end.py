@@ -558,3 +558,13 @@ def test_the_demo_can_be_run_twice_and_leaves_its_trees(project: Project) -> Non
     assert "Nothing to do: 3 experiments are up to date." in out
     project.doit("demo")
     assert sorted(path.name for path in project.folder.glob("demo*")) == ["demo", "demo-2"]
+
+
+@pytest.mark.parametrize("task", ["plan", "migrate", "history", "trash"])
+def test_a_closed_output_is_no_fault(project: Project, task: str) -> None:
+    """As from a service that was started without one: it ended with a traceback."""
+    project.make({"exp/checkpoints/epoch_1_step_2.ckpt": 4})
+    command = ["bash", "-c", f'exec "$0" -m doit {task} >&-', sys.executable]
+    ended = subprocess.run(command, cwd=project.folder, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (project.names("exp") == ["epoch-01_step-000002.ckpt"]) == (task == "migrate")
