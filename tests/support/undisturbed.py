@@ -258,7 +258,8 @@ class Place:
         self.undisturbed = self._run_well(*case.command)
         self.final, self.must_stay = self.tree(), had & self.contents()
         if not case.ends_here:
-            assert self.take_back() == self.start
+            back = self.take_back()
+            assert back == self.start, sorted(back.items() ^ self.start.items())
 
     def keep(self) -> None:
         """Remember everything as it is now."""
