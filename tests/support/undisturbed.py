@@ -318,6 +318,7 @@ class Place:
 
     def _all(self) -> Iterator[tuple[str, str]]:
         for folder, directories, files in os.walk(self.project.folder):
+            directories[:] = [name for name in directories if name != "__pycache__"]
             for name in (*files, *(d for d in directories if os.path.islink(os.path.join(folder, d)))):
                 path = os.path.join(folder, name)
                 text = f"-> {os.readlink(path)}" if os.path.islink(path) else content_hash(path)
