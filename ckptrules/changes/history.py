@@ -141,14 +141,21 @@ class _Replay:
         return kept, gone
 
     def _lost_with(self, gone: Collection[UnitRef], stands: Mapping[UnitRef, tuple[UnitRef, Unit]]) -> set[UnitRef]:
-        """Find what was done, before, with that of which the space was freed: there is nothing left to take back."""
+        """Find what was done before with that of which the space was freed: there is nothing left to take back.
+
+        What came to the same name later, by a restore say, is there.
+        """
         lost: set[UnitRef] = set()
-        freed = {came for ref in gone for came, _ in _ways(self.units[ref])}
-        for ref in stands:  # the newest first
+        freed: set[tuple[Spot, Identity]] = set()
+        there: set[tuple[Spot, Identity]] = set()
+        when = {ref: number for number, ref in enumerate(self.units)}
+        for ref in sorted(stands, key=lambda ref: when[stands[ref][0]], reverse=True):
             ways = _ways(stands[ref][1])
-            if ref not in gone and any(went in freed for _, went in ways):
+            if ref in gone or any(went in freed for _, went in ways):
                 lost.add(ref)
-                freed.update(came for came, _ in ways)
+                freed.update(came for came, _ in ways if came not in there)
+            else:
+                there.update(went for _, went in ways)
         return lost
 
 

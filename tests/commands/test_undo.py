@@ -424,3 +424,24 @@ def test_what_a_purge_freed_is_gone_for_the_runs_before_as_well(project: Project
     assert "Taken back: run " in out
     assert project.names("one") == ["epoch=15-step=3.ckpt"]
     assert "There is nothing to take back." in project.doit("undo")
+
+
+def test_what_came_back_after_a_purge_can_be_taken_back(project: Project) -> None:
+    """A restore brings the same bytes with the same time to the same name: what was freed before says nothing of it."""
+    project.make({"one/checkpoints/epoch=1-step=1.ckpt": 1, "one/checkpoints/epoch=15-step=3.ckpt": 3})
+    start = project.tree()
+    project.doit("migrate")
+    backup = re.search(r"outputs_backup_\d+_\d+", project.doit("backup"))
+    assert backup
+    project.doit("migrate", "delete_old=1")
+    project.doit("purge")
+    project.doit("restore", f"backup={backup[0]}")
+    assert len(project.names("one")) == 2
+    out = project.doit("undo")
+    assert "Taken back: run " in out
+    assert "Gone for good" not in out
+    assert project.names("one") == ["epoch-15_step-000003.ckpt"]
+    project.doit("restore", f"backup={backup[0]}")
+    first = runs(project)[0]
+    assert "Taken back: run " in project.doit("undo", f"run={first}")
+    assert project.tree() == start
