@@ -25,9 +25,7 @@ from ckptrules.storage import dressing
 from ckptrules.storage.moving import CHANGED, LINK_CHANGED, NEITHER
 
 NOT_BEGUN = "not begun, as the run was stopped"
-
 NOT_RECORDED = "not begun, as it could not be recorded"
-
 NO_RECORD = "was changed, but the journal cannot be written: "
 
 ADVICE: Mapping[str, str] = {

@@ -6,24 +6,19 @@ from collections.abc import Iterator
 
 from ckptrules.changes.transaction import transact
 from ckptrules.changes.units import after, problems_of, refused
+from ckptrules.commands import fix_state
 from ckptrules.commands.fix_state import each, summary
 from ckptrules.engine.naming import named
 from ckptrules.engine.plan import is_left_link, link_targets
 from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
 from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
 
-class Options(Planning):
+class Options(fix_state.Options):
     """What `doit drop_links` may be told."""
-
-    changes = True
-    experiments: str | None = EXPERIMENTS
-    json: str | None = JSON
-    wait: int = WAIT
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

@@ -1,4 +1,4 @@
-"""`doit trash`: what waits in the trash, and when it goes."""
+"""`doit trash`: what waits in the trash, and when it is freed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
 
 
 def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
-    """Tell what lies in the trash, oldest first, and on which day it goes."""
+    """Tell what lies in the trash, oldest first, and on which day it is freed."""
     try:
         items = trash_items(Disk(outputs_dir))
     except OSError as error:
@@ -58,7 +58,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
             style.name(item.directory),
             style.name(shown(item)),
             human_size(item.size),
-            goes_on(outputs_dir, item.run, days),
+            freed_on(outputs_dir, item.run, days),
         )
         for item in items
     ]
@@ -118,7 +118,7 @@ def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:
     return f"{what}, so undo does not bring them back; by hand, each like the first:\n    {move}\n"
 
 
-def goes_on(outputs_dir: str, run: str, days: int) -> str:
+def freed_on(outputs_dir: str, run: str, days: int) -> str:
     """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
     if not days:
         return "when purged"

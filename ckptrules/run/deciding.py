@@ -22,21 +22,15 @@ from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
-from ckptrules.run.jobs import (
-    Job,
-)
+from ckptrules.run.jobs import Job
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
-FAULTS = (
-    OSError,
-    SlowRuleError,
-    StoppedError,
-)  # what lets one directory be told of as `untouched`, and the others be done
+FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
 
 
 class Decided(NamedTuple):
-    """A plan, what it was made from, and what it read beyond names (`evidence.read_by`)."""
+    """A plan, what it was made from, and what it read beyond names (`readings.read_by`)."""
 
     plan: Plan
     listing: Listing

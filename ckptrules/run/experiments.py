@@ -16,12 +16,7 @@ from ckptrules import stopping
 from ckptrules.changes.recovery import interrupted
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
 from ckptrules.engine.retention import Excess, holds_until, reads_files, too_many
-from ckptrules.engine.values import (
-    Directory,
-    Listing,
-    MaxDelete,
-    Plan,
-)
+from ckptrules.engine.values import Directory, Listing, MaxDelete, Plan
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import scan
 from ckptrules.report.data import plan_as_data
@@ -311,7 +306,7 @@ def workplace(job: Job) -> Workplace:
     """Return where this thread works.
 
     Raises:
-        OSError: the run was not begun, with lock and number; doit has other commands that run tasks (``strace``).
+        OSError: the run was not begun, with lock and number.
     """
     if job.number is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

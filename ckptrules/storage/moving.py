@@ -15,21 +15,13 @@ from ckptrules.engine.values import Stamp
 from ckptrules.storage.reading import stamp_of, why_of
 
 NS = 1_000_000_000
-
 TICK_NS = 20_000_000
-
 COARSE_TICK_NS = 2 * NS
-
 CHANGED = "has changed since it was looked at"
-
 LINK_CHANGED = "is no longer the link that it was"
-
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
-
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
-
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
-
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 

@@ -1,4 +1,4 @@
-"""Makes and writes the files of the state; holds the lock."""
+"""Makes and writes the files of the state, and its folders."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import checked, explained
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.moving import rename
-from ckptrules.storage.reading import (
-    NO_TRICKS,
-    open_below,
-)
+from ckptrules.storage.reading import NO_TRICKS, open_below
 from ckptrules.storage.writing import put, remove, temporary_name
 
 WORK = f"{STATE}/work"
