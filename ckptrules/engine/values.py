@@ -354,6 +354,11 @@ class Checkpoint(NamedTuple):
         return number(self.fields.get("step"))
 
     @property
+    def number(self) -> int | None:
+        """The number of unknown unit in the name, or None where the name carries none."""
+        return number(self.fields.get("number"))
+
+    @property
     def age_order(self) -> tuple[int, int, int, str]:
         """Sorts older before newer: by epoch, then step, then file time. Never by name."""
         return (*order_of(self.fields), self.entry.mtime_ns, self.entry.name)
@@ -488,8 +493,13 @@ class Plan(NamedTuple):
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
-    """Return epoch and step, the order in which checkpoints were written; -1 for what the name does not carry."""
+    """Return epoch and step, the order in which checkpoints were written; -1 for what the name does not carry.
+
+    Where it carries neither, a ``number`` of unknown unit stands in the place of the step.
+    """
     epoch, step = number(fields.get("epoch")), number(fields.get("step"))
+    if epoch is None and step is None:
+        step = number(fields.get("number"))
     return -1 if epoch is None else epoch, -1 if step is None else step
 
 

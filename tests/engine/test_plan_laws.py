@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ckptrules.engine.conflicts import find_groups, has_no_rivals
-from ckptrules.engine.judging import NS, Others
+from ckptrules.engine.judging import NS, Around, Others
+from ckptrules.engine.lines import LINES
 from ckptrules.engine.naming import claim
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy
@@ -95,6 +96,7 @@ def candidates(draw: st.DrawFn) -> list[Checkpoint]:
         optional={
             "epoch": st.integers(0, 25).map(str),
             "step": st.integers(0, 300).map(str),
+            "number": st.integers(0, 5).map(str),
             "hmean": st.sampled_from(["0.5", "0.50", "0.75", "nan", "-1", "inf", "many"]),
         },
     )
@@ -321,6 +323,19 @@ def test_a_size_limit_keeps_more_and_what_it_keeps_fits(
     kept = set(apply_policy(limited, found, Others(0, taken), NOW_NS).keep)
     assert without <= kept
     assert without == kept or taken + sum(c.entry.size for c in found if c.entry.name in kept) <= size
+
+
+@laws
+@given(candidates(), st.integers(1, 4))
+def test_keep_last_never_cuts_through_equal_ones(found: list[Checkpoint], count: int) -> None:
+    said = LINES["keep_last"].judge(count, found, Around(NOW_NS, Others(0)))
+    by_order = {c.entry.name: c.age_order[:2] for c in found if "by file time" not in said[c.entry.name].why}
+    fates: dict[tuple[int, ...], set[bool]] = defaultdict(set)
+    for name, order in by_order.items():
+        fates[order].add(said[name].keeps)
+    for checkpoint in found:
+        fates[checkpoint.age_order[:3]].add(said[checkpoint.entry.name].keeps)
+    assert all(len(kept) == 1 for kept in fates.values())
 
 
 @laws

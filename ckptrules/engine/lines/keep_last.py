@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, both_ranks, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
 BOTH_ENDS = "file times disagree with epoch and step, as where two runs share a directory: the newest by either stays"
+FIELDS = ("epoch", "step", "number")
 
 
 def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    """Keep the newest by epoch and step and, where file times disagree, the newest by these as well."""
-    field = "epoch" if any(checkpoint.epoch is not None for checkpoint in checkpoints) else "step"
-    by_order, by_time = both_ranks([c for c in checkpoints if getattr(c, field) is not None], around.now_ns)
+    """Keep the newest by epoch and step and, where file times disagree, the newest by these as well.
 
-    def say(name: str) -> Opinion:
+    Equal ones stay or go together: a rank is one more than the number of those that are newer.
+    """
+    told = {field for field in FIELDS for c in checkpoints if getattr(c, field) is not None}
+    field = next((field for field in FIELDS if field in told), "step")
+    ranked = [c for c in checkpoints if getattr(c, field) is not None]
+    by_order, by_time = both_ranks(ranked, around.now_ns)
+    by_order, equals = _tied(by_order, ranked, lambda c: c.age_order[:2])
+    by_time, twins = _tied(by_time, ranked, lambda c: (c.entry.mtime_ns, *c.age_order[:2]))
+
+    def say(checkpoint: Checkpoint) -> Opinion:
+        name = checkpoint.entry.name
         if name not in by_order:
             return yes(f"no {field} in its name")
         if by_order[name] <= count:
-            return yes(f"newest {place_of(by_order[name], count)}")
+            place, shared = place_of(by_order[name], count, equals[name]), _shared(equals[name], checkpoint)
+            return yes(f"newest {place}{shared}")
         if by_time[name] <= count:
-            return yes(f"newest {place_of(by_time[name], count)} by file time", note=BOTH_ENDS)
+            place, shared = place_of(by_time[name], count, twins[name]), _shared(twins[name], checkpoint)
+            return yes(f"newest {place} by file time{shared}", note=BOTH_ENDS)
         return no(f"not of the newest {count}", min(by_order[name], by_time[name]))
 
-    return {checkpoint.entry.name: say(checkpoint.entry.name) for checkpoint in checkpoints}
+    return {checkpoint.entry.name: say(checkpoint) for checkpoint in checkpoints}
 
 
-SHAPE = Number("Keep so many of the newest, by epoch and step.", 1)
+def _tied(
+    ranks: dict[str, int], checkpoints: Sequence[Checkpoint], key: Callable[[Checkpoint], tuple[int, ...]]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Give equal ones the best rank of theirs (1, 1, 3), and say how many they are."""
+    equals: dict[tuple[int, ...], list[str]] = {}
+    for checkpoint in checkpoints:
+        equals.setdefault(key(checkpoint), []).append(checkpoint.entry.name)
+    best = {name: min(ranks[one] for one in names) for names in equals.values() for name in names}
+    return best, {name: len(names) for names in equals.values() for name in names}
+
+
+def _shared(equal: int, checkpoint: Checkpoint) -> str:
+    """Say with how many others a checkpoint shares its rank, and by which numbers."""
+    told = [f"{field} {value}" for field in FIELDS if (value := getattr(checkpoint, field)) is not None]
+    return f", with {equal - 1} more of {' and '.join(told)}" if equal > 1 else ""
+
+
+SHAPE = Number("Keep so many of the newest, by epoch and step; equal ones stay together.", 1)
 LINES = (Line("keep_last", SHAPE, keep_last, by_files=True, ranked=kept_by),)
