@@ -8,26 +8,26 @@ from collections.abc import Iterable
 
 from ckptrules.engine.values import HardLinks
 
-SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+SECONDS = {"y": 31_536_000, "mo": 2_592_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 ROUNDS_UP = 999.5  # from here on three digits would show 1000
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 BYTES = {unit: 1000**power for power, unit in enumerate(UNITS)} | {
     unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB", "PiB"), start=1)
 }
-_TIME = re.compile(r"([0-9]{1,9})([wdhms])")
+_TIME = re.compile(r"([0-9]{1,9})(y|mo|[wdhms])")
 _LIMIT = re.compile(r"[1-9][0-9]{0,8}|(?:[1-9][0-9]?|100)%")
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGTP]i?B|B)")
 
 
 def seconds(text: str) -> int:
-    """Read a time such as ``7d``.
+    """Read a time such as ``7d``. A month (``mo``) has 30 days, a year (``y``) 365; ``m`` are minutes.
 
     Raises:
         ValueError: it is none, or no time at all (``0d``); the message says what is wanted.
     """
     match = _TIME.fullmatch(text)
     if match is None or int(match[1]) == 0:
-        raise ValueError("a time such as 7d (with w, d, h, m or s)")
+        raise ValueError("a time such as 7d (with y, mo, w, d, h, m or s)")
     return int(match[1]) * SECONDS[match[2]]
 
 

@@ -68,6 +68,7 @@ names = st.lists(st.sampled_from([*CHECKPOINTS, *SPECIAL, *OTHERS]) | formatted 
 VALUES: dict[str, st.SearchStrategy[object]] = {
     "keep": st.sampled_from(["protected", "all"]),
     "min_epoch": st.sampled_from([0, 1, 3, 10, 11, 1000]),
+    "min_step": st.sampled_from([0, 1, 40, 1000]),
     "keep_last": st.integers(1, 4),
     "keep_every_epochs": st.integers(1, 10),
     "keep_every_steps": st.sampled_from([1, 40, 100]),

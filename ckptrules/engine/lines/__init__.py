@@ -9,7 +9,7 @@ from ckptrules.engine.judging import Line
 
 FILES = (
     "keep",
-    "min_epoch",
+    "minimum",
     "keep_last",
     "keep_every",
     "keep_best",

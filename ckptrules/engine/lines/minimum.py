@@ -1,0 +1,27 @@
+"""`min_epoch` and `min_step`: a number and all later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, yes
+from ckptrules.engine.shapes import Number
+from ckptrules.engine.values import Checkpoint
+
+
+def minimum(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoint], Around], Judged]:
+    """Make the line that keeps what has reached a number; a name without one is kept: nobody knows how old it is."""
+
+    def say(limit: int, reached: int | None) -> Opinion:
+        if reached is None:
+            return yes(f"no {field} in its name")
+        return yes(f"{field} >= {limit}") if reached >= limit else no(f"{field} < {limit}", reached)
+
+    return lambda limit, checkpoints, _: {c.entry.name: say(limit, getattr(c, field)) for c in checkpoints}
+
+
+LINES = tuple(
+    Line(f"min_{field}", Number(f"Keep every checkpoint of this {field} or later.", 0), minimum(field), keeps_all=0)
+    for field in ("epoch", "step")
+)
