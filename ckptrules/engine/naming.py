@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from ckptrules.engine.values import Claim, Named, Pattern, Reason, Rule, RuleSet, number, order_of
+from ckptrules.engine.values import Claim, Named, Pattern, PointerPattern, Reason, Rule, RuleSet, number, order_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -148,7 +148,7 @@ def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
     return name, read_back
 
 
-def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
+def first_pattern(name: str, patterns: Sequence[Pattern] | Sequence[PointerPattern]) -> Pattern | PointerPattern | None:
     """Return the first shell pattern that fits the whole name."""
     for pattern in patterns:
         if fnmatchcase(name, pattern.text):

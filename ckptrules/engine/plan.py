@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import (
+    Pairs,
     Sidecar,
     by_name_only,
     find_sidecars,
@@ -18,6 +19,7 @@ from ckptrules.engine.companions import (
 from ckptrules.engine.conflicts import OnConflict, resolve
 from ckptrules.engine.judging import Others
 from ckptrules.engine.naming import reader, stems_of
+from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import Verdict, apply_policy, unless_verified
 from ckptrules.engine.values import (
     Action,
@@ -27,6 +29,7 @@ from ckptrules.engine.values import (
     Evidence,
     Kept,
     Listing,
+    Mention,
     Named,
     OutsideLink,
     Plan,
@@ -98,6 +101,7 @@ def make_plan(
     if disputed:
         sound, held = hold_for_links(sound, [link for link in found.links if link.name in disputed])
         found = without(found, disputed)
+    sound = tuple(unless_unfollowed(c, pairs, evidence) for c in sound) if evidence.pointers else sound
     verdict = judge(policy, sound, found, evidence, busy, [c.entry.name for c, _ in losers]) if policy else None
     gone = {checkpoint.entry.name for checkpoint, _ in losers} | busy.keys()
     verdict, withheld = withhold(verdict, found, gone, evidence.verified, listing.directory)
@@ -285,7 +289,10 @@ def would_go(
 def held_by_foreign(sound: Iterable[Checkpoint], evidence: Evidence) -> dict[str, Problem]:
     """Tell which checkpoints keep their names: a pointer file names them that would become ours by following."""
     owners = {
-        name: (pointer, owner) for pointer, owner in evidence.foreign.items() for name in evidence.pointers[pointer]
+        mention.name: (pointer, owner)
+        for pointer, owner in evidence.foreign.items()
+        for mention in evidence.pointers[pointer]
+        if not mention.text.isdigit()
     }
     held = [c for c in sound if c.entry.name in owners and c.target != c.entry.name]
     text = "cannot be renamed to {}: {} names it, and belongs to {}"
@@ -450,9 +457,19 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
 
 
-def named_by_pointers(pointers: Mapping[str, Collection[str]]) -> dict[str, Reason]:
-    """Map the names that pointer files name."""
-    return {name: Reason(f"{pointer} names it") for pointer, names in pointers.items() for name in names}
+def named_by_pointers(pointers: Mapping[str, Collection[Mention]]) -> dict[str, Reason]:
+    """Map the names that pointer files name, and protect by that."""
+    rows = [(mention.name, pointer) for pointer, said in pointers.items() for mention in said if mention.protects]
+    return {name: Reason(f"{pointer} names it") for name, pointer in rows}
+
+
+def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) -> Checkpoint:
+    """Let a checkpoint keep its name where a pointer file that names it could not follow."""
+    name, target = checkpoint.entry.name, checkpoint.target
+    renames = {name: target, **dict(pairs.get(name, ()))}
+    pointer = cannot_follow(evidence.pointers, renames, checkpoint.fields) if name != target else ""
+    reason = Reason(f"{pointer} names it, and could not follow to {target}")
+    return checkpoint._replace(target=name, named_by=reason) if pointer else checkpoint
 
 
 def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict | None) -> list[Action]:
@@ -499,14 +516,13 @@ def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere:
     return relinks
 
 
-def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Collection[str]]) -> list[Action]:
+def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[Mention]]) -> list[Action]:
     """Let the pointer files name what gets another name by that."""
     return [
-        Action("repoint", pointer, a.to, 0, (Reason(f"{a.name} is renamed"),), follows=a.name, was=a.name)
-        for a in actions
-        if a.kind == "rename"
-        for pointer, names in pointers.items()
-        if a.name in names
+        Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
+        for action in (actions if pointers else ())
+        if action.kind == "rename"
+        for pointer, was, to in repoints(pointers, {action.name: action.to, **dict(action.with_it)})
     ]
 
 

@@ -88,7 +88,18 @@ class Record(NamedTuple):
         }
 
 
-Shape = Text | Number | Choice | ListOf | MapOf | Record
+class TextOr(NamedTuple):
+    """Text, or in its place a mapping that says more."""
+
+    text: Text
+    record: Record
+
+    def schema(self) -> dict[str, Any]:
+        """Describe the shape as JSON Schema."""
+        return {"anyOf": [self.text.schema(), self.record.schema()]}
+
+
+Shape = Text | Number | Choice | ListOf | MapOf | Record | TextOr
 
 
 def fault_of(read: Callable[[str], object]) -> Callable[[str], str]:

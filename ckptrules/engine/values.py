@@ -152,6 +152,17 @@ class OutsideLink(NamedTuple):
     entry: Entry
 
 
+class Mention(NamedTuple):
+    """A name that a pointer file names: by ``text``, which is the name, a stem of it, or digits that it tells.
+
+    ``protects`` says that what is named stays.
+    """
+
+    name: str
+    text: str
+    protects: bool = True
+
+
 class Evidence(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
@@ -159,7 +170,7 @@ class Evidence(NamedTuple):
     directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
     checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
     are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
-    checkpoint tell, ``pointers`` the checkpoints that each pointer file names; ``no_pointers`` have the name of one and
+    checkpoint tell, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
     are none. ``foreign`` says whom a pointer file belongs to that we cannot replace.
     """
 
@@ -169,7 +180,7 @@ class Evidence(NamedTuple):
     verified: frozenset[str] | None = None
     now_ns: int = 0
     metrics: Mapping[str, Mapping[str, str]] = {}
-    pointers: Mapping[str, tuple[str, ...]] = {}
+    pointers: Mapping[str, tuple[Mention, ...]] = {}
     no_pointers: tuple[str, ...] = ()
     foreign: Mapping[str, str] = {}
 
@@ -179,6 +190,14 @@ class Pattern(NamedTuple):
 
     text: str
     place: Location
+
+
+class PointerPattern(NamedTuple):
+    """A shell pattern of pointer files; ``protects`` says that what they name stays."""
+
+    text: str
+    place: Location
+    protects: bool = True
 
 
 class Rule(NamedTuple):
@@ -299,7 +318,7 @@ class RuleSet(NamedTuple):
     naming_digest: str
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
-    pointers: tuple[Pattern, ...] = ()
+    pointers: tuple[PointerPattern, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None

@@ -11,12 +11,13 @@ import stat
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ckptrules.engine.companions import Sidecar
-from ckptrules.engine.naming import first_pattern
+from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.values import STATE, Entry, Evidence, Listing, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.engine.values import STATE, Entry, Evidence, Listing, Mention, OutsideLink, Plan, Problem, RuleSet
 from ckptrules.formats.plainjson import parse
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
@@ -81,23 +82,26 @@ def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_
 
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet
-) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+) -> tuple[dict[str, tuple[Mention, ...]], tuple[str, ...]]:
     """Return which names of a directory its pointer files name, and which files have such a name and are none.
 
     Raises:
         OSError: one of them cannot be read, and not for want of a right: what it names is not known.
     """
-    found, others = {}, []
-    for pointer in pointer_names(listing, rules):
+    found, no_pointers = {}, []
+    read = reader(rules)
+    for pointer, protects in pointer_files(listing, rules).items():
         try:
             content = read_pointer(directory, pointer)
         except (FileNotFoundError, PermissionError):
             continue
         if content is None:
-            others.append(pointer)
-        elif named := mentioned(content, (o.name for o in listing.entries if o.name != pointer)):
-            found[pointer] = named
-    return found, tuple(others)
+            no_pointers.append(pointer)
+        else:
+            others = (entry.name for entry in listing.entries if entry.name != pointer)
+            if named := mentioned(content, others, lambda name: read(name).claim.fields, protects=protects):
+                found[pointer] = named
+    return found, tuple(no_pointers)
 
 
 def _other_owner(directory: int, name: str) -> str:
@@ -106,10 +110,11 @@ def _other_owner(directory: int, name: str) -> str:
     return ""
 
 
-def pointer_names(listing: Listing, rules: RuleSet) -> list[str]:
-    """Return the names of the pointer files of a directory."""
+def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
+    """Map the names of the pointer files of a directory to whether they protect what they name."""
     special = [entry.name for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
-    return [name for name in special if first_pattern(name, rules.pointers)]
+    fitting = {name: [p.protects for p in rules.pointers if fnmatchcase(name, p.text)] for name in special}
+    return {name: any(protects) for name, protects in fitting.items() if protects}
 
 
 def read_metrics(

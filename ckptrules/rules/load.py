@@ -13,7 +13,7 @@ from typing import Any
 from ckptrules.engine.naming import SlowRuleError, TemplateError, claim, fits, target_name, template_variables
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.values import STATE, Fault, Location, Pattern, Rule, RuleError, RuleSet
-from ckptrules.rules import policies
+from ckptrules.rules import knowledge, policies
 from ckptrules.rules.shape import Value, closest, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
@@ -74,10 +74,7 @@ SHAPE = Record(
             "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
             Text("e.g. .metadata.json", _suffix_fault),
         ),
-        "pointers": ListOf(
-            "Shell patterns of text files beside the checkpoints that name one; they follow it.",
-            Text("a shell pattern"),
-        ),
+        **knowledge.SHAPES,
         "unfinished": ListOf(
             "Endings of markers: X is not whole while X and such an ending, or X.ckpt and it, stands beside X.ckpt.",
             Text("e.g. -unfinished", _ending_fault),
@@ -232,7 +229,7 @@ def _compile(
         naming_digest="",
         experiments=experiments,
         max_delete=max_delete,
-        pointers=_compile_patterns(merged.get("pointers", [])),
+        pointers=knowledge.compile_pointers(merged.get("pointers", [])),
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         special=_special(merged),
         outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
@@ -322,7 +319,8 @@ def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
 
 def _special(merged: Mapping[str, Any]) -> re.Pattern[str]:
     """Compile one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
-    shells = [value.data for key in ("protected", "ignored", "pointers") for value in merged.get(key, [])]
+    shells = [value.data for key in ("protected", "ignored") for value in merged.get(key, [])]
+    shells += map(knowledge.pointer_pattern, merged.get("pointers", []))
     endings = [f"(?s:.*{re.escape(value.data)})\\Z" for value in merged.get("unfinished", [])]
     return re.compile("|".join([*map(fnmatch.translate, shells), *endings]) or r"(?!)")
 
@@ -334,7 +332,7 @@ def _naming_digest(rules: RuleSet) -> str:
         [(rule.id, rule.match.pattern, rule.template) for rule in (rules.target, *rules.legacy)],
         [pattern.text for pattern in rules.protected],
         [pattern.text for pattern in rules.ignored],
-        [pattern.text for pattern in rules.pointers],
+        [(pattern.text, pattern.protects) for pattern in rules.pointers],
         [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text, TextOr
 from ckptrules.engine.values import Fault, Location
 
 MAX_BYTES = 1_000_000
@@ -152,6 +152,8 @@ class _Reader(NamedTuple):
                 return self.mapping(node, what, lambda _: shape.item)
             case Record():
                 return self.record(node, shape, what)
+            case TextOr():
+                return self.read(node, shape.record if isinstance(node, yaml.MappingNode) else shape.text, what)
 
     def place(self, node: yaml.Node) -> Location:
         return Location(self.file, node.start_mark.line + 1, node.start_mark.column + 1)

@@ -19,7 +19,7 @@ from ckptrules.engine.values import (
     Reason,
 )
 from ckptrules.outputs import readings
-from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_names, read_metrics, to_look_at
+from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_files, read_metrics, to_look_at
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.jobs import Job
@@ -59,11 +59,9 @@ def decided_of(job: Job, found: Directory) -> Decided:
 
 
 def names_to_read(job: Job, listing: Listing) -> list[str]:
-    """Return the files whose content a policy goes by: what names a checkpoint, and what tells a metric."""
-    if job.policy is None:
-        return []
+    """Return the files whose content a plan goes by: what names a checkpoint, and what tells a metric."""
     files = metric_files(sort_entries(job.rules, listing).sidecars) if asks_for_metrics(job) else {}
-    return [*pointer_names(listing, job.rules), *(name for names in files.values() for name in names)]
+    return [*pointer_files(listing, job.rules), *(name for names in files.values() for name in names)]
 
 
 def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None:

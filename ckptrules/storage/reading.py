@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from ckptrules.engine.pointers import LONGEST, is_text
+from ckptrules.engine.pointers import LONGEST_LIST, is_text
 from ckptrules.engine.values import STATE, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.storage.base import is_known_by
 
@@ -212,7 +212,7 @@ def read_pointer(directory: int, name: str) -> bytes | None:
 
 def read_text(file: int) -> bytes | None:
     """Read an open pointer file whole, as `read_pointer` does."""
-    content = b"".join(chunks(file, LONGEST + 1))
+    content = b"".join(chunks(file, LONGEST_LIST + 1))
     return content if is_text(content) else None
 
 

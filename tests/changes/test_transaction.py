@@ -157,6 +157,59 @@ def test_what_a_pointer_held_is_in_the_trash(project: Project) -> None:
     assert not list((project.outputs / ".ckptrules").glob("work/*"))
 
 
+TENSORFLOW = """\
+layout: ['*/checkpoints']
+target:
+  template: 'run-{{ step | pad(6) }}.index'
+  match: 'run-(?P<step>\\d{6,})\\.index'
+  examples: [run-000100.index]
+legacy:
+  - id: saver
+    match: 'model\\.ckpt-(?P<step>\\d+)\\.index'
+    examples: {model.ckpt-100.index: run-000100.index}
+sidecars: [.meta]
+pointers: [checkpoint, {match: SHA256SUMS, protects: false}]
+retention:
+  default: {keep_last: 1, keep_at_least: 1}
+"""
+
+
+def test_a_stem_and_a_list_of_checksums_follow_and_come_back(project: Project) -> None:
+    shutil.rmtree(project.folder / "rules")
+    (project.folder / "rules").mkdir()
+    (project.folder / "rules/tensorflow.yaml").write_text(TENSORFLOW)
+    names = [f"model.ckpt-{step}{end}" for step in (100, 200, 300) for end in (".index", ".meta")]
+    project.make({f"{HERE}/{name}": 50 for name in names})
+    pointer, sums = project.outputs / HERE / "checkpoint", project.outputs / HERE / "SHA256SUMS"
+    pointer.write_text('model_checkpoint_path: "model.ckpt-200"\n')
+    sums.write_text("".join(f"{'0' * 64}  {name}\n" for name in names * 40))  # longer than any other pointer
+    start = project.tree()
+    project.doit("migrate", "delete_old=1")
+    new = [f"run-000{step}{end}" for step in (200, 300) for end in (".index", ".meta")]
+    assert project.names("one") == sorted([*new, "checkpoint", "SHA256SUMS"])
+    assert pointer.read_text() == 'model_checkpoint_path: "run-000200"\n'
+    assert sums.read_text() == "".join(f"{'0' * 64}  {name}\n" for name in [*names[:2], *new] * 40)
+    project.doit("undo")
+    assert project.tree() == start
+
+
+def test_what_a_pointer_holds_back_is_renamed_when_the_pointer_says_otherwise(project: Project) -> None:
+    shutil.rmtree(project.folder / "rules")
+    (project.folder / "rules").mkdir()
+    (project.folder / "rules/tensorflow.yaml").write_text(TENSORFLOW)
+    project.make({f"{HERE}/model.ckpt-100.index": 50, f"{HERE}/model.ckpt-100.data": 50})
+    pointer = project.outputs / HERE / "checkpoint"
+    pointer.write_text("model.ckpt-100")
+    os.utime(pointer, (1, 1))
+    for _ in range(2):
+        project.doit("migrate")
+        assert "model.ckpt-100.index" in project.names("one")
+    pointer.write_text("model.ckpt-900")
+    os.utime(pointer, (1, 1))
+    project.doit("migrate")
+    assert "run-000100.index" in project.names("one")
+
+
 def test_a_run_of_an_earlier_version_that_changed_a_pointer_is_taken_back(project: Project) -> None:
     project.make({f"{HERE}/{OLD}": 50})
     pointer = project.outputs / HERE / "latest"

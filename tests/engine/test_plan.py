@@ -10,10 +10,25 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ckptrules.engine.naming import reader
 from ckptrules.engine.plan import make_plan
+from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
-from ckptrules.engine.values import Action, Entry, Evidence, Listing, OutsideLink, Plan, Problem, Reason, RuleError
+from ckptrules.engine.values import (
+    Action,
+    Entry,
+    Evidence,
+    Listing,
+    Mention,
+    OutsideLink,
+    Plan,
+    Problem,
+    Reason,
+    RuleError,
+    RuleSet,
+)
+from ckptrules.outputs.evidence import pointer_files
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
@@ -51,6 +66,7 @@ CASES = ListOf(
             "same": MapOf("Names with one number have one content.", Number("", 0)),
             "in_use": MapOf("Names that are in use, and why.", Text("")),
             "links": MapOf("Links elsewhere, DIRECTORY/NAME: what they lead to here.", Text("")),
+            "pointers": MapOf("What stands in pointer files, which lie in the directory as well.", Text("")),
             "plan": ListOf("The lines of the plan.", Text("")),
         },
         ("name", "plan"),
@@ -69,6 +85,7 @@ class Case(NamedTuple):
     same: dict[str, int] = {}  # noqa: RUF012
     in_use: dict[str, str] = {}  # noqa: RUF012
     links: dict[str, str] = {}  # noqa: RUF012
+    pointers: dict[str, str] = {}  # noqa: RUF012
 
 
 def read_cases(text: str, file: str) -> Iterator[Case]:
@@ -100,7 +117,9 @@ def read_entry(name: str, text: str) -> Entry:
 
 
 def entries(case: Case) -> list[Entry]:
-    return [read_entry(name, text) for name, text in case.listing.items()]
+    return [read_entry(name, text) for name, text in case.listing.items()] + [
+        Entry(name, "file", len(content), 0) for name, content in case.pointers.items()
+    ]
 
 
 def plan(case: Case, listed: Iterable[Entry]) -> Plan:
@@ -114,8 +133,18 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     verified = case.options.get("verified")
     now_ns = case.options.get("now", 0) * 1_000_000_000
     evidence = Evidence(case.same, links, case.in_use, None if verified is None else frozenset(verified), now_ns)
+    evidence = evidence._replace(pointers=dict(what_pointers_say(case, listing, rules)))
     on_conflict = case.options.get("on_conflict", "report")
     return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
+
+
+def what_pointers_say(case: Case, listing: Listing, rules: RuleSet) -> Iterator[tuple[str, tuple[Mention, ...]]]:
+    read = reader(rules)
+    for name, protects in pointer_files(listing, rules).items():
+        others = [entry.name for entry in listing.entries if entry.name != name]
+        content = case.pointers[name].encode()
+        if said := mentioned(content, others, lambda name: read(name).claim.fields, protects=protects):
+            yield name, said
 
 
 def outside_link(path: str, sibling: str) -> OutsideLink:
@@ -170,6 +199,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r".* (?:not )?within (\d+[a-z]+)": r"keep_within: \1",
     r"(?:fits|does not fit) in (\w+)": r"max_total_size: \1",
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
+    r".+ names it(, and could not follow to .+)?$": None,
     r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
     r"is open for writing$|changed .+ ago": None,
     r"is not finished, as .+ says$": "unfinished: ",
@@ -193,10 +223,14 @@ def test_the_order_of_the_entries_changes_nothing(case: Case) -> None:
 @every_golden_plan
 def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
     made = plan(case, entries(case))
-    rows: list[Any] = [*(act for act in made.actions if not act.directory), *made.kept, *made.skipped]
+    rows: list[Any] = [
+        *(act for act in made.actions if not act.directory and act.kind != "repoint"),
+        *made.kept,
+        *made.skipped,
+    ]
     named = [row.name for row in rows] + [name for act in made.actions for name, _ in act.with_it]
     named += [name for problem in made.problems for name in problem.names if name != made.directory]
-    assert Counter(named) == Counter(case.listing.keys())
+    assert Counter(named) == Counter([*case.listing, *case.pointers])
 
 
 @every_golden_plan

@@ -1,0 +1,148 @@
+"""What a text file names: whole names, stems, numbers alone; and what stands there when a name has changed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ckptrules.engine.pointers import (
+    LONGEST,
+    LONGEST_LIST,
+    cannot_follow,
+    is_text,
+    mentioned,
+    mentions,
+    repoints,
+    stems,
+    with_other_name,
+)
+from ckptrules.engine.values import Mention
+
+SUM = "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "wanted"),
+    [
+        ("model.ckpt-2000.data-00000-of-00001", "", ["model.ckpt-2000"]),
+        ("ckpt-5.index", ".index", ["ckpt-5"]),
+        ("global_step9_universal", "_universal", ["global_step9"]),
+        ("iter_0000300", "", []),
+        ("12.pdparams", "", []),
+        ("model.pt", "", []),
+        ("epoch=1-loss=0.25.ckpt", "", ["epoch=1-loss=0.25", "epoch=1-loss=0"]),
+        ("v1.tar.gz", "", ["v1.tar", "v1"]),
+        (".hidden1", "", []),
+        ("ünder1.pt", "", ["ünder1"]),
+    ],
+)
+def test_stems(name: str, part: str, wanted: list[str]) -> None:
+    assert stems(name, part) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("epoch_12.pth", True),
+        ("./epoch_12.pth\n", True),
+        ("/data/other host/work dirs/epoch_12.pth", True),
+        (r"C:\runs\a\epoch_12.pth", True),
+        (r'{"last": "C:\\runs\\epoch_12.pth"}', True),
+        ("last: 'epoch_12.pth'", True),
+        ("last: epoch_12.pth.", True),
+        ("(epoch_12.pth)", True),
+        ("epoch_12.pth/model.safetensors", True),
+        ("my_epoch_12.pth", False),
+        ("epoch_12.pth.tar", False),
+        ("epoch_12.pth2", False),
+        ("best-epoch_12.pth", False),
+        ("epoch_120.pth", False),
+    ],
+)
+def test_a_whole_name_is_a_word_or_a_part_of_a_path(content: str, named: bool) -> None:  # noqa: FBT001
+    assert mentions(content.encode(), "epoch_12.pth") == named
+
+
+@pytest.mark.parametrize(
+    ("written", "after"),
+    [
+        ("modèle_1.pt", "modèle_01.pt"),
+        (r'"mod\u00e8le_1.pt"', r'"mod\u00e8le_01.pt"'),
+        (r'"mod\xE8le_1.pt"', r'"mod\xE8le_01.pt"'),
+    ],
+)
+def test_what_is_not_ascii_is_found_as_json_and_yaml_write_it(written: str, after: str) -> None:
+    assert mentions(written.encode(), "modèle_1.pt")
+    assert with_other_name(written.encode(), "modèle_1.pt", "modèle_01.pt") == after.encode()
+    assert with_other_name(written.encode(), "modèle_1.pt", "m_01.pt").decode() == re.sub(r"mod.+1", "m_01", written)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("300\n", {"iter_0000300": "300", "epoch_300_step_5.pt": "", "epoch_300.pt": "300", "n-300": "300"}),
+        (" 0300 ", {"iter_0000300": "0300", "epoch_300.pt": "0300", "n-300": "0300"}),
+        ("300 400", {"iter_0000300": "", "n-300": ""}),
+        ("step: 300", {"iter_0000300": ""}),
+        ("-300", {"iter_0000300": ""}),
+        ("300.0", {"iter_0000300": ""}),
+        ("9" * 5000, {"iter_0000300": ""}),
+        ("", {"iter_0000300": ""}),
+    ],
+)
+def test_a_number_alone_names_what_tells_it(content: str, wanted: dict[str, str]) -> None:
+    fields = {
+        "iter_0000300": {"step": "0000300"},
+        "epoch_300_step_5.pt": {"epoch": "300", "step": "5"},
+        "epoch_300.pt": {"epoch": "300"},
+        "n-300": {"number": "300"},
+    }
+    said = {one.name: one.text for one in mentioned(content.encode(), fields, lambda name: fields[name])}
+    assert {name: said.get(name, "") for name in wanted} == wanted
+
+
+TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
+
+
+@pytest.mark.parametrize(
+    ("said", "renames", "text", "follows"),
+    [
+        (TENSORFLOW, {"m-1.index": "n-01.index", "m-1.meta": "n-01.meta"}, "n-01", True),
+        (TENSORFLOW, {"m-1.index": "n-01.index"}, "", False),
+        (TENSORFLOW, {"m-1.index": "n-01.index", "m-1.meta": "n-02.meta"}, "", False),
+        (TENSORFLOW, {"m-1.index": "n-01.idx", "m-1.meta": "n-01.meta"}, "", False),
+        (TENSORFLOW, {"m-1.index": "one.index", "m-1.meta": "one.meta"}, "", False),
+        (TENSORFLOW, {"m-2.index": "n-02.index"}, "", True),
+        ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt": "b.pt"}, "b.pt", True),
+        ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt.md5": "b.md5"}, "", True),
+        ((Mention("a-7.pt", "7"),), {"a-7.pt": "b-7.pt"}, "", True),
+        ((Mention("a-8.pt", "8"),), {"a-8.pt": "b.pt"}, "", False),
+        ((Mention("300", "300"), Mention("a-300.pt", "300")), {"300": "0300"}, "0300", True),
+    ],
+)
+def test_what_follows_a_rename(said: tuple[Mention, ...], renames: dict[str, str], text: str, follows: bool) -> None:  # noqa: FBT001
+    assert [new for _, _, new in repoints({"p": said}, renames)] == [text] * bool(text)
+    assert cannot_follow({"p": said}, renames, {"step": "7"}) == ("" if follows else "p")
+
+
+@pytest.mark.parametrize(
+    ("line", "longer"),
+    [
+        (f"{SUM}  name.ckpt\n", True),
+        (f"{SUM} *name with spaces.ckpt\n", True),
+        (f"\\{SUM}  name\\nof two lines\n", True),
+        (f"SHA256 (name.ckpt) = {SUM}\n", True),
+        (f"{'a' * 32}  md5.ckpt\n", True),
+        ("name.ckpt\n", False),
+        (f"{SUM}\n", False),
+        (f'{{"{SUM}": "name.ckpt"}}\n', False),
+        (f"{SUM}  name\0.ckpt\n", False),
+    ],
+)
+def test_only_a_list_of_checksums_may_be_longer(line: str, longer: bool) -> None:  # noqa: FBT001
+    some = line.encode() * (LONGEST // len(line) + 1)
+    assert is_text(some) == longer
+    assert is_text(some.rstrip(b"\n")) == longer
+    assert not is_text(some + b"x" * 200)
+    assert not is_text(line.encode() * (LONGEST_LIST // len(line) + 1))
