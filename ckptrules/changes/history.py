@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ckptrules.changes.journal import Intent, Record, UnitRef, refs, rewrites_texts
+from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.changes.record import Intent, Record, refs, rewrites_texts
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.values import TRASH, Identity, Spot, Unit
 

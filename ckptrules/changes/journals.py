@@ -7,14 +7,18 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ckptrules.changes.clock import NS, Now
-from ckptrules.changes.history import Run, read_history
-from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, JournalError, is_finished, read
+from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, is_finished
 from ckptrules.engine.values import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import CHUNK, why_of
+
+if TYPE_CHECKING:
+    from ckptrules.changes.history import Run
+    from ckptrules.changes.record import JournalError
 
 
 def clocks(storage: Storage) -> Now:
@@ -39,6 +43,14 @@ def unfinished_journals(storage: Storage) -> list[str]:
         OSError: one of them cannot be read.
     """
     return [name for name in _names(storage) if not _ends_well(storage, name)]
+
+
+def interrupted(*roots: str) -> bool:
+    """Say whether a run was interrupted, or is at work right now, by the journals in some folders."""
+    try:
+        return any(unfinished_journals(Disk(root)) for root in roots if root)
+    except OSError:  # what cannot be read is told by the run that has to read it
+        return False
 
 
 def read_journals(storage: Storage, names: Sequence[str] | None = None) -> dict[str, str]:
@@ -83,6 +95,9 @@ def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
         JournalError: one of them is damaged.
         OSError: one of them cannot be read.
     """
+    from ckptrules.changes.history import read_history  # not above: most runs read no journal to its end
+    from ckptrules.changes.record import read
+
     return read_history(
         record
         for root in filter(None, (outputs_dir, own_state))

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.changes import journal, journals
+from ckptrules.changes import journals
 from ckptrules.changes.doing import do_unit, is_done
 from ckptrules.changes.history import in_trash_of
+from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.kinds import KINDS
+from ckptrules.changes.record import JournalError, Record, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.values import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
@@ -34,17 +36,17 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
     for root in filter(None, (outputs_dir, own_state)):
         for name, text in journals.read_journals(Disk(root), journals.unfinished_journals(Disk(root))).items():
             try:
-                record = journal.read(name, text, own=root == own_state)
-            except journal.JournalError as error:
+                record = read(name, text, own=root == own_state)
+            except JournalError as error:
                 place = f"{root}/" if root == own_state else ""
-                fact = f"Not recovered: {place}{journal.JOURNALS}/{error}"
+                fact = f"Not recovered: {place}{JOURNALS}/{error}"
                 result.unread.append(f"{fact}. Move the file away when you have looked at it.")
                 continue
             _finish(root, name, text, record, result.told)
     return result
 
 
-def _finish(root: str, name: str, text: str, record: journal.Record | None, sentences: list[str]) -> None:
+def _finish(root: str, name: str, text: str, record: Record | None, sentences: list[str]) -> None:
     open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
     intent = open_intents[-1] if open_intents else None
     failed: Mapping[int, str] = {}
@@ -54,7 +56,7 @@ def _finish(root: str, name: str, text: str, record: journal.Record | None, sent
             failed = finish(folders, intent.units)
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
         sentences.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
-    Disk(root).append(f"{journal.JOURNALS}/{name}", journal.closing(text, intent, failed).encode())
+    Disk(root).append(f"{JOURNALS}/{name}", closing(text, intent, failed).encode())
 
 
 def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
@@ -108,11 +110,3 @@ def _is_lost(folders: Folders, step: Step) -> bool:
             return not KINDS[step.kind].begins(folders, step)
         return True
     return False
-
-
-def interrupted(*roots: str) -> bool:
-    """Say whether a run was interrupted, or is at work right now, by the journals in some folders."""
-    try:
-        return any(journals.unfinished_journals(Disk(root)) for root in roots if root)
-    except OSError:  # what cannot be read is told by the run that has to read it
-        return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import refs
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
+from ckptrules.changes.record import refs
 from ckptrules.changes.units import head_of
 from ckptrules.engine.values import Spot, Step, Unit
 from ckptrules.storage.folders import Folders

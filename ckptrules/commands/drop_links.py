@@ -11,7 +11,7 @@ from ckptrules.commands.fix_state import each, summary
 from ckptrules.engine.naming import named
 from ckptrules.engine.plan import is_left_link, link_targets
 from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
-from ckptrules.run import experiments
+from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -40,7 +40,7 @@ def drop_one(job: Job, listing: Listing) -> Plan:
     plan = Plan(listing.experiment, listing.directory, tuple(actions), problems=problems)
     if job.options.dry_run or not left:
         return plan
-    place = experiments.workplace(job)
+    place = working.workplace(job)
     steps = [Step("unlink", listing.directory, entry.name, listing.directory, entry.link_text) for entry in left]
     units = [Unit("unlink", 0, (step,)) for step in steps]
     done = transact(place, listing.experiment, listing.directory, units)

@@ -8,8 +8,8 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.record import JournalError
 from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table

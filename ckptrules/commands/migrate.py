@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptrules.commands import plan
-from ckptrules.commands.purge import free_expired
-from ckptrules.run.experiments import backups_first, experiments, in_tally, work_on
+from ckptrules.run.experiments import backups_first, experiments, in_tally
 from ckptrules.run.jobs import load, style, waiting_days
 from ckptrules.run.options import WAIT
 from ckptrules.run.session import Session
@@ -27,11 +26,13 @@ class Options(plan.Options):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from experiments(session, "migrate", options, work_on, understood=in_tally)
+    yield from experiments(session, "migrate", options, plan.work_on, understood=in_tally)
     days = load(session, options.rules_dir, options.outputs_dir).trash_days
     waiting = trash_runs(Disk(options.outputs_dir)) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
     if expired and not options.dry_run and session.line.command == "run":
+        from ckptrules.commands.purge import free_expired
+
         yield {
             "name": TRASH_TASK,
             "actions": [(free_expired, [session, options, style(session, options), expired])],

@@ -12,8 +12,8 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
-from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.record import JournalError
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.values import Step, Unit

@@ -11,8 +11,9 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import JOURNALS, JournalError
+from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import read_runs
+from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table

@@ -13,9 +13,9 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.history import Run, TakeBack, newest_standing, take_back
-from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.changes.record import JournalError
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, after, head_of, problems_of

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from ckptrules.engine.companions import Pairs
 from ckptrules.engine.judging import is_misdated, misdated_of
-from ckptrules.engine.values import Checkpoint, Entry, Evidence, Kept, Problem, Reason
+from ckptrules.engine.values import Checkpoint, Entry, Evidence, Kept, OnConflict, Problem, Reason
 
-OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
-WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 TWO = 2
 
 

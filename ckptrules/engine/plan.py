@@ -16,7 +16,7 @@ from ckptrules.engine.companions import (
     take_along,
     too_long,
 )
-from ckptrules.engine.conflicts import OnConflict, resolve
+from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.judging import Others
 from ckptrules.engine.naming import reader, stems_of
 from ckptrules.engine.pointers import cannot_follow, repoints
@@ -31,6 +31,7 @@ from ckptrules.engine.values import (
     Listing,
     Mention,
     Named,
+    OnConflict,
     OutsideLink,
     Plan,
     Policy,

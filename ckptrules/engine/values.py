@@ -14,6 +14,7 @@ OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file h
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
 LONGEST_NAME = 255  # bytes
 
+OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 EntryKind = Literal["file", "directory", "link", "other"]
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
 

@@ -12,16 +12,17 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.values import STATE, Entry, Evidence, Listing, Mention, OutsideLink, Plan, Problem, RuleSet
-from ckptrules.formats.plainjson import parse
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.reading import open_below, read_pointer, why_of
+
+if TYPE_CHECKING:
+    from ckptrules.engine.companions import Sidecar
 
 CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
@@ -129,6 +130,8 @@ def read_metrics(
         listing: the directory.
         sidecars: those of each checkpoint, by its name.
     """
+    from ckptrules.formats.plainjson import parse
+
     found = {}
     with open_below(outputs_dir, listing.directory) as directory:
         for owner, names in metric_files(sidecars).items():

@@ -8,7 +8,6 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
-from ckptrules.changes.kinds import ACTIONS
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.values import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 from ckptrules.report.style import Style, count_of, numbers, table, when
@@ -81,6 +80,8 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
 
     A file with several names counts once among the bytes that are kept, and among those that go with the last name.
     """
+    from ckptrules.changes.kinds import ACTIONS  # not above: where nothing was done there is nothing to count
+
     count: Counter[str] = Counter()
     size: Counter[str] = Counter()
     for action in plan.actions:
@@ -207,6 +208,8 @@ def trash_sentence(items: int, size: int, days: int | None) -> str:
 @lru_cache
 def _opening(kind: str, style: Style) -> tuple[str, str, int]:
     """Return what the lines of an action begin with: the first, the one with the new name; and the indent of more."""
+    from ckptrules.changes.kinds import ACTIONS
+
     action = ACTIONS[kind]
     label = action.would if style.preview else action.did
     sign = style.paint(style.signs[action.sign], "red" if action.counts_as == "deleted" else "green")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,17 +11,12 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import stopping
-from ckptrules.changes.recovery import interrupted
-from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
-from ckptrules.engine.retention import Excess, holds_until, reads_files, too_many
-from ckptrules.engine.values import Directory, Listing, MaxDelete, Plan
+from ckptrules.changes.journals import interrupted
+from ckptrules.engine.retention import Excess, too_many
+from ckptrules.engine.values import STATE, Directory, MaxDelete
 from ckptrules.outputs import find
-from ckptrules.outputs.listing import scan
-from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import count_of
-from ckptrules.report.text import Tally, experiment_block, going, several, tally
-from ckptrules.run.deciding import FAULTS, Decided, decided_of, plan_of, untouched
+from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
     Job,
     age_days,
@@ -39,13 +33,13 @@ from ckptrules.run.jobs import (
     survey,
     uncovered,
 )
-from ckptrules.run.options import Common, OptionError, Planning, encode_task
+from ckptrules.run.options import Common, OptionError, Planning, encode_task, fits
+from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import Output, RunContext, WorkerKilled
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict, params_of
+from ckptrules.run.startup import DATABASE, TaskDict, params_of
 from ckptrules.run.workers import is_alone
 from ckptrules.stopping import KilledError
-from ckptrules.storage.folders import Folders
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
@@ -94,7 +88,7 @@ def experiments(
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
     selected = session.chosen - {base}
-    remembers = work is work_on and not options.dry_run
+    known = known_tasks(session, base, options)
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
@@ -102,11 +96,21 @@ def experiments(
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(do, [session, work, own, found])],
             "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
-            "uptodate": [(check_up_to_date, [own, found]) if remembers else False],
+            "uptodate": [is_up_to_date(values_of(f"{base}:{name}", known), own, found)],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
         }
+
+
+def known_tasks(session: Session, base: str, options: Planning) -> Mapping[str, Mapping[str, Any]]:
+    """Return what doit remembers, by task; of a run only the tasks that are asked for: others need no look."""
+    if not options.remembers or options.dry_run:
+        return {}
+    known = remembered(session, os.path.join(options.outputs_dir, STATE, DATABASE))
+    if session.line.command != "run" or base in session.chosen:
+        return known
+    return {task: row for task, row in known.items() if any(fits(word, task) for word in session.chosen)}
 
 
 def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
@@ -166,6 +170,8 @@ def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[
     limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
     if limit is None or not job.options.delete_old or session.line.command != "run":
         return None
+    from ckptrules.run.deciding import plan_of
+
     selected = (pair for pair in jobs if is_selected(session, base, pair[1].experiment))
     excess = too_many(limit, (plan_of(own, found)[0] for own, found in selected))
     if excess and not job.options.dry_run:
@@ -184,16 +190,6 @@ def advice(excess: Excess) -> str:
         f"look at 'doit plan delete_old=1'; max_delete={excess.deletions} allows this run, "
         "and without delete_old=1 it only renames"
     )
-
-
-def check_up_to_date(
-    task: Task,  # noqa: ARG001 - doit passes values second only
-    values: Mapping[str, Any],
-    job: Job,
-    found: Directory,
-) -> bool:
-    """Tell doit whether an experiment is up to date."""
-    return is_up_to_date(values, job, found)
 
 
 class Done(NamedTuple):
@@ -219,100 +215,4 @@ def do(
     return TaskFailed(done.failed, report=False) if done.failed else None
 
 
-def work_on(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
-    if stopping.stopped():
-        job.journals.note_stop()
-        return Done(Output(""), "stopped")
-    decided = decided_of(job, found)
-    plan, listing = decided.plan, decided.listing
-    outcome = Outcome(plan, None)
-    try:
-        if not job.options.dry_run:
-            outcome = carry_out(plan, listing, workplace(job))
-        if job.options.fix_state:
-            outcome = fix_as_well(job, found, outcome, listing)
-    except OSError as error:
-        outcome = Outcome(untouched(found, error), None)
-    done = tell(job, outcome.plan, listing)
-    if done.failed or not outcome.stamp:
-        return done
-    return done._replace(values=what_to_remember(job, found, decided, outcome))
-
-
-def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
-    """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
-    if outcome.plan.actions and (job.policy or decided.read):
-        decided = decided_of(job, found)
-        if decided.plan.actions or decided.plan.problems:
-            return {}
-    if decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
-        return {}
-    now_ns = job.header["started_ns"]
-    values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
-    if job.policy and reads_files(job.policy):
-        times = (entry.mtime_ns for entry in decided.listing.entries)
-        values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
-    if decided.read:
-        values["read"] = decided.read
-    return values
-
-
-def is_not_understood(plan: Plan) -> bool:
-    """Say whether the rules know nothing in a directory that is not empty: it is never up to date."""
-    unknown = any(row.kind == "unrecognised" for row in plan.skipped)
-    return unknown and not (plan.kept or plan.actions)
-
-
-def tell(job: Job, done: Plan, listing: Listing) -> Done:
-    """Tell what came of one directory; problems left are a failure without words of its own."""
-    if stopping.stopped():
-        job.journals.note_stop()
-    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = plan_as_data(done, state) if job.options.json else None
-    links = several(done, listing.entries)
-    text = experiment_block(done, listing.entries, job.style)
-    total = tally(done, links)
-    output = Output(text, total, data, going(done, listing.entries, total), links)
-    return Done(output, "problems left" if done.problems else "")
-
-
-def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
-    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
-    from ckptrules.changes.fixing import fix, foresee
-    from ckptrules.run.progress import stoppable
-
-    place = None if job.options.dry_run else workplace(job)
-    try:
-        if place is None:
-            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
-        else:
-            now = scan(place.outputs_dir, found)
-            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, kept=outcome.plan.remaining)
-    except FAULTS as fault:
-        more = untouched(found, fault)
-    plan = outcome.plan._replace(
-        actions=(*outcome.plan.actions, *more.actions),
-        skipped=(*outcome.plan.skipped, *more.skipped),
-        problems=(*outcome.plan.problems, *more.problems),
-    )
-    if place is None or plan.problems or not more.actions:
-        return Outcome(plan, None if plan.problems else outcome.stamp)
-    with Folders(place.outputs_dir) as folders:
-        return Outcome(plan, stamp_after(folders.descriptor(found.directory), plan, listing, changed=True))
-
-
-def workplace(job: Job) -> Workplace:
-    """Return where this thread works.
-
-    Raises:
-        OSError: the run was not begun, with lock and number.
-    """
-    if job.number is None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-    journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
-    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
-
-
-for _function in (check_up_to_date, do):  # doit asks for the signature once for each task
-    vars(_function)["__signature__"] = inspect.signature(_function)
+vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task

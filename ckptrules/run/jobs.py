@@ -20,7 +20,6 @@ from ckptrules import __version__
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
-from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
@@ -159,6 +158,8 @@ def uncovered(session: Session, base: str, options: Common, rules: RuleSet, styl
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
     if options.experiments is not None or selects_by_word(session, base):
         return ""
+    from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
+
     shown = style.name
     covered = {found.directory for found in find(session, options.outputs_dir, rules)}
     folders = [

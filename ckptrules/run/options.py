@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform, get_args
 
-from ckptrules.engine.conflicts import WAYS, OnConflict
 from ckptrules.engine.measures import max_delete, seconds
+from ckptrules.engine.values import OnConflict
 
 DEFAULT_TASK = "plan"
+WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 DOIT_COMMANDS = frozenset(
     "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
 )
@@ -117,20 +117,42 @@ def flag(text: str) -> Any:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Declared:
-    """A frozen value made of the typed attributes of a class; those that are an `Option` can be given by the user."""
+    """A frozen value made of the typed attributes of a class; those that are an `Option` can be given by the user.
+
+    It is what a dataclass would be; but that compiles a page of code for each class, at every start.
+    """
+
+    attributes: ClassVar[Mapping[str, Option | None]] = MappingProxyType({})  # in their order
 
     def __init_subclass__(cls) -> None:
-        for name, value in list(vars(cls).items()):
-            if isinstance(value, Option):
-                setattr(cls, name, field(default=value.default, metadata={"option": value._replace(name=name)}))
-        dataclass(frozen=True, kw_only=True)(cls)
+        own: dict[str, Option | None] = {}
+        for name in (name for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)):
+            value = vars(cls)[name]
+            own[name] = value._replace(name=name) if isinstance(value, Option) else None
+            setattr(cls, name, value.default if isinstance(value, Option) else value)
+        cls.attributes = {**cls.attributes, **own}
+
+    def __init__(self, **values: Any) -> None:
+        if unknown := values.keys() - self.attributes.keys():
+            raise TypeError(f"{type(self).__qualname__} has no {', '.join(sorted(unknown))}")
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"'{name}' cannot be changed; 'but' returns the same with a change")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.attributes)
 
     @classmethod
-    @functools.cache
     def known(cls) -> Mapping[str, Option]:
         """Return the options by name."""
-        found = {one.name: one.metadata.get("option") for one in fields(cls)}  # type: ignore[arg-type]
-        return {name: option for name, option in found.items() if option}
+        return {name: option for name, option in cls.attributes.items() if option}
 
     def given(self) -> dict[str, Any]:
         """Return the value of each option."""
@@ -138,7 +160,7 @@ class Declared:
 
     def but(self, **changes: Any) -> Self:
         """Return the same with some attributes changed."""
-        return replace(self, **changes)  # type: ignore[type-var]
+        return type(self)(**{**vars(self), **changes})
 
 
 class Common(Declared):

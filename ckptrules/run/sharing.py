@@ -28,7 +28,7 @@ from ckptrules.storage import believing
 
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
 MOST = 61  # processes; doit's -n says how many of them have work at once
-PRELOADED = [__name__, "ckptrules.run.experiments"]  # read once, by the fork server
+PRELOADED = [__name__, "ckptrules.commands.plan", "ckptrules.run.working"]  # read once, by the fork server
 Answer = TypeVar("Answer")
 
 

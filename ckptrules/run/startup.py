@@ -311,24 +311,33 @@ def recover_first(session: Session, path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
     """
     from ckptrules.changes.journal import JOURNALS
-    from ckptrules.changes.recovery import recover
+    from ckptrules.changes.journals import unfinished_journals
     from ckptrules.run.jobs import begun, find_anew, own_state
     from ckptrules.storage import reading, state
+    from ckptrules.storage.posix import Disk
 
     own = own_state(path)
     try:
         begun(session, path)
-        recovered = recover(path, own)
+        interrupted = any(unfinished_journals(Disk(root)) for root in (path, own) if root)
+        told = _finish(session, path, own) if interrupted else []
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
         text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
         raise OptionError(_refusal(error) if isinstance(error, reading.StateError) else text) from None
     find_anew(session)  # another run may have been at work until the lock was free
-    session.problems_before |= bool(recovered.unread)
-    for sentence in (*recovered.told, *recovered.unread):
+    for sentence in told:
         with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
             print(session.completed(visible(sentence)))
+
+
+def _finish(session: Session, path: str, own: str) -> list[str]:
+    from ckptrules.changes.recovery import recover
+
+    recovered = recover(path, own)
+    session.problems_before |= bool(recovered.unread)
+    return [*recovered.told, *recovered.unread]
 
 
 def show_help_first() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +54,8 @@ class StateError(OSError):
     """
 
     def __init__(self, path: str, fact: str, hint: str) -> None:
+        import shlex
+
         super().__init__(errno.EPERM, f"{printable(path)}: {fact}")
         before, _, _ = f"{path}/".rpartition(f"/{STATE}/")
         state = os.path.join(before, STATE)

@@ -6,7 +6,8 @@ import pytest
 
 from ckptrules.changes import journals
 from ckptrules.changes.history import Run, read_history, take_back
-from ckptrules.changes.journal import JOURNALS, Journal, closing, read
+from ckptrules.changes.journal import JOURNALS, Journal
+from ckptrules.changes.record import closing, read
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.values import STATE, Identity, Step, Unit
 from ckptrules.storage.base import Changed, LockedError, Storage, identity_of

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import Intent, Record, UnitRef
+from ckptrules.changes.journal import UnitRef
+from ckptrules.changes.record import Intent, Record
 from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, Renamed, find, renames, stays_valid
 from ckptrules.commands import refs
 from ckptrules.commands.refs import Text, diff, unsure_lines

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes.history import read_history
-from ckptrules.changes.journal import read
+from ckptrules.changes.record import read
 from ckptrules.storage import trash
 from ckptrules.storage.posix import Disk
 from tests.conftest import Project

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journal import Intent, Record
+from ckptrules.changes.record import Intent, Record
 from ckptrules.commands.log import code, entry_of, plain, threshold
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
 from ckptrules.rules.shipped import log_template

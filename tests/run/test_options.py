@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 
 import pytest
 
-from ckptrules.run.options import as_pattern, encode_task, encode_word
+from ckptrules.run.options import Migrating, Planning, as_pattern, encode_task, encode_word
 from tests.conftest import Project
 
 OLD, NEW = "epoch=20-step=200.ckpt", "epoch-20_step-000200.ckpt"
@@ -135,3 +136,16 @@ def test_names_stay_different_when_they_are_encoded() -> None:
 )
 def test_an_own_name_is_no_pattern(text: str | None, pattern: str | None) -> None:
     assert as_pattern(text, ["run[1]", "run1"]) == pattern
+
+
+def test_options_are_values() -> None:
+    """They are keys of what a session remembers, and are sent to other processes."""
+    one = Migrating(delete_old=True, policy="strict")
+    assert one == Migrating(policy="strict", delete_old=True, dry_run=False) == pickle.loads(pickle.dumps(one))
+    assert len({one, one.but(dry_run=False), one.but(dry_run=True)}) == 2
+    assert one != Planning(policy="strict", delete_old=True)
+    assert list(Migrating.known()) == [name for name in Migrating.attributes if name in one.given()]
+    with pytest.raises(AttributeError, match="'dry_run' cannot be changed"):
+        one.dry_run = True  # type: ignore[misc]
+    with pytest.raises(TypeError, match="Migrating has no dryrun"):
+        one.but(dryrun=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.outputs import find
-from ckptrules.run import experiments, jobs
+from ckptrules.run import jobs, working
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Migrating
 from ckptrules.run.session import Session
@@ -195,7 +195,7 @@ def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> Non
     job = jobs.prepare(Session(command_line([]), {}), options)
     told = {}
     for found in find.find_directories(str(reachable), job.rules.layout):
-        done = experiments.work_on(job, found)
+        done = working.work_on(job, found)
         told[found.experiment] = (bool(done.failed), done.output.text)
     refused = "! Problem: {}/checkpoints cannot be read: Permission denied\n"
     assert {name: failed for name, (failed, _) in told.items()} == {"closed": True, "open": False, "sealed": True}
@@ -502,9 +502,9 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
     options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"))
     job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
     (found,) = find.find_directories(str(project.outputs), job.rules.layout)
-    assert "No locks available" in experiments.work_on(job, found).output.text  # nobody has begun that run
+    assert "No locks available" in working.work_on(job, found).output.text  # nobody has begun that run
     job = job._replace(number=1)
-    done = experiments.work_on(job, found)
+    done = working.work_on(job, found)
     assert done.failed
     refused = "! Problem: epoch_1_step_2.ckpt cannot be renamed to epoch-01_step-000002.ckpt: Operation not permitted\n"
     assert refused in done.output.text

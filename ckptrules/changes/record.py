@@ -1,0 +1,150 @@
+"""What a journal tells, read: only what this version writes is believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from ckptrules.changes.journal import NAME, STOPPED, TORN, VERSION, UnitRef, outcome_of
+from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.engine.values import EntryKind, Identity, Step, Unit
+
+_ENTRY_KINDS = get_args(EntryKind)
+
+
+class JournalError(Exception):
+    """A journal that cannot be believed; the message is ``file:line: fact``."""
+
+
+class Intent(NamedTuple):
+    """What was about to happen in one directory.
+
+    ``takes_back`` are the units that an undo takes back, in the order of ``units``. ``failed`` tells what came of them:
+    the places of the units that were not done, and why; None where the run ended before it could say. ``freed`` are the
+    places of those whose space was freed at once. ``kept`` is the number of checkpoints that were to stay.
+    """
+
+    number: int
+    experiment: str
+    directory: str
+    units: tuple[Unit, ...]
+    takes_back: tuple[UnitRef, ...] = ()
+    failed: Mapping[int, str] | None = None
+    freed: tuple[int, ...] = ()
+    kept: int = 0
+
+
+class Record(NamedTuple):
+    """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
+
+    ``left`` are the paths below ``outputs_dir`` of what it could not free of that. ``stopped`` says that the run ended
+    before its time: by Ctrl-C, or by a crash that another run has seen. ``own`` says that the journal lies in the
+    user's own state, and has power over texts.
+    """
+
+    run: str
+    process: str
+    header: Mapping[str, Any]
+    intents: tuple[Intent, ...]
+    purged: tuple[str, ...]
+    own: bool = False
+    left: tuple[str, ...] = ()
+    stopped: bool = False
+
+
+def rewrites_texts(unit: Unit) -> bool:
+    """Say whether a unit changes a text outside of the tree: only the user's own state has power over those."""
+    return any(KINDS[step.kind].beyond_tree for step in unit.steps)
+
+
+def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
+    """Return what to append to an unfinished journal so that it is finished."""
+    start = "" if text.endswith("\n") else "\n" + TORN
+    return start + (outcome_of(intent.number, failed) + STOPPED if intent else "")
+
+
+def read(file: str, text: str, *, own: bool = False) -> Record | None:
+    """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
+
+    Args:
+        file: its name, which tells run and process.
+        text: its content.
+        own: whether it lies in the user's own state.
+
+    Raises:
+        JournalError: it holds anything else than what this version writes.
+    """
+    named = NAME.fullmatch(file)
+    if named is None:
+        raise JournalError(f"{file}:1: is not named like a journal")
+    run, process = named["run"], named["process"]
+    header: Mapping[str, Any] | None = None
+    intents: dict[int, Intent] = {}
+    purged: list[str] = []
+    left: list[str] = []
+    stopped = False
+    lines = text.split("\n")
+    torn = {number for number, line in enumerate(lines) if f"{line}\n" == TORN}
+    passed_over = torn | {number - 1 for number in torn} | {len(lines) - 1}
+    for number, line in enumerate(lines):
+        if number in passed_over:
+            continue
+        try:
+            row = json.loads(line)
+            kind = row["line"]
+            if header is None:
+                header = _checked_header(row)
+            elif kind == "intent":
+                intents[row["intent"]] = _intent(row, run)
+            elif kind == "outcome":
+                failed = {int(place): str(why) for place, why in row["failed"].items()}
+                freed = tuple(int(place) for place in row["freed"])
+                if row["outcome"] in intents:  # else its intent was cut off, and nothing was begun
+                    intents[row["outcome"]] = intents[row["outcome"]]._replace(failed=failed, freed=freed)
+            elif kind == "purged":
+                purged += map(str, row["runs"])
+                left += map(str, row.get("left", ()))
+            stopped |= kind == "stopped"
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
+    if header is None:
+        return None
+    return Record(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)
+
+
+def refs(record: Record, intent: Intent) -> Iterable[UnitRef]:
+    """Yield where the units of an intent stand."""
+    return (UnitRef(record.run, record.process, intent.number, place) for place in range(len(intent.units)))
+
+
+def _checked_header(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    if row["line"] != "run" or row["journal"] != VERSION:
+        raise ValueError(f"this version reads journals of version {VERSION}")
+    return row
+
+
+def _intent(row: Mapping[str, Any], run: str) -> Intent:
+    units = tuple(_unit(*unit) for unit in row["units"])
+    takes_back = tuple(UnitRef(str(r), str(p), int(i), int(place)) for r, p, i, place in row.get("takes_back", ()))
+    if takes_back and (len(takes_back) != len(units) or any(ref.run == run for ref in takes_back)):
+        raise ValueError("'takes_back' does not fit the units")
+    kept = int(row.get("kept", 0))
+    return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
+
+
+def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
+    if kind not in ACTIONS or type(size) is not int or not steps:
+        raise ValueError("no such unit")
+    return Unit(kind, size, tuple(_step(*step) for step in steps))
+
+
+def _step(*row: Any) -> Step:
+    *texts, (entry_kind, size, mtime_ns) = row
+    plain = all(type(text) is str and "\0" not in text for text in texts)
+    if not plain or texts[0] not in KINDS or entry_kind not in _ENTRY_KINDS:
+        raise ValueError("no such step")
+    if (type(size), type(mtime_ns)) != (int, int):
+        raise ValueError("no such step")
+    kind, directory, name, to_directory, to, was = texts
+    return Step(kind, directory, name, to_directory, to, was, Identity(entry_kind, size, mtime_ns))

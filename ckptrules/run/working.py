@@ -1,0 +1,115 @@
+"""The work on one checkpoint directory: planned, carried out, told. A run that has nothing to do needs none of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from ckptrules import stopping
+from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
+from ckptrules.engine.retention import holds_until, reads_files
+from ckptrules.engine.values import Directory, Listing, Plan
+from ckptrules.outputs.listing import scan
+from ckptrules.report.data import plan_as_data
+from ckptrules.report.text import experiment_block, going, several, tally
+from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
+from ckptrules.run.experiments import Done
+from ckptrules.run.jobs import Job
+from ckptrules.run.reporter import Output
+from ckptrules.storage.folders import Folders
+
+
+def work_on(job: Job, found: Directory) -> Done:
+    """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
+    if stopping.stopped():
+        job.journals.note_stop()
+        return Done(Output(""), "stopped")
+    decided = decided_of(job, found)
+    plan, listing = decided.plan, decided.listing
+    outcome = Outcome(plan, None)
+    try:
+        if not job.options.dry_run:
+            outcome = carry_out(plan, listing, workplace(job))
+        if job.options.fix_state:
+            outcome = fix_as_well(job, found, outcome, listing)
+    except OSError as error:
+        outcome = Outcome(untouched(found, error), None)
+    done = tell(job, outcome.plan, listing)
+    if done.failed or not outcome.stamp:
+        return done
+    return done._replace(values=what_to_remember(job, found, decided, outcome))
+
+
+def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
+    """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
+    if outcome.plan.actions and (job.policy or decided.read):
+        decided = decided_of(job, found)
+        if decided.plan.actions or decided.plan.problems:
+            return {}
+    if decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
+        return {}
+    now_ns = job.header["started_ns"]
+    values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
+    if job.policy and reads_files(job.policy):
+        times = (entry.mtime_ns for entry in decided.listing.entries)
+        values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
+    if decided.read:
+        values["read"] = decided.read
+    return values
+
+
+def is_not_understood(plan: Plan) -> bool:
+    """Say whether the rules know nothing in a directory that is not empty: it is never up to date."""
+    unknown = any(row.kind == "unrecognised" for row in plan.skipped)
+    return unknown and not (plan.kept or plan.actions)
+
+
+def tell(job: Job, done: Plan, listing: Listing) -> Done:
+    """Tell what came of one directory; problems left are a failure without words of its own."""
+    if stopping.stopped():
+        job.journals.note_stop()
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.json else None
+    links = several(done, listing.entries)
+    text = experiment_block(done, listing.entries, job.style)
+    total = tally(done, links)
+    output = Output(text, total, data, going(done, listing.entries, total), links)
+    return Done(output, "problems left" if done.problems else "")
+
+
+def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
+    """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
+    from ckptrules.changes.fixing import fix, foresee
+    from ckptrules.run.progress import stoppable
+
+    place = None if job.options.dry_run else workplace(job)
+    try:
+        if place is None:
+            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
+        else:
+            now = scan(place.outputs_dir, found)
+            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, kept=outcome.plan.remaining)
+    except FAULTS as fault:
+        more = untouched(found, fault)
+    plan = outcome.plan._replace(
+        actions=(*outcome.plan.actions, *more.actions),
+        skipped=(*outcome.plan.skipped, *more.skipped),
+        problems=(*outcome.plan.problems, *more.problems),
+    )
+    if place is None or plan.problems or not more.actions:
+        return Outcome(plan, None if plan.problems else outcome.stamp)
+    with Folders(place.outputs_dir) as folders:
+        return Outcome(plan, stamp_after(folders.descriptor(found.directory), plan, listing, changed=True))
+
+
+def workplace(job: Job) -> Workplace:
+    """Return where this thread works.
+
+    Raises:
+        OSError: the run was not begun, with lock and number.
+    """
+    if job.number is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
+    return Workplace(job.options.outputs_dir, job.run, journal, job.rules.trash_days, stopping.stopped)
