@@ -88,18 +88,22 @@ class Record(NamedTuple):
         }
 
 
-class TextOr(NamedTuple):
-    """Text, or in its place a mapping that says more."""
+class Either(NamedTuple):
+    """One of several shapes, told apart by what stands there: a single value, a list or a mapping."""
 
-    text: Text
-    record: Record
+    shapes: "tuple[Shape, ...]"
 
     def schema(self) -> dict[str, Any]:
         """Describe the shape as JSON Schema."""
-        return {"anyOf": [self.text.schema(), self.record.schema()]}
+        return {"anyOf": [shape.schema() for shape in self.shapes]}
+
+    def meant(self, kind: type) -> "Shape":
+        """Return the shape for a mapping (``dict``), a ``list`` or a single value; the first where there is none."""
+        wanted = (Record, MapOf) if kind is dict else (ListOf,) if kind is list else (Text, Number, Choice)
+        return next((shape for shape in self.shapes if isinstance(shape, wanted)), self.shapes[0])
 
 
-Shape = Text | Number | Choice | ListOf | MapOf | Record | TextOr
+Shape = Text | Number | Choice | ListOf | MapOf | Record | Either
 
 
 def fault_of(read: Callable[[str], object]) -> Callable[[str], str]:

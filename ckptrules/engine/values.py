@@ -215,6 +215,22 @@ class Rule(NamedTuple):
     example_places: Mapping[str, Location]
 
 
+class Every(NamedTuple):
+    """What ``keep_every_epochs`` and ``keep_every_steps`` ask for: ``offset``, ``offset + every`` and so on.
+
+    ``nearest`` takes what is nearest to each of them.
+    """
+
+    every: int
+    offset: int = 0
+    nearest: bool = False
+
+    def __str__(self) -> str:
+        offset = f", offset: {self.offset}" * bool(self.offset)
+        nearest = ", nearest: true" * self.nearest
+        return f"{{every: {self.every}{offset}{nearest}}}" if offset or nearest else str(self.every)
+
+
 class Best(NamedTuple):
     """What ``keep_best`` asks for."""
 
@@ -248,7 +264,7 @@ class Bytes(NamedTuple):
 
 
 class PolicyLine(NamedTuple):
-    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or one of the three above."""
+    """One line of a retention policy: ``min_epoch: 10``. The value is a number, a word, or one of the four above."""
 
     key: str
     value: Any

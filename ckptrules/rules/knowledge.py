@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ckptrules.engine.shapes import Choice, ListOf, Record, Text, TextOr
+from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
 from ckptrules.engine.values import PointerPattern
 from ckptrules.rules.shape import Value
 
@@ -12,16 +12,18 @@ TRUTH = {"true": True, "false": False}
 SHAPES = {
     "pointers": ListOf(
         "Shell patterns of text files beside the checkpoints that name some; these stay, and the files follow them.",
-        TextOr(
-            Text("a shell pattern"),
-            Record(
-                "A shell pattern, and whether what the files name stays.",
-                {
-                    "match": Text("a shell pattern"),
-                    "protects": Choice("Whether what such a file names is never deleted.", TRUTH),
-                },
-                ("match", "protects"),
-            ),
+        Either(
+            (
+                Text("a shell pattern"),
+                Record(
+                    "A shell pattern, and whether what the files name stays.",
+                    {
+                        "match": Text("a shell pattern"),
+                        "protects": Choice("Whether what such a file names is never deleted.", TRUTH),
+                    },
+                    ("match", "protects"),
+                ),
+            )
         ),
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 from ckptrules.engine import measures
 from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
     Assignment,
     Entry,
@@ -122,11 +122,7 @@ def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | 
 
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     place = value.key_place or value.place
-    lines = tuple(
-        PolicyLine(key, read, line.key_place)
-        for key, line in value.items()
-        if key in LINES and (read := _value_of(key, line)) is not None
-    )
+    lines = tuple(line for key, said in value.items() if key in LINES for line in _lines(key, said))
     if not value.given & set(LINES):
         hint = f"add one of: {', '.join(LINES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
@@ -144,9 +140,19 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     )
 
 
+def _lines(key: str, value: Value) -> Iterator[PolicyLine]:
+    """Read a line, or each of a list of them; one of which a part was refused is left out."""
+    several = isinstance(value.data, list)
+    for one in value.data if several else [value]:
+        if (read := _value_of(key, one)) is not None:
+            yield PolicyLine(key, read, one.place if several else one.key_place)
+
+
 def _value_of(key: str, value: Value) -> Any:
     """Read the value of a line; None where a part of it was refused."""
     shape, data = LINES[key].shape, value.data
+    if isinstance(shape, Either):
+        shape = shape.meant(type(data))
     if isinstance(shape, Record):
         data = {name: part.data for name, part in value.items()}
         if not data.keys() >= set(shape.required):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ckptrules.engine.shapes import Choice, ListOf, MapOf, Number, Record, Shape, Text, TextOr
+from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import Fault, Location
 
 MAX_BYTES = 1_000_000
@@ -19,6 +19,7 @@ ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
 MAX_DIGITS = 18
+KINDS: dict[type, type] = {yaml.MappingNode: dict, yaml.SequenceNode: list}
 YAML_HINTS = {
     "unknown escape character": "put a regular expression in 'single quotes', where a backslash is a backslash",
     "'\\t' that cannot start any token": "indent with spaces, not with tabs",
@@ -152,8 +153,8 @@ class _Reader(NamedTuple):
                 return self.mapping(node, what, lambda _: shape.item)
             case Record():
                 return self.record(node, shape, what)
-            case TextOr():
-                return self.read(node, shape.record if isinstance(node, yaml.MappingNode) else shape.text, what)
+            case Either():
+                return self.read(node, shape.meant(KINDS.get(type(node), str)), what)
 
     def place(self, node: yaml.Node) -> Location:
         return Location(self.file, node.start_mark.line + 1, node.start_mark.column + 1)

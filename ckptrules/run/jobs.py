@@ -321,7 +321,8 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     header = run_header(session, command, options, rules=digest)
     if policy is not None and options.delete_old:
         own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
-        header["policy"] = {"name": own.name, "lines": {line.key: str(line.value) for line in own.lines}}
+        said = {key: [str(line.value) for line in own.lines if line.key == key] for key, _, _ in own.lines}
+        header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
     links, shown = Links(options.outputs_dir), style(session, options)
     job = Job(options, rules, None, "", session.run_id, shown, header, links, journals_of(session))
     return with_policy(job, policy)

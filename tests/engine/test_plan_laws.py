@@ -19,6 +19,7 @@ from ckptrules.engine.values import (
     Bytes,
     Checkpoint,
     Entry,
+    Every,
     Evidence,
     Kept,
     Listing,
@@ -70,8 +71,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "min_epoch": st.sampled_from([0, 1, 3, 10, 11, 1000]),
     "min_step": st.sampled_from([0, 1, 40, 1000]),
     "keep_last": st.integers(1, 4),
-    "keep_every_epochs": st.integers(1, 10),
-    "keep_every_steps": st.sampled_from([1, 40, 100]),
+    "keep_every_epochs": st.builds(Every, st.integers(1, 10), st.integers(0, 12), st.booleans()),
+    "keep_every_steps": st.builds(Every, st.sampled_from([1, 40, 100]), st.sampled_from([0, 39]), st.booleans()),
     "keep_best": st.builds(
         Best, st.sampled_from(["hmean", "loss"]), st.sampled_from(["max", "min"]), st.integers(1, 3)
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
-from ckptrules.engine.shapes import Choice, Number, Record, Text
+from ckptrules.engine.shapes import Choice, Either, ListOf, Number, Record, Text
 from ckptrules.engine.values import Best, Checkpoint
 
 
@@ -53,7 +53,7 @@ def as_float(text: str | None) -> float | None:
         return None
 
 
-SHAPE = Record(
+_ONE = Record(
     "Keep the best by a metric that names carry.",
     {
         "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),
@@ -62,6 +62,7 @@ SHAPE = Record(
     },
     ("metric", "mode", "count"),
 )
+SHAPE = Either((_ONE, ListOf("Several metrics, each with its own best.", _ONE, empty=False)))
 LINES = (
     Line("keep_best", SHAPE, keep_best, lambda said: Best(said["metric"], said["mode"], said["count"]), ranked=kept_by),
 )

@@ -1,31 +1,109 @@
-"""`keep_every_epochs` and `keep_every_steps`: multiples of a number."""
+"""`keep_every_epochs` and `keep_every_steps`: multiples of a number, or what is nearest to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, yes
-from ckptrules.engine.shapes import Number
-from ckptrules.engine.values import Checkpoint
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, yes
+from ckptrules.engine.shapes import Choice, Either, Number, Record
+from ckptrules.engine.values import Checkpoint, Every
 
-
-def keep_every(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoint], Around], Judged]:
-    """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on)."""
-
-    def say(count: int, reached: int | None) -> Opinion:
-        if reached is None:
-            return yes(f"no {field} in its name")
-        if reached % count:
-            return no(f"{field} {reached} is no multiple of {count}")
-        return yes(f"{field} {reached} is a multiple of {count}")
-
-    return lambda count, checkpoints, _: {c.entry.name: say(count, getattr(c, field)) for c in checkpoints}
+Field = Literal["epoch", "step"]
 
 
-_EPOCHS = Number("Keep the epochs that are a multiple of this.", 1)
-_STEPS = Number("Keep the steps that are a multiple of this.", 1)
-LINES = (
-    Line("keep_every_epochs", _EPOCHS, keep_every("epoch"), keeps_all=1),
-    Line("keep_every_steps", _STEPS, keep_every("step"), keeps_all=1),
-)
+def keep_every(field: Field) -> Callable[[Every, Sequence[Checkpoint], Around], Judged]:
+    """Make the line that keeps multiples of a number (of 10: epoch 0, 10, 20 and so on); an offset moves them all.
+
+    With ``nearest``, each checkpoint belongs to the multiple that is nearest to it, halves to the upper one, and to
+    none where that is 0 or comes before the offset. The closest of each multiple stays, of equally close ones the
+    later; those of one epoch and step stay together.
+    """
+
+    def judge(every: Every, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
+        told = {c.entry.name: value for c in checkpoints if (value := getattr(c, field)) is not None}
+        said = {c.entry.name: yes(f"no {field} in its name") for c in checkpoints if c.entry.name not in told}
+        if every.nearest:
+            return {**said, **_nearest(field, every, [c for c in checkpoints if c.entry.name in told])}
+        return {**said, **{name: _multiple(field, every, value) for name, value in told.items()}}
+
+    return judge
+
+
+def _multiple(field: Field, every: Every, value: int) -> Opinion:
+    is_one = value >= every.offset and (value - every.offset) % every.every == 0
+    if every.offset:
+        said = f"{field} {value} is {'one' if is_one else 'none'} of {_row(every)}"
+    else:
+        said = f"{field} {value} is {'a' if is_one else 'no'} multiple of {every.every}"
+    return yes(said) if is_one else no(said)
+
+
+def _nearest(field: Field, every: Every, checkpoints: Sequence[Checkpoint]) -> Judged:
+    closest: dict[int, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        multiple = multiple_of(every, getattr(checkpoint, field))
+        best = closest.setdefault(multiple, checkpoint)
+        if _rank(checkpoint, field, multiple) > _rank(best, field, multiple):
+            closest[multiple] = checkpoint
+
+    def say(checkpoint: Checkpoint) -> Opinion:
+        value = getattr(checkpoint, field)
+        multiple = multiple_of(every, value)
+        if multiple <= 0:
+            return no(f"{field} {value} belongs to none of {_row(every)}")
+        best = closest[multiple]
+        if _rank(checkpoint, field, multiple) == _rank(best, field, multiple):
+            return yes(f"{field} {value} is nearest to {multiple}")
+        return no(f"{field} {value} is not the nearest to {multiple}: {best.entry.name} is")
+
+    return {checkpoint.entry.name: say(checkpoint) for checkpoint in checkpoints}
+
+
+def multiple_of(every: Every, value: int) -> int:
+    """Return the multiple, moved by the offset, that a number is nearest to; 0 or less where it belongs to none."""
+    nth = (2 * (value - every.offset) + every.every) // (2 * every.every)
+    return every.offset + nth * every.every if nth >= 0 else 0
+
+
+def _rank(checkpoint: Checkpoint, field: Field, multiple: int) -> tuple[int, int, int]:
+    """Return what is higher the closer it is to a multiple, and of equally close ones the later."""
+    return (-abs(getattr(checkpoint, field) - multiple), *checkpoint.age_order[:2])
+
+
+def _row(every: Every) -> str:
+    """Write the first of the numbers that are meant: ``500, 1500, …``."""
+    first = every.offset or every.every * every.nearest
+    return f"{first}, {first + every.every}, …"
+
+
+def read(said: Any) -> Every:
+    """Take what stands behind the key: a number, or a mapping."""
+    return Every(said) if isinstance(said, int) else Every(**said)
+
+
+def line(field: Field) -> Line:
+    """Describe the line for epochs, or for steps."""
+    number = Number(f"Keep the {field}s that are a multiple of this.", 1)
+    record = Record(
+        f"Keep the {field}s that are a multiple of a number, moved by an offset, or what is nearest to these.",
+        {
+            "every": number,
+            "offset": Number(f"Count from this {field}.", 0),
+            "nearest": Choice(
+                "true keeps the checkpoint nearest to each multiple (not to 0).", {"true": True, "false": False}
+            ),
+        },
+        ("every",),
+    )
+    return Line(
+        f"keep_every_{field}s",
+        Either((number, record)),
+        keep_every(field),
+        read,
+        keeps_all=Every(1),
+        ranked=lambda every, *rest: kept_by(every, *rest) if every.nearest else (),
+    )
+
+
+LINES = (line("epoch"), line("step"))
