@@ -11,8 +11,9 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.naming import BEST, is_claimed, named
-from ckptrules.engine.plan import is_left_link, markers_in, unsound, why_unfinished
+from ckptrules.engine.sorting import is_left_link, unsound
 from ckptrules.engine.values import Claim, Directory, Entry, Listing, RuleSet, number
+from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ckptrules.engine.naming import TemplateError, claim, fits, named, render, stem_of
+from ckptrules.engine.values import Rule
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.storage import writing
@@ -115,6 +116,12 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         if trainer.is_global_zero:
             writing.remove_sidecar(_sidecar_of(filepath))
 
+    @property
+    def _target(self) -> Rule:
+        if not self._rules.targets:
+            raise ValueError(f"{self._rules.files[0]}: there is no target, by which a checkpoint could be named")
+        return self._rules.targets[0]
+
     def _name(self, metrics: Mapping[str, Any]) -> str:
         """Return the name for an epoch, a step and, where one is monitored, its metric.
 
@@ -133,20 +140,20 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
 
     def _periodic(self, epoch: str, step: str, metric: str, value: str) -> str:
         try:
-            name = render(self._rules.target.template, {"epoch": epoch, "step": step, "metric": metric, "value": value})
+            name = render(self._target.template, {"epoch": epoch, "step": step, "metric": metric, "value": value})
         except TemplateError as error:
-            place = self._rules.target.place
+            place = self._target.place
             raise ValueError(f"{place}: target.template cannot name an epoch and a step alone: {error}") from None
         wanted = {"epoch": epoch, "step": step}
         with_metric = f"{stem_of(name)}_{metric}-{value}{name[len(stem_of(name)) :]}"
         if value and self._reads_back(with_metric, {**wanted, "metric": metric, "value": value}):
             return with_metric
         if not self._reads_back(name, wanted):
-            raise ValueError(f"{self._rules.target.place}: target.match does not read '{name}' back")
+            raise ValueError(f"{self._target.place}: target.match does not read '{name}' back")
         return name
 
     def _reads_back(self, name: str, wanted: Mapping[str, str]) -> bool:
-        found = fits(self._rules.target, name) or {}
+        found = fits(self._target, name) or {}
         return claim(name, self._rules).kind == "target" and all(
             key in found and float(found[key]) == float(value)
             if key in ("epoch", "step", "value")

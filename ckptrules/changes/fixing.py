@@ -15,7 +15,6 @@ from typing import NamedTuple
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import refused
 from ckptrules.engine.naming import named
-from ckptrules.engine.plan import markers_in, why_unfinished
 from ckptrules.engine.values import (
     Action,
     Entry,
@@ -31,6 +30,7 @@ from ckptrules.engine.values import (
     trash_folder,
     trash_name,
 )
+from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite

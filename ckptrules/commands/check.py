@@ -32,8 +32,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
     """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
-        (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
-        for rule in (rules.target, *rules.legacy)
+        (rule.id, count_of(len(rule.example_places), "example"), rule.place.file_line, "")
+        for rule in (*rules.targets, *rules.legacy, *rules.formats)
     ]
     rows += [
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))

@@ -9,7 +9,8 @@ from ckptrules.changes.units import after, problems_of, refused
 from ckptrules.commands import fix_state
 from ckptrules.commands.fix_state import each, summary
 from ckptrules.engine.naming import named
-from ckptrules.engine.plan import is_left_link, link_targets
+from ckptrules.engine.plan import link_targets
+from ckptrules.engine.sorting import is_left_link
 from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job

@@ -119,7 +119,7 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
         said = claim(name, rules)
         named_by, fields = said.reason, dict(said.fields)
     except SlowRuleError as slow:
-        named_by, fields = Reason(f"legacy rule '{slow.rule.id}' needs too long for it", slow.rule.place), {}
+        named_by, fields = Reason(f"{slow.rule.called} needs too long for it", slow.rule.place), {}
     one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy)
     problems = [row for row in plan.problems if name in row.names]
     if problems:
@@ -129,13 +129,18 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
         if action.follows and name == action.name:
             return one._replace(stays=True, why=_why_it_follows(action))
         if name in {action.name, *(old for old, _ in action.with_it)}:
-            goes_along = () if action.name == name else (Reason(f"belongs to {action.name}"),)
+            is_part = name in [old for old, _ in action.with_it[: action.parts]]
+            belongs = f"{'is a part of' if is_part else 'belongs to'} {action.name}"
+            goes_along = () if action.name == name else (Reason(belongs),)
             why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
             to = action.to if action.name == name else dict(action.with_it)[name]
             return one._replace(becomes=to, stays=action.kind != "trash", why=why, saves=action.saves)
     for row in plan.kept:
-        if row.name == name:
-            return one._replace(stays=True, why=tuple(reason for reason in row.reasons if reason != named_by))
+        if name in (row.name, *row.with_it):
+            goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
+            return one._replace(
+                stays=True, why=(*goes_along, *(reason for reason in row.reasons if reason != named_by))
+            )
     return one._replace(why=tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by))
 
 

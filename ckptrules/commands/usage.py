@@ -113,7 +113,7 @@ def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
     """Say what of a directory is protected, kept, could go or is something else."""
     goes = going_names(plan)
     stays = {name for a in plan.actions if a.kind == "rename" for name in (a.name, *(old for old, _ in a.with_it))}
-    shown = {row.name: row.reasons[0].text for row in plan.kept}
+    shown = {name: row.reasons[0].text for row in plan.kept for name in (row.name, *row.with_it)}
     parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
     for entry in listing.entries:
         kind = "other"

@@ -14,11 +14,12 @@ Pairs = Mapping[str, Sequence[tuple[str, str]]]  # by the name of the checkpoint
 
 
 class Sidecar(NamedTuple):
-    """A name that belongs to a checkpoint: what it ends in, and whether it belongs to others as well."""
+    """A name that belongs to a checkpoint: what it ends in, whether it belongs to others as well, and to which part."""
 
     name: str
     suffix: str
     shared: bool
+    owner: str = ""
 
 
 def find_sidecars(
@@ -36,7 +37,7 @@ def find_sidecars(
         suffix = suffix_of(name, suffixes)
         belongs_to = by_stem.get(name.removesuffix(suffix), [])
         for owner in belongs_to:
-            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1))
+            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1, owner))
     return found
 
 
@@ -67,12 +68,15 @@ def suffix_of(name: str, suffixes: Sequence[str]) -> str:
 
 
 def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, list[tuple[str, str]]]:
-    """Map every owner to old and new name of its sidecars; those of protected names keep theirs."""
+    """Map each checkpoint to old and new name of its other parts and then its sidecars; protected ones keep theirs."""
     pairs = {owner: [(own.name, own.name) for own in owned] for owner, owned in sidecars.items()}
-    for checkpoint in checkpoints if pairs else ():
-        name, target = checkpoint.entry.name, checkpoint.target
-        if name in pairs and name != target:
-            pairs[name] = [(own.name, stem_of(target) + own.suffix) for own in sidecars[name]]
+    for checkpoint in checkpoints:
+        head, target, parts = checkpoint.entry.name, checkpoint.target, checkpoint.parts
+        if head in pairs and head != target:
+            becomes = {part.entry.name: part.target for part in parts} | {head: target}
+            pairs[head] = [(own.name, stem_of(becomes.get(own.owner, target)) + own.suffix) for own in sidecars[head]]
+        if parts:
+            pairs[head] = [*((part.entry.name, part.target) for part in parts[1:]), *pairs.get(head, ())]
     return pairs
 
 
@@ -88,16 +92,22 @@ def too_long(checkpoints: Sequence[Checkpoint], pairs: Pairs) -> dict[str, Probl
     }
 
 
-def take_along(action: Action, pairs: Sequence[tuple[str, str]], sidecars: Owned, listing: Listing) -> Action:
-    """Add its sidecars to what happens to a checkpoint; one that others share stays when this one goes."""
+def take_along(
+    action: Action, pairs: Sequence[tuple[str, str]], sidecars: Sequence[Sidecar], listing: Listing
+) -> Action:
+    """Add its other parts and sidecars to what happens to a checkpoint.
+
+    A sidecar that others share stays when this one goes.
+    """
     if not pairs:
         return action
-    stays = {sidecar.name for sidecar in sidecars[action.name] if sidecar.shared}
+    alone = {sidecar.name for sidecar in sidecars if sidecar.shared}
     trashed = action.kind == "trash"
-    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in stays))
-    moved = {old for old, _ in with_it}
-    size = sum(entry.size for entry in listing.entries if entry.name in moved)
-    return action._replace(with_it=with_it, size=action.size + size)
+    with_it = tuple((old, "" if trashed else new) for old, new in pairs if not (trashed and old in alone))
+    parts = len(pairs) - len(sidecars)
+    beside = {old for old, _ in with_it[parts:]}
+    size = sum(entry.size for entry in listing.entries if entry.name in beside) if beside else 0
+    return action._replace(with_it=with_it, parts=parts, size=action.size + size)
 
 
 def kept_sidecars(sidecars: Owned, listing: Listing, others: Collection[str]) -> list[Kept]:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from ckptrules.engine.values import Claim, Named, Pattern, PointerPattern, Reason, Rule, RuleSet, number, order_of
+from ckptrules.engine.values import (
+    Claim,
+    ClaimKind,
+    Named,
+    Pattern,
+    PointerPattern,
+    Reason,
+    Rule,
+    RuleSet,
+    number,
+    order_of,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -18,6 +29,8 @@ SECONDS = 1.0  # of the processor, that a rule may take for one name
 IN_COMMON = 4096  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
+BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
+CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
 
@@ -27,6 +40,10 @@ class TemplateError(ValueError):
     def __init__(self, fact: str, hint: str = "") -> None:
         super().__init__(fact)
         self.hint = hint
+
+
+class MissingVariableError(TemplateError):
+    """A variable of the template is not captured of this name."""
 
 
 class SlowRuleError(Exception):
@@ -51,7 +68,18 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
     if match is None:
         return None
     texts = match.groups()  # its groupdict takes as long as the match
-    return {key: texts[n - 1] for key, n in rule.match.groupindex.items() if texts[n - 1] is not None}
+    return {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
+
+
+@lru_cache(maxsize=256)
+def groups_of(pattern: re.Pattern[str]) -> tuple[tuple[int, str], ...]:
+    """Return the groups of a pattern by number; several may have one name (`BRANCH`)."""
+    return tuple((number, key.partition(BRANCH)[0]) for key, number in pattern.groupindex.items())
+
+
+def captures(rule: Rule) -> list[str]:
+    """Return the names of what a rule captures, sorted."""
+    return sorted({key for _, key in groups_of(rule.match)})
 
 
 @lru_cache(maxsize=256)
@@ -62,23 +90,25 @@ def bounded(pattern: str) -> Callable[..., Any]:
     return cast("Callable[..., Any]", regex.compile(pattern, regex.ASCII | regex.VERSION0).fullmatch)
 
 
-def named(name: str, rules: RuleSet) -> Named:
-    """Decide which rule a name belongs to, and which name it gives. A name in the target format is right as it is."""
-    return reader(rules)(name)
+def named(name: str, rules: RuleSet, *, folder: bool | None = None) -> Named:
+    """Decide which rule a name belongs to, and which name it gives. A name in a target format is right as it is.
+
+    ``folder`` says whether it is that of a directory; None where that is not known.
+    """
+    return reader(rules)(name, folder)
 
 
 @lru_cache(maxsize=8)
-def reader(rules: RuleSet) -> Callable[[str], Named]:
+def reader(rules: RuleSet) -> Callable[[str, bool | None], Named]:
     """Return `named` for these rules. Each name is read once for all experiments that have it."""
-    return lru_cache(maxsize=IN_COMMON)(lambda name: _named(name, rules))
+    return lru_cache(maxsize=IN_COMMON)(lambda name, folder: _named(name, rules, folder))
 
 
-def _named(name: str, rules: RuleSet) -> Named:
-    said = claim(name, rules)
-    if said.kind == "target":
-        return Named(said, name, order=order_of(said.fields), fields=said.fields)
+def _named(name: str, rules: RuleSet, folder: bool | None) -> Named:  # noqa: FBT001 - lru_cache takes what is positional
+    said = claim(name, rules, folder=folder)
     if said.kind != "legacy":
-        return Named(said)
+        kept = name if said.kind in CHECKPOINTS else ""
+        return Named(said, kept, order=order_of(said.fields), fields=said.fields)
     try:
         target, told = target_name(said, rules)
     except TemplateError as error:
@@ -92,60 +122,96 @@ def _named(name: str, rules: RuleSet) -> Named:
 def is_claimed(name: str, rules: RuleSet) -> bool:
     """Say whether a directory of this name is a checkpoint, or goes with one: what lies in it is not looked at."""
     try:
-        return claim(name, rules).kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
+        said = claim(name, rules, folder=True)
+        return said.kind not in ("ignored", "unrecognised") or name.endswith(rules.sidecars)
     except SlowRuleError:
         return True
 
 
-def claim(name: str, rules: RuleSet) -> Claim:
+def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     """Decide which rule a name belongs to.
 
-    Protected names come first, then what is no checkpoint at all, then the target format, then the legacy rules in
-    their order. A legacy rule in *another file* that fits as well makes the name ambiguous: the order of
-    rules inside a file is the user's choice, the order of files is an accident.
+    Protected names come first, then what is no checkpoint at all, then the target formats, then the legacy rules and
+    then the formats in their order. A legacy rule or a format in *another file* that fits as well makes the name
+    ambiguous: the order of rules inside a file is the user's choice, the order of files is an accident. What is read of
+    a protected name is read by the first rule that fits it.
     """
     if rules.special.match(name):
         if pattern := first_pattern(name, rules.protected):
-            return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place))
+            read = _reading(name, rules, folder)
+            return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place), read.rule, read.fields)
         if pattern := first_pattern(name, rules.pointers):
             return Claim("ignored", Reason(f"names checkpoints: '{pattern.text}'", pattern.place))
         if pattern := first_pattern(name, rules.ignored):
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
             return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
-    if (fields := fits(rules.target, name)) is not None:
-        return Claim("target", Reason("already in the target format", rules.target.place), rules.target, fields)
-    winner: Claim | None = None
-    for rule in rules.legacy:
-        if winner and winner.rule and rule.place.file == winner.rule.place.file:
-            continue
+    return _reading(name, rules, folder)
+
+
+def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: FBT001 - as above
+    for rule in rules.targets:
         if (fields := fits(rule, name)) is not None:
-            if winner and winner.rule:
-                both = f"'{winner.rule.id}' ({winner.rule.place.file_line}) and '{rule.id}' ({rule.place.file_line})"
-                return Claim("ambiguous", Reason(f"rules of two files claim it: {both}", rule.place))
-            winner = Claim("legacy", Reason(f"legacy rule '{rule.id}'", rule.place), rule, fields)
-    return winner or Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
+            return Claim("target", Reason("already in the target format", rule.place), rule, fields)
+    winner: Claim | None = None
+    kinds: tuple[tuple[ClaimKind, tuple[Rule, ...]], ...] = ("legacy", rules.legacy), ("format", rules.formats)
+    for kind, several in kinds:
+        for rule in several:
+            if (winner and winner.rule and rule.place.file == winner.rule.place.file) or not _is_kind(rule, folder):
+                continue
+            if (fields := fits(rule, name)) is not None:
+                if winner and winner.rule:
+                    return Claim(
+                        "ambiguous", Reason(f"rules of two files claim it: {_both(winner.rule, rule)}", rule.place)
+                    )
+                winner = Claim(kind, Reason(rule.called, rule.place), rule, fields)
+        if winner:
+            return winner
+    return Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
+
+
+def _is_kind(rule: Rule, folder: bool | None) -> bool:  # noqa: FBT001 - as above
+    return folder is None or rule.folder == "any" or (rule.folder == "true") == folder
+
+
+def _both(one: Rule, other: Rule) -> str:
+    return f"'{one.id}' ({one.place.file_line}) and '{other.id}' ({other.place.file_line})"
 
 
 def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
     """Return the name that a claimed checkpoint should have, and the fields that it tells.
 
+    Where its rule has no template of its own, the first target gives the name whose variables are all captured.
+
     Raises:
-        TemplateError: the template fails on these fields, or gives a name that is unsafe or that the target
-            format does not read back as the same fields (so a second run would rename it again).
+        TemplateError: no template serves, or one gives a name that is unsafe or that no target format reads back as
+            the same fields (so a second run would rename it again).
     """
     if found.rule is None:
         raise TemplateError("no rule claims it")
-    name = render(found.rule.template, found.fields)
+    if found.rule.template or found.kind == "target":
+        name = render(found.rule.template, found.fields)
+    else:
+        name = _first_rendered([target.template for target in rules.targets], found.fields)
     if fault := unsafe_name(name):
         raise TemplateError(fault)
-    read_back = fits(rules.target, name)
+    read_back = next((told for target in rules.targets if (told := fits(target, name)) is not None), None)
     if read_back is None:
-        raise TemplateError(f"'{name}' does not fit target.match")
+        raise TemplateError(f"'{name}' does not fit {'target.match' if len(rules.targets) == 1 else 'any target'}")
     for key, value in found.fields.items():
-        if key in read_back and not _same(read_back[key], value):
+        if key in read_back and not same_text(read_back[key], value):
             raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
     return name, read_back
+
+
+def _first_rendered(templates: Sequence[str], fields: Mapping[str, str]) -> str:
+    first: TemplateError | None = None
+    for template in templates:
+        try:
+            return render(template, fields)
+        except MissingVariableError as error:
+            first = first or error
+    raise first or TemplateError("there is no target")
 
 
 def first_pattern(name: str, patterns: Sequence[Pattern] | Sequence[PointerPattern]) -> Pattern | PointerPattern | None:
@@ -188,6 +254,8 @@ def _rendered(template: str, fields: tuple[tuple[str, str], ...]) -> str:
 
     try:
         return compile_template(template)(dict(fields))
+    except jinja2.UndefinedError as error:
+        raise MissingVariableError(str(error)) from None
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise TemplateError(str(error)) from None
 
@@ -214,16 +282,26 @@ def _tree(template: str) -> jinja2.nodes.Template:
         raise TemplateError(f"not a template: {error.message}") from None
 
 
-def template_variables(template: str) -> list[str]:
-    """List the variables of a template, sorted.
+def template_variables(template: str, *, needed: bool = False) -> list[str]:
+    """List the variables of a template, sorted; only those ``needed`` leaves out what ``if`` tests.
 
     Raises:
         TemplateError: as `compile_template`.
     """
-    from jinja2 import meta
+    from jinja2 import meta, nodes
 
     compile_template(template)
-    return sorted(meta.find_undeclared_variables(_tree(template)))
+    tree = _tree(template)
+    tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)} if needed else set()
+    return sorted(meta.find_undeclared_variables(tree) - tested)
+
+
+def _names_in(node: jinja2.nodes.Node) -> Iterator[jinja2.nodes.Name]:
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
 
 
 def pad(value: object, width: int = 0) -> str:
@@ -260,7 +338,13 @@ _NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Comp
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - names, not HTML
+    class Missing(jinja2.StrictUndefined):
+        """What may be tested by ``if``, and nothing else."""
+
+        def __bool__(self) -> bool:  # type: ignore[override]
+            return False
+
+    environment = jinja2.Environment(undefined=Missing, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - names, not HTML
     environment.filters = dict(FILTERS)
     environment.globals = {}
     return environment
@@ -283,17 +367,14 @@ def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
             raise TemplateError(f"no filter '{node.name}'", hint)
 
 
-def _same(one: str, other: str) -> bool:
+def same_text(one: str, other: str) -> bool:
     """Compare fields: ``09`` and ``9`` are one epoch; ``0abc`` and ``abc`` are two hashes."""
     return one == other or (number(one) is not None and number(one) == number(other))
 
 
 def stems_of(name: str) -> list[str]:
-    """Return what the marker of a name may begin with: the name, the same without its extension, and so on."""
-    stems = [name]
-    while (stem := stem_of(stems[-1])) not in ("", stems[-1]):
-        stems.append(stem)
-    return stems
+    """Return what the marker of a name may begin with: the name, or what stands in it before a point or a dash."""
+    return [name, *(name[:place] for place, letter in enumerate(name) if letter in ".-" and place)]
 
 
 def stem_of(name: str) -> str:

@@ -27,6 +27,7 @@ class Verdict(NamedTuple):
 
     ``saves`` are, for a name that goes, the lines each of which would keep it; ``notes`` are for the whole directory.
     ``rests_on`` are names that stay, each of which has others go: were it not there, one of these would stay.
+    ``withheld`` say that nothing goes, as nothing that stays is verified.
     """
 
     keep: Mapping[str, tuple[Reason, ...]]
@@ -34,10 +35,14 @@ class Verdict(NamedTuple):
     saves: Mapping[str, tuple[PolicyLine, ...]] = {}
     notes: tuple[Reason, ...] = ()
     rests_on: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+
+
+NOTHING = Verdict({}, {})
 
 
 def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Judged:
-    """Keep the newest by epoch and step, so many that with the others there are ``count``."""
+    """Keep the newest by their numbers, so many that with the others there are ``count``."""
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
     ranks = both_ranks(checkpoints, now_ns)[0]
     return {name: newest for name, rank in ranks.items() if rank <= count - others.number}
@@ -46,32 +51,40 @@ def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns:
 # --- a whole policy ---------------------------------------------------------------------------------------------------
 
 
-def apply_policy(policy: Policy, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Verdict:
+def apply_policy(
+    policy: Policy,
+    checkpoints: Sequence[Checkpoint],
+    others: Others,
+    now_ns: int = 0,
+    held: Mapping[str, Reason] = {},
+) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
     Args:
         policy: the lines and the floor (``keep_at_least``).
         checkpoints: the candidates, in any order, with distinct names.
         others: what stays besides them.
+        held: candidates that stay in any case, and why; they take their rank among the others.
         now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
     """
     around = Around(now_ns, others)
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
-    lowest = floor(policy.keep_at_least, checkpoints, others, now_ns)
-    rests_on = {*lowest, *_ranked(said, checkpoints, now_ns)}
+    free = [c for c in checkpoints if c.entry.name not in held] if held else checkpoints
+    lowest = floor(policy.keep_at_least - len(checkpoints) + len(free), free, others, now_ns)
+    rests_on = {*lowest, *held, *_ranked(said, checkpoints, now_ns)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
-    kept = _kept(said)
+    kept = _kept(said) | held.keys()
     stays = _with(others, [c for c in checkpoints if c.entry.name in kept])
     last = [line for line in policy.lines if LINES[line.key].is_last]
     rest = [c for c in checkpoints if c.entry.name not in kept]
     said += [(line, _judge(line, rest, Around(now_ns, stays))) for line in last]
-    kept = _kept(said)
+    kept |= _kept(said)
     must = taken(stays.size, stays.shared)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
     return Verdict(
-        {name: _reasons(name, said, keeps=True) for name in names if name in kept},
+        {name: (held[name],) if name in held else _reasons(name, said, keeps=True) for name in names if name in kept},
         {name: _reasons(name, said, keeps=False) for name in names if name not in kept},
         {name: _saves(name, said) for name in names if name not in kept},
         (

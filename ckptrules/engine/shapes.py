@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 
 class Text(NamedTuple):
-    """Text that is not empty; ``fault`` returns what is wrong with it, or nothing."""
+    """Text, ``empty`` only where that is said; ``fault`` returns what is wrong with it, or nothing."""
 
     doc: str
     fault: Callable[[str], str] = lambda _: ""
+    empty: bool = False
 
     def schema(self) -> dict[str, Any]:
         """Describe the shape as JSON Schema."""

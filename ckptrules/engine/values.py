@@ -16,7 +16,8 @@ LONGEST_NAME = 255  # bytes
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 EntryKind = Literal["file", "directory", "link", "other"]
-ClaimKind = Literal["protected", "ignored", "target", "legacy", "unrecognised", "ambiguous"]
+ClaimKind = Literal["protected", "ignored", "target", "legacy", "format", "unrecognised", "ambiguous"]
+FolderKind = Literal["true", "false", "any"]
 
 
 class Location(NamedTuple):
@@ -172,7 +173,9 @@ class Evidence(NamedTuple):
     checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
     are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
     checkpoint tell, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
-    are none. ``foreign`` says whom a pointer file belongs to that we cannot replace.
+    are none. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
+    whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
+    verify found wrong with a content that has not changed since.
     """
 
     same: Mapping[str, int] = {}
@@ -184,6 +187,8 @@ class Evidence(NamedTuple):
     pointers: Mapping[str, tuple[Mention, ...]] = {}
     no_pointers: tuple[str, ...] = ()
     foreign: Mapping[str, str] = {}
+    inside: Mapping[str, frozenset[str]] = {}
+    broken: Mapping[str, str] = {}
 
 
 class Pattern(NamedTuple):
@@ -201,18 +206,41 @@ class PointerPattern(NamedTuple):
     protects: bool = True
 
 
+class Complete(NamedTuple):
+    """What makes a checkpoint complete: something that fits one of ``any``, and something for each of ``all``."""
+
+    any: tuple[str, ...]
+    all: tuple[str, ...]
+    place: Location
+
+
 class Rule(NamedTuple):
     """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
 
-    ``examples`` maps names to what they become; the rules are tested with them before they are used.
+    The template is empty where the first target that serves gives the name, and in a format that is never renamed.
+    ``examples`` maps names to what they become, ``fields`` names to what is read of them (None: not captured), and
+    ``near_misses`` are names that it must not fit; the rules are tested with all of them before they are used.
+    ``folder`` says whether it fits directories, ``keep_name`` what a rename would break, ``called`` what messages call
+    it.
     """
 
     id: str
     match: re.Pattern[str]
     template: str
     place: Location
-    examples: Mapping[str, str]
-    example_places: Mapping[str, Location]
+    examples: Mapping[str, str] = {}
+    example_places: Mapping[str, Location] = {}
+    fields: Mapping[str, Mapping[str, str | None]] = {}
+    near_misses: Mapping[str, Location] = {}
+    folder: FolderKind = "any"
+    keep_name: str = ""
+    complete: Complete | None = None
+    called: str = ""
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether what it fits is one of several files of a checkpoint."""
+        return "part" in self.match.groupindex
 
 
 class Every(NamedTuple):
@@ -297,6 +325,7 @@ class Policy(NamedTuple):
     floor_place: Location
     examples: tuple[PolicyExample, ...] = ()
     picked: Reason | None = None
+    per: tuple[str, ...] = ()
 
 
 class Assignment(NamedTuple):
@@ -317,6 +346,8 @@ class MaxDelete(NamedTuple):
 class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
+    ``targets`` are the formats that names should have, the first that serves before the others; where there is none,
+    nothing is renamed. ``formats`` are recognised and keep their names.
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
     ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
     not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
@@ -324,7 +355,7 @@ class RuleSet(NamedTuple):
 
     files: tuple[str, ...]
     layout: tuple[str, ...]
-    target: Rule
+    targets: tuple[Rule, ...]
     protected: tuple[Pattern, ...]
     ignored: tuple[Pattern, ...]
     legacy: tuple[Rule, ...]
@@ -337,6 +368,7 @@ class RuleSet(NamedTuple):
     max_delete: MaxDelete | None = None
     pointers: tuple[PointerPattern, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
+    formats: tuple[Rule, ...] = ()
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None
 
@@ -367,10 +399,20 @@ class Named(NamedTuple):
     fields: Mapping[str, str] = {}
 
 
-class Checkpoint(NamedTuple):
-    """An entry that a naming rule understands. ``target`` is the name that it should have.
+class Part(NamedTuple):
+    """One of several names that are one checkpoint: what is there, its new name, and what its format captures of it."""
 
-    ``metrics`` are those that its sidecars tell, as far as they were read.
+    entry: Entry
+    target: str
+    text: str
+
+
+class Checkpoint(NamedTuple):
+    """What a naming rule understands, or a rule protects. ``target`` is the name that it should have.
+
+    ``metrics`` are those that its sidecars tell, as far as they were read. Where its format captures ``part``, the
+    checkpoint is all its ``parts``: it goes by the name of the first of them, and its entry has the size of all and the
+    newest of their times. ``flaw`` says what is wrong with one of them.
     """
 
     entry: Entry
@@ -378,6 +420,20 @@ class Checkpoint(NamedTuple):
     target: str
     named_by: Reason
     metrics: Mapping[str, str] = {}
+    parts: tuple[Part, ...] = ()
+    rule: Rule | None = None
+    flaw: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, the one that it goes by first."""
+        return tuple(part.entry.name for part in self.parts) or (self.entry.name,)
+
+    @property
+    def series(self) -> tuple[str, str]:
+        """The run that its name tells, and which number it tells: epoch before step before number, or nothing."""
+        kinds = (kind for kind in ("epoch", "step", "number") if number(self.fields.get(kind)) is not None)
+        return self.fields.get("run", ""), next(kinds, "")
 
     @property
     def epoch(self) -> int | None:
@@ -403,12 +459,12 @@ class Checkpoint(NamedTuple):
 class Action(NamedTuple):
     """One change, of a kind that `changes.kinds` knows; ``to`` is the new name, or text of a link, if there is one.
 
-    ``with_it`` are the sidecars that go with a checkpoint: old and new name of each, the new one empty where they
-    go to the trash. ``keep_in_trash`` says that it waits there in any case. A link that is re-pointed ``follows`` a
-    checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link is, below ``outputs_dir``,
-    where that is not the directory of the plan. A pointer file that is to name another checkpoint (``repoint``)
-    follows in the same way. ``leaves_link`` says that a link stays under the old name. ``saves`` are policy lines each
-    of which would keep what goes.
+    ``with_it`` are the other parts of a checkpoint, ``parts`` in number, and then its sidecars: old and new name of
+    each, the new one empty where they go to the trash. ``keep_in_trash`` says that it waits there in any case. A link
+    that is re-pointed ``follows`` a checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link
+    is, below ``outputs_dir``, where that is not the directory of the plan. A pointer file that is to name another
+    checkpoint (``repoint``) follows in the same way. ``leaves_link`` says that a link stays under the old name.
+    ``saves`` are policy lines each of which would keep what goes.
     """
 
     kind: str
@@ -423,6 +479,7 @@ class Action(NamedTuple):
     directory: str = ""
     leaves_link: bool = False
     saves: tuple[PolicyLine, ...] = ()
+    parts: int = 0
 
 
 class Identity(NamedTuple):
@@ -481,11 +538,12 @@ class Unit(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A name that stays as it is."""
+    """A name that stays as it is, with the other names that are one checkpoint with it."""
 
     name: str
     size: int
     reasons: tuple[Reason, ...]
+    with_it: tuple[str, ...] = ()
 
 
 class Skipped(NamedTuple):

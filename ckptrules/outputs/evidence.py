@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ckptrules.engine.naming import reader
+from ckptrules.engine.naming import named, reader
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.values import STATE, Entry, Evidence, Listing, Mention, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.reading import open_below, read_pointer, why_of
@@ -100,7 +101,7 @@ def read_pointers(
             no_pointers.append(pointer)
         else:
             others = (entry.name for entry in listing.entries if entry.name != pointer)
-            if named := mentioned(content, others, lambda name: read(name).claim.fields, protects=protects):
+            if named := mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects):
                 found[pointer] = named
     return found, tuple(no_pointers)
 
@@ -148,6 +149,25 @@ def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[st
     """Return the names of the sidecars that may tell metrics, by the checkpoint that they belong to."""
     json_of = {owner: [one.name for one in owned if one.suffix.endswith(".json")] for owner, owned in sidecars.items()}
     return {owner: names for owner, names in json_of.items() if names}
+
+
+def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
+    """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
+    asked = {e.name: asked_inside(named(e.name, rules, folder=True).claim.rule) for e in _folders(listing, rules)}
+    return {name: fitted(patterns, _paths(directory, name)) for name, patterns in asked.items() if patterns}
+
+
+def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
+    if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
+        return []
+    return [entry for entry in listing.entries if entry.kind == "directory"]
+
+
+def _paths(directory: int, name: str) -> Iterator[str]:
+    """Yield the paths inside a directory, those at its top first."""
+    for folder, folders, names, _ in os.fwalk(name, dir_fd=directory):
+        inner = folder[len(name) + 1 :]
+        yield from (os.path.join(inner, one) for one in (*names, *folders))
 
 
 def _read(directory: int, name: str) -> bytes:

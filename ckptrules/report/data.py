@@ -24,6 +24,7 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
                 "to": action.to or None,
                 "directory": action.directory or plan.directory,
                 "with_it": [{"name": name, "to": to or None} for name, to in action.with_it],
+                "parts": action.parts,
                 "bytes": action.size,
                 "reasons": [reason_as_data(reason) for reason in action.reasons],
                 "leaves_link": action.leaves_link,
@@ -35,7 +36,12 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
             for action in plan.actions
         ],
         "kept": [
-            {"name": row.name, "bytes": row.size, "reasons": [reason_as_data(reason) for reason in row.reasons]}
+            {
+                "name": row.name,
+                "with_it": list(row.with_it),
+                "bytes": row.size,
+                "reasons": [reason_as_data(reason) for reason in row.reasons],
+            }
             for row in plan.kept
         ],
         "skipped": [

@@ -59,7 +59,7 @@ def several(plan: Plan, entries: Iterable[Entry]) -> Several:
     for action in plan.actions:
         if action.kind in along:
             along[action.kind] += [action.name, *(name for name, _ in action.with_it)]
-    stays = [*along["rename"], *(row.name for row in plan.kept)]
+    stays = [*along["rename"], *(name for row in plan.kept for name in (row.name, *row.with_it))]
     return Several(
         *(tuple(link for name in names for link in shared.get(name, ())) for names in (along["trash"], stays))
     )
@@ -219,7 +219,7 @@ def _opening(kind: str, style: Style) -> tuple[str, str, int]:
 def _action_lines(action: Action, style: Style) -> list[str]:
     opening, arrow, indent = _opening(action.kind, style)
     place = f"{action.directory}/{action.name}" if action.directory else action.name
-    first = opening + style.name(place)
+    first = opening + style.name(place) + files_of(action.parts)
     along = _along_lines(action, indent, style) if action.with_it or action.leaves_link else ()
     if not action.to:
         reasons = "; ".join(_inline(reason, style) for reason in action.reasons)
@@ -229,10 +229,15 @@ def _action_lines(action: Action, style: Style) -> list[str]:
     return [first, arrow + style.name(action.to), *along, *_reason_lines(action.reasons, indent, style)]
 
 
+def files_of(others: int) -> str:
+    """Say how many files a checkpoint is that has others beside the one that it goes by."""
+    return f" ({others + 1} files)" if others else ""
+
+
 def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
     along = [
         " " * (indent - 2) + f"+ {style.name(name)}" + (f" {style.signs['arrow']} {style.name(to)}" if to else "")
-        for name, to in action.with_it
+        for name, to in (action.with_it if style.verbose else action.with_it[action.parts :])
         if name != to
     ]
     if action.leaves_link:
@@ -242,7 +247,7 @@ def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
 
 def _kept_lines(row: Kept, style: Style) -> list[str]:
     label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
-    return [label + style.name(row.name), *_reason_lines(row.reasons, len(label), style)]
+    return [label + style.name(row.name) + files_of(len(row.with_it)), *_reason_lines(row.reasons, len(label), style)]
 
 
 def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:

@@ -180,13 +180,16 @@ class _Reader(NamedTuple):
         return len(rest) > 1 and rest[0] == "#" and not rest[1].isspace()
 
     def text(self, node: yaml.Node, shape: Text, what: str) -> Value | None:
+        is_quoted = getattr(node, "style", None) in ("'", '"')
+        if shape.empty and is_quoted and node.value == "":
+            return Value("", self.place(node), quoted=True)
         text = self.scalar(node, what, "text")
         if text is None:
             return None
         if fault := shape.fault(text):
             self.refuse(node, f"{what}: {fault}")
             return None
-        return Value(text, self.place(node), quoted=getattr(node, "style", None) in ("'", '"'))
+        return Value(text, self.place(node), quoted=is_quoted)
 
     def number(self, node: yaml.Node, shape: Number, what: str) -> Value | None:
         wanted = f"a whole number, {shape.minimum} {'or more' if shape.maximum is None else f'to {shape.maximum}'}"

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.losses import losses
 from ckptrules.engine.naming import SlowRuleError
-from ckptrules.engine.plan import make_plan, sort_entries, with_metrics
+from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
+from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import (
     Directory,
     Evidence,
@@ -19,7 +20,15 @@ from ckptrules.engine.values import (
     Reason,
 )
 from ckptrules.outputs import readings
-from ckptrules.outputs.evidence import look, metric_files, obstacle, pointer_files, read_metrics, to_look_at
+from ckptrules.outputs.evidence import (
+    look,
+    look_inside,
+    metric_files,
+    obstacle,
+    pointer_files,
+    read_metrics,
+    to_look_at,
+)
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.jobs import Job
@@ -83,7 +92,10 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
     The second value are the links elsewhere that lead into it, as far as it was asked.
     """
     known = Evidence(
-        verified=verified_names(job, listing), now_ns=job.header["started_ns"], metrics=metrics_of(job, listing)
+        verified=verified_names(job, listing),
+        now_ns=job.header["started_ns"],
+        metrics=metrics_of(job, listing),
+        inside=look_inside(directory, listing, job.rules),
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
@@ -107,7 +119,7 @@ def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     told = Evidence(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
     series = [with_metrics(one, told) for one in found.checkpoints if one.entry.name not in out]
-    protected = [entry.name for entry, _ in found.protected if entry.name not in out]
+    protected = [one.entry.name for one in found.protected if one.entry.name not in out]
     return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
 
 
@@ -143,7 +155,7 @@ def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -
     if isinstance(fault, StoppedError):
         problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
     elif isinstance(fault, SlowRuleError):
-        text = f"cannot be named: legacy rule '{fault.rule.id}' ({fault.rule.place.file_line}) needs too long for it"
+        text = f"cannot be named: {fault.rule.called} ({fault.rule.place.file_line}) needs too long for it"
         problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
     else:
         hint = fault.hint if isinstance(fault, reading.StateError) else "look at the owner and the mode: ls -la"

@@ -171,7 +171,7 @@ def uncovered(session: Session, base: str, options: Common, rules: RuleSet, styl
 
 def naming_file(rules: RuleSet) -> str:
     """Return the rule file that people edit to have other names understood, or how to get one."""
-    file = rules.target.place.file
+    file = next((rule.place.file for rule in (*rules.targets, *rules.legacy, *rules.formats)), rules.files[0])
     return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
 
 

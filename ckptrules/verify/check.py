@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
-from ckptrules.engine.plan import Sorted, sort_entries
+from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.values import Checkpoint, Entry, Listing, Problem, RuleSet
 from ckptrules.formats import loading
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ckptrules.engine.naming import reader
+from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
@@ -28,6 +28,7 @@ from ckptrules.engine.values import (
     RuleError,
     RuleSet,
 )
+from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.evidence import pointer_files
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
@@ -36,7 +37,7 @@ from tests.conftest import ROOT
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
 DIRECTORY = "/outputs/ocr/checkpoints"
 ENTRY = re.compile(
-    r"(?:(?P<size>\d+)|(?P<kind>directory) (?P<sum>\d+)|other|(?P<link>link|dangling) -> (?P<text>.+?))(?: @ (?P<mtime>\d+))?",
+    r"(?:(?P<size>\d+)|(?P<kind>directory) (?P<sum>\d+)(?: with (?P<with>\S+(?:, \S+)*))?|other|(?P<link>link|dangling) -> (?P<text>.+?))(?: @ (?P<mtime>\d+))?",
 )
 CASES = ListOf(
     "The cases of one theme.",
@@ -48,7 +49,7 @@ CASES = ListOf(
             "listing": MapOf(
                 "What lies in the directory.",
                 Text(
-                    "SIZE, directory SIZE, other, link -> TEXT or dangling -> TEXT; with @ MTIME in seconds",
+                    "SIZE, directory SIZE (with PATH, PATH), other, link -> TEXT or dangling -> TEXT; with @ MTIME in seconds",
                     lambda text: "" if ENTRY.fullmatch(text) else f"'{text}' is no entry",
                 ),
             ),
@@ -132,7 +133,14 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
     verified = case.options.get("verified")
     now_ns = case.options.get("now", 0) * 1_000_000_000
-    evidence = Evidence(case.same, links, case.in_use, None if verified is None else frozenset(verified), now_ns)
+    evidence = Evidence(
+        case.same,
+        links,
+        case.in_use,
+        None if verified is None else frozenset(verified),
+        now_ns,
+        inside=inside(case, rules),
+    )
     evidence = evidence._replace(pointers=dict(what_pointers_say(case, listing, rules)))
     on_conflict = case.options.get("on_conflict", "report")
     return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
@@ -143,8 +151,19 @@ def what_pointers_say(case: Case, listing: Listing, rules: RuleSet) -> Iterator[
     for name, protects in pointer_files(listing, rules).items():
         others = [entry.name for entry in listing.entries if entry.name != name]
         content = case.pointers[name].encode()
-        if said := mentioned(content, others, lambda name: read(name).claim.fields, protects=protects):
+        if said := mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects):
             yield name, said
+
+
+def inside(case: Case, rules: RuleSet) -> dict[str, frozenset[str]]:
+    """Say which patterns of a format something in a directory fits."""
+    found = {}
+    for name, text in case.listing.items():
+        match = ENTRY.fullmatch(text)
+        if match and match["kind"]:
+            patterns = asked_inside(named(name, rules, folder=True).claim.rule)
+            found[name] = fitted(patterns, (match["with"] or "").split(", "))
+    return found
 
 
 def outside_link(path: str, sibling: str) -> OutsideLink:
@@ -156,7 +175,7 @@ def lines(plan: Plan) -> list[str]:
     """Write a plan as the case files have it."""
     return [
         *(f"{act.kind} {whole(act)} ({because(act.reasons)})" for act in plan.actions),
-        *(f"keep {row.name} ({because(row.reasons)})" for row in plan.kept),
+        *(f"keep {' + '.join([row.name, *row.with_it])} ({because(row.reasons)})" for row in plan.kept),
         *(f"skip {row.name} ({row.reason.text})" for row in plan.skipped),
         *(f"problem {row.id}: {remarked(row)} ({row.text})" for row in plan.problems),
         *(f"note {note.text}" for note in plan.notes),
@@ -184,12 +203,14 @@ GOLDEN = [
     for case in read_cases(file.read_text(encoding="utf-8"), f"plans/{file.name}")
 ]
 LINE_OF_REASON: Mapping[str, str | None] = {
-    r"legacy rule '(.+)'$": r"id: \1",
+    r"(?:legacy rule|format) '(.+)'$": r"id: \1",
+    r"is not whole: .+": "id: |complete: ",
+    r"is a part of .+$": None,
     r"protected by '(.+)'$": r"\1",
     r"already in the target format$": "template: ",
     r"(epoch|step) (?:<|>=) (\d+)$": r"min_\1: \2",
     r"no (epoch|step) in its name$": r"min_\1: |keep_last: |keep_every_\1s: ",
-    r"(keep_at_least: \d+) ": r"\1|mine:|best_and_last:",
+    r"(keep_at_least: \d+) ": r"\1|mine:|best_and_last:|floor:",
     r"no checkpoint that stays is verified \(verified=1\)$": None,
     r"not protected$": "keep: protected",
     r"the policy keeps all$": "keep: all",
@@ -202,7 +223,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
     r".+ names it(, and could not follow to .+)?$": None,
     r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
-    r"is open for writing$|changed .+ ago": None,
+    r"is open for writing( \(.+\))?$|changed .+ ago": None,
     r"is not finished, as .+ says$": "unfinished: ",
 }
 every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
@@ -229,9 +250,10 @@ def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
         *made.kept,
         *made.skipped,
     ]
-    named = [row.name for row in rows] + [name for act in made.actions for name, _ in act.with_it]
-    named += [name for problem in made.problems for name in problem.names if name != made.directory]
-    assert Counter(named) == Counter([*case.listing, *case.pointers])
+    told = [row.name for row in rows] + [name for act in made.actions for name, _ in act.with_it]
+    told += [name for row in made.kept for name in row.with_it]
+    told += [name for problem in made.problems for name in problem.names if name != made.directory]
+    assert Counter(told) == Counter([*case.listing, *case.pointers])
 
 
 @every_golden_plan

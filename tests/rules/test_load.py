@@ -54,7 +54,7 @@ OTHERWISE = {
     "half a count": ("a{2", "'{' is no count here: write \\{"),
     "a class in a set": ("[[:alpha:]]", "Possible nested set at position 1"),
     "two sets": ("[a&&b]", "Possible set intersection at position 2"),
-    "one group twice": ("(?P<a>x)|(?P<a>y)", "redefinition of group name 'a' as group 2; was group 1"),
+    "one group twice": ("(?P<a>x)(?P<a>y)", "redefinition of group name 'a' as group 2; was group 1"),
     "flags in the middle": ("a(?i)", "global flags not at the start of the expression"),
     "a count of four billions": ("a{4294967294}", "it is too long, or repeats too often"),
     "counts of counts": ("((a{255}){255}){255}", "it is too long, or repeats too often"),
@@ -91,7 +91,10 @@ def test_a_number_that_python_does_not_read_is_refused_like_any_other() -> None:
 def test_no_rule_file_at_all_is_refused() -> None:
     with pytest.raises(RuleError) as refused:
         load_rules({})
-    assert str(refused.value) == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target'"
+    assert (
+        str(refused.value)
+        == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target', nor 'targets' or 'formats'"
+    )
 
 
 def flat(node: Any) -> list[tuple[object, ...]]:

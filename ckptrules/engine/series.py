@@ -1,0 +1,147 @@
+"""Pure: a policy is applied to each series of a directory: the checkpoints of one run, by one kind of number."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from ckptrules.engine.judging import Others
+from ckptrules.engine.lines.keep_best import as_float
+from ckptrules.engine.losses import mode_of
+from ckptrules.engine.retention import Verdict, apply_policy, unless_verified
+from ckptrules.engine.sorting import Sorted
+from ckptrules.engine.values import Checkpoint, Evidence, Policy, Reason, order_of
+
+Series = tuple[str, ...]  # the run, the kind of number, and what a policy splits by
+TOLD = frozenset(
+    "epoch step number run part parts version metric value metrics timestamp datetime date time".split()
+)  # fields that may differ among checkpoints of one epoch and step without being a series of their own
+SHOWN = 3
+
+
+def judge(
+    policy: Policy,
+    sound: Sequence[Checkpoint],
+    found: Sorted,
+    evidence: Evidence,
+    busy: Collection[str],
+    lost: Collection[str],
+    held: Mapping[str, Reason],
+) -> Verdict:
+    """Let the policy decide in each series; conflicting checkpoints remain, as nobody may touch them.
+
+    Args:
+        policy: the lines and the floor.
+        sound: the candidates.
+        found: all that is there.
+        evidence: what was found out beyond the listing.
+        busy: what is not whole. It takes room and does not count as remaining: nobody knows whether it will be whole.
+        lost: what goes in any case.
+        held: what stays in any case, and why.
+    """
+    names = {c.entry.name for c in sound}
+    staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
+    by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
+    for one in sound:
+        by_series[series_of(one, policy)].append(one)
+    every = {*by_series, *(series_of(one, policy) for one in staying)}
+    said = []
+    for series, candidates in by_series.items():
+        shields = [one for one in found.protected if counts_in(one, series, every, policy)]
+        beside = [*shields, *(one for one in staying if series_of(one, policy) == series)]
+        ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
+        others = others_of([one for one in beside if one.entry.name not in ranked], busy)
+        own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
+        kept = {**ranked, **{name: reason for name, reason in held.items() if name in names}}
+        verdict = apply_policy(policy, own, others, evidence.now_ns, {n: kept[n] for n in kept if n in _names(own)})
+        said.append(verified_only(verdict, others, series, evidence.verified))
+    return joined(said)
+
+
+def series_of(checkpoint: Checkpoint, policy: Policy | None = None) -> Series:
+    """Return the series of a checkpoint, split further by the fields that the policy names."""
+    return *checkpoint.series, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
+
+
+def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], policy: Policy) -> bool:
+    """Say whether a protected name counts in a series: in the only one, or in that of the run that it tells."""
+    if len(every) == 1:
+        return True
+    run, kind = shield.series
+    if not run:
+        return False
+    return series_of(shield, policy) == series if kind else [one for one in every if one[0] == run] == [series]
+
+
+def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool:
+    """Say whether a protected name takes its rank in a series by the number that it tells."""
+    return shield.rule is not None and shield.series == series[:2] and bool(series[1]) and shield.entry.name not in busy
+
+
+def others_of(staying: Sequence[Checkpoint], busy: Collection[str]) -> Others:
+    """Return what stays beside the candidates; what is not whole takes room and does not count."""
+    whole = sorted((c.entry for c in staying if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
+    return Others(
+        len(whole),
+        sum(one.entry.size for one in staying),
+        tuple(link for one in staying for link in one.entry.shared),
+        tuple(entry.name for entry in whole),
+    )
+
+
+def verified_only(verdict: Verdict, others: Others, series: Series, verified: frozenset[str] | None) -> Verdict:
+    """Where deletion depends on it, let nothing go if none of those that stay is verified; else rest on one that is."""
+    if verified is None or not verdict.remove:
+        return verdict
+    staying = [*others.names, *verdict.keep]
+    decided = unless_verified(verdict, staying, verified)
+    if decided is verdict:
+        proved = next(name for name in reversed(staying) if name in verified)
+        return verdict._replace(rests_on=(*verdict.rests_on, proved))
+    where = f" of {series[0]}" if series[0] else ""
+    text = f"loses nothing{where} ({len(verdict.remove)} could go): no checkpoint that stays is verified"
+    return decided._replace(withheld=(text,))
+
+
+def joined(verdicts: Iterable[Verdict]) -> Verdict:
+    """Join what was decided in the series of one directory."""
+    found = list(verdicts)
+    if len(found) == 1:
+        return found[0]
+    return Verdict(
+        {name: why for verdict in found for name, why in verdict.keep.items()},
+        {name: why for verdict in found for name, why in verdict.remove.items()},
+        {name: lines for verdict in found for name, lines in verdict.saves.items()},
+        tuple(dict.fromkeys(note for verdict in found for note in verdict.notes)),
+        tuple(name for verdict in found for name in verdict.rests_on),
+        tuple(text for verdict in found for text in verdict.withheld),
+    )
+
+
+def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None) -> Iterator[Reason]:
+    """Tell of fields with several values among checkpoints of one series, epoch and step: these may be runs."""
+    alike: dict[tuple[object, ...], list[Checkpoint]] = defaultdict(list)
+    for one in checkpoints:
+        if one.rule and one.fields.keys() - TOLD:
+            alike[one.rule.id, series_of(one, policy), order_of(one.fields)].append(one)
+    values: dict[str, set[str]] = defaultdict(set)
+    places = {}
+    for several in alike.values():
+        for field in {field for one in several for field in one.fields} - TOLD - set(policy.per if policy else ()):
+            differing = {one.fields.get(field, "") for one in several}
+            if len(differing) > 1 and not (mode_of(field) or all(is_fraction(text) for text in differing)):
+                values[field] |= differing
+                places[field] = several[0].rule and several[0].rule.place
+    for field, differing in sorted(values.items()):
+        some = ", ".join(sorted(differing)[:SHOWN]) + (" …" if len(differing) > SHOWN else "")
+        text = f"{field} has {len(differing)} values among checkpoints of one epoch and step ({some})"
+        yield Reason(f"{text}: per: [{field}] in the policy makes each a series of its own", places[field])
+
+
+def is_fraction(text: str) -> bool:
+    """Say whether a text is a number with a fraction: a metric, whatever it is called."""
+    return not text.isdigit() and as_float(text) is not None
+
+
+def _names(checkpoints: Iterable[Checkpoint]) -> set[str]:
+    return {one.entry.name for one in checkpoints}

@@ -1,0 +1,211 @@
+"""Pure: rules + one listing → what each entry is: a checkpoint, a part of one, protected, a link, or none of these."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.companions import Sidecar, find_sidecars
+from ckptrules.engine.naming import CHECKPOINTS, reader
+from ckptrules.engine.values import (
+    Checkpoint,
+    Claim,
+    Entry,
+    Listing,
+    Named,
+    Part,
+    Problem,
+    Rule,
+    RuleSet,
+    Skipped,
+)
+
+HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
+Reader = Callable[[str, bool | None], Named]
+Read = tuple[Entry, Named]
+Key = tuple[object, ...]  # what the parts of one checkpoint have in common
+
+
+class Sorted(NamedTuple):
+    """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to.
+
+    What is protected is a checkpoint that keeps its name; it may tell no number.
+    """
+
+    checkpoints: tuple[Checkpoint, ...]
+    protected: tuple[Checkpoint, ...]
+    links: tuple[Entry, ...]
+    skipped: tuple[Skipped, ...]
+    problems: tuple[Problem, ...]
+    sidecars: Mapping[str, tuple[Sidecar, ...]]
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """The name that a checkpoint goes by, for each other name of its own: a part, or a sidecar of its alone."""
+        whole = [one for one in (*self.checkpoints, *self.protected) if one.parts]
+        parts = {name: one.entry.name for one in whole for name in one.names}
+        own = {one.name: head for head, owned in self.sidecars.items() for one in owned if not one.shared}
+        return parts | own
+
+
+def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
+    """Ask the rules about every entry; checkpoints come by age, everything else by name."""
+    found: list[Read] = []
+    links: list[Entry] = []
+    left: list[Entry] = []
+    skipped: list[Skipped] = []
+    problems: list[Problem] = []
+    read = reader(rules)
+    for entry in sorted(listing.entries):
+        name = read(entry.name, None if entry.kind == "link" else entry.kind == "directory")
+        said = name.claim
+        is_one = said.kind in CHECKPOINTS or said.kind == "protected"
+        if is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
+            found.append((entry, name))
+        elif entry.kind == "link" and is_left_link(entry, name):
+            left.append(entry)
+        elif entry.kind == "link" and not entry.dangling:
+            links.append(entry)
+        elif said.kind in ("ignored", "unrecognised"):
+            skipped.append(Skipped(entry.name, said.kind, said.reason))
+        elif entry.kind == "link":
+            problems.append(dangling(entry))
+        else:
+            problems.append(unsound(entry) or ambiguous(entry, said) or nameless(entry, name))
+    checkpoints, protected = whole_ones(read, found, listing)
+    sidecars: dict[str, tuple[Sidecar, ...]] = {}
+    if rules.sidecars:
+        plain = {entry.name for entry in listing.entries if entry.kind in HOLDING}
+        loose = [row.name for row in skipped if row.name in plain]
+        sidecars = sidecars_of([*checkpoints, *protected], loose, rules.sidecars)
+        belong = {sidecar.name for own in sidecars.values() for sidecar in own}
+        skipped = [row for row in skipped if row.name not in belong]
+    owned = {c.entry.name for c in checkpoints} if left else set()
+    for link in left:
+        if link.sibling in owned:
+            sidecars[link.sibling] = (*sidecars.get(link.sibling, ()), Sidecar(link.name, "", shared=False))
+        else:
+            problems.append(dangling(link))
+    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
+
+
+def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """Make checkpoints of sound entries: those that come by age, and the protected ones by name."""
+    by_age: list[tuple[tuple[int, ...], int, str, Checkpoint]] = []
+    protected: list[Checkpoint] = []
+    parts: dict[Key, list[Read]] = defaultdict(list)
+    for entry, name in found:
+        rule = name.claim.rule
+        if rule and rule.has_parts:
+            parts[key_of(rule, name.claim.fields)].append((entry, name))
+        elif name.claim.kind == "protected":
+            protected.append(Checkpoint(entry, name.fields, entry.name, name.claim.reason, rule=rule))
+        else:
+            checkpoint = Checkpoint(entry, name.fields, name.target, name.claim.reason, rule=rule)
+            by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
+    if parts:
+        sound = {entry.name for entry, _ in found}
+        flaws = flaws_of(read, parts, [entry for entry in listing.entries if entry.name not in sound])
+        for key, members in parts.items():
+            one = joined(members)
+            one = one._replace(flaw=one.flaw or flaws.get(key, ""))
+            if any(name.claim.kind == "protected" for _, name in members):
+                protected.append(one)
+            else:
+                by_age.append((members[0][1].order, one.entry.mtime_ns, one.entry.name, one))
+    checkpoints = [row[-1] for row in sorted(by_age, key=lambda row: row[:3])]
+    return checkpoints, sorted(protected, key=lambda one: one.entry.name)
+
+
+def sidecars_of(
+    checkpoints: Iterable[Checkpoint], names: Sequence[str], suffixes: Sequence[str]
+) -> dict[str, tuple[Sidecar, ...]]:
+    """Find what belongs to each checkpoint, or to a part of it."""
+    heads = {name: one.entry.name for one in checkpoints for name in one.names}
+    found: dict[str, tuple[Sidecar, ...]] = {}
+    for owner, own in find_sidecars(list(heads), names, suffixes).items():
+        found[heads[owner]] = (*found.get(heads[owner], ()), *own)
+    return found
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def key_of(rule: Rule, fields: Mapping[str, str]) -> Key:
+    """Return what the parts of one checkpoint have in common: the format, and the text of every field but ``part``."""
+    return rule.id, *sorted((key, text) for key, text in fields.items() if key != "part")
+
+
+def joined(members: Sequence[Read]) -> Checkpoint:
+    """Make one checkpoint of its parts, the part without a text first. What protects one of them protects all."""
+    ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
+    shield = next((name.claim.reason for _, name in ordered if name.claim.kind == "protected"), None)
+    parts = tuple(
+        Part(entry, entry.name if shield else name.target, name.claim.fields.get("part", "")) for entry, name in ordered
+    )
+    head, name = ordered[0]
+    entry = head._replace(
+        size=sum(part.entry.size for part in parts),
+        mtime_ns=max(part.entry.mtime_ns for part in parts),
+        shared=tuple(link for part in parts for link in part.entry.shared),
+    )
+    fields = {key: text for key, text in name.fields.items() if key != "part"}
+    flaw = "" if len({part.target for part in parts}) == len(parts) else "two of its parts would get one name"
+    return Checkpoint(entry, fields, parts[0].target, shield or name.claim.reason, {}, parts, name.claim.rule, flaw)
+
+
+def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> dict[Key, str]:
+    """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable name."""
+    found = {}
+    for entry in others:
+        name = read(entry.name, None if entry.kind == "link" else entry.kind == "directory")
+        rule = name.claim.rule
+        if rule and rule.has_parts and (key := key_of(rule, name.claim.fields)) in keys:
+            what = "gets no usable name" if name.fault else "is a link" if entry.kind == "link" else "is empty"
+            found[key] = f"{entry.name} {what}"
+    return found
+
+
+# --- single entries ---------------------------------------------------------------------------------------------------
+
+
+def is_left_link(entry: Entry, name: Named) -> bool:
+    """Say whether a link stands under an old name for the checkpoint that has got its new one (``leave_links=1``)."""
+    return name.claim.kind == "legacy" and "/" not in entry.link_text and name.target == entry.link_text
+
+
+def nameless(entry: Entry, name: Named) -> Problem:
+    """Tell of a rule that gives a checkpoint no usable name."""
+    reason = name.claim.reason
+    place = f" ({reason.place.file_line})" if reason.place else ""
+    text = f"{reason.text}{place} gives no usable name: {name.fault}"
+    return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
+
+
+def unsound(entry: Entry) -> Problem | None:
+    """Find what cannot be a checkpoint although it is named like one."""
+    if entry.kind == "other":
+        return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
+    if entry.hollow:
+        hint = "a crash or a full disk leaves such files; remove the whole directory or move it away"
+        return Problem("empty", (entry.name,), f"holds an empty file: {entry.hollow}", hint)
+    if entry.size == 0:
+        hint = "a crash or a full disk leaves such files; remove it or move it away"
+        if entry.kind == "directory":
+            hint = "no file is in it, and no link that leads to one: look at it, then remove it or move it away"
+        return Problem("empty", (entry.name,), f"is an empty {entry.kind}", hint)
+    return None
+
+
+def ambiguous(entry: Entry, said: Claim) -> Problem | None:
+    """Find names that the rules of two files claim."""
+    if said.kind != "ambiguous":
+        return None
+    return Problem("ambiguous", (entry.name,), said.reason.text, "let one file hold both rules, the narrower one first")
+
+
+def dangling(entry: Entry) -> Problem:
+    """Tell of a link that leads nowhere."""
+    hint = "remove it (one left by leave_links: 'doit drop_links'), or point it to a checkpoint that exists"
+    return Problem("dangling_link", (entry.name,), f"is a link to '{entry.link_text}', which does not exist", hint)

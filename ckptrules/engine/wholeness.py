@@ -1,0 +1,135 @@
+"""Pure: which checkpoints are not whole, and what is missing. What is not whole is left alone, and does not count."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from ckptrules.engine.naming import stems_of
+from ckptrules.engine.sorting import Sorted
+from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, number
+
+SHOWN = 3  # names of missing parts
+OTHERS_HAVE = "which others of its series have"
+
+
+def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
+    """Find what is not whole, by the name that it goes by.
+
+    Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
+    whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
+    """
+    every = [*found.checkpoints, *found.protected]
+    markers = markers_in(listing, rules)
+    needed = parts_needed(every)
+    said = {
+        one.entry.name: why_unfinished((*one.names, one.target), markers)
+        or (Reason(f"is not whole: {one.flaw}", one.rule.place) if one.flaw and one.rule else None)
+        or why_incomplete(one, needed, evidence.inside)
+        or next(
+            (Reason(f"is broken, verify says: {evidence.broken[n]}") for n in one.names if n in evidence.broken), None
+        )
+        for one in every
+        if markers or one.rule or evidence.broken
+    }
+    return {name: reason for name, reason in said.items() if reason}
+
+
+def markers_in(listing: Listing, rules: RuleSet) -> dict[str, Reason]:
+    """Map what stands before the ending of a marker to what the marker says."""
+    return {
+        entry.name.removesuffix(ending.text): Reason(f"is not finished, as {entry.name} says", ending.place)
+        for ending in rules.unfinished
+        for entry in listing.entries
+        if entry.name.endswith(ending.text)
+    }
+
+
+def why_unfinished(names: Iterable[str], markers: Mapping[str, Reason]) -> Reason | None:
+    """Return what a marker says of any of some names."""
+    if not markers:
+        return None
+    return next((markers[stem] for name in names for stem in stems_of(name) if stem in markers), None)
+
+
+def parts_needed(checkpoints: Iterable[Checkpoint]) -> Mapping[tuple[object, ...], set[str]]:
+    """Map format and series to all parts that are seen in it."""
+    seen: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for one in checkpoints:
+        if one.rule and one.parts:
+            seen[one.rule.id, one.series].update(part.text for part in one.parts)
+    return seen
+
+
+def why_incomplete(
+    one: Checkpoint, needed: Mapping[tuple[object, ...], set[str]], inside: Mapping[str, frozenset[str]]
+) -> Reason | None:
+    """Say what a checkpoint lacks by its format; without ``complete``, by the other checkpoints of its series."""
+    rule = one.rule
+    if rule is None or not (rule.complete or one.parts):
+        return None
+    texts = {part.text for part in one.parts}
+    count = number(one.fields.get("parts"))
+    if count is not None and len(texts) < count:
+        return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
+    if rule.complete:
+        met = frozenset[str]().union(*(inside.get(name, ()) for name in one.names))
+        if rule.has_parts:
+            met |= {pattern for pattern in rule.complete.all if any(fnmatchcase(text, pattern) for text in texts)}
+        elif one.entry.kind != "directory":
+            return None
+        lacks = [pattern for pattern in rule.complete.all if pattern not in met]
+        if lacks:
+            return Reason(f"is not whole: it lacks {_listed(lacks)}", rule.complete.place)
+        if rule.complete.any and not met.intersection(rule.complete.any):
+            folders = [part for part in one.parts if part.entry.kind == "directory"] or one.entry.kind == "directory"
+            if folders:
+                return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
+        return None
+    if count is None and (lacks := sorted(needed[rule.id, one.series] - texts)):
+        return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
+    return None
+
+
+def complete_lines(found: Sorted, marked: Mapping[str, Reason]) -> Iterator[Reason]:
+    """Yield the lines that would settle what a checkpoint needs, where only others tell that it lacks something."""
+    every = [*found.checkpoints, *found.protected]
+    needed = parts_needed(every)
+    asked: dict[str, tuple[Rule, set[str]]] = {}
+    for one in every:
+        if one.rule and one.entry.name in marked and marked[one.entry.name].text.endswith(OTHERS_HAVE):
+            asked.setdefault(one.rule.id, (one.rule, set()))[1].update(needed[one.rule.id, one.series])
+    for rule, texts in asked.values():
+        line = f"complete: {{all: [{', '.join(quoted(text) for text in sorted(texts))}]}}"
+        yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)
+
+
+def asked_inside(rule: Rule | None) -> tuple[str, ...]:
+    """Return the patterns that a format asks for inside a directory."""
+    if rule is None or rule.complete is None:
+        return ()
+    return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
+
+
+def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
+    """Return the patterns that something fits, looking no further than is needed."""
+    left = set(patterns)
+    found: set[str] = set()
+    for path in paths:
+        found |= {pattern for pattern in left if fnmatchcase(path, pattern)}
+        left -= found
+        if not left:
+            break
+    return frozenset(found)
+
+
+def _listed(texts: Iterable[str]) -> str:
+    shown = [quoted(text) for text in texts]
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more
+
+
+def quoted(text: str) -> str:
+    """Write a text as YAML has it in single quotes."""
+    return "'" + text.replace("'", "''") + "'"

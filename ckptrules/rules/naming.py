@@ -1,0 +1,430 @@
+"""What rule files say of names → checked formats (target, legacy, recognised), proved by their own examples."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ckptrules.engine.naming import (
+    BRANCH,
+    CHECKPOINTS,
+    TemplateError,
+    captures,
+    claim,
+    fits,
+    same_text,
+    target_name,
+    template_variables,
+)
+from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
+from ckptrules.engine.values import Claim, Complete, Fault, FolderKind, Location, Rule, RuleSet
+from ckptrules.rules.shape import Value, closest
+
+TARGET_ID = "target"
+MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: what is repeated is written out by regex
+_BRACE = re.compile(r"(?<!\\)(?:\\\\)*\{(?![0-9]+(?:,[0-9]*)?\}|,[0-9]+\})")  # to regex, a{e} is an a with faults
+_REPEAT = re.compile(r"([)\s]?)\{([0-9]+)")  # what a repeat behind anything else repeats is one character
+_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<(\w+)>", re.DOTALL)  # or what a group cannot stand in
+_NO_PATTERN = (re.error, RecursionError, OverflowError, ValueError, FutureWarning)
+
+
+class Naming(NamedTuple):
+    """The formats of all rule files: those that names should have, those that are renamed, those that are kept."""
+
+    targets: tuple[Rule, ...]
+    legacy: tuple[Rule, ...]
+    formats: tuple[Rule, ...]
+
+    @property
+    def all(self) -> tuple[Rule, ...]:
+        """Every one of them."""
+        return *self.targets, *self.legacy, *self.formats
+
+
+_ID = Text("A short name for messages.")
+_TEMPLATE = Text("Jinja2 template of the new name; variables are captured groups, filters: pad(n), int, lower, upper.")
+_MATCH = Text("Python regular expression, matched against the WHOLE name; (?P<epoch>\\d+) captures a field.")
+_NEAR_MISSES = ListOf("Names that it must not fit; tested before it is used.", Text("a file name"), empty=False)
+_PATTERNS = ListOf(
+    "Shell patterns for paths inside the checkpoint, or (all, where the match captures part) for the texts of part.",
+    Text("a shell pattern", empty=True),
+    empty=False,
+)
+TARGET = Record(
+    "A naming format that checkpoints should have.",
+    {
+        "template": _TEMPLATE,
+        "match": _MATCH,
+        "examples": ListOf("Names in this format; tested before they are used.", Text("a file name"), empty=False),
+        "counterexamples": _NEAR_MISSES,
+    },
+    ("template", "match", "examples"),
+)
+LEGACY = Record(
+    "One old naming format.",
+    {
+        "id": _ID,
+        "match": _MATCH,
+        "template": _TEMPLATE,
+        "examples": MapOf("Old name: new name; tested before they are used.", Text("the new name")),
+        "counterexamples": _NEAR_MISSES,
+    },
+    ("id", "match", "examples"),
+)
+FORMAT = Record(
+    "One format that is recognised and keeps its names.",
+    {
+        "id": _ID,
+        "match": _MATCH,
+        "folder": Choice(
+            "true: it fits only directories; false: only files (the default); any: both.",
+            {"true": True, "false": False, "any": "any"},
+        ),
+        "complete": Record("What makes it complete.", {"any": _PATTERNS, "all": _PATTERNS}),
+        "keep_name": Text("What a rename would break."),
+        "examples": MapOf(
+            "Name: what must be read of it; null where a field is not captured. Others may be captured as well.",
+            MapOf("Field: text or number.", Text("digits compare as numbers, all else as text", empty=True)),
+        ),
+        "counterexamples": _NEAR_MISSES,
+    },
+    ("id", "match", "examples"),
+)
+SHAPES: Mapping[str, Shape] = {
+    "target": TARGET,
+    "targets": ListOf(
+        "Several formats; the first whose variables a name tells gives the new name.", TARGET, empty=False
+    ),
+    "legacy": ListOf("Old naming formats; the first rule that fits the whole name wins.", LEGACY),
+    "formats": ListOf(
+        "Formats that are recognised and never renamed; the first that fits the whole name wins.", FORMAT
+    ),
+    "rename": ListOf("Ids of formats whose names shall become those of the target after all.", Text("e.g. trainer")),
+}
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+
+def compile_naming(merged: Mapping[str, Any], faults: list[Fault], *, proved: bool) -> Naming:
+    """Turn checked YAML into formats.
+
+    Args:
+        merged: the keys of `SHAPES`, of all files.
+        faults: what is wrong is added here.
+        proved: whether templates were tested before with these very texts.
+    """
+    desk = _Desk(faults, proved)
+    if "target" in merged and "targets" in merged:
+        place = merged["targets"][0].place if merged["targets"] else merged["target"].place
+        faults.append(Fault(place, "there are 'target' and 'targets'", "list them all under 'targets'"))
+    several = [merged["target"]] if "target" in merged else merged.get("targets", [])
+    targets = tuple(filter(None, (desk.target(value, n, len(several)) for n, value in enumerate(several))))
+    legacy = tuple(filter(None, (desk.legacy(value, targets) for value in merged.get("legacy", []))))
+    if not merged.keys() & {"target", "targets"}:
+        hint = "add a target, or list it under 'formats', which keep their names"
+        faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
+    formats = tuple(filter(None, (desk.format(value) for value in merged.get("formats", []))))
+    ids: dict[str, Location] = {}
+    for what, rule in (*(("legacy rule", rule) for rule in legacy), *(("format", rule) for rule in formats)):
+        if rule.id in ids:
+            faults.append(Fault(rule.place, f"{what} '{rule.id}' stands in {ids[rule.id].file_line} already"))
+        ids.setdefault(rule.id, rule.place)
+    renamed = desk.renamed(merged.get("rename", []), formats, targets)
+    return Naming(targets, (*legacy, *renamed), tuple(rule for rule in formats if rule not in renamed))
+
+
+class _Desk(NamedTuple):
+    """Where faults go, and whether templates were tested before."""
+
+    faults: list[Fault]
+    proved: bool
+
+    def refuse(self, place: Location, fact: str, hint: str = "") -> None:
+        self.faults.append(Fault(place, fact, hint))
+
+    def target(self, value: Value, number: int, count: int) -> Rule | None:
+        identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
+        match, template = self.match(identity, value), value.get("template")
+        if match is None or template is None:
+            return None
+        places = _places(value.get("examples"))
+        near = _places(value.get("counterexamples"))
+        rule = Rule(
+            identity,
+            match,
+            template.data,
+            value.place,
+            {n: n for n in places},
+            places,
+            near_misses=near,
+            called=identity,
+        )
+        self.variables(identity, rule, template)
+        return rule
+
+    def legacy(self, value: Value, targets: Sequence[Rule]) -> Rule | None:
+        identity, examples, own = value.get("id"), value.get("examples"), value.get("template")
+        if identity is None or examples is None:
+            return None
+        what = f"legacy rule '{identity.data}'"
+        match = self.match(what, value)
+        if match is None:
+            return None
+        places = {name: example.key_place or example.place for name, example in examples.items()}
+        wanted = {name: example.data for name, example in examples.items()}
+        near = _places(value.get("counterexamples"))
+        rule = Rule(
+            identity.data, match, own.data if own else "", value.place, wanted, places, near_misses=near, called=what
+        )
+        if own:
+            self.variables(what, rule, own)
+        elif targets:
+            self.served(what, rule, value, targets)
+        if targets:
+            self.carried(what, rule, targets)
+        return rule
+
+    def format(self, value: Value) -> Rule | None:
+        identity, examples = value.get("id"), value.get("examples")
+        if identity is None or examples is None:
+            return None
+        what = f"format '{identity.data}'"
+        match = self.match(what, value)
+        if match is None:
+            return None
+        said, keep_name = value.get("folder"), value.get("keep_name")
+        folder: FolderKind = _FOLDERS[said.data] if said else "false"
+        rule = Rule(
+            identity.data,
+            match,
+            "",
+            value.place,
+            example_places={name: example.key_place or example.place for name, example in examples.items()},
+            fields={name: _fields(example) for name, example in examples.items()},
+            near_misses=_places(value.get("counterexamples")),
+            folder=folder,
+            keep_name=keep_name.data if keep_name else "",
+            called=what,
+        )
+        return rule._replace(complete=self.complete(what, rule, value.get("complete")))
+
+    def complete(self, what: str, rule: Rule, value: Value | None) -> Complete | None:
+        if value is None:
+            return None
+        lists = {key: tuple(item.data for item in several.data) for key, several in value.items()}
+        place = value.key_place or value.place
+        if not value.given & {"any", "all"}:
+            self.refuse(place, f"{what}: complete says neither 'any' nor 'all'")
+        if rule.folder == "false" and (not rule.has_parts or "any" in lists):
+            hint = "'folder: true' makes it one; files that are one checkpoint share all but a group 'part'"
+            self.refuse(place, f"{what}: complete looks inside, and what it fits is no directory", hint)
+        return Complete(lists.get("any", ()), lists.get("all", ()), place)
+
+    def renamed(self, ids: Sequence[Value], formats: Sequence[Rule], targets: Sequence[Rule]) -> list[Rule]:
+        by_id = {rule.id: rule for rule in formats}
+        found = []
+        for value in ids:
+            rule = by_id.get(value.data)
+            if rule is None:
+                hint = closest(value.data, by_id) or f"there are: {', '.join(by_id) or 'none'}"
+                self.refuse(value.place, f"rename: no format '{value.data}'", hint)
+            elif rule.keep_name:
+                fact = f"rename: format '{rule.id}' ({rule.place.file_line}) keeps its names: {rule.keep_name}"
+                self.refuse(value.place, fact)
+            elif not targets:
+                self.refuse(value.place, "rename: there is no target to rename to")
+            else:
+                self.carried(f"format '{rule.id}'", rule, targets)
+                found.append(rule)
+        return found
+
+    def match(self, what: str, value: Value) -> re.Pattern[str] | None:
+        pattern = value.get("match")
+        if pattern is None:
+            return None
+        try:
+            return compile_match(pattern.data)
+        except _NO_PATTERN as error:
+            offset = getattr(error, "pos", None)
+            column = pattern.place.column + (0 if offset is None else offset + pattern.quoted)
+            place = pattern.place._replace(column=column)
+            self.refuse(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}")
+            return None
+
+    def variables(self, what: str, rule: Rule, template: Value) -> None:
+        """Refuse a template of its own that uses what the rule does not capture."""
+        groups = captures(rule)
+        for variable in self.variables_of(what, template.data, template.place):
+            if variable not in groups:
+                fact = f"{what}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
+                self.refuse(template.place, fact, closest(variable, groups))
+
+    def served(self, what: str, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:
+        """Refuse a rule that no target serves: each uses what the rule does not capture."""
+        groups = captures(rule)
+        lacks = [
+            [v for v in self.variables_of(what, target.template, target.place) if v not in groups] for target in targets
+        ]
+        if all(lacks):
+            variable = lacks[0][0]
+            fact = f"{what}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
+            pattern = value.get("match")
+            self.refuse(pattern.place if pattern else value.place, fact, closest(variable, groups))
+
+    def carried(self, what: str, rule: Rule, targets: Sequence[Rule]) -> None:
+        """Refuse a rename by which the parts of a checkpoint, or its run, would be lost."""
+        if self.proved:
+            return
+        for field, lost in (("part", "two parts would get one name"), ("run", "two runs would become one")):
+            if field not in captures(rule):
+                continue
+            templates = [rule.template] if rule.template else [target.template for target in targets]
+            with_it = [t for t in templates if field in self.variables_of(what, t, rule.place)]
+            if not with_it or not any(field in captures(target) for target in targets):
+                hint = f"let template and match of the target carry '{field}', or list it under 'formats'"
+                self.refuse(rule.place, f"{what} captures '{field}', and the target does not: {lost}", hint)
+
+    def variables_of(self, what: str, template: str, place: Location) -> list[str]:
+        if self.proved:
+            return []
+        try:
+            return template_variables(template, needed=True)
+        except TemplateError as error:
+            fault = Fault(place, f"{what}: {error}", error.hint)
+            if fault not in self.faults:
+                self.faults.append(fault)
+            return []
+
+
+_FOLDERS: Mapping[Any, FolderKind] = {True: "true", False: "false", "any": "any"}
+
+
+def compile_match(pattern: str) -> re.Pattern[str]:
+    """Compile what Python and the library ``regex``, which matches it later, understand in one way.
+
+    One group may stand in several branches; Python wants them to have several names (`BRANCH`).
+
+    Raises:
+        re.error, RecursionError, OverflowError, ValueError, FutureWarning: it is no such pattern.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)  # of what sets may mean one day; to regex they mean it now
+        match = re.compile(_branches(pattern), re.ASCII)
+    if brace := _BRACE.search(pattern):
+        raise re.error("'{' is no count here: write \\{", pattern, brace.end() - 1)
+    repeats = _REPEAT.findall(pattern)
+    once = sum(int(count) for group, count in repeats if not group)
+    groups = math.prod(int(count) or 1 for group, count in repeats if group)
+    if (len(pattern) + once) * groups > MAX_PIECES:
+        raise ValueError("it is too long, or repeats too often")
+    return match
+
+
+def _branches(pattern: str) -> str:
+    """Give the groups that stand in a pattern a second time a name of their own."""
+    seen: dict[str, int] = {}
+
+    def numbered(found: re.Match[str]) -> str:
+        name = found[1]
+        if not name:
+            return found[0]
+        seen[name] = seen.get(name, 0) + 1
+        return found[0] if seen[name] == 1 else f"(?P<{name}{BRANCH}{seen[name]}>"
+
+    return _GROUP.sub(numbered, pattern) if "|" in pattern else pattern
+
+
+def _places(value: Value | None) -> dict[str, Location]:
+    return {item.data: item.place for item in value.data} if value else {}
+
+
+def _fields(example: Value) -> dict[str, str | None]:
+    return {
+        field: None if text.data in ("null", "~") and not text.quoted else text.data for field, text in example.items()
+    }
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def prove(rules: RuleSet) -> Iterator[Fault]:
+    """Test every format with its examples and near misses, all of them loaded together; yield what is wrong."""
+    for rule in (*rules.targets, *rules.legacy, *rules.formats):
+        test = _test_target if rule in rules.targets else _test_format if rule.fields else _test_legacy
+        what = rule.called
+        for name, place in rule.example_places.items():
+            yield from (
+                Fault(place, f"{what}: example '{name}' {fact}", hint) for fact, hint in test(name, rule, rules)
+            )
+        for name, place in rule.near_misses.items():
+            if fits(rule, name) is not None:
+                yield Fault(place, f"{what}: counterexample '{name}' fits", "make the match narrower")
+
+
+def _test_target(name: str, _: Rule, rules: RuleSet) -> list[tuple[str, str]]:
+    found = claim(name, rules)
+    if found.kind in ("protected", "ignored"):
+        return [(f"is {found.reason.text}", "")]
+    if found.kind != "target":
+        what = "target.match" if len(rules.targets) == 1 else "the match of any target"
+        return [(f"does not fit {what}", "match must fit the whole name")]
+    try:
+        target_name(found, rules)
+    except TemplateError as error:
+        return [(f"is not given back by the template: {error}", "")]
+    return []
+
+
+def _test_legacy(name: str, rule: Rule, rules: RuleSet) -> list[tuple[str, str]]:
+    found = claim(name, rules)
+    if faults := _taken(name, rule, found):
+        return faults
+    if name_fault := _test_rename(found, rules):
+        return name_fault
+    given, _ = target_name(found, rules)
+    if given != rule.examples[name]:
+        return [(f"becomes '{given}', not '{rule.examples[name]}'", "")]
+    return []
+
+
+def _test_rename(found: Claim, rules: RuleSet) -> list[tuple[str, str]]:
+    try:
+        given, _ = target_name(found, rules)
+    except TemplateError as error:
+        return [(f"cannot be renamed: {error}", "")]
+    again = claim(given, rules)
+    return [] if again.kind == "target" else [(f"becomes '{given}', which is {again.reason.text}", "")]
+
+
+def _test_format(name: str, rule: Rule, rules: RuleSet) -> list[tuple[str, str]]:
+    found = claim(name, rules, folder=None if rule.folder == "any" else rule.folder == "true")
+    if found.kind == "protected" and found.rule is rule:
+        found = found._replace(kind="format")
+    if faults := _taken(name, rule, found):
+        return faults
+    for field, wanted in rule.fields[name].items():
+        read = found.fields.get(field)
+        if not (read == wanted or (read is not None and wanted is not None and same_text(read, wanted))):
+            shown = "is not captured" if read is None else f"is '{read}'"
+            return [(f"reads otherwise: {field} {shown}, not {'null' if wanted is None else repr(wanted)}", "")]
+    return _test_rename(found, rules) if found.kind == "legacy" else []
+
+
+def _taken(name: str, rule: Rule, found: Claim) -> list[tuple[str, str]]:
+    """Say where a name goes that does not go to the rule whose example it is."""
+    if fits(rule, name) is None:
+        return [("does not fit its own match", "match must fit the whole name")]
+    if found.kind == "ambiguous":
+        return [(f"is ambiguous: {found.reason.text}", "let one file hold both rules, the narrower one first")]
+    if found.kind in ("protected", "ignored", "target"):
+        return [(f"is {found.reason.text}", "")]
+    if found.rule is not rule and found.kind in CHECKPOINTS:
+        other = found.rule.id if found.rule else ""
+        place = found.reason.place.file_line if found.reason.place else ""
+        hint = f"move '{rule.id}' above '{other}', or make '{other}' narrower"
+        return [(f"is taken by {found.reason.text} ({place}), which comes first", hint)]
+    return []
