@@ -49,4 +49,5 @@ def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
 
 def words(policy: Policy) -> str:
     """Write a policy in one line."""
-    return ", ".join([*map(str, policy.lines), f"keep_at_least: {policy.keep_at_least}"])
+    per = [f"per: [{', '.join(policy.per)}]"] if policy.per else []
+    return ", ".join([*map(str, policy.lines), f"keep_at_least: {policy.keep_at_least}", *per])

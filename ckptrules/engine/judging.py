@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
 from ckptrules.engine.shapes import Shape
@@ -41,10 +42,14 @@ Judged = Mapping[str, Opinion]
 
 
 class Around(NamedTuple):
-    """What a line may know besides the checkpoints: the time, in nanoseconds since 1970, and what stays in any case."""
+    """What a line may know besides the checkpoints: the time, in nanoseconds since 1970, and what stays in any case.
+
+    ``zone`` says what day and hour a time is.
+    """
 
     now_ns: int
     stays: Others
+    zone: tzinfo = UTC
 
 
 class Line(NamedTuple):
@@ -58,6 +63,7 @@ class Line(NamedTuple):
         read: turns what stands in the file into the value; it was checked by the shape.
         keeps_all: the value with which it keeps every checkpoint, so that all other lines are useless beside it.
         by_files: whether it goes by times or sizes of files, which may change while no name does.
+        by_zone: whether it goes by the calendar, which differs from zone to zone.
         is_last: whether it judges after the others what none of them keeps.
         ranked: takes the value, what it said, the checkpoints and the time; names those that stay because of their rank
             among all: each takes the place of another.
@@ -71,6 +77,7 @@ class Line(NamedTuple):
     read: Callable[[Any], Any] = lambda value: value
     keeps_all: Any = None
     by_files: bool = False
+    by_zone: bool = False
     is_last: bool = False
     ranked: Callable[[Any, Judged, Sequence[Checkpoint], int], Iterable[str]] = lambda *_: ()
     is_exceeded: Callable[[Any, int], bool] = lambda *_: False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, tzinfo
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -57,6 +58,7 @@ def apply_policy(
     others: Others,
     now_ns: int = 0,
     held: Mapping[str, Reason] = {},
+    zone: tzinfo = UTC,
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
@@ -66,8 +68,9 @@ def apply_policy(
         others: what stays besides them.
         held: candidates that stay in any case, and why; they take their rank among the others.
         now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
+        zone: what says which day and hour a time is.
     """
-    around = Around(now_ns, others)
+    around = Around(now_ns, others, zone)
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
     free = [c for c in checkpoints if c.entry.name not in held] if held else checkpoints
@@ -79,7 +82,7 @@ def apply_policy(
     stays = _with(others, [c for c in checkpoints if c.entry.name in kept])
     last = [line for line in policy.lines if LINES[line.key].is_last]
     rest = [c for c in checkpoints if c.entry.name not in kept]
-    said += [(line, _judge(line, rest, Around(now_ns, stays))) for line in last]
+    said += [(line, _judge(line, rest, around._replace(stays=stays))) for line in last]
     kept |= _kept(said)
     must = taken(stays.size, stays.shared)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
@@ -133,6 +136,11 @@ def with_min_epoch(policy: Policy, limit: int) -> Policy:
 def reads_files(policy: Policy) -> bool:
     """Say whether a policy goes by times or sizes of files, which may change while no name does."""
     return any(LINES[line.key].by_files for line in policy.lines)
+
+
+def reads_zone(policy: Policy) -> bool:
+    """Say whether a policy goes by the calendar, so that it decides otherwise in another zone."""
+    return any(LINES[line.key].by_zone for line in policy.lines)
 
 
 def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | None:

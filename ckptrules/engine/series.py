@@ -52,8 +52,9 @@ def judge(
         ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
         others = others_of([one for one in beside if one.entry.name not in ranked], busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
-        kept = {**ranked, **{name: reason for name, reason in held.items() if name in names}}
-        verdict = apply_policy(policy, own, others, evidence.now_ns, {n: kept[n] for n in kept if n in _names(own)})
+        here = _names(own)
+        kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
+        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone)
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 

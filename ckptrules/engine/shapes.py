@@ -19,16 +19,18 @@ class Text(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one."""
+    """A whole number, ``minimum`` or more, up to ``maximum`` where there is one; or ``also``, no part of that."""
 
     doc: str
     minimum: int
     maximum: int | None = None
+    also: int | None = None
 
     def schema(self) -> dict[str, Any]:
         """Describe the shape as JSON Schema."""
         most = {} if self.maximum is None else {"maximum": self.maximum}
-        return {"type": "integer", "minimum": self.minimum, **most, "description": self.doc}
+        row = {"type": "integer", "minimum": self.minimum, **most}
+        return {**(row if self.also is None else {"anyOf": [row, {"const": self.also}]}), "description": self.doc}
 
 
 class Choice(NamedTuple):

@@ -5,6 +5,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, tzinfo
 from typing import Any, Literal, NamedTuple
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
@@ -175,7 +176,7 @@ class Evidence(NamedTuple):
     checkpoint tell, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
     are none. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
     whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
-    verify found wrong with a content that has not changed since.
+    verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is.
     """
 
     same: Mapping[str, int] = {}
@@ -189,6 +190,7 @@ class Evidence(NamedTuple):
     foreign: Mapping[str, str] = {}
     inside: Mapping[str, frozenset[str]] = {}
     broken: Mapping[str, str] = {}
+    zone: tzinfo = UTC
 
 
 class Pattern(NamedTuple):
@@ -315,7 +317,8 @@ class Policy(NamedTuple):
     """A named retention policy. A checkpoint stays when any line keeps it.
 
     ``keep_at_least`` is the number of checkpoints that remain in an experiment whatever the lines say. ``picked`` says
-    why it is this policy that is gone by.
+    why it is this policy that is gone by. The policy is applied to each set of checkpoints that agree in the fields
+    ``per``.
     """
 
     name: str

@@ -47,6 +47,11 @@ POLICY = Record(
     {
         **{line.key: line.shape for line in LINES.values()},
         "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 0),
+        "per": ListOf(
+            "Captured groups: the policy is applied to each set of checkpoints that agree in them.",
+            Text("a captured group"),
+            empty=False,
+        ),
         "allow_empty": Choice("true lets keep_at_least be 0.", {"true": True, "false": False}),
         "examples": _EXAMPLES,
     },
@@ -81,6 +86,8 @@ def compile_policies(
     Where JSON files belong to checkpoints, they may tell any.
     """
     policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
+    for name, value in values.items():
+        faults += _unknown_groups(name, value.get("per"), rules)
     for policy in policies.values():
         faults += _useless_lines(policy)
         if not any(suffix.endswith(".json") for suffix in sidecars):
@@ -137,6 +144,7 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
         place,
         floor_place or place,
         tuple(_compile_example(example) for example in examples.data) if examples else (),
+        per=tuple(dict.fromkeys(group.data for group in per.data)) if (per := value.get("per")) else (),
     )
 
 
@@ -183,8 +191,20 @@ def _useless_lines(policy: Policy) -> Iterator[Fault]:
             yield Fault(place, f"{what} beside other lines, as what is protected stays in any case")
 
 
+def _unknown_groups(name: str, per: Value | None, rules: Sequence[Rule]) -> Iterator[Fault]:
+    groups = _groups(rules)
+    for group in per.data if per else ():
+        if group.data not in groups:
+            hint = closest(group.data, groups) or f"the rules of naming capture: {', '.join(groups) or 'nothing'}"
+            yield Fault(group.place, f"retention policy '{name}': per: no rule captures '{group.data}'", hint)
+
+
+def _groups(rules: Sequence[Rule]) -> list[str]:
+    return sorted({group for rule in rules for group in rule.match.groupindex})
+
+
 def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
-    groups = sorted({group for rule in rules for group in rule.match.groupindex})
+    groups = _groups(rules)
     any_metric = any({"metric", "value"} <= set(rule.match.groupindex) for rule in rules)
     for line in policy.lines:
         if line.key == "keep_best" and not any_metric and line.value.metric not in groups:

@@ -193,9 +193,12 @@ class _Reader(NamedTuple):
 
     def number(self, node: yaml.Node, shape: Number, what: str) -> Value | None:
         wanted = f"a whole number, {shape.minimum} {'or more' if shape.maximum is None else f'to {shape.maximum}'}"
+        wanted += "" if shape.also is None else f", or {shape.also}"
         text = self.scalar(node, what, wanted)
         if text is None:
             return None
+        if shape.also is not None and text == str(shape.also):
+            return Value(shape.also, self.place(node))
         is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
         if not (is_number and shape.minimum <= int(text) <= (shape.maximum or int(text))):
             self.refuse(node, f"{what} must be {wanted}, not '{text}'")

@@ -32,6 +32,7 @@ from ckptrules.outputs.evidence import (
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.jobs import Job
+from ckptrules.run.zone import LOCAL
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
@@ -96,6 +97,7 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
         now_ns=job.header["started_ns"],
         metrics=metrics_of(job, listing),
         inside=look_inside(directory, listing, job.rules),
+        zone=LOCAL,
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()

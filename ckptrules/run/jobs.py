@@ -21,7 +21,7 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.naming import is_claimed
-from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
 from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
@@ -333,9 +333,20 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
     if policy is not None and job.options.keep_min_epoch is not None:
         policy = with_min_epoch(policy, job.options.keep_min_epoch)
     policy = policy if job.options.delete_old else None
-    deletes = policy and ([line[:2] for line in policy.lines], policy.keep_at_least, job.options.verified)
+    deletes = policy and (
+        [line[:2] for line in policy.lines],
+        policy.keep_at_least,
+        policy.per,
+        zone_of(policy),
+        job.options.verified,
+    )
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
     return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
+
+
+def zone_of(policy: Policy) -> tuple[object, ...]:
+    """Return what the zone of this machine is known by, where the policy goes by the calendar."""
+    return (time.tzname, time.timezone, time.altzone) if reads_zone(policy) else ()
 
 
 @once

@@ -6,6 +6,7 @@ import os.path
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 
 import pytest
@@ -37,7 +38,7 @@ from tests.conftest import ROOT
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
 DIRECTORY = "/outputs/ocr/checkpoints"
 ENTRY = re.compile(
-    r"(?:(?P<size>\d+)|(?P<kind>directory) (?P<sum>\d+)(?: with (?P<with>\S+(?:, \S+)*))?|other|(?P<link>link|dangling) -> (?P<text>.+?))(?: @ (?P<mtime>\d+))?",
+    r"(?:(?P<size>\d+)|(?P<kind>directory) (?P<sum>\d+)(?: with (?P<with>\S+(?:, \S+)*))?|other|(?P<link>link|dangling) -> (?P<text>.+?))(?: @ (?P<mtime>\S+))?",
 )
 CASES = ListOf(
     "The cases of one theme.",
@@ -49,7 +50,7 @@ CASES = ListOf(
             "listing": MapOf(
                 "What lies in the directory.",
                 Text(
-                    "SIZE, directory SIZE (with PATH, PATH), other, link -> TEXT or dangling -> TEXT; with @ MTIME in seconds",
+                    "SIZE, directory SIZE (with PATH, PATH), other, link -> TEXT or dangling -> TEXT; with @ MTIME in seconds, or as 2025-10-26T02:30+01",
                     lambda text: "" if ENTRY.fullmatch(text) else f"'{text}' is no entry",
                 ),
             ),
@@ -62,6 +63,7 @@ CASES = ListOf(
                     "on_conflict": Text(""),
                     "verified": ListOf("What was verified; verified=1 is given.", Text("a name")),
                     "now": Number("", 0),
+                    "zone": Number("Hours ahead of UTC.", 0),
                 },
             ),
             "same": MapOf("Names with one number have one content.", Number("", 0)),
@@ -108,13 +110,17 @@ def read_entry(name: str, text: str) -> Entry:
     match = ENTRY.fullmatch(text)
     assert match
     said = match.groupdict()
-    mtime_ns = int(said["mtime"] or 0) * 1_000_000_000
+    mtime_ns = seconds(said["mtime"] or "0") * 1_000_000_000
     if said["link"]:
         parent, sibling = os.path.split(os.path.join(DIRECTORY, said["text"]))
         inside = os.path.normpath(parent) == DIRECTORY
         return Entry(name, "link", 0, mtime_ns, said["text"], sibling if inside else None, said["link"] == "dangling")
     size = said["size"] or said["sum"]
     return Entry(name, "other" if size is None else "directory" if said["kind"] else "file", int(size or 0), mtime_ns)
+
+
+def seconds(text: str) -> int:
+    return int(text) if text.isdigit() else round(datetime.fromisoformat(text).timestamp())
 
 
 def entries(case: Case) -> list[Entry]:
@@ -140,6 +146,7 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
         None if verified is None else frozenset(verified),
         now_ns,
         inside=inside(case, rules),
+        zone=timezone(timedelta(hours=case.options.get("zone", 0))),
     )
     evidence = evidence._replace(pointers=dict(what_pointers_say(case, listing, rules)))
     on_conflict = case.options.get("on_conflict", "report")
@@ -217,7 +224,10 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"newest \d of (\d) \(\d left\)|not of the newest (\d)$": "keep_last: ",
     r"(epoch|step) \d+ is (?:a|no) multiple of (\d+)$": r"keep_every_\1s: \2|keep_every_\1s: {every: \2",
     r"(epoch|step) \d+ (?:is (?:one of|none of|nearest to|not the nearest to)|belongs to none of) ": r"keep_every_\1s: {",
+    r"its time lies ahead$": "keep_daily: ",
     r"(?:no )?(hmean|loss) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: |keep_best: [{metric: |- {metric: ",
+    r".*(hour|week|month|year) \d": r"keep_\1ly: ",
+    r".*day \d": "keep_daily: ",
     r".* (?:not )?within (\d+[a-z]+)": r"keep_within: \1",
     r"(?:fits|does not fit) in (\w+)": r"max_total_size: \1",
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,

@@ -77,6 +77,8 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
         Best, st.sampled_from(["hmean", "loss"]), st.sampled_from(["max", "min"]), st.integers(1, 3)
     ),
     "keep_within": st.builds(Within, st.integers(1, 3), st.just("1s"), st.booleans()),
+    "keep_hourly": st.integers(1, 3) | st.just(-1),
+    "keep_yearly": st.integers(1, 3),
     "max_total_size": st.builds(Bytes, st.integers(1, 60), st.just("1KB")),
 }
 NOW_NS = 3 * NS

@@ -14,6 +14,7 @@ FILES = (
     "keep_every",
     "keep_best",
     "keep_within",
+    "keep_calendar",
     "max_total_size",
 )
 LINES: Mapping[str, Line] = {
