@@ -66,7 +66,7 @@ def catalog(
     folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
-    for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded)):
+    for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded), loaded.part_folders):
         yield from records_in(folder, loaded, found)
 
 

@@ -18,6 +18,7 @@ from ckptrules.engine.values import (
     Problem,
     Step,
     Unit,
+    in_part_folder,
     trash_folder,
     trash_name,
 )
@@ -109,11 +110,12 @@ def _unit(
     head: Action, followers: Sequence[Action], identities: Mapping[str, Identity], directory: str, run: str
 ) -> Unit:
     goes = head.kind == "trash"
-    place = trash_folder(run, directory) if goes else directory
-    steps = [
-        Step("move", directory, name, place, trash_name(name) if goes else to, "", identities[name])
-        for name, to in ((head.name, head.to), *head.with_it)
-    ]
+    steps = []
+    for name, to in ((head.name, head.to), *head.with_it):
+        folder, base = in_part_folder(name)
+        here = f"{directory}/{folder}" if folder else directory
+        place, new = (trash_folder(run, here), trash_name(base)) if goes else (here, to)
+        steps.append(Step("move", here, base, place, new, "", identities[name]))
     for action in followers:
         place = action.directory or directory
         step = Step(action.kind, place, action.name, place, action.to, action.was)

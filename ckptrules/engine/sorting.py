@@ -16,9 +16,9 @@ from ckptrules.engine.values import (
     Named,
     Part,
     Problem,
-    Rule,
     RuleSet,
     Skipped,
+    in_part_folder,
 )
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
@@ -58,7 +58,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     problems: list[Problem] = []
     read = reader(rules)
     for entry in sorted(listing.entries):
-        name = read(entry.name, None if entry.kind == "link" else entry.kind == "directory")
+        name = read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
         said = name.claim
         is_one = said.kind in CHECKPOINTS or said.kind == "protected"
         if is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
@@ -97,8 +97,8 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
     parts: dict[Key, list[Read]] = defaultdict(list)
     for entry, name in found:
         rule = name.claim.rule
-        if rule and rule.has_parts:
-            parts[key_of(rule, name.claim.fields)].append((entry, name))
+        if key := key_of(entry, name):
+            parts[key].append((entry, name))
         elif name.claim.kind == "protected":
             protected.append(Checkpoint(entry, name.fields, entry.name, name.claim.reason, rule=rule))
         else:
@@ -132,17 +132,30 @@ def sidecars_of(
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def key_of(rule: Rule, fields: Mapping[str, str]) -> Key:
-    """Return what the parts of one checkpoint have in common: the format, and the text of every field but ``part``."""
-    return rule.id, *sorted((key, text) for key, text in fields.items() if key != "part")
+def key_of(entry: Entry, name: Named) -> Key:
+    """Return what the parts of one checkpoint have in common, or nothing where it has no parts.
+
+    That is the format, and the text of every field but ``part``; in a part folder without a format, the name.
+    """
+    folder, base = in_part_folder(entry.name)
+    rule = name.claim.rule
+    if rule and (folder or rule.has_parts):
+        return rule.id, bool(folder), *sorted((key, text) for key, text in name.claim.fields.items() if key != "part")
+    return ("", True, base) if folder else ()
 
 
 def joined(members: Sequence[Read]) -> Checkpoint:
     """Make one checkpoint of its parts, the part without a text first. What protects one of them protects all."""
     ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
+    stays = any("/" in entry.name for entry, _ in members)  # what has part folders reads names there
     shield = next((name.claim.reason for _, name in ordered if name.claim.kind == "protected"), None)
     parts = tuple(
-        Part(entry, entry.name if shield else name.target, name.claim.fields.get("part", "")) for entry, name in ordered
+        Part(
+            entry,
+            entry.name if shield or stays else name.target,
+            "/".join(filter(None, (in_part_folder(entry.name)[0], name.claim.fields.get("part", "")))),
+        )
+        for entry, name in ordered
     )
     head, name = ordered[0]
     entry = head._replace(
@@ -159,9 +172,8 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
     """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable name."""
     found = {}
     for entry in others:
-        name = read(entry.name, None if entry.kind == "link" else entry.kind == "directory")
-        rule = name.claim.rule
-        if rule and rule.has_parts and (key := key_of(rule, name.claim.fields)) in keys:
+        name = read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
+        if (key := key_of(entry, name)) in keys:
             what = "gets no usable name" if name.fault else "is a link" if entry.kind == "link" else "is empty"
             found[key] = f"{entry.name} {what}"
     return found

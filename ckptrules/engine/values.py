@@ -133,15 +133,19 @@ class Stamp(NamedTuple):
 
 
 class Directory(NamedTuple):
-    """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp."""
+    """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp.
+
+    Folders in it that ``part_folders`` fit hold parts of its checkpoints: what is in them is read as if it were here.
+    """
 
     experiment: str
     directory: str
     stamp: Stamp
+    part_folders: tuple[str, ...] = ()
 
 
 class Listing(NamedTuple):
-    """One checkpoint directory, read."""
+    """One checkpoint directory, read. The name of what lies in a part folder begins with that: ``mp_rank_00/x.pt``."""
 
     experiment: str
     directory: str
@@ -350,7 +354,8 @@ class RuleSet(NamedTuple):
     """All rules, checked and compiled. ``naming_digest`` changes exactly when a naming rule does.
 
     ``targets`` are the formats that names should have, the first that serves before the others; where there is none,
-    nothing is renamed. ``formats`` are recognised and keep their names.
+    nothing is renamed. ``formats`` are recognised and keep their names. ``part_folders`` fit the folders beside each
+    other that hold the parts of one checkpoint.
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
     ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
     not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
@@ -372,6 +377,7 @@ class RuleSet(NamedTuple):
     pointers: tuple[PointerPattern, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
     formats: tuple[Rule, ...] = ()
+    part_folders: tuple[str, ...] = ()
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None
 
@@ -603,6 +609,12 @@ def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
 def number(text: str | None) -> int | None:
     """Read captured digits as a number; anything else is no number (``1e-05`` is not epoch 5)."""
     return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def in_part_folder(name: str) -> tuple[str, str]:
+    """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
+    folder, _, base = name.rpartition("/")
+    return folder, base
 
 
 def trash_folder(run: str, directory: str) -> str:

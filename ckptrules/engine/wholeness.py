@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.naming import stems_of
 from ckptrules.engine.sorting import Sorted
-from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, number
+from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, in_part_folder, number
 
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
@@ -23,15 +23,19 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     every = [*found.checkpoints, *found.protected]
     markers = markers_in(listing, rules)
     needed = parts_needed(every)
+    folders = {folder for one in every for folder in folders_of(one)}
     said = {
-        one.entry.name: why_unfinished((*one.names, one.target), markers)
+        one.entry.name: why_unfinished(
+            (*one.names, *(in_part_folder(name)[1] for name in one.names), one.target), markers
+        )
         or (Reason(f"is not whole: {one.flaw}", one.rule.place) if one.flaw and one.rule else None)
+        or why_torn(one, folders)
         or why_incomplete(one, needed, evidence.inside)
         or next(
             (Reason(f"is broken, verify says: {evidence.broken[n]}") for n in one.names if n in evidence.broken), None
         )
         for one in every
-        if markers or one.rule or evidence.broken
+        if markers or one.rule or one.parts or evidence.broken
     }
     return {name: reason for name, reason in said.items() if reason}
 
@@ -58,8 +62,26 @@ def parts_needed(checkpoints: Iterable[Checkpoint]) -> Mapping[tuple[object, ...
     seen: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for one in checkpoints:
         if one.rule and one.parts:
-            seen[one.rule.id, one.series].update(part.text for part in one.parts)
+            seen[one.rule.id, one.series] |= own_texts(one)
     return seen
+
+
+def folders_of(one: Checkpoint) -> set[str]:
+    """Return the part folders that hold some of a checkpoint."""
+    return {in_part_folder(part.entry.name)[0] for part in one.parts} - {""}
+
+
+def why_torn(one: Checkpoint, folders: set[str]) -> Reason | None:
+    """Say which part folders hold nothing of a checkpoint, of those that hold any."""
+    have = folders_of(one)
+    if not have or have == folders:
+        return None
+    return Reason(f"is not whole: nothing of it is in {_listed(sorted(folders - have))}", one.named_by.place)
+
+
+def own_texts(one: Checkpoint) -> set[str]:
+    """Return what the format captures as ``part`` of the names of a checkpoint, part folders left out."""
+    return {part.text.removeprefix(in_part_folder(part.entry.name)[0]).removeprefix("/") for part in one.parts}
 
 
 def why_incomplete(
@@ -69,7 +91,7 @@ def why_incomplete(
     rule = one.rule
     if rule is None or not (rule.complete or one.parts):
         return None
-    texts = {part.text for part in one.parts}
+    texts = own_texts(one)
     count = number(one.fields.get("parts"))
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)

@@ -14,10 +14,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from ckptrules.engine.naming import named, reader
+from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.values import STATE, Entry, Evidence, Listing, Mention, OutsideLink, Plan, Problem, RuleSet
+from ckptrules.engine.values import (
+    STATE,
+    Entry,
+    Evidence,
+    Listing,
+    Mention,
+    OutsideLink,
+    Plan,
+    Problem,
+    RuleSet,
+    in_part_folder,
+)
 from ckptrules.engine.wholeness import asked_inside, fitted
+from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.reading import open_below, read_pointer, why_of
@@ -64,7 +76,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
     pointers, others = read_pointers(directory, listing, rules)
     return known._replace(
         same={**known.same, **same},
-        links=links.into(listing.directory),
+        links=into_part_folders(links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
         pointers=pointers,
         no_pointers=others,
@@ -100,9 +112,13 @@ def read_pointers(
         if content is None:
             no_pointers.append(pointer)
         else:
-            others = (entry.name for entry in listing.entries if entry.name != pointer)
-            if named := mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects):
-                found[pointer] = named
+            others: dict[str, list[str]] = defaultdict(list)
+            for entry in listing.entries:
+                others[in_part_folder(entry.name)[1]].append(entry.name)
+            others.pop(in_part_folder(pointer)[1])
+            said = mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects)
+            if said:
+                found[pointer] = tuple(m._replace(name=name) for m in said for name in others[m.name])
     return found, tuple(no_pointers)
 
 
@@ -114,8 +130,9 @@ def _other_owner(directory: int, name: str) -> str:
 
 def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
     """Map the names of the pointer files of a directory to whether they protect what they name."""
-    special = [entry.name for entry in listing.entries if rules.special.match(entry.name) and entry.kind == "file"]
-    fitting = {name: [p.protects for p in rules.pointers if fnmatchcase(name, p.text)] for name in special}
+    files = [(entry.name, in_part_folder(entry.name)[1]) for entry in listing.entries if entry.kind == "file"]
+    special = [(name, base) for name, base in files if rules.special.match(base)]
+    fitting = {name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for name, base in special}
     return {name: any(protects) for name, protects in fitting.items() if protects}
 
 
@@ -153,7 +170,8 @@ def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[st
 
 def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
     """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
-    asked = {e.name: asked_inside(named(e.name, rules, folder=True).claim.rule) for e in _folders(listing, rules)}
+    read = reader(rules)
+    asked = {e.name: asked_inside(read(in_part_folder(e.name)[1], True).claim.rule) for e in _folders(listing, rules)}  # noqa: FBT003 - lru_cache takes what is positional
     return {name: fitted(patterns, _paths(directory, name)) for name, patterns in asked.items() if patterns}
 
 

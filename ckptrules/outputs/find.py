@@ -39,7 +39,10 @@ class Inner(NamedTuple):
 
 
 def find_directories(
-    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool] = lambda _: False
+    outputs_dir: str,
+    layout: Sequence[str],
+    is_claimed: Callable[[str], bool] = lambda _: False,
+    part_folders: tuple[str, ...] = (),
 ) -> list[Directory]:
     """Find the checkpoint directories that the layout patterns describe, sorted, each once.
 
@@ -50,12 +53,13 @@ def find_directories(
         outputs_dir: the folder of the experiments.
         layout: the patterns, the first of which counts where two lead to one directory.
         is_claimed: says by its name that a directory belongs to a checkpoint; nothing in it is one of its own.
+        part_folders: what folders are called that hold parts.
     """
-    return survey(outputs_dir, layout, is_claimed)[0]
+    return survey(outputs_dir, layout, is_claimed, part_folders)[0]
 
 
 def survey(
-    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool]
+    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool], part_folders: tuple[str, ...] = ()
 ) -> tuple[list[Directory], list[Inner]]:
     """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another."""
     stamps: dict[str, Stamp] = {}
@@ -72,7 +76,7 @@ def survey(
     for path, stamp in stamps.items():
         experiment = _experiment(path, pattern_of[path], taken)
         taken.add(experiment)
-        found.append(Directory(experiment, path, stamp))
+        found.append(Directory(experiment, path, stamp, part_folders))
     return sorted(found), inner
 
 

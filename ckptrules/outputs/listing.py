@@ -7,8 +7,9 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
+from fnmatch import fnmatchcase
 
-from ckptrules.engine.values import Directory, Entry, Listing
+from ckptrules.engine.values import Directory, Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.storage.reading import hard_links, look_inside, open_below
 
 LEADS_NOWHERE = (
@@ -33,7 +34,47 @@ def scan(outputs_dir: str, found: Directory) -> Listing:
 def read_directory(directory: int, found: Directory) -> Listing:
     """Read one checkpoint directory that is open."""
     with os.scandir(directory) as entries:
-        return Listing(found.experiment, found.directory, tuple(_read_entries(directory, entries)))
+        here = tuple(_read_entries(directory, entries))
+    if not found.part_folders:
+        return Listing(found.experiment, found.directory, here)
+    folders = {e.name for e in here if e.kind == "directory" and _fits(e.name, found.part_folders)}
+    inside = [entry for folder in sorted(folders) for entry in _read_part_folder(directory, folder)]
+    others = [_into(entry, folders) for entry in here if entry.name not in folders]
+    return Listing(found.experiment, found.directory, (*others, *inside))
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:
+    """Read a folder of parts, each name with that of the folder before it.
+
+    Raises:
+        OSError: it cannot be read: what lies in it is not known.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        with os.scandir(opened) as entries:
+            for entry in _read_entries(opened, entries):
+                sibling = entry.sibling and f"{folder}/{entry.sibling}"
+                yield entry._replace(name=f"{folder}/{entry.name}", sibling=sibling)
+    finally:
+        os.close(opened)
+
+
+def _into(entry: Entry, folders: Collection[str]) -> Entry:
+    """Let a link that leads into a folder of parts lead to what it leads to there."""
+    inner, _, behind = entry.behind[1:].partition("/")
+    if entry.sibling not in folders or not inner:
+        return entry
+    return entry._replace(sibling=f"{entry.sibling}/{inner}", behind=f"/{behind}" if behind else "")
+
+
+def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[OutsideLink, ...]:
+    """Do so with links in other directories."""
+    folders = {in_part_folder(entry.name)[0] for entry in listing.entries} - {""}
+    return tuple(link._replace(entry=_into(link.entry, folders)) for link in links)
 
 
 def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:

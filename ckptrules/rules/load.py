@@ -31,7 +31,7 @@ def _layout_fault(text: str) -> str:
 
 
 def _ending_fault(text: str) -> str:
-    return f"'{text}' must be the end of a name, without '/'" if "/" in text else ""
+    return f"'{text}' must be a name or the end of one, without '/'" if "/" in text else ""
 
 
 def _suffix_fault(text: str) -> str:
@@ -56,6 +56,10 @@ SHAPE = Record(
             Text("e.g. .metadata.json", _suffix_fault),
         ),
         **knowledge.SHAPES,
+        "part_folders": ListOf(
+            "Shell patterns of folders beside each other that hold the parts of one checkpoint, one a rank or host.",
+            Text("e.g. mp_rank_*", _ending_fault),
+        ),
         "unfinished": ListOf(
             "Endings of markers: beside S and such an ending, S is not whole, nor is what begins with S. or S-.",
             Text("e.g. -unfinished", _ending_fault),
@@ -72,6 +76,7 @@ _LISTS = (
     "sidecars",
     "pointers",
     "unfinished",
+    "part_folders",
     *("targets", "legacy", "formats", "rename"),
 )
 
@@ -189,6 +194,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         pointers=knowledge.compile_pointers(merged.get("pointers", [])),
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         formats=named.formats,
+        part_folders=tuple(value.data for value in merged.get("part_folders", [])),
         special=_special(merged),
         outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
     )
@@ -222,5 +228,6 @@ def _naming_digest(rules: RuleSet) -> str:
         [(pattern.text, pattern.protects) for pattern in rules.pointers],
         [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
+        rules.part_folders,
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()

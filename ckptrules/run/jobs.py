@@ -146,7 +146,7 @@ def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory]
 
 @once
 def _survey(_: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    return outputs_find.survey(path, rules.layout, functools.partial(is_claimed, rules=rules))
+    return outputs_find.survey(path, rules.layout, functools.partial(is_claimed, rules=rules), rules.part_folders)
 
 
 def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:

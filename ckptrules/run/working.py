@@ -47,7 +47,8 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
             return {}
-    if decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
+    in_folders = any("/" in entry.name for entry in decided.listing.entries)  # whose stamps nobody notes
+    if in_folders or decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
         return {}
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}

@@ -112,9 +112,9 @@ def read_entry(name: str, text: str) -> Entry:
     said = match.groupdict()
     mtime_ns = seconds(said["mtime"] or "0") * 1_000_000_000
     if said["link"]:
-        parent, sibling = os.path.split(os.path.join(DIRECTORY, said["text"]))
-        inside = os.path.normpath(parent) == DIRECTORY
-        return Entry(name, "link", 0, mtime_ns, said["text"], sibling if inside else None, said["link"] == "dangling")
+        path = os.path.normpath(os.path.join(DIRECTORY, os.path.dirname(name), said["text"]))
+        sibling = path.removeprefix(f"{DIRECTORY}/") if path.startswith(f"{DIRECTORY}/") else None
+        return Entry(name, "link", 0, mtime_ns, said["text"], sibling, said["link"] == "dangling")
     size = said["size"] or said["sum"]
     return Entry(name, "other" if size is None else "directory" if said["kind"] else "file", int(size or 0), mtime_ns)
 
