@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
+from ckptrules.engine.facts import believed
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.series import fields_that_differ, judge
@@ -48,6 +49,7 @@ def make_plan(
         evidence: what was found out beyond the listing.
         leave_links: whether a link stays under each old name.
     """
+    listing = believed(listing, evidence.times)
     found = sort_entries(rules, listing)
     evidence = by_heads(evidence, found)
     pairs = new_names(found.checkpoints, found.sidecars)

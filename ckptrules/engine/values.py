@@ -176,11 +176,12 @@ class Evidence(NamedTuple):
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
     directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
     checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
-    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that the sidecars of a
-    checkpoint tell, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
+    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that sidecars and facts
+    tell of a checkpoint, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
     are none. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
     whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
-    verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is.
+    verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
+    are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file.
     """
 
     same: Mapping[str, int] = {}
@@ -195,6 +196,7 @@ class Evidence(NamedTuple):
     inside: Mapping[str, frozenset[str]] = {}
     broken: Mapping[str, str] = {}
     zone: tzinfo = UTC
+    times: Mapping[str, int] = {}
 
 
 class Pattern(NamedTuple):
@@ -218,6 +220,25 @@ class Complete(NamedTuple):
     any: tuple[str, ...]
     all: tuple[str, ...]
     place: Location
+
+
+class Fact(NamedTuple):
+    """Where files know more of checkpoints, and which row tells of which.
+
+    ``file`` is a path from the checkpoint directory or, with ``within``, from inside each folder checkpoint; its parts
+    are shell patterns. ``rows`` is the key of the list of rows, if it stands below one. ``by`` are pairs of our field
+    and their key; their number is ours and ``offset``. ``best`` is the key of a text that names the best checkpoint,
+    ``time`` that of a time.
+    """
+
+    file: str
+    place: Location
+    within: bool = False
+    rows: str = ""
+    by: tuple[tuple[str, str], ...] = ()
+    offset: int = 0
+    best: str = ""
+    time: str = ""
 
 
 class Rule(NamedTuple):
@@ -357,8 +378,8 @@ class RuleSet(NamedTuple):
     nothing is renamed. ``formats`` are recognised and keep their names. ``part_folders`` fit the folders beside each
     other that hold the parts of one checkpoint.
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
-    ``pointers`` fit the text files that name a checkpoint. ``unfinished`` are the endings of the markers beside what is
-    not finished. ``special`` fits whatever one of these, or a shell pattern, fits.
+    ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
+    endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
     """
 
     files: tuple[str, ...]
@@ -375,6 +396,7 @@ class RuleSet(NamedTuple):
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
     pointers: tuple[PointerPattern, ...] = ()
+    facts: tuple[Fact, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
     formats: tuple[Rule, ...] = ()
     part_folders: tuple[str, ...] = ()
@@ -419,9 +441,9 @@ class Part(NamedTuple):
 class Checkpoint(NamedTuple):
     """What a naming rule understands, or a rule protects. ``target`` is the name that it should have.
 
-    ``metrics`` are those that its sidecars tell, as far as they were read. Where its format captures ``part``, the
-    checkpoint is all its ``parts``: it goes by the name of the first of them, and its entry has the size of all and the
-    newest of their times. ``flaw`` says what is wrong with one of them.
+    ``metrics`` are those that its sidecars and facts tell, as far as they were read. Where its format captures
+    ``part``, the checkpoint is all its ``parts``: it goes by the name of the first of them, and its entry has the size
+    of all and the newest of their times. ``flaw`` says what is wrong with one of them.
     """
 
     entry: Entry

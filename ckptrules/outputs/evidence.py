@@ -78,7 +78,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
         same={**known.same, **same},
         links=into_part_folders(links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
-        pointers=pointers,
+        pointers={**known.pointers, **pointers},
         no_pointers=others,
         foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
@@ -148,6 +148,7 @@ def read_metrics(
         listing: the directory.
         sidecars: those of each checkpoint, by its name.
     """
+    from ckptrules.engine.facts import numbers
     from ckptrules.formats.plainjson import parse
 
     found = {}
@@ -156,7 +157,7 @@ def read_metrics(
             why_of: dict[str, str] = {}
             for name in names:
                 with contextlib.suppress(OSError, ValueError):
-                    why_of |= _numbers(parse(_read(directory, name)))
+                    why_of |= numbers(parse(_read(directory, name)))
             if why_of:
                 found[owner] = why_of
     return found
@@ -191,14 +192,6 @@ def _paths(directory: int, name: str) -> Iterator[str]:
 def _read(directory: int, name: str) -> bytes:
     with open(os.open(name, LOOKING, dir_fd=directory), "rb") as file:
         return file.read(CHUNK)
-
-
-def _numbers(data: object) -> dict[str, str]:
-    if not isinstance(data, dict):
-        return {}
-    inner = data.get("metrics")
-    rows = {**data, **(inner if isinstance(inner, dict) else {})}
-    return {str(k): repr(v) for k, v in rows.items() if isinstance(v, int | float) and not isinstance(v, bool)}
 
 
 def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:

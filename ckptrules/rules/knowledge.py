@@ -1,14 +1,40 @@
-"""What files beside and inside the checkpoints know of them: ``pointers`` name some."""
+"""What files beside and inside the checkpoints know of them: ``pointers`` name some, ``facts`` tell more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
-from ckptrules.engine.values import PointerPattern
+from ckptrules.engine.values import STATE, Fact, Fault, PointerPattern
 from ckptrules.rules.shape import Value
 
 TRUTH = {"true": True, "false": False}
+OURS = {
+    "epoch": "Their key of the epoch.",
+    "step": "Their key of the step.",
+    "number": "Their key of the number.",
+    "name": "Their key of the name, its stem, or a path that ends in it.",
+}
+_INTEGER = re.compile("[-+]?[0-9]{1,9}")
+
+
+def _file_fault(text: str) -> str:
+    parts = text.split("/")
+    below = parts[next((n for n, part in enumerate(parts) if part != ".."), len(parts)) :]
+    if not below or {"", ".", ".."} & set(below):
+        return (
+            f"'{text}' must be the path of a file from the checkpoint directory; '..' may stand at its beginning only"
+        )
+    if "**" in below:
+        return f"'{text}' would search a whole tree: each part of it must be a name, or a pattern of names"
+    return f"'{text}' must not lead into '{STATE}'" if STATE in below else ""
+
+
+def _offset_fault(text: str) -> str:
+    return "" if _INTEGER.fullmatch(text) else f"'{text}' must be a whole number, such as 1 or -1"
+
+
 SHAPES = {
     "pointers": ListOf(
         "Shell patterns of text files beside the checkpoints that name some; these stay, and the files follow them.",
@@ -24,6 +50,27 @@ SHAPES = {
                     ("match", "protects"),
                 ),
             )
+        ),
+    ),
+    "facts": ListOf(
+        "Files that know more of checkpoints than their names: metrics, times, which one is the best.",
+        Record(
+            "One such file: JSON (also a document a line), YAML or CSV, by its ending.",
+            {
+                "file": Text("A path from the checkpoint directory; its parts may be shell patterns.", _file_fault),
+                "within": Choice("true: the path is one inside each folder checkpoint, and tells of this one.", TRUTH),
+                "rows": Text("The key of the list of rows in the document."),
+                "by": Record(
+                    "Which row tells of which checkpoint: our field, and their key.",
+                    {ours: Text(doc) for ours, doc in OURS.items()},
+                ),
+                "offset": Text(
+                    "How much more they count than we: 1 where theirs begin at 1 and ours at 0.", _offset_fault
+                ),
+                "best": Text("The key of a text that names the best checkpoint: that one stays."),
+                "time": Text("The key of a time, in seconds since 1970 or ISO 8601: believed over the file's."),
+            },
+            ("file",),
         ),
     ),
 }
@@ -44,3 +91,26 @@ def _pointer(value: Value) -> PointerPattern:
         return PointerPattern(value.data, value.place)
     said = {key: item.data for key, item in value.items()}
     return PointerPattern(said.get("match", ""), value.place, said.get("protects", True))
+
+
+def compile_facts(values: Sequence[Value], faults: list[Fault]) -> tuple[Fact, ...]:
+    """Compile where files know more; what makes no sense together is added to ``faults``."""
+    found = [_fact(value) for value in values if value.get("file")]
+    if not faults:  # else what is missing may be what was refused
+        faults += [Fault(fact.place, f"facts: {fact.file}: {text}") for fact in found for text in _senseless(fact)]
+    return tuple(found)
+
+
+def _fact(value: Value) -> Fact:
+    said = {key: item.data for key, item in value.items()}
+    by = tuple((ours, theirs.data) for ours, theirs in said.pop("by", {}).items())
+    return Fact(said.pop("file"), value.place, by=by, offset=int(said.pop("offset", 0)), **said)
+
+
+def _senseless(fact: Fact) -> Iterator[str]:
+    if not (fact.by or fact.within or fact.best):
+        yield "it needs 'by', which says what its rows tell of, or 'best'"
+    if fact.within and fact.file.startswith("../"):
+        yield "a path inside a checkpoint ('within') must not lead out of it"
+    if fact.offset and not any(ours != "name" for ours, _ in fact.by):
+        yield "'offset' counts for an epoch, step or number in 'by'"

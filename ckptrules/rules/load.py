@@ -74,7 +74,7 @@ _LISTS = (
     "protected",
     "ignored",
     "sidecars",
-    "pointers",
+    *("pointers", "facts"),
     "unfinished",
     "part_folders",
     *("targets", "legacy", "formats", "rename"),
@@ -172,7 +172,9 @@ def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, fault
 def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault], *, proved: bool) -> RuleSet | None:
     named = naming.compile_naming(merged, faults, proved=proved)
     sidecars = tuple(value.data for value in merged.get("sidecars", []))
-    by_name = policies.compile_policies(merged.get("retention", {}), named.all, sidecars, faults)
+    facts = knowledge.compile_facts(merged.get("facts", []), faults)
+    told_by_files = bool(facts) or any(suffix.endswith(".json") for suffix in sidecars)
+    by_name = policies.compile_policies(merged.get("retention", {}), named.all, faults, told_by_files=told_by_files)
     experiments = policies.compile_experiments(merged.get("experiments"), by_name, faults)
     max_delete = policies.compile_max_delete(merged.get("max_delete"), faults)
     if "layout" not in merged or faults:
@@ -192,6 +194,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         experiments=experiments,
         max_delete=max_delete,
         pointers=knowledge.compile_pointers(merged.get("pointers", [])),
+        facts=facts,
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
@@ -226,6 +229,7 @@ def _naming_digest(rules: RuleSet) -> str:
         [pattern.text for pattern in rules.protected],
         [pattern.text for pattern in rules.ignored],
         [(pattern.text, pattern.protects) for pattern in rules.pointers],
+        [(fact.file, *fact[2:]) for fact in rules.facts],
         [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
         rules.part_folders,

@@ -79,18 +79,18 @@ SHAPES: Mapping[str, Shape] = {"retention": RETENTION, "experiments": EXPERIMENT
 
 
 def compile_policies(
-    values: Mapping[str, Value], rules: Sequence[Rule], sidecars: Sequence[str], faults: list[Fault]
+    values: Mapping[str, Value], rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
 ) -> dict[str, Policy]:
     """Turn checked YAML into policies; ``rules`` are those of naming, which say what metrics there are.
 
-    Where JSON files belong to checkpoints, they may tell any.
+    Where files tell metrics (``told_by_files``), there may be any.
     """
     policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
     for name, value in values.items():
         faults += _unknown_groups(name, value.get("per"), rules)
     for policy in policies.values():
         faults += _useless_lines(policy)
-        if not any(suffix.endswith(".json") for suffix in sidecars):
+        if not told_by_files:
             faults += _unknown_metrics(policy, rules)
     return policies
 

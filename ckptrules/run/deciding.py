@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ckptrules.engine.facts import merged
 from ckptrules.engine.losses import losses
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.plan import make_plan, with_metrics
@@ -14,12 +15,11 @@ from ckptrules.engine.values import (
     Directory,
     Evidence,
     Listing,
-    OutsideLink,
     Plan,
     Problem,
     Reason,
 )
-from ckptrules.outputs import readings
+from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
     look,
     look_inside,
@@ -40,11 +40,15 @@ FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `
 
 
 class Decided(NamedTuple):
-    """A plan, what it was made from, and what it read beyond names (`readings.read_by`)."""
+    """A plan, what it was made from, and what it read beyond names (`readings.read_by`).
+
+    ``times`` are those by which the plan goes in the place of a file's, in nanoseconds since 1970.
+    """
 
     plan: Plan
     listing: Listing
     read: Mapping[str, Any] | None = None
+    times: Mapping[str, int] = {}
 
 
 def plan_of(job: Job, found: Directory) -> tuple[Plan, Listing]:
@@ -58,12 +62,13 @@ def decided_of(job: Job, found: Directory) -> Decided:
     try:
         with reading.open_below(job.options.outputs_dir, found.directory) as directory:
             listing = read_directory(directory, found)
-            contents = readings.marks(directory, names_to_read(job, listing))
-            plan, links = decide(job, listing, directory)
+            sources = sources_asked(job, listing)
+            contents = readings.marks(directory, [*names_to_read(job, listing), *sources.paths])
+            plan, known = decide(job, listing, directory, sources)
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             looked_at = names_to_compare(job, listing, plan)
-            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, links))
+            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known.times)
     except FAULTS as fault:
         return Decided(untouched(found, fault), listing)
 
@@ -87,15 +92,18 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
     ]
 
 
-def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[OutsideLink, ...]]:
+def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -> tuple[Plan, Evidence]:
     """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
 
-    The second value are the links elsewhere that lead into it, as far as it was asked.
+    The second value is what was found out, as far as it was asked.
     """
-    known = Evidence(
+    told, notes = Evidence(), sources.notes
+    if sources.files:
+        told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, facts.names_of(listing, job.rules))
+    known = told._replace(
         verified=verified_names(job, listing),
         now_ns=job.header["started_ns"],
-        metrics=metrics_of(job, listing),
+        metrics=merged(metrics_of(job, listing), told.metrics),
         inside=look_inside(directory, listing, job.rules),
         zone=LOCAL,
     )
@@ -108,10 +116,21 @@ def decide(job: Job, listing: Listing, directory: int) -> tuple[Plan, tuple[Outs
             break
         known = evidence
         plan = planned(job, listing, known)
-    return with_losses(job, listing, plan), known.links
+    plan = with_losses(job, listing, plan, known)
+    return plan._replace(notes=(*plan.notes, *notes)), known
 
 
-def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
+def sources_asked(job: Job, listing: Listing) -> facts.Sources:
+    """Find the files whose facts a plan goes by: what names the best always, the rest where the policy asks for it."""
+    policy, metrics = job.policy, asks_for_metrics(job)
+    wanted = [fact for fact in job.rules.facts if fact.best or (policy and (fact.time or metrics))]
+    if not wanted:
+        return facts.Sources()
+    names = facts.names_of(listing, job.rules)
+    return facts.find_sources(job.options.outputs_dir, listing, wanted, names)
+
+
+def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan:
     """Add notes of what goes by the policy that a person may miss."""
     goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
     if not (job.policy and goes):
@@ -119,8 +138,10 @@ def with_losses(job: Job, listing: Listing, plan: Plan) -> Plan:
     found = sort_entries(job.rules, listing)
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
-    told = Evidence(metrics=read_metrics(job.options.outputs_dir, listing, found.sidecars))
-    series = [with_metrics(one, told) for one in found.checkpoints if one.entry.name not in out]
+    if not asks_for_metrics(job):  # else they are known
+        told = facts.all_facts(job.options.outputs_dir, listing, job.rules).metrics
+        known = Evidence(metrics=merged(read_metrics(job.options.outputs_dir, listing, found.sidecars), told))
+    series = [with_metrics(one, known) for one in found.checkpoints if one.entry.name not in out]
     protected = [one.entry.name for one in found.protected if one.entry.name not in out]
     return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
+from ckptrules.engine.facts import believed
 from ckptrules.engine.retention import holds_until, reads_files
 from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
@@ -53,7 +54,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
     if job.policy and reads_files(job.policy):
-        times = (entry.mtime_ns for entry in decided.listing.entries)
+        times = (entry.mtime_ns for entry in believed(decided.listing, decided.times).entries)
         values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
     if decided.read:
         values["read"] = decided.read

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
@@ -31,6 +32,7 @@ from ckptrules.engine.values import (
 )
 from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.evidence import pointer_files
+from ckptrules.outputs.facts import documents, names_of
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
@@ -70,6 +72,7 @@ CASES = ListOf(
             "in_use": MapOf("Names that are in use, and why.", Text("")),
             "links": MapOf("Links elsewhere, DIRECTORY/NAME: what they lead to here.", Text("")),
             "pointers": MapOf("What stands in pointer files, which lie in the directory as well.", Text("")),
+            "files": MapOf("What stands in files that know more, by the path from the directory.", Text("")),
             "plan": ListOf("The lines of the plan.", Text("")),
         },
         ("name", "plan"),
@@ -89,6 +92,7 @@ class Case(NamedTuple):
     in_use: dict[str, str] = {}  # noqa: RUF012
     links: dict[str, str] = {}  # noqa: RUF012
     pointers: dict[str, str] = {}  # noqa: RUF012
+    files: dict[str, str] = {}  # noqa: RUF012
 
 
 def read_cases(text: str, file: str) -> Iterator[Case]:
@@ -139,16 +143,19 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
     verified = case.options.get("verified")
     now_ns = case.options.get("now", 0) * 1_000_000_000
+    facts = joined(list(what_files_tell(case, listing, rules)), names_of(listing, rules), listing)
     evidence = Evidence(
         case.same,
         links,
         case.in_use,
         None if verified is None else frozenset(verified),
         now_ns,
+        metrics=facts.metrics,
+        times=facts.times,
+        pointers={**facts.pointers, **dict(what_pointers_say(case, listing, rules))},
         inside=inside(case, rules),
         zone=timezone(timedelta(hours=case.options.get("zone", 0))),
     )
-    evidence = evidence._replace(pointers=dict(what_pointers_say(case, listing, rules)))
     on_conflict = case.options.get("on_conflict", "report")
     return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
 
@@ -171,6 +178,17 @@ def inside(case: Case, rules: RuleSet) -> dict[str, frozenset[str]]:
             patterns = asked_inside(named(name, rules, folder=True).claim.rule)
             found[name] = fitted(patterns, (match["with"] or "").split(", "))
     return found
+
+
+def what_files_tell(case: Case, listing: Listing, rules: RuleSet) -> Iterator[Told]:
+    names = names_of(listing, rules)
+    for fact in rules.facts:
+        for path, content in sorted(case.files.items()):
+            owner = path.partition("/")[0] if fact.within else ""
+            if path == f"{owner}/{fact.file}".lstrip("/"):
+                notes: list[str] = []
+                yield told_by(fact, path, owner, documents(path, content.encode(), notes.append), names)
+                assert not notes
 
 
 def outside_link(path: str, sibling: str) -> OutsideLink:
@@ -225,7 +243,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"(epoch|step) \d+ is (?:a|no) multiple of (\d+)$": r"keep_every_\1s: \2|keep_every_\1s: {every: \2",
     r"(epoch|step) \d+ (?:is (?:one of|none of|nearest to|not the nearest to)|belongs to none of) ": r"keep_every_\1s: {",
     r"its time lies ahead$": "keep_daily: ",
-    r"(?:no )?(hmean|loss) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: |keep_best: [{metric: |- {metric: ",
+    r"(?:no )?(hmean|loss|acc|WER|eval_loss|val_loss|bbox/AP|mean_accuracy|eval_top1|metrics/mAP50) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: |keep_best: [{metric: |- {metric: ",
     r".*(hour|week|month|year) \d": r"keep_\1ly: ",
     r".*day \d": "keep_daily: ",
     r".* (?:not )?within (\d+[a-z]+)": r"keep_within: \1",

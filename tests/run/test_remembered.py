@@ -120,6 +120,32 @@ def relink(project: Project) -> None:
     (project.outputs / "exp/best.pt").symlink_to(f"checkpoints/{name(11)}")
 
 
+FACTS = """facts:
+  - {file: ../log.json, by: {step: step}}
+  - {file: '../v*/log.json', by: {step: step}}
+  - {file: ../best.json, best: best}
+  - {file: state.json, within: true, rows: log, by: {step: step}, time: time}
+"""
+NONE, SOME = '{"acc": 1}', '{"step": 10, "acc": 0.1}'
+
+
+def with_facts(path: str, text: str) -> Callable[[Project], None]:
+    def make(project: Project) -> None:
+        three(project)
+        put(project, "log.json", "".join(json.dumps({"step": n, "acc": n / 100}) + "\n" for n in (11, 12)))
+        put(project, path, text)
+
+    return make
+
+
+def folders_with(text: str) -> Callable[[Project], None]:
+    def make(project: Project) -> None:
+        folders(project)
+        put(project, f"checkpoints/{name(10)}/state.json", text, age=10 * 86_400)
+
+    return make
+
+
 BEST = "{keep_best: {metric: acc, mode: max, count: 1}}"
 KEEP_1 = "{keep_last: 1}"
 SIDECAR = f"{name(10)[:-5]}.metadata.json"
@@ -138,6 +164,25 @@ CASES = {
     "a pointer file is rewritten in place": Case(KEEP_1, named_by(name(10)), lambda p: rewrite(p, "checkpoints/latest", name(11)), [name(10)]),
     "a pointer file is rewritten, its size and time are the same": Case(
         KEEP_1, named_by(name(10)), lambda p: rewrite(p, "checkpoints/latest", name(11), keep_time=True), [name(10)]
+    ),
+    "a row of a file of facts is rewritten in place": Case(
+        BEST, with_facts("v0/log.json", NONE), lambda p: rewrite(p, "v0/log.json", SOME), [name(10)], FACTS
+    ),
+    "a file of facts is rewritten, its size and time are the same": Case(
+        BEST, with_facts("v0/log.json", '{"step": 90, "acc": 0.1}'), lambda p: rewrite(p, "v0/log.json", SOME, keep_time=True), [name(10)], FACTS
+    ),
+    "a file of facts appears where a pattern finds it": Case(
+        BEST, with_facts("v0/log.json", NONE), lambda p: put(p, "v1/log.json", SOME), [name(10)], FACTS
+    ),
+    "a file of facts appears in a folder that was there": Case(
+        BEST, with_facts("v1/other", ""), lambda p: put(p, "v1/log.json", SOME), [name(10)], FACTS
+    ),
+    "the best that a file names is another one": Case(
+        KEEP_1, with_facts("best.json", json.dumps({"best": name(10)})), lambda p: rewrite(p, "best.json", json.dumps({"best": name(11)})), [name(10)], FACTS
+    ),
+    "a time inside a checkpoint is rewritten": Case(
+        "{keep_within: 30d from newest}", folders_with('{"time": 1}'.replace("1", str(int(time.time())))),
+        lambda p: rewrite(p, f"checkpoints/{name(10)}/state.json", '{"time": 1000000000}'), [name(10)], FACTS.replace("rows: log, by: {step: step}, ", "")
     ),
     "a link elsewhere leads to another": Case(KEEP_1, linked_from_outside, relink, [name(10)]),
     "a link elsewhere is gone": Case(KEEP_1, linked_from_outside, lambda p: (p.outputs / "exp/best.pt").unlink(), [name(10)]),

@@ -1,0 +1,179 @@
+"""Pure: files that know more of checkpoints than their names: which row tells of which, and what it tells."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ckptrules.engine.pointers import FieldsOf, mentioned, stems
+from ckptrules.engine.values import Evidence, Fact, Listing, Mention, number, order_of
+
+LAST_SECOND = 253_402_300_800  # of the year 9999
+LONGEST = 4096  # characters of a text that names a checkpoint
+Row = Mapping[str, Any]
+Metrics = Mapping[str, Mapping[str, str]]  # by the name of a checkpoint
+Names = Mapping[str, Mapping[str, str]]  # and the fields that the rules read of each
+
+
+class Told(NamedTuple):
+    """What one file tells: metrics and times (ns since 1970) by the name of the checkpoint, and a text for the best.
+
+    ``owner`` is the folder checkpoint that the file lies in, if it does, ``path`` where it lies, from its directory.
+    """
+
+    path: str
+    owner: str = ""
+    metrics: Mapping[str, Mapping[str, str]] = {}
+    times: Mapping[str, int] = {}
+    best: str = ""
+
+
+def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Told:
+    """Find what a file tells of which checkpoints: of several rows for one, the later adds to the earlier.
+
+    Args:
+        fact: the rule that speaks of the file.
+        path: where the file lies.
+        owner: the folder checkpoint that it lies in: it tells of this one only.
+        documents: what stands in it.
+        names: the checkpoints of the directory.
+    """
+    meant = {owner: names[owner]} if owner else names
+    keys = _by_key(fact, meant) if fact.by or owner else {}
+    apart = {fact.time, *(theirs for _, theirs in fact.by)}
+    metrics: dict[str, dict[str, str]] = {}
+    times: dict[str, int] = {}
+    best = ""
+    for row, is_row in _rows(fact, documents):
+        best = _as_text(row.get(fact.best)) or best if fact.best else ""
+        key = _key_of(fact, row) if is_row else None
+        for name in keys.get(key, ()) if key is not None else ():
+            metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
+            if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
+                times[name] = time
+    return Told(path, owner, metrics, times, best)
+
+
+def joined(tellings: Sequence[Told], names: Names, listing: Listing) -> Evidence:
+    """Join what files tell: of two that tell one thing the first counts.
+
+    Of files inside the checkpoints only the newest of a series says which one is the best: each earlier one said so of
+    those before it. What a file calls the best stays, as what a pointer file names; but such a file does not follow.
+    """
+    metrics: dict[str, dict[str, str]] = {}
+    times: dict[str, int] = {}
+    best: dict[tuple[str, ...], Told] = {}
+    for telling in tellings:
+        for name, row in telling.metrics.items():
+            metrics[name] = {**row, **metrics.get(name, {})}
+        times = {**telling.times, **times}
+        if telling.best and not telling.owner:
+            best[telling.path,] = telling
+    ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
+    for telling in sorted(tellings, key=lambda one: (_order(one, names), ages.get(one.owner, 0), one.path)):
+        if telling.best and telling.owner:
+            best[_series(names[telling.owner])] = telling
+    pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
+    return Evidence(metrics=metrics, times=times, pointers={path: said for path, said in pointers.items() if said})
+
+
+def merged(metrics: Metrics, more: Metrics) -> Metrics:
+    """Add what files tell to what sidecars tell, which are nearer to a checkpoint and count first."""
+    return {**metrics, **{name: {**row, **metrics.get(name, {})} for name, row in more.items()}}
+
+
+def believed(listing: Listing, times: Mapping[str, int]) -> Listing:
+    """Put the times that files tell in the place of those of the file system."""
+    entries = (entry._replace(mtime_ns=times.get(entry.name, entry.mtime_ns)) for entry in listing.entries)
+    return listing._replace(entries=tuple(entries)) if times else listing
+
+
+def numbers(row: object) -> dict[str, str]:
+    """Return the numbers at the top of a mapping or below ``metrics``, as texts."""
+    if not isinstance(row, Mapping):
+        return {}
+    inner = row.get("metrics")
+    rows = {**row, **(inner if isinstance(inner, Mapping) else {})}
+    return {str(k): repr(v) for k, v in rows.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+
+
+def as_time_ns(value: object) -> int | None:
+    """Read a time: seconds since 1970, or ISO 8601, of the local zone where it names none."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            value = datetime.fromisoformat(value.strip()).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LAST_SECOND:
+        return None
+    return round(value * 1_000_000_000)
+
+
+def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Row, bool]]:
+    """Yield the mappings of a file, and whether each is a row: a document that holds the list of rows is none."""
+    for document in documents:
+        if fact.rows and isinstance(document, Mapping):
+            yield document, False
+            inner = document.get(fact.rows)
+        else:
+            inner = document if isinstance(document, list) else [document]
+        yield from ((row, True) for row in (inner if isinstance(inner, list) else [inner]) if isinstance(row, Mapping))
+
+
+def _by_key(fact: Fact, names: Names) -> dict[tuple[int | str, ...], list[str]]:
+    found: dict[tuple[int | str, ...], list[str]] = defaultdict(list)
+    for name, fields in names.items():
+        called = [name, *stems(name, fields.get("part", ""))]
+        for text in called if any(ours == "name" for ours, _ in fact.by) else [name]:
+            key = [text if ours == "name" else number(fields.get(ours)) for ours, _ in fact.by]
+            if None not in key:
+                found[tuple(part for part in key if part is not None)].append(name)
+    return found
+
+
+def _key_of(fact: Fact, row: Row) -> tuple[int | str, ...] | None:
+    """Return what a row tells of, by our fields; None where it lacks one."""
+    key: list[int | str] = []
+    for ours, theirs in fact.by:
+        value = row.get(theirs)
+        said = _last_part(_as_text(value)) if ours == "name" else _as_number(value)
+        if said is None:
+            return None
+        key.append(said if isinstance(said, str) else said - fact.offset)
+    return tuple(key)
+
+
+def _last_part(text: str) -> str:
+    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _as_number(value: object) -> int | None:
+    if isinstance(value, str):
+        return number(value.strip())
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else None
+
+
+def _as_text(value: object) -> str:
+    is_text = isinstance(value, str | int) and not isinstance(value, bool)
+    text = str(value).strip() if is_text else ""
+    return text if len(text) <= LONGEST else ""
+
+
+def _named(text: str, names: Names) -> tuple[Mention, ...]:
+    """Return the checkpoints that a text names. Only a number stays true when one of them is renamed."""
+    fields_of: FieldsOf = names.__getitem__
+    said = mentioned(text.encode("utf-8", "surrogateescape"), names, fields_of)
+    return tuple(one if one.text.isdigit() and one.text != one.name else one._replace(text="") for one in said)
+
+
+def _series(fields: Mapping[str, str]) -> tuple[str, str]:
+    """Return what checkpoints have in common that come one after another, as `Checkpoint.series` does."""
+    return fields.get("run", ""), next((kind for kind in ("epoch", "step", "number") if kind in fields), "")
+
+
+def _order(telling: Told, names: Names) -> tuple[int, int]:
+    return order_of(names.get(telling.owner, {}))

@@ -1,0 +1,267 @@
+"""Finds and reads the files that `facts` in the rules speak of: bounded, below ``outputs_dir``, through no link."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ckptrules.engine.facts import Told, joined, told_by
+from ckptrules.engine.naming import reader
+from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet
+from ckptrules.formats import plainjson, plainyaml
+from ckptrules.formats.machine import TooLongError
+from ckptrules.stopping import heed
+from ckptrules.storage import reading
+
+NO_CHECKPOINTS = ("ignored", "unrecognised", "ambiguous")  # kinds of claims
+LONGEST = 16 * 2**20  # bytes of one file
+LONGEST_SUM = 256 * 2**20  # bytes of all files of a directory: some seconds
+YAML_COSTS = 16  # times as much as JSON
+MOST_ROWS = 200_000  # of one file
+MOST_FILES = 1_000  # that the patterns of one entry find outside of checkpoints
+NOT_TO_BE_HAD = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG)
+Names = Mapping[str, Mapping[str, str]]
+Note = Callable[[str], None]
+
+
+class Source(NamedTuple):
+    """A file that a fact may stand in, whether or not it is there; ``owner`` is the folder checkpoint around it.
+
+    ``path`` is that from the checkpoint directory.
+    """
+
+    fact: Fact
+    path: str
+    owner: str = ""
+
+
+class Sources(NamedTuple):
+    """The files that facts may stand in, the folders that were listed for them, and what is to be noted."""
+
+    files: tuple[Source, ...] = ()
+    folders: tuple[str, ...] = ()
+    notes: tuple[Reason, ...] = ()
+
+    @property
+    def paths(self) -> list[str]:
+        """All paths that tell whether something has changed: of files, and of folders where one may appear."""
+        return [*(source.path for source in self.files), *self.folders]
+
+
+def names_of(listing: Listing, rules: RuleSet) -> Names:
+    """Return the checkpoints of a directory, and the fields that the rules read of each."""
+    read = reader(rules)
+    entries = [entry for entry in listing.entries if entry.kind in ("file", "directory")]
+    rows = [(entry.name, read(entry.name, entry.kind == "directory")) for entry in entries]
+    return {n: {**row.claim.fields, **row.fields} for n, row in rows if row.claim.kind not in NO_CHECKPOINTS}
+
+
+def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], names: Names) -> Sources:
+    """Find the files that facts may stand in.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: a checkpoint directory.
+        facts: the rules that are asked.
+        names: the checkpoints in it.
+
+    Raises:
+        OSError: a folder that a pattern is about cannot be read, and not for want of a right.
+    """
+    inside = sorted(entry.name for entry in listing.entries if entry.kind == "directory" and entry.name in names)
+    files: list[Source] = []
+    folders: dict[str, None] = {}
+    notes: list[Reason] = []
+    for fact in facts:
+        here: list[Source] = []
+        for owner in inside if fact.within else [""]:
+            start = [owner] if owner else []
+            paths = _matching(outputs_dir, listing.directory, [*start, *fact.file.split("/")], len(start), folders)
+            here += [Source(fact, path, owner) for path in paths]
+        if not fact.within and len(here) > MOST_FILES:
+            notes.append(Reason(f"{fact.file} fits {len(here)} files: the last {MOST_FILES} are read", fact.place))
+            here = here[-MOST_FILES:]
+        files += here
+    return Sources(tuple(files), tuple(folders), tuple(notes))
+
+
+def read_facts(
+    outputs_dir: str, listing: Listing, sources: Sources, names: Names
+) -> tuple[Evidence, tuple[Reason, ...]]:
+    """Read what files tell of checkpoints, and what is wrong with the files.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: the checkpoint directory.
+        sources: the files.
+        names: the checkpoints, and the fields that the rules read of each.
+
+    Raises:
+        OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
+    """
+    notes = list(sources.notes)
+    tellings: list[Told] = []
+    left = LONGEST_SUM
+    for source in sources.files:
+        heed()
+        faults: list[str] = []
+        content = _content(outputs_dir, _below(listing.directory, source.path), left, faults.append)
+        if content is not None:
+            left -= len(content) * (YAML_COSTS if _is_yaml(source.path) else 1)
+            rows = documents(source.path, content, faults.append)
+            tellings.append(told_by(source.fact, source.path, source.owner, rows, names))
+        notes += [Reason(f"{source.path} {fault}", source.fact.place) for fault in faults]
+    return joined(tellings, names, listing), tuple(notes)
+
+
+def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:
+    """Return all that files tell of the checkpoints of a directory, whether or not a policy asks for it.
+
+    Raises:
+        OSError: as `read_facts`.
+    """
+    if not rules.facts:
+        return Evidence()
+    names = names_of(listing, rules)
+    return read_facts(outputs_dir, listing, find_sources(outputs_dir, listing, rules.facts, names), names)[0]
+
+
+def _matching(outputs_dir: str, directory: str, parts: Sequence[str], plain: int, listed: dict[str, None]) -> list[str]:
+    """Return the paths that patterns fit, sorted; what is no pattern need not be there.
+
+    ``plain`` is the number of parts that are no patterns, whatever they hold; the folders that are read are added to
+    ``listed``, but for the checkpoint directory, whose names are known to whoever asks.
+    """
+    paths = [""]
+    for place, part in enumerate(parts):
+        if place < plain or not _is_pattern(part):
+            paths = [os.path.join(path, part) for path in paths]
+            continue
+        listed.update((path, None) for path in paths if path)
+        found = ((path, name) for path in paths for name in _names_in(outputs_dir, _below(directory, path)))
+        paths = [os.path.join(path, name) for path, name in found if _fits(name, part)]
+    return paths
+
+
+def _is_pattern(part: str) -> bool:
+    return any(letter in part for letter in "*?[")
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and (pattern.startswith(".") or not name.startswith("."))
+
+
+def _below(directory: str, path: str) -> str | None:
+    """Return a path from ``outputs_dir``, or None where it would lead out of it, or into our state."""
+    found = os.path.normpath(os.path.join(directory, path))
+    return None if found.split("/")[0] in ("..", STATE, "") else found
+
+
+def _names_in(outputs_dir: str, folder: str | None) -> list[str]:
+    if folder is None:
+        return []
+    try:
+        with reading.open_below(outputs_dir, folder) as opened:
+            return sorted(os.listdir(opened))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, *NOT_TO_BE_HAD):
+            return []
+        raise
+
+
+def _content(outputs_dir: str, path: str | None, left: int, note: Note) -> bytes | None:
+    """Read a file; None where there is none, or it is not to be had, which is noted."""
+    if path is None:
+        note("lies outside of the folder of the experiments: not read")
+        return None
+    try:
+        with reading.open_file(outputs_dir, path) as file:
+            content = b"".join(reading.chunks(file, LONGEST + 1))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        if error.errno not in NOT_TO_BE_HAD:
+            raise
+        note(f"cannot be read: {reading.why_of(error)}")
+        return None
+    if len(content) > LONGEST:
+        note(f"is longer than {LONGEST >> 20} MB: not read")
+    elif len(content) > left:
+        note("is not read: such files of this directory are too long together")
+    else:
+        return content
+    return None
+
+
+def documents(path: str, content: bytes, note: Note) -> Iterator[object]:
+    """Yield what stands in a file, by its ending; what is wrong with it is noted."""
+    if path.endswith((".csv", ".tsv")):
+        read = _read_table(content, "\t" if path.endswith(".tsv") else ",")
+    elif _is_yaml(path):
+        read = _read_yaml(content)
+    else:
+        read = _read_json(content, note)
+    try:
+        for count, document in enumerate(read):
+            if count == MOST_ROWS:
+                note(f"has more than {MOST_ROWS:,} rows: the rest is not read")
+                return
+            yield document
+    except (ValueError, csv.Error) as error:
+        note(f"is not understood: {error}")
+
+
+def _is_yaml(path: str) -> bool:
+    return path.endswith((".yaml", ".yml"))
+
+
+def _read_yaml(content: bytes) -> Iterator[object]:
+    yield from plainyaml.parse(content)
+
+
+def _read_json(content: bytes, note: Note) -> Iterator[object]:
+    """Yield the one document of a JSON text, or those of its lines. A last line that is torn is being written."""
+    try:
+        whole = plainjson.parse(content)
+    except TooLongError:
+        raise
+    except ValueError:
+        yield from _read_lines(content.splitlines(), note)
+    else:
+        yield whole
+
+
+def _read_lines(lines: Sequence[bytes], note: Note) -> Iterator[object]:
+    bad: list[int] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield plainjson.parse(line)
+        except ValueError:
+            bad.append(number)
+    if bad == [1] or bad[:-1] or (bad and bad[-1] != len(lines)):
+        note(f"is no JSON in {len(bad)} of {len(lines)} lines, the first of them {bad[0]}")
+
+
+def _read_table(content: bytes, delimiter: str) -> Iterator[object]:
+    lines = content.decode("utf-8-sig", "replace").splitlines()
+    rows = csv.reader(lines, delimiter=delimiter)
+    heads = [head.strip() for head in next(rows, [])]
+    for row in rows:
+        cells = zip(heads, map(_cell, row), strict=False)
+        yield {head: cell for head, cell in cells if cell != ""}
+
+
+def _cell(text: str) -> str | int | float:
+    """Read a cell: the number that it is, or its text."""
+    text = text.strip()
+    with contextlib.suppress(ValueError):
+        if "_" not in text and text.isascii():
+            return int(text) if len(text) < plainjson.LONGEST_INTEGER and text.lstrip("+-").isdigit() else float(text)
+    return text
