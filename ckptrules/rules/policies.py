@@ -9,10 +9,12 @@ from typing import Any
 from ckptrules.engine import measures
 from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import LINES
+from ckptrules.engine.naming import captures
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
     Assignment,
     Entry,
+    EntryKind,
     Evidence,
     Fault,
     Listing,
@@ -35,7 +37,9 @@ _EXAMPLES = ListOf(
     Record(
         "A directory, and what is kept of it.",
         {
-            "given": ListOf("NAME, NAME SIZE AGE (as 30GB, 5d), or LINK -> NAME.", Text("a file name"), empty=False),
+            "given": ListOf(
+                "NAME, NAME SIZE AGE (as 30GB, 5d), FOLDER/, or LINK -> NAME.", Text("a file name"), empty=False
+            ),
             "kept": ListOf("The names that stay.", Text("a file name")),
         },
         ("given", "kept"),
@@ -200,7 +204,7 @@ def _unknown_groups(name: str, per: Value | None, rules: Sequence[Rule]) -> Iter
 
 
 def _groups(rules: Sequence[Rule]) -> list[str]:
-    return sorted({group for rule in rules for group in rule.match.groupindex})
+    return sorted({group for rule in rules for group in captures(rule)})
 
 
 def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
@@ -225,12 +229,12 @@ def _compile_example(value: Value) -> PolicyExample:
     given, kept = value.get("given"), value.get("kept")
     entries = [(_given(item.data), item.place) for item in (given.data if given else ())]
     places = {entry.name: place for entry, place in entries}
-    names = {item.data: item.place for item in (kept.data if kept else ())}
+    names = {item.data.rstrip("/"): item.place for item in (kept.data if kept else ())}
     return PolicyExample(tuple(entry for entry, _ in entries), frozenset(names), {**places, **names}, value.place)
 
 
 def _given(text: str) -> Entry:
-    """Read ``NAME``, ``NAME 30GB 5d`` or ``LINK -> NAME``."""
+    """Read ``NAME``, ``NAME 30GB 5d``, ``FOLDER/`` or ``LINK -> NAME``."""
     name, arrow, to = text.partition(" -> ")
     if arrow:
         return Entry(name, "link", 0, EXAMPLE_NOW_NS, to, to)
@@ -244,7 +248,8 @@ def _given(text: str) -> Entry:
         except ValueError:
             break
         text = text[: -len(word)].rstrip(" ")
-    return Entry(text, "file", size, EXAMPLE_NOW_NS - age * NS)
+    kind: EntryKind = "directory" if text.endswith("/") else "file"
+    return Entry(text.rstrip("/"), kind, size, EXAMPLE_NOW_NS - age * NS)
 
 
 def prove_examples(rules: RuleSet) -> list[Fault]:
@@ -263,11 +268,18 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
         yield example.places[twice], f"the example gives '{twice}' twice", ""
         return
     from ckptrules.engine.plan import make_plan  # not above: of rules that are known to hold nothing is tested
+    from ckptrules.engine.wholeness import asked_inside
 
-    plan = make_plan(
-        rules, Listing(policy.name, policy.name, example.given), policy, evidence=Evidence(now_ns=EXAMPLE_NOW_NS)
-    )
-    goes = {action.name: action.reasons for action in plan.actions if action.kind == "trash"}
+    complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
+    inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}
+    evidence = Evidence(now_ns=EXAMPLE_NOW_NS, inside=inside)
+    plan = make_plan(rules, Listing(policy.name, policy.name, example.given), policy, evidence=evidence)
+    goes = {
+        name: action.reasons
+        for action in plan.actions
+        if action.kind == "trash"
+        for name in (action.name, *(name for name, _ in action.with_it))
+    }
     for name in given:
         if fault := _not_understood(name, plan):
             hint = "write it as a name that the rules of naming understand"
@@ -296,5 +308,6 @@ def _not_understood(name: str, plan: Plan) -> str:
 
 
 def _why_kept(name: str, plan: Plan) -> Iterable[str]:
-    rows: list[Any] = [*plan.kept, *plan.actions]
-    return [reason.text for row in rows if row.name == name for reason in row.reasons]
+    rows = [((row.name, *row.with_it), row.reasons) for row in plan.kept]
+    rows += [((row.name, *(name for name, _ in row.with_it)), row.reasons) for row in plan.actions]
+    return [reason.text for names, reasons in rows if name in names for reason in reasons]

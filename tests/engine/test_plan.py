@@ -17,6 +17,7 @@ from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
+from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import (
     Action,
     Entry,
@@ -30,7 +31,7 @@ from ckptrules.engine.values import (
     RuleError,
     RuleSet,
 )
-from ckptrules.engine.wholeness import asked_inside, fitted
+from ckptrules.engine.wholeness import asked_inside, fitted, unwhole
 from ckptrules.outputs.evidence import pointer_files
 from ckptrules.outputs.facts import documents, names_of
 from ckptrules.rules.load import load_rules
@@ -299,6 +300,37 @@ def test_a_reason_points_to_the_line_of_its_rule(case: Case) -> None:
             assert reason.place, reason
             line = texts[reason.place.file].splitlines()[reason.place.line - 1]
             assert any(part in line for part in said.expand(wanted).split("|"))
+
+
+@every_golden_plan
+def test_no_checkpoint_is_cut(case: Case) -> None:
+    made = plan(case, entries(case))
+    goes = [{act.name, *(name for name, _ in act.with_it)} for act in made.actions if act.kind in ("trash", "rename")]
+    found = sort_entries(load_rules(RULES | case.rules), Listing("ocr", "ocr/checkpoints", tuple(entries(case))))
+    for one in (*found.checkpoints, *found.protected):
+        for names in goes:
+            assert names.isdisjoint(one.names) or names.issuperset(one.names), one.names
+
+
+@every_golden_plan
+def test_what_is_not_whole_never_makes_another_go(case: Case) -> None:
+    made = plan(case, entries(case))
+    rules = load_rules(RULES | case.rules)
+    listing = Listing("ocr", "ocr/checkpoints", tuple(entries(case)))
+    found = sort_entries(rules, listing)
+    marked = unwhole(found, listing, rules, Evidence(inside=inside(case, rules))).keys() | case.in_use.keys()
+    out = {name for one in (*found.checkpoints, *found.protected) if set(one.names) & marked for name in one.names}
+    takes_room = any("max_total_size" in text for text in case.rules.values())
+    in_conflict = any(problem.id in ("same_target", "target_exists") for problem in made.problems)
+    if out and not takes_room and not in_conflict:
+        without = plan(case, [entry for entry in entries(case) if entry.name not in out])
+        assert gone(made) <= gone(without)
+        assert gone(made).isdisjoint(out)
+
+
+def gone(made: Plan) -> set[str]:
+    trashed = [act for act in made.actions if act.kind == "trash"]
+    return {name for act in trashed for name in (act.name, *(name for name, _ in act.with_it))}
 
 
 def test_case_names_are_unique() -> None:
