@@ -20,7 +20,7 @@ ROOMS: dict[str, str] = {
     "outputs": "engine stopping formats storage",
     "changes": "engine stopping formats storage outputs",
     "report": "engine changes",
-    "verify": "engine formats storage report",
+    "verify": "engine formats storage outputs report",
     "vault": "engine storage changes report",
     "run": "engine stopping rules storage outputs changes report verify",
     "discovery": "engine rules outputs verify",

@@ -27,7 +27,7 @@ from ckptrules.engine.values import (
     Reason,
     RuleSet,
 )
-from ckptrules.engine.wholeness import complete_lines, unwhole
+from ckptrules.engine.wholeness import BROKEN, complete_lines, unwhole
 
 
 def make_plan(
@@ -69,11 +69,12 @@ def make_plan(
     if busy:
         wanted = would_go(policy, sound, found, evidence, marked)
         sound, left, refused = set_aside(sound, evidence.in_use, marked, wanted)
-        conflicts = (*conflicts, *refused)
+        conflicts = (*conflicts, *refused, *broken_ones(found, marked, conflicts))
     if stuck := held_by_foreign(sound, found, evidence):
         conflicts = (*conflicts, *stuck.values())
         sound = tuple(c for c in sound if c.entry.name not in stuck)
     disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
+    left = tuple(row for row in left if row.name not in disputed)
     held: tuple[Kept, ...] = ()
     if disputed:
         sound, held = hold_for_links(sound, found, disputed)
@@ -198,6 +199,16 @@ def why_aside(name: str, in_use: Mapping[str, str], marked: Mapping[str, Reason]
 def busy_problem(checkpoint: Checkpoint, why: str) -> Problem:
     """Tell of a checkpoint that may still be written to, and would be touched."""
     return Problem("in_use", checkpoint.names, f"is in use: {why}", "run again when it is finished")
+
+
+def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:
+    """Tell of what verify found broken, unless it is in conflict as well."""
+    told = {name for problem in conflicts for name in problem.names}
+    for one in (*found.protected, *found.checkpoints):
+        why = marked.get(one.entry.name)
+        if why and why.text.startswith(BROKEN) and one.entry.name not in told:
+            hint = "bring back a whole one, or remove it; it is left alone and does not count"
+            yield Problem("broken", one.names, why.text, hint)
 
 
 def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:

@@ -12,6 +12,7 @@ from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule,
 
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
+BROKEN = "is broken, as verify found: it"
 
 
 def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
@@ -31,9 +32,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         or (Reason(f"is not whole: {one.flaw}", one.rule.place) if one.flaw and one.rule else None)
         or why_torn(one, folders)
         or why_incomplete(one, needed, evidence.inside)
-        or next(
-            (Reason(f"is broken, verify says: {evidence.broken[n]}") for n in one.names if n in evidence.broken), None
-        )
+        or why_broken(one, evidence.broken)
         for one in every
         if markers or one.rule or one.parts or evidence.broken
     }
@@ -112,6 +111,13 @@ def why_incomplete(
     if count is None and (lacks := sorted(needed[rule.id, one.series] - texts)):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
+
+
+def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
+    """Return what verify found wrong with a checkpoint, or with a part of it."""
+    name = next((name for name in one.names if name in broken), None)
+    where = f" ({name})" if one.parts else ""
+    return Reason(f"{BROKEN} {broken[name]}{where}") if name else None
 
 
 def complete_lines(found: Sorted, marked: Mapping[str, Reason]) -> Iterator[Reason]:

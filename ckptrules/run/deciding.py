@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import (
+    STATE,
     Directory,
     Evidence,
     Listing,
@@ -106,6 +108,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         metrics=merged(metrics_of(job, listing), told.metrics),
         inside=look_inside(directory, listing, job.rules),
         zone=LOCAL,
+        broken=broken_names(job.options.outputs_dir, listing),
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
@@ -171,6 +174,15 @@ def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
     from ckptrules.verify.check import proved_names
 
     return proved_names(job.options.outputs_dir, job.rules, listing)
+
+
+def broken_names(outputs_dir: str, listing: Listing) -> Mapping[str, str]:
+    """Say what `doit verify` found broken, by name; nothing is imported or read where it was never run."""
+    if not os.path.exists(os.path.join(outputs_dir, STATE, "verified", listing.directory)):
+        return {}
+    from ckptrules.verify import memory
+
+    return memory.broken_names(outputs_dir, listing)
 
 
 def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -> Plan:

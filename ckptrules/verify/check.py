@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.engine.values import Checkpoint, Entry, Listing, Problem, RuleSet
+from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Problem, Reason, RuleSet
+from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats import loading
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.folders import check_folder
+from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.memory import Known
+
+BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # problems of a content that is not whole
 
 ProgressBar = Callable[[int], contextlib.AbstractContextManager[Tell]]
 
@@ -35,12 +39,17 @@ class How(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One checkpoint of the list. ``known`` is None where it is not sound; ``read`` says that it was read just now."""
+    """One checkpoint of the list. ``known`` is None where it is not sound; ``read`` says that it was read just now.
+
+    ``with_it`` are its other names where it is several, and ``whole`` is false where something of it is missing.
+    """
 
     name: str
     size: int
     known: Known | None
     read: bool
+    with_it: tuple[str, ...] = ()
+    whole: bool = True
 
 
 class Report(NamedTuple):
@@ -72,28 +81,81 @@ def verify(
     ``progress`` gives, for a number of bytes, what takes the bytes read; ``writes``: what was verified is remembered.
     """
     found = sort_entries(rules, listing)
-    problems = [*found.problems, *name_problems(found, listing, rules.sidecars)]
-    named = {checkpoint.entry.name: checkpoint for checkpoint in found.checkpoints}
+    every = [*found.checkpoints, *found.protected]
     with reading.open_below(outputs_dir, listing.directory) as directory:
+        marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         known = memory.recall(outputs_dir, listing.directory)
         desk = Desk(outputs_dir, listing.directory, directory, how, known, writes, now_ns)
-        rows, faults = read_all(desk, to_read(found, listing.entries, rules.sidecars), progress)
+        missing = {name for one in every if one.entry.name in marked for name in one.names}
+        entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in missing]
+        rows, faults = read_all(desk, entries, progress)
+    problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
+    problems += name_problems(found, listing, rules.sidecars, marked)
     unclaimed = {skipped.name for skipped in found.skipped}
     problems += [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)]
+    named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
     for row in rows:
         if row.known and (checkpoint := named.get(row.name)):
-            problems += content_problems(checkpoint, row.known.facts)
-    return Report(listing.experiment, listing.directory, tuple(rows), tuple(sorted(problems)))
+            problems += content_problems(checkpoint, row.name, row.known.facts)
+    rows += [
+        Row(one.entry.name, one.entry.size, None, read=False, whole=False) for one in every if one.entry.name in marked
+    ]
+    return Report(listing.experiment, listing.directory, tuple(joined(rows, every)), tuple(sorted(problems)))
 
 
-def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) -> Iterator[Problem]:
-    """Tell of names that are neither protected nor in the target format, and of sidecars that belong to nothing."""
+def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
+    """Tell of a checkpoint that lacks something; its content is not looked at."""
+    hint = "wait until the training has written it; if nothing will, bring back what it lacks, or remove it"
+    return Problem("not_whole", checkpoint.names, why.text, hint)
+
+
+def joined(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
+    """Make one row of the parts of a checkpoint; it is sound only where all of them are."""
+    of_parts = {one.entry.name: one for one in checkpoints if one.parts}
+    heads = {name: head for head, one in of_parts.items() for name in one.names}
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(heads.get(row.name, row.name), []).append(row)
+    return sorted(_one_of(of_parts[head], group) if head in of_parts else group[0] for head, group in groups.items())
+
+
+def _one_of(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
+    names = checkpoint.names
+    known = [row.known for row in sorted(rows, key=lambda row: names.index(row.name)) if row.known]
+    return Row(
+        names[0],
+        checkpoint.entry.size,
+        _all_known(known) if len(known) == len(names) else None,
+        any(row.read for row in rows),
+        names[1:],
+        all(row.whole for row in rows),
+    )
+
+
+def _all_known(parts: Sequence[Known]) -> Known:
+    """Join what is known of the parts of a checkpoint: what the first of them says, and what was done to all."""
+    facts = [part.facts for part in parts]
+    return Known(
+        facts[0]._replace(
+            kind=", ".join(dict.fromkeys(one.kind for one in facts)),
+            epoch=next((one.epoch for one in facts if one.epoch is not None), None),
+            step=next((one.step for one in facts if one.step is not None), None),
+            checksums=all(one.checksums for one in facts),
+            names=tuple(sorted({name for one in facts for name in one.names})),
+        ),
+        frozenset.intersection(*(part.done for part in parts)),
+    )
+
+
+def name_problems(
+    found: Sorted, listing: Listing, sidecars: tuple[str, ...], marked: Collection[str]
+) -> Iterator[Problem]:
+    """Tell of names that are neither protected nor as they should be, and of sidecars that belong to nothing."""
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
-        if checkpoint.target != name:
-            yield Problem(
-                "not_migrated", (name,), "has an old name", f"'doit migrate' renames it to {checkpoint.target}"
-            )
+        if checkpoint.target != name and name not in marked:
+            hint = f"'doit migrate' renames it to {checkpoint.target}"
+            yield Problem("not_migrated", checkpoint.names, "has an old name", hint)
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
     for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
@@ -106,13 +168,13 @@ def name_problems(found: Sorted, listing: Listing, sidecars: tuple[str, ...]) ->
             yield Problem("lost_sidecar", (name,), "belongs to no checkpoint that is here", hint)
 
 
-def content_problems(checkpoint: Checkpoint, facts: FileContent) -> Iterator[Problem]:
-    """Compare epoch and step inside with the name."""
+def content_problems(checkpoint: Checkpoint, name: str, facts: FileContent) -> Iterator[Problem]:
+    """Compare epoch and step inside a checkpoint, or the part of it that has this name, with what the name says."""
     more = 1 if facts.counts_from_1 else 0
     for what, said, inside in (("epoch", checkpoint.epoch, facts.epoch), ("step", checkpoint.step, facts.step)):
         if said is not None and inside is not None and not said <= inside <= said + more:
             hint = "somebody renamed or overwrote it: find out which of the two is right"
-            yield Problem("other_content", (checkpoint.entry.name,), f"holds {what} {inside}, not {said}", hint)
+            yield Problem("other_content", (name,), f"holds {what} {inside}, not {said}", hint)
 
 
 def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) -> list[Entry]:
@@ -152,6 +214,8 @@ def read_all(desk: Desk, entries: Sequence[Entry], progress: ProgressBar) -> tup
                     known = read_one(desk, entry, identity, heard)
             except UnsoundError as fault:
                 problems.append(Problem(fault.id, (entry.name,), str(fault), fault.hint))
+                if fault.id in BROKEN:
+                    _remember(desk, identity, Known(FileContent(""), frozenset(), str(fault)))
             except OSError as error:
                 fact = f"cannot be read: {reading.why_of(error)}"
                 problems.append(Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la"))
@@ -186,11 +250,15 @@ def read_one(desk: Desk, entry: Entry, identity: str, tell: Tell) -> Known:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
     earlier = desk.known.get(identity)
     known = Known(facts, frozenset(done | (earlier.done if earlier else set())))
-    if identity:
+    _remember(desk, identity, known)
+    return known
+
+
+def _remember(desk: Desk, identity: str, known: Known) -> None:
+    if identity and desk.known.get(identity) != known:
         desk.known[identity] = known
         if desk.writes:
             memory.remember(desk.outputs_dir, desk.path, identity, known)
-    return known
 
 
 def _is_known(desk: Desk, identity: str) -> bool:
@@ -211,12 +279,11 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
     """
     known = memory.known_names(outputs_dir, listing)
     whole = {name: this.facts for name, this in known.items() if How().satisfied_by(this.done)}
-    named = [checkpoint for checkpoint in sort_entries(rules, listing).checkpoints if checkpoint.entry.name in whole]
-    false = {c.entry.name for c in named if any(content_problems(c, whole[c.entry.name]))}
-    return frozenset(whole) - false
+    named = [(one, name) for one in sort_entries(rules, listing).checkpoints for name in one.names if name in whole]
+    return frozenset(whole) - {name for one, name in named if any(content_problems(one, name, whole[name]))}
 
 
 def sound(report: Report) -> Mapping[str, Row]:
     """Return the rows that nothing is held against, by name: neither content nor, after a look at it, the name."""
     blamed = {name for problem in report.problems for name in problem.names}
-    return {row.name: row for row in report.rows if row.known and row.name not in blamed}
+    return {row.name: row for row in report.rows if row.known and blamed.isdisjoint((row.name, *row.with_it))}

@@ -1,7 +1,8 @@
 """What was verified before, by a file's identity: inode, size and time. Without its name, so it outlives a rename.
 
-One file for each checkpoint directory, ``.ckptrules/verified/<directory>/files.jsonl``: a line for each whole
-checkpoint, written when it has been read, so that an interrupted run is not lost. It may be removed at any time.
+One file for each checkpoint directory, ``.ckptrules/verified/<directory>/files.jsonl``: a line for each checkpoint that
+was found whole or broken, written when it has been read, so that an interrupted run is not lost. The last line of an
+identity counts. It may be removed at any time.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ LATER = sys.maxsize  # what was too young when it was verified is not remembered
 
 
 class Known(NamedTuple):
-    """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``."""
+    """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``.
+
+    ``broken`` says what is wrong with it; then nothing was proved.
+    """
 
     facts: FileContent
     done: frozenset[str]
+    broken: str = ""
 
 
 def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
@@ -77,11 +82,26 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
 
 def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
     """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed."""
-    found: dict[str, Known] = {}
     try:
         known = recall(outputs_dir, listing.directory)
     except reading.StateError:  # `doit verify` tells of it
-        return found
+        return {}
+    return _names_of(outputs_dir, listing, known)
+
+
+def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
+    """Say what was found broken of a directory's checkpoints as they are now, by name; nothing is read beside that."""
+    try:
+        known = recall(outputs_dir, listing.directory)
+    except reading.StateError:
+        return {}
+    broken = {identity: this for identity, this in known.items() if this.broken}
+    return {name: this.broken for name, this in _names_of(outputs_dir, listing, broken).items()}
+
+
+def _names_of(outputs_dir: str, listing: Listing, known: Mapping[str, Known]) -> dict[str, Known]:
+    """Find out which names stand for what is known."""
+    found: dict[str, Known] = {}
     if known:
         with contextlib.suppress(OSError), reading.open_below(outputs_dir, listing.directory) as directory:
             for entry in listing.entries:
@@ -129,11 +149,14 @@ def _row(part: Shard) -> str:
 
 
 def _line(identity: str, known: Known) -> str:
-    row = {"version": VERSION, "identity": identity, "done": sorted(known.done), **known.facts._asdict()}
+    sound = {"done": sorted(known.done), **known.facts._asdict()}
+    row = {"version": VERSION, "identity": identity, **({"broken": known.broken} if known.broken else sound)}
     return json.dumps(row, sort_keys=True)
 
 
 def _known(row: dict[str, object]) -> Known:
+    if isinstance(broken := row.pop("broken", None), str):
+        return Known(FileContent(""), frozenset(), broken)
     done = row.pop("done")
     if not isinstance(done, list):
         raise TypeError

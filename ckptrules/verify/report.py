@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, numbers, table
+from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, Row, sound
 from ckptrules.verify.memory import Known
 
@@ -44,11 +45,15 @@ def tally(report: Report) -> VerifyTally:
 def block(report: Report, style: Style) -> str:
     """Show the list and the count of one experiment, and what fails."""
     whole = sound(report)
-    cells = [(style.name(row.name), human_size(row.size), _told(row, style)) for row in report.rows]
+    cells = [
+        (style.name(row.name) + files_of(len(row.with_it)), human_size(row.size), _told(row, style))
+        for row in report.rows
+    ]
     signs = [_sign(style, whole=row.name in whole) for row in report.rows]
     lines = [f"{sign} {line}" for sign, line in zip(signs, table((), cells, (1,)).splitlines(), strict=True)]
     for number, problem in enumerate(report.problems, 1):
-        lines.append(f"{_sign(style, whole=False)} Problem: {style.name(problem.names[0])} {style.name(problem.text)}")
+        name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
+        lines.append(f"{_sign(style, whole=False)} Problem: {name} {style.name(problem.text)}")
         if problem.hint and problem.hint not in [following.hint for following in report.problems[number : number + 1]]:
             lines.append(f"    hint: {style.name(problem.hint)}")
     count = count_of(len(report.rows), "checkpoint")
@@ -85,12 +90,13 @@ def report_as_data(report: Report) -> dict[str, Any]:
 
 
 def _told(row: Row, style: Style) -> str:
-    return "; ".join(_said(row, row.known, style)) if row.known else "not sound"
+    not_sound = "not sound" if row.whole else "not whole"
+    return "; ".join(_said(row, row.known, style)) if row.known else not_sound
 
 
 def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
     """Yield what is known of a sound file."""
-    facts, done = known
+    facts, done = known.facts, known.done
     yield ", ".join([facts.kind, *_inside(facts)])
     if "unsafe load" in done:
         yield f"loaded by RUNNING the code it names ({style.name(', '.join(facts.names[:3]))})"
@@ -112,6 +118,7 @@ def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
     facts = row.known.facts if row.known else FileContent("")
     return {
         "name": row.name,
+        "with_it": list(row.with_it),
         "bytes": row.size,
         "verified": whole,
         "read_now": row.read,

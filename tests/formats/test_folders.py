@@ -218,6 +218,7 @@ def test_the_step_inside_is_compared_with_the_name(project: Project, inside: obj
 
 
 LOSES_NOTHING = "exp/checkpoints loses nothing (1 could go): no checkpoint that stays is verified"
+SAYS = {"empty weights": "checkpoint-200 holds an empty file: model.safetensors", "another step": LOSES_NOTHING}
 LACKS: dict[str, Files] = {
     "no weights": {**hugging_face(200), "model.safetensors": None},
     "a shard is missing": {**SHARDED, "trainer_state.json": state(200), TWO: None},
@@ -238,8 +239,7 @@ def test_nothing_whole_is_deleted_on_account_of_what_is_incomplete(project: Proj
     assert [row["name"] for row in found["experiments"][0]["checkpoints"] if row["verified"]] == ["checkpoint-100"]
     for command in ("plan", "migrate"):
         out = project.doit(command, "delete_old=1", "verified=1", check=1)
-        says = "checkpoint-200 holds an empty file: model.safetensors" if lack == "empty weights" else LOSES_NOTHING
-        assert says in out
+        assert SAYS.get(lack, "Problem: checkpoint-200 is broken, as verify found: it ") in out
     assert project.names("exp") == ["checkpoint-100", "checkpoint-200"]
     for path, content in hugging_face(200).items():
         put(project, f"checkpoint-200/{path}", content)
@@ -259,11 +259,14 @@ def test_neither_is_it_where_all_that_would_stay_are_incomplete(project: Project
     assert project.names("exp") == ["checkpoint-100", "checkpoint-200", "checkpoint-300"]
 
 
-def test_one_whole_one_that_stays_is_enough(project: Project) -> None:
+def test_one_whole_one_that_stays_is_enough_and_what_lacks_something_takes_no_place(project: Project) -> None:
     lacks = LACKS["no weights"]
     make(project, 2, s100=hugging_face(100), s200=hugging_face(200), s300={**lacks, "trainer_state.json": state(300)})
     result(project, check=1)
-    project.doit("migrate", "delete_old=1", "verified=1")
+    project.doit("migrate", "delete_old=1", "verified=1", check=1)
+    assert project.names("exp") == ["checkpoint-100", "checkpoint-200", "checkpoint-300"]
+    make(project, 1)
+    project.doit("migrate", "delete_old=1", "verified=1", check=1)
     assert project.names("exp") == ["checkpoint-200", "checkpoint-300"]
 
 

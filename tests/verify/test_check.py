@@ -1,0 +1,203 @@
+"""``doit verify`` of checkpoints that are several files: read in all of them, one row, sound or not as one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
+from tests.conftest import Project
+
+RULES = r"""
+layout: ['*/checkpoints']
+unfinished: [.tmp-marker]
+target:
+  template: 'rank{{ part }}-step_{{ step | pad(4) }}.pt'
+  match: 'rank(?P<part>\d+)-step_(?P<step>\d{4})\.pt'
+  examples: [rank0-step_0100.pt]
+legacy:
+  - id: old
+    match: 'r(?P<part>\d+)_s(?P<step>\d+)\.pt'
+    examples: {r0_s100.pt: rank0-step_0100.pt}
+formats:
+  - id: trainer
+    match: 'checkpoint-(?P<step>\d+)'
+    folder: true
+    complete: {any: [trainer_state.json]}
+    keep_name: 'the Trainer resumes from names that are exactly checkpoint-N'
+    examples: {checkpoint-500: {step: 500}}
+  - id: pair
+    match: '(?P<part>[GD])_(?P<step>\d+)\.pth'
+    complete: {all: [G, D]}
+    examples: {G_10.pth: {step: 10, part: G}}
+"""
+POLICY = "retention:\n  default: {keep_last: 1}\n"
+
+
+@pytest.fixture
+def tree(project: Project) -> Project:
+    (project.folder / "rules" / "naming.yaml").write_text(RULES)
+    (project.folder / "rules" / "retention.yaml").write_text(POLICY)
+    return project
+
+
+def state(step: int) -> bytes:
+    return torch_zip({"global_step": step}, {"0": b"w" * 400})
+
+
+def ranks(project: Project, step: int, *contents: bytes, name: str = "rank{}-step_{:04}.pt") -> list[Path]:
+    """Write a checkpoint of so many ranks."""
+    return [put(project, name.format(rank, step), content) for rank, content in enumerate(contents)]
+
+
+def rows(found: dict[str, Any]) -> list[tuple[str, int, bool, int | None]]:
+    checkpoints = found["experiments"][0]["checkpoints"]
+    return [(row["name"], 1 + len(row["with_it"]), row["verified"], row["step"]) for row in checkpoints]
+
+
+def test_a_checkpoint_of_parts_is_one_row_with_its_files_and_their_size(tree: Project) -> None:
+    size = sum(path.stat().st_size for path in ranks(tree, 100, state(100), state(100)))
+    found = result(tree)
+    assert rows(found) == [("rank0-step_0100.pt", 2, True, 100)]
+    assert found["experiments"][0]["checkpoints"][0]["bytes"] == size
+    assert (found["summary"]["checkpoints"], found["summary"]["bytes_verified"]) == (1, size)
+    assert "✓ rank0-step_0100.pt (2 files)  " in tree.doit("verify")
+    assert result(tree)["summary"]["read"] == 0
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        (state(100)[:-9], ("truncated", ["rank1-step_0100.pt"])),
+        (state(90), ("other_content", ["rank1-step_0100.pt"])),
+        (b"", ("empty", ["rank1-step_0100.pt"])),
+    ],
+    ids=["cut off", "of another step", "empty"],
+)
+def test_it_is_sound_only_where_all_its_parts_are(tree: Project, second: bytes, problem: tuple[str, list[str]]) -> None:
+    ranks(tree, 100, state(100), second)
+    found = result(tree, check=1)
+    assert [row[2] for row in rows(found)] == [False]
+    assert problem in [(one["id"], one["names"]) for one in found["experiments"][0]["problems"]]
+
+
+def test_an_old_name_is_one_problem_of_all_parts(tree: Project) -> None:
+    ranks(tree, 100, state(100), state(100), name="r{}_s{}.pt")
+    out = tree.doit("verify", check=1)
+    assert "! Problem: r0_s100.pt (2 files) has an old name\n      hint: 'doit migrate' renames it to rank0-step" in out
+    assert problem_ids(result(tree, check=1)) == ["not_migrated"]
+
+
+def test_what_is_recognised_and_keeps_its_name_is_well_named(tree: Project) -> None:
+    put(tree, "checkpoint-500/model.bin", torch_zip({}))
+    put(tree, "checkpoint-500/trainer_state.json", b'{"global_step": 500}')
+    put(tree, "G_10.pth", state(10))
+    put(tree, "D_10.pth", state(10))
+    assert rows(result(tree)) == [("D_10.pth", 2, True, 10), ("checkpoint-500", 1, True, 500)]
+
+
+def test_what_is_not_whole_is_told_and_its_content_is_not_read(tree: Project) -> None:
+    put(tree, "checkpoint-500/model.bin", torch_zip({}))
+    put(tree, "G_10.pth", b"cut off")
+    ranks(tree, 100, state(100), state(100))
+    ranks(tree, 200, b"being written", b"")
+    put(tree, "rank0-step_0200.pt.tmp-marker", b"")
+    found = result(tree, check=1)
+    told = {(one["names"][0], one["text"]) for one in found["experiments"][0]["problems"] if one["id"] == "not_whole"}
+    assert told == {
+        ("checkpoint-500", "is not whole: it has none of 'trainer_state.json'"),
+        ("G_10.pth", "is not whole: it lacks 'D'"),
+        ("rank0-step_0200.pt", "is not finished, as rank0-step_0200.pt.tmp-marker says"),
+    }
+    assert sorted(problem_ids(found)) == ["empty", "not_whole", "not_whole", "not_whole"]
+    assert (found["summary"]["checkpoints"], found["summary"]["verified"], found["summary"]["read"]) == (4, 1, 1)
+    assert "! G_10.pth                          7 B  not whole\n" in tree.doit("verify", check=1)
+
+
+def test_of_a_checkpoint_of_parts_all_must_be_proved_before_another_goes(tree: Project) -> None:
+    ranks(tree, 100, state(100), state(100))
+    tree.doit("verify")
+    ranks(tree, 200, state(200), state(200))
+    tree.doit("verify")
+    second = tree.outputs / "exp/checkpoints/rank1-step_0200.pt"
+    made_old(second)
+    tree.doit("migrate", "delete_old=1", "verified=1", check=1)
+    assert len(tree.names("exp")) == 4
+    tree.doit("verify")
+    tree.doit("migrate", "delete_old=1", "verified=1")
+    assert tree.names("exp") == ["rank0-step_0200.pt", "rank1-step_0200.pt"]
+
+
+# --- what verify found broken does not count until the file changes --------------------------------------------------
+
+
+def plan_of(project: Project, check: int = 0) -> dict[str, Any]:
+    project.doit("plan", "delete_old=1", f"json={project.folder / 'p.json'}", check=check)
+    found: dict[str, Any] = json.loads((project.folder / "p.json").read_text())["experiments"][0]
+    return found
+
+
+def test_the_newest_that_verify_found_broken_makes_no_other_go(tree: Project) -> None:
+    for step in (100, 200):
+        ranks(tree, step, state(step), state(step))
+    broken = ranks(tree, 300, state(300), state(300)[:-9])[1]
+    assert [action["name"] for action in plan_of(tree)["actions"]] == ["rank0-step_0100.pt", "rank0-step_0200.pt"]
+    tree.doit("verify", check=1)
+    assert [action["name"] for action in plan_of(tree, check=1)["actions"]] == ["rank0-step_0100.pt"]
+    out = tree.doit("migrate", "delete_old=1", check=1)
+    assert "Deleted: rank0-step_0100.pt (2 files) (not of the newest 1)\n" in out
+    assert "Problem: is broken, as verify found: it is cut off, or was never finished: " in out
+    assert "(rank1-step_0300.pt)\n      rank0-step_0300.pt  " in out
+    names = [f"rank{rank}-step_0{step}.pt" for rank in (0, 1) for step in (200, 300)]
+    assert tree.names("exp") == names
+    tree.doit("migrate", "delete_old=1", check=1)
+    assert tree.names("exp") == names
+    broken.write_bytes(state(300))
+    made_old(broken)
+    tree.doit("migrate", "delete_old=1")
+    assert tree.names("exp") == ["rank0-step_0300.pt", "rank1-step_0300.pt"]
+
+
+def test_what_a_later_look_finds_sound_counts_again(tree: Project) -> None:
+    path = put(tree, "G_10.pth", state(10)[:-9])
+    put(tree, "D_10.pth", state(10))
+    time = path.stat().st_mtime_ns
+    tree.doit("verify", check=1)
+    assert [problem["id"] for problem in plan_of(tree, check=1)["problems"]] == ["broken"]
+    memory = tree.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
+    assert sum('"broken"' in line for line in memory.read_text().splitlines()) == 1
+    tree.doit("verify", check=1)
+    assert sum('"broken"' in line for line in memory.read_text().splitlines()) == 1  # it is noted once
+    lines = memory.read_text().splitlines()
+    row: dict[str, Any] = {
+        "kind": "torch",
+        "epoch": None,
+        "step": 10,
+        "lightning": "",
+        "checksums": True,
+        "names": [],
+        "ranks": None,
+    }
+    broken = json.loads(next(line for line in lines if '"broken"' in line))
+    sound = {"version": 2, "identity": broken["identity"], "done": ["checksums", "structure"], **row}
+    memory.write_text("\n".join([*lines, json.dumps(sound), ""]))
+    assert path.stat().st_mtime_ns == time
+    assert plan_of(tree)["problems"] == []
+
+
+@pytest.mark.parametrize("content", [b"what is this format?", torch_zip({"f": print})], ids=["unknown", "runs code"])
+def test_what_verify_cannot_judge_is_not_broken(tree: Project, content: bytes) -> None:
+    put(tree, "G_10.pth", content)
+    put(tree, "D_10.pth", state(10))
+    result(tree, check=int(content.startswith(b"what")))
+    assert plan_of(tree)["problems"] == []
+
+
+def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
+    put(tree, "G_10.pth", state(10)[:-9])
+    put(tree, "D_10.pth", state(10))
+    tree.doit("verify", "dry_run=1", check=1)
+    assert plan_of(tree)["problems"] == []
