@@ -16,6 +16,7 @@ explain = command("explain", "Explain why a checkpoint stays or goes, and what w
 verify = command("verify", "Check the names, structure and content of checkpoints, running none of them")
 catalog = command("catalog", "List the checkpoints with what their names say: a table, JSON or CSV")
 usage = command("usage", "Show how many bytes are protected, kept, could go, or lie in the trash")
+pins = command("pins", "List what is pinned, what for, and whether it is there")
 check = command("check", "Test the rule files against their own examples")
 
 # Change
@@ -23,6 +24,10 @@ migrate = command("migrate", "Rename to the target format; with delete_old=1 als
 fix_state = command("fix_state", "Update the paths that Lightning stores inside checkpoints")
 drop_links = command("drop_links", "Remove the links that migrate leave_links=1 left under old names")
 refs = command("refs", "Find old names in scripts, notebooks and documents; with apply=1 write the new ones")
+
+# Pin
+pin = command("pin", "Pin a checkpoint: it is never deleted, and keeps its pin when it is renamed")
+unpin = command("unpin", "Take a pin away")
 
 # Take back
 history = command("history", "List the runs: when, who, what they did, what became of it")

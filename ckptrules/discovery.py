@@ -11,12 +11,14 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.naming import BEST, is_claimed, named
+from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.sorting import is_left_link, unsound
 from ckptrules.engine.values import Claim, Directory, Entry, Listing, RuleSet, number
 from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
+from ckptrules.rules.pins import read_pins
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.verify import memory
 
@@ -30,7 +32,8 @@ class Record(NamedTuple):
     how a protected name begins: ``best``, ``last``, or ``protected``. ``epoch``, ``step``, ``metric`` and ``value``
     are None where the name does not say them; a link says what the checkpoint beside it that it leads to says.
     ``size`` is in bytes, ``time`` is the file's, in seconds since 1970. ``rule`` is file and line of the rule that
-    claims the name. ``verified`` says that `doit verify` has found this very content sound.
+    claims the name. ``verified`` says that `doit verify` has found this very content sound. ``pinned`` is the note of
+    a pinned checkpoint, or ``yes`` where it has none; None for all others.
     """
 
     path: str
@@ -44,6 +47,7 @@ class Record(NamedTuple):
     time: float
     rule: str
     verified: bool
+    pinned: str | None = None
 
 
 def catalog(
@@ -62,15 +66,17 @@ def catalog(
         RuleError: the rules do not hold; the message names file, line and column.
         OSError: ``outputs_dir`` or a checkpoint directory cannot be read.
     """
-    loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(os.fspath(rules) if rules else None))
+    given = os.fspath(rules) if rules and not isinstance(rules, RuleSet) else None
+    loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(given))
+    pins = () if isinstance(rules, RuleSet) else read_pins(given)
     folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
     for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded), loaded.part_folders):
-        yield from records_in(folder, loaded, found)
+        yield from records_in(folder, loaded, found, pins)
 
 
-def records_in(outputs_dir: str, rules: RuleSet, found: Directory) -> list[Record]:
+def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterable[Pin] = ()) -> list[Record]:
     """Return the records of one checkpoint directory, older before newer; none where it is gone.
 
     Raises:
@@ -81,7 +87,8 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory) -> list[Recor
         listing = scan(outputs_dir, found)
     except FileNotFoundError:
         return []
-    return sorted(_records(outputs_dir, rules, listing), key=_age)
+    pinned = {name: pin for pin in pins if (name := name_in(pin, found))}
+    return sorted(_records(outputs_dir, rules, listing, pinned), key=_age)
 
 
 def latest(records: Iterable[Record]) -> Record | None:
@@ -115,7 +122,7 @@ def _age(record: Record) -> tuple[int, int, float, str]:
     return -1 if epoch is None else epoch, -1 if step is None else step, record.time, record.path
 
 
-def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Record]:
+def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping[str, Pin]) -> Iterator[Record]:
     known = memory.known_names(outputs_dir, listing)
     entries = {entry.name: entry for entry in listing.entries}
     markers = markers_in(listing, rules)
@@ -143,12 +150,17 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing) -> Iterator[Rec
             time=aim.mtime_ns / 1e9,
             rule=said.reason.place.file_line if said.reason.place else "",
             verified=aim.name in known,
+            pinned=_pinned(pinned.get(aim.name), aim),
         )
 
 
 def _fields(entry: Entry, said: Claim) -> Mapping[str, str]:
     match = BEST.fullmatch(entry.name) if said.kind == "protected" else None
     return match.groupdict() if match else said.fields
+
+
+def _pinned(pin: Pin | None, entry: Entry) -> str | None:
+    return (pin.note or "yes") if pin and is_it(pin, entry) else None
 
 
 def _kind(entry: Entry, said: Claim) -> Kind:

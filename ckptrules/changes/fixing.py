@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from ckptrules.changes.transaction import Workplace, transact
@@ -43,6 +43,7 @@ from ckptrules.storage.reading import why_of
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
 LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
+NOTHING: Mapping[str, str] = {}
 Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
@@ -54,7 +55,15 @@ class Finding(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Bar, kept: int = 0) -> Plan:
+def fix(
+    place: Workplace,
+    rules: RuleSet,
+    listing: Listing,
+    now_ns: int,
+    bar: Bar,
+    kept: int = 0,
+    pinned: Mapping[str, str] = NOTHING,
+) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
     Args:
@@ -64,11 +73,12 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
         now_ns: the present, in nanoseconds since 1970.
         bar: gives, for a name and a number of bytes, what takes the bytes written.
         kept: how many checkpoints stay, for the record.
+        pinned: what is pinned, and what is said of that: its content stays.
 
     Raises:
         OSError: the directory cannot be opened.
     """
-    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing))
+    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), pinned)
     actions, problems = [], list(found.problems)
     stop = Problem("stopped", (listing.directory,), "was not finished", "run again to go on")
     with bar(listing.experiment, sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
@@ -90,7 +100,9 @@ def fix(place: Workplace, rules: RuleSet, listing: Listing, now_ns: int, bar: Ba
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
-def foresee(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> Plan:
+def foresee(
+    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, pinned: Mapping[str, str] = NOTHING
+) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions).
 
     Raises:
@@ -100,12 +112,18 @@ def foresee(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> P
     new = {action.name: action.to for action in plan.actions if action.kind == "rename"}
     names = {new.get(name, name) for name in _real_names(listing) - gone}
     stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
-    found = look_inside(outputs_dir, rules, stays, names)
+    found = look_inside(outputs_dir, rules, stays, names, pinned)
     actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Collection[str]) -> Finding:
+def look_inside(
+    outputs_dir: str,
+    rules: RuleSet,
+    listing: Listing,
+    names: Collection[str],
+    pinned: Mapping[str, str] = NOTHING,
+) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 
     Raises:
@@ -136,7 +154,9 @@ def look_inside(outputs_dir: str, rules: RuleSet, listing: Listing, names: Colle
             except OSError as error:
                 problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {why_of(error)}"))
             else:
-                if owner and recipe.changes:
+                if recipe.changes and entry.name in pinned:
+                    skipped.append(_left_alone(entry.name, pinned[entry.name]))
+                elif owner and recipe.changes:
                     problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
                 elif recipe.changes:
                     recipes.append((entry, recipe))

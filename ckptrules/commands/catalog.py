@@ -16,7 +16,7 @@ from ckptrules.discovery import Record, records_in
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
-from ckptrules.run import deciding, jobs
+from ckptrules.run import deciding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -47,6 +47,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     jobs.outputs_dir(options)
     rules = jobs.load(session, options.rules_dir, options.outputs_dir)
     names = jobs.chosen_of(session, "catalog", options, jobs.names_of(session, options.outputs_dir, rules))
+    jobs.pins_of(session, options)  # refused before anything is listed
     style = jobs.style(session, options)  # here, as doit catches what a task prints
     yield from jobs.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
 
@@ -58,11 +59,12 @@ def show_catalog(
     rules = jobs.load(session, options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
+    pins = [one.pin._replace(path=one.path) for one in pinning.all_pinned(session, options)]
     for found in jobs.find(session, options.outputs_dir, rules):
         if found.experiment not in names:
             continue
         try:
-            records += records_in(options.outputs_dir, rules, found)
+            records += records_in(options.outputs_dir, rules, found, pins)
         except deciding.FAULTS as fault:
             problems += deciding.untouched(found, fault).problems
     try:
@@ -86,8 +88,12 @@ def show_catalog(
 
 def as_table(records: Sequence[Record], style: Style) -> str:
     """Write a table for people; names are escaped as in all reports."""
-    rows = [_row(record, style) for record in records]
-    return f"{table(HEADINGS, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
+    rows: list[tuple[str, ...]] = [_row(record, style) for record in records]
+    headings: tuple[str, ...] = HEADINGS
+    if any(record.pinned for record in records):
+        rows = [(*row, style.name(record.pinned or "")) for row, record in zip(rows, records, strict=True)]
+        headings = (*HEADINGS, "pinned")
+    return f"{table(headings, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
 
 
 def as_json(records: Sequence[Record], _: Style) -> str:

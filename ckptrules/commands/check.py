@@ -9,7 +9,7 @@ from doit.task import Task
 from ckptrules.engine.values import Policy, RuleSet
 from ckptrules.report.style import count_of, table
 from ckptrules.rules.shipped import lines_to_add
-from ckptrules.run.jobs import load
+from ckptrules.run.jobs import load, pins_of
 from ckptrules.run.options import Common
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session, lacking
@@ -25,6 +25,7 @@ class Options(Common):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Test the rules (loading them does) and show them."""
+    pins_of(session, options)
     lines = lines_to_add(lacking(session.dodo), session.dodo)
     yield {"basename": "check", "actions": [(show_rules, [load(session, options.rules_dir), lines])]}
 

@@ -10,7 +10,7 @@ from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, numbers
 from ckptrules.report.text import Tally
-from ckptrules.run import deciding, experiments, working
+from ckptrules.run import deciding, experiments, pinning, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.progress import stoppable
@@ -55,9 +55,10 @@ class each:  # noqa: N801 - a function that can be sent to another process
 
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
+    notes = pinning.notes(job.options, listing, job.pins)
     if job.options.dry_run:
-        return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory))
-    return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable)
+        return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory), notes)
+    return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable, pinned=notes)
 
 
 def summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], str]:

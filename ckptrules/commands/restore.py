@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -19,8 +19,10 @@ from ckptrules.commands.backup import (
     selects,
     tell,
 )
+from ckptrules.engine.pins import Found, is_it
+from ckptrules.engine.values import Entry
 from ckptrules.report.style import Style
-from ckptrules.run import jobs
+from ckptrules.run import jobs, pinning
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXPERIMENTS, WAIT, Common, OptionError, flag
 from ckptrules.run.session import Session
@@ -29,6 +31,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import state, writing
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
+from ckptrules.vault.backups import RestoreStep
 from ckptrules.vault.manifest import Manifest
 
 
@@ -83,6 +86,8 @@ def bring_back(
     try:
         with progress_bar(manifest.size) as progress:
             steps = backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
+        pinned = pinning.all_pinned(session, options)
+        steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             journal = jobs.open_journal(session, outputs_dir, jobs.run_header(session, "restore", options))
             run, note = session.run_id, lost.__setitem__
@@ -97,3 +102,12 @@ def bring_back(
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     notes += report.lost_lines(lost, style)
     return tell(task, report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))
+
+
+def unless_pinned(step: RestoreStep, pinned: Sequence[Found]) -> RestoreStep:
+    """Let nothing take the place of a pinned checkpoint, but itself."""
+    item = step.item
+    one = pinning.first_in(pinned, [item.path]) if step.verdict == "replace" else None
+    if one is None or (one.path == item.path and is_it(one.pin, Entry(one.name, item.kind, item.size, item.mtime_ns))):
+        return step
+    return step._replace(verdict="failed", problem=pinning.refused(one))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import compress
 from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
@@ -21,12 +22,13 @@ from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, after, head_of, problems_of
 from ckptrules.commands.history import command_of
 from ckptrules.engine.measures import visible
-from ckptrules.engine.values import Action, Plan, RuleError, Step
+from ckptrules.engine.pins import Found
+from ckptrules.engine.values import TRASH, Action, Plan, Problem, RuleError, Step, Unit
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, pinning, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
 from ckptrules.run.reporter import Output, RunContext
 from ckptrules.run.session import Session
@@ -53,6 +55,7 @@ class UndoJob(NamedTuple):
     header: Mapping[str, Any]
     style: Style
     own_state: str
+    pinned: Sequence[Found]
 
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
@@ -71,15 +74,17 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     if run:
         jobs.refuse_unknown_experiments(session, "undo", options, lambda: changed)
     backs = take_back(run, session.run_id, pattern) if run else []
+    pinned = pinning.all_pinned(session, options)
     header = jobs.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
-    job = UndoJob(options, header, jobs.style(session, options), jobs.own_state(options.outputs_dir))
+    job = UndoJob(options, header, jobs.style(session, options), jobs.own_state(options.outputs_dir), pinned)
     session.contexts["undo"] = RunContext(
         options,
         job.style,
         header,
         trash_days(session, options),
         came_to=functools.partial(came_to, run, backs, job.style, lost),
+        lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
     )
     names: set[str] = set()
     for back in backs:
@@ -131,7 +136,8 @@ def chosen_run(
 
 def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back, or say what would be taken back, in one checkpoint directory."""
-    plan = as_plan(back)
+    back, held = without_pinned(back, job.pinned)
+    plan, came = as_plan(back), Done({})
     if stopping.stopped():
         jobs.note_stop(session)
         task.meta["output"] = Output("")
@@ -141,17 +147,31 @@ def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> Task
     if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
             came = Done(foresee(folders, back.units))
-    else:
+    elif back.units:
         journal = jobs.open_journal(session, job.options.outputs_dir, job.header, own)
         place = Workplace(root, session.run_id, journal, 1, stopping.stopped, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
         if stopping.stopped():
             jobs.note_stop(session)
-    done = after(plan, came.failed, problems_of(plan, came))
+    done = after(plan, came.failed, (*held, *problems_of(plan, came)))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.json else None
     task.meta["output"] = Output(experiment_block(done, (), job.style), tally(done), data)
     return TaskFailed("problems left", report=False) if done.problems else None
+
+
+def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
+    """Leave out what would bring a pinned checkpoint, or a directory with one in it, into the trash; tell of each."""
+    held = [pinning.first_in(pinned, lost_by(unit)) for unit in back.units]
+    stays = [one is None for one in held]
+    rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
+    return rest, [pinning.refused(one) for one in held if one]
+
+
+def lost_by(unit: Unit) -> list[str]:
+    """List the paths of what a unit brings into the trash."""
+    steps = [step for step in unit.steps if f"{step.to_directory}/".startswith(f"{TRASH}/")]
+    return [f"{step.directory}/{step.name}".lstrip("/") for step in steps]
 
 
 def as_plan(back: TakeBack) -> Plan:

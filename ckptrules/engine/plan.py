@@ -303,11 +303,11 @@ def unwhole_notes(
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
-    """Map the names that links and pointer files lead to.
+    """Map the names that links and pointer files lead to, or that are pinned.
 
     What leads to a part, a sidecar or a left link leads to its owner.
     """
-    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
+    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links), **evidence.pins}
     if not named:
         return {}
     heads = found.heads

@@ -181,7 +181,8 @@ class Evidence(NamedTuple):
     are none. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
     whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
     verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
-    are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file.
+    are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins``
+    says why what is pinned stays.
     """
 
     same: Mapping[str, int] = {}
@@ -197,6 +198,7 @@ class Evidence(NamedTuple):
     broken: Mapping[str, str] = {}
     zone: tzinfo = UTC
     times: Mapping[str, int] = {}
+    pins: Mapping[str, Reason] = {}
 
 
 class Pattern(NamedTuple):

@@ -14,6 +14,7 @@ from ckptrules.storage import believing, reading
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RULES_DIR = "rules"
+PINS = "pins.yaml"  # lies among the rule files, and is none
 TASKS_FILE = "dodo.py"
 DEFAULT_RULES = "default-rules"
 LOG_TEMPLATE = "experiment_log.md.j2"
@@ -86,6 +87,11 @@ def log_template(rules_dir: str | None) -> str:
     return believing.read_plain(path)
 
 
+def pins_file(rules_dir: str | None) -> str:
+    """Return the file of the pins in a folder of rules."""
+    return os.path.join(rules_dir or RULES_DIR, PINS)
+
+
 def rule_texts(rules_dir: str | None) -> dict[str, str]:
     """Read the rule files by the names that messages should show.
 
@@ -101,7 +107,7 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
     here = Location(shown, 1, 1)
     try:
         for name in sorted(os.listdir(folder)):
-            if name.endswith((".yaml", ".yml")):
+            if name.endswith((".yaml", ".yml")) and name != PINS:
                 here = Location(os.path.join(shown, name), 1, 1)
                 texts[here.file] = believing.read_plain(os.path.join(folder, name))
     except OSError as error:
@@ -112,5 +118,6 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
             [Fault(here, f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}")]
         ) from None
     if not texts:
-        raise RuleError([Fault(here, "holds no *.yaml file", "'ckptrules init' writes rules to edit")])
+        beside = f" but {PINS}" * os.path.lexists(os.path.join(folder, PINS))
+        raise RuleError([Fault(here, f"holds no *.yaml file{beside}", "'ckptrules init' writes rules to edit")])
     return texts

@@ -33,6 +33,7 @@ from ckptrules.outputs.evidence import (
 )
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
+from ckptrules.run import pinning
 from ckptrules.run.jobs import Job
 from ckptrules.run.zone import LOCAL
 from ckptrules.stopping import StoppedError
@@ -99,6 +100,9 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
 
     The second value is what was found out, as far as it was asked.
     """
+    pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
+    if any(one.fault for one in pinned):  # what was pinned may have got another name
+        job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     told, notes = Evidence(), sources.notes
     if sources.files:
         told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, facts.names_of(listing, job.rules))
@@ -109,6 +113,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         inside=look_inside(directory, listing, job.rules),
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
+        pins={one.name: one.pin.reason for one in pinned},
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
@@ -119,7 +124,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
             break
         known = evidence
         plan = planned(job, listing, known)
-    plan = with_losses(job, listing, plan, known)
+    plan = pinning.told(with_losses(job, listing, plan, known), pinned)
     return plan._replace(notes=(*plan.notes, *notes)), known
 
 

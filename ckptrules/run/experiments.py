@@ -14,13 +14,14 @@ from doit.task import Task
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.retention import Excess, too_many
 from ckptrules.engine.values import STATE, Directory, MaxDelete
-from ckptrules.outputs import find
+from ckptrules.outputs import find as outputs_find
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
     Job,
     age_days,
     begun,
+    find,
     is_selected,
     is_up_to_date,
     jobs_of,
@@ -29,7 +30,9 @@ from ckptrules.run.jobs import (
     nothing_understood,
     outputs_dir,
     own_state,
+    pins_of,
     refuse_unknown_experiments,
+    selects_by_word,
     survey,
     uncovered,
 )
@@ -69,7 +72,8 @@ def experiments(
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
     notes = [
-        f"Not followed: {job.style.name(name)} is a link." for name in find.linked_directories(options.outputs_dir)
+        f"Not followed: {job.style.name(name)} is a link."
+        for name in outputs_find.linked_directories(options.outputs_dir)
     ]
     notes += inner_directories(session, job)
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
@@ -82,7 +86,7 @@ def experiments(
     header = {**job.header, "refused": str(excess) if excess else None}
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
-        came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, job, understood),
+        came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, base, job, understood),
         links=job.links, **more
     )  # fmt: skip
     first = backups_first(session) if base == "migrate" else []
@@ -134,9 +138,21 @@ def in_tally(total: Tally) -> int:
     return total.up_to_date + total.kept + total.changes + total.problems
 
 
-def lacking(session: Session, job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
-    """Say why a run is no success although no problem is left: there was nothing that the rules understand."""
-    return "" if understood is None or understood(total) else nothing_understood(session, job.options, job.rules)
+def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> str:
+    """Say why a run is no success though no directory has a problem: nothing is understood, or a pin is lost.
+
+    The names that pinned checkpoints have got are written by that.
+    """
+    options = job.options
+    lacks = [nothing_understood(session, options, job.rules)] if understood and not understood(total) else []
+    if pins_of(session, options):
+        from ckptrules.run import pinning
+
+        lacks += [pinning.renew(options.rules_dir, options.outputs_dir)] if options.will_change else []
+        if understood and options.experiments is None and not selects_by_word(session, base):
+            directories = find(session, options.outputs_dir, job.rules)
+            lacks += pinning.astray(session, options, directories, job.style)
+    return "\n".join(filter(None, lacks))
 
 
 def around(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:

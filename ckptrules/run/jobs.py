@@ -21,6 +21,7 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.naming import is_claimed
+from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
 from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
@@ -29,7 +30,7 @@ from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
-from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, rule_texts
+from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, pins_file, rule_texts
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import (
     DEFAULT_TASK,
@@ -89,7 +90,10 @@ def _journals_there(run: str) -> Journals:
 
 
 class Job(NamedTuple):
-    """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run."""
+    """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
+
+    ``pins`` are those of the directory that the job is for.
+    """
 
     options: Planning
     rules: RuleSet
@@ -101,6 +105,7 @@ class Job(NamedTuple):
     links: Links
     journals: Journals
     number: int | None = None
+    pins: tuple[Pin, ...] = ()
 
 
 @once
@@ -127,6 +132,19 @@ def note_proof(session: Session, options: Common) -> None:
 def proof_of(texts: Mapping[str, str]) -> str:
     """Return what stands for a proof of these rules by this version, under this Python."""
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
+
+
+def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
+    """Return what is pinned; most have no pins, and need nothing for them.
+
+    Raises:
+        RuleError: nobody can know what is.
+    """
+    if not os.path.lexists(pins_file(options.rules_dir)):
+        return ()
+    from ckptrules.run.pinning import of_session
+
+    return of_session(session, options)
 
 
 def find(session: Session, path: str, rules: RuleSet) -> list[Directory]:
@@ -302,6 +320,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         RuleError, OptionError: nothing can be run with these rules and options.
     """
     rules = load(session, options.rules_dir, options.outputs_dir)
+    pins_of(session, options)
     policy = rules.policies.get(options.policy)
     if not rules.policies and (options.delete_old or options.policy != Planning.policy):
         folder = options.rules_dir or RULES_DIR
@@ -341,7 +360,11 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
         job.options.verified,
     )
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
-    return job._replace(policy=policy, fingerprint=hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS])
+    return job._replace(policy=policy, fingerprint=_digest(decides))
+
+
+def _digest(decides: object) -> str:
+    return hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS]
 
 
 def zone_of(policy: Policy) -> tuple[object, ...]:
@@ -364,13 +387,22 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     found = find(session, options.outputs_dir, job.rules)
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[Assignment | None, Job] = {}
+    pins = by_place(pins_of(session, options))
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
         if assigned not in jobs:
             jobs[assigned] = with_policy(job, pick_policy(job.rules, assigned, options.policy))
-        pairs.append((jobs[assigned], directory))
+        pairs.append((with_pins(jobs[assigned], directory, pins.get(directory.directory, ())), directory))
     return pairs
+
+
+def with_pins(job: Job, found: Directory, around: Iterable[Pin]) -> Job:
+    """Return the job for a directory in which something is pinned: a change of that is a reason to plan it anew."""
+    if not (pins := tuple(pin for pin in around if name_in(pin, found))):
+        return job
+    decides = (job.fingerprint, [(pin.size, pin.mtime_ns) for pin in pins])
+    return job._replace(pins=pins, fingerprint=_digest(decides))
 
 
 def is_selected(session: Session, base: str, experiment: str) -> bool:

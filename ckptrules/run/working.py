@@ -14,6 +14,7 @@ from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.text import experiment_block, going, several, tally
+from ckptrules.run import pinning
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
 from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
@@ -88,10 +89,12 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
     place = None if job.options.dry_run else workplace(job)
     try:
         if place is None:
-            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan)
+            notes = pinning.notes(job.options, listing, job.pins)
+            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan, notes)
         else:
             now = scan(place.outputs_dir, found)
-            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, kept=outcome.plan.remaining)
+            notes = pinning.notes(job.options, now, job.pins)
+            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, outcome.plan.remaining, notes)
     except FAULTS as fault:
         more = untouched(found, fault)
     plan = outcome.plan._replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -97,6 +98,27 @@ def write_beside(path: str, text: str) -> None:
             put(directory, name, text.encode(), lambda file: _keep_mode(file, before))
         else:
             put(directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+
+
+def change_beside(path: str, change: Callable[[str], str]) -> None:
+    """Change a file of ours among the user's, durably; of two who do that at once, one waits for the other.
+
+    ``change`` makes of what it holds what it is to hold; of nothing, where it is not there.
+
+    Raises:
+        OSError: it cannot be read or written; it is as it was.
+        UnicodeDecodeError: it is no UTF-8 text.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    with open_below(folder, "") as directory:
+        with contextlib.suppress(OSError):  # not every network disk has locks
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        for left in os.listdir(directory):  # by one that was killed
+            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+                os.unlink(left, dir_fd=directory)
+        before = status_of(directory, name)
+        write_beside(path, change(believing.read_plain(path) if before else ""))
+        os.fsync(directory)
 
 
 def refuse_taken(path: str) -> None:

@@ -74,6 +74,7 @@ CASES = ListOf(
             "links": MapOf("Links elsewhere, DIRECTORY/NAME: what they lead to here.", Text("")),
             "pointers": MapOf("What stands in pointer files, which lie in the directory as well.", Text("")),
             "files": MapOf("What stands in files that know more, by the path from the directory.", Text("")),
+            "pins": MapOf("What is pinned, and what for.", Text("")),
             "plan": ListOf("The lines of the plan.", Text("")),
         },
         ("name", "plan"),
@@ -94,6 +95,7 @@ class Case(NamedTuple):
     links: dict[str, str] = {}  # noqa: RUF012
     pointers: dict[str, str] = {}  # noqa: RUF012
     files: dict[str, str] = {}  # noqa: RUF012
+    pins: dict[str, str] = {}  # noqa: RUF012
 
 
 def read_cases(text: str, file: str) -> Iterator[Case]:
@@ -157,6 +159,7 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
         inside=inside(case, rules),
         zone=timezone(timedelta(hours=case.options.get("zone", 0))),
     )
+    evidence = evidence._replace(pins={name: Reason(f"pinned: {note}") for name, note in case.pins.items()})
     on_conflict = case.options.get("on_conflict", "report")
     return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
 
@@ -252,7 +255,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
     r".+ names it(, and could not follow to .+)?$": None,
     r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
-    r"is open for writing( \(.+\))?$|changed .+ ago": None,
+    r"is open for writing( \(.+\))?$|changed .+ ago|pinned: .+": None,
     r"is not finished, as .+ says$": "unfinished: ",
 }
 every_golden_plan = pytest.mark.parametrize("case", GOLDEN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 TASKS = """plan migrate verify catalog check history undo purge explain trash usage archive unarchive schedule fix_state
-drop_links refs log demo backup backups restore drop_backup""".split()
+drop_links refs log demo backup backups restore drop_backup pin pins unpin""".split()
 
 COMMANDS: Mapping[str, list[str]] = {
     "help": [
@@ -215,6 +215,50 @@ COMMANDS: Mapping[str, list[str]] = {
         "doit explain:detector name='epoch*' keep_min_epoch=12",
         "doit explain name=epoch-02_step-000020.ckpt policy=best_and_last",
         "doit explain name=hparams.yaml",
+    ],
+    "pins": [
+        "doit pins",
+        "doit pin",
+        "doit pin name=epoch-99.ckpt",
+        "doit pin name=last.ckpt",
+        "doit pin name='epoch=1-step=10.ckpt' note='Table 2' dry_run=1",
+        "doit pin name='epoch=1-step=10.ckpt' note='Table 2'",
+        "doit pin name='ocr training/checkpoints/epoch_epoch_0*' note='What the second reviewer asked for, in both of the runs'",
+        "doit pin name=sharded/checkpoints/epoch=3-step=8.ckpt",
+        "cat rules/pins.yaml",
+        "doit pins",
+        "doit plan:exp delete_old=1 verbose=1",
+        "doit explain name='epoch=1-step*'",
+        "doit usage:exp",
+        "doit migrate:exp delete_old=1 json=done.json",
+        "cat done.json",
+        "cat rules/pins.yaml",
+        "doit migrate delete_old=1 fix_state=1 quiet=1",
+        "doit migrate delete_old=1 fix_state=1 quiet=1",
+        "doit catalog:'ocr training'",
+        "doit archive archive_dir=archives experiments=sharded format=gz",
+        "doit pins",
+        "doit plan:sharded",
+        "doit unarchive archive=archives/sharded.tar.gz",
+        "doit undo",
+        "doit pins",
+        "rm outputs/exp/checkpoints/epoch-01_step-000010.ckpt",
+        "doit plan delete_old=1",
+        "doit pins",
+        "rm outputs/exp",
+        "doit plan quiet=1",
+        "doit unpin name=exp/checkpoints/epoch-01_step-000010.ckpt dry_run=1",
+        "doit unpin name=exp/checkpoints/epoch-01_step-000010.ckpt",
+        "doit unpin name=epoch-01_step-000010.ckpt",
+        "doit unpin name='epoch*'",
+        "doit pins",
+        "write rules/pins.yaml 'pins: [{path: ../x, size: many, time: 7}]'",
+        "doit plan",
+        "doit check",
+        "doit undo",
+        "cd empty",
+        "ckptrules pin name=epoch=3-step=8.ckpt outputs_dir=../outputs",
+        "ckptrules pins outputs_dir=../outputs",
     ],
     "space": [
         "doit usage",

@@ -19,7 +19,7 @@ from tests.conftest import ROOT, Project, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
 
-EARLY = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
+EARLY, EARLY_NEW = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch-02_step-000176.ckpt"
 DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
 TREE: dict[str, int | str] = {
     f"ocr/checkpoints/{DOUBLED}": 300,
@@ -177,6 +177,12 @@ def small(project: Project) -> None:
     project.make(SMALL)
 
 
+def pinned(project: Project) -> None:
+    """Pin one that the policy would let go; it gets another name, too."""
+    small(project)
+    assert crash.run(project.folder, "pin", f"name={EARLY}", "note=Table 2").code == 0
+
+
 def without_a_trash(project: Project) -> None:
     small(project)
     retention = project.folder / "rules/retention.yaml"
@@ -232,6 +238,8 @@ CASES = {
     "undo, old system": Case(small, UNDO, (COMMAND,), old_system=True),
     "undo in training": Case(in_training, UNDO, (IN_TRAINING,)),
     "undo in training, old system": Case(in_training, UNDO, (IN_TRAINING,), old_system=True),
+    "migrate with a pin": Case(pinned, COMMAND),
+    "undo with a pin": Case(pinned, UNDO, (COMMAND,)),
     "refs": Case(referred_to, REFS, (("migrate",),)),
     "undo of refs": Case(referred_to, BACK, (("migrate",), REFS), once=True),
     "drop_links": Case(small, DROP, (LEAVE,)),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.support.crash import Fault
-from tests.support.undisturbed import CASES, Place
+from tests.support.undisturbed import CASES, COMMAND, EARLY, EARLY_NEW, Place
 
 pytestmark = pytest.mark.in_memory
 
@@ -33,3 +33,24 @@ def test_killed_at_changes(case: str, project: Project, tmp_path: Path) -> None:
         assert place.must_stay <= place.contents(), (at, how)
         place.finish((at, how))
         assert not place.dangling(), (at, how)
+
+
+@pytest.mark.parametrize("case", ["migrate with a pin", "undo with a pin"])
+def test_killed_at_any_change_a_pin_and_its_checkpoint_stay_together(
+    case: str, project: Project, tmp_path: Path
+) -> None:
+    """Also before the next run has finished what was begun, and whatever stands in the file of the pins."""
+    place, seen = Place(project, CASES[case], tmp_path / "kept"), set[str]()
+    for at in [(at, how) for at in range(1, place.undisturbed.changes + 1) for how in ("before", "after")]:
+        place.begin()
+        ended = place.run(*place.case.command, fault=Fault(*at))
+        assert ended.code == -signal.SIGKILL
+        (name,) = {EARLY, EARLY_NEW}.intersection(project.names("ocr"))
+        if (left := place.left(ended)) in seen:
+            continue
+        seen.add(left)
+        listed, plan = place.run("pins"), place.run("plan", *COMMAND[1:], "verbose=1")
+        assert (listed.code, f"{name}  200 B  Table 2" in listed.output) == (0, True), (at, listed.output)
+        assert plan.output.count("pinned: Table 2  rules/pins.yaml:4") == 1, (at, plan.output)
+        place.finish(at)
+    assert len(seen) > 10

@@ -22,6 +22,9 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 CONSOLE = [text for language, text in BLOCKS if language == "console"]
+PINS = re.findall(
+    r"^```console\n(.*?)^```$", (ROOT / "docs/pins.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 YAML = [text for language, text in BLOCKS if language == "yaml"]
 RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
 LISTS = {"protected", "ignored", "legacy"}
@@ -31,7 +34,7 @@ def test_the_console_blocks_show_what_really_comes(tmp_path: Path) -> None:
     shutil.copy(ROOT / "dodo.py", tmp_path)
     shutil.copytree(ROOT / "rules", tmp_path / "rules")
     sample_tree(str(tmp_path / "outputs"))
-    for block in CONSOLE:
+    for block in [*CONSOLE, *PINS]:
         shown = ""
         for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
             shown += f"$ {command}\n" + run(command, tmp_path)

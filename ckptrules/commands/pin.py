@@ -1,0 +1,139 @@
+"""`doit pin`: what is pinned is never deleted, and keeps its pin under any name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.commands.backup import Prepared, one_task
+from ckptrules.engine.pins import Pin
+from ckptrules.engine.sorting import sort_entries
+from ckptrules.outputs.listing import scan
+from ckptrules.report.style import Style
+from ckptrules.rules.pins import change_pins
+from ckptrules.rules.shape import closest
+from ckptrules.rules.shipped import pins_file
+from ckptrules.run import jobs, pinning
+from ckptrules.run.deciding import FAULTS
+from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
+from ckptrules.run.reporter import Output
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.storage.reading import why_of
+
+FEW = 5
+
+
+def one_line(text: str) -> str:
+    """Read a text that can be shown in one line."""
+    if not (text.strip() and text.isprintable()):
+        raise ValueError("some words in one line")
+    return text
+
+
+class Options(Common):
+    """What `doit pin` may be told."""
+
+    changes = True
+    name: str | None = option(None, some_text, "the checkpoint to pin: its name, a shell pattern, or a path")
+    note: str | None = option(None, one_line, "what it is kept for")
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make the task that pins checkpoints."""
+    return one_task(session, "pin", prepare, options)
+
+
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out what is to be pinned.
+
+    Raises:
+        OptionError, RuleError: there is no such checkpoint, or no place for pins.
+    """
+    jobs.outputs_dir(options)
+    folder = os.path.dirname(pins_file(options.rules_dir))
+    if not os.path.isdir(folder):
+        fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"
+        raise OptionError(f"{fact}\n    hint: 'ckptrules init' writes it, with rules to edit")
+    pins_before = {one.path: one.pin for one in pinning.all_pinned(session, options)}
+    found = {pin.path: pin for pin in checkpoints(session, options)}
+    pins = [
+        found[path]._replace(note=options.note or (pins_before[path].note if path in pins_before else ""))
+        for path in chosen("pin", options.name, list(found), options.outputs_dir)
+    ]
+    renewed = {pin.path for pin in pins}
+
+    def change(before: Iterable[Pin]) -> list[Pin]:
+        return [*(pin for pin in before if pin.path not in renewed), *pins]
+
+    return (write, [options, jobs.style(session, options), "Pinned", pins, change]), ()
+
+
+def write(
+    options: Common,
+    style: Style,
+    done: str,
+    pins: Sequence[Pin],
+    change: Callable[[tuple[Pin, ...]], list[Pin]],
+    task: Task,
+) -> TaskFailed | None:
+    """Change what is pinned, or say what would be changed."""
+    verb = f"Would {done.lower().replace('pinned', 'pin')}" if options.dry_run else done
+    if not options.dry_run:
+        try:
+            change_pins(options.rules_dir, change)
+        except OSError as error:
+            text = f"{style.name(pins_file(options.rules_dir))} cannot be written: {why_of(error)}\n"
+            task.meta = {"output": Output(f"Nothing was changed: {text}")}
+            return TaskFailed("not written", report=False)
+    lines = [f"{verb}: {style.name(pin.path)}{f' ({style.name(pin.note)})' * bool(pin.note)}\n" for pin in pins]
+    task.meta = {"output": Output("".join(lines))}
+    return None
+
+
+def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
+    """Yield a pin for each checkpoint that there is, or part of one; what cannot be read has none."""
+    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
+    for found in jobs.find(session, options.outputs_dir, rules):
+        try:
+            listing = scan(options.outputs_dir, found)
+            kinds = sort_entries(rules, listing)
+        except FAULTS:
+            continue
+        names = {name for one in (*kinds.checkpoints, *kinds.protected) for name in one.names}
+        for entry in (entry for entry in listing.entries if entry.name in names):
+            yield Pin(f"{found.directory}/{entry.name}".lstrip("/"), entry.size, entry.mtime_ns)
+
+
+def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: str) -> list[str]:
+    """Return the paths below ``outputs_dir`` that are meant: one, or all that a shell pattern fits.
+
+    Raises:
+        OptionError: none is, or one name means several.
+    """
+    if wanted is None:
+        raise OptionError(f"command line: {command} needs a name\n    hint: name=PATH, or name='epoch-0*'")
+    found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
+    if len(found) > 1:
+        hint = f"say which: {', '.join(f'name={path}' for path in found[:FEW])}" + ", …" * (len(found) > FEW)
+        raise OptionError(f"command line: {len(found)} are called '{wanted}'\n    hint: {hint}")
+    found = found or [
+        path for path in paths if fnmatchcase(path, wanted) or fnmatchcase(os.path.basename(path), wanted)
+    ]
+    if not found:
+        near = closest(os.path.basename(wanted), sorted(map(os.path.basename, paths)))
+        other = "'doit pins' lists those that there are" if command == "unpin" else "'doit plan verbose=1' lists all"
+        what = "pin" if command == "unpin" else "checkpoint"
+        raise OptionError(f"command line: no {what} '{wanted}'\n    hint: {near or other}")
+    return found
+
+
+def _is(wanted: str, path: str, outputs_dir: str) -> bool:
+    there, name = os.path.split(os.path.join(outputs_dir, path))
+    folder, last = os.path.split(wanted)
+    return bool(folder) and last == name and os.path.realpath(folder) == os.path.realpath(there)

@@ -1,0 +1,65 @@
+"""`doit pins`: what is pinned, what for, and whether it is there."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.pins import Found
+from ckptrules.report.style import Style, columns, count_of, table
+from ckptrules.report.text import problem_lines
+from ckptrules.run import jobs, pinning
+from ckptrules.run.options import Common
+from ckptrules.run.reporter import Output
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+
+WIDTH = 80  # columns
+NARROW = 20  # of them, the fewest for a note
+
+
+class Options(Common):
+    """What `doit pins` may be told."""
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make the one task.
+
+    Raises:
+        OptionError, RuleError: nobody can know what is pinned.
+    """
+    jobs.outputs_dir(options)
+    found = pinning.all_pinned(session, options)
+    yield from jobs.one_task(session, "pins", [(show, [options, jobs.style(session, options), found])])
+
+
+def show(options: Options, style: Style, found: Sequence[Found], task: Task) -> TaskFailed | None:
+    """List the pins by directory; one that finds nothing is a problem."""
+    archived = {one.path: run for one in found if (run := pinning.archived_by(options.outputs_dir, one))}
+    lost = [one for one in found if one.fault and one.path not in archived]
+    by_directory: dict[str, list[Found]] = defaultdict(list)
+    for one in found:
+        by_directory[one.directory].append(one)
+    lines = [f"{style.paint(style.name(d), 'bold')}\n{as_table(rows, style)}" for d, rows in by_directory.items()]
+    lines += [f"Archived by run {run}: {style.name(path)}\n" for path, run in archived.items()]
+    lines += [f"{line}\n" for one in lost for line in problem_lines(pinning.problem_of(one), {}, style)]
+    end = f"{count_of(len(found), 'pin')}\n" if found else "Nothing is pinned.\n"
+    task.meta = {"output": Output("".join(lines) + end)}
+    return TaskFailed("problems left", report=False) if lost else None
+
+
+def as_table(found: Sequence[Found], style: Style) -> str:
+    """Write names, sizes and notes; a long note takes several lines."""
+    names = [style.name(one.name) for one in found]
+    sizes = [human_size(one.pin.size) for one in found]
+    room = max(NARROW, WIDTH - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2)
+    rows = []
+    for one, name, size in zip(found, names, sizes, strict=True):
+        first, *others = textwrap.wrap(style.name(one.pin.note), room) or [""]
+        rows += [("", name, size, first), *(("", "", "", more) for more in others)]
+    return table((), rows, right=(2,))

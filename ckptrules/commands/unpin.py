@@ -1,0 +1,44 @@
+"""`doit unpin`: what is pinned no more is judged by the policy again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ckptrules.commands.backup import Prepared, one_task
+from ckptrules.commands.pin import chosen, write
+from ckptrules.engine.pins import Pin
+from ckptrules.run import jobs, pinning
+from ckptrules.run.options import WAIT, Common, option, some_text
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+
+
+class Options(Common):
+    """What `doit unpin` may be told."""
+
+    changes = True
+    name: str | None = option(None, some_text, "the checkpoint that is pinned: its name, a shell pattern, or a path")
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make the task that takes pins away."""
+    return one_task(session, "unpin", prepare, options)
+
+
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out what is to be pinned no more; it may be there or not.
+
+    Raises:
+        OptionError, RuleError: there is no such pin.
+    """
+    jobs.outputs_dir(options)
+    found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
+    paths = chosen("unpin", options.name, list(found), options.outputs_dir)
+    gone = {found[path].path for path in paths}
+
+    def change(before: Iterable[Pin]) -> list[Pin]:
+        return [pin for pin in before if pin.path not in gone]
+
+    pins = [found[path]._replace(path=path) for path in paths]
+    return (write, [options, jobs.style(session, options), "Unpinned", pins, change]), ()

@@ -1,0 +1,110 @@
+"""Pure: pinned checkpoints, which are never deleted, and under which names they stand."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ckptrules.engine.values import Directory, Entry, Location, Reason
+
+NS = 1_000_000_000
+GONE = "is not there"
+OTHER = "is another one now: its size or time differs"
+UNSEEN = "cannot be looked at: "
+
+
+class Pin(NamedTuple):
+    """A checkpoint that is pinned: its path below ``outputs_dir``, its bytes, its time in nanoseconds since 1970.
+
+    ``note`` says what it is kept for, in the words of the user. ``place`` is where the pin is written.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    note: str = ""
+    place: Location | None = None
+
+    @property
+    def directory(self) -> str:
+        """The folder that it lies in, a path below ``outputs_dir``."""
+        return self.path.rpartition("/")[0]
+
+    @property
+    def reason(self) -> Reason:
+        """Why the checkpoint stays."""
+        return Reason(f"pinned: {self.note}" if self.note else "pinned", self.place)
+
+
+class Found(NamedTuple):
+    """A pin, and where the checkpoint stands: the directory, a path below ``outputs_dir``, and the name in it.
+
+    ``fault`` says why nothing that stands there is it; then nothing may be deleted in that directory.
+    """
+
+    pin: Pin
+    directory: str
+    name: str
+    fault: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path below ``outputs_dir``."""
+        return f"{self.directory}/{self.name}".lstrip("/")
+
+
+def by_place(pins: Iterable[Pin]) -> dict[str, list[Pin]]:
+    """Group pins by each directory that may be the one that they lie in: it may have folders that hold parts."""
+    found: dict[str, list[Pin]] = defaultdict(list)
+    for pin in pins:
+        found[pin.directory].append(pin)
+        found[pin.directory.rpartition("/")[0]].append(pin)
+    return found
+
+
+def name_in(pin: Pin, found: Directory) -> str:
+    """Return the name that a pinned path has in a checkpoint directory; nothing where it does not lie in that."""
+    start = f"{found.directory}/".lstrip("/")
+    name = pin.path.removeprefix(start)
+    folder, _, _ = name.rpartition("/")
+    lies_here = pin.path.startswith(start) and "/" not in folder
+    return name if lies_here and (not folder or any(fnmatchcase(folder, one) for one in found.part_folders)) else ""
+
+
+def find_pinned(
+    pins: Iterable[Pin], directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]
+) -> list[Found]:
+    """Find what is pinned in one directory: under its name, or under the one that it has got since.
+
+    Args:
+        pins: those of the directory.
+        directory: its path below ``outputs_dir``.
+        entry_of: returns what stands under a name of it.
+        moved: returns where a path leads today, by the journals; asked only where the name does not lead to it.
+    """
+    return [_find(pin, directory, entry_of, moved) for pin in pins]
+
+
+def _find(pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]) -> Found:
+    start = f"{directory}/".lstrip("/")
+    name = pin.path.removeprefix(start)
+    entry = entry_of(name)
+    if not is_it(pin, entry):
+        now = moved(pin.path)
+        other = entry_of(now.removeprefix(start)) if now.startswith(start) else None
+        if is_it(pin, other) or not entry:
+            entry, name = other, now.removeprefix(start) if other else name
+    return Found(pin, directory, name, "" if is_it(pin, entry) else OTHER if entry else GONE)
+
+
+def is_it(pin: Pin, entry: Entry | None) -> bool:
+    """Say whether an entry is what was pinned: a file or directory of its size and time.
+
+    A copy of a tree may have lost the fractions of the seconds.
+    """
+    if entry is None or entry.kind not in ("file", "directory") or entry.size != pin.size:
+        return False
+    times = {pin.mtime_ns, entry.mtime_ns}
+    return len(times) == 1 or (any(t % NS == 0 for t in times) and len({t // NS for t in times}) == 1)

@@ -1,0 +1,140 @@
+"""``rules/pins.yaml``: what is pinned. People read it; the commands write it, each time as a whole."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from ckptrules.engine.pins import NS, Pin
+from ckptrules.engine.shapes import ListOf, Number, Record, Text
+from ckptrules.engine.values import Fault, Location, RuleError
+from ckptrules.rules.shape import read_yaml
+from ckptrules.rules.shipped import pins_file
+from ckptrules.storage import believing, reading, writing
+
+HEAD = """\
+# Checkpoints that are never deleted. 'doit pin' and 'doit unpin' write this file anew, without comments of yours;
+# time is in seconds since 1970.
+"""
+Change = Callable[[tuple[Pin, ...]], Iterable[Pin]]
+_TIME = re.compile(r"-?\d{1,12}\.\d{9}", re.ASCII)
+
+
+def _path_fault(text: str) -> str:
+    good = not {"", ".", ".."} & set(text.split("/"))
+    return "" if good else f"'{text}' must be a path below outputs_dir, without '..' or empty parts"
+
+
+def _time_fault(text: str) -> str:
+    return "" if _TIME.fullmatch(text) else f"'{text}' must be seconds with nine decimals"
+
+
+SHAPE = Record(
+    "What is pinned.",
+    {
+        "pins": ListOf(
+            "The checkpoints.",
+            Record(
+                "A pinned checkpoint.",
+                {
+                    "path": Text("Where it is, below outputs_dir.", _path_fault),
+                    "size": Number("Its bytes.", 0),
+                    "time": Text("When it was written, in seconds since 1970.", _time_fault),
+                    "note": Text("What it is kept for."),
+                },
+                ("path", "size", "time"),
+            ),
+        )
+    },
+    ("pins",),
+)
+
+
+def read_pins(rules_dir: str | None) -> tuple[Pin, ...]:
+    """Read what is pinned; nothing is where there is no such file.
+
+    Raises:
+        RuleError: it cannot be read, or is not as it must be: then nobody knows what may be deleted.
+    """
+    path = pins_file(rules_dir)
+    try:
+        return from_yaml(believing.read_plain(path), path)
+    except (FileNotFoundError, NotADirectoryError):
+        if not os.path.islink(path):
+            return ()
+        why = "is a link that leads nowhere"
+    except OSError as error:
+        why = f"cannot be read: {reading.why_of(error)}"
+    except UnicodeDecodeError:
+        why = "is not UTF-8 text"
+    raise RuleError([Fault(Location(path, 1, 1), why)])
+
+
+def change_pins(rules_dir: str | None, change: Change) -> None:
+    """Change what is pinned, durably.
+
+    Raises:
+        OSError: the file cannot be written; it is as it was.
+        RuleError: it is not as it must be.
+    """
+    path = pins_file(rules_dir)
+    writing.change_beside(path, functools.partial(_changed, path, change))
+
+
+def _changed(path: str, change: Change, text: str) -> str:
+    return to_yaml(sorted(change(from_yaml(text, path) if text else ())))
+
+
+def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
+    """Read the text of the file.
+
+    Raises:
+        RuleError: it is not as it must be.
+    """
+    faults: list[Fault] = []
+    read = read_yaml(text, file, SHAPE, faults)
+    if not faults and not (read and read.data):
+        faults.append(Fault(Location(file, 1, 1), "the file has no 'pins'", "'pins: []' says that nothing is pinned"))
+    if faults or read is None:
+        raise RuleError(faults)
+    rows = read.data["pins"].data
+    pins = tuple(
+        Pin(
+            row.data["path"].data,
+            row.data["size"].data,
+            _nanoseconds(row.data["time"].data),
+            row.data["note"].data if "note" in row.data else "",
+            row.place,
+        )
+        for row in rows
+    )
+    first: dict[str, Location | None] = {}
+    for pin in pins:
+        if pin.path in first and pin.place:
+            raise RuleError([Fault(pin.place, f"'{pin.path}' is pinned above already")])
+        first[pin.path] = pin.place
+    return pins
+
+
+def to_yaml(pins: Sequence[Pin]) -> str:
+    """Write what `from_yaml` reads."""
+    lines = [HEAD, "pins:\n" if pins else "pins: []\n"]
+    for pin in pins:
+        seconds, rest = divmod(pin.mtime_ns, NS)
+        lines.append(f"- path: {_quoted(pin.path)}\n  size: {pin.size}\n  time: {seconds}.{rest:09}\n")
+        lines += [f"  note: {_quoted(pin.note)}\n"] * bool(pin.note)
+    return "".join(lines)
+
+
+def _nanoseconds(text: str) -> int:
+    seconds, _, rest = text.partition(".")
+    return int(seconds) * NS + int(rest)
+
+
+def _quoted(text: str) -> str:
+    """Quote a text for YAML, in which whatever cannot be printed is escaped, and bytes that are no text are, too."""
+    letters = json.dumps(text, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in letters)

@@ -1,0 +1,240 @@
+"""``doit pin``, ``pins``, ``unpin``: what is pinned is never deleted, by no command, and under no name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Project
+
+EARLY, EARLY_NEW = "epoch=2-step=20.ckpt", "epoch-02_step-000020.ckpt"
+YOUNG, YOUNG_NEW = "epoch=20-step=200.ckpt", "epoch-20_step-000200.ckpt"
+TREE: dict[str, int | str] = {f"one/checkpoints/{EARLY}": 10, f"one/checkpoints/{YOUNG}": 10}
+PINNED = "one/checkpoints\n  {}  10 B  Table 2\n1 pin\n"
+
+
+@pytest.fixture
+def pinned(project: Project) -> Project:
+    """Return a project with one of two checkpoints pinned that the policy would let go; both have one size and time."""
+    project.make(TREE)
+    for name in (EARLY, YOUNG):
+        os.utime(project.outputs / "one/checkpoints" / name, ns=(10**18, 10**18))
+    project.doit("pin", f"name={EARLY}", "note=Table 2")
+    return project
+
+
+def pins(project: Project) -> str:
+    return (project.folder / "rules/pins.yaml").read_text()
+
+
+def test_a_pin_follows_a_rename_and_an_undo(pinned: Project) -> None:
+    assert pinned.doit("pins") == PINNED.format(EARLY)
+    start = pins(pinned)
+    pinned.doit("migrate", "delete_old=1")
+    assert pinned.names("one") == [EARLY_NEW, YOUNG_NEW]
+    assert f'path: "one/checkpoints/{EARLY_NEW}"' in pins(pinned)
+    assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
+    pinned.doit("undo")
+    assert (pinned.doit("pins"), pins(pinned)) == (PINNED.format(EARLY), start)
+
+
+def test_a_pin_needs_no_rules_that_can_be_written(pinned: Project) -> None:
+    """A run that has other rules at hand renames as well; what was pinned is found by the journal."""
+    before = pins(pinned)
+    shutil.copytree(pinned.folder / "rules", pinned.folder / "others")
+    pinned.doit("migrate", "rules_dir=others")
+    assert pins(pinned) == before
+    assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
+    assert "pinned: Table 2" in pinned.doit("plan", "delete_old=1", "verbose=1")
+    pinned.doit("undo", "rules_dir=others")
+    assert pinned.doit("pins") == PINNED.format(EARLY)
+
+
+def test_a_run_with_nothing_to_do_is_up_to_date_until_something_is_pinned_or_unpinned(pinned: Project) -> None:
+    pinned.doit("migrate", "delete_old=1")
+    done = "Nothing to do: 1 experiment is up to date.\n"
+    assert pinned.doit("migrate", "delete_old=1") == done
+    pinned.doit("unpin", f"name={EARLY_NEW}")
+    assert f"Deleted: {EARLY_NEW}" in pinned.doit("migrate", "delete_old=1")
+
+
+def test_a_copy_of_the_tree_keeps_its_pins(pinned: Project, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(pinned.outputs, copy, ignore=shutil.ignore_patterns(".ckptrules"))
+    assert pinned.doit("pins", f"outputs_dir={copy}") == PINNED.format(EARLY)
+    pinned.doit("migrate", "delete_old=1", f"outputs_dir={copy}")
+    assert sorted(os.listdir(copy / "one/checkpoints")) == [EARLY_NEW, YOUNG_NEW]
+
+
+@pytest.mark.parametrize("change", ["removed", "rewritten", "moved by hand"])
+def test_a_pin_that_finds_nothing_is_a_problem_and_nothing_is_deleted_there(pinned: Project, change: str) -> None:
+    pinned.make(
+        {
+            "one/checkpoints/epoch=3-step=30.ckpt": 3,
+            "two/checkpoints/epoch=3-step=30.ckpt": 3,
+            f"two/checkpoints/{YOUNG}": 3,
+        }
+    )
+    file = pinned.outputs / "one/checkpoints" / EARLY
+    if change == "removed":
+        file.unlink()
+    elif change == "rewritten":
+        file.write_bytes(b"0123456789")
+    else:
+        file.rename(file.with_name("epoch=4-step=40.ckpt"))
+    says = "is another one now" if change == "rewritten" else "is not there"
+    for command in ("plan", "migrate"):
+        out = pinned.doit(command, "delete_old=1", check=1)
+        assert f"Problem: one/checkpoints/{EARLY} {says}" in out
+        assert out.count("elete: epoch=3") + out.count("eleted: epoch=3") == 1  # in the other experiment
+    assert says in pinned.doit("pins", check=1)
+    assert len(pinned.names("one")) == (2 if change == "removed" else 3)
+    pinned.doit("unpin", "name=one/checkpoints/*")
+    assert "Problem" not in pinned.doit("plan", "delete_old=1")
+
+
+def test_what_is_there_now_can_be_pinned_in_its_place(pinned: Project) -> None:
+    (pinned.outputs / "one/checkpoints" / EARLY).write_bytes(b"other")
+    assert "pins what is there now" in pinned.doit("pins", check=1)
+    pinned.doit("pin", f"name={EARLY}")
+    assert pinned.doit("pins") == PINNED.format(EARLY).replace("10 B", "5 B")  # the note stays
+
+
+def test_a_directory_that_is_gone_is_a_problem_of_the_whole_run(pinned: Project) -> None:
+    pinned.make({f"two/checkpoints/{YOUNG}": 3})
+    shutil.rmtree(pinned.outputs / "one")
+    for command in ("plan", "migrate"):
+        assert f"Problem: one/checkpoints/{EARLY} is not there" in pinned.doit(command, check=1)
+    assert "Problem" not in pinned.doit("plan:two")
+    pinned.doit("unpin", f"name={EARLY}")
+    assert "Problem" not in pinned.doit("plan")
+
+
+def test_an_archive_keeps_the_pin_and_brings_it_back(pinned: Project) -> None:
+    pinned.make({f"two/checkpoints/{YOUNG}": 3})
+    pinned.doit("migrate")
+    (pinned.folder / "archives").mkdir()
+    pinned.doit("archive", "experiments=one", "archive_dir=archives", "format=gz")
+    assert "Archived by run " in pinned.doit("pins")
+    assert "Problem" not in pinned.doit("plan")
+    pinned.doit("purge")
+    assert "Archived by run " in pinned.doit("pins")
+    pinned.doit("unarchive", "archive=archives/one.tar.gz")
+    assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
+    assert "stays as it is: pinned: Table 2" in pinned.doit("undo", check=1)
+    assert pinned.names("one") == [EARLY_NEW, YOUNG_NEW]
+
+
+def test_a_restore_brings_the_pinned_one_back_and_replaces_none(pinned: Project) -> None:
+    file = pinned.outputs / "one/checkpoints" / EARLY
+    (pinned.folder / "saved").mkdir()
+    pinned.doit("backup", "to=saved", "mode=copy")
+    (backup,) = (pinned.folder / "saved").iterdir()
+    file.unlink()
+    pinned.doit("restore", f"backup={backup}")
+    assert pinned.doit("pins") == PINNED.format(EARLY)
+    file.write_bytes(b"trained on")
+    pinned.doit("restore", f"backup={backup}", "force=1")  # itself may come back
+    assert pinned.doit("pins") == PINNED.format(EARLY)
+    file.write_bytes(b"trained on")
+    pinned.doit("pin", f"name={EARLY}")
+    assert "stays as it is: pinned: Table 2" in pinned.doit("restore", f"backup={backup}", "force=1", check=1)
+    assert file.read_bytes() == b"trained on"
+
+
+def test_an_undo_of_an_undo_deletes_nothing_that_was_pinned_since(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    undo = project.doit("history").splitlines()[1].split()[0]
+    project.doit("pin", f"name={EARLY}")
+    out = project.doit("undo", f"run={undo}", check=1)
+    assert f"one/checkpoints/{EARLY} stays as it is: pinned" in out
+    assert project.names("one") == [YOUNG_NEW, EARLY]
+
+
+def test_the_content_of_what_is_pinned_stays(project: Project) -> None:
+    folder = project.outputs / "lightning_default/checkpoints"
+    shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
+    before = {path.read_bytes() for path in folder.iterdir()}
+    project.doit("pin", "name=*.ckpt", "note=Table 2")
+    out = project.doit("migrate", "fix_state=1")
+    assert "pinned: Table 2: the paths inside stay as they are" in out
+    assert {path.read_bytes() for path in folder.iterdir()} == before
+    assert "Problem" not in project.doit("fix_state", "dry_run=1")
+
+
+def test_a_dry_run_writes_nothing(pinned: Project) -> None:
+    before = pins(pinned)
+    assert pinned.doit("pin", f"name={YOUNG}", "dry_run=1") == f"Would pin: one/checkpoints/{YOUNG}\n"
+    assert pinned.doit("unpin", f"name={EARLY}", "dry_run=1") == f"Would unpin: one/checkpoints/{EARLY} (Table 2)\n"
+    pinned.doit("migrate", "dry_run=1")
+    assert pins(pinned) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pin"], "pin needs a name"),
+        (["pin", "name=nothing"], "no checkpoint 'nothing'"),
+        (["pin", f"name={YOUNG}"], "2 are called"),
+        (["pin", "name=last.ckpt"], "no checkpoint 'last.ckpt'"),  # a link
+        (["pin", "name=model.pt"], "no checkpoint 'model.pt'"),  # no rule knows it
+        (["pin", "name=*", "note=a\nb"], "note"),
+        (["unpin", f"name={YOUNG}"], f"no pin '{YOUNG}'"),
+        (["pins", "note=x"], "pins"),
+    ],
+)
+def test_what_means_no_single_checkpoint_is_refused(pinned: Project, words: list[str], says: str) -> None:
+    pinned.make(
+        {f"two/checkpoints/{YOUNG}": 3, "two/checkpoints/last.ckpt": f"-> {YOUNG}", "two/checkpoints/model.pt": 3}
+    )
+    assert says in pinned.doit(*words, check=3)
+
+
+@pytest.mark.parametrize(
+    "name", ["one/checkpoints/{}", "outputs/one/checkpoints/{}", "{}/outputs/one/checkpoints/{}", "epoch=2-*"]
+)
+def test_a_checkpoint_is_meant_by_name_pattern_or_path(pinned: Project, name: str) -> None:
+    name = name.replace("{}/outputs", f"{pinned.folder}/outputs").format(EARLY)
+    assert pinned.doit("pin", f"name={name}") == f"Pinned: one/checkpoints/{EARLY} (Table 2)\n"
+    assert pinned.doit("unpin", f"name={name}") == f"Unpinned: one/checkpoints/{EARLY} (Table 2)\n"
+    assert pinned.doit("pins") == "Nothing is pinned.\n"
+
+
+def test_pins_that_cannot_be_written_are_told(pinned: Project) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (pinned.folder / "rules").chmod(0o555)
+    try:
+        assert "cannot be written: Permission denied" in pinned.doit("pin", f"name={YOUNG}", check=1)
+        assert "may have old names" in pinned.doit("migrate", check=1)
+        assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
+    finally:
+        (pinned.folder / "rules").chmod(0o755)
+
+
+def test_wrong_pins_stop_whatever_could_delete(pinned: Project) -> None:
+    (pinned.folder / "rules/pins.yaml").write_text("pins: [{path: a}]\n")
+    before = pinned.tree()
+    for command in ("migrate", "plan", "undo", "check", "pins", "catalog", "usage"):
+        assert "rules/pins.yaml:1:8: pins[0] has no 'size'" in pinned.doit(command, check=3)
+    assert pinned.tree() == before
+
+
+def test_the_table_fits_a_terminal(pinned: Project) -> None:
+    pinned.doit("pin", f"name={EARLY}", f"note={'what the second reviewer asked for, ' * 5}")
+    assert all(len(line) <= 80 for line in pinned.doit("pins").splitlines())
+
+
+def test_a_planted_journal_cannot_move_a_pin_to_another_checkpoint(pinned: Project) -> None:
+    """What the journals tell is believed only of what has the size and the time that were pinned."""
+    pinned.doit("migrate")
+    journal = next((pinned.outputs / ".ckptrules/journal").glob("*.jsonl"))
+    journal.write_text(journal.read_text().replace(EARLY_NEW, "../../../rules"))
+    start = pins(pinned)
+    pinned.doit("pins")
+    assert pins(pinned) == start

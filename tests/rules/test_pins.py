@@ -1,0 +1,108 @@
+"""``pins.yaml``: what is written is read again, and what is no such file is refused whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptrules.engine.pins import Pin
+from ckptrules.engine.values import RuleError
+from ckptrules.rules.pins import change_pins, from_yaml, read_pins, to_yaml
+from ckptrules.rules.shipped import rule_texts
+
+GOOD = "path: a/b, size: 1, time: 1.000000000"
+names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=9).filter(lambda n: n not in (".", ".."))
+odd = (
+    st.binary(min_size=1, max_size=9).map(os.fsdecode).filter(lambda n: not {"/", "\0"} & {*n} and n not in (".", ".."))
+)
+paths = st.lists(names | odd, min_size=1, max_size=3).map("/".join)
+pins = st.builds(Pin, paths, st.integers(0, 10**17), st.integers(-(10**20), 10**20), st.text(max_size=20), st.none())
+
+
+@given(st.lists(pins, max_size=4, unique_by=lambda pin: pin.path))
+def test_what_is_written_is_read_again(written: list[Pin]) -> None:
+    assert [pin._replace(place=None) for pin in from_yaml(to_yaml(written), "pins.yaml")] == written
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("", "1:1: the file has no 'pins'"),
+        ("[]", "1:1: the file must be a mapping, not a list"),
+        ("pins: 1", "1:7: pins must be a list, not '1'"),
+        ("pins: [{path: a/b}]", "1:8: pins[0] has no 'size'"),
+        (
+            "pins: [{path: /a, size: 1, time: 1.000000000}]",
+            "1:15: pins[0]: path: '/a' must be a path below outputs_dir",
+        ),
+        ("pins: [{path: a/../b, size: 1, time: 1.000000000}]", "1:15: pins[0]: path: 'a/../b' must be a path below"),
+        ("pins: [{path: a/b, size: -1, time: 1.000000000}]", "1:26: pins[0]: size must be a whole number, 0 or more"),
+        ("pins: [{path: a/b, size: 1, time: soon}]", "1:35: pins[0]: time: 'soon' must be seconds with nine decimals"),
+        (f"pins: [{{{GOOD}}}, {{{GOOD}}}]", "1:49: 'a/b' is pinned above already"),
+        (f"pins: [{{{GOOD}}}]\nlayout: []", "2:1: the file has no key 'layout'"),
+    ],
+)
+def test_what_is_no_file_of_pins_is_refused_with_its_place(text: str, fact: str) -> None:
+    with pytest.raises(RuleError) as refused:
+        from_yaml(text, "rules/pins.yaml")
+    assert str(refused.value).startswith(f"rules/pins.yaml:{fact}")
+
+
+def test_pins_are_no_rules(tmp_path: Path) -> None:
+    (tmp_path / "naming.yaml").write_text("layout: []")
+    (tmp_path / "pins.yaml").write_text("pins: []")
+    assert [*rule_texts(str(tmp_path))] == [f"{tmp_path}/naming.yaml"]
+
+
+def test_a_folder_with_pins_alone_is_no_folder_of_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped rules do not take its place: they would give other names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/pins.yaml").write_text("pins: []")
+    with pytest.raises(RuleError, match=r"rules:1:1: holds no \*.yaml file but pins.yaml"):
+        rule_texts(None)
+
+
+@pytest.mark.parametrize("make", ["folder", "pipe", "link", "bytes"])
+def test_what_cannot_be_read_is_not_taken_for_no_pins(tmp_path: Path, make: str) -> None:
+    file = tmp_path / "pins.yaml"
+    if make == "folder":
+        file.mkdir()
+    elif make == "pipe":
+        os.mkfifo(file)
+    elif make == "link":
+        file.symlink_to("nowhere")
+    else:
+        file.write_bytes(b"\xff")
+    with pytest.raises(RuleError):
+        read_pins(str(tmp_path))
+
+
+def test_no_file_and_no_folder_are_no_pins(tmp_path: Path) -> None:
+    assert read_pins(str(tmp_path)) == read_pins(str(tmp_path / "nowhere")) == ()
+
+
+def test_changes_at_once_are_all_made(tmp_path: Path) -> None:
+    def add(number: int) -> None:
+        change_pins(str(tmp_path), lambda before: [*before, Pin(f"a/{number}", 1, 1)])
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {pin.path for pin in read_pins(str(tmp_path))} == {f"a/{number}" for number in range(20)}
+
+
+def test_a_link_that_stands_there_is_not_written_through(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("pins: []")
+    (tmp_path / "pins.yaml").symlink_to("other")
+    change_pins(str(tmp_path), lambda _: [Pin("a/b", 1, 1)])
+    assert other.read_text() == "pins: []"
+    assert [pin.path for pin in read_pins(str(tmp_path))] == ["a/b"]
