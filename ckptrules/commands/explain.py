@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.values import Action, Listing, Plan, PolicyLine, Reason, RuleSet
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
@@ -22,10 +23,14 @@ from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
 WIDTH = 13
+FEW = 5  # metrics in a line
 
 
 class Explained(NamedTuple):
-    """What is to be said of one name. ``stays`` is None where the rules leave it to a person."""
+    """What is to be said of one name. ``stays`` is None where the rules leave it to a person.
+
+    ``metrics`` are those that sidecars and facts tell.
+    """
 
     directory: str
     name: str
@@ -36,6 +41,7 @@ class Explained(NamedTuple):
     why: tuple[Reason, ...]
     saves: tuple[PolicyLine, ...]
     policy: Reason | None
+    metrics: Mapping[str, str] = {}
 
 
 class Options(Planning):
@@ -74,7 +80,10 @@ def show(
             continue
         plan, listing = deciding.plan_of(own, place)
         names += [entry.name for entry in listing.entries]
-        found += explain_all(own.rules, listing, plan, meant(options, listing))
+        wanted = meant(options, listing)
+        metrics = known_metrics(own, listing) if wanted else {}
+        explained = explain_all(own.rules, listing, plan, wanted)
+        found += [one._replace(metrics=metrics.get(one.name, {})) for one in explained]
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         task.meta = {
@@ -104,6 +113,14 @@ def meant(options: Options, listing: Listing) -> list[str]:
         same = os.path.realpath(os.path.dirname(wanted)) == os.path.realpath(here)
         wanted = os.path.basename(wanted) if same else ""
     return sorted(entry.name for entry in listing.entries if fnmatchcase(entry.name, wanted))
+
+
+def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
+    """Return what is known of checkpoints by files; nothing where these cannot be read, which the plan tells."""
+    try:
+        return deciding.all_metrics(job, listing)
+    except deciding.FAULTS:
+        return {}
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
@@ -156,6 +173,8 @@ def block(one: Explained, style: Style) -> str:
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     if one.fields:
         rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+    if one.metrics:
+        rows.append(("metrics", style.name(_few_metrics(one.metrics)), ""))
     if one.becomes and one.becomes != one.name:
         rows.append(("becomes", style.name(one.becomes), ""))
     reasons = one.why or (Reason("the rules say nothing of it" if one.stays is None else "it is protected"),)
@@ -173,6 +192,13 @@ def block(one: Explained, style: Style) -> str:
         shown = style.paint(shown, colour) if label == verdict else shown
         lines.append(f"  {shown}{text.ljust(width)}  {style.paint(place, 'dim') if place else ''}".rstrip())
     return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
+
+
+def _few_metrics(metrics: Mapping[str, str]) -> str:
+    """Write some metrics, those that are known to be any by their names before others."""
+    keys = sorted(metrics, key=lambda key: not mode_of(key))
+    more = f", and {len(keys) - FEW} more" if len(keys) > FEW else ""
+    return ", ".join(f"{key} {metrics[key]}" for key in keys[:FEW]) + more
 
 
 def as_data(one: Explained) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ckptrules.engine.pointers import FieldsOf, mentioned, stems
-from ckptrules.engine.values import Evidence, Fact, Listing, Mention, number, order_of
+from ckptrules.engine.pointers import mentioned, stems
+from ckptrules.engine.values import Evidence, Fact, Listing, Mention, in_part_folder, number, order_of
 
 LAST_SECOND = 253_402_300_800  # of the year 9999
 LONGEST = 4096  # characters of a text that names a checkpoint
@@ -125,8 +125,9 @@ def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Row, bool]]
 def _by_key(fact: Fact, names: Names) -> dict[tuple[int | str, ...], list[str]]:
     found: dict[tuple[int | str, ...], list[str]] = defaultdict(list)
     for name, fields in names.items():
-        called = [name, *stems(name, fields.get("part", ""))]
-        for text in called if any(ours == "name" for ours, _ in fact.by) else [name]:
+        base = in_part_folder(name)[1]
+        called = [base, *stems(base, fields.get("part", ""))]
+        for text in called if any(ours == "name" for ours, _ in fact.by) else [base]:
             key = [text if ours == "name" else number(fields.get(ours)) for ours, _ in fact.by]
             if None not in key:
                 found[tuple(part for part in key if part is not None)].append(name)
@@ -165,9 +166,11 @@ def _as_text(value: object) -> str:
 
 def _named(text: str, names: Names) -> tuple[Mention, ...]:
     """Return the checkpoints that a text names. Only a number stays true when one of them is renamed."""
-    fields_of: FieldsOf = names.__getitem__
-    said = mentioned(text.encode("utf-8", "surrogateescape"), names, fields_of)
-    return tuple(one if one.text.isdigit() and one.text != one.name else one._replace(text="") for one in said)
+    of_base = {in_part_folder(name)[1]: name for name in names}  # what protects one part protects all
+    said = mentioned(text.encode("utf-8", "surrogateescape"), of_base, lambda base: names[of_base[base]])
+    return tuple(
+        Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in said
+    )
 
 
 def _series(fields: Mapping[str, str]) -> tuple[str, str]:

@@ -327,8 +327,8 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
 
 def named_by_pointers(pointers: Mapping[str, Collection[Mention]]) -> dict[str, Reason]:
     """Map the names that pointer files name, and protect by that."""
-    rows = [(mention.name, pointer) for pointer, said in pointers.items() for mention in said if mention.protects]
-    return {name: Reason(f"{pointer} names it") for name, pointer in rows}
+    rows = ((mention, pointer) for pointer, said in sorted(pointers.items()) for mention in said)
+    return {mention.name: Reason(f"{pointer} names it") for mention, pointer in rows if mention.protects}
 
 
 def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) -> Checkpoint:

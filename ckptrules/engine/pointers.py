@@ -82,7 +82,7 @@ def with_other_name(content: bytes, name: str, other: str) -> bytes:
 
 def repoints(pointers: Mapping[str, Sequence[Mention]], renames: Renames) -> Iterator[tuple[str, str, str]]:
     """Yield what is to be put into pointer files by renames that belong together: the file, old text, new text."""
-    for pointer, said in pointers.items():
+    for pointer, said in sorted(pointers.items()):
         for text, names in _by_text(said).items():
             if new := _new_text(text, names, renames):
                 yield pointer, text, new
@@ -96,7 +96,7 @@ def cannot_follow(pointers: Mapping[str, Sequence[Mention]], renames: Renames, f
         renames: old and new names.
         fields: what the new names tell.
     """
-    for pointer, said in pointers.items():
+    for pointer, said in sorted(pointers.items()):
         for text, names in _by_text(said).items():
             if text in names or not renames.keys() & set(names):
                 continue

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import reader
-from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet
+from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet, in_part_folder
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
 from ckptrules.stopping import heed
@@ -57,7 +57,7 @@ def names_of(listing: Listing, rules: RuleSet) -> Names:
     """Return the checkpoints of a directory, and the fields that the rules read of each."""
     read = reader(rules)
     entries = [entry for entry in listing.entries if entry.kind in ("file", "directory")]
-    rows = [(entry.name, read(entry.name, entry.kind == "directory")) for entry in entries]
+    rows = [(entry.name, read(in_part_folder(entry.name)[1], entry.kind == "directory")) for entry in entries]
     return {n: {**row.claim.fields, **row.fields} for n, row in rows if row.claim.kind not in NO_CHECKPOINTS}
 
 

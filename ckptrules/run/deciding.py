@@ -147,8 +147,7 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     if not asks_for_metrics(job):  # else they are known
-        told = facts.all_facts(job.options.outputs_dir, listing, job.rules).metrics
-        known = Evidence(metrics=merged(read_metrics(job.options.outputs_dir, listing, found.sidecars), told))
+        known = Evidence(metrics=all_metrics(job, listing))
     series = [with_metrics(one, known) for one in found.checkpoints if one.entry.name not in out]
     protected = [one.entry.name for one in found.protected if one.entry.name not in out]
     return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
@@ -165,6 +164,17 @@ def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
     if not asks_for_metrics(job):
         return {}
     return read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
+
+
+def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
+    """Return the metrics that sidecars and facts tell, whether or not the policy asks for any.
+
+    Raises:
+        OSError: a file of facts cannot be read.
+    """
+    told = facts.all_facts(job.options.outputs_dir, listing, job.rules).metrics
+    sidecars = sort_entries(job.rules, listing).sidecars
+    return merged(read_metrics(job.options.outputs_dir, listing, sidecars), told)
 
 
 def asks_for_metrics(job: Job) -> bool:

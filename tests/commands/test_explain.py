@@ -138,3 +138,27 @@ def test_the_plan_ends_with_the_order_of_magnitude(project: Project) -> None:
     assert table[13].split() == ["1.2", "KB", "e12/checkpoints/epoch=1-step=1.ckpt"]
     assert len(table) == 13 + 10
     assert "The largest that go" not in project.doit("plan")
+
+
+def test_the_metrics_that_files_tell_are_shown(project: Project) -> None:
+    project.make({"ocr/checkpoints/epoch=12-step=90.ckpt": 10, "ocr/checkpoints/epoch=13-step=99.ckpt": 10})
+    here = project.outputs / "ocr/checkpoints"
+    (here / "epoch=12-step=90.metadata.json").write_text('{"metrics": {"acc": 0.5}}')
+    (project.outputs / "ocr/metrics.csv").write_text("step,lr,acc,val_loss,a,b,c\n90,0.1,0.9,0.25,1,2,3\n99,,,0.5,,,\n")
+    (project.folder / "rules/facts.yaml").write_text("facts: [{file: ../metrics.csv, by: {step: step}}]\n")
+    told = project.folder.parent / "told.json"
+    out = project.doit("explain", "name=*.ckpt", f"json={told}")
+    assert "\n  metrics      acc 0.5, val_loss 0.25, lr 0.1, a 1, b 2, and 1 more\n" in out
+    assert "\n  metrics      val_loss 0.5\n" in out
+    first, second = json.loads(told.read_text())["explained"]
+    assert first["metrics"] == {"acc": "0.5", "val_loss": "0.25", "lr": "0.1", "a": "1", "b": "2", "c": "3"}
+    assert second["metrics"] == {"val_loss": "0.5"}
+
+
+def test_what_is_wrong_with_a_file_of_facts_is_a_note(project: Project) -> None:
+    project.make({"ocr/checkpoints/epoch=12-step=90.ckpt": 10, "ocr/checkpoints/epoch=13-step=99.ckpt": 10})
+    (project.outputs / "ocr/best.yaml").write_text("best: [")
+    (project.folder / "rules/facts.yaml").write_text("facts: [{file: ../best.yaml, best: best}]\n")
+    note = "Note: ../best.yaml is not understood: no YAML: did not find expected node content"
+    for command in ("plan", "migrate"):
+        assert note in project.doit(command, "verbose=1")
