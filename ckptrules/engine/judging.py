@@ -68,6 +68,8 @@ class Line(NamedTuple):
         ranked: takes the value, what it said, the checkpoints and the time; names those that stay because of their rank
             among all: each takes the place of another.
         is_exceeded: takes the value and the bytes that stay in any case; whether these alone are more than it allows.
+        all_or_none: takes the value, three or more checkpoints, and whether the line keeps all of them or none; returns
+            what people are told behind that fact, or None where the meaning of the line makes it no news.
         lasts: takes the value; for how many nanoseconds it keeps a file that is written now, or None for ever.
     """
 
@@ -81,12 +83,20 @@ class Line(NamedTuple):
     is_last: bool = False
     ranked: Callable[[Any, Judged, Sequence[Checkpoint], int], Iterable[str]] = lambda *_: ()
     is_exceeded: Callable[[Any, int], bool] = lambda *_: False
+    all_or_none: Callable[[Any, Sequence[Checkpoint], bool], str | None] = lambda *_: None
     lasts: Callable[[Any], int | None] = lambda _: None
 
 
 def kept_by(_: Any, judged: Judged, __: Sequence[Checkpoint], ___: int) -> list[str]:
     """Name all that a line keeps: each of them takes the place of another."""
     return [name for name, said in judged.items() if said.keeps]
+
+
+def untold(fields: Iterable[str], checkpoints: Iterable[Checkpoint]) -> str | None:
+    """Say that no name tells any of some numbers, so that a line keeps all; None where one does."""
+    names = [f"an {field}" if field == "epoch" else f"a {field}" for field in fields]
+    told = any(getattr(checkpoint, field) is not None for checkpoint in checkpoints for field in fields)
+    return None if told else f": no name tells {' or '.join(names)}"
 
 
 def yes(why: str, note: str = "") -> Opinion:

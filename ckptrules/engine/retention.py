@@ -22,6 +22,8 @@ from ckptrules.engine.values import (
     RuleSet,
 )
 
+SERIES = 3  # of so many checkpoints it is news that a line keeps all or none
+
 
 class Verdict(NamedTuple):
     """What a policy decides: every name stands in exactly one of the first two, with at least one reason.
@@ -92,6 +94,7 @@ def apply_policy(
         {name: _saves(name, said) for name in names if name not in kept},
         (
             *_notes(said),
+            *_all_or_none(said, checkpoints, policy),
             *_misdated_notes(policy, checkpoints, now_ns),
             *(_too_big(line, must) for line in last if LINES[line.key].is_exceeded(line.value, must)),
         ),
@@ -243,6 +246,18 @@ def _misdated_notes(policy: Policy, checkpoints: Sequence[Checkpoint], now_ns: i
 def _notes(said: _Said) -> tuple[Reason, ...]:
     notes = [Reason(one.note, line.place) for line, judged in said for one in judged.values() if one.note]
     return tuple(sorted(set(notes), key=str))
+
+
+def _all_or_none(said: _Said, checkpoints: Sequence[Checkpoint], policy: Policy) -> Iterator[Reason]:
+    """Tell of lines that tell nothing apart, where that is news."""
+    for line, judged in said:
+        fates = {judged[c.entry.name].keeps for c in checkpoints if c.entry.name in judged}
+        if len(checkpoints) < SERIES or len(judged) < len(checkpoints) or len(fates) > 1 or line.key not in LINES:
+            continue
+        keeps_all = fates.pop()
+        if (news := LINES[line.key].all_or_none(line.value, checkpoints, keeps_all)) is not None:
+            how_many = "all" if keeps_all else "none"
+            yield Reason(f"{line} keeps {how_many} of {len(checkpoints)}{news}", line.place or policy.place)
 
 
 def _too_big(line: PolicyLine, taken: int) -> Reason:

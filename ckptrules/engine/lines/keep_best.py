@@ -64,5 +64,12 @@ _ONE = Record(
 )
 SHAPE = Either((_ONE, ListOf("Several metrics, each with its own best.", _ONE, empty=False)))
 LINES = (
-    Line("keep_best", SHAPE, keep_best, lambda said: Best(said["metric"], said["mode"], said["count"]), ranked=kept_by),
+    Line(
+        "keep_best",
+        SHAPE,
+        keep_best,
+        lambda said: Best(said["metric"], said["mode"], said["count"]),
+        ranked=kept_by,
+        all_or_none=lambda _, __, keeps_all: None if keeps_all else "",
+    ),
 )

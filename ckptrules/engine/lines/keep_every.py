@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, untold, yes
 from ckptrules.engine.shapes import Choice, Either, Number, Record
 from ckptrules.engine.values import Checkpoint, Every
 
@@ -77,6 +77,17 @@ def _row(every: Every) -> str:
     return f"{first}, {first + every.every}, …"
 
 
+def _all_or_none(field: Field, every: Every, checkpoints: Sequence[Checkpoint], *, keeps_all: bool) -> str:
+    """Say why the line keeps all, or what would keep some."""
+    if keeps_all:
+        return untold([field], checkpoints) or ""
+    if every.nearest:
+        return f": none comes near {every.offset or every.every}"
+    last = max(getattr(checkpoint, field) for checkpoint in checkpoints)
+    others = (Every(every.every, last % every.every), every._replace(nearest=True))
+    return f": {others[0]} would keep {field} {last}, {others[1]} what is nearest to each"
+
+
 def read(said: Any) -> Every:
     """Take what stands behind the key: a number, or a mapping."""
     return Every(said) if isinstance(said, int) else Every(**said)
@@ -102,6 +113,7 @@ def line(field: Field) -> Line:
         keep_every(field),
         read,
         keeps_all=Every(1),
+        all_or_none=lambda every, found, keeps_all: _all_or_none(field, every, found, keeps_all=keeps_all),
         ranked=lambda every, *rest: kept_by(every, *rest) if every.nearest else (),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, both_ranks, kept_by, no, place_of, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, both_ranks, kept_by, no, place_of, untold, yes
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
@@ -57,4 +57,13 @@ def _shared(equal: int, checkpoint: Checkpoint) -> str:
 
 
 SHAPE = Number("Keep so many of the newest, by epoch and step; equal ones stay together.", 1)
-LINES = (Line("keep_last", SHAPE, keep_last, by_files=True, ranked=kept_by),)
+LINES = (
+    Line(
+        "keep_last",
+        SHAPE,
+        keep_last,
+        by_files=True,
+        ranked=kept_by,
+        all_or_none=lambda _, checkpoints, __: untold(FIELDS, checkpoints),
+    ),
+)

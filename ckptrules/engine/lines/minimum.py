@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, untold, yes
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
@@ -21,7 +21,15 @@ def minimum(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoi
     return lambda limit, checkpoints, _: {c.entry.name: say(limit, getattr(c, field)) for c in checkpoints}
 
 
-LINES = tuple(
-    Line(f"min_{field}", Number(f"Keep every checkpoint of this {field} or later.", 0), minimum(field), keeps_all=0)
-    for field in ("epoch", "step")
-)
+def line(field: Literal["epoch", "step"]) -> Line:
+    """Describe the line for epochs, or for steps."""
+    return Line(
+        f"min_{field}",
+        Number(f"Keep every checkpoint of this {field} or later.", 0),
+        minimum(field),
+        keeps_all=0,
+        all_or_none=lambda _, found, keeps_all: untold([field], found) if keeps_all else None,
+    )
+
+
+LINES = (line("epoch"), line("step"))
