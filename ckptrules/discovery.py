@@ -17,6 +17,7 @@ from ckptrules.engine.values import Claim, Directory, Entry, Listing, RuleSet, n
 from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import scan
+from ckptrules.outputs.picking import rules_here
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.pins import read_pins
 from ckptrules.rules.shipped import rule_texts
@@ -83,6 +84,7 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterabl
         OSError: it cannot be read.
         SlowRuleError: a rule needs too long for one of the names.
     """
+    rules = rules_here(outputs_dir, rules, found.directory)
     try:
         listing = scan(outputs_dir, found)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from ckptrules.engine.packs import claim_of_packs
 from ckptrules.engine.values import (
     Claim,
     ClaimKind,
@@ -31,6 +32,7 @@ MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
+_METRIC = re.compile(r"([A-Za-z][\w/.@]*)=(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|-?inf|nan)(?![\w=])", re.ASCII)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
 
@@ -68,7 +70,13 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
     if match is None:
         return None
     texts = match.groups()  # its groupdict takes as long as the match
-    return {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
+    fields = {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
+    return {**metrics_in(fields["metrics"]), **fields} if "metrics" in fields else fields
+
+
+def metrics_in(text: str) -> dict[str, str]:
+    """Read a text in which every ``key=value`` is a metric: ``-val_loss=0.02-acc=0.9``."""
+    return {found[1]: found[2] for found in _METRIC.finditer(text)}
 
 
 @lru_cache(maxsize=256)
@@ -134,8 +142,17 @@ def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     Protected names come first, then what is no checkpoint at all, then the target formats, then the legacy rules and
     then the formats in their order. A legacy rule or a format in *another file* that fits as well makes the name
     ambiguous: the order of rules inside a file is the user's choice, the order of files is an accident. What is read of
-    a protected name is read by the first rule that fits it.
+    a protected name is read by the first rule that fits it. Packs are asked where none of these says anything.
     """
+    said = own_claim(name, rules.user or rules, folder=folder)
+    if said.kind == "unrecognised" and rules.packs:
+        theirs = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]
+        return claim_of_packs([(pack, one) for pack, one in theirs if one.kind != "unrecognised"]) or said
+    return said
+
+
+def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
+    """Decide which rule a name belongs to, without the packs."""
     if rules.special.match(name):
         if pattern := first_pattern(name, rules.protected):
             read = _reading(name, rules, folder)

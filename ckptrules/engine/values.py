@@ -382,6 +382,8 @@ class RuleSet(NamedTuple):
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
     ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
     endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
+    ``packs`` are asked where these rules say nothing of a name. Where the packs of one directory were joined to the
+    rules of the user, ``user`` is these alone.
     """
 
     files: tuple[str, ...]
@@ -404,10 +406,25 @@ class RuleSet(NamedTuple):
     part_folders: tuple[str, ...] = ()
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None
+    packs: "tuple[Pack, ...]" = ()
+    user: "RuleSet | None" = None
 
     def __hash__(self) -> int:
         """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""
         return hash(self.naming_digest)
+
+
+class Pack(NamedTuple):
+    """What is known of the checkpoints of one framework: rules of its own, and the marks by which it is known.
+
+    ``file`` is how messages call the file. ``evidence`` says which marks were found in a directory.
+    """
+
+    name: str
+    file: str
+    marks: tuple[str, ...]
+    rules: RuleSet
+    evidence: str = ""
 
 
 class Claim(NamedTuple):

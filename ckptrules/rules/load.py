@@ -10,8 +10,8 @@ from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
-from ckptrules.engine.values import STATE, Fault, Location, Pattern, RuleError, RuleSet
-from ckptrules.rules import knowledge, naming, policies
+from ckptrules.engine.values import STATE, Fault, Location, Pack, Pattern, RuleError, RuleSet
+from ckptrules.rules import knowledge, naming, packs, policies
 from ckptrules.rules.shape import Value, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
@@ -48,6 +48,10 @@ SHAPE = Record(
             Text("e.g. */checkpoints", _layout_fault),
             empty=False,
         ),
+        "packs": ListOf(
+            "Rules for the checkpoints of frameworks, by name; yours come before them. 'doit packs' lists them.",
+            Text("e.g. huggingface"),
+        ),
         **naming.SHAPES,
         "protected": ListOf("Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern")),
         "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern")),
@@ -69,7 +73,9 @@ SHAPE = Record(
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
+PACK = packs.shape_of(SHAPE.keys)
 _LISTS = (
+    "packs",
     "layout",
     "protected",
     "ignored",
@@ -95,8 +101,9 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
     first = Location(min(texts, default="rules"), 1, 1)
     if not faults:
-        lacks = [] if "layout" in merged else ["'layout'"]
-        lacks += [] if merged.keys() & {"target", "targets", "formats"} else ["'target', nor 'targets' or 'formats'"]
+        lacks = [] if merged.keys() & {"layout", "packs"} else ["'layout'"]
+        naming_keys = {"target", "targets", "formats", "packs"}
+        lacks += [] if merged.keys() & naming_keys else ["'target', nor 'targets', 'formats' or 'packs'"]
         faults += [Fault(first, f"no rule file has {what}") for what in lacks]
     if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
         faults.append(Fault(said.key_place or said.place, "write outputs_dir without escapes"))
@@ -129,7 +136,8 @@ def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
 
 def self_test(rules: RuleSet) -> list[Fault]:
     """Test every rule with its examples, all rules loaded together. Empty means: the rules are sound."""
-    return [*naming.prove(rules), *policies.prove_examples(rules)]
+    in_packs = (fault for pack in rules.packs for fault in naming.prove(pack.rules))
+    return [*naming.prove(rules), *in_packs, *policies.prove_examples(rules)]
 
 
 def json_schema() -> dict[str, Any]:
@@ -170,38 +178,71 @@ def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, fault
 
 
 def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault], *, proved: bool) -> RuleSet | None:
+    listed = [load_pack(name, faults, proved=proved) for name in packs.chosen(merged.get("packs", []), faults)]
+    theirs = [rule for pack in listed for rule in pack.rules.formats]
+    named = naming.compile_naming(merged, faults, theirs, proved=proved)
+    rules = _compile_names(merged, files, named, faults)
+    facts = (*rules.facts, *(fact for pack in listed for fact in pack.rules.facts))
+    told_by_files = bool(facts) or any(suffix.endswith(".json") for suffix in rules.sidecars)
+    every = (*named.all, *theirs)
+    by_name = policies.compile_policies(merged.get("retention", {}), every, faults, told_by_files=told_by_files)
+    rules = rules._replace(
+        layout=rules.layout or packs.layouts(listed),
+        policies=by_name,
+        trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
+        settle=merged["settle"].data if "settle" in merged else 0,
+        experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
+        max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
+        outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
+        packs=tuple(listed),
+    )
+    return None if faults else rules._replace(naming_digest=_naming_digest(rules))
+
+
+def load_pack(name: str, faults: list[Fault], *, proved: bool = True) -> Pack:
+    """Read and compile a pack; what is wrong with it is added to ``faults``.
+
+    Raises:
+        RuleError: it cannot be read.
+    """
+    return compile_pack(name, packs.text_of(name, packs.sources()[name]), faults, proved=proved)
+
+
+def compile_pack(name: str, text: str, faults: list[Fault], *, proved: bool = True) -> Pack:
+    """Compile the text of a pack; what is wrong with it is added to ``faults``."""
+    merged = packs.read_pack(name, text, PACK, faults)
     named = naming.compile_naming(merged, faults, proved=proved)
-    sidecars = tuple(value.data for value in merged.get("sidecars", []))
-    facts = knowledge.compile_facts(merged.get("facts", []), faults)
-    told_by_files = bool(facts) or any(suffix.endswith(".json") for suffix in sidecars)
-    by_name = policies.compile_policies(merged.get("retention", {}), named.all, faults, told_by_files=told_by_files)
-    experiments = policies.compile_experiments(merged.get("experiments"), by_name, faults)
-    max_delete = policies.compile_max_delete(merged.get("max_delete"), faults)
-    if "layout" not in merged or faults:
-        return None
-    rules = RuleSet(
+    formats = tuple(
+        rule._replace(id=f"{name}/{rule.id}", called=f"format '{name}/{rule.id}'") for rule in named.formats
+    )
+    rules = _compile_names(merged, [packs.shown(name)], named._replace(formats=formats), faults)
+    marks = tuple(value.data for value in merged.get("marks", []))
+    return Pack(name, packs.shown(name), marks, rules._replace(naming_digest=_naming_digest(rules)))
+
+
+def _compile_names(
+    merged: Mapping[str, Any], files: Sequence[str], named: naming.Naming, faults: list[Fault]
+) -> RuleSet:
+    """Compile what is said of names, in a rule file or in a pack."""
+    return RuleSet(
         files=tuple(files),
-        layout=tuple(value.data for value in merged["layout"].data),
+        layout=tuple(value.data for value in merged["layout"].data) if "layout" in merged else (),
         targets=named.targets,
         protected=_compile_patterns(merged.get("protected", [])),
         ignored=_compile_patterns(merged.get("ignored", [])),
         legacy=named.legacy,
-        sidecars=sidecars,
-        policies=by_name,
-        trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
-        settle=merged["settle"].data if "settle" in merged else 0,
+        sidecars=tuple(value.data for value in merged.get("sidecars", [])),
+        policies={},
+        trash_days=DEFAULT_TRASH_DAYS,
+        settle=0,
         naming_digest="",
-        experiments=experiments,
-        max_delete=max_delete,
         pointers=knowledge.compile_pointers(merged.get("pointers", [])),
-        facts=facts,
+        facts=knowledge.compile_facts(merged.get("facts", []), faults),
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
         special=_special(merged),
-        outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
     )
-    return rules._replace(naming_digest=_naming_digest(rules))
 
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
@@ -233,5 +274,6 @@ def _naming_digest(rules: RuleSet) -> str:
         [pattern.text for pattern in rules.unfinished],
         rules.sidecars,
         rules.part_folders,
+        [(pack.name, pack.marks, pack.rules.naming_digest) for pack in rules.packs],
     )
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -109,12 +109,15 @@ SHAPES: Mapping[str, Shape] = {
 # --- compiling --------------------------------------------------------------------------------------------------------
 
 
-def compile_naming(merged: Mapping[str, Any], faults: list[Fault], *, proved: bool) -> Naming:
+def compile_naming(
+    merged: Mapping[str, Any], faults: list[Fault], theirs: Sequence[Rule] = (), *, proved: bool
+) -> Naming:
     """Turn checked YAML into formats.
 
     Args:
         merged: the keys of `SHAPES`, of all files.
         faults: what is wrong is added here.
+        theirs: the formats of packs, which may be renamed as well.
         proved: whether templates were tested before with these very texts.
     """
     desk = _Desk(faults, proved)
@@ -133,7 +136,7 @@ def compile_naming(merged: Mapping[str, Any], faults: list[Fault], *, proved: bo
         if rule.id in ids:
             faults.append(Fault(rule.place, f"{what} '{rule.id}' stands in {ids[rule.id].file_line} already"))
         ids.setdefault(rule.id, rule.place)
-    renamed = desk.renamed(merged.get("rename", []), formats, targets)
+    renamed = desk.renamed(merged.get("rename", []), (*formats, *theirs), targets)
     return Naming(targets, (*legacy, *renamed), tuple(rule for rule in formats if rule not in renamed))
 
 

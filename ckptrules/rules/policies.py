@@ -209,7 +209,7 @@ def _groups(rules: Sequence[Rule]) -> list[str]:
 
 def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
     groups = _groups(rules)
-    any_metric = any({"metric", "value"} <= set(rule.match.groupindex) for rule in rules)
+    any_metric = any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules)
     for line in policy.lines:
         if line.key == "keep_best" and not any_metric and line.value.metric not in groups:
             fact = f"retention policy '{policy.name}': keep_best: no rule captures '{line.value.metric}'"

@@ -128,6 +128,8 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
 
 def inner_directories(session: Session, job: Job) -> list[str]:
     """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
+    if job.rules.packs:
+        return []  # whose layouts are wide: a checkpoint is nothing but a checkpoint
     inner = survey(session, job.options.outputs_dir, job.rules)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]

@@ -27,6 +27,7 @@ from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
+from ckptrules.outputs.picking import rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
@@ -386,14 +387,17 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     options = job.options
     found = find(session, options.outputs_dir, job.rules)
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
-    jobs: dict[Assignment | None, Job] = {}
+    jobs: dict[tuple[Assignment | None, str], Job] = {}
     pins = by_place(pins_of(session, options))
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
-        if assigned not in jobs:
-            jobs[assigned] = with_policy(job, pick_policy(job.rules, assigned, options.policy))
-        pairs.append((with_pins(jobs[assigned], directory, pins.get(directory.directory, ())), directory))
+        rules = rules_here(options.outputs_dir, job.rules, directory.directory)
+        key = assigned, rules.naming_digest
+        if key not in jobs:
+            own = job._replace(rules=rules)
+            jobs[key] = with_policy(own, pick_policy(job.rules, assigned, options.policy))
+        pairs.append((with_pins(jobs[key], directory, pins.get(directory.directory, ())), directory))
     return pairs
 
 

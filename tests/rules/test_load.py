@@ -93,7 +93,7 @@ def test_no_rule_file_at_all_is_refused() -> None:
         load_rules({})
     assert (
         str(refused.value)
-        == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target', nor 'targets' or 'formats'"
+        == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target', nor 'targets', 'formats' or 'packs'"
     )
 
 

@@ -1,0 +1,96 @@
+"""Pure: what the packs of a directory say of a name, and the rules that they and the user make together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from ckptrules.engine.values import Claim, Pack, Reason, RuleSet, number
+
+NUMBERS = ("epoch", "step", "number")
+Said = Sequence[tuple[Pack, Claim]]
+
+
+def claim_of_packs(said: Said) -> Claim | None:
+    """Decide what several packs say of a name; None where none says anything.
+
+    What one protects or ignores and another claims is left untouched, and what two read otherwise is nothing but a
+    number: in both cases a line in the rules decides, and the reason says which. Where they read the same, the stricter
+    holds: the one with parts, then the one that says what is complete.
+
+    Args:
+        said: the packs, each with what it says; those that know nothing of the name are left out.
+    """
+    if not said:
+        return None
+    if len({one.kind for _, one in said}) > 1 and {"format", "ambiguous"} & {one.kind for _, one in said}:
+        return Claim("ambiguous", _undecided("claim it otherwise", said))
+    if len(said) == 1 or said[0][1].kind != "format":
+        return next((one for _, one in said if one.kind == "protected"), said[0][1])
+    agreed = agreed_fields(one.fields for _, one in said)
+    if agreed is None:
+        return Claim("ambiguous", _undecided("read it otherwise", said))
+    agreeing = [one for _, one in said if told(one.fields) == agreed]
+    if agreeing and all(agreed.items() <= told(one.fields).items() for _, one in said):
+        return max(agreeing, key=_strictness)
+    return Claim("format", _undecided("count it otherwise", said), None, {key: str(n) for key, n in agreed.items()})
+
+
+def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | None:
+    """Return the numbers on which readings of one name agree; None where they agree on nothing.
+
+    Where only the unit differs, that is a ``number``.
+    """
+    found = [told(fields) for fields in readings]
+    common = set.intersection(*(set(one) for one in found))
+    if any(one[key] != found[0][key] for one in found for key in common):
+        return None
+    if common or not any(found):
+        return {key: value for key, value in found[0].items() if key in common}
+    values = {tuple(one.values()) for one in found}
+    return {"number": next(iter(found[0].values()))} if len(values) == 1 and len(found[0]) == 1 else None
+
+
+def told(fields: Mapping[str, str]) -> dict[str, int]:
+    """Return the numbers that a name tells."""
+    read = {key: number(fields.get(key)) for key in NUMBERS}
+    return {key: value for key, value in read.items() if value is not None}
+
+
+def _strictness(said: Claim) -> tuple[bool, bool, bool, int]:
+    rule = said.rule
+    if rule is None:
+        return False, False, False, 0
+    return rule.has_parts, rule.complete is not None, bool(rule.keep_name), len(said.fields)
+
+
+def _undecided(what: str, said: Said) -> Reason:
+    names = [pack.name for pack, _ in said]
+    lines = " or ".join(f"packs: [{name}]" for name in names)
+    return Reason(f"the packs {' and '.join(names)} {what}; {lines} decides", said[0][1].reason.place)
+
+
+def with_packs(rules: RuleSet, picked: Sequence[Pack]) -> RuleSet:
+    """Join the packs that were picked for a directory to the rules of the user."""
+    if not rules.packs:
+        return rules
+    joined = _joined(rules, tuple(pack.name for pack in picked))
+    return joined._replace(packs=tuple(picked))
+
+
+@lru_cache(maxsize=64)
+def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
+    packs = [pack for pack in rules.packs if pack.name in names]
+    every = [rules, *(pack.rules for pack in packs)]
+    return rules._replace(
+        sidecars=tuple(dict.fromkeys(text for one in every for text in one.sidecars)),
+        pointers=tuple(pattern for one in every for pattern in one.pointers),
+        facts=tuple(fact for one in every for fact in one.facts),
+        unfinished=tuple(ending for one in every for ending in one.unfinished),
+        formats=tuple(rule for one in every for rule in one.formats),
+        special=re.compile("|".join(f"(?:{one.special.pattern})" for one in every)),
+        naming_digest=f"{rules.naming_digest} {' '.join(names)}",
+        packs=tuple(packs),
+        user=rules._replace(packs=()),
+    )

@@ -1,0 +1,90 @@
+"""Which packs judge a checkpoint directory: those whose marks are found in it, beside it or in its checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from ckptrules.engine.naming import SlowRuleError, own_claim
+from ckptrules.engine.packs import with_packs
+from ckptrules.engine.values import Pack, RuleSet
+
+LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
+SHOWN = 3
+
+
+def rules_here(outputs_dir: str, rules: RuleSet, directory: str) -> RuleSet:
+    """Return the rules for one checkpoint directory: with the packs that its evidence picks, if any are listed."""
+    return with_packs(rules, pick(outputs_dir, rules.packs, directory)) if rules.packs else rules
+
+
+def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
+    """Pick the packs for one checkpoint directory, each with its evidence.
+
+    These are the packs that have a mark there and know a name there; where there is no such, those that know the name
+    of a checkpoint there.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        packs: those that may be picked.
+        directory: a path below ``outputs_dir``.
+    """
+    tree = Tree(outputs_dir)
+    names = tree.names(directory)
+    marked = []
+    for pack in packs:
+        found = [mark for mark in pack.marks if tree.has(directory, mark)]
+        if found and any(knows(pack, name, folder=folder) for name, folder in names.items()):
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            marked.append(pack._replace(evidence=", ".join(found[:SHOWN]) + more))
+    if marked:
+        return marked
+    return [
+        pack._replace(evidence="its names")
+        for pack in packs
+        if any(knows(pack, name, folder=folder, kinds=("format",)) for name, folder in names.items())
+    ]
+
+
+def knows(pack: Pack, name: str, *, folder: bool, kinds: Sequence[str] = ("format", "protected", "ambiguous")) -> bool:
+    """Say whether a pack claims a name."""
+    try:
+        return own_claim(name, pack.rules, folder=folder).kind in kinds
+    except SlowRuleError:
+        return False
+
+
+class Tree:
+    """The folders below ``outputs_dir``, each listed once. No link is followed, and none above it is looked at."""
+
+    def __init__(self, outputs_dir: str) -> None:
+        self.outputs_dir = outputs_dir
+        self._listed: dict[str, dict[str, bool]] = {}
+
+    def names(self, path: str) -> dict[str, bool]:
+        """Return the names in a folder, and whether each is a folder; nothing where it cannot be read."""
+        if path not in self._listed:
+            try:
+                with os.scandir(os.path.join(self.outputs_dir, path)) as entries:
+                    self._listed[path] = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
+            except OSError:
+                self._listed[path] = {}
+        return self._listed[path]
+
+    def has(self, directory: str, mark: str) -> bool:
+        """Say whether something fits a mark: a path from the directory, whose parts may be shell patterns."""
+        parts, path = mark.split("/"), directory
+        while parts[0] == "..":
+            if not path:
+                return False
+            parts, path = parts[1:], os.path.dirname(path)
+        return any(self._fitting(path, parts))
+
+    def _fitting(self, path: str, parts: Sequence[str]) -> Iterator[bool]:
+        fitting = [name for name in self.names(path) if fnmatchcase(name, parts[0])]
+        if len(parts) == 1:
+            yield from (True for _ in fitting)
+            return
+        for name in [name for name in fitting if self.names(path)[name]][:LOOKED_AT]:
+            yield from self._fitting(f"{path}/{name}" if path else name, parts[1:])

@@ -1,0 +1,91 @@
+"""Packs: rule files for the checkpoints of frameworks, shipped with this package or by others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ckptrules.engine.shapes import ListOf, Record, Shape, Text
+from ckptrules.engine.values import Fault, Location, Pack, RuleError
+from ckptrules.rules.shape import Value, closest, read_yaml
+from ckptrules.rules.shipped import PACKAGE
+
+FOLDER = os.path.join(PACKAGE, "packs")
+ENTRY_POINTS = "ckptrules.packs"
+LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
+KEYS = (
+    *("layout", "protected", "ignored", "sidecars", "pointers", "facts"),
+    *("part_folders", "unfinished", "leftovers", "formats"),
+)
+
+
+def shape_of(keys: Mapping[str, Shape]) -> Record:
+    """Return the shape of a pack, given that of a rule file."""
+    return Record(
+        "A pack: what is known of the checkpoints of one framework.",
+        {
+            "pack": Text("The name of the pack."),
+            "marks": ListOf(
+                "Paths from a checkpoint directory, parts of which may be shell patterns, that tell that it is meant.",
+                Text("e.g. checkpoint-*/trainer_state.json"),
+            ),
+            **{key: keys[key] for key in KEYS if key in keys},
+        },
+        ("pack", "formats"),
+    )
+
+
+def sources() -> dict[str, str]:
+    """Return the paths of all packs by name: the shipped ones, and those of the entry points ``ckptrules.packs``.
+
+    An entry point leads to the path of a YAML file; a name that is taken by a shipped pack is passed over.
+    """
+    from importlib.metadata import entry_points
+
+    found = {name[:-5]: os.path.join(FOLDER, name) for name in sorted(os.listdir(FOLDER)) if name.endswith(".yaml")}
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name not in found:
+            found[point.name] = os.fspath(point.load())
+    return found
+
+
+def text_of(name: str, path: str) -> str:
+    """Read a pack.
+
+    Raises:
+        RuleError: it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError([Fault(Location(shown(name), 1, 1), f"cannot be read: {error}")]) from None
+
+
+def shown(name: str) -> str:
+    """Return how messages call the file of a pack."""
+    return f"packs/{name}.yaml"
+
+
+def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
+    """Return the names of the packs that rules list; what is no pack is added to ``faults``."""
+    known, found = sources(), []
+    for value in names:
+        if value.data not in known:
+            hint = closest(value.data, known) or f"there are: {', '.join(known)}"
+            faults.append(Fault(value.place, f"no pack '{value.data}'", hint))
+        elif value.data not in found:
+            found.append(value.data)
+    return found
+
+
+def read_pack(name: str, text: str, shape: Record, faults: list[Fault]) -> Mapping[str, Any]:
+    """Read the keys of a pack; lists are lists of values, as in merged rule files."""
+    value = read_yaml(text, shown(name), shape, faults) or Value({}, Location(shown(name), 1, 1))
+    return {key: item if key in ("pack", "layout") else item.data for key, item in value.items()}
+
+
+def layouts(packs: Sequence[Pack]) -> tuple[str, ...]:
+    """Join the layouts of packs, for rules that say none."""
+    return tuple(dict.fromkeys(pattern for pack in packs for pattern in pack.rules.layout))

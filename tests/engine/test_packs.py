@@ -1,0 +1,133 @@
+"""What several packs say of one name: the stricter, a number, or nothing that may be touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptrules.engine.naming import claim
+from ckptrules.engine.packs import agreed_fields, with_packs
+from ckptrules.engine.values import Fault, Pack, RuleSet
+from ckptrules.rules.load import PACK, compile_pack, load_rules
+
+USER = load_rules(
+    {
+        "rules/mine.yaml": r"""
+layout: ['*']
+protected: ['mine-*']
+ignored: ['*.log']
+formats:
+  - {id: mine, match: 'epoch-(?P<epoch>\d+)\.user', examples: {epoch-3.user: {epoch: 3}}}
+"""
+    }
+)
+TEXTS = {
+    "one": r"""
+pack: one
+protected: [last.pt]
+ignored: [notes.pt]
+pointers: [latest]
+formats:
+  - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.(?:pt|user)', keep_name: one reads it, examples: {epoch-3.pt: {epoch: 3}}}
+  - {id: steps, match: 'checkpoint_(?P<step>\d+)\.pt', examples: {checkpoint_5.pt: {step: 5}}}
+  - {id: odd, match: 'odd_(?P<step>\d+)_(?P<epoch>\d+)\.pt', examples: {odd_1_2.pt: {step: 1}}}
+  - {id: more, match: 'more_(?P<epoch>\d+)_\d+\.pt', examples: {more_1_2.pt: {epoch: 1}}}
+""",
+    "two": r"""
+pack: two
+formats:
+  - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.pt', examples: {epoch-3.pt: {epoch: 3}}}
+  - {id: numbers, match: 'checkpoint_(?P<number>\d+)\.pt', examples: {checkpoint_5.pt: {number: 5}}}
+  - {id: odd, match: 'odd_(?P<epoch>\d+)_(?P<step>\d+)\.pt', examples: {odd_1_2.pt: {epoch: 1}}}
+  - {id: more, match: 'more_(?P<epoch>\d+)_(?P<step>\d+)\.pt', examples: {more_1_2.pt: {step: 2}}}
+  - {id: notes, match: 'notes\.pt|last\.pt', examples: {notes.pt: {epoch: null}}}
+""",
+}
+
+
+def pack(name: str) -> Pack:
+    faults: list[Fault] = []
+    made = compile_pack(name, TEXTS[name], faults, proved=False)
+    assert not faults
+    return made
+
+
+def rules(*names: str) -> RuleSet:
+    packs = tuple(pack(name) for name in names)
+    return with_packs(USER._replace(packs=packs, naming_digest=f"{USER.naming_digest} {names}"), packs)
+
+
+CASES = {
+    "the stricter of two that read the same": ("epoch-3.pt", "format", {"epoch": "3"}, "format 'one/epochs'"),
+    "only the unit differs": (
+        "checkpoint_5.pt",
+        "format",
+        {"number": "5"},
+        "the packs one and two count it otherwise; packs: [one] or packs: [two] decides",
+    ),
+    "two read it otherwise": (
+        "odd_1_2.pt",
+        "ambiguous",
+        {},
+        "the packs one and two read it otherwise; packs: [one] or packs: [two] decides",
+    ),
+    "one reads more than the other": (
+        "more_1_2.pt",
+        "format",
+        {"epoch": "1"},
+        "format 'one/more'",
+    ),
+    "one ignores what another claims": (
+        "notes.pt",
+        "ambiguous",
+        {},
+        "the packs one and two claim it otherwise; packs: [one] or packs: [two] decides",
+    ),
+    "one protects what another claims": (
+        "last.pt",
+        "ambiguous",
+        {},
+        "the packs one and two claim it otherwise; packs: [one] or packs: [two] decides",
+    ),
+    "a pointer of one": ("latest", "ignored", {}, "names checkpoints: 'latest'"),
+    "the format of the user comes before packs": ("epoch-3.user", "format", {"epoch": "3"}, "format 'mine'"),
+    "what the user protects": ("mine-epoch-3.pt", "protected", {}, "protected by 'mine-*'"),
+    "what the user ignores": ("epoch-3.log", "ignored", {}, "no checkpoint: '*.log'"),
+    "nobody knows it": ("other.pt", "unrecognised", {}, "unable to parse: no rule fits the whole name"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_several_packs_say_one_thing(case: str) -> None:
+    name, kind, fields, reason = CASES[case]
+    for names in (("one", "two"), ("two", "one")):
+        said = claim(name, rules(*names), folder=False)
+        assert (said.kind, dict(said.fields)) == (kind, fields)
+        if names[0] == "one":
+            assert said.reason.text == reason
+
+
+def test_a_pack_that_was_not_picked_says_nothing() -> None:
+    both = rules("one", "two")
+    assert claim("last.pt", with_packs(both.user._replace(packs=both.packs), []), folder=False).kind == "unrecognised"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("readings", "agreed"),
+    [
+        ([{"epoch": "3"}, {"epoch": "03"}], {"epoch": 3}),
+        ([{"step": "5"}, {"number": "5"}], {"number": 5}),
+        ([{"step": "5"}, {"number": "6"}], None),
+        ([{"epoch": "3", "step": "5"}, {"epoch": "3"}], {"epoch": 3}),
+        ([{"epoch": "3", "step": "5"}, {"number": "3"}], None),
+        ([{}, {}], {}),
+        ([{}, {"epoch": "3"}], None),
+    ],
+)
+def test_what_readings_agree_on(readings: list[dict[str, str]], agreed: dict[str, int] | None) -> None:
+    assert agreed_fields(readings) == agreed
+    assert agreed_fields(readings[::-1]) == agreed
+
+
+def test_the_shape_of_a_pack_knows_no_policy() -> None:
+    assert "retention" not in PACK.keys
+    assert "formats" in PACK.keys
