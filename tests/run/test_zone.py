@@ -1,4 +1,4 @@
-"""The days of a policy are those of the zone that the run is in, and another zone has everything looked at again."""
+"""The days of a policy are those of the zone of the run; another zone, or another split, is another plan."""
 
 from __future__ import annotations
 
@@ -73,3 +73,18 @@ def test_the_zone_decides_what_a_day_is_and_another_one_is_another_plan(
     assert "Nothing to do" in crash.run(project.folder, *command).output
     assert left(BERLIN) == [names[0], names[3]]
     assert "Nothing to do" in crash.run(project.folder, *command).output
+
+
+def test_a_policy_that_is_split_otherwise_is_another_plan(project: Project) -> None:
+    rules = """
+formats: [{{id: fold, match: 'fold(?P<fold>[0-9])_(?P<step>[0-9]+)[.]pt', examples: {{fold0_1.pt: {{fold: '0'}}}}}}]
+retention: {{mine: {{keep_last: 1{per}}}}}
+"""
+    mine, command = project.folder / "rules" / "mine.yaml", ("migrate", "delete_old=1", "policy=mine")
+    project.make({f"exp/checkpoints/fold{fold}_{step}.pt": 100 for fold in (0, 1) for step in (1, 2)})
+    mine.write_text(rules.format(per=", per: [fold]"))
+    assert "Deleted: fold0_1.pt" in crash.run(project.folder, *command).output
+    assert project.names("exp") == ["fold0_2.pt", "fold1_2.pt"]
+    assert "Nothing to do" in crash.run(project.folder, *command).output
+    mine.write_text(rules.format(per=", per: [step]"))
+    assert "Nothing to do" not in crash.run(project.folder, *command).output
