@@ -1,21 +1,38 @@
 """What checkpoints there are, read from their names: what a user interface calls in place of globbing.
 
-Legacy names are read as well, so it works before, during and after a migration. No file is opened, torch is not needed.
+Legacy names are read as well, so it works before, during and after a migration. No checkpoint is opened, and no torch
+is needed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
+from math import isfinite
 from typing import Literal, NamedTuple
 
-from ckptrules.engine.naming import BEST, is_claimed, named
+from ckptrules.engine.facts import believed
+from ckptrules.engine.naming import BEST, CHECKPOINTS, is_claimed, named
 from ckptrules.engine.pins import Pin, is_it, name_in
-from ckptrules.engine.sorting import is_left_link, unsound
-from ckptrules.engine.values import Claim, Directory, Entry, Listing, RuleSet, number
-from ckptrules.engine.wholeness import markers_in, why_unfinished
+from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
+from ckptrules.engine.values import (
+    Checkpoint,
+    Claim,
+    Directory,
+    Entry,
+    Evidence,
+    Listing,
+    Reason,
+    RuleSet,
+    in_part_folder,
+    number,
+)
+from ckptrules.engine.wholeness import markers_in, unwhole, why_unfinished
 from ckptrules.outputs import find
+from ckptrules.outputs.evidence import inside_of
+from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import rules_here
 from ckptrules.rules.load import load_rules
@@ -34,7 +51,9 @@ class Record(NamedTuple):
     are None where the name does not say them; a link says what the checkpoint beside it that it leads to says.
     ``size`` is in bytes, ``time`` is the file's, in seconds since 1970. ``rule`` is file and line of the rule that
     claims the name. ``verified`` says that `doit verify` has found this very content sound. ``pinned`` is the note of
-    a pinned checkpoint, or ``yes`` where it has none; None for all others.
+    a pinned checkpoint, or ``yes`` where it has none; None for all others. ``number`` is one of unknown unit, ``run``
+    what the name says of the run. ``files`` counts the files of a checkpoint that has several. ``metrics`` are those
+    that `facts` tell. Where the name says neither epoch, step nor number, these are those that `doit verify` has read.
     """
 
     path: str
@@ -49,6 +68,10 @@ class Record(NamedTuple):
     rule: str
     verified: bool
     pinned: str | None = None
+    number: int | None = None
+    run: str | None = None
+    files: int = 1
+    metrics: Mapping[str, float] = {}
 
 
 def catalog(
@@ -94,24 +117,39 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterabl
 
 
 def latest(records: Iterable[Record]) -> Record | None:
-    """Return the newest by epoch, then step, then file time; None where there are no records. Never by name."""
-    return max(records, key=_age, default=None)
+    """Return the newest by epoch, then step, then file time; None where there are no records. Never by name.
+
+    It warns where a `last` checkpoint of that experiment has a later time and nobody knows its epoch and step.
+    """
+    found = list(records)
+    newest = max(found, key=_age, default=None)
+    if newest and _tells_a_number(newest):
+        later = [one for one in found if one.kind == "last" and not _tells_a_number(one) and one.time > newest.time]
+        for one in (one for one in later if one.experiment == newest.experiment):
+            text = f"{one.path} may be newer than {newest.path}: run 'doit verify', which reads its epoch and step"
+            warnings.warn(text, stacklevel=2)
+    return newest
 
 
 def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | None = None) -> Record | None:
-    """Return the record with the highest (``max``) or lowest (``min``) value; None where no name has one.
+    """Return the record with the highest (``max``) or lowest (``min``) value; None where none has one.
+
+    Args:
+        records: those to choose from.
+        mode: which end is the best.
+        metric: which metric, by names or by what files tell; without it, the one that names tell.
 
     Raises:
         ValueError: no ``metric`` is given and the names have several, or ``mode`` is neither.
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
-    valued = [record for record in records if record.value is not None and metric in (None, record.metric)]
-    metrics = sorted({str(record.metric) for record in valued})
+    valued = [(value, record) for record in records if (value := _value_of(record, metric)) is not None]
+    metrics = sorted({str(record.metric) for _, record in valued}) if metric is None else []
     if len(metrics) > 1:
         raise ValueError(f"several metrics: {', '.join(metrics)}; say which")
     sign = 1 if mode == "max" else -1
-    return max(valued, key=lambda record: (sign * (record.value or 0.0), _age(record)), default=None)
+    return max(valued, key=lambda pair: (sign * pair[0], _age(pair[1])), default=(0.0, None))[1]
 
 
 def at(records: Iterable[Record], epoch: int) -> Record | None:
@@ -119,56 +157,96 @@ def at(records: Iterable[Record], epoch: int) -> Record | None:
     return latest(record for record in records if record.epoch == epoch)
 
 
+def _value_of(record: Record, metric: str | None) -> float | None:
+    if metric is None or metric == record.metric:
+        return record.value
+    return record.metrics.get(metric)
+
+
+def _tells_a_number(record: Record) -> bool:
+    return (record.epoch, record.step, record.number) != (None, None, None)
+
+
 def _age(record: Record) -> tuple[int, int, float, str]:
     epoch, step = record.epoch, record.step
+    step = record.number if epoch is None and step is None else step
     return -1 if epoch is None else epoch, -1 if step is None else step, record.time, record.path
 
 
 def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping[str, Pin]) -> Iterator[Record]:
+    told = all_facts(outputs_dir, listing, rules)
+    found = sort_entries(rules, believed(listing, told.times))
     known = memory.known_names(outputs_dir, listing)
+    broken = {name: this.broken for name, this in known.items() if this.broken}
+    proved = known.keys() - broken
+    left_out = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
     entries = {entry.name: entry for entry in listing.entries}
-    markers = markers_in(listing, rules)
-    for entry in listing.entries:
-        name = named(entry.name, rules)
-        said = name.claim
-        aim = entries.get(entry.sibling or "") if entry.kind == "link" else entry
-        if entry.kind == "link" and is_left_link(entry, name):
-            continue
-        if said.kind not in ("protected", "target", "legacy") or aim is None or aim.kind == "link" or unsound(aim):
-            continue
-        if markers and why_unfinished((aim.name, named(aim.name, rules).target), markers):
-            continue
-        fields = {**_fields(aim, named(aim.name, rules).claim), **_fields(entry, said)}
-        value = fields.get("value")
+    for name, one in _with_links(rules, listing, found, left_out):
+        said = named(in_part_folder(name)[1], rules, folder=entries[name].kind == "directory").claim
+        fields = {**_by_verify(one, known), **_told(one.entry.name, one.fields), **_told(name, said.fields)}
+        metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()}
         yield Record(
-            path=os.path.join(outputs_dir, listing.directory, entry.name),
+            path=os.path.join(outputs_dir, listing.directory, name),
             experiment=listing.experiment,
-            kind=_kind(entry, said),
+            kind=_kind(in_part_folder(name)[1], said),
             epoch=number(fields.get("epoch")),
             step=number(fields.get("step")),
             metric=fields.get("metric"),
-            value=_value(value),
-            size=aim.size,
-            time=aim.mtime_ns / 1e9,
+            value=_value(fields.get("value")),
+            size=one.entry.size,
+            time=one.entry.mtime_ns / 1e9,
             rule=said.reason.place.file_line if said.reason.place else "",
-            verified=aim.name in known,
-            pinned=_pinned(pinned.get(aim.name), aim),
+            verified=proved >= set(one.names),
+            pinned=next(filter(None, (_pinned(pinned.get(own), entries[own]) for own in one.names)), None),
+            number=number(fields.get("number")),
+            run=fields.get("run"),
+            files=len(one.names),
+            metrics={key: value for key, text in metrics.items() if isfinite(value := float(text))},
         )
 
 
-def _fields(entry: Entry, said: Claim) -> Mapping[str, str]:
-    match = BEST.fullmatch(entry.name) if said.kind == "protected" else None
-    return match.groupdict() if match else said.fields
+def _with_links(
+    rules: RuleSet, listing: Listing, found: Sorted, left_out: Collection[str]
+) -> Iterator[tuple[str, Checkpoint]]:
+    """Yield the names of a directory that lead to a whole checkpoint, and that: its own name, and those of links."""
+    every = {one.entry.name: one for one in (*found.checkpoints, *found.protected)}
+    yield from ((name, one) for name, one in every.items() if name not in left_out)
+    markers = markers_in(listing, rules)
+    others = {entry.name: entry for entry in listing.entries if entry.kind in HOLDING and not unsound(entry)}
+    heads = found.heads
+    for link in found.links:
+        aim = heads.get(link.sibling or "", link.sibling or "")
+        if aim in left_out or named(in_part_folder(link.name)[1], rules).claim.kind not in ("protected", *CHECKPOINTS):
+            continue
+        if aim in every:
+            yield link.name, every[aim]
+        elif aim in others and not why_unfinished([aim], markers):
+            yield link.name, Checkpoint(others[aim], {}, aim, Reason("a link leads to it"))
+
+
+def _by_verify(one: Checkpoint, known: Mapping[str, memory.Known]) -> dict[str, str]:
+    """Return the numbers that `doit verify` has read inside a checkpoint whose name tells none."""
+    if one.series[1] or one.entry.name not in known:
+        return {}
+    facts = known[one.entry.name].facts
+    less = 1 if facts.counts_from_1 else 0
+    inside = {"epoch": facts.epoch, "step": facts.step}
+    return {key: str(value - less) for key, value in inside.items() if value is not None and value >= less}
+
+
+def _told(name: str, fields: Mapping[str, str]) -> Mapping[str, str]:
+    match = BEST.fullmatch(in_part_folder(name)[1])
+    return match.groupdict() if match else fields
 
 
 def _pinned(pin: Pin | None, entry: Entry) -> str | None:
     return (pin.note or "yes") if pin and is_it(pin, entry) else None
 
 
-def _kind(entry: Entry, said: Claim) -> Kind:
+def _kind(name: str, said: Claim) -> Kind:
     if said.kind != "protected":
         return "epoch"
-    return "best" if entry.name.startswith("best") else "last" if entry.name.startswith("last") else "protected"
+    return "best" if name.startswith("best") else "last" if name.startswith("last") else "protected"
 
 
 def _value(text: str | None) -> float | None:

@@ -7,15 +7,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.discovery import Record, records_in
+from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.text import files_of
 from ckptrules.run import deciding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
 from ckptrules.run.reporter import Output
@@ -106,19 +108,31 @@ def as_csv(records: Sequence[Record], _: Style) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(Record._fields)
-    writer.writerows([visible(field) if isinstance(field, str) else field for field in record] for record in records)
+    writer.writerows([_cell(field) for field in record] for record in records)
     return file.getvalue()
 
 
+def _cell(field: object) -> object:
+    if isinstance(field, Mapping):
+        field = " ".join(f"{key}={value}" for key, value in field.items())
+    return visible(field) if isinstance(field, str) else field
+
+
+def _metric(record: Record) -> str:
+    """Write the metric that the name tells, or the first of those that files tell and that are known to be some."""
+    if record.metric is not None:
+        return f"{record.metric} {record.value}"
+    return next((f"{key} {value}" for key, value in record.metrics.items() if mode_of(key)), "")
+
+
 def _row(record: Record, style: Style) -> tuple[str, ...]:
-    metric = f"{record.metric} {record.value}" if record.metric is not None else ""
     return (
         style.name(record.experiment),
-        style.name(os.path.basename(record.path)),
+        style.name(os.path.basename(record.path)) + files_of(record.files - 1),
         record.kind,
         "" if record.epoch is None else str(record.epoch),
         "" if record.step is None else str(record.step),
-        style.name(metric),
+        style.name(_metric(record)),
         human_size(record.size),
         "yes" if record.verified else "",
     )

@@ -176,6 +176,14 @@ def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, f
     return {name: fitted(patterns, _paths(directory, name)) for name, patterns in asked.items() if patterns}
 
 
+def inside_of(outputs_dir: str, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
+    """Look inside the directories of one that is not open; as `look_inside`."""
+    if not _folders(listing, rules):
+        return {}
+    with open_below(outputs_dir, listing.directory) as directory:
+        return look_inside(directory, listing, rules)
+
+
 def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
     if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
         return []

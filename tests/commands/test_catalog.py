@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,76 @@ def test_the_helpers_choose(project: Project) -> None:
         ckptrules.best(found, "max")
     with pytest.raises(ValueError, match="mode must be 'max' or 'min', not 'maximum'"):
         ckptrules.best(found, "maximum")  # type: ignore[arg-type]
+
+
+def put(project: Project, name: str, content: bytes, seconds: int) -> None:
+    path = project.outputs / "a/checkpoints" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    os.utime(path, (seconds, seconds))
+
+
+def test_the_last_is_ordered_by_what_verify_has_read_in_it(project: Project) -> None:
+    put(project, "epoch=0-step=437.ckpt", sample_checkpoint(0, 437, 2000), 10**9)
+    put(project, "last.ckpt", sample_checkpoint(41, 18_000, 2000), 10**9 + 5)
+    with pytest.warns(UserWarning, match=r"last.ckpt may be newer than .*step=437.ckpt: run 'doit verify'"):
+        chosen = ckptrules.latest(records(project))
+    assert chosen
+    assert chosen.path.endswith("epoch=0-step=437.ckpt")
+    project.doit("verify", check=1)
+    chosen = ckptrules.latest(records(project))
+    assert chosen
+    assert (os.path.basename(chosen.path), chosen.epoch, chosen.step) == ("last.ckpt", 41, 18_000)
+
+
+def test_an_older_last_is_no_news(project: Project, recwarn: pytest.WarningsRecorder) -> None:
+    put(project, "last.ckpt", b"x", 10**9)
+    put(project, "epoch=0-step=437.ckpt", b"x", 10**9 + 5)
+    assert ckptrules.latest(records(project))
+    assert not recwarn.list
+
+
+FORMATS = r"""
+layout: ['*/checkpoints']
+protected: [last*]
+formats:
+  - {id: pair, match: '(?P<part>[GD])_(?P<step>\d+)\.pth', examples: {G_1.pth: {step: 1}}}
+  - {id: save, match: 'save(?P<number>\d+)', folder: true, complete: {any: [done]}, examples: {save1: {number: 1}}}
+facts:
+  - {file: ../log.csv, by: {step: step}}
+  - {file: meta.json, within: true, by: {number: n}, time: at}
+retention: {default: {keep: all}}
+"""
+
+
+def test_recognised_formats_parts_and_facts_stand_in_the_catalog(project: Project) -> None:
+    for path in (project.folder / "rules").glob("*.yaml"):
+        path.unlink()
+    (project.folder / "rules/formats.yaml").write_text(FORMATS)
+    for name in ("G_100.pth", "D_100.pth", "G_200.pth", "D_200.pth", "G_300.pth"):
+        put(project, name, b"12345", 1000)
+    (project.outputs / "a/log.csv").write_text("step,lr,fid\n100,1,0.5\n200,1,0.25\n300,1,inf\n")
+    for number in (1, 2):
+        put(project, f"save{number}/done", b"1", 1000)
+        put(project, f"save{number}/meta.json", f'{{"n": {number}, "at": {number}e9, "acc": 0.{number}}}'.encode(), 50)
+    put(project, "save3/model.pt", b"1", 1000)
+    project.make({"a/checkpoints/last.pth": "-> G_200.pth"})
+    found = records(project)
+    rows = [(os.path.basename(r.path), r.kind, r.step, r.number, r.files, dict(r.metrics), r.size) for r in found]
+    assert rows == [
+        ("save1", "epoch", None, 1, 1, {"acc": 0.1}, 32),
+        ("save2", "epoch", None, 2, 1, {"acc": 0.2}, 32),
+        ("D_100.pth", "epoch", 100, None, 2, {"lr": 1.0, "fid": 0.5}, 10),
+        ("D_200.pth", "epoch", 200, None, 2, {"lr": 1.0, "fid": 0.25}, 10),
+        ("last.pth", "last", 200, None, 2, {"lr": 1.0, "fid": 0.25}, 10),
+    ]
+    assert [r.time for r in found[:2]] == [1e9, 2e9]
+    best = ckptrules.best(found, "max", "acc"), ckptrules.best(found, "min", "fid"), ckptrules.best(found, "min", "x")
+    assert [r and os.path.basename(r.path) for r in best] == ["save2", "last.pth", None]
+    assert ckptrules.best(found, "max") is None
+    table = project.doit("catalog")
+    assert re.search(r"D_200.pth \(2 files\) +epoch +200 +fid 0.25 +10 B\n", table)
+    assert "acc=0.2" in project.doit("catalog", "format=csv")
 
 
 def test_what_cannot_be_read_is_raised(project: Project) -> None:
