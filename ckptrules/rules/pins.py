@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,7 +11,7 @@ from ckptrules.engine.pins import NS, Pin
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
 from ckptrules.engine.values import Fault, Location, RuleError
 from ckptrules.rules.shape import read_yaml
-from ckptrules.rules.shipped import pins_file
+from ckptrules.rules.shipped import has_pins, pins_file
 from ckptrules.storage import believing, reading, writing
 
 HEAD = """\
@@ -63,7 +62,7 @@ def read_pins(rules_dir: str | None) -> tuple[Pin, ...]:
     try:
         return from_yaml(believing.read_plain(path), path)
     except (FileNotFoundError, NotADirectoryError):
-        if not os.path.islink(path):
+        if not has_pins(rules_dir):
             return ()
         why = "is a link that leads nowhere"
     except OSError as error:

@@ -92,6 +92,15 @@ def pins_file(rules_dir: str | None) -> str:
     return os.path.join(rules_dir or RULES_DIR, PINS)
 
 
+def has_pins(rules_dir: str | None) -> bool:
+    """Say whether there may be a file of pins; where that cannot be seen, there may."""
+    try:
+        os.lstat(pins_file(rules_dir))
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
+
+
 def rule_texts(rules_dir: str | None) -> dict[str, str]:
     """Read the rule files by the names that messages should show.
 

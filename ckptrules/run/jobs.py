@@ -31,7 +31,7 @@ from ckptrules.outputs.picking import rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
-from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, pins_file, rule_texts
+from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins, rule_texts
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import (
     DEFAULT_TASK,
@@ -141,7 +141,7 @@ def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     Raises:
         RuleError: nobody can know what is.
     """
-    if not os.path.lexists(pins_file(options.rules_dir)):
+    if not has_pins(options.rules_dir):
         return ()
     from ckptrules.run.pinning import of_session
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ckptrules.rules.shipped import has_pins
 from tests.conftest import ROOT, Project
+from tests.support import nobody
 
 EARLY, EARLY_NEW = "epoch=2-step=20.ckpt", "epoch-02_step-000020.ckpt"
 YOUNG, YOUNG_NEW = "epoch=20-step=200.ckpt", "epoch-20_step-000200.ckpt"
@@ -205,16 +208,34 @@ def test_a_checkpoint_is_meant_by_name_pattern_or_path(pinned: Project, name: st
     assert pinned.doit("pins") == "Nothing is pinned.\n"
 
 
-def test_pins_that_cannot_be_written_are_told(pinned: Project) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    (pinned.folder / "rules").chmod(0o555)
-    try:
-        assert "cannot be written: Permission denied" in pinned.doit("pin", f"name={YOUNG}", check=1)
-        assert "may have old names" in pinned.doit("migrate", check=1)
-        assert pinned.doit("pins") == PINNED.format(EARLY_NEW)
-    finally:
-        (pinned.folder / "rules").chmod(0o755)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as nobody")
+def test_pins_that_cannot_be_written_are_told() -> None:
+    """What was pinned stays so under its new name."""
+    with nobody.project() as project:
+        project.make(TREE)
+        project.doit("pin", f"name={EARLY}", "note=Table 2")
+        nobody.give(project.folder)
+        rules = project.folder / "rules"
+        os.chown(rules, 0, 0)
+        rules.chmod(0o755)
+        refused = nobody.run(project.folder, "pin", f"name={YOUNG}")
+        assert (refused.code, "rules/pins.yaml cannot be written: Permission denied" in refused.output) == (1, True)
+        ended = nobody.run(project.folder, "migrate", "delete_old=1")
+        assert (ended.code, "rules/pins.yaml may have old names: Permission denied" in ended.output) == (1, True)
+        assert nobody.run(project.folder, "pins").output == PINNED.format(EARLY_NEW)
+        assert project.names("one") == [EARLY_NEW, YOUNG_NEW]
+
+
+def test_a_file_of_pins_that_cannot_be_seen_is_not_taken_for_none(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not has_pins(str(project.folder / "rules"))
+
+    def fail(path: str) -> os.stat_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    assert has_pins(str(project.folder / "rules"))
 
 
 def test_wrong_pins_stop_whatever_could_delete(pinned: Project) -> None:
@@ -238,3 +259,33 @@ def test_a_planted_journal_cannot_move_a_pin_to_another_checkpoint(pinned: Proje
     start = pins(pinned)
     pinned.doit("pins")
     assert pins(pinned) == start
+
+
+def test_what_holds_a_part_holds_the_whole(project: Project) -> None:
+    """One line of the plan tells of it, under the name that it goes by; the next to last goes."""
+    (project.folder / "rules/mine.yaml").write_text(
+        "formats:\n- id: ranks\n  match: 'ck_(?P<step>\\d+)-rank(?P<part>\\d+)\\.pt'\n"
+        "  examples: {ck_5-rank0.pt: {step: 5, part: 0}}\nretention: {mine: {keep_last: 1}}\n"
+    )
+    project.make({f"x/checkpoints/ck_{step}-rank{rank}.pt": 10 for step in (1, 2, 3) for rank in (0, 1)})
+    project.doit("pin", "name=ck_1-rank1.pt", "note=Table 2")
+    assert "pinned: Table 2" in project.doit("plan", "verbose=1")
+    project.doit("migrate", "delete_old=1", "policy=mine")
+    assert project.names("x") == [f"ck_{step}-rank{rank}.pt" for step in (1, 3) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("there", ["", "another"])
+def test_a_pinned_part_in_a_folder_of_parts_is_found(project: Project, there: str) -> None:
+    (project.folder / "rules/mine.yaml").write_text(
+        "part_folders: ['mp_rank_*']\nformats:\n- id: nemo\n  match: 'gpt--step=(?P<step>\\d+)\\.ckpt'\n"
+        "  examples: {gpt--step=8.ckpt: {step: 8}}\nretention: {mine: {keep_last: 1}}\n"
+    )
+    project.make({f"x/checkpoints/mp_rank_0{r}/gpt--step={step}.ckpt": 10 for step in (1, 2, 3) for r in (0, 1)})
+    project.doit("pin", "name=x/checkpoints/mp_rank_01/gpt--step=1.ckpt", "note=Table 2")
+    if there:
+        (project.outputs / "x/checkpoints/mp_rank_01/gpt--step=1.ckpt").write_text(there)
+    project.doit("migrate", "delete_old=1", "policy=mine", check=1 if there else 0)
+    left = {1, 3, 2} if there else {1, 3}
+    for rank in (0, 1):
+        names = os.listdir(project.outputs / f"x/checkpoints/mp_rank_0{rank}")
+        assert set(names) == {f"gpt--step={step}.ckpt" for step in left}

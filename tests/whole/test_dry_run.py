@@ -15,6 +15,7 @@ from tests.whole.test_golden import Session, here
 __all__ = ["here"]  # a fixture
 
 BEFORE = (
+    "doit pin name='epoch-40*' note='Table 2'",
     "doit migrate:exp delete_old=1 leave_links=1",
     "doit backup to=saved mode=copy experiments=exp",
     "doit archive archive_dir=archives experiments=paper_1 format=gz",
@@ -57,6 +58,9 @@ DRY = (
     "doit restore backup='saved/<backup>'",
     "doit restore backup='saved/<backup>' force=1",
     "doit drop_backup backup='saved/<backup>'",
+    "doit pin name='exp/checkpoints/epoch*' note=other",
+    "doit pins",
+    "doit unpin name='*'",
 )
 
 
