@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.values import (
+    DELETES,
     Action,
     Entry,
     Identity,
@@ -109,7 +110,7 @@ def inverse_of(unit: Unit) -> Unit:
 def _unit(
     head: Action, followers: Sequence[Action], identities: Mapping[str, Identity], directory: str, run: str
 ) -> Unit:
-    goes = head.kind == "trash"
+    goes = head.kind in DELETES
     steps = []
     for name, to in ((head.name, head.to), *head.with_it):
         folder, base = in_part_folder(name)
@@ -149,7 +150,7 @@ def problems_of(plan: Plan, done: Done) -> list[Problem]:
 
 def to_be_freed(plan: Plan) -> list[int]:
     """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
-    return [n for n, head in enumerate(heads(plan)) if head.kind == "trash" and not head.keep_in_trash]
+    return [n for n, head in enumerate(heads(plan)) if head.kind in DELETES and not head.keep_in_trash]
 
 
 def _not_freed(head: Action, why: str) -> Problem:
@@ -164,7 +165,7 @@ def is_plain(plan: Plan, listing: Listing) -> bool:
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan."""
-    moving = [action for action in plan.actions if action.kind in ("rename", "trash", "restore")]
+    moving = [action for action in plan.actions if action.kind in {"rename", "restore", "unsweep", *DELETES}]
     beside = [pair for action in moving for pair in action.with_it]
     gone = {action.name for action in moving if not action.leaves_link}.union([name for name, _ in beside])
     come = {action.to for action in moving}.union([to for _, to in beside])

@@ -12,7 +12,7 @@ from doit.task import Task
 
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
-from ckptrules.engine.values import Action, Listing, Plan, PolicyLine, Reason, RuleSet
+from ckptrules.engine.values import DELETES, Action, Listing, Plan, PolicyLine, Reason, RuleSet
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
@@ -151,7 +151,7 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
             goes_along = () if action.name == name else (Reason(belongs),)
             why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
             to = action.to if action.name == name else dict(action.with_it)[name]
-            return one._replace(becomes=to, stays=action.kind != "trash", why=why, saves=action.saves)
+            return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves)
     for row in plan.kept:
         if name in (row.name, *row.with_it):
             goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)

@@ -12,7 +12,7 @@ from doit.task import Task
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Listing, Plan
+from ckptrules.engine.values import DELETES, Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, startup
@@ -129,7 +129,7 @@ def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
 
 def going_names(plan: Plan) -> set[str]:
     """Return what would go."""
-    return {name for a in plan.actions if a.kind == "trash" for name in (a.name, *(old for old, _ in a.with_it))}
+    return {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
 
 
 def _row(name: str, row: Usage) -> tuple[str, ...]:

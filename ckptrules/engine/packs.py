@@ -88,6 +88,7 @@ def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
         pointers=tuple(pattern for one in every for pattern in one.pointers),
         facts=tuple(fact for one in every for fact in one.facts),
         unfinished=tuple(ending for one in every for ending in one.unfinished),
+        leftovers=tuple(leftover for one in every for leftover in one.leftovers),
         formats=tuple(rule for one in every for rule in one.formats),
         special=re.compile("|".join(f"(?:{one.special.pattern})" for one in every)),
         naming_digest=f"{rules.naming_digest} {' '.join(names)}",

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.facts import believed
+from ckptrules.engine.leftovers import sweep
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.series import fields_that_differ, judge
@@ -97,18 +98,21 @@ def make_plan(
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
     stays += kept_parts(found, {*moved, *(name for row in stays for name in (row.name, *row.with_it))})
-    found, behind = left_behind(found, actions, rules.sidecars)
+    swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
+    old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
+    left_alone = sorted([*(row for row in found.skipped if row.name not in old), *swept.skipped])
+    found, behind = left_behind(found._replace(skipped=tuple(left_alone)), actions, rules.sidecars)
     return Plan(
         experiment=listing.experiment,
         directory=listing.directory,
-        actions=(*actions, *relinks),
+        actions=(*actions, *swept.actions, *relinks),
         kept=tuple(sorted(stays)),
         skipped=found.skipped,
         problems=(*found.problems, *conflicts, *(withheld(listing.directory, text) for text in verdict.withheld)),
         notes=(
             *verdict.notes,
             *fields_that_differ(sound, policy),
-            *unwhole_notes(found, evidence.in_use, marked, conflicts),
+            *unwhole_notes(found, evidence.in_use, marked, old.union(*(problem.names for problem in conflicts))),
             *complete_lines(found, marked),
             *map(no_pointer, evidence.no_pointers),
             *behind,
@@ -292,12 +296,11 @@ def withheld(directory: str, text: str) -> Problem:
 
 
 def unwhole_notes(
-    found: Sorted, in_use: Mapping[str, str], marked: Mapping[str, Reason], conflicts: Sequence[Problem]
+    found: Sorted, in_use: Mapping[str, str], marked: Mapping[str, Reason], told: Collection[str]
 ) -> Iterator[Reason]:
-    """Yield what does not count, unless a problem tells of it."""
-    told = {name for problem in conflicts for name in problem.names}
+    """Yield what does not count, unless it is ``told`` of elsewhere."""
     places = {one.entry.name: one.named_by.place for one in (*found.protected, *found.checkpoints)}
-    for name in sorted({*in_use, *marked} - told):
+    for name in sorted({*in_use, *marked}.difference(told)):
         why = why_aside(name, in_use, marked)
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 

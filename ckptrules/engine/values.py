@@ -14,6 +14,7 @@ TRASH_SUFFIX = ".trashed"
 OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
 LONGEST_NAME = 255  # bytes
+DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
 EntryKind = Literal["file", "directory", "link", "other"]
@@ -182,7 +183,7 @@ class Evidence(NamedTuple):
     whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
     verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
     are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins``
-    says why what is pinned stays.
+    says why what is pinned stays. ``holding`` are names in which another directory of checkpoints lies.
     """
 
     same: Mapping[str, int] = {}
@@ -199,6 +200,7 @@ class Evidence(NamedTuple):
     zone: tzinfo = UTC
     times: Mapping[str, int] = {}
     pins: Mapping[str, Reason] = {}
+    holding: frozenset[str] = frozenset()
 
 
 class Pattern(NamedTuple):
@@ -214,6 +216,15 @@ class PointerPattern(NamedTuple):
     text: str
     place: Location
     protects: bool = True
+
+
+class Leftover(NamedTuple):
+    """A shell pattern of names that are no checkpoints, and after how many seconds these go; ``after`` as written."""
+
+    text: str
+    seconds: int
+    after: str
+    place: Location
 
 
 class Complete(NamedTuple):
@@ -382,6 +393,7 @@ class RuleSet(NamedTuple):
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
     ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
     endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
+    ``leftovers`` fit what is no checkpoint and goes when it is old.
     ``packs`` are asked where these rules say nothing of a name. Where the packs of one directory were joined to the
     rules of the user, ``user`` is these alone.
     """
@@ -406,6 +418,7 @@ class RuleSet(NamedTuple):
     part_folders: tuple[str, ...] = ()
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None
+    leftovers: tuple[Leftover, ...] = ()
     packs: "tuple[Pack, ...]" = ()
     user: "RuleSet | None" = None
 

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from itertools import islice
 from typing import NamedTuple
@@ -100,6 +100,18 @@ def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str]
                 found.append(Inner(path, pattern_of[path], parts[depth], outer, pattern_of[outer]))
                 break
     return found
+
+
+def holding(directories: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Map checkpoint directories to the names in them in which others of them lie."""
+    known = set(directories)
+    found: dict[str, set[str]] = {}
+    for path in known:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            if (outer := "/".join(parts[:depth])) in known:
+                found.setdefault(outer, set()).add(parts[depth])
+    return {outer: frozenset(names) for outer, names in found.items()}
 
 
 def linked_directories(outputs_dir: str) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from ckptrules.engine.measures import freed, human_size, taken
-from ckptrules.engine.values import Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
+from ckptrules.engine.values import DELETES, Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
 from ckptrules.report.style import Style, count_of, numbers, table, when
 
 LARGEST = 10  # so many lines show the order of magnitude
@@ -33,6 +33,7 @@ class Tally(NamedTuple):
     states: int = 0
     links: int = 0
     rewritten: int = 0
+    leftovers: int = 0
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
         return Tally(*(one + two for one, two in zip(self, other, strict=True)))
@@ -40,7 +41,8 @@ class Tally(NamedTuple):
     @property
     def changes(self) -> int:
         """The number of changes."""
-        return self.renamed + self.deleted + self.relinked + self.restored + self.states + self.links + self.rewritten
+        files = self.renamed + self.deleted + self.leftovers + self.restored
+        return files + self.relinked + self.states + self.links + self.rewritten
 
 
 class Several(NamedTuple):
@@ -55,14 +57,12 @@ def several(plan: Plan, entries: Iterable[Entry]) -> Several:
     shared = {entry.name: entry.shared for entry in entries if entry.shared}
     if not shared:
         return Several()
-    along: dict[str, list[str]] = {"trash": [], "rename": []}
+    along: dict[bool, list[str]] = {True: [], False: []}
     for action in plan.actions:
-        if action.kind in along:
-            along[action.kind] += [action.name, *(name for name, _ in action.with_it)]
-    stays = [*along["rename"], *(name for row in plan.kept for name in (row.name, *row.with_it))]
-    return Several(
-        *(tuple(link for name in names for link in shared.get(name, ())) for names in (along["trash"], stays))
-    )
+        if action.kind == "rename" or action.kind in DELETES:
+            along[action.kind in DELETES] += [action.name, *(name for name, _ in action.with_it)]
+    stays = [*along[False], *(name for row in plan.kept for name in (row.name, *row.with_it))]
+    return Several(*(tuple(link for name in names for link in shared.get(name, ())) for names in (along[True], stays)))
 
 
 def by_file(total: Tally, found: Iterable[Several]) -> Tally:
@@ -79,6 +79,7 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
     """Count one experiment. Renamed checkpoints are among the kept ones.
 
     A file with several names counts once among the bytes that are kept, and among those that go with the last name.
+    Leftovers are counted apart, and their bytes are among those that are deleted.
     """
     from ckptrules.changes.kinds import ACTIONS  # not above: where nothing was done there is nothing to count
 
@@ -93,7 +94,7 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
         kept=len(plan.kept) + sum(count[number] for number in STAYS),
         skipped=len(plan.skipped),
         problems=len(plan.problems),
-        bytes_deleted=freed(size["deleted"], links.gone),
+        bytes_deleted=freed(size["deleted"] + size["leftovers"], links.gone),
         bytes_kept=taken(sum(size[number] for number in STAYS) + sum(row.size for row in plan.kept), links.kept),
     )
 
@@ -128,6 +129,8 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
         return "\n".join([f"Nothing to do: {what} up to date.", *notes, ""])
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
+    goes = total.deleted + total.leftovers
+    beside = f"and {count_of(total.leftovers, 'leftover')}, " if total.leftovers else ""
     rows = [
         (
             "processed",
@@ -135,7 +138,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
             "experiment" + "s" * (total.experiments != 1) + f", {total.up_to_date} up to date" * bool(total.up_to_date),
         ),
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
-        (verbs[1], total.deleted, f"{human_size(total.bytes_deleted)} {deleted_where}" if total.deleted else ""),
+        (verbs[1], total.deleted, f"{beside}{human_size(total.bytes_deleted)} {deleted_where}" if goes else ""),
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
         *[("states", total.states, "with other paths inside")] * bool(total.states),
         *[("links", total.links, "under old names")] * bool(total.links),
@@ -149,7 +152,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
 
 
 class Going(NamedTuple):
-    """What an experiment keeps and loses, in checkpoints and bytes, and size and path of the largest that it loses."""
+    """What an experiment keeps and loses, in names and bytes, and size and path of the largest that it loses."""
 
     experiment: str
     kept: int
@@ -164,14 +167,15 @@ def going(plan: Plan, entries: Iterable[Entry], total: Tally) -> Going | None:
 
     What is left to a person stays, too; links are not counted.
     """
-    goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind == "trash"), reverse=True)
+    goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind in DELETES), reverse=True)
     if not goes:
         return None
     told_of = {name for problem in plan.problems for name in problem.names} - {row.name for row in plan.kept}
     told_of -= {action.name for action in plan.actions}
     left = [entry.size for entry in entries if entry.name in told_of and entry.kind != "link"]
     kept = total.kept + len(left), total.bytes_kept + sum(left)
-    return Going(plan.experiment, *kept, total.deleted, total.bytes_deleted, tuple(goes[:LARGEST]))
+    gone = total.deleted + total.leftovers, total.bytes_deleted
+    return Going(plan.experiment, *kept, *gone, tuple(goes[:LARGEST]))
 
 
 def magnitude(rows: Sequence[Going], style: Style) -> str:
@@ -212,7 +216,7 @@ def _opening(kind: str, style: Style) -> tuple[str, str, int]:
 
     action = ACTIONS[kind]
     label = action.would if style.preview else action.did
-    sign = style.paint(style.signs[action.sign], "red" if action.counts_as == "deleted" else "green")
+    sign = style.paint(style.signs[action.sign], "red" if kind in DELETES else "green")
     return f"{sign} {label}: ", f" {style.signs['arrow'].rjust(len(label) + 2)} ", len(label) + 4
 
 

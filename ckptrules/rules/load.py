@@ -11,7 +11,7 @@ from typing import Any
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
 from ckptrules.engine.values import STATE, Fault, Location, Pack, Pattern, RuleError, RuleSet
-from ckptrules.rules import knowledge, naming, packs, policies
+from ckptrules.rules import knowledge, limits, naming, packs, policies
 from ckptrules.rules.shape import Value, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
@@ -69,6 +69,7 @@ SHAPE = Record(
             Text("e.g. -unfinished", _ending_fault),
         ),
         **policies.SHAPES,
+        **limits.SHAPES,
         "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
@@ -82,7 +83,7 @@ _LISTS = (
     "sidecars",
     *("pointers", "facts"),
     "unfinished",
-    "part_folders",
+    *("part_folders", "leftovers"),
     *("targets", "legacy", "formats", "rename"),
 )
 
@@ -163,7 +164,7 @@ def _merge(files: Sequence[Value], faults: list[Fault]) -> dict[str, Any]:
                 for name, policy in value.items():
                     _claim_name(by_name, name, policy, f"retention policy '{name}'", faults)
             elif key in _LISTS and key != "layout":
-                merged.setdefault(key, []).extend(value.data)
+                merged.setdefault(key, []).extend(limits.several(value))
             else:
                 _claim_name(merged, key, value, f"'{key}'", faults)
     return merged
@@ -242,6 +243,7 @@ def _compile_names(
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
         special=_special(merged),
+        leftovers=limits.compile_leftovers(merged.get("leftovers", [])),
     )
 
 

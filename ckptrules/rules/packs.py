@@ -8,6 +8,7 @@ from typing import Any
 
 from ckptrules.engine.shapes import ListOf, Record, Shape, Text
 from ckptrules.engine.values import Fault, Location, Pack, RuleError
+from ckptrules.rules.limits import several
 from ckptrules.rules.shape import Value, closest, read_yaml
 from ckptrules.rules.shipped import PACKAGE
 
@@ -83,7 +84,7 @@ def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
 def read_pack(name: str, text: str, shape: Record, faults: list[Fault]) -> Mapping[str, Any]:
     """Read the keys of a pack; lists are lists of values, as in merged rule files."""
     value = read_yaml(text, shown(name), shape, faults) or Value({}, Location(shown(name), 1, 1))
-    return {key: item if key in ("pack", "layout") else item.data for key, item in value.items()}
+    return {key: item if key in ("pack", "layout") else several(item) for key, item in value.items()}
 
 
 def layouts(packs: Sequence[Pack]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ckptrules.engine.lines import LINES
 from ckptrules.engine.naming import captures
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
+    DELETES,
     Assignment,
     Entry,
     EntryKind,
@@ -277,7 +278,7 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
     goes = {
         name: action.reasons
         for action in plan.actions
-        if action.kind == "trash"
+        if action.kind in DELETES
         for name in (action.name, *(name for name, _ in action.with_it))
     }
     for name in given:

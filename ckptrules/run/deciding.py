@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ckptrules.engine.facts import merged
+from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import losses
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.plan import make_plan, with_metrics
@@ -87,10 +88,12 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
     if job.options.fix_state or (job.policy and reads_files(job.policy)):
         return None
     skipped = {row.name for row in plan.skipped}
+    old = {name for name in skipped if job.policy and leftover_of(name, job.rules)}
     return [
         entry.name
         for entry in listing.entries
         if (entry.kind == "directory" and entry.name not in skipped)
+        or entry.name in old
         or (entry.kind == "link" and entry.link_text != entry.sibling)
     ]
 
@@ -114,6 +117,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
         pins={one.name: one.pin.reason for one in pinned},
+        holding=job.holding.get(listing.directory, frozenset()),
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()

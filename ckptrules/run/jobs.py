@@ -93,7 +93,8 @@ def _journals_there(run: str) -> Journals:
 class Job(NamedTuple):
     """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
 
-    ``pins`` are those of the directory that the job is for.
+    ``pins`` are those of the directory that the job is for, ``holding``, by directory, the names in it in which other
+    checkpoint directories lie.
     """
 
     options: Planning
@@ -107,6 +108,7 @@ class Job(NamedTuple):
     journals: Journals
     number: int | None = None
     pins: tuple[Pin, ...] = ()
+    holding: Mapping[str, frozenset[str]] = {}
 
 
 @once
@@ -359,6 +361,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
         policy.per,
         zone_of(policy),
         job.options.verified,
+        [one[:2] for one in job.rules.leftovers],
     )
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
     return job._replace(policy=policy, fingerprint=_digest(decides))
@@ -386,6 +389,8 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
     found = find(session, options.outputs_dir, job.rules)
+    if any(one.leftovers for one in (job.rules, *(pack.rules for pack in job.rules.packs))):
+        job = job._replace(holding=outputs_find.holding(one.directory for one in found))
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[tuple[Assignment | None, str], Job] = {}
     pins = by_place(pins_of(session, options))

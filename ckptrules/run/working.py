@@ -9,6 +9,7 @@ from typing import Any
 from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
 from ckptrules.engine.facts import believed
+from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import holds_until, reads_files
 from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
@@ -54,9 +55,11 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         return {}
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
-    if job.policy and reads_files(job.policy):
+    if job.policy and (reads_files(job.policy) or job.rules.leftovers):
         times = (entry.mtime_ns for entry in believed(decided.listing, decided.times).entries)
-        values |= {"holds_since_ns": now_ns, "holds_until_ns": holds_until(job.policy, times, now_ns)}
+        ends = [holds_until(job.policy, times, now_ns), *leftovers_until(job.rules, decided.listing, now_ns)]
+        until = min((end for end in ends if end is not None and end >= now_ns), default=None)
+        values |= {"holds_since_ns": now_ns, "holds_until_ns": until}
     if decided.read:
         values["read"] = decided.read
     return values

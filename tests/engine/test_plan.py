@@ -257,6 +257,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"(lost the name .+ to|belongs to|in conflict over) .+$": None,
     r"is open for writing( \(.+\))?$|changed .+ ago|pinned: .+": None,
     r"is not finished, as .+ says$": "unfinished: ",
+    r"leftover, .+ goes after (\d+[a-z]+)$": "after: ",
 }
 every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
 

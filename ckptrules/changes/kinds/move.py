@@ -18,7 +18,11 @@ RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "
 TRASHED = ActionKind(
     "trash", "Deleted", "Would delete", "be moved to the trash", "trash", "deleted", inverse="restore", in_trash=True
 )
+SWEPT = ActionKind(
+    "sweep", "Deleted", "Would delete", "be moved to the trash", "trash", "leftovers", inverse="unsweep", in_trash=True
+)
 RESTORE = ActionKind("restore", "Restored", "Would restore", "be brought back", "restore", "restored", inverse="trash")
+UNSWEPT = ActionKind("unsweep", "Restored", "Would restore", "be brought back", "restore", "restored", inverse="sweep")
 REPLACE = ActionKind(
     "replace", "Replaced", "Would replace", "be replaced", "restore", "restored", in_trash=True, in_sequence=True
 )
@@ -28,7 +32,7 @@ class Move(Kind):
     """Brings a name to another place; nothing is ever overwritten."""
 
     name = "move"
-    actions = (RENAME, TRASHED, RESTORE, REPLACE)
+    actions = (RENAME, TRASHED, SWEPT, RESTORE, UNSWEPT, REPLACE)
     moves = True
     leaves = True
 
