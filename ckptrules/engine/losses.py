@@ -30,21 +30,22 @@ class Rated(NamedTuple):
 
 
 def losses(
-    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str]
+    policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str], of: str = ""
 ) -> tuple[Reason, ...]:
-    """Tell what goes that a person may miss.
+    """Tell what goes of a series that a person may miss.
 
     Args:
         policy: what decided so.
-        series: the whole checkpoints, the older first.
+        series: its whole checkpoints, the older first.
         protected: the names that stay in any case, and may tell a metric.
         goes: the names that the policy lets go.
+        of: what tells the series from others, for the end of a sentence.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
     found = [Reason(text, policy.place) for text in _best_that_goes(policy, series, protected, goes)]
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
-        found.append(Reason(f"{what} checkpoints go", policy.place))
+        found.append(Reason(f"{what} checkpoints{of} go", policy.place))
     return tuple(found)
 
 

@@ -64,6 +64,17 @@ def series_of(checkpoint: Checkpoint, policy: Policy | None = None) -> Series:
     return *checkpoint.series, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
 
 
+def called(series: Series, every: Collection[Series]) -> str:
+    """Return what tells a series from the others of its directory, for a sentence; nothing where it is the only one."""
+    run, kind, *per = series
+    if len(every) == 1:
+        return ""
+    kinds = {other[1] for other in every if (other[0], *other[2:]) == (run, *per)}
+    names = ", ".join(filter(None, (run, *per)))
+    tells = len(kinds) > 1 or not names
+    return f" of {names}" * bool(names) + f" named by {kind or 'neither epoch nor step'}" * tells
+
+
 def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], policy: Policy) -> bool:
     """Say whether a protected name counts in a series: in the only one, or in that of the run that it tells."""
     if len(every) == 1:

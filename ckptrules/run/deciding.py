@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +13,11 @@ from ckptrules.engine.losses import losses
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
+from ckptrules.engine.series import Series, called, counts_in, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import (
     STATE,
+    Checkpoint,
     Directory,
     Evidence,
     Listing,
@@ -152,9 +155,18 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
     out |= {action.name for action in plan.actions if action.keep_in_trash}
     if not asks_for_metrics(job):  # else they are known
         known = Evidence(metrics=all_metrics(job, listing))
-    series = [with_metrics(one, known) for one in found.checkpoints if one.entry.name not in out]
-    protected = [one.entry.name for one in found.protected if one.entry.name not in out]
-    return plan._replace(notes=(*plan.notes, *losses(job.policy, series, protected, goes)))
+    by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
+    for one in found.checkpoints:
+        if one.entry.name not in out:
+            by_series[series_of(one, job.policy)].append(with_metrics(one, known))
+    shields = [one for one in found.protected if one.entry.name not in out]
+    notes = [
+        note
+        for series, members in by_series.items()
+        for beside in [[one.entry.name for one in shields if counts_in(one, series, by_series, job.policy)]]
+        for note in losses(job.policy, members, beside, goes, called(series, by_series))
+    ]
+    return plan._replace(notes=(*plan.notes, *notes))
 
 
 def planned(job: Job, listing: Listing, known: Evidence) -> Plan:

@@ -27,6 +27,12 @@ def beside(key: str, *values: float, first: int = 1) -> dict[str, str]:
     return {f"epoch-{n:02}_step-{n:06}.ckpt": json.dumps({key: v}) for n, v in enumerate(values, start=first)}
 
 
+STEPS = r"""
+formats:
+  - id: steps
+    match: '(?P<run>\w+)-step=(?P<step>\d+)(?:-(?P<metric>val_loss)=(?P<value>[\d.]+))?(?:-rank(?P<part>\d+))?\.pt'
+    examples: {a-step=1-rank0.pt: {run: a, step: 1, part: 0}}
+"""
 SIX = named("hmean", "0.10", "0.91", "0.20", "0.30", "0.40", "0.50")
 LAST = {"last.ckpt": ""}
 BEST_GOES = "the best by hmean (0.91), epoch-02_step-000002_hmean-0.91.ckpt, goes"
@@ -53,6 +59,19 @@ CASES = {
     "four of which two stay": Case(beside("x", 1, 2, 3, 4), (), "{keep_last: 2}"),
     "nothing goes": Case(SIX, (), "{keep: all}"),
     "three directories": Case({f"epoch-0{n}_step-000001.ckpt/": "" for n in (1, 2, 3)}, ("all but one of 3",)),
+    "two runs in one directory, of which one loses nothing": Case(
+        {f"a-step={n}.pt": "" for n in (1, 2, 3)} | {"b-step=1.pt": ""}, ("all but one of 3 checkpoints of a go",), "{keep_last: 1}"
+    ),
+    "two runs of two": Case({f"{run}-step={n}.pt": "" for n in (1, 2) for run in "ab"}, (), "{keep_last: 1}"),
+    "the best of one run is not that of the other": Case(
+        {f"{run}-step={n}-val_loss={v}.pt": "" for run, n, v in [("a", 1, 0.3), ("a", 2, 0.4), ("b", 1, 0.1), ("b", 2, 0.05)]},
+        ("the best by val_loss (0.3), a-step=1-val_loss=0.3.pt, goes",), "{keep_last: 1}",
+    ),
+    "steps beside epochs": Case(
+        {f"epoch-0{n}_step-000001.ckpt": "" for n in (1, 2, 3)} | {f"x-step={n}.pt": "" for n in (1, 2, 3, 4)},
+        ("all but one of 3 checkpoints named by epoch go", "all but one of 4 checkpoints of x go"), "{keep_last: 1}",
+    ),
+    "files of one checkpoint": Case({f"x-step={n}-rank{r}.pt": "" for n in (1, 2) for r in range(4)}, (), "{keep_last: 1}"),
     "legacy names": Case({f"epoch={n}-step=1.ckpt": "" for n in (1, 2, 3)}, ("all but one of 3",)),
 }  # fmt: skip
 
@@ -60,6 +79,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, name: str) -> None:
     case = CASES[name]
+    if any(file.endswith(".pt") for file in case.names):
+        (project.folder / "rules" / "steps.yaml").write_text(STEPS)
     if case.policy:
         (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy}\n")
     for file, sidecar in case.names.items():
