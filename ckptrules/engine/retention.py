@@ -61,6 +61,7 @@ def apply_policy(
     now_ns: int = 0,
     held: Mapping[str, Reason] = {},
     zone: tzinfo = UTC,
+    pinned: Collection[str] = (),
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
@@ -71,11 +72,12 @@ def apply_policy(
         held: candidates that stay in any case, and why; they take their rank among the others.
         now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
         zone: what says which day and hour a time is.
+        pinned: those of the held ones that meet the floor by their rank only, so that a pin makes no other one go.
     """
     around = Around(now_ns, others, zone)
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
-    free = [c for c in checkpoints if c.entry.name not in held] if held else checkpoints
+    free = [c for c in checkpoints if c.entry.name not in held or c.entry.name in pinned] if held else checkpoints
     lowest = floor(policy.keep_at_least - len(checkpoints) + len(free), free, others, now_ns)
     rests_on = {*lowest, *held, *_ranked(said, checkpoints, now_ns)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)

@@ -41,6 +41,7 @@ def judge(
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
+    pinned = {name for name, reason in held.items() if reason in evidence.pins.values()}
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
     for one in sound:
         by_series[series_of(one, policy)].append(one)
@@ -54,7 +55,7 @@ def judge(
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         here = _names(own)
         kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
-        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone)
+        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, pinned)
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 

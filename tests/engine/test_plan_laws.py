@@ -318,6 +318,14 @@ def test_more_lines_never_delete_more(found: list[Checkpoint], few: Policy, more
 
 
 @laws
+@given(candidates(), policies(without="max_total_size"), st.sets(st.integers(0, 13)), st.integers(0, 3))
+def test_a_pin_makes_no_other_go(found: list[Checkpoint], policy: Policy, numbers: set[int], others: int) -> None:
+    held = {c.entry.name: Reason("pinned") for n, c in enumerate(found) if n in numbers}
+    without = set(apply_policy(policy, found, Others(others), NOW_NS).remove)
+    assert set(apply_policy(policy, found, Others(others), NOW_NS, held, pinned=held).remove) == without - held.keys()
+
+
+@laws
 @given(candidates(), policies(without="max_total_size"), st.integers(1, 90), st.integers(0, 30))
 def test_a_size_limit_keeps_more_and_what_it_keeps_fits(
     found: list[Checkpoint], policy: Policy, size: int, taken: int
