@@ -15,10 +15,12 @@ from ckptrules.changes.journals import interrupted
 from ckptrules.engine.retention import Excess, too_many
 from ckptrules.engine.values import STATE, Directory, MaxDelete
 from ckptrules.outputs import find as outputs_find
+from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
     Job,
+    Packed,
     age_days,
     begun,
     find,
@@ -93,12 +95,13 @@ def experiments(
     listed = session.line.command != "run"
     selected = session.chosen - {base}
     known = known_tasks(session, base, options)
+    packed: dict[int, Packed] = {}
     for own, found in jobs:
         name = encode_task(found.experiment)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
-            "actions": [(do, [session, work, own, found])],
+            "actions": [(do, [session, work, packed.setdefault(id(own), Packed(own)), found])],
             "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
             "uptodate": [is_up_to_date(values_of(f"{base}:{name}", known), own, found)],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
@@ -219,18 +222,21 @@ class Done(NamedTuple):
 
 
 def do(
-    session: Session, work: Callable[[Job, Directory], Done], job: Job, found: Directory, task: Task
+    session: Session, work: Callable[[Job, Directory], Done], packed: Packed, found: Directory, task: Task
 ) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
-    if not is_alone():
-        job = job._replace(links=job.links.only(found.directory))
+    links = packed.job.links
     try:
-        done = session.workers.do(work, job, found)
+        done = session.workers.do(_unpacked, work, packed, links if is_alone() else links.only(found.directory), found)
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
     task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
+
+
+def _unpacked(work: Callable[[Job, Directory], Done], packed: Packed, links: Links, found: Directory) -> Done:
+    return work(packed.job._replace(links=links), found)
 
 
 vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task

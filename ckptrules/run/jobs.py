@@ -8,6 +8,7 @@ import functools
 import getpass
 import hashlib
 import os
+import pickle
 import sys
 import threading
 import time
@@ -109,6 +110,25 @@ class Job(NamedTuple):
     number: int | None = None
     pins: tuple[Pin, ...] = ()
     holding: Mapping[str, frozenset[str]] = {}
+
+
+class Packed:
+    """A job that is sent to other processes with each of its directories, but made and read once in each process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @functools.cached_property
+    def _text(self) -> bytes:
+        return pickle.dumps(self.job._replace(links=Links(self.job.options.outputs_dir, {})))
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Packed], tuple[bytes]]:
+        return _packed_there, (self._text,)
+
+
+@functools.lru_cache(maxsize=64)  # one a policy; a directory with pins has its own
+def _packed_there(text: bytes) -> Packed:
+    return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
 
 
 @once
