@@ -39,6 +39,7 @@ class Disk:
     def __init__(self, root: str) -> None:
         self.root = root
         self._on_disk: set[str] = set()  # the files appended to whose names a power cut leaves
+        self._ends: dict[str, tuple[int, tuple[int, ...]]] = {}  # these files, open, and by what each is known
 
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
         """As `Storage.list`."""
@@ -93,18 +94,40 @@ class Disk:
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
         """As `Storage.append`."""
+        file = self._end_of(path)
+        try:
+            if durable and path not in self._on_disk:
+                with self._parent_of(path) as (directory, _):
+                    os.fsync(directory)
+                self._on_disk.add(path)
+            write(file, line)
+            if durable:
+                os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
+        except OSError:
+            self._close(path)
+            raise
+
+    def _end_of(self, path: str) -> int:
+        """Open a file to append to, or take the one that is open, as long as the same one stands under its path."""
+        with contextlib.suppress(OSError, KeyError):
+            file, known = self._ends[path]
+            if _known_by(os.lstat(os.path.join(self.root, path))) == known:
+                return file
+        self._close(path)
         with self._parent_of(path, make=True) as (directory, name):
             place = os.path.join(self.root, os.path.dirname(path))
             file = open_own(directory, name, place, os.O_WRONLY | os.O_APPEND)
-            try:
-                if durable and path not in self._on_disk:
-                    os.fsync(directory)
-                    self._on_disk.add(path)
-                write(file, line)
-                if durable:
-                    os.fdatasync(file) if hasattr(os, "fdatasync") else os.fsync(file)
-            finally:
-                os.close(file)
+        self._ends[path] = file, _known_by(os.fstat(file))
+        return file
+
+    def _close(self, path: str) -> None:
+        self._on_disk.discard(path)
+        if path in self._ends:
+            os.close(self._ends.pop(path)[0])
+
+    def __del__(self) -> None:
+        for path in list(self._ends):
+            self._close(path)
 
     def move(self, path: str, to: str, was: str | None = None) -> None:
         """As `Storage.move`."""
@@ -170,6 +193,11 @@ def _stat_of(status: os.stat_result) -> Stat:
     kind, size, _ = identity_of(status)
     version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
     return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
+
+
+def _known_by(status: os.stat_result) -> tuple[int, ...]:
+    """Return which file of the state it is, and all by which it is believed."""
+    return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid, status.st_nlink)
 
 
 def _stat_in(directory: int, name: str) -> Stat:

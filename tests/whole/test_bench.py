@@ -52,8 +52,8 @@ def test_a_first_run_looks_at_each_checkpoint_as_often_as_safety_asks(project: P
     )
     first = counts(project, "migrate")
     checkpoints = EXPERIMENTS * CHECKPOINTS
-    assert checkpoints < first["open"] <= checkpoints + 18 * EXPERIMENTS + 50  # is it open for writing?
-    assert checkpoints < first["lstat"] <= checkpoints + 4 * EXPERIMENTS + 50  # is it what was planned for?
+    assert checkpoints < first["open"] <= checkpoints + 12 * EXPERIMENTS + 50  # is it open for writing?
+    assert checkpoints < first["lstat"] <= checkpoints + 6 * EXPERIMENTS + 50  # is it what was planned for?
     assert first["scandir"] <= 4 * EXPERIMENTS + 10
 
 
