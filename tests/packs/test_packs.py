@@ -1,0 +1,208 @@
+"""The packs that are shipped: each proves itself, has a page, and reads no name otherwise than its neighbours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from ckptrules.engine.naming import fits, own_claim
+from ckptrules.engine.packs import agreed_fields, told
+from ckptrules.engine.values import Claim, Fault, Pack, Rule
+from ckptrules.outputs.find import find_directories
+from ckptrules.outputs.picking import Tree
+from ckptrules.rules import packs
+from ckptrules.rules.load import compile_pack, load_rules
+from ckptrules.rules.naming import prove
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "packs"
+
+
+def shipped(name: str) -> Pack:
+    """Compile a pack with all tests that compiling does."""
+    faults: list[Fault] = []
+    pack = compile_pack(name, packs.text_of(name, packs.sources()[name]), faults, proved=False)
+    assert not faults
+    return pack
+
+
+PACKS = {name[:-5]: shipped(name[:-5]) for name in sorted(p.name for p in Path(packs.FOLDER).glob("*.yaml"))}
+FORMATS = {rule.id: rule for pack in PACKS.values() for rule in pack.rules.formats}
+EXAMPLES = [
+    (pack, rule, name) for pack in PACKS.values() for rule in pack.rules.formats for name in rule.example_places
+]
+
+# Names that two packs read otherwise, as they may: a mark picks one of them, else the name is nothing but a number.
+AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {}
+
+
+def called(value: Pack | Rule | str) -> str:
+    """Name a case."""
+    return value if isinstance(value, str) else value.name if isinstance(value, Pack) else value.id
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_pack_proves_itself(name: str) -> None:
+    pack = PACKS[name]
+    assert not list(prove(pack.rules))
+    assert pack.rules.layout
+    for rule in pack.rules.formats:
+        assert len(rule.example_places) >= 2, f"{rule.called} needs two examples"
+        assert rule.near_misses, f"{rule.called} needs a near miss"
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_pack_says_where_it_has_this_from(name: str) -> None:
+    text = packs.text_of(name, packs.sources()[name])
+    assert re.search(r"^# Source: .*\b[0-9a-f]{7,40}\b|not read again", text, re.MULTILINE)
+    assert PACKS[name].name == re.search(r"^pack: (\w+)$", text, re.MULTILINE)[1]  # type: ignore[index]
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_pack_has_a_page(name: str) -> None:
+    page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        texts = {"rules/page.yaml": block}
+        if not re.search(r"^packs:", block, re.MULTILINE):
+            texts["rules/packs.yaml"] = f"packs: [{name}]\n"
+        assert name in [pack.name for pack in load_rules(texts).packs]
+
+
+def test_the_first_page_lists_every_pack() -> None:
+    page = (PAGES / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+)\]\(\1\.md\)", page, re.MULTILINE)
+    assert listed == sorted(PACKS)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def is_folder(rule: Rule, name: str) -> bool:
+    """Say whether an example is a folder: of a format for both, what has no ending is one."""
+    return rule.folder == "true" or (rule.folder == "any" and "." not in name)
+
+
+def reading(pack: Pack, name: str, *, folder: bool) -> Claim | None:
+    """Return what a pack reads of a name, if it takes it for a checkpoint."""
+    said = own_claim(name, pack.rules, folder=folder)
+    return said if said.rule and said.kind in ("format", "protected") else None
+
+
+def differing() -> Iterator[tuple[str, set[str]]]:
+    """Yield the examples that packs read otherwise, and these packs."""
+    for _, rule, name in EXAMPLES:
+        said = {other.name: reading(other, name, folder=is_folder(rule, name)) for other in PACKS.values()}
+        read = {pack: one.fields for pack, one in said.items() if one}
+        for one, other in combinations(read, 2):
+            agreed = agreed_fields([read[one], read[other]])
+            both = told(read[one]).keys() & told(read[other]).keys()
+            if agreed is None or not agreed.keys() <= both:
+                yield name, {one, other}
+
+
+def test_no_two_packs_read_a_name_otherwise_but_those_of_the_table() -> None:
+    found: dict[str, set[str]] = {}
+    for name, both in differing():
+        found.setdefault(name, set()).update(both)
+    assert found == {name: both for name, (both, _) in AMBIGUOUS.items()}
+
+
+PATHOLOGICAL = [
+    "1" * 255,
+    "-" * 255,
+    "_" * 2000,
+    "." * 2000,
+    "9" * 5000 + ".ckpt",
+    "epoch=" * 500,
+    "epoch=1-" * 500 + ".ckpt",
+    "epoch=1-step=" * 400,
+    "epoch_" * 500 + "1.pth",
+    "step=" * 500 + "1.ckpt",
+    "a-1" * 2000,
+    "a_1" * 2000 + ".keras",
+    "-a=1" * 1000 + ".ckpt",
+    "epoch=1" + "-a=1" * 1000 + "!.ckpt",
+    "epoch=1" + "-a=1e-5" * 800 + "x",
+    "epoch=1-" + "a" * 3000 + ".ckpt",
+    "--" * 1000 + "epoch=1.ckpt",
+    "x--" + "a=1" * 1000 + ".ckpt",
+    "x--" + "-epoch=1" * 500 + "-last",
+    "checkpoint" * 300,
+    "checkpoint_" + "1_" * 1000 + ".pt",
+    "checkpoint-" + "1" * 3000 + "x",
+    "best_" + "a_" * 1500 + "epoch_1",
+    "best_" * 600 + ".pth",
+    "ep" * 1000 + "1-ba1",
+    "ep1-ba2-" * 400 + "rank0.pt",
+    "model.ckpt-" * 300 + "1.index",
+    "ckpt-" * 500 + "1",
+    "weights." + "1-0.1" * 600 + ".hdf5",
+    "weights" * 400 + ".1.h5",
+    " (1)" * 500 + ".pt",
+    "iter_" * 500 + "1",
+    "step_1_" * 400,
+    "0" * 1000 + "_" + "1" * 1000,
+    "é1" * 1000,
+]
+
+
+@pytest.mark.parametrize("rule", FORMATS.values(), ids=called)
+def test_no_name_takes_a_format_long(rule: Rule) -> None:
+    for name in PATHOLOGICAL:
+        fits(rule, name)  # SlowRuleError where it takes a second
+
+
+INJECTED = ["rank0", "rank_1", "rank-2", "shard3", "shard-0", "copy", "copy2", "tmp", "bak"]
+
+
+def injected(name: str) -> Iterator[str]:
+    """Yield names that stand beside a checkpoint of this name, and are no checkpoint alone."""
+    dots = [place for place, letter in enumerate(name) if letter == "."] or [len(name)]
+    for word in INJECTED:
+        yield from (f"{word}{between}{name}" for between in "-_.")
+        yield from (f"{name}{between}{word}" for between in "-_.")
+        yield from (f"{name[:dot]}{between}{word}{name[dot:]}" for dot in dots for between in "-_. ")
+    yield from (f"{name[:dot]}{between}(1){name[dot:]}" for dot in [*dots, len(name)] for between in ("", " "))
+    yield from (f"Copy of {name}", f"{name}~", f".{name}.swp", f"{name}.partial")
+
+
+@pytest.mark.parametrize(("pack", "rule", "name"), EXAMPLES, ids=called)
+def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(pack: Pack, rule: Rule, name: str) -> None:
+    whole = fits(rule, name) or {}
+    for other in injected(name):
+        said = reading(pack, other, folder=is_folder(rule, name))
+        if said is None or said.kind == "protected":
+            continue
+        assert said.fields.get("part", "") not in ("", whole.get("part")) or told(said.fields) != told(whole), other
+
+
+# --- marks and layouts ------------------------------------------------------------------------------------------------
+
+UNSPECIFIC = {"config.json", "train.log", "README.md", "*.py", "*.json", "*.log", "*.yaml", "*"}
+
+
+@pytest.mark.parametrize("mark", sorted({mark for pack in PACKS.values() for mark in pack.marks}))
+def test_a_mark_is_a_path_that_is_found(tmp_path: Path, mark: str) -> None:
+    assert mark not in UNSPECIFIC
+    assert "tfevents" not in mark
+    path = (tmp_path / "a/b/c" / mark.replace("*", "1").replace("[0-9]", "1")).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert Tree(str(tmp_path)).has("a/b/c", mark)
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_layout_finds_its_folder(tmp_path: Path, name: str) -> None:
+    for pattern in PACKS[name].rules.layout:
+        folder = pattern.replace("**", "x/y").replace("*", "z")
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        assert folder in [one.directory for one in find_directories(str(tmp_path), [pattern], lambda _: False)]
