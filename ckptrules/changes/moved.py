@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.history import Run
@@ -21,20 +22,24 @@ class Moved(NamedTuple):
     archived_by: str = ""
 
 
-def moved(outputs_dir: str, path: str) -> Moved:
-    """Follow a path, below ``outputs_dir``, through all that was moved, oldest first; also with a directory above it.
+def follower(outputs_dir: str) -> Callable[[str], Moved]:
+    """Return what follows a path, below ``outputs_dir``, through all that was moved, also with a directory above it.
 
-    Raises:
-        OSError: the journals cannot be read.
+    The journals are read once, when it is first asked; it raises OSError where they cannot be read.
     """
+    runs = functools.cache(functools.partial(_runs, outputs_dir))
+    return lambda path: follow(runs(), path)
+
+
+def _runs(outputs_dir: str) -> Sequence[Run]:
     try:
-        return follow(read_runs(outputs_dir), path)
+        return read_runs(outputs_dir)
     except JournalError as error:
         raise OSError(errno.EBADMSG, f"{JOURNALS}/{error}") from None
 
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
-    """Follow a path through what runs have moved."""
+    """Follow a path through what runs have moved, oldest first."""
     steps = [step for run in runs for unit in run.units for step in unit.steps if KINDS[step.kind].moves]
     for step in steps:
         here = f"{step.directory}/{step.name}".lstrip("/")

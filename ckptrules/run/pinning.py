@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from ckptrules.changes.moved import moved
+from ckptrules.changes.moved import follower
 from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, name_in
 from ckptrules.engine.values import Directory, Entry, Listing, Plan, Problem, RuleError
 from ckptrules.outputs.listing import read_names
@@ -39,7 +39,7 @@ def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: 
 def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin]) -> list[Found]:
     """Find what is pinned in a directory that was read."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
-    return find_pinned(pins, listing.directory, entries.get, lambda path: moved(outputs_dir, path).path)
+    return find_pinned(pins, listing.directory, entries.get, _path_of(outputs_dir))
 
 
 def notes(options: Common, listing: Listing, pins: Sequence[Pin]) -> dict[str, str]:
@@ -57,10 +57,11 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    follow = _path_of(outputs_dir)
     for pin in pins:
         below = functools.partial(entry_of, pin.directory)
         try:
-            yield from find_pinned([pin], pin.directory, below, lambda path: moved(outputs_dir, path).path)
+            yield from find_pinned([pin], pin.directory, below, follow)
         except OSError as error:
             yield Found(pin, pin.directory, pin.path.rpartition("/")[2], UNSEEN + reading.why_of(error))
 
@@ -115,7 +116,7 @@ def problem_of(one: Found) -> Problem:
 def archived_by(outputs_dir: str, one: Found) -> str:
     """Return the run that has archived what is pinned and not there, or nothing."""
     with contextlib.suppress(OSError):
-        return moved(outputs_dir, one.pin.path).archived_by if one.fault == GONE else ""
+        return follower(outputs_dir)(one.pin.path).archived_by if one.fault == GONE else ""
     return ""
 
 
@@ -145,3 +146,8 @@ def renew(rules_dir: str | None, outputs_dir: str) -> str:
     else:
         why = next((f"{one.path} {one.fault}" for one in found if one.fault.startswith(UNSEEN)), "")
     return f"{pins_file(rules_dir)} may have old names: {why}. What is pinned stays pinned." if why else ""
+
+
+def _path_of(outputs_dir: str) -> Callable[[str], str]:
+    follow = follower(outputs_dir)
+    return lambda path: follow(path).path
