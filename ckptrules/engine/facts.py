@@ -76,7 +76,7 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing) -> Evidence
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
     for telling in sorted(tellings, key=lambda one: (_order(one, names), ages.get(one.owner, 0), one.path)):
         if telling.best and telling.owner:
-            best[_series(names[telling.owner])] = telling
+            best[series_of(names[telling.owner])] = telling
     pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
     return Evidence(metrics=metrics, times=times, pointers={path: said for path, said in pointers.items() if said})
 
@@ -173,7 +173,7 @@ def _named(text: str, names: Names) -> tuple[Mention, ...]:
     )
 
 
-def _series(fields: Mapping[str, str]) -> tuple[str, str]:
+def series_of(fields: Mapping[str, str]) -> tuple[str, str]:
     """Return what checkpoints have in common that come one after another, as `Checkpoint.series` does."""
     return fields.get("run", ""), next((kind for kind in ("epoch", "step", "number") if kind in fields), "")
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.facts import Told, joined, told_by
+from ckptrules.engine.facts import Told, joined, series_of, told_by
 from ckptrules.engine.naming import reader
-from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet, in_part_folder
+from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
 from ckptrules.stopping import heed
@@ -73,7 +73,9 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
     Raises:
         OSError: a folder that a pattern is about cannot be read, and not for want of a right.
     """
-    inside = sorted(entry.name for entry in listing.entries if entry.kind == "directory" and entry.name in names)
+    folders_of_ours = [entry for entry in listing.entries if entry.kind == "directory" and entry.name in names]
+    ages = {entry.name: (order_of(names[entry.name]), entry.mtime_ns, entry.name) for entry in folders_of_ours}
+    inside = sorted(ages, key=ages.__getitem__, reverse=True)
     files: list[Source] = []
     folders: dict[str, None] = {}
     notes: list[Reason] = []
@@ -91,31 +93,46 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
 
 
 def read_facts(
-    outputs_dir: str, listing: Listing, sources: Sources, names: Names
+    outputs_dir: str, listing: Listing, sources: Sources, names: Names, *, metrics: bool = True
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what is wrong with the files.
+
+    Files inside checkpoints are read from the newest on, so that what is too much for one plan is of the oldest.
 
     Args:
         outputs_dir: the folder of the experiments.
         listing: the checkpoint directory.
         sources: the files.
         names: the checkpoints, and the fields that the rules read of each.
+        metrics: whether they are asked for; else a series whose best is known needs no older file.
 
     Raises:
         OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
     """
     notes = list(sources.notes)
     tellings: list[Told] = []
-    left = LONGEST_SUM
+    left, unread = LONGEST_SUM, list[Source]()
+    settled: set[object] = set()
     for source in sources.files:
         heed()
+        fact, series = source.fact, (source.fact, series_of(names.get(source.owner, {})))
+        if series in settled and not (metrics or fact.time):  # what else it tells is not asked for
+            continue
         faults: list[str] = []
         content = _content(outputs_dir, _below(listing.directory, source.path), left, faults.append)
-        if content is not None:
-            left -= len(content) * (YAML_COSTS if _is_yaml(source.path) else 1)
+        cost = len(content or b"") * (YAML_COSTS if _is_yaml(source.path) else 1)
+        if cost > left:
+            unread.append(source)
+        elif content is not None:
+            left -= cost
             rows = documents(source.path, content, faults.append)
-            tellings.append(told_by(source.fact, source.path, source.owner, rows, names))
-        notes += [Reason(f"{source.path} {fault}", source.fact.place) for fault in faults]
+            tellings.append(told_by(fact, source.path, source.owner, rows, names))
+            if tellings[-1].best and series[1][1]:
+                settled.add(series)
+        notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
+    if unread:
+        text = f"{unread[0].path} is not read: too long together with what was read before"
+        notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
     return joined(tellings, names, listing), tuple(notes)
 
 
@@ -174,14 +191,17 @@ def _names_in(outputs_dir: str, folder: str | None) -> list[str]:
         raise
 
 
-def _content(outputs_dir: str, path: str | None, left: int, note: Note) -> bytes | None:
-    """Read a file; None where there is none, or it is not to be had, which is noted."""
+def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes | None:
+    """Read a file; None where there is none, or it is not to be had, which is noted.
+
+    Of what is longer than ``most``, a little more than that is returned.
+    """
     if path is None:
         note("lies outside of the folder of the experiments: not read")
         return None
     try:
         with reading.open_file(outputs_dir, path) as file:
-            content = b"".join(reading.chunks(file, LONGEST + 1))
+            content = b"".join(reading.chunks(file, min(LONGEST, most) + 1))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
@@ -189,12 +209,9 @@ def _content(outputs_dir: str, path: str | None, left: int, note: Note) -> bytes
             raise
         note(f"cannot be read: {reading.why_of(error)}")
         return None
-    if len(content) > LONGEST:
-        note(f"is longer than {LONGEST >> 20} MB: not read")
-    elif len(content) > left:
-        note("is not read: such files of this directory are too long together")
-    else:
+    if len(content) <= LONGEST:
         return content
+    note(f"is longer than {LONGEST >> 20} MB: not read")
     return None
 
 

@@ -111,7 +111,8 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     told, notes = Evidence(), sources.notes
     if sources.files:
-        told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, facts.names_of(listing, job.rules))
+        ours, metrics = facts.names_of(listing, job.rules), asks_for_metrics(job)
+        told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, ours, metrics=metrics)
     known = told._replace(
         verified=verified_names(job, listing),
         now_ns=job.header["started_ns"],

@@ -34,11 +34,11 @@ def put(folder: Path, path: str, content: str | bytes) -> Path:
     return file
 
 
-def read(folder: Path, *wanted: Fact) -> tuple[Evidence, list[str]]:
+def read(folder: Path, *wanted: Fact, metrics: bool = True) -> tuple[Evidence, list[str]]:
     listing = scan(str(folder), Directory("run", HERE, Stamp(0, 0, 0)))
     names = facts.names_of(listing, RULES)
     evidence, notes = facts.read_facts(
-        str(folder), listing, facts.find_sources(str(folder), listing, wanted, names), names
+        str(folder), listing, facts.find_sources(str(folder), listing, wanted, names), names, metrics=metrics
     )
     return evidence, [note.text for note in notes]
 
@@ -180,14 +180,14 @@ def test_what_is_too_long_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     put(tree, "b.json", ROW)
     put(tree, "long.json", ROW + " " * 100)
     put(tree, "rows.csv", "step,acc\n1,0.5\n1,0.6\n1,0.7\n")
-    monkeypatch.setattr(facts, "LONGEST", 100)
+    monkeypatch.setattr(facts, "LONGEST", 50)
     monkeypatch.setattr(facts, "LONGEST_SUM", 60)
     monkeypatch.setattr(facts, "MOST_ROWS", 2)
-    told, notes = read(tree, *map(by_step, ("a.json", "long.json", "rows.csv", "b.json")))
+    told, notes = read(tree, *map(by_step, ("long.json", "a.json", "rows.csv", "b.json", "b.json")))
     assert notes == [
         "long.json is longer than 0 MB: not read",
         "rows.csv has more than 2 rows: the rest is not read",
-        "b.json is not read: such files of this directory are too long together",
+        "b.json is not read: too long together with what was read before; nor are 1 more",
     ]
     assert told.metrics == {"c-1": TELLS}
 
@@ -208,6 +208,22 @@ def test_each_folder_checkpoint_tells_of_itself(tree: Path) -> None:
     told, _ = read(tree, by_step("s.json", within=True, rows="log", best="best"))
     assert told.metrics == {"c-1": {"acc": "0.25"}, "c-2": {"acc": "0.5"}}
     assert {path: [one.name for one in said] for path, said in told.pointers.items()} == {"c-2/s.json": ["c-1"]}
+
+
+def test_files_inside_checkpoints_are_read_from_the_newest_on(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (3, 10):
+        put(tree, f"c-{step}/model.pt", "weights")
+    state = '{"log": [{"step": %s, "acc": 1}], "best": "c-%s"}'
+    for step in (1, 2, 3, 10):
+        put(tree, f"c-{step}/s.json", state % (step, 2 if step == 10 else 1))
+    monkeypatch.setattr(facts, "LONGEST_SUM", 2 * len(state) + 2)
+    fact = by_step("s.json", within=True, rows="log", best="best")
+    told, notes = read(tree, fact)
+    assert sorted(told.metrics) == ["c-10", "c-3"]
+    assert list(told.pointers) == ["c-10/s.json"]
+    assert notes == ["c-2/s.json is not read: too long together with what was read before; nor are 1 more"]
+    told, notes = read(tree, fact, metrics=False)
+    assert (list(told.pointers), notes) == (["c-10/s.json"], [])
 
 
 @pytest.mark.parametrize(

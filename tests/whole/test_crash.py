@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from ckptrules import stopping
+from tests.conftest import Project
 from tests.support.crash import Fault
-from tests.support.undisturbed import Undisturbed, contents
+from tests.support.undisturbed import Undisturbed, contents, tracked
 
 pytestmark = pytest.mark.in_memory
 KILLED = ("before", "after")
@@ -103,3 +105,16 @@ def test_killed_while_links_pointers_and_states_are_made(training: Undisturbed) 
         assert originals <= set(contents(training.project)), at
         if training.leaves_another_disk():
             training.finish_and_take_back(at)
+
+
+def test_killed_while_trackers_follow(project: Project, tmp_path: Path) -> None:
+    tracked(project)
+    undisturbed = Undisturbed(project, tmp_path / "kept", ("migrate", "delete_old=1"), old_system=False)
+    pointer = project.outputs / "ocr/checkpoints/checkpoint"
+    for at in [(at, how) for at in undisturbed.instants for how in KILLED]:
+        undisturbed.begin()
+        ended = undisturbed.run(*undisturbed.command, fault=Fault(*at))
+        assert ended.code == -signal.SIGKILL, (at, ended)
+        assert pointer.read_text() in ('path: "m-200"\n', 'path: "run-000200"\n'), at
+        if undisturbed.leaves_another_disk():
+            undisturbed.finish_and_take_back(at)
