@@ -113,7 +113,7 @@ def make_plan(
             *verdict.notes,
             *fields_that_differ(sound, policy),
             *unwhole_notes(found, evidence.in_use, marked, old.union(*(problem.names for problem in conflicts))),
-            *complete_lines(found, marked),
+            *complete_lines(found, {name: why for name, why in marked.items() if name not in disputed}, rules),
             *map(no_pointer, evidence.no_pointers),
             *behind,
         ),

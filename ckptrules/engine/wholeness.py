@@ -6,13 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.naming import stems_of
+from ckptrules.engine.naming import reader, stems_of
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, in_part_folder, number
 
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
 BROKEN = "is broken, as verify found: it"
+Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
+"""By the name of a checkpoint of parts: the format that it is judged by, its parts there, and those of its series."""
 
 
 def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
@@ -23,7 +25,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     """
     every = [*found.checkpoints, *found.protected]
     markers = markers_in(listing, rules)
-    needed = parts_needed(every)
+    needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}
     said = {
         one.entry.name: why_unfinished(
@@ -31,7 +33,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         )
         or (Reason(f"is not whole: {one.flaw}", one.rule.place) if one.flaw and one.rule else None)
         or why_torn(one, folders)
-        or why_incomplete(one, needed, evidence.inside)
+        or why_incomplete(one, needs, evidence.inside)
         or why_broken(one, evidence.broken)
         for one in every
         if markers or one.rule or one.parts or evidence.broken
@@ -56,13 +58,31 @@ def why_unfinished(names: Iterable[str], markers: Mapping[str, Reason]) -> Reaso
     return next((markers[stem] for name in names for stem in stems_of(name) if stem in markers), None)
 
 
-def parts_needed(checkpoints: Iterable[Checkpoint]) -> Mapping[tuple[object, ...], set[str]]:
-    """Map format and series to all parts that are seen in it."""
+def parts_needed(checkpoints: Iterable[Checkpoint], rules: RuleSet) -> Needs:
+    """Find for each checkpoint all parts that are seen in its series, under old names and new ones."""
     seen: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    found = {}
     for one in checkpoints:
         if one.rule and one.parts:
-            seen[one.rule.id, one.series] |= own_texts(one)
-    return seen
+            rule, texts = as_renamed(one, one.rule, rules)
+            seen[rule.id, one.series] |= texts
+            found[one.entry.name] = rule, texts, seen[rule.id, one.series]
+    return found
+
+
+def as_renamed(one: Checkpoint, rule: Rule, rules: RuleSet) -> tuple[Rule, set[str]]:
+    """Return the format that a checkpoint of parts is judged by, and what it captures as ``part``.
+
+    That is the one of its new names, unless its own says what makes it complete: else the first that is left under its
+    old name would be judged by itself alone, when the others of its series have got their new ones.
+    """
+    if not rule.complete and all(part.target for part in one.parts):
+        read = reader(rules)
+        rows = [(read(in_part_folder(p.target)[1], p.entry.kind == "directory").claim, p) for p in one.parts]
+        new = rows[0][0].rule
+        if new and all(claim.rule is new and "/" not in part.entry.name for claim, part in rows):
+            return new, {claim.fields.get("part", "") for claim, _ in rows}
+    return rule, own_texts(one)
 
 
 def folders_of(one: Checkpoint) -> set[str]:
@@ -83,14 +103,11 @@ def own_texts(one: Checkpoint) -> set[str]:
     return {part.text.removeprefix(in_part_folder(part.entry.name)[0]).removeprefix("/") for part in one.parts}
 
 
-def why_incomplete(
-    one: Checkpoint, needed: Mapping[tuple[object, ...], set[str]], inside: Mapping[str, frozenset[str]]
-) -> Reason | None:
+def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset[str]]) -> Reason | None:
     """Say what a checkpoint lacks by its format; without ``complete``, by the other checkpoints of its series."""
-    rule = one.rule
-    if rule is None or not (rule.complete or one.parts):
+    if one.rule is None or not (one.rule.complete or one.parts):
         return None
-    texts = own_texts(one)
+    rule, texts, needed = needs.get(one.entry.name, (one.rule, own_texts(one), set()))
     count = number(one.fields.get("parts"))
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
@@ -108,7 +125,7 @@ def why_incomplete(
             if folders:
                 return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
         return None
-    if count is None and (lacks := sorted(needed[rule.id, one.series] - texts)):
+    if count is None and (lacks := sorted(needed - texts)):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
 
@@ -120,14 +137,12 @@ def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
     return Reason(f"{BROKEN} {broken[name]}{where}") if name else None
 
 
-def complete_lines(found: Sorted, marked: Mapping[str, Reason]) -> Iterator[Reason]:
+def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:
     """Yield the lines that would settle what a checkpoint needs, where only others tell that it lacks something."""
-    every = [*found.checkpoints, *found.protected]
-    needed = parts_needed(every)
     asked: dict[str, tuple[Rule, set[str]]] = {}
-    for one in every:
-        if one.rule and one.entry.name in marked and marked[one.entry.name].text.endswith(OTHERS_HAVE):
-            asked.setdefault(one.rule.id, (one.rule, set()))[1].update(needed[one.rule.id, one.series])
+    for name, (rule, _, needed) in parts_needed([*found.checkpoints, *found.protected], rules).items():
+        if name in marked and marked[name].text.endswith(OTHERS_HAVE):
+            asked.setdefault(rule.id, (rule, set()))[1].update(needed)
     for rule, texts in asked.values():
         line = f"complete: {{all: [{', '.join(quoted(text) for text in sorted(texts))}]}}"
         yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)

@@ -233,7 +233,7 @@ GOLDEN = [
 ]
 LINE_OF_REASON: Mapping[str, str | None] = {
     r"(?:legacy rule|format) '(.+)'$": r"id: \1",
-    r"is not whole: .+": "id: |complete: ",
+    r"is not whole: .+": "id: |complete: |template: ",
     r"is a part of .+$": None,
     r"protected by '(.+)'$": r"\1",
     r"already in the target format$": "template: ",
