@@ -1,0 +1,357 @@
+"""A small tree of each framework, all packs loaded: which packs are picked, and what goes where the last one is kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ckptrules.engine.packs import with_packs
+from ckptrules.engine.plan import make_plan
+from ckptrules.engine.values import Directory, Evidence, Plan, RuleSet, Stamp
+from ckptrules.outputs.evidence import look_inside, read_pointers
+from ckptrules.outputs.facts import all_facts
+from ckptrules.outputs.listing import scan
+from ckptrules.outputs.picking import pick
+from ckptrules.rules.load import load_rules
+from ckptrules.rules.packs import sources
+from ckptrules.storage.reading import open_below
+
+PACKS = ", ".join(sources())
+POLICY = "retention: {default: {%s, keep_at_least: 1}}"
+
+
+class Tree(NamedTuple):
+    """Files of one checkpoint directory and around it, and what must come of them.
+
+    A path may end in ``->TEXT`` (a link) or ``=TEXT`` (its content); without, a file holds a few bytes. ``{1..3}`` and
+    ``{a,b}`` stand for several. ``goes`` and ``stays`` are all checkpoints; ``unwhole`` and ``unread`` are left alone.
+    """
+
+    directory: str
+    files: str
+    packs: Sequence[str]
+    goes: str
+    stays: str
+    unread: str = ""
+    unwhole: str = ""
+    keep: str = "keep_last: 1"
+
+
+TREES = {
+    "sb3: a policy goes with its buffer and its normaliser": Tree(
+        "logs/ppo",
+        """logs/ppo/rl_model_{1000,2000}_steps.zip logs/ppo/rl_model_replay_buffer_{1000,2000}_steps.pkl
+        logs/ppo/rl_model_vecnormalize_{1000,2000}_steps.pkl logs/ppo/best_model.zip logs/ppo/evaluations.npz""",
+        ["sb3"],
+        "rl_model_1000_steps.zip rl_model_replay_buffer_1000_steps.pkl rl_model_vecnormalize_1000_steps.pkl",
+        """rl_model_2000_steps.zip rl_model_replay_buffer_2000_steps.pkl rl_model_vecnormalize_2000_steps.pkl
+        best_model.zip""",
+    ),
+    "sb3: a policy whose normaliser was not saved makes no other go": Tree(
+        "logs/ppo",
+        "logs/ppo/rl_model_{1000,2000,3000}_steps.zip logs/ppo/rl_model_vecnormalize_{1000,2000}_steps.pkl",
+        ["sb3"],
+        "rl_model_1000_steps.zip rl_model_vecnormalize_1000_steps.pkl",
+        "rl_model_2000_steps.zip rl_model_vecnormalize_2000_steps.pkl",
+        unwhole="rl_model_3000_steps.zip",
+    ),
+    "ray: a folder a report": Tree(
+        "PPO_exp/trial_0",
+        """PPO_exp/experiment_state-2025-01-01.json PPO_exp/trial_0/checkpoint_{000000,000001,000002}/rllib_checkpoint.json
+        PPO_exp/trial_0/result.json PPO_exp/trial_0/params.json""",
+        ["ray"],
+        "checkpoint_000000 checkpoint_000001",
+        "checkpoint_000002",
+    ),
+    "ray: the best by result.json": Tree(
+        "PPO_exp/trial_0",
+        r"""PPO_exp/trial_0/checkpoint_{000000,000001,000002}/rllib_checkpoint.json
+        PPO_exp/trial_0/result.json={"checkpoint_dir_name":"checkpoint_000000","reward":9}\n{"checkpoint_dir_name":"checkpoint_000001","reward":2}\n{"checkpoint_dir_name":"checkpoint_000002","reward":3}\n""",
+        ["ray"],
+        "checkpoint_000001",
+        "checkpoint_000000 checkpoint_000002",
+        keep="keep_best: {metric: reward, mode: max, count: 1}",
+    ),
+    "ray: what the snapshot of a run names stays, or the run would not resume": Tree(
+        "exp",
+        """exp/checkpoint_2025-05-0{1,2,3}_10-00-00.123456/model.pt
+        exp/checkpoint_manager_snapshot.json={"checkpoint_results":[{"checkpoint_dir_name":"checkpoint_2025-05-02_10-00-00.123456","metrics":{"loss":1}}]}""",
+        ["ray"],
+        "checkpoint_2025-05-01_10-00-00.123456",
+        "checkpoint_2025-05-02_10-00-00.123456 checkpoint_2025-05-03_10-00-00.123456",
+        keep="keep_hourly: 1",
+    ),
+    "espnet: links hold what they lead to": Tree(
+        "exp/asr",
+        """exp/asr/{1..4}epoch.pth exp/asr/checkpoint.pth exp/asr/latest.pth->4epoch.pth exp/asr/valid.acc.best.pth->2epoch.pth
+        exp/asr/valid.acc.ave_10best.pth exp/asr/config.yaml exp/asr/train.log""",
+        ["espnet"],
+        "1epoch.pth 3epoch.pth",
+        "2epoch.pth 4epoch.pth checkpoint.pth valid.acc.ave_10best.pth",
+    ),
+    "icefall: epochs and batches are two series, an average is none of them": Tree(
+        "zipformer/exp",
+        """zipformer/exp/epoch-{1..3}.pt zipformer/exp/checkpoint-{4000,8000}.pt zipformer/exp/best-valid-loss.pt
+        zipformer/exp/pretrained-epoch-30-avg-10.pt zipformer/exp/checkpoint-8000-1.pt""",
+        ["icefall"],
+        "epoch-1.pt epoch-2.pt checkpoint-4000.pt",
+        "epoch-3.pt checkpoint-8000.pt best-valid-loss.pt pretrained-epoch-30-avg-10.pt",
+        unread="checkpoint-8000-1.pt",
+    ),
+    "speechbrain: the best and the newest, by what stands inside": Tree(
+        "asr/1986/save",
+        r"""asr/1986/save/CKPT+2024-01-02+03-04-05+00/CKPT.yaml=unixtime:\ 300\nWER:\ 9.5\n
+        asr/1986/save/CKPT+2024-01-02+03-04-06+00/CKPT.yaml=unixtime:\ 100\nWER:\ 2.5\n
+        asr/1986/save/CKPT+2024-01-02+03-04-07+00/CKPT.yaml=unixtime:\ 200\nWER:\ 5.5\n
+        asr/1986/save/CKPT+2024-01-02+03-04-08+00/model.ckpt""",
+        ["speechbrain"],
+        "CKPT+2024-01-02+03-04-07+00",
+        "CKPT+2024-01-02+03-04-05+00 CKPT+2024-01-02+03-04-06+00",
+        unwhole="CKPT+2024-01-02+03-04-08+00",
+        keep="keep_best: {metric: WER, mode: min, count: 1}",
+    ),
+    "coqui: the best stay, and count": Tree(
+        "run-May-01-2025",
+        """run-May-01-2025/checkpoint_{1000,2000}.pth run-May-01-2025/best_model{,_1500,_2500}.pth
+        run-May-01-2025/trainer_0_log.txt run-May-01-2025/config.json""",
+        ["coqui"],
+        "checkpoint_1000.pth checkpoint_2000.pth",
+        "best_model.pth best_model_1500.pth best_model_2500.pth",
+    ),
+    "vits: a pair goes or stays as one": Tree(
+        "logs/44k",
+        """logs/44k/{G,D}_{0,1000,2000}.pth logs/44k/G_3000.pth logs/44k/{G,D}_2333333.pth logs/44k/config.json""",
+        ["vits"],
+        "G_1000.pth D_1000.pth",
+        "G_0.pth D_0.pth G_2000.pth D_2000.pth G_2333333.pth D_2333333.pth",
+        unwhole="G_3000.pth",
+    ),
+    "vits: HiFi-GAN": Tree(
+        "cp_hifigan",
+        "cp_hifigan/{g,do}_{00005000,00010000} cp_hifigan/config.json",
+        ["vits"],
+        "g_00005000 do_00005000",
+        "g_00010000 do_00010000",
+    ),
+    "kohya: a state goes with its weights, and what has no number stays": Tree(
+        "lora",
+        """lora/cat-{000001,000002}.safetensors lora/cat-{000001,000002}-state/train_state.json lora/cat.safetensors
+        lora/dog-step00000200.safetensors lora/dog-step00000400.safetensors""",
+        ["kohya"],
+        "cat-000001.safetensors cat-000001-state dog-step00000200.safetensors",
+        "cat-000002.safetensors cat-000002-state dog-step00000400.safetensors",
+        unread="cat.safetensors",
+    ),
+    "paddle: weights go with their optimizer": Tree(
+        "output/ppyoloe",
+        """output/ppyoloe/{0,10}.{pdparams,pdopt,pdema} output/ppyoloe/20.pdparams
+        output/ppyoloe/{best_model,model_final}.pdparams""",
+        ["paddle"],
+        "0.pdparams 0.pdopt 0.pdema",
+        "10.pdparams 10.pdopt 10.pdema best_model.pdparams model_final.pdparams",
+        unwhole="20.pdparams",
+    ),
+    "paddle: folders of PaddleSeg": Tree(
+        "output",
+        "output/iter_{1000,2000}/model.{pdparams,pdopt} output/best_model/model.pdparams",
+        ["paddle"],
+        "iter_1000",
+        "iter_2000 best_model",
+    ),
+    "caffe: weights go with their solver state": Tree(
+        "snapshots",
+        "snapshots/lenet_iter_{500,1000}.{caffemodel,solverstate} snapshots/lenet_iter_1500.caffemodel",
+        ["caffe"],
+        "lenet_iter_500.caffemodel lenet_iter_500.solverstate",
+        "lenet_iter_1000.caffemodel lenet_iter_1000.solverstate",
+        unwhole="lenet_iter_1500.caffemodel",
+    ),
+    "darknet: each network is a series": Tree(
+        "backup",
+        "backup/yolo-obj_{1000,2000,last,best}.weights backup/tiny_1000.weights",
+        ["darknet"],
+        "yolo-obj_1000.weights",
+        "yolo-obj_2000.weights yolo-obj_last.weights yolo-obj_best.weights tiny_1000.weights",
+    ),
+    "ignite: the best and the last are two series": Tree(
+        "exp",
+        "exp/checkpoint_{1000,2000}.pt exp/best_model_{3,4}_acc={0.9,0.8}.pt exp/config-lock.yaml",
+        ["ignite"],
+        "checkpoint_1000.pt best_model_3_acc=0.9.pt best_model_3_acc=0.8.pt",
+        "checkpoint_2000.pt best_model_4_acc=0.9.pt best_model_4_acc=0.8.pt",
+        unread="config-lock.yaml",
+    ),
+    "opennmt: a release is no checkpoint to resume from": Tree(
+        "run",
+        "run/model_step_{1000,2000,3000}.pt run/model_step_4000_release.pt run/data.vocab.pt",
+        ["opennmt"],
+        "model_step_1000.pt model_step_2000.pt",
+        "model_step_3000.pt model_step_4000_release.pt",
+    ),
+    "marian: the newest and the best have no number": Tree(
+        "model",
+        "model/model.iter{2000,4000}.npz model/model.npz model/model.npz.best-bleu.npz model/model.npz.progress.yml",
+        ["marian"],
+        "model.iter2000.npz",
+        "model.iter4000.npz model.npz model.npz.best-bleu.npz",
+    ),
+    "rl_games: last_ begins every name": Tree(
+        "runs/cart/nn",
+        "runs/cart/nn/last_cart_ep_{100,200}_rew_4.5.pth runs/cart/nn/last_cart_ep_300_rew__7.25_.pth runs/cart/nn/cart.pth",
+        ["rl_games"],
+        "last_cart_ep_100_rew_4.5.pth last_cart_ep_200_rew_4.5.pth",
+        "last_cart_ep_300_rew__7.25_.pth",
+        unread="cart.pth",
+    ),
+    "rl_games: the best by the reward in the name": Tree(
+        "runs/cart/nn",
+        "runs/cart/nn/last_cart_ep_{100_rew_9.5,200_rew_8.5}.pth runs/cart/nn/last_cart_ep_300_rew__-7.25_.pth",
+        ["rl_games"],
+        "last_cart_ep_200_rew_8.5.pth",
+        "last_cart_ep_100_rew_9.5.pth last_cart_ep_300_rew__-7.25_.pth",
+        keep="keep_best: {metric: rew, mode: max, count: 1}",
+    ),
+    "guided_diffusion: three files are one checkpoint": Tree(
+        "openai",
+        """openai/{model,opt,ema_0.9999_}{010000,020000}.pt openai/{model,ema_0.9999_}030000.pt openai/progress.csv""",
+        ["guided_diffusion"],
+        "model010000.pt opt010000.pt ema_0.9999_010000.pt",
+        "model020000.pt opt020000.pt ema_0.9999_020000.pt",
+        unwhole="model030000.pt ema_0.9999_030000.pt",
+    ),
+    "stylegan: without states": Tree(
+        "00000-ffhq",
+        "00000-ffhq/network-snapshot-{000000,000200,000400}.pkl 00000-ffhq/training_options.json",
+        ["stylegan"],
+        "network-snapshot-000000.pkl network-snapshot-000200.pkl",
+        "network-snapshot-000400.pkl",
+    ),
+    "stylegan: where there are states, a snapshot without one makes none go": Tree(
+        "00000-edm",
+        "00000-edm/network-snapshot-{001000,002000,003000}.pkl 00000-edm/training-state-{001000,002000}.pt",
+        ["stylegan"],
+        "network-snapshot-001000.pkl training-state-001000.pt",
+        "network-snapshot-002000.pkl training-state-002000.pt",
+        unwhole="network-snapshot-003000.pkl",
+    ),
+    "catalyst: the best by the storage": Tree(
+        "logdir",
+        """logdir/model.{0001,0002,0003,last,best}.pth
+        logdir/model.storage.json={"storage":[{"logpath":"/x/model.0001.pth","metric":0.5},{"logpath":"/x/model.0002.pth","metric":0.9},{"logpath":"/x/model.0003.pth","metric":0.1}]}""",
+        ["catalyst"],
+        "model.0001.pth model.0003.pth",
+        "model.0002.pth model.last.pth model.best.pth",
+        unread="model.storage.json",
+        keep="keep_best: {metric: metric, mode: max, count: 1}",
+    ),
+    "catalyst: weights go with the rest": Tree(
+        "logs/checkpoints",
+        "logs/checkpoints/train.{1,2}{,_full}.pth logs/checkpoints/{best,last}{,_full}.pth",
+        ["catalyst"],
+        "train.1.pth train.1_full.pth",
+        "train.2.pth train.2_full.pth best.pth last.pth best_full.pth last_full.pth",
+    ),
+    "fastai: by names alone": Tree(
+        "pets/models",
+        "pets/models/model_{0..2}.pth pets/models/model.pth pets/models/stage-1.pth",
+        ["fastai"],
+        "model_0.pth model_1.pth",
+        "model_2.pth model.pth",
+        unread="stage-1.pth",
+    ),
+    "allennlp: model and training state are one": Tree(
+        "out",
+        "out/{model,training}_state_e{1,2}_b0.th out/model_state_e3_b0.th out/best.th out/metrics_epoch_1.json",
+        ["allennlp"],
+        "model_state_e1_b0.th training_state_e1_b0.th",
+        "model_state_e2_b0.th training_state_e2_b0.th best.th",
+        unwhole="model_state_e3_b0.th",
+    ),
+    "olmo: unsharded checkpoints count for themselves": Tree(
+        "OLMo-1B",
+        """OLMo-1B/step{1000,2000,3000}/train/rank0.pt OLMo-1B/step{1000,2000}-unsharded/model.pt
+        OLMo-1B/latest->step3000 OLMo-1B/config.yaml""",
+        ["olmo"],
+        "step1000 step2000 step1000-unsharded",
+        "step3000 step2000-unsharded",
+    ),
+    "detr: checkpoint.pth is the newest": Tree(
+        "r50",
+        "r50/checkpoint{,0099,0199}.pth r50/eval/latest.pth r50/log.txt",
+        ["detr"],
+        "checkpoint0099.pth",
+        "checkpoint0199.pth checkpoint.pth",
+    ),
+}
+
+
+def expanded(text: str) -> list[str]:
+    """Write out ``{a,b}`` and ``{1..3}``."""
+    if not (match := re.search(r"\{(?:([\w.-]*(?:,[\w.-]*)+)|(\d+)\.\.(\d+))\}(?!.*=)|\{([\w.]*(?:,[\w.]*)+)\}", text)):
+        return [text]
+    listed = match[1] or match[4]
+    several = listed.split(",") if listed else map(str, range(int(match[2]), int(match[3]) + 1))
+    return [path for one in several for path in expanded(text[: match.start()] + one + text[match.end() :])]
+
+
+def make(outputs: Path, files: str) -> None:
+    for text in re.split(r"(?<!\\)\s+", files):
+        path, is_link, target = text.partition("->")
+        content = "" if is_link else (re.search(r"\.(?:json|yaml)=(.*)", text) or "")
+        if content:
+            path = text[: content.start(1) - 1]  # type: ignore[union-attr]
+        for name in expanded(path):
+            file = outputs / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if is_link:
+                file.symlink_to(target)
+            else:
+                said = content[1] if content else "some bytes"
+                file.write_text(said.replace("\\n", "\n").replace("\\ ", " "))
+
+
+def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
+    """Find out what a run would, but for what is in use."""
+    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0)))
+    known = all_facts(str(outputs), listing, rules)
+    with open_below(str(outputs), tree.directory) as directory:
+        pointers, others = read_pointers(directory, listing, rules)
+        inside = look_inside(directory, listing, rules)
+    return known._replace(inside=inside, pointers=pointers, no_pointers=others)
+
+
+def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
+    texts = {"naming.yaml": f"packs: [{PACKS}]", "retention.yaml": POLICY % tree.keep}
+    rules = load_rules(texts, proved=True)
+    picked = pick(str(outputs), rules.packs, tree.directory)
+    here = with_packs(rules, picked)
+    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0)))
+    plan = make_plan(here, listing, rules.policies["default"], evidence=evidence(outputs, tree, here))
+    return [pack.name for pack in picked], plan
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_a_tree_of_the_framework_is_pruned_as_its_pack_says(tmp_path: Path, case: str) -> None:
+    tree = TREES[case]
+    make(tmp_path, tree.files)
+    packs, plan = planned(tmp_path, tree)
+    goes = {name for act in plan.actions for name in (act.name, *(name for name, _ in act.with_it))}
+    assert all(act.kind == "trash" for act in plan.actions)
+    links = {entry.name for entry in os.scandir(tmp_path / tree.directory) if entry.is_symlink()}
+    stays = {name for row in plan.kept for name in (row.name, *row.with_it)} - links
+    unwhole = set(tree.unwhole.split())
+    assert packs == tree.packs
+    assert goes == set(tree.goes.split())
+    assert stays - unwhole == set(tree.stays.split())
+    assert {row.name for row in plan.skipped if row.kind == "unrecognised"} - links == set(tree.unread.split())
+    assert unwhole <= {name for problem in plan.problems for name in problem.names} | stays
+    assert [p for p in plan.problems if not unwhole.intersection(p.names)] == []
+
+
+def test_every_tree_is_of_a_pack() -> None:
+    assert {name.partition(":")[0] for name in TREES} <= set(sources())
