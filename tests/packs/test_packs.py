@@ -37,7 +37,10 @@ EXAMPLES = [
 ]
 
 # Names that two packs read otherwise, as they may: a mark picks one of them, else the name is nothing but a number.
-AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {}
+AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
+    "model_2000.pt": ({"ignite", "vits"}, "so-vits-svc's diffusion counts steps, Ignite what it is attached to"),
+    "model_500000.pt": ({"ignite", "vits"}, "as above"),
+}
 
 
 def called(value: Pack | Rule | str) -> str:
