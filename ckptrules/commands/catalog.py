@@ -119,10 +119,11 @@ def _cell(field: object) -> object:
 
 
 def _metric(record: Record) -> str:
-    """Write the metric that the name tells, or the first of those that files tell and that are known to be some."""
+    """Write the metric that the name tells, or one that files tell and that is known to be one; of validation first."""
     if record.metric is not None:
         return f"{record.metric} {record.value}"
-    return next((f"{key} {value}" for key, value in record.metrics.items() if mode_of(key)), "")
+    known = sorted(filter(mode_of, record.metrics), key=lambda key: "val" not in key.lower())
+    return f"{known[0]} {record.metrics[known[0]]}" if known else ""
 
 
 def _row(record: Record, style: Style) -> tuple[str, ...]:

@@ -196,7 +196,7 @@ def block(one: Explained, style: Style) -> str:
 
 def _few_metrics(metrics: Mapping[str, str]) -> str:
     """Write some metrics, those that are known to be any by their names before others."""
-    keys = sorted(metrics, key=lambda key: not mode_of(key))
+    keys = sorted(metrics, key=lambda key: (not mode_of(key), "val" not in key.lower()))
     more = f", and {len(keys) - FEW} more" if len(keys) > FEW else ""
     return ", ".join(f"{key} {metrics[key]}" for key in keys[:FEW]) + more
 

@@ -74,11 +74,12 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
     used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
     used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
     pointers, others = read_pointers(directory, listing, rules)
+    telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
         links=into_part_folders(links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
-        pointers={**known.pointers, **pointers},
+        pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
         no_pointers=others,
         foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )

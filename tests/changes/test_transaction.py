@@ -210,6 +210,16 @@ def test_what_a_pointer_holds_back_is_renamed_when_the_pointer_says_otherwise(pr
     assert "run-000100.index" in project.names("one")
 
 
+def test_what_facts_call_the_best_stays_whatever_a_list_says(project: Project) -> None:
+    (project.folder / "rules/more.yaml").write_text(
+        "pointers: [{match: best.json, protects: false}]\nfacts: [{file: best.json, best: best}]\n"
+    )
+    project.make({f"{HERE}/epoch-0{n}_step-00000{n}.ckpt": 50 for n in range(3)})
+    (project.outputs / HERE / "best.json").write_text('{"best": "epoch-00_step-000000.ckpt"}')
+    project.doit("migrate", "delete_old=1")
+    assert project.names("one") == ["best.json", "epoch-00_step-000000.ckpt"]
+
+
 def test_a_run_of_an_earlier_version_that_changed_a_pointer_is_taken_back(project: Project) -> None:
     project.make({f"{HERE}/{OLD}": 50})
     pointer = project.outputs / HERE / "latest"

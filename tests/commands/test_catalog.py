@@ -149,7 +149,7 @@ def test_recognised_formats_parts_and_facts_stand_in_the_catalog(project: Projec
     (project.folder / "rules/formats.yaml").write_text(FORMATS)
     for name in ("G_100.pth", "D_100.pth", "G_200.pth", "D_200.pth", "G_300.pth"):
         put(project, name, b"12345", 1000)
-    (project.outputs / "a/log.csv").write_text("step,lr,fid\n100,1,0.5\n200,1,0.25\n300,1,inf\n")
+    (project.outputs / "a/log.csv").write_text("step,loss,val_fid\n100,1,0.5\n200,1,0.25\n300,1,inf\n")
     for number in (1, 2):
         put(project, f"save{number}/done", b"1", 1000)
         put(project, f"save{number}/meta.json", f'{{"n": {number}, "at": {number}e9, "acc": 0.{number}}}'.encode(), 50)
@@ -160,16 +160,20 @@ def test_recognised_formats_parts_and_facts_stand_in_the_catalog(project: Projec
     assert rows == [
         ("save1", "epoch", None, 1, 1, {"acc": 0.1}, 32),
         ("save2", "epoch", None, 2, 1, {"acc": 0.2}, 32),
-        ("D_100.pth", "epoch", 100, None, 2, {"lr": 1.0, "fid": 0.5}, 10),
-        ("D_200.pth", "epoch", 200, None, 2, {"lr": 1.0, "fid": 0.25}, 10),
-        ("last.pth", "last", 200, None, 2, {"lr": 1.0, "fid": 0.25}, 10),
+        ("D_100.pth", "epoch", 100, None, 2, {"loss": 1.0, "val_fid": 0.5}, 10),
+        ("D_200.pth", "epoch", 200, None, 2, {"loss": 1.0, "val_fid": 0.25}, 10),
+        ("last.pth", "last", 200, None, 2, {"loss": 1.0, "val_fid": 0.25}, 10),
     ]
     assert [r.time for r in found[:2]] == [1e9, 2e9]
-    best = ckptrules.best(found, "max", "acc"), ckptrules.best(found, "min", "fid"), ckptrules.best(found, "min", "x")
+    best = (
+        ckptrules.best(found, "max", "acc"),
+        ckptrules.best(found, "min", "val_fid"),
+        ckptrules.best(found, "min", "x"),
+    )
     assert [r and os.path.basename(r.path) for r in best] == ["save2", "last.pth", None]
     assert ckptrules.best(found, "max") is None
     table = project.doit("catalog")
-    assert re.search(r"D_200.pth \(2 files\) +epoch +200 +fid 0.25 +10 B\n", table)
+    assert re.search(r"D_200.pth \(2 files\) +epoch +200 +val_fid 0.25 +10 B\n", table)
     assert "acc=0.2" in project.doit("catalog", "format=csv")
 
 

@@ -148,7 +148,7 @@ def test_the_metrics_that_files_tell_are_shown(project: Project) -> None:
     (project.folder / "rules/facts.yaml").write_text("facts: [{file: ../metrics.csv, by: {step: step}}]\n")
     told = project.folder.parent / "told.json"
     out = project.doit("explain", "name=*.ckpt", f"json={told}")
-    assert "\n  metrics      acc 0.5, val_loss 0.25, lr 0.1, a 1, b 2, and 1 more\n" in out
+    assert "\n  metrics      val_loss 0.25, acc 0.5, lr 0.1, a 1, b 2, and 1 more\n" in out
     assert "\n  metrics      val_loss 0.5\n" in out
     first, second = json.loads(told.read_text())["explained"]
     assert first["metrics"] == {"acc": "0.5", "val_loss": "0.25", "lr": "0.1", "a": "1", "b": "2", "c": "3"}
