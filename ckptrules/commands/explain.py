@@ -16,7 +16,7 @@ from ckptrules.engine.values import DELETES, Action, Listing, Plan, PolicyLine, 
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
-from ckptrules.run import deciding, jobs, startup
+from ckptrules.run import deciding, jobs, startup, whole_tree
 from ckptrules.run.options import EXPERIMENTS, JSON, KEEP_MIN_EPOCH, POLICY, OptionError, Planning, option, some_text
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -75,7 +75,7 @@ def show(
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in jobs.own_jobs(session, job):
+    for own, place in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if place.experiment not in experiments:
             continue
         plan, listing = deciding.plan_of(own, place)

@@ -15,7 +15,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import DELETES, Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, jobs, startup
+from ckptrules.run import deciding, jobs, startup, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -70,7 +70,7 @@ def show_usage(
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
     failed = []
-    for own, found in jobs.own_jobs(session, job):
+    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if found.experiment not in names:
             continue
         plan, listing = deciding.plan_of(own, found)

@@ -44,12 +44,13 @@ Judged = Mapping[str, Opinion]
 class Around(NamedTuple):
     """What a line may know besides the checkpoints: the time, in nanoseconds since 1970, and what stays in any case.
 
-    ``zone`` says what day and hour a time is.
+    ``zone`` says what day and hour a time is. ``tree`` is what lines that go by the whole tree say, by their value.
     """
 
     now_ns: int
     stays: Others
     zone: tzinfo = UTC
+    tree: Mapping[Any, Judged] = {}
 
 
 class Line(NamedTuple):
@@ -65,6 +66,7 @@ class Line(NamedTuple):
         by_files: whether it goes by times or sizes of files, which may change while no name does.
         by_zone: whether it goes by the calendar, which differs from zone to zone.
         is_last: whether it judges after the others what none of them keeps.
+        by_tree: takes the value; whether it goes by all directories together, which is worked out before.
         ranked: takes the value, what it said, the checkpoints and the time; names those that stay because of their rank
             among all: each takes the place of another.
         is_exceeded: takes the value and the bytes that stay in any case; whether these alone are more than it allows.
@@ -81,6 +83,7 @@ class Line(NamedTuple):
     by_files: bool = False
     by_zone: bool = False
     is_last: bool = False
+    by_tree: Callable[[Any], bool] = lambda _: False
     ranked: Callable[[Any, Judged, Sequence[Checkpoint], int], Iterable[str]] = lambda *_: ()
     is_exceeded: Callable[[Any, int], bool] = lambda *_: False
     all_or_none: Callable[[Any, Sequence[Checkpoint], bool], str | None] = lambda *_: None

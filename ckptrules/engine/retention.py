@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckptrules.engine.judging import NS, SKEW_NS, Around, Judged, Others, both_ranks, is_misdated, misdated_of, yes
 from ckptrules.engine.lines import LINES
@@ -62,6 +62,7 @@ def apply_policy(
     held: Mapping[str, Reason] = {},
     zone: tzinfo = UTC,
     pinned: Collection[str] = (),
+    tree: Mapping[Any, Judged] = {},
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
@@ -73,8 +74,9 @@ def apply_policy(
         now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
         zone: what says which day and hour a time is.
         pinned: those of the held ones that meet the floor by their rank only, so that a pin makes no other one go.
+        tree: what lines that go by the whole tree say, by their value.
     """
-    around = Around(now_ns, others, zone)
+    around = Around(now_ns, others, zone, tree)
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
     free = [c for c in checkpoints if c.entry.name not in held or c.entry.name in pinned] if held else checkpoints
@@ -85,9 +87,10 @@ def apply_policy(
     kept = _kept(said) | held.keys()
     stays = _with(others, [c for c in checkpoints if c.entry.name in kept])
     last = [line for line in policy.lines if LINES[line.key].is_last]
-    rest = [c for c in checkpoints if c.entry.name not in kept]
-    said += [(line, _judge(line, rest, around._replace(stays=stays))) for line in last]
-    kept |= _kept(said)
+    for line in sorted(last, key=lambda line: LINES[line.key].by_tree(line.value)):
+        rest = [c for c in checkpoints if c.entry.name not in kept]
+        said.append((line, _judge(line, rest, around._replace(stays=stays))))
+        kept |= _kept(said)
     must = taken(stays.size, stays.shared)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
     return Verdict(
@@ -110,12 +113,15 @@ def assignment(rules: RuleSet, experiment: str) -> Assignment | None:
 
 
 def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Policy | None:
-    """Find the policy of an experiment: the one that is assigned to it, or the one asked for."""
+    """Find the policy of an experiment: the one that is assigned to it, or the one asked for; and the budget."""
+    policy = rules.policies[assigned.policy] if assigned else rules.policies.get(asked)
+    if policy is None:
+        return None
+    by = Reason(f"policy '{asked}'", policy.place)
     if assigned:
         by = Reason(f"policy '{assigned.policy}', for experiments '{assigned.pattern.text}'", assigned.pattern.place)
-        return rules.policies[assigned.policy]._replace(picked=by)
-    policy = rules.policies.get(asked)
-    return policy and policy._replace(picked=Reason(f"policy '{asked}'", policy.place))
+    budget = (rules.budget,) if rules.budget else ()
+    return policy._replace(picked=by, lines=(*policy.lines, *budget))
 
 
 def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collection[str]) -> Verdict:
@@ -136,6 +142,11 @@ def with_min_epoch(policy: Policy, limit: int) -> Policy:
     """Return the policy with its ``min_epoch`` line set, or added: what ``keep_min_epoch=`` asks for."""
     lines = tuple(line for line in policy.lines if line.key != "min_epoch")
     return policy._replace(lines=(PolicyLine("min_epoch", limit, None), *lines))
+
+
+def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:
+    """Return the lines of a policy that go by all directories together."""
+    return tuple(line for line in policy.lines if LINES[line.key].by_tree(line.value))
 
 
 def reads_files(policy: Policy) -> bool:

@@ -55,7 +55,7 @@ def judge(
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         here = _names(own)
         kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
-        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, pinned)
+        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, pinned, evidence.tree)
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 

@@ -184,6 +184,7 @@ class Evidence(NamedTuple):
     verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
     are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins``
     says why what is pinned stays. ``holding`` are names in which another directory of checkpoints lies.
+    ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
     """
 
     same: Mapping[str, int] = {}
@@ -201,6 +202,7 @@ class Evidence(NamedTuple):
     times: Mapping[str, int] = {}
     pins: Mapping[str, Reason] = {}
     holding: frozenset[str] = frozenset()
+    tree: Mapping[Any, Mapping[str, Any]] = {}
 
 
 class Pattern(NamedTuple):
@@ -300,14 +302,16 @@ class Every(NamedTuple):
 
 
 class Best(NamedTuple):
-    """What ``keep_best`` asks for."""
+    """What ``keep_best`` asks for; with ``across``, of all experiments together that this shell pattern fits."""
 
     metric: str
     mode: Literal["max", "min"]
     top: int
+    across: str = ""
 
     def __str__(self) -> str:
-        return f"{{metric: {self.metric}, mode: {self.mode}, count: {self.top}}}"
+        across = f", across: '{self.across}'" if self.across else ""
+        return f"{{metric: {self.metric}, mode: {self.mode}, count: {self.top}{across}}}"
 
 
 class Within(NamedTuple):
@@ -329,6 +333,16 @@ class Bytes(NamedTuple):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Budget(NamedTuple):
+    """What the whole tree may take; who stays is judged by the first of some metrics that it tells, else by age."""
+
+    total: Bytes
+    order: tuple[tuple[str, Literal["max", "min"]], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{{total: {self.total}}}"
 
 
 class PolicyLine(NamedTuple):
@@ -393,7 +407,7 @@ class RuleSet(NamedTuple):
     ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
     ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
     endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
-    ``leftovers`` fit what is no checkpoint and goes when it is old.
+    ``leftovers`` fit what is no checkpoint and goes when it is old. ``budget`` is a line of every policy.
     ``packs`` are asked where these rules say nothing of a name. Where the packs of one directory were joined to the
     rules of the user, ``user`` is these alone.
     """
@@ -419,6 +433,7 @@ class RuleSet(NamedTuple):
     special: re.Pattern[str] = re.compile("")
     outputs_dir: str | None = None
     leftovers: tuple[Leftover, ...] = ()
+    budget: PolicyLine | None = None
     packs: "tuple[Pack, ...]" = ()
     user: "RuleSet | None" = None
 

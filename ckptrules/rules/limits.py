@@ -1,12 +1,15 @@
-"""What rule files say of deletion beyond policies: ``leftovers``."""
+"""What rule files say of deletion beyond policies: ``leftovers`` and ``budget``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
 from ckptrules.engine import measures
+from ckptrules.engine.lines import LINES
+from ckptrules.engine.lines.budget import OLDEST
 from ckptrules.engine.shapes import Either, ListOf, Record, Shape, Text, fault_of
-from ckptrules.engine.values import Leftover
+from ckptrules.engine.values import Budget, Bytes, Fault, Leftover, PolicyLine, Rule
+from ckptrules.rules.policies import unknown_metric
 from ckptrules.rules.shape import Value
 
 
@@ -24,7 +27,8 @@ _LEFTOVER = Record(
     ("match", "after"),
 )
 SHAPES: Mapping[str, Shape] = {
-    "leftovers": Either((_LEFTOVER, ListOf("Several, each with its own age.", _LEFTOVER, empty=False)))
+    "leftovers": Either((_LEFTOVER, ListOf("Several, each with its own age.", _LEFTOVER, empty=False))),
+    "budget": LINES["budget"].shape,
 }
 
 
@@ -43,3 +47,34 @@ def _leftovers(value: Value) -> Iterator[Leftover]:
 def several(value: Value) -> list[Value]:
     """Return the values of a list, or the one that stands in its place."""
     return value.data if isinstance(value.data, list) else [value]
+
+
+def compile_budget(
+    value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
+) -> PolicyLine | None:
+    """Turn the limit for the whole tree into a line of every policy.
+
+    Args:
+        value: what stands there.
+        rules: those of naming, which say what metrics there are.
+        faults: what is wrong with it is added.
+        told_by_files: files beside checkpoints may tell any metric.
+    """
+    total = value.get("total") if value else None
+    if value is None or total is None:
+        return None
+    place = value.key_place or value.place
+    order = []
+    entries = order_value.data if (order_value := value.get("order")) else []
+    for number, entry in enumerate(entries):
+        if entry.data == OLDEST:
+            if number < len(entries) - 1:
+                fact = f"budget: order[{number + 1}] is never reached, as every checkpoint has an age"
+                faults.append(Fault(entries[number + 1].place, fact))
+            break
+        metric, mode = entry.get("metric"), entry.get("mode")
+        if metric and mode:
+            order.append((metric.data, mode.data))
+            if not told_by_files:
+                faults += unknown_metric(metric.data, rules, metric.place, "budget")
+    return PolicyLine("budget", Budget(Bytes(measures.size(total.data), total.data), tuple(order)), place)

@@ -195,6 +195,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
         max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
         outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
+        budget=limits.compile_budget(merged.get("budget"), every, faults, told_by_files=told_by_files),
         packs=tuple(listed),
     )
     return None if faults else rules._replace(naming_digest=_naming_digest(rules))

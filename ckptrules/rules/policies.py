@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptrules.engine import measures
 from ckptrules.engine.judging import NS
-from ckptrules.engine.lines import LINES
+from ckptrules.engine.lines import IN_POLICIES, LINES
 from ckptrules.engine.naming import captures
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
@@ -50,7 +50,7 @@ _EXAMPLES = ListOf(
 POLICY = Record(
     "What keeps a checkpoint: any line is enough.",
     {
-        **{line.key: line.shape for line in LINES.values()},
+        **{line.key: line.shape for line in IN_POLICIES.values()},
         "keep_at_least": Number("Never let fewer checkpoints than this remain in an experiment (default 1).", 0),
         "per": ListOf(
             "Captured groups: the policy is applied to each set of checkpoints that agree in them.",
@@ -134,9 +134,9 @@ def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | 
 
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     place = value.key_place or value.place
-    lines = tuple(line for key, said in value.items() if key in LINES for line in _lines(key, said))
-    if not value.given & set(LINES):
-        hint = f"add one of: {', '.join(LINES)}"
+    lines = tuple(line for key, said in value.items() if key in IN_POLICIES for line in _lines(key, said))
+    if not value.given & set(IN_POLICIES):
+        hint = f"add one of: {', '.join(IN_POLICIES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
     at_least = value.get("keep_at_least")
     faults += _floor_faults(name, at_least, value.get("allow_empty"))
@@ -209,13 +209,19 @@ def _groups(rules: Sequence[Rule]) -> list[str]:
 
 
 def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
+    for line in policy.lines:
+        if line.key == "keep_best":
+            what = f"retention policy '{policy.name}': keep_best"
+            yield from unknown_metric(line.value.metric, rules, line.place or policy.place, what)
+
+
+def unknown_metric(metric: str, rules: Sequence[Rule], place: Location, what: str) -> Iterator[Fault]:
+    """Find fault with a metric that no name can tell."""
     groups = _groups(rules)
     any_metric = any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules)
-    for line in policy.lines:
-        if line.key == "keep_best" and not any_metric and line.value.metric not in groups:
-            fact = f"retention policy '{policy.name}': keep_best: no rule captures '{line.value.metric}'"
-            hint = closest(line.value.metric, groups) or f"target and legacy rules capture: {', '.join(groups)}"
-            yield Fault(line.place or policy.place, fact, hint)
+    if not any_metric and metric not in groups:
+        hint = closest(metric, groups) or f"target and legacy rules capture: {', '.join(groups)}"
+        yield Fault(place, f"{what}: no rule captures '{metric}'", hint)
 
 
 def _covers(first: Pattern, later: Pattern) -> bool:

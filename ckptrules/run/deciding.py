@@ -49,13 +49,13 @@ FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `
 class Decided(NamedTuple):
     """A plan, what it was made from, and what it read beyond names (`readings.read_by`).
 
-    ``times`` are those by which the plan goes in the place of a file's, in nanoseconds since 1970.
+    ``known`` is what was found out besides.
     """
 
     plan: Plan
     listing: Listing
     read: Mapping[str, Any] | None = None
-    times: Mapping[str, int] = {}
+    known: Evidence = Evidence()
 
 
 def plan_of(job: Job, found: Directory) -> tuple[Plan, Listing]:
@@ -75,7 +75,7 @@ def decided_of(job: Job, found: Directory) -> Decided:
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             looked_at = names_to_compare(job, listing, plan)
-            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known.times)
+            return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known)
     except FAULTS as fault:
         return Decided(untouched(found, fault), listing)
 
@@ -122,6 +122,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         broken=broken_names(job.options.outputs_dir, listing),
         pins={one.name: one.pin.reason for one in pinned},
         holding=job.holding.get(listing.directory, frozenset()),
+        tree=job.tree,
     )
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
@@ -196,7 +197,8 @@ def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
 
 def asks_for_metrics(job: Job) -> bool:
     """Say whether the policy goes by a metric."""
-    return job.policy is not None and any(line.key == "keep_best" for line in job.policy.lines)
+    lines = job.policy.lines if job.policy else ()
+    return any(line.key == "keep_best" or (line.key == "budget" and line.value.order) for line in lines)
 
 
 def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:

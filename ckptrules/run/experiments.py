@@ -82,6 +82,11 @@ def experiments(
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
     notes += leapt(session, base, options)
+    if session.line.command == "run" and any(is_selected(session, base, found.experiment) for _, found in jobs):
+        from ckptrules.run.whole_tree import told_by_tree  # not above: a run that has nothing to do needs it not
+
+        jobs, told = told_by_tree(session, job, jobs)
+        notes += told
     excess = refuse_too_many(session, base, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")

@@ -21,6 +21,7 @@ from ckptrules import __version__
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
+from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
@@ -95,7 +96,8 @@ class Job(NamedTuple):
     """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
 
     ``pins`` are those of the directory that the job is for, ``holding``, by directory, the names in it in which other
-    checkpoint directories lie.
+    checkpoint directories lie. ``tree`` is what the lines that go by the whole tree say of the names in that directory,
+    by the value of the line.
     """
 
     options: Planning
@@ -110,6 +112,7 @@ class Job(NamedTuple):
     number: int | None = None
     pins: tuple[Pin, ...] = ()
     holding: Mapping[str, frozenset[str]] = {}
+    tree: Mapping[Any, Judged] = {}
 
 
 class Packed:
@@ -363,7 +366,8 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     header = run_header(session, command, options, rules=digest)
     if policy is not None and options.delete_old:
         own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
-        said = {key: [str(line.value) for line in own.lines if line.key == key] for key, _, _ in own.lines}
+        lines = (*own.lines, *([rules.budget] if rules.budget else ()))
+        said = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
         header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
     links, shown = Links(options.outputs_dir), style(session, options)
     job = Job(options, rules, None, "", session.run_id, shown, header, links, journals_of(session))

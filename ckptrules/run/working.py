@@ -10,7 +10,7 @@ from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
-from ckptrules.engine.retention import holds_until, reads_files
+from ckptrules.engine.retention import by_tree, holds_until, reads_files
 from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
 from ckptrules.report.data import plan_as_data
@@ -46,6 +46,8 @@ def work_on(job: Job, found: Directory) -> Done:
 
 def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
     """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
+    if job.policy and by_tree(job.policy):
+        return {}  # what another directory holds tomorrow may decide otherwise here
     if outcome.plan.actions and (job.policy or decided.read):
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
@@ -56,7 +58,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
     if job.policy and (reads_files(job.policy) or job.rules.leftovers):
-        times = (entry.mtime_ns for entry in believed(decided.listing, decided.times).entries)
+        times = (entry.mtime_ns for entry in believed(decided.listing, decided.known.times).entries)
         ends = [holds_until(job.policy, times, now_ns), *leftovers_until(job.rules, decided.listing, now_ns)]
         until = min((end for end in ends if end is not None and end >= now_ns), default=None)
         values |= {"holds_since_ns": now_ns, "holds_until_ns": until}

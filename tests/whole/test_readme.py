@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ckptrules.commands.demo import sample_tree
-from ckptrules.engine.lines import LINES
+from ckptrules.engine.lines import IN_POLICIES
 from ckptrules.rules.load import SHAPE, load_rules
 from ckptrules.run.command_line import TASKS
 from tests.conftest import ROOT
@@ -78,7 +78,7 @@ def test_every_key_of_the_rules_is_documented() -> None:
 
 def test_the_table_of_policy_lines_lists_all_of_them_and_what_they_keep() -> None:
     rows = re.findall(r"^\| `(\w+): (.*?)` \|.*\| ([^|]*) \|$", section("Policies"), re.MULTILINE)
-    assert {key for key, _, _ in rows} == set(LINES)
+    assert {key for key, _, _ in rows} == set(IN_POLICIES)
     names = {
         epoch: f"epoch-{epoch:02}_step-{epoch * 100 + 100:06}_hmean-{hmean}.ckpt"
         for epoch, hmean in {0: 0.71, 5: 0.90, 10: 0.83, 12: 0.80}.items()

@@ -8,6 +8,7 @@ from importlib import import_module
 from ckptrules.engine.judging import Line
 
 FILES = (
+    "budget",
     "keep",
     "minimum",
     "keep_last",
@@ -20,3 +21,4 @@ FILES = (
 LINES: Mapping[str, Line] = {
     line.key: line for file in FILES for line in import_module(f"ckptrules.engine.lines.{file}").LINES
 }
+IN_POLICIES = {key: line for key, line in LINES.items() if key != "budget"}  # which stands at the top of a rule file

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Choice, Either, ListOf, Number, Record, Text
 from ckptrules.engine.values import Best, Checkpoint
 
+Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 
-def keep_best(best: Best, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:
+
+def keep_best(best: Best, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
+    """Keep the best by a metric, of this directory or of many; what was not ranked among these is kept."""
+    if not best.across:
+        return best_of(best, {checkpoint.entry.name: checkpoint for checkpoint in checkpoints})
+    note = f"what is not whole or of no experiment '{best.across}' stays, as nobody ranked it"
+    ranked, unknown = around.tree.get(best, {}), yes(f"not ranked across '{best.across}'", note)
+    return {c.entry.name: ranked.get(c.entry.name, unknown) for c in checkpoints}
+
+
+def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opinion]:
     """Keep the best by a metric; of equal ones the newer. NaN is never best; what tells no number is kept."""
-    texts = {checkpoint.entry.name: metric_of(checkpoint, best.metric) for checkpoint in checkpoints}
-    values = {name: as_float(text) for name, text in texts.items()}
-    sign = 1 if best.mode == "max" else -1
-    rated = [(sign * value, c) for c in checkpoints if (value := values[c.entry.name]) is not None and value == value]  # noqa: PLR0124
-    rated.sort(key=lambda pair: (pair[0], pair[1].age_order), reverse=True)
-    places = {checkpoint.entry.name: place for place, (_, checkpoint) in enumerate(rated, start=1)}
+    texts = {key: metric_of(checkpoint, best.metric) for key, checkpoint in checkpoints.items()}
+    rated = [
+        (value, checkpoint.age_order, key)
+        for key, checkpoint in checkpoints.items()
+        if (value := goodness(texts[key], best.mode)) is not None and not math.isnan(value)
+    ]
+    places = {key: place for place, (_, _, key) in enumerate(sorted(rated, reverse=True), start=1)}
+    among = f" across '{best.across}'" if best.across else ""
 
-    def say(name: str) -> Opinion:
-        if values[name] is None:
+    def say(name: Key) -> Opinion:
+        if as_float(texts[name]) is None:
             lack = f"no {best.metric} in its name or a sidecar"
             return yes(
                 lack if texts[name] is None else f"its {best.metric} is no number",
@@ -29,8 +44,8 @@ def keep_best(best: Best, checkpoints: Sequence[Checkpoint], _: Around) -> Judge
             return no(f"{best.metric} is nan, never the best")
         what = f"{best.metric} {texts[name]} is"
         if places[name] <= best.top:
-            return yes(f"{what} best {place_of(places[name], best.top)}")
-        return no(f"{what} not of the best {best.top}", best._replace(top=places[name]))
+            return yes(f"{what} best {place_of(places[name], best.top)}{among}")
+        return no(f"{what} not of the best {best.top}{among}", best._replace(top=places[name]))
 
     return {name: say(name) for name in texts}
 
@@ -43,6 +58,12 @@ def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
     fields = checkpoint.fields
     by_name = fields.get(metric, fields.get("value") if fields.get("metric") == metric else None)
     return checkpoint.metrics.get(metric) if by_name is None else by_name
+
+
+def goodness(text: str | None, mode: str) -> float | None:
+    """Read a metric so that more is better; None where it is no number."""
+    value = as_float(text)
+    return -value if value is not None and mode == "min" else value
 
 
 def as_float(text: str | None) -> float | None:
@@ -59,6 +80,7 @@ _ONE = Record(
         "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),
         "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
         "count": Number("Keep so many.", 1),
+        "across": Text("Of all experiments together that this shell pattern fits."),
     },
     ("metric", "mode", "count"),
 )
@@ -68,8 +90,9 @@ LINES = (
         "keep_best",
         SHAPE,
         keep_best,
-        lambda said: Best(said["metric"], said["mode"], said["count"]),
+        lambda said: Best(said["metric"], said["mode"], said["count"], said.get("across", "")),
+        by_tree=lambda best: bool(best.across),
         ranked=kept_by,
-        all_or_none=lambda _, __, keeps_all: None if keeps_all else "",
+        all_or_none=lambda best, _, keeps_all: None if keeps_all or best.across else "",
     ),
 )

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from ckptrules.engine.judging import Around, Judged, Line, both_ranks, no, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, Others, both_ranks, no, yes
 from ckptrules.engine.measures import human_size, size, taken
 from ckptrules.engine.shapes import Text, fault_of
-from ckptrules.engine.values import Bytes, Checkpoint
+from ckptrules.engine.values import Bytes, Checkpoint, Entry
+
+Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 
 
 def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
     """Keep the newest of what may go, as long as it fits beside what must stay, each file counted once."""
-    stays = around.stays
     by_order, by_time = both_ranks(checkpoints, around.now_ns)
     names = sorted(by_order, key=lambda name: (min(by_order[name], by_time[name]), by_order[name]))
     entries = {checkpoint.entry.name: checkpoint.entry for checkpoint in checkpoints}
+    return fitting(limit, {name: entries[name] for name in names}, around.stays)
+
+
+def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: str = "") -> dict[Key, Opinion]:
+    """Keep the first of what may go, as long as it fits beside what must stay, each file counted once.
+
+    Args:
+        limit: for both together.
+        entries: what may go, in the order in which it is to stay.
+        stays: what must.
+        called: what messages call the limit.
+    """
+    where = called or str(limit)
     used = taken(stays.size, stays.shared)
     counted = {link[:2] for link in stays.shared}
     staying = set(counted)
     said = {}
-    for name in names:
-        own, shared = entries[name].size, entries[name].shared
+    for name, entry in entries.items():
+        own, shared = entry.size, entry.shared
         used += taken(own, shared) - sum(link.size for link in shared if link[:2] in counted)
         counted.update(link[:2] for link in shared)
         if used <= limit.size:
-            said[name] = yes(f"fits in {limit} ({human_size(limit.size - used)} left)")
+            said[name] = yes(f"fits in {where} ({human_size(limit.size - used)} left)")
             staying.update(link[:2] for link in shared)
         elif own and own == sum(link.size * link.here for link in shared if link[:2] in staying):
             said[name] = yes("takes no room: its bytes have another name that stays")
         else:
-            said[name] = no(f"does not fit in {limit}", Bytes(used, human_size(used).replace(" ", "")))
+            said[name] = no(f"does not fit in {where}", Bytes(used, human_size(used).replace(" ", "")))
     return said
 
 

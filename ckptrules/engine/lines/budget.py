@@ -1,0 +1,52 @@
+"""`budget`: what no line of any policy keeps goes, the worst or oldest first, until the whole tree fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ckptrules.engine.judging import Around, Judged, Line, yes
+from ckptrules.engine.measures import size
+from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text, fault_of
+from ckptrules.engine.values import Budget, Checkpoint
+
+OLDEST = "oldest"
+
+
+def budget(limit: Budget, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
+    """Keep what has a part in the budget, as it was worked out for the whole tree, and what came after that."""
+    shared_out, late = around.tree.get(limit, {}), yes("came when the budget was shared out already")
+    return {c.entry.name: shared_out.get(c.entry.name, late) for c in checkpoints}
+
+
+_METRIC = Record(
+    "The worst by a metric goes first.",
+    {
+        "metric": Text("As in keep_best."),
+        "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
+    },
+    ("metric", "mode"),
+)
+LINES = (
+    Line(
+        "budget",
+        Record(
+            "What all checkpoints together may take: what no policy keeps goes until the rest fits.",
+            {
+                "total": Text(
+                    "A size: 500GB. A file with several names counts once, the trash does not.", fault_of(size)
+                ),
+                "order": ListOf(
+                    "By what they are judged: the first that a checkpoint tells. At the end, and otherwise: oldest.",
+                    Either((_METRIC, Choice("The oldest goes first.", {OLDEST: OLDEST}))),
+                    empty=False,
+                ),
+            },
+            ("total",),
+        ),
+        budget,
+        by_files=True,
+        by_tree=lambda _: True,
+        is_last=True,
+        all_or_none=lambda *_: None,
+    ),
+)

@@ -1,0 +1,111 @@
+"""What goes by all directories together: each is planned by its own lines first, then told what the tree decides."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ckptrules.engine.facts import believed
+from ckptrules.engine.judging import Judged
+from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.retention import by_tree
+from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
+from ckptrules.engine.values import Best, Directory, PolicyLine
+from ckptrules.outputs.evidence import in_use
+from ckptrules.outputs.listing import read_names
+from ckptrules.run.deciding import decided_of
+from ckptrules.run.jobs import Job, own_jobs
+from ckptrules.run.session import Session
+from ckptrules.storage import reading
+
+Pairs = Sequence[tuple[Job, Directory]]
+
+
+def told_by_tree(session: Session, job: Job, pairs: Pairs) -> tuple[list[tuple[Job, Directory]], list[str]]:
+    """Tell each job what the lines that go by the whole tree say of its directory; the second value is for people.
+
+    Whatever is selected, all directories count.
+
+    Args:
+        session: of this call.
+        job: what all have in common.
+        pairs: those that are selected.
+    """
+    lines = lines_of(pairs)
+    if not lines:
+        return list(pairs), []
+    every = own_jobs(session, job._replace(options=job.options.but(experiments=None, verified=False)))
+    said: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
+    notes = []
+    for line in lines:  # the budget comes last: it goes by what the others keep
+        every = told(every, said)
+        if line.key == "budget":
+            parts = [part_in(without_budget(own), found) for own, found in every]
+            shared = share_out(line.value, parts, job.header["started_ns"])
+            judged, note = shared.says, budget_note(line.value, shared)
+            notes.append(note)
+        else:
+            judged = ranked(line.value, every)
+        for directory, opinions in judged.items():
+            said[directory][line.value] = opinions
+    return told(pairs, said), notes
+
+
+def lines_of(pairs: Pairs) -> list[PolicyLine]:
+    """Return the lines that go by the whole tree, each once, the budget last."""
+    found = {line[:2]: line for own, _ in pairs for line in (by_tree(own.policy) if own.policy else ())}
+    return sorted(found.values(), key=lambda line: line.key == "budget")
+
+
+def told(pairs: Pairs, said: Mapping[str, Mapping[Any, Judged]]) -> list[tuple[Job, Directory]]:
+    """Give each job what is said of its directory."""
+    return [(own._replace(tree=said.get(found.directory, {})), found) for own, found in pairs]
+
+
+def without_budget(job: Job) -> Job:
+    """Return a job that lets go whatever no other line keeps."""
+    policy = job.policy
+    lines = tuple(line for line in policy.lines if line.key != "budget") if policy else ()
+    return job._replace(policy=policy and policy._replace(lines=lines))
+
+
+def part_in(job: Job, found: Directory) -> Part:
+    """Plan a directory, and return its part in what the tree decides; nothing of it goes where that cannot be done."""
+    decided = decided_of(job, found)
+    try:
+        listing = believed(decided.listing, decided.known.times)
+        return part_of(job.rules, listing, decided.plan, decided.known)
+    except SlowRuleError:
+        return Part(found.directory)
+
+
+def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
+    """Rank the checkpoints of all experiments that are meant; what is among the best must not be in use."""
+    meant = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
+    parts = {directory: part_in(*pair) for directory, pair in meant.items()}
+    while True:
+        judged = best_across(best, parts.values())
+        used = {
+            directory: in_use_of(meant[directory][0], parts[directory], [name for name in said if said[name].keeps])
+            for directory, said in judged.items()
+        }
+        if not any(used.values()):
+            return judged
+        for directory, names in used.items():
+            parts[directory] = parts[directory]._replace(whole=parts[directory].whole.difference(names))
+
+
+def in_use_of(job: Job, part: Part, names: Collection[str]) -> set[str]:
+    """Return which of some checkpoints of a directory may still be written to, or cannot be looked at."""
+    whole = {one.entry.name: one.names for one in (*part.rest, *part.stays)}
+    try:
+        with reading.open_below(job.options.outputs_dir, part.directory) as directory:
+            return {
+                name
+                for name in names
+                for entry in read_names(directory, whole[name])
+                if in_use(directory, entry, job.rules.settle, job.header["started_ns"])
+            }
+    except OSError:
+        return set(names)
