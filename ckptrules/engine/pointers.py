@@ -38,7 +38,7 @@ def mentions(content: bytes, name: str) -> bool:
 def mentioned(
     content: bytes, names: Iterable[str], fields_of: FieldsOf, *, protects: bool = True
 ) -> tuple[Mention, ...]:
-    """Return which names a file names, each by the longest text that stands there for it.
+    """Return which names a file names, and each text that stands there for it.
 
     That is the whole name; or a stem, from which the name goes on with a dot or with what its format captures as
     ``part``; or, where the file holds nothing else, a number that the name tells. A stem has a digit and a letter.
@@ -54,9 +54,10 @@ def mentioned(
     found = []
     for name in sorted(names):
         texts = [name, *stems(name, fields_of(name).get("part", ""))] if protects else [name]
-        text = next((text for text in texts if mentions(content, text)), "")
-        if text or (digits and tells(fields_of(name), int(digits))):
-            found.append(Mention(name, text or digits, protects))
+        said = [text for text in texts if mentions(content, text)]
+        if not said and digits and tells(fields_of(name), int(digits)):
+            said = [digits]
+        found += [Mention(name, text, protects) for text in said]
     return tuple(found)
 
 

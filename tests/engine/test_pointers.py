@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ckptrules.engine.pointers import (
     LONGEST,
@@ -146,3 +148,28 @@ def test_only_a_list_of_checksums_may_be_longer(line: str, longer: bool) -> None
     assert is_text(some.rstrip(b"\n")) == longer
     assert not is_text(some + b"x" * 200)
     assert not is_text(line.encode() * (LONGEST_LIST // len(line) + 1))
+
+
+WRAPPED = st.sampled_from(["{}", "/data/run/{}", "C:\\\\runs\\\\{}", '"{}"', "last: '{}'", "({})", "{}/model.pt"])
+SAID = st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["", ".index", ".meta"]), WRAPPED), max_size=6)
+
+
+@given(SAID, st.permutations(range(13)), st.sampled_from(["m", "ünder", "model.ckpt"]))
+def test_a_file_names_after_all_renames_what_it_named_before(
+    said: list[tuple[int, str, str]], order: list[int], head: str
+) -> None:
+    """Whatever the order of the units, and though one stem begins like another."""
+    renames = {
+        step: {f"{head}-{step}{end}": f"run-{step:04}{end}" for end in (".index", ".meta")} for step in range(13)
+    }
+    names = [name for unit in renames.values() for name in unit]
+    content = "\n".join(wrap.format(f"{head}-{step}{end}") for step, end, wrap in said).encode()
+    before = mentioned(content, names, lambda _: {})
+    for step in order:
+        if not cannot_follow({"p": before}, renames[step], {}):
+            for _, was, new in repoints({"p": before}, renames[step]):
+                content = with_other_name(content, was, new)
+    renamed = {old: to for unit in renames.values() for old, to in unit.items()}
+    after = mentioned(content, renamed.values(), lambda _: {})
+    assert {one.name for one in after} == {renamed[one.name] for one in before}
+    assert not mentioned(content, names, lambda _: {})
