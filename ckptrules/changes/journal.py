@@ -63,7 +63,7 @@ class Journal:
             "intent": self._number,
             "experiment": experiment,
             "directory": directory,
-            "units": units,
+            "units": [unit if unit.parts else unit[:3] for unit in units],  # as versions that knew no parts wrote them
         }
         if takes_back:
             row["takes_back"] = [list(ref) for ref in takes_back]

@@ -133,10 +133,10 @@ def _intent(row: Mapping[str, Any], run: str) -> Intent:
     return Intent(int(row["intent"]), str(row["experiment"]), str(row["directory"]), units, takes_back, kept=kept)
 
 
-def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]]) -> Unit:
-    if kind not in ACTIONS or type(size) is not int or not steps:
+def _unit(kind: str, size: int, steps: Sequence[Sequence[Any]], parts: int = 0) -> Unit:
+    if kind not in ACTIONS or (type(size), type(parts)) != (int, int) or abs(parts) >= max(len(steps), 1) or not steps:
         raise ValueError("no such unit")
-    return Unit(kind, size, tuple(_step(*step) for step in steps))
+    return Unit(kind, size, tuple(_step(*step) for step in steps), parts)
 
 
 def _step(*row: Any) -> Step:

@@ -95,6 +95,12 @@ def head_of(unit: Unit) -> Step:
     return next((step for step in unit.steps if not KINDS[step.kind].turn), unit.steps[0])
 
 
+def parts_of(unit: Unit) -> list[Step]:
+    """Return the steps that move the other files of a checkpoint that is several."""
+    others = [step for step in unit.steps if not KINDS[step.kind].turn][1:]
+    return others[: unit.parts] if unit.parts >= 0 else others[unit.parts :]
+
+
 def inverse_of(unit: Unit) -> Unit:
     """Return the unit that takes one back."""
     action = ACTIONS[unit.kind]
@@ -104,7 +110,7 @@ def inverse_of(unit: Unit) -> Unit:
     else:
         before, others, after = ([step for step in steps if KINDS[step.kind].turn == turn] for turn in (-1, 0, 1))
         steps = [*before, *others[:1], *reversed(others[1:]), *after]
-    return Unit(action.inverse or action.name, unit.size, tuple(steps))
+    return Unit(action.inverse or action.name, unit.size, tuple(steps), -unit.parts)
 
 
 def _unit(
@@ -123,7 +129,7 @@ def _unit(
         steps.append(KINDS[action.kind].in_trash_of(step, run))
     if head.leaves_link:
         steps.append(Step("link", directory, head.name, directory, head.to))
-    return Unit(head.kind, head.size, tuple(steps))
+    return Unit(head.kind, head.size, tuple(steps), head.parts)
 
 
 def _identity(entry: Entry) -> Identity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -14,9 +14,11 @@ from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.record import JournalError
+from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.text import files_of
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
@@ -53,30 +55,53 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     if not items:
         task.meta = {"output": Output(f"The trash is empty.\n{notes}")}
         return None
+    runs = known_runs(outputs_dir)
     rows = [
         (
             item.run,
             style.name(item.directory),
-            style.name(shown(item)),
+            style.name(shown(item)) + files_of(others),
             human_size(item.size),
             freed_on(outputs_dir, item.run, days),
         )
-        for item in items
+        for item, others in by_checkpoint(items, runs or ())
     ]
     size = sum(item.size for item in items)
     text = table(("run", "directory", "name", "size", "freed on"), rows, right=(3,))
-    lost = unknown_to_undo(outputs_dir, items)
+    lost = unknown_to_undo(runs, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
     task.meta = {"output": Output(text + end + by_hand(outputs_dir, lost, style) + notes)}
     return None
 
 
-def unknown_to_undo(outputs_dir: str, items: Sequence[TrashItem]) -> list[TrashItem]:
-    """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
+def known_runs(outputs_dir: str) -> list[Run] | None:
+    """Return what the journals tell, or None where they cannot be read."""
     try:
-        runs = read_runs(outputs_dir, believing.own_state(outputs_dir))
+        return read_runs(outputs_dir, believing.own_state(outputs_dir))
     except (JournalError, OSError):
+        return None
+
+
+def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[tuple[TrashItem, int]]:
+    """Make one item of the files that are one checkpoint, by the journals, and say how many others it has."""
+    heads: dict[str, str] = {}
+    for unit in (unit for run in runs for unit in run.units if unit.parts):
+        head = head_of(unit)
+        heads.update((f"{step.to_directory}/{step.to}", f"{head.to_directory}/{head.to}") for step in parts_of(unit))
+    there = {item.path for item in items}
+    own: dict[str, list[TrashItem]] = defaultdict(list)
+    for item in items:
+        if heads.get(item.path) in there:
+            own[heads[item.path]].append(item)
+    for item in items:
+        if heads.get(item.path) not in there:
+            yield item._replace(size=item.size + sum(one.size for one in own[item.path])), len(own[item.path])
+
+
+def unknown_to_undo(runs: Sequence[Run] | None, items: Sequence[TrashItem]) -> list[TrashItem]:
+    """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
+    if runs is None:
         return list(items)
     units = [unit for run in runs for _, unit in run.standing.values()]
     known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps} | old_texts(runs)

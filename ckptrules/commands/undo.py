@@ -19,7 +19,7 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.record import JournalError
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Done, after, head_of, problems_of
+from ckptrules.changes.units import Done, after, head_of, parts_of, problems_of
 from ckptrules.commands.history import command_of
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
@@ -179,10 +179,12 @@ def as_plan(back: TakeBack) -> Plan:
     actions = []
     for unit in back.units:
         action, head = ACTIONS[unit.kind], head_of(unit)
-        name, rest = shown(head), [step for step in unit.steps if step is not head]
+        name, rest, parts = shown(head), [step for step in unit.steps if step is not head], parts_of(unit)
         along = [step for step in rest if KINDS[step.kind].moves and not action.in_sequence]
+        along.sort(key=lambda step: step not in parts)
         with_it = tuple((shown(step), step.to if action.shows_to else "") for step in along)
-        actions.append(Action(unit.kind, name, head.to if action.shows_to else "", unit.size, (), with_it))
+        to = head.to if action.shows_to else ""
+        actions.append(Action(unit.kind, name, to, unit.size, (), with_it, parts=len(parts)))
         for step in (step for step in rest if KINDS[step.kind].follows):
             elsewhere = "" if step.directory == back.directory else step.directory
             follower = Action(step.kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere)

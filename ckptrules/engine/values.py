@@ -607,12 +607,15 @@ class Step(NamedTuple):
 class Unit(NamedTuple):
     """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
 
-    ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes.
+    ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes. Of a checkpoint that
+    is several files, ``parts`` of the steps behind the first move the others: the first of those, or the last where it
+    is negative, in a unit that takes another back.
     """
 
     kind: str
     size: int
     steps: tuple[Step, ...]
+    parts: int = 0
 
 
 class Kept(NamedTuple):
