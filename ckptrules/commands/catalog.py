@@ -92,9 +92,12 @@ def as_table(records: Sequence[Record], style: Style) -> str:
     """Write a table for people; names are escaped as in all reports."""
     rows: list[tuple[str, ...]] = [_row(record, style) for record in records]
     headings: tuple[str, ...] = HEADINGS
-    if any(record.pinned for record in records):
-        rows = [(*row, style.name(record.pinned or "")) for row, record in zip(rows, records, strict=True)]
-        headings = (*HEADINGS, "pinned")
+    for field in ("number", "run", "pinned"):  # columns that few trees need
+        values = [getattr(record, field) for record in records]
+        if any(value is not None for value in values):
+            texts = ["" if value is None else style.name(str(value)) for value in values]
+            rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
+            headings = (*headings, field)
     return f"{table(headings, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
 
 

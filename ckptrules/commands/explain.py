@@ -12,7 +12,17 @@ from doit.task import Task
 
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
-from ckptrules.engine.values import DELETES, Action, Listing, Plan, PolicyLine, Reason, RuleSet
+from ckptrules.engine.values import (
+    DELETES,
+    Action,
+    EntryKind,
+    Listing,
+    Plan,
+    PolicyLine,
+    Reason,
+    RuleSet,
+    in_part_folder,
+)
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
@@ -29,7 +39,8 @@ FEW = 5  # metrics in a line
 class Explained(NamedTuple):
     """What is to be said of one name. ``stays`` is None where the rules leave it to a person.
 
-    ``metrics`` are those that sidecars and facts tell.
+    ``metrics`` are those that sidecars and facts tell, ``keep_name`` says what a rename would break, and ``parts`` are
+    the other files of the checkpoint that goes by this name.
     """
 
     directory: str
@@ -42,6 +53,8 @@ class Explained(NamedTuple):
     saves: tuple[PolicyLine, ...]
     policy: Reason | None
     metrics: Mapping[str, str] = {}
+    keep_name: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class Options(Planning):
@@ -108,11 +121,13 @@ def show(
 def meant(options: Options, listing: Listing) -> list[str]:
     """Return the names of a directory that are asked for: by pattern, or by path."""
     wanted = str(options.name)
-    if "/" in wanted:
-        here = os.path.join(options.outputs_dir, listing.directory)
-        same = os.path.realpath(os.path.dirname(wanted)) == os.path.realpath(here)
-        wanted = os.path.basename(wanted) if same else ""
-    return sorted(entry.name for entry in listing.entries if fnmatchcase(entry.name, wanted))
+    names = sorted(entry.name for entry in listing.entries)
+    if "/" not in wanted:
+        return [name for name in names if fnmatchcase(in_part_folder(name)[1], wanted)]
+    folder, base = os.path.split(wanted)
+    here = os.path.realpath(os.path.join(options.outputs_dir, listing.directory))
+    inner = os.path.relpath(os.path.realpath(folder), here)
+    return [n for n in names if (in_part_folder(n)[0] or ".") == inner and fnmatchcase(in_part_folder(n)[1], base)]
 
 
 def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
@@ -128,16 +143,19 @@ def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, 
 
 def explain_all(rules: RuleSet, listing: Listing, plan: Plan, names: Sequence[str]) -> list[Explained]:
     """Say of each name what the plan makes of it."""
-    return [_explain(rules, listing.directory, plan, name) for name in names]
+    kinds = {entry.name: entry.kind for entry in listing.entries}
+    return [_explain(rules, listing.directory, plan, name, kinds[name]) for name in names]
 
 
-def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained:
+def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
+    keep_name = ""
     try:
-        said = claim(name, rules)
+        said = claim(in_part_folder(name)[1], rules, folder=None if kind == "link" else kind == "directory")
         named_by, fields = said.reason, dict(said.fields)
+        keep_name = said.rule.keep_name if said.rule else ""
     except SlowRuleError as slow:
         named_by, fields = Reason(f"{slow.rule.called} needs too long for it", slow.rule.place), {}
-    one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy)
+    one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy, keep_name=keep_name)
     problems = [row for row in plan.problems if name in row.names]
     if problems:
         texts = [text for row in problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
@@ -151,13 +169,13 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str) -> Explained
             goes_along = () if action.name == name else (Reason(belongs),)
             why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
             to = action.to if action.name == name else dict(action.with_it)[name]
-            return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves)
+            parts = () if goes_along else tuple(old for old, _ in action.with_it[: action.parts])
+            return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
     for row in plan.kept:
         if name in (row.name, *row.with_it):
             goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
-            return one._replace(
-                stays=True, why=(*goes_along, *(reason for reason in row.reasons if reason != named_by))
-            )
+            why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
+            return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
     return one._replace(why=tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by))
 
 
@@ -173,6 +191,10 @@ def block(one: Explained, style: Style) -> str:
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     if one.fields:
         rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+    if one.parts:
+        rows.append(("files", style.name(_some_files(one)), ""))
+    if one.keep_name:
+        rows.append(("keeps name", style.name(one.keep_name), ""))
     if one.metrics:
         rows.append(("metrics", style.name(_few_metrics(one.metrics)), ""))
     if one.becomes and one.becomes != one.name:
@@ -192,6 +214,13 @@ def block(one: Explained, style: Style) -> str:
         shown = style.paint(shown, colour) if label == verdict else shown
         lines.append(f"  {shown}{text.ljust(width)}  {style.paint(place, 'dim') if place else ''}".rstrip())
     return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
+
+
+def _some_files(one: Explained) -> str:
+    """Write the first files of a checkpoint, and how many it has."""
+    names = [one.name, *one.parts]
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return f"{len(names)}: {', '.join(names[:FEW])}{more}"
 
 
 def _few_metrics(metrics: Mapping[str, str]) -> str:

@@ -92,7 +92,9 @@ def verify(
     problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
     problems += name_problems(found, listing, rules.sidecars, marked)
     unclaimed = {skipped.name for skipped in found.skipped}
-    problems += [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)]
+    problems += told_once(
+        [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], every
+    )
     named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
     for row in rows:
         if row.known and (checkpoint := named.get(row.name)):
@@ -107,6 +109,15 @@ def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
     """Tell of a checkpoint that lacks something; its content is not looked at."""
     hint = "wait until the training has written it; if nothing will, bring back what it lacks, or remove it"
     return Problem("not_whole", checkpoint.names, why.text, hint)
+
+
+def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> list[Problem]:
+    """Make one problem of what is wrong in the same way with several parts of a checkpoint."""
+    heads = {name: one.entry.name for one in checkpoints for name in one.names}
+    alike: dict[tuple[str, ...], list[Problem]] = {}
+    for fault in faults:
+        alike.setdefault((heads.get(fault.names[0], fault.names[0]), *fault[:1], *fault[2:4]), []).append(fault)
+    return [same[0]._replace(names=tuple(name for one in same for name in one.names)) for same in alike.values()]
 
 
 def joined(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
