@@ -37,9 +37,17 @@ EXAMPLES = [
 ]
 
 # Names that two packs read otherwise, as they may: a mark picks one of them, else the name is nothing but a number.
+IGNITE = "Ignite counts what it is attached to"
+SAVES = "accelerate and Ray count saves, Orbax steps; what lies inside tells"
 AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
-    "model_2000.pt": ({"ignite", "vits"}, "so-vits-svc's diffusion counts steps, Ignite what it is attached to"),
-    "model_500000.pt": ({"ignite", "vits"}, "as above"),
+    "checkpoint_0": ({"huggingface", "orbax"}, SAVES),
+    "checkpoint_12": ({"huggingface", "orbax"}, SAVES),
+    "checkpoint_000000": ({"huggingface", "orbax", "ray"}, SAVES),
+    "checkpoint_000010": ({"huggingface", "orbax", "ray"}, SAVES),
+    "checkpoint_999900": ({"huggingface", "orbax", "ray"}, SAVES),
+    "meta_model_0.pt": ({"ignite", "torchtune"}, f"an epoch of torchtune, {IGNITE}"),
+    "model_2000.pt": ({"ignite", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "model_500000.pt": ({"ignite", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
 }
 
 
