@@ -17,6 +17,7 @@ verify = command("verify", "Check the names, structure and content of checkpoint
 catalog = command("catalog", "List the checkpoints with what their names say: a table, JSON or CSV")
 usage = command("usage", "Show how many bytes are protected, kept, could go, or lie in the trash")
 pins = command("pins", "List what is pinned, what for, and whether it is there")
+packs = command("packs", "List the packs: which frameworks' checkpoints are known, and which of them are here")
 check = command("check", "Test the rule files against their own examples")
 
 # Change

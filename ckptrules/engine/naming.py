@@ -21,6 +21,7 @@ from ckptrules.engine.values import (
     number,
     order_of,
 )
+from ckptrules.engine.words import read_words
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,6 +32,7 @@ IN_COMMON = 4096  # names that are remembered: runs of one training code save at
 MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
+READERS = {"words": read_words}
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
 _METRIC = re.compile(r"([A-Za-z][\w/.@]*)=(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|-?inf|nan)(?![\w=])", re.ASCII)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
@@ -63,6 +65,8 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
     Raises:
         SlowRuleError: it takes too long; nobody knows whether it fits.
     """
+    if rule.reader:
+        return READERS[rule.reader](name)
     try:
         match = bounded(rule.match.pattern)(name, timeout=SECONDS)
     except TimeoutError:

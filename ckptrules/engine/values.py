@@ -263,7 +263,7 @@ class Rule(NamedTuple):
     ``examples`` maps names to what they become, ``fields`` names to what is read of them (None: not captured), and
     ``near_misses`` are names that it must not fit; the rules are tested with all of them before they are used.
     ``folder`` says whether it fits directories, ``keep_name`` what a rename would break, ``called`` what messages call
-    it.
+    it. Where there is a ``reader``, that reads the name, and ``match`` says only what it captures.
     """
 
     id: str
@@ -278,6 +278,7 @@ class Rule(NamedTuple):
     keep_name: str = ""
     complete: Complete | None = None
     called: str = ""
+    reader: str = ""
 
     @property
     def has_parts(self) -> bool:

@@ -10,6 +10,7 @@ from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.values import Pack, RuleSet
 
+LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
 
@@ -30,7 +31,11 @@ def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
         packs: those that may be picked.
         directory: a path below ``outputs_dir``.
     """
-    tree = Tree(outputs_dir)
+    return pick_in(Tree(outputs_dir), packs, directory)
+
+
+def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
+    """Do so in a tree of which folders were listed before."""
     names = tree.names(directory)
     marked = []
     for pack in packs:
@@ -40,11 +45,12 @@ def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
             marked.append(pack._replace(evidence=", ".join(found[:SHOWN]) + more))
     if marked:
         return marked
-    return [
+    by_name = [
         pack._replace(evidence="its names")
         for pack in packs
         if any(knows(pack, name, folder=folder, kinds=("format",)) for name, folder in names.items())
     ]
+    return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
 
 
 def knows(pack: Pack, name: str, *, folder: bool, kinds: Sequence[str] = ("format", "protected", "ambiguous")) -> bool:

@@ -265,7 +265,13 @@ def _naming_digest(rules: RuleSet) -> str:
     parts = (
         rules.layout,
         [
-            (rule.id, rule.match.pattern, rule.template, rule.folder, rule.complete and rule.complete[:2])
+            (
+                rule.id,
+                rule.reader or rule.match.pattern,
+                rule.template,
+                rule.folder,
+                rule.complete and rule.complete[:2],
+            )
             for rule in (*rules.targets, *rules.legacy, *rules.formats)
         ],
         len(rules.targets),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.naming import (
     BRANCH,
     CHECKPOINTS,
+    READERS,
     TemplateError,
     captures,
     claim,
@@ -21,6 +22,7 @@ from ckptrules.engine.naming import (
 )
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
 from ckptrules.engine.values import Claim, Complete, Fault, FolderKind, Location, Rule, RuleSet
+from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value, closest
 
 TARGET_ID = "target"
@@ -28,6 +30,7 @@ MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: what is repeated is wr
 _BRACE = re.compile(r"(?<!\\)(?:\\\\)*\{(?![0-9]+(?:,[0-9]*)?\}|,[0-9]+\})")  # to regex, a{e} is an a with faults
 _REPEAT = re.compile(r"([)\s]?)\{([0-9]+)")  # what a repeat behind anything else repeats is one character
 _GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P<(\w+)>", re.DOTALL)  # or what a group cannot stand in
+READ_BY_WORDS = re.compile("".join(f"(?P<{field}>)" for field in (*READS, "metrics")))
 _NO_PATTERN = (re.error, RecursionError, OverflowError, ValueError, FutureWarning)
 
 
@@ -79,6 +82,10 @@ FORMAT = Record(
     {
         "id": _ID,
         "match": _MATCH,
+        "reader": Choice(
+            "words: in place of a match, names are read that say in words what they are: x_epoch3_step40.pt.",
+            {word: word for word in READERS},
+        ),
         "folder": Choice(
             "true: it fits only directories; false: only files (the default); any: both.",
             {"true": True, "false": False, "any": "any"},
@@ -91,7 +98,7 @@ FORMAT = Record(
         ),
         "counterexamples": _NEAR_MISSES,
     },
-    ("id", "match", "examples"),
+    ("id", "examples"),
 )
 SHAPES: Mapping[str, Shape] = {
     "target": TARGET,
@@ -196,7 +203,10 @@ class _Desk(NamedTuple):
         if identity is None or examples is None:
             return None
         what = f"format '{identity.data}'"
-        match = self.match(what, value)
+        reader = value.get("reader")
+        if ("match" in value.given) == ("reader" in value.given):
+            self.refuse(value.place, f"{what} needs either 'match' or 'reader'")
+        match = READ_BY_WORDS if reader else self.match(what, value)
         if match is None:
             return None
         said, keep_name = value.get("folder"), value.get("keep_name")
@@ -212,6 +222,7 @@ class _Desk(NamedTuple):
             folder=folder,
             keep_name=keep_name.data if keep_name else "",
             called=what,
+            reader=reader.data if reader else "",
         )
         return rule._replace(complete=self.complete(what, rule, value.get("complete")))
 

@@ -14,7 +14,6 @@ from ckptrules.rules.shipped import PACKAGE
 
 FOLDER = os.path.join(PACKAGE, "packs")
 ENTRY_POINTS = "ckptrules.packs"
-LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 KEYS = (
     *("layout", "protected", "ignored", "sidecars", "pointers", "facts"),
     *("part_folders", "unfinished", "leftovers", "formats"),

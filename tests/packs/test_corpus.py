@@ -17,7 +17,7 @@ import pytest
 from ckptrules.engine.naming import own_claim
 from ckptrules.engine.packs import agreed_fields, claim_of_packs
 from ckptrules.engine.values import Claim, Pack
-from ckptrules.rules.packs import LAST_RESORT
+from ckptrules.outputs.picking import LAST_RESORT
 from tests.conftest import ROOT
 from tests.packs.test_packs import PACKS
 

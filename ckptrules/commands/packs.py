@@ -1,0 +1,205 @@
+"""`doit packs`: the packs that there are, what they find here, and what they make of names."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.engine.lookalikes import layout_for
+from ckptrules.engine.naming import SlowRuleError, own_claim
+from ckptrules.engine.packs import agreed_fields
+from ckptrules.engine.values import Claim, Fault, Pack, RuleError
+from ckptrules.outputs.picking import LAST_RESORT, Tree
+from ckptrules.outputs.scouting import Sight, scout
+from ckptrules.report.style import Style, count_of, table
+from ckptrules.rules import packs as packs_of_rules
+from ckptrules.rules.load import load_pack
+from ckptrules.rules.shape import closest
+from ckptrules.rules.shipped import RULES_DIR
+from ckptrules.run import jobs
+from ckptrules.run.options import JSON, Common, OptionError, option, some_text
+from ckptrules.run.reporter import Output
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.storage import writing
+
+WIDTH = 80  # columns
+
+
+class Options(Common):
+    """What `doit packs` may be told."""
+
+    needs_outputs = False
+    copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
+    names: str | None = option(None, some_text, "say what the packs make of the names in this file, one a line")
+    json: str | None = JSON
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make the one task.
+
+    Raises:
+        OptionError: there is no such pack, or no such file.
+        RuleError: a pack does not hold.
+    """
+    known = packs_of_rules.sources()
+    if options.copy and options.copy not in known:
+        raise OptionError(f"command line: no pack '{options.copy}'\n    hint: {closest(options.copy, known) or known}")
+    style = jobs.style(session, options)
+    if options.copy:
+        actions: list[Any] = [(copy_pack, [options, style])]
+    elif options.names:
+        actions = [(tell_names, [options, style, names_in(options.names)])]
+    else:
+        actions = [(show, [options, style])]
+    yield {"basename": "packs", "actions": actions}
+
+
+def all_packs() -> list[Pack]:
+    """Compile every pack.
+
+    Raises:
+        RuleError: one does not hold.
+    """
+    faults: list[Fault] = []
+    found = [load_pack(name, faults) for name in packs_of_rules.sources()]
+    if faults:
+        raise RuleError(faults)
+    return found
+
+
+# --- what they find here ----------------------------------------------------------------------------------------------
+
+
+def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """List the packs: those that find something in this tree, where, with the evidence; then the others."""
+    packs = all_packs()
+    seen: dict[str, list[Sight]] = defaultdict(list)
+    for sight in scout(Tree(options.outputs_dir), packs) if os.path.isdir(options.outputs_dir) else ():
+        seen[" or ".join(pack.name for pack in sight.packs)].append(sight)
+    rows = [row for name, sights in seen.items() for row in _rows(name, sights, style)]
+    found = table(("pack", "where", "names", "evidence"), rows, right=(2,)) if rows else ""
+    named = {pack.name for sights in seen.values() for sight in sights for pack in sight.packs}
+    others = ", ".join(pack.name for pack in packs if pack.name not in named)
+    text = found or f"No pack finds anything in '{style.name(options.outputs_dir)}'.\n"
+    text += "\n".join(textwrap.wrap(f"Not found here: {others}", WIDTH, subsequent_indent="  ")) + "\n"
+    text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
+    task.meta = {"output": Output(text)}
+    return None if rows else TaskFailed("nothing found", report=False)
+
+
+def _rows(name: str, sights: Sequence[Sight], style: Style) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each kind of folder: the pattern that covers it, how many names, the evidence."""
+    by_pattern: dict[str, list[Sight]] = defaultdict(list)
+    for sight in sights:
+        by_pattern[(layout_for([sight.directory]) or ["."])[0]].append(sight)
+    for pattern, several in sorted(by_pattern.items()):
+        evidence = several[0].packs[0].evidence
+        more = f", in {len(several)} folders" if len(several) > 1 else ""
+        yield name, style.name(pattern), str(sum(len(one.names) for one in several)), style.name(evidence) + more
+
+
+# --- a pack to edit ---------------------------------------------------------------------------------------------------
+
+
+def copy_pack(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """Write a pack into the rules folder as rules of the user's own; overwrite nothing."""
+    name = str(options.copy)
+    path = os.path.join(options.rules_dir or RULES_DIR, f"{name}.yaml")
+    text = as_rules(packs_of_rules.text_of(name, packs_of_rules.sources()[name]))
+    try:
+        if not options.dry_run:
+            writing.write_new(path, text.encode())
+    except FileExistsError:
+        task.meta = {"output": Output(f"{style.name(path)} is there already: left as it is.\n")}
+        return TaskFailed("not written", report=False)
+    except OSError as error:
+        task.meta = {"output": Output(f"{style.name(path)} cannot be written: {error.strerror}\n")}
+        return TaskFailed("not written", report=False)
+    wrote = "Would write" if options.dry_run else "Wrote"
+    end = f"Take '{name}' out of 'packs:', if it stands there; 'doit check' tests the rules.\n"
+    task.meta = {"output": Output(f"{wrote} {style.name(path)}.\n{end}")}
+    return None
+
+
+def as_rules(text: str) -> str:
+    """Turn the text of a pack into that of a rule file: without its name and its marks."""
+    lines, skipping = [], False
+    for line in text.splitlines():
+        if line[:1] not in (" ", "", "#"):
+            skipping = line.startswith(("pack:", "marks:", "layout:"))
+        if not skipping or line.startswith("#"):
+            lines.append(line)
+    return "\n".join(["# yaml-language-server: $schema=schema.json", *lines]) + "\n"
+
+
+# --- what they make of names ------------------------------------------------------------------------------------------
+
+
+def names_in(path: str) -> list[str]:
+    """Read names, one a line.
+
+    Raises:
+        OptionError: the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return [line for line in file.read().split("\n") if line]
+    except OSError as error:
+        raise OptionError(f"command line: names={path} cannot be read: {error.strerror}") from None
+
+
+def tell_names(options: Options, style: Style, names: Sequence[str], task: Task) -> TaskFailed | None:
+    """Say of each name what the packs make of it."""
+    packs = all_packs()
+    rows = [verdict(name, packs) for name in names]
+    if options.json:
+        try:
+            writing.write_json(options.json, rows)
+        except OSError as error:
+            task.meta = {"output": Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n")}
+            return TaskFailed("not written", report=False)
+    cells = [(style.name(row["name"]), row["kind"], _fields(row["fields"]), ", ".join(row["packs"])) for row in rows]
+    known = sum(row["kind"] != "unknown" for row in rows)
+    text = table(("name", "kind", "fields", "packs"), cells) + f"{count_of(len(rows), 'name')}, {known} known\n"
+    task.meta = {"output": Output(text)}
+    return None if known else TaskFailed("nothing understood", report=False)
+
+
+def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:
+    """Say what packs make of a name, without any directory: kind, the numbers that all agree on, and which packs.
+
+    The kind is that which all of them say, else ``ambiguous``; what a pack ignores, it ignores only among its own
+    checkpoints. The last resort is asked where the others know nothing.
+    """
+    every = [(pack, said) for pack in packs for said in [_said(name, pack)] if said]
+    every = [pair for pair in every if pair[0].name != LAST_RESORT] or every
+    claiming = [pair for pair in every if _kind(pair[1]) != "ignored"] or every
+    kinds = {_kind(said) for _, said in claiming}
+    readings = [said.fields for _, said in claiming if said.kind in ("format", "protected")]
+    fields: Mapping[str, int] | None = agreed_fields(readings) if readings else {}
+    kind = "unknown" if not every else kinds.pop() if len(kinds) == 1 and fields is not None else "ambiguous"
+    names = [pack.name for pack, _ in claiming]
+    return {"name": name, "kind": kind, "fields": dict(fields) if fields else None, "packs": names}
+
+
+def _said(name: str, pack: Pack) -> Claim | None:
+    try:
+        said = own_claim(name, pack.rules)
+    except SlowRuleError:
+        return None
+    return None if said.kind == "unrecognised" else said
+
+
+def _kind(said: Claim) -> str:
+    return "pointer" if said.reason.text.startswith("names checkpoints") else said.kind
+
+
+def _fields(fields: Mapping[str, int] | None) -> str:
+    return " ".join(f"{key} {value}" for key, value in (fields or {}).items())

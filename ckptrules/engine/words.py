@@ -1,0 +1,112 @@
+"""Pure: reads a name that says in words what it is, by tokens: ``coco_epoch12-step=500-val_loss=0.02.ckpt``.
+
+It is the last resort: no framework is known by it. It reads ``epoch`` or ``step`` (or a word for them) with a whole
+number behind, and metrics; what else stands behind makes the name none that it understands.
+"""
+
+from __future__ import annotations
+
+import re
+
+READS = ("run", "epoch", "step", "version", "note")  # the fields that may be captured, metrics aside
+KEYS = {
+    **dict.fromkeys(("epoch", "ep"), "epoch"),
+    **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "it", "update", "updates"), "step"),
+}
+NOTES = frozenset("last best final ema student teacher".split())
+PIECES = frozenset("rank shard part fold worker expert of".split())  # with a number: no whole checkpoint of its own
+ENDING = re.compile(
+    r"\.(?:ckpt|pt|pth\.tar|pth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
+)
+NO_CHECKPOINTS = frozenset("copy tmp temp bak backup partial swp unfinished lock".split())
+_TOKEN = re.compile(
+    r"(?P<number>-?\d+\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]\d+)?|\bnan\b|\binf\b)|[A-Za-z]+|[^A-Za-z0-9]+"
+)
+_HASH = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{8}\Z")
+_VERSION = re.compile(r"-v(\d+)\Z")
+GAP = frozenset("-_=:. ")
+BETWEEN = GAP | set("/,@%+")
+LONGEST_GAP = 3  # characters between a word and its number
+
+
+def read_words(name: str) -> dict[str, str] | None:
+    """Read what a name says in words; None where it says nothing so, or more than is understood."""
+    stem = ENDING.sub("", name).replace("%3D", "=")  # of names that came with an address
+    fields: dict[str, str] = {}
+    if version := _VERSION.search(stem):
+        stem, fields["version"] = stem[: version.start()], version[1]
+    if hashed := _HASH.search(stem):
+        stem, fields["note"] = stem[: hashed.start()].rstrip("-_"), hashed[0]
+    tokens = [found[0] for found in _TOKEN.finditer(stem)]
+    start = next((n for n in range(len(tokens)) if _key_at(tokens, n)), None)
+    if start is None or _is_piece(tokens):
+        return None
+    fields["run"] = "".join(tokens[: _first_of(tokens, start)])
+    return _read_from(tokens, start, fields)
+
+
+def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[str, str] | None:
+    words: list[str] = []
+    while place < len(tokens):
+        token = tokens[place]
+        if key := _key_at(tokens, place):
+            place = _number_behind(tokens, place)
+            if not _is_doubled(words) or fields.setdefault(key, tokens[place]) != tokens[place]:
+                return None
+            words = []
+        elif token[0].isalpha() and not _is_number(token):
+            words.append(token)
+        elif _is_number(token):
+            if not words or "_".join(words) in READS:
+                return None
+            sign = "-" if tokens[place - 1][-2:] in ("=-", ":-", "_-") else ""
+            fields["_".join(_once(words))], words = sign + token, []
+        elif len(token) > LONGEST_GAP or not set(token) <= BETWEEN:
+            return None
+        place += 1
+    if words and "_".join(words).lower() not in NOTES:
+        return None
+    return {**fields, "note": words[0]} if words else fields
+
+
+def _key_at(tokens: list[str], place: int) -> str:
+    """Return the field whose word stands at a place with a whole number behind it, or nothing."""
+    key = KEYS.get(tokens[place].lower(), "")
+    return key if key and tokens[_number_behind(tokens, place)].isdigit() else ""
+
+
+def _number_behind(tokens: list[str], place: int) -> int:
+    """Return the place of the token behind a word and what may stand between the two; else that of the word."""
+    gap = place + 1 < len(tokens) and len(tokens[place + 1]) <= LONGEST_GAP and set(tokens[place + 1]) <= GAP
+    behind = place + 1 + gap
+    return behind if behind < len(tokens) else place
+
+
+def _first_of(tokens: list[str], place: int) -> int:
+    """Return where a key begins that is doubled or is told apart: ``epoch_epoch=3``, ``global_step=5``."""
+    while place >= 2 and (tokens[place - 2].lower() in KEYS or tokens[place - 2].lower() == "global"):  # noqa: PLR2004 - a word and a separator
+        place -= 2
+    return place
+
+
+def _is_piece(tokens: list[str]) -> bool:
+    """Say whether the name is one of several files, an average, or a copy: a word says so, mostly before a number."""
+    if not NO_CHECKPOINTS.isdisjoint(token.lower() for token in tokens):
+        return True
+    said = [(token.lower(), tokens[_number_behind(tokens, place)]) for place, token in enumerate(tokens)]
+    return any((word in PIECES and _is_number(number)) or (word == "avg" and number.isdigit()) for word, number in said)
+
+
+def _is_doubled(words: list[str]) -> bool:
+    """Say whether nothing but the word of the key itself stands before it: ``step_step=4``."""
+    return all(word.lower() in KEYS or word.lower() == "global" for word in words)
+
+
+def _once(words: list[str]) -> list[str]:
+    """Write a doubled name once: ``val_loss=val_loss=0.5``."""
+    half = len(words) // 2
+    return words[:half] if half and words[:half] == words[half:] else words
+
+
+def _is_number(token: str) -> bool:
+    return token[-1].isdigit() or token in ("nan", "inf")

@@ -1,0 +1,47 @@
+"""What packs find in a tree that nobody has described: one bounded walk, nothing opened."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.values import STATE, Pack
+from ckptrules.outputs.picking import Tree, knows, pick_in
+
+DEEPEST = 6  # folders below the first one
+MOST_NAMES = 50_000
+
+
+class Sight(NamedTuple):
+    """A folder in which packs know checkpoints: the packs with their evidence, and the names that they know.
+
+    ``directory`` is a path below the folder that was searched; it is empty for that folder itself.
+    """
+
+    directory: str
+    packs: tuple[Pack, ...]
+    names: tuple[str, ...]
+
+
+def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
+    """Yield the folders in which packs know checkpoints, the upper ones first.
+
+    No deeper than `DEEPEST`, no more than `MOST_NAMES` names, and never into a checkpoint or a hidden folder.
+    """
+    pending, looked = deque([("", 0)]), 0
+    while pending and looked < MOST_NAMES:
+        path, depth = pending.popleft()
+        names = tree.names(path)
+        looked += len(names) + 1
+        picked = pick_in(tree, packs, path)
+        known = [name for name, folder in names.items() if any(_reads(pack, name, folder=folder) for pack in picked)]
+        if known:
+            yield Sight(path, tuple(picked), tuple(sorted(known)))
+        for name in sorted(name for name, folder in names.items() if folder and depth < DEEPEST):
+            if not (name.startswith(".") or name == STATE or name in known):
+                pending.append((f"{path}/{name}" if path else name, depth + 1))
+
+
+def _reads(pack: Pack, name: str, *, folder: bool) -> bool:
+    return knows(pack, name, folder=folder, kinds=("format",))

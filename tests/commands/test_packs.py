@@ -1,0 +1,77 @@
+"""`doit packs`: what is here, one to edit, and what names say to all of them."""
+
+from __future__ import annotations
+
+import json
+
+from tests.conftest import Project
+
+RULES = "packs: [huggingface]\nretention: {default: {keep_last: 1}}\n"
+
+
+def trainer(project: Project) -> None:
+    project.make(
+        {
+            f"sft/checkpoint-{step}/{name}": 9
+            for step in (500, 1000, 1500)
+            for name in ("trainer_state.json", "model.safetensors")
+        }
+    )
+
+
+def test_the_packs_that_know_something_here_are_listed_with_their_evidence(project: Project) -> None:
+    trainer(project)
+    out = project.doit("packs")
+    assert "huggingface  *" in out
+    assert "checkpoint-*/trainer_state.json" in out
+    assert "Not found here:" in out
+
+
+def test_where_no_pack_finds_anything_that_is_no_success(project: Project) -> None:
+    project.make({"x/readme": 3})
+    assert "No pack finds anything in 'outputs'." in project.doit("packs", check=1)
+
+
+def test_a_pack_becomes_rules_to_edit_and_nothing_is_overwritten(project: Project) -> None:
+    assert project.doit("packs", "copy=huggingface").startswith("Wrote rules/huggingface.yaml.")
+    text = (project.folder / "rules" / "huggingface.yaml").read_text()
+    assert "\nmarks:" not in text
+    assert "\nformats:" in text
+    project.doit("check")
+    assert "is there already" in project.doit("packs", "copy=huggingface", check=1)
+    assert "did you mean 'huggingface'?" in project.doit("packs", "copy=hugingface", check=3)
+
+
+def test_names_are_told_without_any_tree(project: Project) -> None:
+    (project.folder / "names.txt").write_text("checkpoint-500\nepoch=3-step=40.ckpt\nfinal weights\n")
+    out = project.doit("packs", "names=names.txt", "json=found.json")
+    assert out.endswith("3 names, 2 known\n")
+    first, second, third = json.loads((project.folder / "found.json").read_text())
+    assert (first["kind"], first["fields"]) == ("format", {"step": 500})
+    assert "huggingface" in first["packs"]
+    assert (second["kind"], second["fields"]) == ("format", {"epoch": 3, "step": 40})
+    assert third == {"name": "final weights", "kind": "unknown", "fields": None, "packs": []}
+    assert "cannot be read: No such file" in project.doit("packs", "names=none.txt", check=3)
+
+
+def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> None:
+    for file in (project.folder / "rules").glob("*.yaml"):
+        file.unlink()
+    (project.folder / "rules" / "mine.yaml").write_text(RULES)
+    trainer(project)
+    out = project.doit("migrate", "delete_old=1")
+    assert "Deleted: sft/checkpoint-500" in out or "Deleted: checkpoint-500" in out
+    assert sorted(path.name for path in (project.outputs / "sft").iterdir()) == ["checkpoint-1500"]
+    assert "up to date" in project.doit("migrate", "delete_old=1")
+    project.make({"sft/checkpoint-2000/trainer_state.json": 9})
+    assert "Deleted: checkpoint-1500" in project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    project.doit("undo")
+    assert len(list((project.outputs / "sft").iterdir())) == 4
+
+
+def test_a_pack_that_does_not_exist_is_refused_with_its_place(project: Project) -> None:
+    (project.folder / "rules" / "mine.yaml").write_text("packs: [hugginface]\n")
+    out = project.doit("check", check=3)
+    assert "rules/mine.yaml:1:9: no pack 'hugginface'" in out
+    assert "hint: did you mean 'huggingface'?" in out

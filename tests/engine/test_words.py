@@ -1,0 +1,74 @@
+"""What names say in words: read by tokens, and rather not at all than wrongly."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptrules.engine.words import read_words
+
+READ = {
+    "epoch100.pth": {"run": "", "epoch": "100"},
+    "EPOCH_7": {"run": "", "epoch": "7"},
+    "coco_oi_epoch12.ckpt": {"run": "coco_oi_", "epoch": "12"},
+    "epoch:15-step:528-loss:0.669.ckpt": {"run": "", "epoch": "15", "step": "528", "loss": "0.669"},
+    "epoch%3D3479-step%3D939600.ckpt": {"run": "", "epoch": "3479", "step": "939600"},
+    "epoch=3-loss=-1.5.ckpt": {"run": "", "epoch": "3", "loss": "-1.5"},
+    "epoch=3-val_loss=nan.ckpt": {"run": "", "epoch": "3", "val_loss": "nan"},
+    "epoch139-val_loss5.260e-05.ckpt": {"run": "", "epoch": "139", "val_loss": "5.260e-05"},
+    "step-001715-epoch-50.pt": {"run": "", "step": "001715", "epoch": "50"},
+    "epoch=2-step=10524-val_acc_epoch=0.9300.ckpt": {
+        "run": "", "epoch": "2", "step": "10524", "val_acc_epoch": "0.9300"
+    },
+    "N_epoch=3_global_step=0.ckpt": {"run": "N_", "epoch": "3", "step": "0"},
+    "epoch_epoch=09-step_step=4140.ckpt": {"run": "", "epoch": "09", "step": "4140"},
+    "epoch_epoch=epoch=14-val_loss=val_loss=1.010.ckpt": {"run": "", "epoch": "14", "val_loss": "1.010"},
+    "epoch=03-val_rho_combined_avg=0.816.ckpt": {"run": "", "epoch": "03", "val_rho_combined_avg": "0.816"},
+    "60k_epoch4-d0f474de.pt": {"note": "d0f474de", "run": "60k_", "epoch": "4"},
+    "x-epoch=3-v10.ckpt": {"version": "10", "run": "x-", "epoch": "3"},
+    "epoch_12_student.pth": {"run": "", "epoch": "12", "note": "student"},
+    "VGG_SSD_300x300_ft_iter_120000.pt": {"run": "VGG_SSD_300x300_ft_", "step": "120000"},
+    "last_cartpole_ep_150_rew__4.6873245_.pth": {"run": "last_cartpole_", "epoch": "150", "rew": "4.6873245"},
+}  # fmt: skip
+NOT_READ = (
+    "ep1-ba42-rank0",
+    "pretrained-epoch-24-avg-10.pt",
+    "last_epoch.ckpt",
+    "12-model-0.9999.chk.pt",
+    "epochs_20_lr_1e-05.pth",
+    "MaxEpoch_20.pth",
+    "step-abc.ckpt",
+    "stepped-1.ckpt",
+    "rl_model_replay_buffer_200_steps.pkl",
+    "epoch=3.ckpt.tmp",
+    "epoch=3 (1).ckpt",
+    "epoch=3-copy.ckpt",
+    "epoch=3.5.ckpt",
+    "epoch=1e-05.ckpt",
+    "epoch=3-epoch=4.ckpt",
+    "epoch=3-unfinished",
+    "epoch3-shard2.pt",
+    "fold1_epoch3.pt",
+    "model-00001-of-00003.safetensors",
+    "epoch----3.pt",
+    "epoch=3-run=4.pt",
+    "",
+    "-",
+    "epoch",
+    "\udcff",
+)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_name_is_read(name: str) -> None:
+    assert read_words(name) == READ[name]
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_what_is_not_understood_is_not_read(name: str) -> None:
+    assert read_words(name) is None
+
+
+@pytest.mark.parametrize("ending", ["-rank0", "_shard3", ".tmp", "-copy", " (1)", "-of-4", "_part_2", ".bak"])
+@pytest.mark.parametrize("name", READ)
+def test_a_piece_or_a_copy_is_not_taken_for_the_whole(name: str, ending: str) -> None:
+    assert read_words(name.rpartition(".")[0] + ending) is None
