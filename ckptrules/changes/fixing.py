@@ -188,8 +188,10 @@ def _ends_alike(folder: str, directory: str) -> bool:
 
 def _checkpoints(listing: Listing, rules: RuleSet) -> Iterator[Entry]:
     for entry in sorted(listing.entries):
-        is_one = entry.kind in ("file", "directory") and entry.size
-        if is_one and named(entry.name, rules).claim.kind in ("protected", "target", "legacy"):
+        if not (entry.kind in ("file", "directory") and entry.size):
+            continue
+        kind = named(entry.name, rules, folder=entry.kind == "directory").claim.kind
+        if kind in ("protected", "target", "legacy") or (kind == "format" and entry.kind == "file"):
             yield entry
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.units import head_of
+from ckptrules.changes.units import head_of, parts_of
 
 _APART = r"\s\"'`<>|,;:(){}\[\]\\/"
 _TOKEN = re.compile(rf"[^{_APART}]+")
@@ -70,7 +70,7 @@ def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str,
         for record, intent in run.intents:
             for place, unit in enumerate(intent.units):
                 if unit.kind == "rename" and (record.run, record.process, intent.number, place) in run.standing:
-                    yield intent.directory, head_of(unit).name, head_of(unit).to
+                    yield from ((intent.directory, one.name, one.to) for one in (head_of(unit), *parts_of(unit)))
 
 
 class Candidates:

@@ -128,7 +128,8 @@ def _unit(
         step = Step(action.kind, place, action.name, place, action.to, action.was)
         steps.append(KINDS[action.kind].in_trash_of(step, run))
     if head.leaves_link:
-        steps.append(Step("link", directory, head.name, directory, head.to))
+        pairs = [(head.name, head.to), *head.with_it[: head.parts]]
+        steps += [Step("link", directory, name, directory, to) for name, to in pairs]
     return Unit(head.kind, head.size, tuple(steps), head.parts)
 
 
@@ -173,9 +174,10 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan."""
     moving = [action for action in plan.actions if action.kind in {"rename", "restore", "unsweep", *DELETES}]
     beside = [pair for action in moving for pair in action.with_it]
-    gone = {action.name for action in moving if not action.leaves_link}.union([name for name, _ in beside])
+    gone = {action.name for action in moving}.union([name for name, _ in beside])
+    links = {name for a in moving if a.leaves_link for name in (a.name, *(old for old, _ in a.with_it[: a.parts]))}
     come = {action.to for action in moving}.union([to for _, to in beside])
-    return ({entry.name for entry in listing.entries} - gone | come) - {""}
+    return ({entry.name for entry in listing.entries} - gone | links | come) - {""}
 
 
 def _unrecorded(plan: Plan, why: str) -> Problem:

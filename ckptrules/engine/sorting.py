@@ -81,10 +81,10 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         sidecars = sidecars_of([*checkpoints, *protected], loose, rules.sidecars)
         belong = {sidecar.name for own in sidecars.values() for sidecar in own}
         skipped = [row for row in skipped if row.name not in belong]
-    owned = {c.entry.name for c in checkpoints} if left else set()
+    owned = {name: one.entry.name for one in checkpoints for name in one.names} if left else {}
     for link in left:
-        if link.sibling in owned:
-            sidecars[link.sibling] = (*sidecars.get(link.sibling, ()), Sidecar(link.name, "", shared=False))
+        if owner := owned.get(link.sibling or ""):
+            sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
         else:
             problems.append(dangling(link))
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)

@@ -245,7 +245,10 @@ def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
         if name != to
     ]
     if action.leaves_link:
-        along.append(" " * (indent - 2) + f"+ a link stays under the old name: {style.name(action.name)}")
+        what = (
+            f"links stay under the {action.parts + 1} old names" if action.parts else "a link stays under the old name"
+        )
+        along.append(" " * (indent - 2) + f"+ {what}: {style.name(action.name)}" + ", …" * bool(action.parts))
     return along
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from ckptrules.engine.retention import reads_files
 from ckptrules.engine.series import Series, called, counts_in, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import (
-    STATE,
     Checkpoint,
     Directory,
     Evidence,
@@ -38,7 +36,7 @@ from ckptrules.outputs.evidence import (
 from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run import pinning
-from ckptrules.run.jobs import Job
+from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.zone import LOCAL
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
@@ -212,7 +210,7 @@ def verified_names(job: Job, listing: Listing) -> frozenset[str] | None:
 
 def broken_names(outputs_dir: str, listing: Listing) -> Mapping[str, str]:
     """Say what `doit verify` found broken, by name; nothing is imported or read where it was never run."""
-    if not os.path.exists(os.path.join(outputs_dir, STATE, "verified", listing.directory)):
+    if not was_verified(outputs_dir, listing.directory):
         return {}
     from ckptrules.verify import memory
 

@@ -25,7 +25,7 @@ from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
-from ckptrules.engine.values import Assignment, Directory, Policy, RuleSet
+from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
@@ -529,12 +529,27 @@ def count_asked_for(session: Session, base: str, options: Planning) -> int:
 def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool:
     """Say whether nothing has changed since the last run: neither rules and options nor the directory, nor an age.
 
-    Where more was read than names, that is looked at as well.
+    Where more was read than names, that is looked at as well; and what `doit verify` has found broken since is no part
+    of what was remembered.
     """
     same = values.get("fingerprint") == job.fingerprint and values.get("stamp") == list(found.stamp)
-    if not (same and _is_the_time(values, job.header["started_ns"])):
+    if not (same and _is_the_time(values, job.header["started_ns"])) or found_broken(job, found.directory):
         return False
     return "read" not in values or readings.holds(job.options.outputs_dir, found.directory, values["read"])
+
+
+def was_verified(outputs_dir: str, directory: str) -> bool:
+    """Say whether `doit verify` remembers anything of a directory."""
+    return os.path.exists(os.path.join(outputs_dir, STATE, "verified", directory))
+
+
+def found_broken(job: Job, directory: str) -> bool:
+    """Say whether `doit verify` has found anything broken in a directory."""
+    if not was_verified(job.options.outputs_dir, directory):
+        return False
+    from ckptrules.verify import memory
+
+    return memory.tells_broken(job.options.outputs_dir, directory)
 
 
 def _is_the_time(values: Mapping[str, Any], now_ns: int) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Problem, Reason, RuleSet
+from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Part, Problem, Reason, RuleSet
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats import loading
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault
@@ -89,6 +89,8 @@ def verify(
         missing = {name for one in every if one.entry.name in marked for name in one.names}
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in missing]
         rows, faults = read_all(desk, entries, progress)
+        for entry, fault in unlike_others(entries, rows, faults, every):
+            _remember(desk, _identity(desk, entry), Known(FileContent(""), frozenset(), fault.text))
     problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
     problems += name_problems(found, listing, rules.sidecars, marked)
     unclaimed = {skipped.name for skipped in found.skipped}
@@ -109,6 +111,22 @@ def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
     """Tell of a checkpoint that lacks something; its content is not looked at."""
     hint = "wait until the training has written it; if nothing will, bring back what it lacks, or remove it"
     return Problem("not_whole", checkpoint.names, why.text, hint)
+
+
+def unlike_others(
+    entries: Iterable[Entry], rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
+) -> Iterator[tuple[Entry, Problem]]:
+    """Yield what is in no known format, where others of its series are: its beginning was overwritten."""
+    kinds = {
+        part.entry.name: (one.series, part.text, os.path.splitext(part.entry.name)[1])
+        for one in checkpoints
+        for part in one.parts or (Part(one.entry, "", ""),)
+    }
+    understood = {kinds[row.name] for row in rows if row.known and row.name in kinds}
+    unknown = {fault.names[0]: fault for fault in faults if fault.id == "unknown_format"}
+    for entry in entries:
+        if entry.name in unknown and kinds.get(entry.name) in understood:
+            yield entry, unknown[entry.name]
 
 
 def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> list[Problem]:

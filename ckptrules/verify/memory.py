@@ -89,6 +89,13 @@ def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
     return _names_of(outputs_dir, listing, known)
 
 
+def tells_broken(outputs_dir: str, directory: str) -> bool:
+    """Say whether anything was found broken in a directory, be it still there or not."""
+    with contextlib.suppress(OSError, reading.StateError), Disk(outputs_dir).read(_memory_of(directory)) as lines:
+        return any(b'"broken": ' in line for line in lines)
+    return False
+
+
 def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
     """Say what was found broken of a directory's checkpoints as they are now, by name; nothing is read beside that."""
     try:

@@ -196,6 +196,18 @@ def test_what_verify_cannot_judge_is_not_broken(tree: Project, content: bytes) -
     assert plan_of(tree)["problems"] == []
 
 
+def test_what_is_in_no_known_format_is_broken_where_others_of_its_series_are(tree: Project) -> None:
+    for step in (100, 200):
+        ranks(tree, step, state(step), b"random bytes" if step == 200 else state(step))
+    tree.doit("migrate")
+    assert problem_ids(result(tree, check=1)) == ["unknown_format"]
+    (problem,) = plan_of(tree, check=1)["problems"]
+    assert (problem["id"], problem["names"]) == ("broken", ["rank0-step_0200.pt", "rank1-step_0200.pt"])
+    assert plan_of(tree, check=1)["actions"] == []
+    out = tree.doit("migrate", "delete_old=1", check=1)
+    assert "up to date" not in out
+
+
 def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
     put(tree, "G_10.pth", state(10)[:-9])
     put(tree, "D_10.pth", state(10))

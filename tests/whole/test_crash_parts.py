@@ -38,11 +38,12 @@ STEPS = {"1": 2, "2": 2, "3": 2}  # files of each checkpoint, by the first digit
 
 @pytest.fixture
 def ranks(project: Project, tmp_path: Path, request: pytest.FixtureRequest) -> Undisturbed:
+    old_system, *options = request.param
     (project.folder / "rules" / "naming.yaml").write_text(RULES)
     (project.folder / "rules" / "retention.yaml").write_text(POLICY)
     project.make(TREE)
     (project.outputs / FOLDER / "latest").write_text("s300_r0.pt\n")
-    made = Undisturbed(project, tmp_path / "kept", ("migrate", "delete_old=1"), old_system=request.param)
+    made = Undisturbed(project, tmp_path / "kept", ("migrate", "delete_old=1", *options), old_system=old_system)
     assert "Renamed: s200_r0.pt (2 files)\n" in made.output
     assert "Deleted: s100_r0.pt (2 files)" in made.output
     return made
@@ -64,7 +65,7 @@ def parted(project: Project) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("ranks", [False, True], ids=["", "old system"], indirect=True)
+@pytest.mark.parametrize("ranks", [(False,), (True,)], ids=["", "old system"], indirect=True)
 def test_killed_at_any_change_all_files_of_a_checkpoint_have_their_new_names_or_none(ranks: Undisturbed) -> None:
     in_parts = 0
     files = {text for path, text in ranks.start.items() if path.endswith((".pt", ".json"))} - {"-> s300_r1.pt"}
@@ -82,3 +83,16 @@ def test_killed_at_any_change_all_files_of_a_checkpoint_have_their_new_names_or_
         assert (ended.code, ranks.project.tree()) == (0, ranks.final), (at, ended.output)
         ranks.take_back(at)
     assert in_parts > 2
+
+
+@pytest.mark.parametrize("ranks", [(False, "leave_links=1")], ids=[""], indirect=True)
+def test_killed_while_links_are_left_under_all_old_names(ranks: Undisturbed) -> None:
+    files = {text for path, text in ranks.start.items() if path.endswith((".pt", ".json"))} - {"-> s300_r1.pt"}
+    for at in ranks.instants:
+        ranks.begin()
+        ranks.run(*ranks.command, fault=Fault(at, "after"))
+        assert files <= set(contents(ranks.project)), at
+        if ranks.leaves_another_disk():
+            ended = ranks.run(*ranks.command)
+            assert (ended.code, ranks.project.tree()) == (0, ranks.final), (at, ended.output)
+            ranks.take_back(at)

@@ -150,3 +150,29 @@ def test_archive_and_backup_hold_all_files(ranks: Project) -> None:
     (saved,) = (ranks.folder / "saved").iterdir()
     ranks.doit("restore", f"backup={saved}", "force=1")
     assert {path: text for path, text in ranks.tree().items() if path in before} == before
+
+
+def test_links_stay_under_the_old_names_of_all_files_until_they_are_dropped(ranks: Project) -> None:
+    old, new = ([form.format(rank) for rank in range(4)] for form in ("s200_r{}.pt", "ckpt-000200-rank{}.pt"))
+    before = ranks.tree()
+    out = ranks.doit("migrate", "delete_old=1", "leave_links=1")
+    assert "+ links stay under the 4 old names: s200_r0.pt, …\n" in out
+    assert ranks.names("exp") == sorted([*old, *new])
+    assert "1 up to date\n  renamed     0\n" in ranks.doit("migrate", "delete_old=1", "leave_links=1")
+    ranks.doit("undo")
+    assert ranks.tree() == before
+    ranks.doit("migrate", "delete_old=1", "leave_links=1")
+    assert ranks.doit("drop_links").count("Link removed: ") == 4
+    assert ranks.names("exp") == new
+    ranks.doit("undo")
+    assert ranks.names("exp") == sorted([*old, *new])
+    for rank in range(4):
+        put(ranks, f"s300_r{rank}.pt", torch_zip({"global_step": 300}))
+    ranks.doit("migrate", "delete_old=1")
+    assert ranks.names("exp") == [f"ckpt-000300-rank{rank}.pt" for rank in range(4)]
+
+
+def test_refs_know_the_old_names_of_all_files(ranks: Project) -> None:
+    ranks.doit("migrate:exp")
+    (ranks.folder / "load.py").write_text("load('outputs/exp/checkpoints/s200_r3.pt')\n")
+    assert "ckpt-000200-rank3.pt" in ranks.doit("refs", "paths=load.py")
