@@ -12,7 +12,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.journals import interrupted
-from ckptrules.engine.retention import Excess, too_many
+from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.values import STATE, Directory, MaxDelete
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.evidence import Links
@@ -82,7 +82,9 @@ def experiments(
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
     notes += leapt(session, base, options)
-    if session.line.command == "run" and any(is_selected(session, base, found.experiment) for _, found in jobs):
+    policies = {id(own.policy): own.policy for own, _ in jobs if own.policy}.values()
+    selected_any = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
+    if selected_any and any(by_tree(policy) for policy in policies):
         from ckptrules.run.whole_tree import told_by_tree  # not above: a run that has nothing to do needs it not
 
         jobs, told = told_by_tree(session, job, jobs)
