@@ -182,7 +182,7 @@ def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:
     every = [pair for pair in every if pair[0].name != LAST_RESORT] or every
     claiming = [pair for pair in every if _kind(pair[1]) != "ignored"] or every
     kinds = {_kind(said) for _, said in claiming}
-    readings = [said.fields for _, said in claiming if said.kind in ("format", "protected")]
+    readings = [said.fields for _, said in claiming if said.rule]  # else it is protected whatever it tells
     fields: Mapping[str, int] | None = agreed_fields(readings) if readings else {}
     kind = "unknown" if not every else kinds.pop() if len(kinds) == 1 and fields is not None else "ambiguous"
     names = [pack.name for pack, _ in claiming]
