@@ -119,10 +119,14 @@ def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterabl
 def latest(records: Iterable[Record]) -> Record | None:
     """Return the newest by epoch, then step, then file time; None where there are no records. Never by name.
 
-    It warns where a `last` checkpoint of that experiment has a later time and nobody knows its epoch and step.
+    Names that tell an epoch, only a step, or only a plain number cannot be compared: of the newest of each kind, it is
+    the one with the latest time. It warns where a `last` checkpoint of that experiment has a later time and nobody
+    knows its epoch and step.
     """
     found = list(records)
-    newest = max(found, key=_age, default=None)
+    by_kind = {_kind_of_number(record): record for record in sorted(found, key=_age)}
+    unknown = by_kind.pop("", None)
+    newest = max(by_kind.values(), key=lambda record: (record.time, _age(record)), default=unknown)
     if newest and _tells_a_number(newest):
         later = [one for one in found if one.kind == "last" and not _tells_a_number(one) and one.time > newest.time]
         for one in (one for one in later if one.experiment == newest.experiment):
@@ -164,7 +168,12 @@ def _value_of(record: Record, metric: str | None) -> float | None:
 
 
 def _tells_a_number(record: Record) -> bool:
-    return (record.epoch, record.step, record.number) != (None, None, None)
+    return bool(_kind_of_number(record))
+
+
+def _kind_of_number(record: Record) -> str:
+    told = {"epoch": record.epoch, "step": record.step, "number": record.number}
+    return next((kind for kind, value in told.items() if value is not None), "")
 
 
 def _age(record: Record) -> tuple[int, int, float, str]:

@@ -97,7 +97,7 @@ def make_plan(
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
-    stays += kept_parts(found, {*moved, *(name for row in stays for name in (row.name, *row.with_it))})
+    stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
     swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
     old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
     left_alone = sorted([*(row for row in found.skipped if row.name not in old), *swept.skipped])

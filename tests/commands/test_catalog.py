@@ -177,6 +177,20 @@ def test_recognised_formats_parts_and_facts_stand_in_the_catalog(project: Projec
     assert "acc=0.2" in project.doit("catalog", "format=csv")
 
 
+def test_the_latest_of_epochs_and_of_steps_is_the_one_that_was_written_last(project: Project) -> None:
+    rules = r"formats: [{id: steps, match: 's(?P<step>\d+)\.pt', examples: {s5.pt: {step: 5}}}]"
+    (project.folder / "rules" / "steps.yaml").write_text(f"{rules}\n")
+    names = ["epoch-30_step-000300.ckpt", "s900.pt", "epoch-40_step-000400.ckpt", "s800.pt"]
+    for time, name in enumerate(names, start=10**9):
+        project.make({f"a/checkpoints/{name}": 5})
+        os.utime(project.outputs / "a/checkpoints" / name, (time, time))
+    for newest in (names[2], names[1]):
+        found = ckptrules.latest(records(project))
+        assert found
+        assert os.path.basename(found.path) == newest
+        os.utime(project.outputs / "a/checkpoints/s900.pt", (2 * 10**9, 2 * 10**9))
+
+
 def test_what_cannot_be_read_is_raised(project: Project) -> None:
     with pytest.raises(FileNotFoundError):
         next(ckptrules.catalog(project.folder / "nowhere", project.folder / "rules"))
