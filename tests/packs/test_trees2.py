@@ -148,6 +148,15 @@ TREES = {
         "cat-000002.safetensors cat-000002-state dog-step00000400.safetensors",
         unread="cat.safetensors",
     ),
+    "kohya: beside the shards of a model of Hugging Face, none of which is an epoch": Tree(
+        "sft",
+        """sft/checkpoint-{500,1000}/trainer_state.json sft/model-0000{1,2}-of-00002.safetensors
+        sft/cat-000001.safetensors sft/cat-000002.safetensors""",
+        ["huggingface"],
+        "checkpoint-500",
+        "checkpoint-1000",
+        unread="cat-000001.safetensors cat-000002.safetensors",
+    ),
     "paddle: weights go with their optimizer": Tree(
         "output/ppyoloe",
         """output/ppyoloe/{0,10}.{pdparams,pdopt,pdema} output/ppyoloe/20.pdparams
@@ -239,6 +248,13 @@ TREES = {
         "network-snapshot-001000.pkl training-state-001000.pt",
         "network-snapshot-002000.pkl training-state-002000.pt",
         unwhole="network-snapshot-003000.pkl",
+    ),
+    "stylegan: of EDM2, each length of EMA for itself": Tree(
+        "00000-edm2",
+        "00000-edm2/network-snapshot-000{1000,2000}-0.{050,100}.pkl 00000-edm2/training-state-000{1000,2000}.pt",
+        ["stylegan"],
+        """network-snapshot-0001000-0.050.pkl network-snapshot-0001000-0.100.pkl training-state-0001000.pt""",
+        """network-snapshot-0002000-0.050.pkl network-snapshot-0002000-0.100.pkl training-state-0002000.pt""",
     ),
     "catalyst: the best by the storage": Tree(
         "logdir",
