@@ -5,15 +5,27 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
-from ckptrules.engine.plan import by_heads, with_metrics
+from ckptrules.engine.plan import by_heads, make_plan, with_metrics
+from ckptrules.engine.retention import by_tree
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Best, Budget, Checkpoint, Evidence, Listing, Plan, RuleSet, order_of
+from ckptrules.engine.values import (
+    Best,
+    Budget,
+    Checkpoint,
+    Evidence,
+    Listing,
+    OnConflict,
+    Plan,
+    Policy,
+    RuleSet,
+    order_of,
+)
 
 Spot = tuple[str, str]  # a directory, and a name in it
 Rank = tuple[float | int | str, ...]  # the higher stays
@@ -63,6 +75,21 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
         tuple(one for one in there if one.entry.name not in goes),
         frozenset(one.entry.name for one in there if one.rule and one.series[1] and out.isdisjoint(one.names)),
     )
+
+
+def of_one(
+    rules: RuleSet, listing: Listing, policy: Policy, on_conflict: OnConflict, evidence: Evidence
+) -> dict[Any, Judged]:
+    """Work out what the lines that go by the whole tree say where it is one directory, which ``across`` fits."""
+    said: dict[Any, Judged] = {}
+    alone = policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
+    for line in sorted(by_tree(policy), key=lambda line: line.key == "budget"):
+        known = evidence._replace(tree=said)
+        part = part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)
+        share = share_out(line.value, [part], known.now_ns).says if line.key == "budget" else None
+        judged = best_across(line.value, [part]) if share is None else share
+        said = {**said, line.value: judged.get(listing.directory, {})}
+    return said
 
 
 def best_across(best: Best, parts: Iterable[Part]) -> dict[str, Judged]:

@@ -10,6 +10,7 @@ from ckptrules.engine import measures
 from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import IN_POLICIES, LINES
 from ckptrules.engine.naming import captures
+from ckptrules.engine.retention import by_tree
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.engine.values import (
     DELETES,
@@ -280,7 +281,12 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
     complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
     inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}
     evidence = Evidence(now_ns=EXAMPLE_NOW_NS, inside=inside)
-    plan = make_plan(rules, Listing(policy.name, policy.name, example.given), policy, evidence=evidence)
+    listing = Listing(policy.name, policy.name, example.given)
+    if by_tree(policy):
+        from ckptrules.engine.tree import of_one
+
+        evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
+    plan = make_plan(rules, listing, policy, evidence=evidence)
     goes = {
         name: action.reasons
         for action in plan.actions

@@ -32,13 +32,12 @@ def told_by_tree(session: Session, job: Job, pairs: Pairs) -> tuple[list[tuple[J
         job: what all have in common.
         pairs: those that are selected.
     """
-    lines = lines_of(pairs)
-    if not lines:
+    if not lines_of(pairs):
         return list(pairs), []
     every = own_jobs(session, job._replace(options=job.options.but(experiments=None, verified=False)))
     said: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
     notes = []
-    for line in lines:  # the budget comes last: it goes by what the others keep
+    for line in lines_of(every):  # the budget comes last: it goes by what the others keep
         every = told(every, said)
         if line.key == "budget":
             parts = [part_in(without_budget(own), found) for own, found in every]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.naming import claim
 from ckptrules.engine.packs import agreed_fields, with_packs
 from ckptrules.engine.values import Fault, Pack, RuleSet
@@ -26,6 +27,7 @@ pack: one
 protected: [last.pt]
 ignored: [notes.pt]
 pointers: [latest]
+leftovers: {match: '*o*', after: 7d}
 formats:
   - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.(?:pt|user)', keep_name: one reads it, examples: {epoch-3.pt: {epoch: 3}}}
   - {id: steps, match: 'checkpoint_(?P<step>\d+)\.pt', examples: {checkpoint_5.pt: {step: 5}}}
@@ -104,6 +106,13 @@ def test_several_packs_say_one_thing(case: str) -> None:
         assert (said.kind, dict(said.fields)) == (kind, fields)
         if names[0] == "one":
             assert said.reason.text == reason
+
+
+def test_what_a_pack_calls_a_leftover_is_one_where_no_format_of_any_pack_reads_it() -> None:
+    both = rules("one", "two")
+    names = ["torn.tmp", "epoch-3.pt", "notes.pt", "epoch-3.user", "latest.tmp"]
+    assert [name for name in names if leftover_of(name, both)] == ["torn.tmp"]
+    assert not leftover_of("torn.tmp", rules("two"))
 
 
 def test_a_pack_that_was_not_picked_says_nothing() -> None:

@@ -12,24 +12,21 @@ from typing import Any, NamedTuple
 import pytest
 
 from ckptrules.engine.facts import Told, joined, told_by
-from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.retention import assignment, by_tree, pick_policy, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.tree import best_across, part_of, share_out
+from ckptrules.engine.tree import of_one
 from ckptrules.engine.values import (
     Action,
     Entry,
     Evidence,
     Listing,
     Mention,
-    OnConflict,
     OutsideLink,
     Plan,
-    Policy,
     Problem,
     Reason,
     RuleError,
@@ -166,22 +163,8 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     evidence = evidence._replace(pins={name: Reason(f"pinned: {note}") for name, note in case.pins.items()})
     on_conflict = case.options.get("on_conflict", "report")
     if case.options.get("delete_old"):
-        evidence = evidence._replace(tree=of_tree(rules, listing, policy, on_conflict, evidence))
+        evidence = evidence._replace(tree=of_one(rules, listing, policy, on_conflict, evidence))
     return make_plan(rules, listing, policy if case.options.get("delete_old") else None, on_conflict, evidence)
-
-
-def of_tree(
-    rules: RuleSet, listing: Listing, policy: Policy, on_conflict: OnConflict, evidence: Evidence
-) -> dict[Any, Judged]:
-    """Work out what the whole tree says, where it is one directory."""
-    said: dict[Any, Judged] = {}
-    for key, value, _ in sorted(by_tree(policy), key=lambda line: line.key == "budget"):
-        alone = policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
-        known = evidence._replace(tree=said)
-        part = part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)
-        shared = share_out(value, [part], evidence.now_ns).says if key == "budget" else best_across(value, [part])
-        said = {**said, value: shared.get(listing.directory, {})}
-    return said
 
 
 def what_pointers_say(case: Case, listing: Listing, rules: RuleSet) -> Iterator[tuple[str, tuple[Mention, ...]]]:

@@ -104,3 +104,21 @@ def test_an_undo_of_an_undo_lets_a_leftover_go_again_as_what_it_is(project: Proj
     summary = json.loads((project.folder / "undo.json").read_text())["summary"]
     assert (summary["deleted"], summary["leftovers"]) == (1, 1)
     assert project.names("exp") == [KEPT]
+
+
+def test_an_empty_directory_goes_and_comes_back(project: Project) -> None:
+    make(project, "leftovers: {match: 'tmp-*', after: 7d}\n")
+    (project.outputs / HERE / "tmp-empty" / "inner").mkdir(parents=True)
+    for path in ("tmp-empty/inner", "tmp-empty"):
+        os.utime(project.outputs / HERE / path, (LONG_AGO, LONG_AGO))
+    assert "Deleted: tmp-empty (leftover, " in project.doit("migrate", "delete_old=1")
+    project.doit("undo")
+    assert (project.outputs / HERE / "tmp-empty" / "inner").is_dir()
+
+
+def test_where_nothing_waits_in_the_trash_a_leftover_does_not_either(project: Project) -> None:
+    make(project, "leftovers: {match: '*.tmp', after: 7d}\n", "a.tmp")
+    rules = project.folder / "rules" / "retention.yaml"
+    rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
+    assert "and 1 leftover, 2 KB freed at once (trash_days: 0)\n" in project.doit("migrate", "delete_old=1")
+    assert "a.tmp" not in project.doit("trash")

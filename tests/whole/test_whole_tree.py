@@ -142,13 +142,37 @@ def test_the_best_across_experiments_stay(project: Project) -> None:
     assert "processed   3  experiments\n" in run(project, "migrate")["out"]
 
 
-def test_the_best_of_another_experiment_that_is_in_use_makes_none_go(project: Project) -> None:
+def test_the_best_of_another_experiment_that_is_in_use_or_unfinished_makes_none_go(project: Project) -> None:
     tree = {"sweep_1": [ckpt(1, "0.9"), ckpt(9, "0.1")], "sweep_2": [ckpt(1, "0.5"), ckpt(9, "0.1")]}
     rules = "retention: {mine: {keep_best: {metric: hmean, mode: max, count: 1, across: 'sweep_*'}}}\n"
     make(project, rules, tree)
     with (project.outputs / "sweep_1/checkpoints" / ckpt(1, "0.9")).open("ab"):
         assert gone(run(project, "plan")) == set()
+    marker = project.outputs / "sweep_1/checkpoints" / ckpt(1, "0.9").replace(".ckpt", "-unfinished")
+    marker.touch()
+    assert gone(run(project, "plan")) == set()
+    marker.unlink()
     assert gone(run(project, "plan")) == {f"sweep_2/{ckpt(1, '0.5')}"}
+
+
+def test_a_selection_goes_by_what_the_policies_of_the_others_let_go(project: Project) -> None:
+    rules = (
+        "budget: {total: 4KB}\nretention:\n  mine: {keep: protected}\n"
+        "  sweep: {keep_best: {metric: hmean, mode: max, count: 1, across: 's*'}}\n"
+        "experiments: [{match: 's*', policy: sweep}]\n"
+    )
+    tree = {"s1": [ckpt(1, "0.1"), ckpt(2, "0.1")], "s2": [ckpt(1, "0.1"), ckpt(2, "0.9")], "b": [ckpt(1), ckpt(2)]}
+    make(project, rules, tree)
+    for words in (["plan:b"], ["plan", "experiments=b"]):
+        assert gone(run(project, *words)) == set()  # as that of s1 and of s2 go, which are older
+    assert gone(run(project, "plan")) == {f"s1/{ckpt(1, '0.1')}", f"s2/{ckpt(1, '0.1')}"}
+
+
+def test_what_is_not_verified_stays_whatever_the_budget_says(project: Project) -> None:
+    make(project, BUDGET.format("2KB"), {"a": [ckpt(1), ckpt(2)], "b": [ckpt(1), ckpt(2)]})
+    out = project.doit("plan", "delete_old=1", "policy=mine", "verified=1", check=1)
+    assert "Would delete" not in out
+    assert "(1 could go): no checkpoint that stays is verified" in out
 
 
 @pytest.mark.parametrize(
