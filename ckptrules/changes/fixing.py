@@ -150,7 +150,8 @@ def look_inside(
                 with open_file(directory, entry.name) as file:
                     recipe, owner = rewrite(file, change), believing.owner_of_other(os.fstat(file.fileno()))
             except NotRewritableError as error:
-                skipped.append(_left_alone(entry.name, str(error)))
+                if named(entry.name, rules, folder=False).claim.kind != "format":  # other frameworks have no such paths
+                    skipped.append(_left_alone(entry.name, str(error)))
             except OSError as error:
                 problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {why_of(error)}"))
             else:

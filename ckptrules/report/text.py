@@ -13,6 +13,7 @@ from ckptrules.engine.values import DELETES, Action, Entry, HardLinks, Kept, Pla
 from ckptrules.report.style import Style, count_of, numbers, table, when
 
 LARGEST = 10  # so many lines show the order of magnitude
+OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
 STAYS = ("renamed", "relinked", "restored")  # what the numbers of a summary count that is kept
 
 
@@ -172,8 +173,9 @@ def going(plan: Plan, entries: Iterable[Entry], total: Tally) -> Going | None:
         return None
     told_of = {name for problem in plan.problems for name in problem.names} - {row.name for row in plan.kept}
     told_of -= {action.name for action in plan.actions}
-    left = [entry.size for entry in entries if entry.name in told_of and entry.kind != "link"]
-    kept = total.kept + len(left), total.bytes_kept + sum(left)
+    left = {entry.name: entry.size for entry in entries if entry.name in told_of and entry.kind != "link"}
+    others = {name for problem in plan.problems if problem.id in OF_ONE for name in problem.names[1:]}
+    kept = total.kept + len(left.keys() - others), total.bytes_kept + sum(left.values())
     gone = total.deleted + total.leftovers, total.bytes_deleted
     return Going(plan.experiment, *kept, *gone, tuple(goes[:LARGEST]))
 

@@ -176,3 +176,18 @@ def test_refs_know_the_old_names_of_all_files(ranks: Project) -> None:
     ranks.doit("migrate:exp")
     (ranks.folder / "load.py").write_text("load('outputs/exp/checkpoints/s200_r3.pt')\n")
     assert "ckpt-000200-rank3.pt" in ranks.doit("refs", "paths=load.py")
+
+
+def test_what_is_left_to_a_person_is_counted_once(ranks: Project) -> None:
+    for rank in range(4):
+        put(ranks, f"s300_r{rank}.pt", torch_zip({"global_step": 300})[: -9 if rank == 2 else None])
+    ranks.doit("verify", check=1)
+    out = ranks.doit("plan", "delete_old=1", "experiments=exp", check=1)
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("exp ")]
+    assert (row[1], row[4]) == ("2", "1")
+
+
+def test_fix_state_is_silent_of_what_keeps_its_name_and_is_of_another_framework(ranks: Project) -> None:
+    for name in ("model.ckpt-5.index", "model.ckpt-5.data-00000-of-00001"):
+        put(ranks, name, b"a format that nobody knows", "tf")
+    assert "Skipped" not in ranks.doit("fix_state")
