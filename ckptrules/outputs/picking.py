@@ -36,7 +36,7 @@ def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
 def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     """Do so in a tree of which folders were listed before."""
-    names = tree.names(directory)
+    names = tree.names_of_checkpoints(directory, [text for pack in packs for text in pack.rules.part_folders])
     marked = []
     for pack in packs:
         found = [mark for mark in pack.marks if tree.has(directory, mark)]
@@ -77,6 +77,13 @@ class Tree:
             except OSError:
                 self._listed[path] = {}
         return self._listed[path]
+
+    def names_of_checkpoints(self, directory: str, part_folders: Sequence[str]) -> dict[str, bool]:
+        """Return the names in a checkpoint directory, with those in the folders that hold parts."""
+        here = self.names(directory)
+        folders = [name for name in here if here[name] and any(fnmatchcase(name, text) for text in part_folders)]
+        parts = [self.names(f"{directory}/{name}".lstrip("/")) for name in folders[:LOOKED_AT]]
+        return {name: folder for names in (*parts, here) for name, folder in names.items()}
 
     def has(self, directory: str, mark: str) -> bool:
         """Say whether something fits a mark: a path from the directory, whose parts may be shell patterns."""

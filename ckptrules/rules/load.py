@@ -189,6 +189,9 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     by_name = policies.compile_policies(merged.get("retention", {}), every, faults, told_by_files=told_by_files)
     rules = rules._replace(
         layout=rules.layout or packs.layouts(listed),
+        part_folders=tuple(
+            dict.fromkeys(text for one in (rules, *(p.rules for p in listed)) for text in one.part_folders)
+        ),
         policies=by_name,
         trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
         settle=merged["settle"].data if "settle" in merged else 0,

@@ -62,6 +62,15 @@ TREES = {
         gpt--val_loss=3.4-step=200-last-EMA.ckpt gpt.nemo""",
         unwhole="gpt--val_loss=3.3-step=300.ckpt gpt--val_loss=3.3-step=300-EMA.ckpt",
     ),
+    "nemo: all ranks or none, and the newest is the newest that all of them have": Tree(
+        "gpt/checkpoints",
+        """gpt/checkpoints/mp_rank_0{0,1}/gpt--loss=3.5-step=1.ckpt gpt/checkpoints/mp_rank_0{0,1}/gpt--loss=3.4-step=2.ckpt
+        gpt/checkpoints/mp_rank_00/gpt--loss=3.3-step=3.ckpt gpt/nemo_error_log.txt""",
+        ["nemo"],
+        "mp_rank_00/gpt--loss=3.5-step=1.ckpt mp_rank_01/gpt--loss=3.5-step=1.ckpt",
+        "mp_rank_00/gpt--loss=3.4-step=2.ckpt mp_rank_01/gpt--loss=3.4-step=2.ckpt",
+        unwhole="mp_rank_00/gpt--loss=3.3-step=3.ckpt",
+    ),
     "nemo: folders": Tree(
         "llm/checkpoints",
         """llm/checkpoints/llm--loss=2.5-step=9/weights/common.pt llm/checkpoints/llm--loss=2.1-step=18/weights/common.pt

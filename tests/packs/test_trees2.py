@@ -334,7 +334,7 @@ def make(outputs: Path, files: str) -> None:
 
 def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
     """Find out what a run would, but for what is in use."""
-    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0)))
+    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
     known = all_facts(str(outputs), listing, rules)
     with open_below(str(outputs), tree.directory) as directory:
         pointers, others = read_pointers(directory, listing, rules)
@@ -347,7 +347,7 @@ def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
     rules = load_rules(texts, proved=True)
     picked = pick(str(outputs), rules.packs, tree.directory)
     here = with_packs(rules, picked)
-    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0)))
+    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
     plan = make_plan(here, listing, rules.policies["default"], evidence=evidence(outputs, tree, here))
     return [pack.name for pack in picked], plan
 
