@@ -540,7 +540,11 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
 
 def was_verified(outputs_dir: str, directory: str) -> bool:
     """Say whether `doit verify` remembers anything of a directory."""
-    return os.path.exists(os.path.join(outputs_dir, STATE, "verified", directory))
+    try:
+        os.stat(f"{outputs_dir}/{STATE}/verified/{directory}")  # asked of each directory in each run
+    except OSError:
+        return False
+    return True
 
 
 def found_broken(job: Job, directory: str) -> bool:
