@@ -77,10 +77,10 @@ def called(series: Series, every: Collection[Series]) -> str:
 
 
 def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], policy: Policy) -> bool:
-    """Say whether a protected name counts in a series: in the only one, or in that of the run that it tells."""
-    if len(every) == 1:
-        return True
+    """Say whether a protected name counts in a series: in that of its run; if it tells none, in the only one."""
     run, kind = shield.series
+    if len(every) == 1:
+        return run in ("", series[0])
     if not run:
         return False
     return series_of(shield, policy) == series if kind else [one for one in every if one[0] == run] == [series]

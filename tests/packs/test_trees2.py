@@ -139,6 +139,30 @@ TREES = {
         "g_00005000 do_00005000",
         "g_00010000 do_00010000",
     ),
+    "vits: a base model is none that remains": Tree(
+        "logs/44k",
+        "logs/44k/{G,D}_{0,1000,2000}.pth",
+        ["vits"],
+        "G_1000.pth D_1000.pth",
+        "G_0.pth D_0.pth G_2000.pth D_2000.pth",
+        keep="keep: protected",
+    ),
+    "icefall: an average is none that remains": Tree(
+        "exp",
+        "exp/epoch-{1,2}.pt exp/pretrained-epoch-2-avg-1.pt exp/pretrained.pt exp/log/log-train-1",
+        ["icefall"],
+        "epoch-1.pt",
+        "epoch-2.pt pretrained-epoch-2-avg-1.pt",
+        keep="keep: protected",
+    ),
+    "opennmt: a release is none that remains": Tree(
+        "run",
+        "run/model_step_{1000,2000}.pt run/model_step_2000_release.pt",
+        ["opennmt"],
+        "model_step_1000.pt",
+        "model_step_2000.pt model_step_2000_release.pt",
+        keep="keep: protected",
+    ),
     "kohya: a state goes with its weights, and what has no number stays": Tree(
         "lora",
         """lora/cat-{000001,000002}.safetensors lora/cat-{000001,000002}-state/train_state.json lora/cat.safetensors
