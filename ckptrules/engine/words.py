@@ -11,7 +11,7 @@ import re
 READS = ("run", "epoch", "step", "version", "note")  # the fields that may be captured, metrics aside
 KEYS = {
     **dict.fromkeys(("epoch", "ep"), "epoch"),
-    **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "it", "update", "updates"), "step"),
+    **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "itr", "it", "update", "updates"), "step"),
 }
 NOTES = frozenset("last best final ema student teacher".split())
 PIECES = frozenset("rank shard part fold worker expert of".split())  # with a number: no whole checkpoint of its own
@@ -71,8 +71,11 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
 
 def _key_at(tokens: list[str], place: int) -> str:
     """Return the field whose word stands at a place with a whole number behind it, or nothing."""
-    key = KEYS.get(tokens[place].lower(), "")
-    return key if key and tokens[_number_behind(tokens, place)].isdigit() else ""
+    token, behind = tokens[place].lower(), _number_behind(tokens, place)
+    key = KEYS.get(token, "")
+    if token == "e" and behind == place + 1 and (place == 0 or not tokens[place - 1][-1].isalnum()):
+        key = "epoch"  # e31, and nothing between: not the e of 1e5
+    return key if key and tokens[behind].isdigit() else ""
 
 
 def _number_behind(tokens: list[str], place: int) -> int:
