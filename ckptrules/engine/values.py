@@ -410,7 +410,7 @@ class RuleSet(NamedTuple):
     endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
     ``leftovers`` fit what is no checkpoint and goes when it is old. ``budget`` is a line of every policy.
     ``packs`` are asked where these rules say nothing of a name. Where the packs of one directory were joined to the
-    rules of the user, ``user`` is these alone.
+    rules of the user, ``user`` is these alone. ``layout_of_packs`` says that the user gives no layout.
     """
 
     files: tuple[str, ...]
@@ -437,6 +437,7 @@ class RuleSet(NamedTuple):
     budget: PolicyLine | None = None
     packs: "tuple[Pack, ...]" = ()
     user: "RuleSet | None" = None
+    layout_of_packs: bool = False
 
     def __hash__(self) -> int:
         """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""

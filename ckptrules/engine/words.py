@@ -71,9 +71,9 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
 
 def _key_at(tokens: list[str], place: int) -> str:
     """Return the field whose word stands at a place with a whole number behind it, or nothing."""
-    token, behind = tokens[place].lower(), _number_behind(tokens, place)
-    key = KEYS.get(token, "")
-    if token == "e" and behind == place + 1 and (place == 0 or not tokens[place - 1][-1].isalnum()):
+    word, behind = tokens[place].lower(), _number_behind(tokens, place)
+    key = KEYS.get(word, "")
+    if word == "e" and behind == place + 1 and (place == 0 or not tokens[place - 1][-1].isalnum()):
         key = "epoch"  # e31, and nothing between: not the e of 1e5
     return key if key and tokens[behind].isdigit() else ""
 

@@ -192,6 +192,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         part_folders=tuple(
             dict.fromkeys(text for one in (rules, *(p.rules for p in listed)) for text in one.part_folders)
         ),
+        layout_of_packs=not rules.layout,
         policies=by_name,
         trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
         settle=merged["settle"].data if "settle" in merged else 0,

@@ -189,8 +189,24 @@ def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory]
 
 
 @once
-def _survey(_: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    return outputs_find.survey(path, rules.layout, functools.partial(is_claimed, rules=rules), rules.part_folders)
+def _survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
+    is_one = functools.partial(is_claimed, rules=rules)
+    found, inner = outputs_find.survey(path, rules.layout, is_one, rules.part_folders)
+    if rules.layout_of_packs:  # which is wide: what no pack knows anything of is no checkpoint directory
+        found = [one for one in found if rules_of(session, path, rules, one.directory).packs]
+    return found, inner
+
+
+def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
+    """Return the rules for one checkpoint directory, with the packs that its evidence picks."""
+    if not rules.packs:
+        return rules
+    return _rules_of(session, path, rules._replace(settle=0), directory)._replace(settle=rules.settle)
+
+
+@once
+def _rules_of(_: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
+    return rules_here(path, rules, directory)
 
 
 def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:
@@ -421,7 +437,7 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
-        rules = rules_here(options.outputs_dir, job.rules, directory.directory)
+        rules = rules_of(session, options.outputs_dir, job.rules, directory.directory)
         key = assigned, rules.naming_digest
         if key not in jobs:
             own = job._replace(rules=rules)

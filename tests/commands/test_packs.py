@@ -75,3 +75,15 @@ def test_a_pack_that_does_not_exist_is_refused_with_its_place(project: Project) 
     out = project.doit("check", check=3)
     assert "rules/mine.yaml:1:9: no pack 'hugginface'" in out
     assert "hint: did you mean 'huggingface'?" in out
+
+
+def test_a_wide_layout_of_packs_takes_no_folder_in_which_no_pack_knows_anything(project: Project) -> None:
+    for file in (project.folder / "rules").glob("*.yaml"):
+        file.unlink()
+    (project.folder / "rules" / "mine.yaml").write_text("packs: [lightning, mmengine]\n" + RULES.partition("\n")[2])
+    project.make({f"pl/version_0/checkpoints/epoch={n}-step={n}.ckpt": 9 for n in range(3)})
+    project.make({"pl/version_0/hparams.yaml": 9, "notes/readme.md": 9})
+    out = project.doit("migrate", "delete_old=1")
+    assert "Deleted: epoch=0-step=0.ckpt" in out
+    assert "Skipped" not in out
+    assert project.doit("migrate", "delete_old=1").startswith("Nothing to do: 1 experiment is up to date.")
