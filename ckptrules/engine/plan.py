@@ -100,8 +100,10 @@ def make_plan(
     stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
     swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
     old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
-    left_alone = sorted([*(row for row in found.skipped if row.name not in old), *swept.skipped])
-    found, behind = left_behind(found._replace(skipped=tuple(left_alone)), actions, rules.sidecars)
+    if old:
+        others = [row for row in found.skipped if row.name not in old]
+        found = found._replace(skipped=tuple(sorted([*others, *swept.skipped])))
+    found, behind = left_behind(found, actions, rules.sidecars)
     return Plan(
         experiment=listing.experiment,
         directory=listing.directory,

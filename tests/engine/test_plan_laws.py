@@ -22,7 +22,9 @@ from ckptrules.engine.values import (
     Every,
     Evidence,
     Kept,
+    Leftover,
     Listing,
+    Location,
     Plan,
     Policy,
     PolicyLine,
@@ -257,6 +259,20 @@ def test_only_understood_checkpoints_that_are_sound_are_touched(given_plan: tupl
             assert claim(action.name, RULES).kind in (["legacy"] if action.kind == "rename" else ["legacy", "target"])
             assert entry.kind in ("file", "directory")
             assert entry.size
+
+
+@laws
+@given(listings(), st.none() | policies())
+def test_nothing_goes_as_a_leftover_that_is_anything_else(listing: Listing, policy: Policy | None) -> None:
+    everything = RULES._replace(leftovers=(Leftover("*", 1, "1s", Location("rules/x.yaml", 1, 1)),))
+    plain = make_plan(RULES, listing, policy, evidence=Evidence(now_ns=9 * NS))
+    made = make_plan(everything, listing, policy, evidence=Evidence(now_ns=9 * NS))
+    swept = {action.name for action in made.actions if action.kind == "sweep"}
+    assert swept <= {row.name for row in plain.skipped}
+    assert swept.isdisjoint(entry.name for entry in listing.entries if entry.kind in ("link", "other"))
+    assert not (swept and policy is None)
+    assert [a for a in made.actions if a.name not in swept] == list(plain.actions)
+    assert (made.kept, made.problems, made.remaining) == (plain.kept, plain.problems, plain.remaining)
 
 
 @laws
