@@ -343,7 +343,8 @@ class Budget(NamedTuple):
     order: tuple[tuple[str, Literal["max", "min"]], ...] = ()
 
     def __str__(self) -> str:
-        return f"{{total: {self.total}}}"
+        order = ", ".join(f"{{metric: {metric}, mode: {mode}}}" for metric, mode in self.order)
+        return f"{{total: {self.total}, order: [{order}]}}" if order else f"{{total: {self.total}}}"
 
 
 class PolicyLine(NamedTuple):

@@ -190,3 +190,10 @@ def test_as_many_are_best_as_are_asked_for(parts: list[Part], count: int) -> Non
     rated = [c for p in parts for c in (*p.rest, *p.stays) if c.metrics.get("loss", "none") not in ("none", "nan")]
     assert sum(" is best " in one.why for rows in said.values() for one in rows.values()) == min(count, len(rated))
     assert not any(math.isnan(float(c.metrics["loss"])) for c in rated)
+
+
+def test_the_line_that_would_save_it_is_whole() -> None:
+    parts = [Part("a", (one("x", loss="0.1"), one("y", loss="0.2")))]
+    said = share_out(budget(10, ("loss", "min")), parts, NOW).says["a"]["y"]
+    assert said.why == "does not fit in the budget of 10B: 2 of 2 by loss (0.2)"
+    assert str(said.would) == "{total: 20B, order: [{metric: loss, mode: min}]}"
