@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_the_first_page_lists_every_pack() -> None:
     page = (PAGES / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[(\w+)\]\(\1\.md\)", page, re.MULTILINE)
     assert listed == sorted(PACKS)
+
+
+def test_the_pack_of_the_first_page_proves_itself() -> None:
+    [text] = re.findall(
+        r"^```yaml\n(.*?)^```$", (PAGES / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    faults: list[Fault] = []
+    pack = compile_pack("acme", text, faults, proved=False)
+    assert not faults
+    assert not list(prove(pack.rules))
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -194,6 +205,20 @@ def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(pack: Pack, rule: Rule, 
         if said is None or said.kind == "protected":
             continue
         assert said.fields.get("part", "") not in ("", whole.get("part")) or told(said.fields) != told(whole), other
+
+
+SAYS_WHY_IT_STAYS = re.compile(r"best|last|avg|release|concat|light|_0\.pth")
+
+
+def test_nothing_is_protected_for_a_word_that_every_name_has() -> None:
+    """As ``last*`` would protect all of rl_games: what tells a number is protected only where it says more than that."""
+    for pack, rule, name in EXAMPLES:
+        said = own_claim(name, pack.rules, folder=is_folder(rule, name))
+        assert said.kind == "format" or (said.kind == "protected" and SAYS_WHY_IT_STAYS.search(name)), name
+    for pack in PACKS.values():
+        numbered = [name for rule in pack.rules.formats for name in rule.example_places if re.search(r"\d", name)]
+        for pattern in pack.rules.protected:
+            assert not all(fnmatchcase(name, pattern.text) for name in numbered), pattern
 
 
 # --- marks and layouts ------------------------------------------------------------------------------------------------
