@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.naming import own_claim
 from ckptrules.engine.values import STATE, Pack
+from ckptrules.engine.wholeness import asked_inside
 from ckptrules.outputs.picking import Tree, knows, pick_in
 
 DEEPEST = 6  # folders below the first one
@@ -27,7 +29,8 @@ class Sight(NamedTuple):
 def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
     """Yield the folders in which packs know checkpoints, the upper ones first.
 
-    No deeper than `DEEPEST`, no more than `MOST_NAMES` names, and never into a checkpoint or a hidden folder.
+    No deeper than `DEEPEST`, no more than `MOST_NAMES` names, and never into a checkpoint or a hidden folder. Where no
+    folder that could be one holds what its format asks for, none is one, and what lies in it is looked at.
     """
     pending, looked = deque([("", 0)]), 0
     while pending and looked < MOST_NAMES:
@@ -36,6 +39,8 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         looked += len(names) + 1
         picked = pick_in(tree, packs, path)
         known = [name for name, folder in names.items() if any(_reads(pack, name, folder=folder) for pack in picked)]
+        if not any(_is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
+            known = []
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
         for name in sorted(name for name, folder in names.items() if folder and depth < DEEPEST):
@@ -45,3 +50,13 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
 
 def _reads(pack: Pack, name: str, *, folder: bool) -> bool:
     return knows(pack, name, folder=folder, kinds=("format",))
+
+
+def _is_one(tree: Tree, path: str, pack: Pack) -> bool:
+    """Say whether what a pack takes for a checkpoint holds some of what its format asks for: ``2024/`` is anybody's."""
+    parent, _, name = path.rpartition("/")
+    folder = tree.names(parent)[name]
+    if not _reads(pack, name, folder=folder):
+        return False
+    asked = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
+    return not asked or any(tree.has(path, pattern) for pattern in asked)

@@ -16,7 +16,9 @@ from ckptrules.engine.values import Directory, Evidence, Plan, RuleSet, Stamp
 from ckptrules.outputs.evidence import look_inside, read_pointers
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
+from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick
+from ckptrules.outputs.scouting import scout
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.packs import sources
 from ckptrules.storage.reading import open_below
@@ -396,6 +398,17 @@ def check(outputs: Path, tree: Tree) -> None:
     assert {row.name for row in plan.skipped if row.kind == "unrecognised"} - links == set(tree.unread.split())
     assert unwhole <= {name for problem in plan.problems for name in problem.names} | stays
     assert [p for p in plan.problems if not unwhole.intersection(p.names)] == []
+
+
+@pytest.mark.parametrize("case", TREES)
+def test_a_search_finds_the_folder_of_the_framework_and_no_other(tmp_path: Path, case: str) -> None:
+    tree = TREES[case]
+    make(tmp_path, tree.files)
+    packs = load_rules({"naming.yaml": f"packs: [{PACKS}]"}, proved=True).packs
+    sights = scout(Looked(str(tmp_path)), packs)
+    assert [(sight.directory, [pack.name for pack in sight.packs]) for sight in sights] == [
+        (tree.directory, list(tree.packs))
+    ]
 
 
 def test_every_tree_is_of_a_pack() -> None:
