@@ -59,6 +59,8 @@ DRY = (
     "doit restore backup='saved/<backup>' force=1",
     "doit drop_backup backup='saved/<backup>'",
     "doit pin name='exp/checkpoints/epoch*' note=other",
+    "doit packs",
+    "doit packs copy=huggingface",
     "doit pins",
     "doit unpin name='*'",
 )
