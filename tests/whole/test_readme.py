@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from ckptrules.commands.demo import sample_tree
-from ckptrules.engine.lines import IN_POLICIES
 from ckptrules.rules.load import load_rules
 from ckptrules.run.command_line import TASKS
 from tests.conftest import ROOT
@@ -71,26 +70,7 @@ def test_every_task_is_documented() -> None:
         assert re.search(rf"doit {task}\b(?!_)", README), task
 
 
-def test_the_table_of_policy_lines_lists_all_of_them_and_what_they_keep() -> None:
-    rows = re.findall(r"^\| `(\w+): (.*?)` \|.*\| ([^|]*) \|$", section("Policies"), re.MULTILINE)
-    assert {key for key, _, _ in rows} == set(IN_POLICIES)
-    names = {
-        epoch: f"epoch-{epoch:02}_step-{epoch * 100 + 100:06}_hmean-{hmean}.ckpt"
-        for epoch, hmean in {0: 0.71, 5: 0.90, 10: 0.83, 12: 0.80}.items()
-    }
-    given = ["last.ckpt", *(f"{name} 10GB {age}d" for age, name in zip((4, 3, 2, 1), names.values(), strict=True))]
-    naming = {"rules/naming.yaml": (ROOT / "rules" / "naming.yaml").read_text(encoding="utf-8")}
-    for key, value, kept in rows:
-        shown = ["last.ckpt", *(names[int(epoch)] for epoch in kept.replace("none", "").replace(",", "").split())]
-        policy = {key: yaml.load(value, yaml.BaseLoader), "examples": [{"given": given, "kept": shown}]}
-        assert load_rules({**naming, "rules/line.yaml": yaml.safe_dump({"retention": {"one": policy}})})
-
-
 def test_ci_runs_the_commands_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for words in re.findall(r"readme_command \"(.*)\"\)", ci):
         assert words in README
-
-
-def section(title: str) -> str:
-    return README.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
