@@ -8,7 +8,7 @@ import re
 import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import NamedTuple
 
@@ -69,8 +69,9 @@ def survey(
             if path not in stamps:
                 stamps[path], pattern_of[path] = stamp, pattern
     inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else []
-    for one in inner:
-        del stamps[one.directory]
+    apart = [path for path in pattern_of if _is_part_folder(path, pattern_of, part_folders)]
+    for path in {*apart, *(one.directory for one in inner)}:
+        del stamps[path]
     taken: set[str] = set()
     found = []
     for path, stamp in stamps.items():
@@ -78,6 +79,12 @@ def survey(
         taken.add(experiment)
         found.append(Directory(experiment, path, stamp, part_folders))
     return sorted(found), inner
+
+
+def _is_part_folder(path: str, directories: Collection[str], part_folders: Iterable[str]) -> bool:
+    """Say whether a directory holds parts of the checkpoints of another: alone, it would be pruned without the rest."""
+    outer, _, name = path.rpartition("/")
+    return outer in directories and any(fnmatchcase(name, pattern) for pattern in part_folders)
 
 
 def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:

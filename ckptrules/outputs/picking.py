@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.values import Pack, RuleSet
+from ckptrules.engine.values import Pack, RuleSet, in_part_folder
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
@@ -36,7 +36,7 @@ def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
 def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     """Do so in a tree of which folders were listed before."""
-    names = tree.names_of_checkpoints(directory, [text for pack in packs for text in pack.rules.part_folders])
+    names = tree.names_of_checkpoints(directory, packs)
     marked = []
     for pack in packs:
         found = [mark for mark in pack.marks if tree.has(directory, mark)]
@@ -54,11 +54,16 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
 
 def knows(pack: Pack, name: str, *, folder: bool, kinds: Sequence[str] = ("format", "protected", "ambiguous")) -> bool:
-    """Say whether a pack claims a name."""
+    """Say whether a pack claims a name of a listing."""
     try:
-        return own_claim(name, pack.rules, folder=folder).kind in kinds
+        return own_claim(in_part_folder(name)[1], pack.rules, folder=folder).kind in kinds
     except SlowRuleError:
         return False
+
+
+def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
+    """Say whether a folder of this name holds parts of the checkpoints of the directory that it lies in."""
+    return any(fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
 
 
 class Tree:
@@ -78,12 +83,12 @@ class Tree:
                 self._listed[path] = {}
         return self._listed[path]
 
-    def names_of_checkpoints(self, directory: str, part_folders: Sequence[str]) -> dict[str, bool]:
-        """Return the names in a checkpoint directory, with those in the folders that hold parts."""
+    def names_of_checkpoints(self, directory: str, packs: Sequence[Pack]) -> dict[str, bool]:
+        """Return the names in a checkpoint directory, with those in folders that hold parts, as a listing has them."""
         here = self.names(directory)
-        folders = [name for name in here if here[name] and any(fnmatchcase(name, text) for text in part_folders)]
-        parts = [self.names(f"{directory}/{name}".lstrip("/")) for name in folders[:LOOKED_AT]]
-        return {name: folder for names in (*parts, here) for name, folder in names.items()}
+        folders = [name for name, folder in here.items() if folder and holds_parts(name, packs)][:LOOKED_AT]
+        start = f"{directory}/" if directory else ""
+        return here | {f"{one}/{name}": kind for one in folders for name, kind in self.names(start + one).items()}
 
     def has(self, directory: str, mark: str) -> bool:
         """Say whether something fits a mark: a path from the directory, whose parts may be shell patterns."""

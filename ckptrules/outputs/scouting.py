@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.naming import own_claim
 from ckptrules.engine.values import STATE, Pack
 from ckptrules.engine.wholeness import asked_inside
-from ckptrules.outputs.picking import Tree, knows, pick_in
+from ckptrules.outputs.picking import Tree, holds_parts, knows, pick_in
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
@@ -35,16 +35,16 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
     pending, looked = deque([("", 0)]), 0
     while pending and looked < MOST_NAMES:
         path, depth = pending.popleft()
-        names = tree.names(path)
-        looked += len(names) + 1
+        looked += len(tree.names(path)) + 1
         picked = pick_in(tree, packs, path)
+        names = tree.names_of_checkpoints(path, picked)
         known = [name for name, folder in names.items() if any(_reads(pack, name, folder=folder) for pack in picked)]
         if not any(_is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
             known = []
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
-        for name in sorted(name for name, folder in names.items() if folder and depth < DEEPEST):
-            if not (name.startswith(".") or name == STATE or name in known):
+        for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
+            if not (name.startswith(".") or name == STATE or name in known or holds_parts(name, picked)):
                 pending.append((f"{path}/{name}" if path else name, depth + 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import NamedTuple
 
 import pytest
@@ -76,6 +77,25 @@ def test_what_lies_in_a_checkpoint_is_no_directory_of_its_own(project: Project, 
     assert [one.directory for one in inner] == case.inner
     folders = {record.path.rpartition("/")[0] for record in catalog(project.outputs, rules)}
     assert folders <= {f"{project.outputs}/{path}" for path in case.found}
+
+
+def test_a_folder_of_parts_is_no_directory_of_its_own(project: Project) -> None:
+    """Alone, rank 0 would lose step 2 for step 3, which no other rank has."""
+    ranks = [f"checkpoints/mp_rank_0{rank}/x--step={step}.ckpt" for rank in (0, 1) for step in (1, 2)]
+    project.make(dict.fromkeys([*ranks, "checkpoints/mp_rank_00/x--step=3.ckpt"], 9))
+    shutil.rmtree(project.folder / "rules")
+    (project.folder / "rules").mkdir()
+    (project.folder / "rules" / "naming.yaml").write_text("packs: [nemo, huggingface]\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    assert ended.code == 0, ended.output
+    assert sorted(path for path in project.tree() if "mp_rank_0" in path) == [
+        "checkpoints/mp_rank_00/x--step=2.ckpt",
+        "checkpoints/mp_rank_00/x--step=3.ckpt",
+        "checkpoints/mp_rank_01/x--step=2.ckpt",
+    ]
+    found, _ = find.survey(str(project.outputs), ["checkpoints/*"], lambda _: False, ("mp_rank_*",))
+    assert [one.directory for one in found] == ["checkpoints/mp_rank_00", "checkpoints/mp_rank_01"]
 
 
 def test_both_patterns_are_named(project: Project) -> None:
