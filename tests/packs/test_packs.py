@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.commands.packs import as_rules
 from ckptrules.engine.naming import fits, own_claim
 from ckptrules.engine.packs import agreed_fields, told
 from ckptrules.engine.values import Claim, Fault, Pack, Rule
@@ -72,6 +73,16 @@ def test_a_pack_says_where_it_has_this_from(name: str) -> None:
     text = packs.text_of(name, packs.sources()[name])
     assert re.search(r"^# Source: .*\b[0-9a-f]{7,40}\b|not read again", text, re.MULTILINE)
     assert PACKS[name].name == re.search(r"^pack: (\w+)$", text, re.MULTILINE)[1]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_a_pack_that_is_copied_holds_as_rules_of_the_user(name: str) -> None:
+    """As ``doit packs copy=NAME`` writes it: in all that it says, but for where checkpoints lie and what marks them."""
+    text = packs.text_of(name, packs.sources()[name])
+    rules = load_rules({f"rules/{name}.yaml": as_rules(text), "rules/naming.yaml": "layout: ['*']"})
+    pack = PACKS[name].rules
+    for key in ("protected", "ignored", "pointers", "facts", "unfinished", "part_folders", "sidecars", "formats"):
+        assert len(getattr(rules, key)) == len(getattr(pack, key)), key
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
