@@ -97,7 +97,8 @@ def make_plan(
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
-    stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
+    if found.has_parts:
+        stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
     swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
     old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
     if old:
@@ -154,9 +155,9 @@ def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
 
 def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
     """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
-    whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
-    if not whole:
+    if not found.has_parts:
         return evidence
+    whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
     in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
     metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
     verified = evidence.verified

@@ -508,7 +508,7 @@ class Checkpoint(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """All its names, the one that it goes by first."""
-        return tuple(part.entry.name for part in self.parts) or (self.entry.name,)
+        return tuple([part.entry.name for part in self.parts]) if self.parts else (self.entry.name,)
 
     @property
     def series(self) -> tuple[str, str]:
@@ -688,6 +688,8 @@ def number(text: str | None) -> int | None:
 
 def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
+    if "/" not in name:
+        return "", name
     folder, _, base = name.rpartition("/")
     return folder, base
 

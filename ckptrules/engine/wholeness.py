@@ -23,8 +23,11 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
     whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
     """
-    every = [*found.checkpoints, *found.protected]
     markers = markers_in(listing, rules)
+    asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
+    if not (markers or asked or found.has_parts or evidence.broken):
+        return {}
+    every = [*found.checkpoints, *found.protected]
     needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}
     said = {
@@ -36,7 +39,6 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         or why_incomplete(one, needs, evidence.inside)
         or why_broken(one, evidence.broken)
         for one in every
-        if markers or one.rule or one.parts or evidence.broken
     }
     return {name: reason for name, reason in said.items() if reason}
 
