@@ -122,7 +122,7 @@ def make_plan(
         ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=all_names(found, (*winners, *verdict.rests_on)) if trashed else (),
+        rests_on=all_names(found, (*winners, *verdict.rests_on, *tellers(sound, verdict, evidence))) if trashed else (),
         unwhole=tuple(sorted(busy)),
     )
 
@@ -175,6 +175,13 @@ def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
     """Return all names of some checkpoints."""
     whole = {one.entry.name: one.names for one in (*found.checkpoints, *found.protected) if one.parts}
     return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
+
+
+def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
+    """Return what stays and says inside which one is the best: what it is silent of may go."""
+    files = [pointer for pointer in evidence.pointers if "/" in pointer]
+    stays = (one for one in sound if one.entry.kind == "directory" and one.entry.name not in verdict.remove)
+    return [one.entry.name for one in stays if any(file.startswith(f"{one.entry.name}/") for file in files)]
 
 
 def set_aside(

@@ -163,7 +163,7 @@ class OutsideLink(NamedTuple):
 class Mention(NamedTuple):
     """A name that a pointer file names: by ``text``, which is the name, a stem of it, or digits that it tells.
 
-    ``protects`` says that what is named stays.
+    Without a text it cannot follow. ``protects`` says that what is named stays.
     """
 
     name: str
