@@ -22,6 +22,7 @@ check = command("check", "Test the rule files against their own examples")
 
 # Change
 migrate = command("migrate", "Rename to the target format; with delete_old=1 also delete what the policy does not keep")
+after = command("after", "Do what migrate does, but only beside the checkpoint just saved: for hooks of a training run")
 fix_state = command("fix_state", "Update the paths that Lightning stores inside checkpoints")
 drop_links = command("drop_links", "Remove the links that migrate leave_links=1 left under old names")
 refs = command("refs", "Find old names in scripts, notebooks and documents; with apply=1 write the new ones")

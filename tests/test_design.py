@@ -27,6 +27,7 @@ ROOMS: dict[str, str] = {
     "commands": "engine stopping rules storage outputs changes report verify vault run discovery",
     "startup": "run",
     "lightning": "engine storage rules",
+    "huggingface": "rules",
     "__init__": "discovery",
     "cli": "rules storage run",
     "__main__": "cli",

@@ -52,6 +52,7 @@ def make_plan(
     """
     listing = believed(listing, evidence.times)
     found = sort_entries(rules, listing)
+    found = under_their_names(found, evidence.spared) if evidence.spared else found
     evidence = by_heads(evidence, found)
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
@@ -97,8 +98,7 @@ def make_plan(
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
-    if found.has_parts:
-        stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
+    stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
     swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
     old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
     if old:
@@ -122,7 +122,7 @@ def make_plan(
         ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=all_names(found, (*winners, *verdict.rests_on, *tellers(sound, verdict, evidence))) if trashed else (),
+        rests_on=all_names(found, (*winners, *verdict.rests_on)) if trashed else (),
         unwhole=tuple(sorted(busy)),
     )
 
@@ -155,9 +155,9 @@ def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
 
 def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
     """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
-    if not found.has_parts:
-        return evidence
     whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
+    if not whole:
+        return evidence
     in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
     metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
     verified = evidence.verified
@@ -175,13 +175,6 @@ def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
     """Return all names of some checkpoints."""
     whole = {one.entry.name: one.names for one in (*found.checkpoints, *found.protected) if one.parts}
     return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
-
-
-def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
-    """Return what stays and says inside which one is the best: what it is silent of may go."""
-    files = [pointer for pointer in evidence.pointers if "/" in pointer]
-    stays = (one for one in sound if one.entry.kind == "directory" and one.entry.name not in verdict.remove)
-    return [one.entry.name for one in stays if any(file.startswith(f"{one.entry.name}/") for file in files)]
 
 
 def set_aside(
@@ -316,11 +309,12 @@ def unwhole_notes(
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
-    """Map the names that links and pointer files lead to, or that are pinned.
+    """Map the names that links and pointer files lead to, or that are pinned or spared.
 
     What leads to a part, a sidecar or a left link leads to its owner.
     """
-    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links), **evidence.pins}
+    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
+    named |= {**evidence.spared, **evidence.pins}
     if not named:
         return {}
     heads = found.heads
@@ -342,6 +336,19 @@ def named_by_pointers(pointers: Mapping[str, Collection[Mention]]) -> dict[str, 
     """Map the names that pointer files name, and protect by that."""
     rows = ((mention, pointer) for pointer, said in sorted(pointers.items()) for mention in said)
     return {mention.name: Reason(f"{pointer} names it") for mention, pointer in rows if mention.protects}
+
+
+def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
+    """Let what is spared keep its name, whatever the rules would make of it: nothing of it is moved."""
+    why = {found.heads.get(name, name): reason for name, reason in spared.items()}
+
+    def as_it_is(one: Checkpoint) -> Checkpoint:
+        if one.entry.name not in why or one.target == one.entry.name:
+            return one
+        parts = tuple(part._replace(target=part.entry.name) for part in one.parts)
+        return one._replace(target=one.entry.name, named_by=why[one.entry.name], parts=parts)
+
+    return found._replace(checkpoints=tuple(map(as_it_is, found.checkpoints)))
 
 
 def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) -> Checkpoint:
@@ -436,4 +443,4 @@ def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
 
 def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:
     """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
-    return checkpoint.named_by, *verdict.keep.get(checkpoint.entry.name, ())
+    return tuple(dict.fromkeys((checkpoint.named_by, *verdict.keep.get(checkpoint.entry.name, ()))))

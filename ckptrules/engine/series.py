@@ -41,7 +41,8 @@ def judge(
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
-    pinned = {name for name, reason in held.items() if reason in evidence.pins.values()}
+    by_hand = {*evidence.pins.values(), *evidence.spared.values()}
+    pinned = {name for name, reason in held.items() if reason in by_hand}
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
     for one in sound:
         by_series[series_of(one, policy)].append(one)

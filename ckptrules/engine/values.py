@@ -163,7 +163,7 @@ class OutsideLink(NamedTuple):
 class Mention(NamedTuple):
     """A name that a pointer file names: by ``text``, which is the name, a stem of it, or digits that it tells.
 
-    Without a text it cannot follow. ``protects`` says that what is named stays.
+    ``protects`` says that what is named stays.
     """
 
     name: str
@@ -183,7 +183,8 @@ class Evidence(NamedTuple):
     whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
     verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
     are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins``
-    says why what is pinned stays. ``holding`` are names in which another directory of checkpoints lies.
+    says why what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which
+    another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
     """
 
@@ -201,6 +202,7 @@ class Evidence(NamedTuple):
     zone: tzinfo = UTC
     times: Mapping[str, int] = {}
     pins: Mapping[str, Reason] = {}
+    spared: Mapping[str, Reason] = {}
     holding: frozenset[str] = frozenset()
     tree: Mapping[Any, Mapping[str, Any]] = {}
 
@@ -508,7 +510,7 @@ class Checkpoint(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """All its names, the one that it goes by first."""
-        return tuple([part.entry.name for part in self.parts]) if self.parts else (self.entry.name,)
+        return tuple(part.entry.name for part in self.parts) or (self.entry.name,)
 
     @property
     def series(self) -> tuple[str, str]:
@@ -688,8 +690,6 @@ def number(text: str | None) -> int | None:
 
 def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
-    if "/" not in name:
-        return "", name
     folder, _, base = name.rpartition("/")
     return folder, base
 

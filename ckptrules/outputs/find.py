@@ -20,6 +20,7 @@ _GLOB = re.compile(r"[*?[]")
 UNREADABLE = Stamp(0, 0, 0)
 
 MOST_NAMES = 20_000
+Lister = Callable[[str, str], list[str]]  # an ``outputs_dir`` and a folder in it → the folders in that
 
 
 class Inner(NamedTuple):
@@ -58,14 +59,46 @@ def find_directories(
     return survey(outputs_dir, layout, is_claimed, part_folders)[0]
 
 
+def find_holders(
+    outputs_dir: str,
+    layout: Sequence[str],
+    is_claimed: Callable[[str], bool],
+    part_folders: tuple[str, ...],
+    path: str,
+) -> list[Directory]:
+    """Find the checkpoint directories that a path below ``outputs_dir`` lies in, or is, the innermost first.
+
+    Nothing beside its way is listed. They are called as `find_directories` calls them: what could take the name of one
+    lies on that way, too.
+    """
+    parts = path.split("/")
+    way = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+    def on_the_way(outputs_dir: str, above: str) -> list[str]:
+        below = (one for one in sorted(way) if os.path.dirname(one) == above)
+        return [
+            one for one in below if not os.path.basename(one).startswith(".") and list(_directory(outputs_dir, one))
+        ]
+
+    found = {one.directory: one for one in survey(outputs_dir, layout, is_claimed, part_folders, on_the_way)[0]}
+    return [found[one] for one in sorted(way, key=len, reverse=True) if one in found]
+
+
 def survey(
-    outputs_dir: str, layout: Sequence[str], is_claimed: Callable[[str], bool], part_folders: tuple[str, ...] = ()
+    outputs_dir: str,
+    layout: Sequence[str],
+    is_claimed: Callable[[str], bool],
+    part_folders: tuple[str, ...] = (),
+    listed: Lister | None = None,
 ) -> tuple[list[Directory], list[Inner]]:
-    """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another."""
+    """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another.
+
+    ``listed`` lists the folders in a folder, where not all that there are are meant.
+    """
     stamps: dict[str, Stamp] = {}
     pattern_of: dict[str, str] = {}
     for pattern in layout:
-        for path, stamp in sorted(_walk(outputs_dir, "", tuple(pattern.split("/")))):
+        for path, stamp in sorted(_walk(outputs_dir, "", tuple(pattern.split("/")), listed or _subdirectories)):
             if path not in stamps:
                 stamps[path], pattern_of[path] = stamp, pattern
     inner = _inner_directories(pattern_of, is_claimed) if len(layout) > 1 or "**" in "".join(layout) else []
@@ -160,7 +193,7 @@ def _is_glob(part: str) -> bool:
     return _GLOB.search(part) is not None
 
 
-def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[str, Stamp]]:
+def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> Iterator[tuple[str, Stamp]]:
     """Yield the directories that the parts of a pattern lead to. Links and hidden names are passed over, as in a shell.
 
     What cannot be looked into is yielded as well, so that reading it tells why.
@@ -170,19 +203,19 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[s
         return
     part, rest = parts[0], parts[1:]
     try:
-        names = _subdirectories(outputs_dir, path) if _is_glob(part) else []
+        names = listed(outputs_dir, path) if _is_glob(part) else []
     except FileNotFoundError:
         return
     except OSError:
         yield path, UNREADABLE
         return
     if part == "**":
-        here = list(_walk(outputs_dir, path, rest))
+        here = list(_walk(outputs_dir, path, rest, listed))
         yield from here
         found = {inner for inner, _ in here}
         for inner in names:
             if inner not in found:
-                yield from _walk(outputs_dir, inner, parts)
+                yield from _walk(outputs_dir, inner, parts, listed)
     elif _is_glob(part):
         fits = re.compile(translate(part)).match
         for inner in names:
@@ -191,9 +224,9 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str]) -> Iterator[tuple[s
             if len(rest) == 1 and not _is_glob(rest[0]):  # the usual case, and thousands of it
                 yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
             else:
-                yield from _walk(outputs_dir, inner, rest)
+                yield from _walk(outputs_dir, inner, rest, listed)
     elif rest:
-        yield from _walk(outputs_dir, os.path.join(path, part), rest)
+        yield from _walk(outputs_dir, os.path.join(path, part), rest, listed)
     else:
         yield from _directory(outputs_dir, os.path.join(path, part))
 

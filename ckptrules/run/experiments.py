@@ -73,18 +73,16 @@ def experiments(
     outputs_dir(options)
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
-    notes = [
-        f"Not followed: {job.style.name(name)} is a link."
-        for name in outputs_find.linked_directories(options.outputs_dir)
-    ]
-    notes += inner_directories(session, job)
+    notes = [] if options.path else [*linked_directories(job), *inner_directories(session, job)]
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += not_asked_for(job, jobs)
     notes += leapt(session, base, options)
     policies = {id(own.policy): own.policy for own, _ in jobs if own.policy}.values()
     selected_any = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
-    if selected_any and any(by_tree(policy) for policy in policies):
+    if options.path:
+        notes += left_to_migrate(jobs)
+    elif selected_any and any(by_tree(policy) for policy in policies):
         from ckptrules.run.whole_tree import told_by_tree  # not above: a run that has nothing to do needs it not
 
         jobs, told = told_by_tree(session, job, jobs)
@@ -134,6 +132,18 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
         days = load(session, options.rules_dir, options.outputs_dir).trash_days
         if run.leap and any(age_days(one) >= days > 0 for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
+
+
+def linked_directories(job: Job) -> Iterator[str]:
+    """Tell which experiments are links."""
+    for name in outputs_find.linked_directories(job.options.outputs_dir):
+        yield f"Not followed: {job.style.name(name)} is a link."
+
+
+def left_to_migrate(jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
+    """Say so where a policy goes by the whole tree, of which only one directory is looked at: such lines keep all."""
+    for line in (line for own, _ in jobs if own.policy for line in by_tree(own.policy)):
+        yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
 
 
 def inner_directories(session: Session, job: Job) -> list[str]:

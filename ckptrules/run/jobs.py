@@ -428,7 +428,12 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, list[t
 def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
-    found = find(session, options.outputs_dir, job.rules)
+    if options.path:
+        from ckptrules.run.sparing import directory_of  # only hooks need it
+
+        found = [directory_of(options, job.rules)]
+    else:
+        found = find(session, options.outputs_dir, job.rules)
     if any(one.leftovers for one in (job.rules, *(pack.rules for pack in job.rules.packs))):
         job = job._replace(holding=outputs_find.holding(one.directory for one in found))
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
@@ -438,6 +443,8 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
         rules = rules_of(session, options.outputs_dir, job.rules, directory.directory)
+        if options.path:
+            rules = rules._replace(leftovers=())  # nobody knows which of them other directories lie in
         key = assigned, rules.naming_digest
         if key not in jobs:
             own = job._replace(rules=rules)

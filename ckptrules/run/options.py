@@ -202,7 +202,10 @@ BACKUPS = option(None, some_text, "folder of the backups; otherwise beside outpu
 
 
 class Planning(Common):
-    """What a plan of a directory goes by; most commands leave it at that."""
+    """What a plan of a directory goes by; most commands leave it at that.
+
+    Where there is a ``path``, only the directory of that checkpoint is meant.
+    """
 
     policy: str = "default"
     keep_min_epoch: int | None = None
@@ -213,6 +216,9 @@ class Planning(Common):
     verified: bool = False
     leave_links: bool = False
     fix_state: bool = False
+    path: str | None = None
+    resumed: str | None = None
+    best: str | None = None
 
 
 class Migrating(Planning):

@@ -39,7 +39,7 @@ def work_on(job: Job, found: Directory) -> Done:
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing)
-    if done.failed or not outcome.stamp:
+    if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))
 

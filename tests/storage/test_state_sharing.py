@@ -47,7 +47,7 @@ NEEDED = (
     *(
         module.name
         for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules.")
-        if module.name not in ("ckptrules.__main__", "ckptrules.lightning")
+        if module.name not in ("ckptrules.__main__", "ckptrules.lightning", "ckptrules.huggingface")
     ),
     *"_strptime ctypes sqlite3 difflib shlex uuid tqdm.auto multiprocessing.connection jinja2.sandbox zoneinfo".split(),
 )

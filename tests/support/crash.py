@@ -33,7 +33,11 @@ READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lsta
 ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
 STATE = re.compile(r"(^|/)\.?ckptrules(/(?!(\w+/)*(refs|trash)/)|$)")
-APART = ("ckptrules.__main__", "ckptrules.lightning")  # the others, and what they need, are imported once for all runs
+APART = (
+    "ckptrules.__main__",
+    "ckptrules.lightning",
+    "ckptrules.huggingface",
+)  # the others, and what they need, are imported once for all runs
 for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
     if module.name not in APART:
         importlib.import_module(module.name)

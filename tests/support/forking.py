@@ -28,7 +28,12 @@ from typing import NamedTuple
 
 NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
 multiprocessing.pool pickletools regex sqlite3 tarfile tempfile tqdm yaml zipfile""".split()
-APART = ("ckptrules.__main__", "ckptrules.formats.loading", "ckptrules.lightning")  # with torch, or when run
+APART = (
+    "ckptrules.__main__",
+    "ckptrules.formats.loading",
+    "ckptrules.lightning",
+    "ckptrules.huggingface",
+)  # with torch, or when run
 AT_START = ("PYTHON", "LANG", "LC_")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 TASKS = """plan migrate verify catalog check history undo purge explain trash usage archive unarchive schedule fix_state
-drop_links refs log demo backup backups restore drop_backup pin pins unpin""".split()
+drop_links refs log demo backup backups restore drop_backup pin pins unpin after""".split()
 
 COMMANDS: Mapping[str, list[str]] = {
     "help": [
@@ -27,6 +27,17 @@ COMMANDS: Mapping[str, list[str]] = {
         "doit info plan",
     ],
     "help_of_tasks": [*(f"ckptrules {task} --help" for task in TASKS), "doit migrate --help"],
+    "after": [
+        "doit after",
+        "doit after path=outputs/nothing.ckpt",
+        "doit after path=scripts/evaluate.py",
+        "doit after path=outputs/deep/er/still/weights/epoch=4-step=4.ckpt",
+        "doit after path=outputs/exp/checkpoints/epoch=12-step=120.ckpt delete_old=1 dry_run=1 verbose=1",
+        "doit after path=outputs/exp/checkpoints/epoch=12-step=120.ckpt resumed=outputs/exp/checkpoints/epoch=1-step=10.ckpt",
+        "doit after path=outputs/exp/checkpoints/epoch=12-step=120.ckpt delete_old=1",
+        "doit history",
+        "doit undo",
+    ],
     "wrong_words": [
         "doit plan delete_odl=1",
         "doit plan nonsense_at_all=1",

@@ -28,7 +28,12 @@ NOBODY = 65534
 def run(folder: Path, *arguments: str) -> crash.Ended:
     """Run doit in a folder as nobody."""
     for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
-        if module.name not in ("ckptrules.__main__", "ckptrules.formats.loading", "ckptrules.lightning"):
+        if module.name not in (
+            "ckptrules.__main__",
+            "ckptrules.formats.loading",
+            "ckptrules.lightning",
+            "ckptrules.huggingface",
+        ):
             importlib.import_module(module.name)
     time.strptime("2020", "%Y")
     moving._system_rename()  # noqa: SLF001 - what it imports is found by root only

@@ -63,6 +63,7 @@ DRY = (
     "doit packs copy=huggingface",
     "doit pins",
     "doit unpin name='*'",
+    "doit after path=outputs/group/run_1/checkpoints/epoch=25-step=250.ckpt delete_old=1",
 )
 
 

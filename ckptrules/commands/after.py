@@ -1,0 +1,47 @@
+"""`doit after`: what the hook of a training run calls after each save. It looks at one checkpoint directory only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptrules.commands.plan import work_on
+from ckptrules.run import sparing
+from ckptrules.run.experiments import experiments
+from ckptrules.run.jobs import outputs_dir
+from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, option, some_text
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+
+
+def a_path(text: str) -> str:
+    """Read the path of a checkpoint; a directory is one without its last slash, too."""
+    return some_text(text).rstrip("/") or "/"
+
+
+class Options(Migrating):
+    """What `doit after` may be told: what `doit migrate` may, but for what would change the newest checkpoint."""
+
+    changes = True
+    path: str | None = option(
+        None, some_text, "the checkpoint that was just saved; only what lies beside it is touched"
+    )
+    resumed: str | None = option(None, a_path, "the checkpoint that the run was resumed from: it stays as it is")
+    best: str | None = option(None, a_path, "the best checkpoint of the run: it stays as it is")
+    fix_state: bool = False
+    json: str | None = JSON
+    wait: int = WAIT
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make one task: for the checkpoint directory that a checkpoint was just saved in.
+
+    Raises:
+        OptionError: no checkpoint is named, or one that cannot be meant.
+    """
+    if options.path is None:
+        if any(word.base == "after" for word in session.line.words):
+            raise OptionError("command line: after needs the checkpoint that was just saved\n    hint: path=PATH")
+        return
+    outputs_dir(options)
+    sparing.refuse_unknown(options)
+    yield from experiments(session, "after", options, work_on)
