@@ -95,6 +95,12 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def written(limit: int) -> str:
+    """Write a size as rules have it, so that it is read as so many bytes or more: ``31.4GB``, else all the bytes."""
+    text = human_size(limit).replace(" ", "")
+    return text if size(text) >= limit else f"{limit}B"
+
+
 def human_size(size: int) -> str:
     """Write bytes for people, in steps of 1000: ``31.4 GB``."""
     value = float(size)

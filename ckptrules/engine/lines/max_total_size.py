@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, Others, both_ranks, no, yes
-from ckptrules.engine.measures import human_size, size, taken
+from ckptrules.engine.measures import human_size, size, taken, written
 from ckptrules.engine.shapes import Text, fault_of
 from ckptrules.engine.values import Bytes, Checkpoint, Entry
 
@@ -45,7 +45,7 @@ def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: s
         elif own and own == sum(link.size * link.here for link in shared if link[:2] in staying):
             said[name] = yes("takes no room: its bytes have another name that stays")
         else:
-            said[name] = no(f"does not fit in {where}", Bytes(used, human_size(used).replace(" ", "")))
+            said[name] = no(f"does not fit in {where}", Bytes(used, written(used)))
     return said
 
 
