@@ -44,7 +44,7 @@ SHAPES = {
                 Record(
                     "A shell pattern, and whether what the files name stays.",
                     {
-                        "match": Text("a shell pattern"),
+                        "match": Text("A shell pattern for the names of such files."),
                         "protects": Choice("Whether what such a file names is never deleted.", TRUTH),
                     },
                     ("match", "protects"),
@@ -65,7 +65,7 @@ SHAPES = {
                     {ours: Text(doc) for ours, doc in OURS.items()},
                 ),
                 "offset": Text(
-                    "How much more they count than we: 1 where theirs begin at 1 and ours at 0.", _offset_fault
+                    "How much more they count than the names: 1 where theirs begin at 1 and ours at 0.", _offset_fault
                 ),
                 "best": Text("The key of a text that names the best checkpoint: that one stays."),
                 "time": Text("The key of a time, in seconds since 1970 or ISO 8601: believed over the file's."),

@@ -17,12 +17,12 @@ def _pattern_fault(text: str) -> str:
     return "'*' would take every name for a leftover" if not text.strip("*") else ""
 
 
-_PATTERN = Text("a shell pattern", _pattern_fault)
+_PATTERN = Text("A shell pattern, or several.", _pattern_fault)
 _LEFTOVER = Record(
-    "Shell patterns, and how old what they fit must be to go.",
+    "What is no checkpoint and goes when it is old, by shell patterns.",
     {
-        "match": Either((_PATTERN, ListOf("Shell patterns.", _PATTERN, empty=False))),
-        "after": Text("How old: 7d, by the newest time inside.", fault_of(measures.seconds)),
+        "match": Either((_PATTERN, ListOf("Several shell patterns.", _PATTERN, empty=False))),
+        "after": Text("How old, by the newest time inside: 7d.", fault_of(measures.seconds)),
     },
     ("match", "after"),
 )

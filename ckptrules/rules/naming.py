@@ -90,8 +90,11 @@ FORMAT = Record(
             "true: it fits only directories; false: only files (the default); any: both.",
             {"true": True, "false": False, "any": "any"},
         ),
-        "complete": Record("What makes it complete.", {"any": _PATTERNS, "all": _PATTERNS}),
-        "keep_name": Text("What a rename would break."),
+        "complete": Record(
+            "What makes a checkpoint whole: at least one pattern of any, and every one of all.",
+            {"any": _PATTERNS, "all": _PATTERNS},
+        ),
+        "keep_name": Text("What a rename would break; explain shows it."),
         "examples": MapOf(
             "Name: what must be read of it; null where a field is not captured. Others may be captured as well.",
             MapOf("Field: text or number.", Text("digits compare as numbers, all else as text", empty=True)),
