@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -58,11 +58,12 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
     return Told(path, owner, metrics, times, best)
 
 
-def joined(tellings: Sequence[Told], names: Names, listing: Listing) -> Evidence:
+def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
     """Join what files tell: of two that tell one thing the first counts.
 
     Of files inside the checkpoints only the newest of a series says which one is the best: each earlier one said so of
-    those before it. What a file calls the best stays, as what a pointer file names; but such a file does not follow.
+    those before it. What is ``out``, as it is not whole, does not silence these. What a file calls the best stays, as
+    what a pointer file names; but such a file does not follow.
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
@@ -76,7 +77,7 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing) -> Evidence
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
     for telling in sorted(tellings, key=lambda one: (_order(one, names), ages.get(one.owner, 0), one.path)):
         if telling.best and telling.owner:
-            best[series_of(names[telling.owner])] = telling
+            best[(telling.path,) if telling.owner in out else series_of(names[telling.owner])] = telling
     pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
     return Evidence(metrics=metrics, times=times, pointers={path: said for path, said in pointers.items() if said})
 

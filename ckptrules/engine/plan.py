@@ -98,7 +98,8 @@ def make_plan(
     moved = {name for action in actions for name, _ in action.with_it}
     stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
     stays += kept_sidecars(found.sidecars, listing, moved | disputed)
-    stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
+    if found.has_parts:
+        stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
     swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
     old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
     if old:
@@ -122,7 +123,7 @@ def make_plan(
         ),
         policy=policy.picked if policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=all_names(found, (*winners, *verdict.rests_on)) if trashed else (),
+        rests_on=all_names(found, (*winners, *verdict.rests_on, *tellers(sound, verdict, evidence))) if trashed else (),
         unwhole=tuple(sorted(busy)),
     )
 
@@ -155,9 +156,9 @@ def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
 
 def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
     """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
-    whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
-    if not whole:
+    if not found.has_parts:
         return evidence
+    whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
     in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
     metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
     verified = evidence.verified
@@ -175,6 +176,13 @@ def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
     """Return all names of some checkpoints."""
     whole = {one.entry.name: one.names for one in (*found.checkpoints, *found.protected) if one.parts}
     return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
+
+
+def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
+    """Return what stays and says inside which one is the best: what it is silent of may go."""
+    files = [pointer for pointer in evidence.pointers if "/" in pointer]
+    stays = (one for one in sound if one.entry.kind == "directory" and one.entry.name not in verdict.remove)
+    return [one.entry.name for one in stays if any(file.startswith(f"{one.entry.name}/") for file in files)]
 
 
 def set_aside(

@@ -15,7 +15,11 @@ _NO_TEXT = re.compile(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]")
 _CHECKSUM = rb"[0-9A-Fa-f]{32,128}"
 _LIST = re.compile(rb"(?:(?:\\?%b [ *][^\n]+|[\w/-]+ ?\([^\n]+\) = %b|[#;][^\n]*|)\n)*" % (_CHECKSUM, _CHECKSUM))
 _DIGIT, _LETTER = re.compile("[0-9]"), re.compile(r"[^\W\d_]")
-_NUMBER = re.compile(rb"\s*(\d{1,18})\s*")
+_NUMBER = re.compile(rb"(?:([\"']?)[A-Za-z_][\w.-]*\1[ \t]*[:=][ \t]*)?([\"']?)([+-]?\d{1,18}(?:\.\d*)?)\2")
+_BETWEEN = b" \t\r\n{}[],;"  # what may stand between numbers where a file holds nothing else
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, which Windows puts in front
+_KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
+_LEAD = re.compile(r"[-_.]+[A-Za-z]*[-_.]*$")
 FieldsOf = Callable[[str], Mapping[str, str]]
 Renames = Mapping[str, str]  # of what is renamed together, all or none: old names, and the new ones
 
@@ -41,7 +45,8 @@ def mentioned(
     """Return which names a file names, and each text that stands there for it.
 
     That is the whole name; or a stem, from which the name goes on with a dot or with what its format captures as
-    ``part``; or, where the file holds nothing else, a number that the name tells. A stem has a digit and a letter.
+    ``part``, or the name without that; or, where the file holds nothing else, numbers that the name tells. A stem has a
+    digit and a letter. What stands behind a key (``best=epoch_12.pth``) is meant, and has no text: it cannot follow.
 
     Args:
         content: of the file.
@@ -49,23 +54,41 @@ def mentioned(
         fields_of: the fields that the rules capture of a name.
         protects: whether what is named stays; else only whole names count.
     """
-    alone = _NUMBER.fullmatch(content) if protects else None
-    digits = alone[1].decode() if alone else ""
+    numbers = numbers_alone(content) if protects else []
+    lines = [(line, key.end()) for line in content.splitlines() if protects and (key := _KEY.match(line))]
+    beside = sorted(names)
     found = []
-    for name in sorted(names):
+    for name in beside:
         texts = [name, *stems(name, fields_of(name).get("part", ""))] if protects else [name]
         said = [text for text in texts if mentions(content, text)]
-        if not said and digits and tells(fields_of(name), int(digits)):
-            said = [digits]
+        values = [line for line, start in lines if not said and any(mentions(line[start:], text) for text in texts)]
+        if any(not any(mentions(line, other) for other in beside) for line in values):
+            said = [""]  # it stays, and nothing is written there: who knows where a key ends
+        if not said:
+            said = [digits for digits in numbers if tells(fields_of(name), int(digits))]
         found += [Mention(name, text, protects) for text in said]
     return tuple(found)
 
 
+def numbers_alone(content: bytes) -> list[str]:
+    """Return the whole numbers of a file that holds nothing but numbers: one, one a line, or such behind keys."""
+    content = content.removeprefix(_MARK)
+    if _NUMBER.sub(b"", content).strip(_BETWEEN):
+        return []
+    parts = (match[3].decode().partition(".") for match in _NUMBER.finditer(content))
+    return list(dict.fromkeys(whole for whole, _, rest in parts if whole.isdigit() and not rest.strip("0")))
+
+
 def stems(name: str, part: str) -> list[str]:
-    """Return the stems of a name, the longest first: without its part, and up to each dot."""
-    starts = {name[:place] for place, letter in enumerate(name) if letter == "."}
-    starts |= {name.removesuffix(part)} - {name}
-    return sorted(filter(_is_stem, starts), key=len, reverse=True)
+    """Return the stems of a name, the longest first: up to each dot, up to its part, and the name without its part.
+
+    A word that leads to the part belongs to it: of ``ep1-ba9-rank0.pt`` that is ``-rank``.
+    """
+    found = {name[:place] for place, letter in enumerate(name) if letter == "."}
+    before, there, behind = name.rpartition(part) if part else ("", "", "")
+    if there:
+        found |= {start + end for start in (before, _LEAD.sub("", before)) for end in ("", behind)}
+    return sorted(filter(_is_stem, found - {name}), key=lambda stem: (-len(stem), stem))
 
 
 def tells(fields: Mapping[str, str], wanted: int) -> bool:
@@ -117,7 +140,9 @@ def _new_text(text: str, names: Sequence[str], renames: Renames) -> str:
     """Return what is to stand in the place of a text, or nothing: it stays true, or nothing can stand for all names."""
     if text in names or _is_number(text):
         return renames.get(text, "") if text in names else ""
-    ends = {name: name[len(text) :] for name in names}
+    ends = {name: name[len(text) :] for name in names if name.startswith(text)}
+    if len(ends) < len(names):
+        return ""
     new = {renames.get(name, "").removesuffix(end) for name, end in ends.items() if renames.get(name, "").endswith(end)}
     stem = new.pop() if len(new) == 1 else ""
     return stem if _is_stem(stem) and all(renames.get(name) == stem + end for name, end in ends.items()) else ""

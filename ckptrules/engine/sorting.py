@@ -30,7 +30,8 @@ Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 class Sorted(NamedTuple):
     """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to.
 
-    What is protected is a checkpoint that keeps its name; it may tell no number.
+    What is protected is a checkpoint that keeps its name; it may tell no number. ``has_parts`` says that some are
+    several files.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -39,6 +40,7 @@ class Sorted(NamedTuple):
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
     sidecars: Mapping[str, tuple[Sidecar, ...]]
+    has_parts: bool = False
 
     @property
     def heads(self) -> dict[str, str]:
@@ -87,7 +89,10 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
         else:
             problems.append(dangling(link))
-    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars)
+    has_parts = any(one.parts for one in (*checkpoints, *protected))
+    return Sorted(
+        tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars, has_parts
+    )
 
 
 def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
@@ -97,8 +102,8 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
     parts: dict[Key, list[Read]] = defaultdict(list)
     for entry, name in found:
         rule = name.claim.rule
-        if key := key_of(entry, name):
-            parts[key].append((entry, name))
+        if (rule and rule.has_parts) or "/" in entry.name:
+            parts[key_of(entry, name)].append((entry, name))
         elif name.claim.kind == "protected":
             protected.append(Checkpoint(entry, name.fields, entry.name, name.claim.reason, rule=rule))
         else:
@@ -114,7 +119,7 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
                 protected.append(one)
             else:
                 by_age.append((members[0][1].order, one.entry.mtime_ns, one.entry.name, one))
-    checkpoints = [row[-1] for row in sorted(by_age, key=lambda row: row[:3])]
+    checkpoints = [row[-1] for row in sorted(by_age)]
     return checkpoints, sorted(protected, key=lambda one: one.entry.name)
 
 

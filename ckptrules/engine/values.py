@@ -163,7 +163,7 @@ class OutsideLink(NamedTuple):
 class Mention(NamedTuple):
     """A name that a pointer file names: by ``text``, which is the name, a stem of it, or digits that it tells.
 
-    ``protects`` says that what is named stays.
+    Without a text it cannot follow. ``protects`` says that what is named stays.
     """
 
     name: str
@@ -510,7 +510,7 @@ class Checkpoint(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """All its names, the one that it goes by first."""
-        return tuple(part.entry.name for part in self.parts) or (self.entry.name,)
+        return tuple([part.entry.name for part in self.parts]) if self.parts else (self.entry.name,)
 
     @property
     def series(self) -> tuple[str, str]:
@@ -690,6 +690,8 @@ def number(text: str | None) -> int | None:
 
 def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
+    if "/" not in name:
+        return "", name
     folder, _, base = name.rpartition("/")
     return folder, base
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -13,6 +14,7 @@ from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule,
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
 BROKEN = "is broken, as verify found: it"
+_NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
 """By the name of a checkpoint of parts: the format that it is judged by, its parts there, and those of its series."""
 
@@ -23,8 +25,11 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
     whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
     """
-    every = [*found.checkpoints, *found.protected]
     markers = markers_in(listing, rules)
+    asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
+    if not (markers or asked or found.has_parts or evidence.broken):
+        return {}
+    every = [*found.checkpoints, *found.protected]
     needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}
     said = {
@@ -36,7 +41,6 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         or why_incomplete(one, needs, evidence.inside)
         or why_broken(one, evidence.broken)
         for one in every
-        if markers or one.rule or one.parts or evidence.broken
     }
     return {name: reason for name, reason in said.items() if reason}
 
@@ -111,6 +115,8 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     count = number(one.fields.get("parts"))
     if count is not None and len(texts) < count:
         return Reason(f"is not whole: it has {len(texts)} of {count} parts", rule.place)
+    if said := why_too_few(texts):
+        return Reason(f"is not whole: it has {said}", rule.place)
     if rule.complete:
         met = frozenset[str]().union(*(inside.get(name, ()) for name in one.names))
         if rule.has_parts:
@@ -128,6 +134,19 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     if count is None and (lacks := sorted(needed - texts)):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
+
+
+def why_too_few(texts: Iterable[str]) -> str:
+    """Say how many parts are there of those that their own texts count (``00001-of-00003``); nothing where all are."""
+    found: dict[tuple[str, ...], set[int]] = defaultdict(set)
+    for text in texts:
+        if match := _NTH.fullmatch(text):
+            before, nth, of, count, behind = match.groups()
+            found[before, of, count, behind].add(int(nth))
+    for (before, of, count, behind), there in sorted(found.items()):
+        if len(there) < int(count):
+            return f"{len(there)} of {int(count)} parts {quoted(f'{before}*{of}{count}{behind}')}"
+    return ""
 
 
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:

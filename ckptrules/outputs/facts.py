@@ -6,7 +6,7 @@ import contextlib
 import csv
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -93,7 +93,13 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
 
 
 def read_facts(
-    outputs_dir: str, listing: Listing, sources: Sources, names: Names, *, metrics: bool = True
+    outputs_dir: str,
+    listing: Listing,
+    sources: Sources,
+    names: Names,
+    *,
+    metrics: bool = True,
+    out: Collection[str] = (),
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what is wrong with the files.
 
@@ -105,6 +111,7 @@ def read_facts(
         sources: the files.
         names: the checkpoints, and the fields that the rules read of each.
         metrics: whether they are asked for; else a series whose best is known needs no older file.
+        out: the checkpoints that are not whole.
 
     Raises:
         OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
@@ -127,13 +134,13 @@ def read_facts(
             left -= cost
             rows = documents(source.path, content, faults.append)
             tellings.append(told_by(fact, source.path, source.owner, rows, names))
-            if tellings[-1].best and series[1][1]:
+            if tellings[-1].best and series[1][1] and source.owner not in out:
                 settled.add(series)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
-    return joined(tellings, names, listing), tuple(notes)
+    return joined(tellings, names, listing, out), tuple(notes)
 
 
 def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:

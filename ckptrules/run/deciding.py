@@ -23,6 +23,7 @@ from ckptrules.engine.values import (
     Problem,
     Reason,
 )
+from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
     look,
@@ -107,14 +108,10 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
-    told, notes = Evidence(), sources.notes
-    if sources.files:
-        ours, metrics = facts.names_of(listing, job.rules), asks_for_metrics(job)
-        told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, ours, metrics=metrics)
-    known = told._replace(
+    known = Evidence(
         verified=verified_names(job, listing),
         now_ns=job.header["started_ns"],
-        metrics=merged(metrics_of(job, listing), told.metrics),
+        metrics=metrics_of(job, listing),
         inside=look_inside(directory, listing, job.rules),
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
@@ -123,17 +120,41 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
         holding=job.holding.get(listing.directory, frozenset()),
         tree=job.tree,
     )
+    known, notes = with_facts(job, listing, sources, known)
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
     while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
         looked_at |= names
         evidence = look(job.links, directory, listing, plan, job.rules, known)
+        if evidence.in_use != known.in_use:
+            evidence, notes = with_facts(job, listing, sources, evidence)
         if evidence == known:
             break
         known = evidence
         plan = planned(job, listing, known)
     plan = pinning.told(with_losses(job, listing, plan, known), pinned)
     return plan._replace(notes=(*plan.notes, *notes)), known
+
+
+def with_facts(
+    job: Job, listing: Listing, sources: facts.Sources, known: Evidence
+) -> tuple[Evidence, tuple[Reason, ...]]:
+    """Add what files tell of checkpoints, and say what is wrong with the files."""
+    if not sources.files:
+        return known, sources.notes
+    names, out = facts.names_of(listing, job.rules), frozenset[str]()
+    if any(source.owner and source.fact.best for source in sources.files):
+        found = sort_entries(job.rules, listing)
+        marked = unwhole(found, listing, job.rules, known).keys() | known.in_use.keys()
+        every = (one for one in (*found.checkpoints, *found.protected) if marked.isdisjoint(one.names))
+        out = frozenset(names).difference(name for one in every for name in one.names)
+    metrics = asks_for_metrics(job)
+    told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, names, metrics=metrics, out=out)
+    return known._replace(
+        metrics=merged(known.metrics, told.metrics),
+        times=told.times,
+        pointers={**told.pointers, **known.pointers},
+    ), notes
 
 
 def sources_asked(job: Job, listing: Listing) -> facts.Sources:

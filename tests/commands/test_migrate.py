@@ -166,6 +166,35 @@ def test_what_is_open_for_writing_is_left_alone_until_it_is_closed(project: Proj
     assert f"{NEW}.ckpt" in project.names("exp")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+@pytest.mark.parametrize(("flaw", "code"), [("empty", 1), ("in use", 0), ("incomplete", 0)])
+def test_what_is_not_whole_does_not_say_that_another_best_may_go(project: Project, flaw: str, code: int) -> None:
+    rules = """
+        formats:
+          - {id: trainer, match: 'checkpoint-(?P<step>\\d+)', folder: true, complete: {any: [done]}, examples: {checkpoint-1: {step: 1}}}
+        facts: [{file: state.json, within: true, best: best}]
+        retention: {mine: {min_step: 900, keep_at_least: 1}}
+    """
+    (project.folder / "rules" / "mine.yaml").write_text(rules)
+    best = {100: 100, 200: 200, 300: 200, 900: 900}
+    for step, number in best.items():
+        for name, text in {
+            "state.json": f'{{"best": "/x/checkpoint-{number}"}}',
+            "w.pt": "weights",
+            "done": "",
+        }.items():
+            put(project, f"checkpoint-{step}/{name}", text, 1000)
+    last = project.outputs / HERE / "checkpoint-900"
+    if flaw == "empty":
+        (last / "w.pt").write_bytes(b"")
+    elif flaw == "incomplete":
+        (last / "done").unlink()
+    with (last / "done" if flaw == "in use" else last / "w.pt").open("ab"):
+        project.doit("migrate", "delete_old=1", "policy=mine", check=code)
+    assert "checkpoint-200" in project.names("exp")
+    assert "checkpoint-100" not in project.names("exp")
+
+
 def test_what_changed_within_settle_is_left_alone(project: Project) -> None:
     put(project, f"{OLD}.ckpt", "still warm", 4_000_000_000)
     put(project, "epoch=13-step=1.ckpt", "cold", 1000)

@@ -29,6 +29,8 @@ SUM = "0" * 64
     [
         ("model.ckpt-2000.data-00000-of-00001", "", ["model.ckpt-2000"]),
         ("ckpt-5.index", ".index", ["ckpt-5"]),
+        ("ep1-ba9-rank0.pt", "0", ["ep1-ba9-rank.pt", "ep1-ba9-rank0", "ep1-ba9-rank", "ep1-ba9.pt", "ep1-ba9"]),
+        ("m-1-EMA.ckpt", "-EMA", ["m-1.ckpt", "m-1-EMA", "m-1"]),
         ("global_step9_universal", "_universal", ["global_step9"]),
         ("iter_0000300", "", []),
         ("12.pdparams", "", []),
@@ -85,15 +87,21 @@ def test_what_is_not_ascii_is_found_as_json_and_yaml_write_it(written: str, afte
     [
         ("300\n", {"iter_0000300": "300", "epoch_300_step_5.pt": "", "epoch_300.pt": "300", "n-300": "300"}),
         (" 0300 ", {"iter_0000300": "0300", "epoch_300.pt": "0300", "n-300": "0300"}),
-        ("300 400", {"iter_0000300": "", "n-300": ""}),
-        ("step: 300", {"iter_0000300": ""}),
+        ("200\r\n300\r\n", {"iter_0000300": "300", "n-300": "300"}),
+        ("\ufeff300\n", {"iter_0000300": "300"}),
+        ("'300'", {"iter_0000300": "300"}),
+        ('{"iteration": 300, "loss": 0.5}', {"iter_0000300": "300"}),
+        ("iteration=300\n", {"iter_0000300": "300"}),
+        ("of 300", {"iter_0000300": ""}),
+        ("300.5", {"iter_0000300": ""}),
+        ("step: 300", {"iter_0000300": "300"}),
         ("-300", {"iter_0000300": ""}),
-        ("300.0", {"iter_0000300": ""}),
+        ("300.0", {"iter_0000300": "300"}),
         ("9" * 5000, {"iter_0000300": ""}),
         ("", {"iter_0000300": ""}),
     ],
 )
-def test_a_number_alone_names_what_tells_it(content: str, wanted: dict[str, str]) -> None:
+def test_a_number_among_nothing_else_names_what_tells_it(content: str, wanted: dict[str, str]) -> None:
     fields = {
         "iter_0000300": {"step": "0000300"},
         "epoch_300_step_5.pt": {"epoch": "300", "step": "5"},
@@ -102,6 +110,22 @@ def test_a_number_alone_names_what_tells_it(content: str, wanted: dict[str, str]
     }
     said = {one.name: one.text for one in mentioned(content.encode(), fields, lambda name: fields[name])}
     assert {name: said.get(name, "") for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("best=epoch_12.pth\n", True),
+        ("export BEST=epoch_12\r\n", True),
+        ('a: 1\nbest.path="epoch_12.pth"\n', False),
+        ("run=epoch_12.pth\n", False),
+        ("a run=3-epoch_12.pth\n", False),
+    ],
+)
+def test_what_stands_behind_a_key_is_meant_and_could_not_follow(content: str, named: bool) -> None:  # noqa: FBT001
+    said = mentioned(content.encode(), ["epoch_12.pth", "run=epoch_12.pth"], lambda _: {})
+    assert (Mention("epoch_12.pth", "") in said) == named
+    assert cannot_follow({"p": said}, {"epoch_12.pth": "epoch-12.pth"}, {}) == ("p" if named else "")
 
 
 TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
@@ -118,6 +142,7 @@ TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
         (TENSORFLOW, {"m-2.index": "n-02.index"}, "", True),
         ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt": "b.pt"}, "b.pt", True),
         ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt.md5": "b.md5"}, "", True),
+        ((Mention("a-1-r0.pt", "a-1.pt"),), {"a-1-r0.pt": "b-01-r0.pt"}, "", False),
         ((Mention("a-7.pt", "7"),), {"a-7.pt": "b-7.pt"}, "", True),
         ((Mention("a-8.pt", "8"),), {"a-8.pt": "b.pt"}, "", False),
         ((Mention("300", "300"), Mention("a-300.pt", "300")), {"300": "0300"}, "0300", True),
