@@ -27,7 +27,8 @@ def claim_of_packs(said: Said) -> Claim | None:
     if len({one.kind for _, one in said}) > 1 and {"format", "ambiguous"} & {one.kind for _, one in said}:
         return Claim("ambiguous", _undecided("claim it otherwise", said))
     if len(said) == 1 or said[0][1].kind != "format":
-        return next((one for _, one in said if one.kind == "protected"), said[0][1])
+        protected = [one for _, one in said if one.kind == "protected"]
+        return max(protected, key=_strictness) if protected else said[0][1]
     agreed = agreed_fields(one.fields for _, one in said)
     if agreed is None:
         return Claim("ambiguous", _undecided("read it otherwise", said))

@@ -14,7 +14,9 @@ KEYS = {
     **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "itr", "it", "update", "updates"), "step"),
 }
 NOTES = frozenset("last best final ema student teacher".split())
-PIECES = frozenset("rank shard part fold worker expert of".split())  # with a number: no whole checkpoint of its own
+PIECES = frozenset(
+    "rank shard part worker expert of fold seed task trial split cv".split()
+)  # with a number: no whole checkpoint of its own
 ENDING = re.compile(
     r"\.(?:ckpt|pt|pth\.tar|pth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
 )

@@ -24,7 +24,7 @@ formats:
 TEXTS = {
     "one": r"""
 pack: one
-protected: [last.pt]
+protected: [last.pt, '*-end.pt']
 ignored: [notes.pt]
 pointers: [latest]
 leftovers: {match: '*o*', after: 7d}
@@ -36,7 +36,9 @@ formats:
 """,
     "two": r"""
 pack: two
+protected: ['*-end.pt']
 formats:
+  - {id: ends, match: 'step-(?P<step>\d+)-end\.pt', examples: {step-3-end.pt: {step: 3}}}
   - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.pt', examples: {epoch-3.pt: {epoch: 3}}}
   - {id: numbers, match: 'checkpoint_(?P<number>\d+)\.pt', examples: {checkpoint_5.pt: {number: 5}}}
   - {id: odd, match: 'odd_(?P<epoch>\d+)_(?P<step>\d+)\.pt', examples: {odd_1_2.pt: {epoch: 1}}}
@@ -90,6 +92,7 @@ CASES = {
         {},
         "the packs one and two claim it otherwise; packs: [one] or packs: [two] decides",
     ),
+    "two protect it, and one reads it": ("step-3-end.pt", "protected", {"step": "3"}, "protected by '*-end.pt'"),
     "a pointer of one": ("latest", "ignored", {}, "names checkpoints: 'latest'"),
     "the format of the user comes before packs": ("epoch-3.user", "format", {"epoch": "3"}, "format 'mine'"),
     "what the user protects": ("mine-epoch-3.pt", "protected", {}, "protected by 'mine-*'"),

@@ -54,6 +54,8 @@ NOT_READ = (
     "epoch=3-unfinished",
     "epoch3-shard2.pt",
     "fold1_epoch3.pt",
+    "net_epoch_5_seed_3.pth",
+    "epoch5_split2.pt",
     "model-00001-of-00003.safetensors",
     "epoch----3.pt",
     "epoch=3-run=4.pt",
