@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.drafting import draft
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.values import (
     DELETES,
     Action,
+    Claim,
     EntryKind,
     Listing,
     Plan,
@@ -40,7 +42,8 @@ class Explained(NamedTuple):
     """What is to be said of one name. ``stays`` is None where the rules leave it to a person.
 
     ``metrics`` are those that sidecars and facts tell, ``keep_name`` says what a rename would break, and ``parts`` are
-    the other files of the checkpoint that goes by this name.
+    the other files of the checkpoint that goes by this name. ``pack`` is the pack that knows the name, with what picked
+    it, and ``draft`` the lines of a format where no rule knows it.
     """
 
     directory: str
@@ -55,6 +58,8 @@ class Explained(NamedTuple):
     metrics: Mapping[str, str] = {}
     keep_name: str = ""
     parts: tuple[str, ...] = ()
+    pack: str = ""
+    draft: tuple[str, ...] = ()
 
 
 class Options(Planning):
@@ -155,7 +160,9 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryK
         keep_name = said.rule.keep_name if said.rule else ""
     except SlowRuleError as slow:
         named_by, fields = Reason(f"{slow.rule.called} needs too long for it", slow.rule.place), {}
+        said = Claim("ambiguous", named_by)
     one = Explained(directory, name, named_by, fields, "", None, (), (), plan.policy, keep_name=keep_name)
+    one = one._replace(pack=_pack_of(said, rules))
     problems = [row for row in plan.problems if name in row.names]
     if problems:
         texts = [text for row in problems for text in (row.text, *[f"hint: {row.hint}"] * bool(row.hint))]
@@ -176,7 +183,17 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryK
             goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
             why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
             return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
-    return one._replace(why=tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by))
+    why = tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by)
+    if said.kind != "unrecognised" or why:
+        return one._replace(why=why)
+    return one._replace(draft=tuple(draft(name, [row.name for row in plan.skipped], folder=kind == "directory")))
+
+
+def _pack_of(said: Claim, rules: RuleSet) -> str:
+    """Name the pack by whose rules a name is known, and what picked it here."""
+    place = said.reason.place
+    pack = next((pack for pack in rules.packs if place and pack.file == place.file), None)
+    return f"{pack.name}, known by {pack.evidence}" if pack and pack.evidence else ""
 
 
 def _why_it_follows(action: Action) -> tuple[Reason, ...]:
@@ -191,6 +208,8 @@ def block(one: Explained, style: Style) -> str:
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     if one.fields:
         rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+    if one.pack:
+        rows.append(("pack", style.name(one.pack), ""))
     if one.parts:
         rows.append(("files", style.name(_some_files(one)), ""))
     if one.keep_name:
@@ -213,6 +232,9 @@ def block(one: Explained, style: Style) -> str:
         shown = label.ljust(WIDTH)
         shown = style.paint(shown, colour) if label == verdict else shown
         lines.append(f"  {shown}{text.ljust(width)}  {style.paint(place, 'dim') if place else ''}".rstrip())
+    if one.draft:
+        lines.append("  If it is a checkpoint, these lines in a file of rules/ make it one; 'doit check' tests them:")
+        lines += [f"    {style.name(line)}" for line in one.draft]
     return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
 
 

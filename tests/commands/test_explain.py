@@ -162,3 +162,20 @@ def test_what_is_wrong_with_a_file_of_facts_is_a_note(project: Project) -> None:
     note = "Note: ../best.yaml is not understood: no YAML: did not find expected node content"
     for command in ("plan", "migrate"):
         assert note in project.doit(command, "verbose=1")
+
+
+def test_a_name_that_no_rule_knows_gets_a_draft_that_can_be_pasted(project: Project) -> None:
+    project.make({"exp/checkpoints/net-40.npz": 9, "exp/checkpoints/net-7.npz": 9})
+    out = project.doit("explain", "name=net-40.npz")
+    lines = out.partition("'doit check' tests them:\n")[2].splitlines()
+    assert lines[0] == "    formats:"
+    (project.folder / "rules" / "mine.yaml").write_text("\n".join(line[4:] for line in lines) + "\n")
+    project.doit("check")
+    assert "format 'net'" in project.doit("explain", "name=net-40.npz")
+
+
+def test_the_pack_that_knows_a_name_is_named_with_its_evidence(project: Project) -> None:
+    (project.folder / "rules" / "mine.yaml").write_text("packs: [huggingface]\n")
+    project.make({"exp/checkpoints/checkpoint-5/trainer_state.json": 9})
+    out = project.doit("explain", "name=checkpoint-5")
+    assert "pack         huggingface, known by checkpoint-*/trainer_state.json" in out

@@ -1,0 +1,70 @@
+"""Pure: a format for names that no rule knows, drafted from them for a person to confirm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ckptrules.engine.words import ENDING, KEYS
+
+_PIECE = re.compile(r"\d+\.\d+|\d+|[^\d]+")
+_LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
+
+
+def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str]:
+    """Return the lines of a format that fits a name and those that differ from it in numbers only; or nothing.
+
+    The number that counts is one behind a word for epoch or step, else the last that differs among the names. Other
+    numbers that differ may be any; those that do not stay as they are.
+    """
+    ending = ENDING.search(name)
+    stem = name[: ending.start()] if ending else name
+    pieces = _PIECE.findall(stem)
+    rows = [pieces, *(row for row in (_PIECE.findall(_stem(other)) for other in others) if _is_alike(row, pieces))]
+    varying = [n for n, piece in enumerate(pieces) if piece[0].isdigit() and len({row[n] for row in rows}) > 1]
+    fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
+    if not fields:
+        whole = [n for n in varying or range(len(pieces)) if pieces[n].isdigit()]
+        fields = {whole[-1]: "number"} if whole else {}
+    if not fields or len(set(fields.values())) < len(fields):
+        return []
+    match = "".join(_pattern(piece, fields.get(n, ""), n in varying) for n, piece in enumerate(pieces))
+    match += re.escape(ending[0] if ending else "").replace("\\-", "-")
+    read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
+    word = re.search(r"[A-Za-z]+", stem)
+    return [
+        "formats:",
+        f"  - id: {word[0].lower() if word else 'mine'}",
+        f"    match: {_quoted(match)}",
+        *["    folder: true"] * folder,
+        f"    examples: {{{_quoted(name)}: {{{read}}}}}",
+    ]
+
+
+def _stem(name: str) -> str:
+    return ENDING.sub("", name)
+
+
+def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
+    """Say whether two names differ in numbers only."""
+    return len(row) == len(pieces) and all(
+        one == other or (one[0].isdigit() and other[0].isdigit()) for one, other in zip(row, pieces, strict=True)
+    )
+
+
+def _field(pieces: Sequence[str], place: int) -> str:
+    """Return what a number counts by the word before it, or nothing."""
+    word = _LAST_WORD.search(pieces[place - 1]) if place and pieces[place].isdigit() else None
+    return KEYS.get(word[1].lower(), "") if word else ""
+
+
+def _pattern(piece: str, field: str, varies: bool) -> str:  # noqa: FBT001 - a place has all three
+    if field:
+        return rf"(?P<{field}>\d+)"
+    if varies:
+        return r"\d+\.\d+" if "." in piece else r"\d+"
+    return re.escape(piece).replace("\\-", "-").replace("\\ ", " ").replace("\\=", "=")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,38 @@
+"""A draft for names that no rule knows: it loads, and reads the name that it was made from."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptrules.engine.drafting import draft
+from ckptrules.engine.naming import claim
+from ckptrules.rules.load import load_rules
+
+CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
+    "net-40.npz": (["net-1.npz", "net-20.npz"], r"net-(?P<number>\d+)\.npz", {"number": "40"}),
+    "gan_v2_7.pt": (["gan_v2_8.pt"], r"gan_v2_(?P<number>\d+)\.pt", {"number": "7"}),
+    "run3 epoch 5 loss 0.25 (2).pt": (
+        ["run3 epoch 6 loss 0.125 (3).pt"],
+        r"run3 epoch (?P<epoch>\d+) loss \d+\.\d+ \(\d+\)\.pt",
+        {"epoch": "5"},
+    ),
+    "m_ep3_iter400_x.bin": ([], r"m_ep(?P<epoch>\d+)_iter(?P<step>\d+)_x\.bin", {"epoch": "3", "step": "400"}),
+    "it's-7": (["it's-8"], r"it's-(?P<number>\d+)", {"number": "7"}),
+    "1234": (["1235"], r"(?P<number>\d+)", {"number": "1234"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
+    others, match, fields = CASES[name]
+    lines = draft(name, [*others, "other.txt"])
+    assert lines[2] == "    match: '" + match.replace("'", "''") + "'"
+    rules = load_rules({"rules/draft.yaml": "\n".join(["layout: ['*']", *lines, ""])})
+    for one in (name, *others):
+        assert claim(one, rules).kind == "format"
+    assert claim(name, rules).fields == fields
+
+
+@pytest.mark.parametrize("name", ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt"])
+def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
+    assert draft(name, []) == []
