@@ -9,11 +9,10 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 
 from ckptrules import __version__
-from ckptrules.rules.shipped import TASKS_FILE, groups, shipped, starter_files
+from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
 from ckptrules.run.help import INIT, asks_for_help, page, refuse_unknown, task_page
 from ckptrules.run.options import OptionError, encode_word, selects_by_name
-from ckptrules.storage import writing
 
 REFUSED = 3
 PROGRAM = "ckptrules"
@@ -74,28 +73,12 @@ def show_help(topic: str, program: str) -> int:
 
 
 def init(words: list[str]) -> int:
-    """Write a dodo.py and a rules folder to edit; overwrite nothing."""
-    if words:
-        print(f"ERROR: command line: {INIT} takes no options: '{words[0]}'", file=sys.stderr)
-        return REFUSED
-    program = PROGRAM if os.path.lexists(TASKS_FILE) else "doit"
-    lines: list[str] = []
-    for path, content in starter_files():
-        try:
-            writing.write_new(path, content)
-        except FileExistsError as error:
-            if error.filename != path:
-                return _not_written(lines, f"{path} cannot be written: {error.filename} is a file")
-            lines.append(f"{path} is there already: left as it is")
-        except OSError as error:
-            return _not_written(lines, f"{path} cannot be written: {error.strerror}")
-        else:
-            lines.append(f"wrote {path}")
-    print("\n".join([*lines, f"Next: '{program} check', then '{program} plan'"]))
-    return 0
+    """Look which checkpoints are here, and write rules for them; overwrite nothing."""
+    from ckptrules.run.starting import begin
 
-
-def _not_written(lines: list[str], fact: str) -> int:
-    print("\n".join([*lines, ""]), end="")
-    print(f"ERROR: {fact}", file=sys.stderr)
-    return REFUSED
+    encoding = sys.stdout.encoding or "ascii"
+    code, text, fault = begin(words, PROGRAM if os.path.lexists(TASKS_FILE) else "doit", encoding)
+    print(text, end="")
+    if fault:
+        print(f"ERROR: {fault}", file=sys.stderr)
+    return code

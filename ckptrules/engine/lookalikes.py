@@ -13,7 +13,7 @@ _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
 _NO_CHECKPOINT = re.compile(r".*\.(?:log|txt|yaml|yml|json|csv|md|png|jpe?g|svg|html|py|sh|tmp|gz|zip)", re.IGNORECASE)
-HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models".split())
+HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that are shown
 
 

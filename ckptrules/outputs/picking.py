@@ -11,6 +11,7 @@ from ckptrules.engine.packs import with_packs
 from ckptrules.engine.values import Pack, RuleSet, in_part_folder
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
+BY_NAME = "its names"  # the evidence where there is no mark
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
 
@@ -46,7 +47,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     if marked:
         return marked
     by_name = [
-        pack._replace(evidence="its names")
+        pack._replace(evidence=BY_NAME)
         for pack in packs
         if any(knows(pack, name, folder=folder, kinds=("format",)) for name, folder in names.items())
     ]
@@ -71,17 +72,17 @@ class Tree:
 
     def __init__(self, outputs_dir: str) -> None:
         self.outputs_dir = outputs_dir
-        self._listed: dict[str, dict[str, bool]] = {}
+        self.listed: dict[str, dict[str, bool]] = {}
 
     def names(self, path: str) -> dict[str, bool]:
         """Return the names in a folder, and whether each is a folder; nothing where it cannot be read."""
-        if path not in self._listed:
+        if path not in self.listed:
             try:
                 with os.scandir(os.path.join(self.outputs_dir, path)) as entries:
-                    self._listed[path] = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
+                    self.listed[path] = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
             except OSError:
-                self._listed[path] = {}
-        return self._listed[path]
+                self.listed[path] = {}
+        return self.listed[path]
 
     def names_of_checkpoints(self, directory: str, packs: Sequence[Pack]) -> dict[str, bool]:
         """Return the names in a checkpoint directory, with those in folders that hold parts, as a listing has them."""

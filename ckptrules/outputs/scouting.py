@@ -39,7 +39,7 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         picked = pick_in(tree, packs, path)
         names = tree.names_of_checkpoints(path, picked)
         known = [name for name, folder in names.items() if any(_reads(pack, name, folder=folder) for pack in picked)]
-        if not any(_is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
+        if not any(is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
             known = []
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
@@ -52,7 +52,7 @@ def _reads(pack: Pack, name: str, *, folder: bool) -> bool:
     return knows(pack, name, folder=folder, kinds=("format",))
 
 
-def _is_one(tree: Tree, path: str, pack: Pack) -> bool:
+def is_one(tree: Tree, path: str, pack: Pack) -> bool:
     """Say whether what a pack takes for a checkpoint holds some of what its format asks for: ``2024/`` is anybody's."""
     parent, _, name = path.rpartition("/")
     folder = tree.names(parent)[name]

@@ -35,6 +35,13 @@ def starter_files() -> Iterator[tuple[str, bytes]]:
             yield name, file.read()
 
 
+def rule_files(folder: str) -> list[str]:
+    """List the rule files of a folder; none where it is not there."""
+    if not os.path.isdir(folder):
+        return []
+    return sorted(name for name in os.listdir(folder) if name.endswith((".yaml", ".yml")) and name != PINS)
+
+
 def groups() -> dict[str, dict[str, str]]:
     """Return what each command does, below the headings of the shipped dodo.py, which is not run for that."""
     import ast

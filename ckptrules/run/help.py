@@ -10,7 +10,7 @@ from ckptrules.run.options import DOIT_COMMANDS, Common, Option, OptionError, Wo
 WIDTH = 79
 HELP = ("-h", "--help")
 INIT = "init"
-WITHOUT_OPTIONS = (INIT, "demo")
+WITHOUT_OPTIONS = {INIT: " [FOLDER] [preset=NAME]", "demo": ""}  # with what they take
 WHAT = """\
 ckptrules renames checkpoints to one format and deletes those that a retention
 policy does not keep. It shows a plan first, overwrites nothing, and can undo.
@@ -73,7 +73,7 @@ def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
 
 def task_page(task: str, sentence: str, program: str, options: type[Common]) -> str:
     """Write what a task does, and its options in both forms, with their defaults."""
-    lines = [f"{program} {task}" + " [name=value ...]" * (task not in WITHOUT_OPTIONS), "", _filled(sentence, "  ")]
+    lines = [f"{program} {task}" + WITHOUT_OPTIONS.get(task, " [name=value ...]"), "", _filled(sentence, "  ")]
     rows = list(_option_rows(options)) if task not in WITHOUT_OPTIONS else []
     if rows:
         lines += ["", "Options", *rows, "", "In brackets: what holds where it is not given."]

@@ -540,16 +540,19 @@ def test_without_a_clone_the_console_script_does_the_same(project: Project, tmp_
     folder.mkdir()
     project.make(THREE_FORMATS)
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, code: int = 0) -> str:
         command = [sys.executable, "-m", "ckptrules", *arguments]
-        return subprocess.run(command, cwd=folder, text=True, encoding="utf-8", capture_output=True, check=True).stdout
+        result = subprocess.run(command, cwd=folder, text=True, encoding="utf-8", capture_output=True, check=False)
+        assert result.returncode == code
+        return result.stdout
 
     assert "Would rename" in run("plan", f"outputs_dir={project.outputs}")
-    written = run("init")
-    assert written.startswith("wrote dodo.py\n")
+    written = run("init", code=1)
+    assert written.startswith("Looked at 1 folder.\n\nNo checkpoints that a pack knows in '.'")
+    assert "\nwrote dodo.py\n" in written
     assert (folder / "rules" / "naming.yaml").read_text() == (ROOT / "rules" / "naming.yaml").read_text()
     (folder / "dodo.py").write_text("mine")
-    assert "dodo.py is there already: left as it is\n" in run("init")
+    assert "dodo.py is there already: left as it is\n" in run("init", "preset=protocol")
     assert (folder / "dodo.py").read_text() == "mine"
 
 

@@ -1,0 +1,249 @@
+"""Pure: the first rules for a tree, made of what was seen in it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.lookalikes import as_line, layout_for
+from ckptrules.engine.losses import mode_of
+from ckptrules.engine.values import number
+
+SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
+NAMING_HEAD = (
+    "# Where checkpoints lie and who wrote them, as 'ckptrules init' saw it; edit it. The keys: docs/rules.md\n\n"
+)
+RETENTION_HEAD = "# What stays when `delete_old=1` is given: what a line keeps, and what is protected.\n\n"
+PRESET_HEAD = (
+    "# Who wrote the checkpoints; where they lie, the pack says, unless `layout` does. The keys: docs/rules.md\n\n"
+)
+IGNORED = "ignored: ['.*', '*.tmp']     # no checkpoints, or not yet\n"
+RETENTION_END = (
+    "trash_days: 7                # how long deleted checkpoints wait in .ckptrules/trash; 0 = gone at once\n"
+)
+PLAIN = ("keep_last: 2",)
+MANY = 20  # checkpoints of a directory, above which some of them are kept for good
+FOR_GOOD = 10  # about so many of them
+
+
+class Numbers(NamedTuple):
+    """What one checkpoint tells in numbers: epoch and step of its name, and the metrics in its name or in files."""
+
+    epoch: int | None
+    step: int | None
+    metrics: frozenset[str]
+
+
+class Seen(NamedTuple):
+    """A directory of checkpoints, as it was seen. ``sure`` says that ``packs`` may judge it.
+
+    Args:
+        directory: a path below ``outputs_dir``.
+        packs: those that know its names; none where nobody does.
+        sure: whether there is more to go by than names, and no two of the packs disagree.
+        evidence: in words.
+        checkpoints: how many.
+        size: their bytes.
+        numbers: what each of them tells.
+    """
+
+    directory: str
+    packs: tuple[str, ...]
+    sure: bool
+    evidence: str
+    checkpoints: int
+    size: int
+    numbers: tuple[Numbers, ...] = ()
+
+
+class Decision(NamedTuple):
+    """A question for the user: the line of naming.yaml with the packs, the directory, and who says what."""
+
+    line: int
+    directory: str
+    text: str
+
+
+def chosen_packs(seen: Iterable[Seen]) -> list[str]:
+    """Return the packs to write. Where one of these knows names in an unsure directory, its rivals are written, too.
+
+    They disagree there, so nothing is decided; without them the one would decide alone.
+    """
+    every = list(seen)
+    chosen = dict.fromkeys(name for one in every if one.sure for name in one.packs)
+    while more := [n for one in every if set(one.packs) & chosen.keys() for n in one.packs if n not in chosen]:
+        chosen.update(dict.fromkeys(more))
+    return list(chosen)
+
+
+def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tuple[str, list[Decision]]:
+    """Write rules/naming.yaml for a tree, and return the questions that it leaves.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        seen: the directories in it.
+        prefix: the first part of all of them, where it is to stand in the layout as it is.
+    """
+    known = [one for one in seen if one.packs]
+    chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
+    lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {_quoted(outputs_dir)}", "layout:"]
+    for pattern, several in by_pattern(known, prefix).items():
+        count = sum(one.checkpoints for one in several)
+        lines.append(_commented(f"  - {_quoted(pattern)}", f"{_count(several, 'folder')}, {count} checkpoints"))
+    lines.append("packs:" if chosen else "packs: []")
+    at = len(lines)
+    for name in chosen:
+        theirs = [one for one in known if one.sure and name in one.packs]
+        why = theirs[0].evidence if theirs else "so that nothing is guessed, see 'Decide' below"
+        lines.append(_commented(f"  - {name}", why))
+    decisions = []
+    for one in _one_each(unsure):
+        left = [name for name in one.packs if name not in chosen]
+        lines += [f"  # - {name}     # {one.directory}: {one.evidence}" for name in left]
+        text = " or ".join(f"'- {name}'" for name in one.packs)
+        decisions.append(Decision(len(lines) if left else at, one.directory, text))
+    return "\n".join([*lines, IGNORED]), decisions
+
+
+def preset_text(pack: str, outputs_dir: str) -> str:
+    """Write rules/naming.yaml for one pack, without having looked; the layout is that of the pack."""
+    where = [f"outputs_dir: {_quoted(outputs_dir)}"] * bool(outputs_dir)
+    return "\n".join([*(SCHEMA + PRESET_HEAD).splitlines(), *where, f"packs: [{pack}]", IGNORED])
+
+
+def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
+    """Sort directories by the pattern of the layout that covers them: shallow ones first, `checkpoints` before `*`."""
+    inner = {one: one.directory[len(prefix) + 1 :] if prefix else one.directory for one in seen}
+    patterns = ["", *layout_for(inner.values())]
+    found: dict[str, list[Seen]] = defaultdict(list)
+    for one, path in inner.items():
+        pattern = min((pattern for pattern in patterns if _covers(pattern, path)), key=_stars)
+        found["/".join(filter(None, (prefix, pattern)))].append(one)
+    return {key: found[key] for key in sorted(found, key=lambda key: (key.count("/"), _stars(key), key))}
+
+
+def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> tuple[str, str]:
+    """Write rules/retention.yaml for what is sure, and say in words what it keeps.
+
+    Args:
+        seen: the directories.
+        experiment_of: the name of the experiment of each.
+    """
+    every_name = {experiment_of[one.directory] for one in seen}
+    groups: dict[tuple[tuple[str, ...], str], list[Seen]] = defaultdict(list)
+    for one in seen:
+        if one.sure and one.numbers:
+            groups[one.packs, metric_of(one.numbers)].append(one)
+    policies: dict[tuple[str, ...], list[Seen]] = defaultdict(list)
+    for (_, metric), members in groups.items():
+        policies[policy_lines(metric, members)].extend(members)
+    default = next(iter(policies)) if len(policies) == 1 else PLAIN
+    text, matches = SCHEMA + RETENTION_HEAD + "retention:\n" + _policy("default", default), ""
+    for count, (lines, members) in enumerate(one for one in policies.items() if one[0] != default):
+        name = f"{members[0].packs[0]}_{count + 1}"
+        text += _policy(name, lines)
+        fitting = patterns_for({experiment_of[one.directory] for one in members}, every_name)
+        matches += "".join(f"  - {{match: {_quoted(pattern)}, policy: {name}}}\n" for pattern in fitting)
+    if matches:
+        text += (
+            f"\nexperiments:                 # the first pattern that fits picks the policy, else default\n{matches}"
+        )
+    every = [line for lines in policies or [PLAIN] for line in lines]
+    words = ["the newest 2"]
+    words += ["the best 1"] * any(line.startswith("keep_best") for line in every)
+    words += ["some along the way"] * any(line.startswith("keep_every") for line in every)
+    return f"{text}\n{RETENTION_END}", " and ".join([", ".join(words[:-1])] * bool(words[1:]) + words[-1:])
+
+
+def policy_lines(metric: str, members: Sequence[Seen]) -> tuple[str, ...]:
+    """Return the lines of the policy for directories of one kind."""
+    lines = [*PLAIN]
+    if metric:
+        lines.append(f"keep_best: {{metric: {_quoted(metric)}, mode: {mode_of(metric)}, count: 1}}")
+    every = [numbers for one in members for numbers in one.numbers]
+    if max(one.checkpoints for one in members) > MANY:
+        for unit in ("step", "epoch"):
+            told = [getattr(one, unit) for one in every]
+            if None not in told and max(told) > FOR_GOOD:
+                lines.append(f"keep_every_{unit}s: {{every: {rounded(max(told) // FOR_GOOD)}, nearest: true}}")
+                break
+    return tuple(lines)
+
+
+def metric_of(numbers: Collection[Numbers]) -> str:
+    """Choose the metric that every checkpoint tells and of which the better end is known; nothing where none is.
+
+    A policy keeps what does not tell its metric: one that some do not tell would keep all of these.
+    """
+    told = frozenset.intersection(*(one.metrics for one in numbers)) if numbers else frozenset()
+    return min((name for name in told if mode_of(name)), key=_preference, default="")
+
+
+def rounded(value: int) -> int:
+    """Round down to 1, 2 or 5 with zeros."""
+    power = int(10 ** (len(str(value)) - 1))
+    return next(power * digit for digit in (5, 2, 1) if power * digit <= value)
+
+
+def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
+    """Return patterns that fit these experiments and no others."""
+    found: list[str] = []
+    for top in sorted({name.split("/")[0] for name in names}):
+        beside = {name for name in every if name.split("/")[0] == top}
+        mine = {name for name in names if name.split("/")[0] == top}
+        whole = beside == mine and top not in mine and _is_plain(top)
+        found += [f"{top}/*"] if whole else sorted(filter(_is_plain, mine))
+    return found
+
+
+def _preference(metric: str) -> tuple[int, int, str]:
+    """Prefer what was measured on other data than that of the training, and a loss."""
+    lower = metric.lower()
+    return (0 if re.match(r"(?:val|eval|valid|test|dev)", lower) else 1, 0 if "loss" in lower else 1, lower)
+
+
+def _policy(name: str, lines: Iterable[str]) -> str:
+    return f"  {name}:\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def _covers(pattern: str, path: str) -> bool:
+    parts, names = pattern.split("/") if pattern else [], path.split("/") if path else []
+    return len(parts) == len(names) and all(p in ("*", n) for p, n in zip(parts, names, strict=True))
+
+
+def _stars(pattern: str) -> int:
+    return pattern.split("/").count("*")
+
+
+def _one_each(seen: Iterable[Seen]) -> list[Seen]:
+    """Return one directory for each set of packs."""
+    return list({one.packs: one for one in reversed(list(seen))}.values())[::-1]
+
+
+def _is_plain(name: str) -> bool:
+    return not set(name) & set("*?[") and name.isprintable()
+
+
+def _quoted(text: str) -> str:
+    return as_line([text])[1:-1]
+
+
+def _commented(line: str, comment: str) -> str:
+    return f"{line.ljust(28)} # {comment}"
+
+
+def _count(several: Sequence[Seen], noun: str) -> str:
+    return f"{len(several)} {noun}{'s' * (len(several) != 1)}"
+
+
+def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numbers:
+    """Return what a checkpoint tells, by the fields of its name and the metrics that files tell."""
+    metric = fields.get("metric") if fields.get("value") else None
+    by_name = {key for key, text in fields.items() if text and mode_of(key)}
+    return Numbers(
+        number(fields.get("epoch")),
+        number(fields.get("step")),
+        frozenset({*by_name, *metrics, *([metric] if metric else [])}),
+    )

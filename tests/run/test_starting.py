@@ -1,0 +1,192 @@
+"""`ckptrules init`: what it makes of trees, what it writes and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.report.style import Style, columns
+from ckptrules.rules.load import load_rules
+from ckptrules.run.options import OptionError
+from ckptrules.run.starting import NAMING, RETENTION, Start, begin, read_words, start_of
+from tests.conftest import ROOT, Project, default, run_program
+
+TREES = yaml.safe_load((ROOT / "tests/cases/trees.yaml").read_text(encoding="utf-8"))
+
+
+def expanded(text: str) -> Iterator[str]:
+    """``a{1..3}`` → a1 a2 a3; ``{a,b}`` → a b."""
+    parts = re.split(r"\{([^}]*)\}", text)
+    choices = [[part] if place % 2 == 0 else choices_of(part) for place, part in enumerate(parts)]
+    yield from ("".join(one) for one in product(*choices))
+
+
+def choices_of(text: str) -> list[str]:
+    first, dots, last = text.partition("..")
+    return [str(n) for n in range(int(first), int(last) + 1)] if dots else text.split(",")
+
+
+def plant(folder: Path, files: str) -> None:
+    for word in files.split():
+        for path in expanded(word):
+            name, has, content = path.rpartition("=")
+            if not (has and content.startswith(("@", "{"))):
+                name, content = path, "x"
+            file = folder / name
+            (file if name.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
+            if content.startswith("@"):
+                epoch, step = map(int, content[1:].split(","))
+                file.write_bytes(sample_checkpoint(epoch, step, 1500))
+            elif not name.endswith("/"):
+                file.write_text(content)
+
+
+def looked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, files: str, words: str = "", home: str = "../elsewhere"
+) -> Start:
+    plant(folder, files)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / home))
+    return start_of(read_words(words.split()), Style())
+
+
+@pytest.mark.parametrize("case", TREES, ids=[case["tree"] for case in TREES])
+def test_trees(case: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, code = case.get("init", ""), case.get("code", 0)
+    if code == 3:
+        with pytest.raises(OptionError):
+            looked(tmp_path, monkeypatch, case["files"], words, case["home"])
+        return
+    start = looked(tmp_path, monkeypatch, case["files"], words)
+    written = yaml.safe_load(start.texts[NAMING])
+    assert written.get("packs") == case["packs"]
+    assert written["layout"] == case.get("layout", ["*/checkpoints"])
+    assert written.get("outputs_dir", "outputs") == case.get("outputs_dir", words or "outputs")
+    assert set(re.findall(r"'- (\w+)'", " ".join(one.text for one in start.decisions))) == set(case.get("asked", []))
+    assert [one for one in case.get("unknown", []) if f"no pack knows {one}" not in start.told] == []
+    assert ("no pack knows" in start.told) == ("unknown" in case)
+    assert start.understood == (code == 0)
+    table = [line for line in start.told.splitlines() if columns(line) > 80]
+    assert table == []
+    load_rules(start.texts)
+    for one in start.decisions:
+        line = start.texts[NAMING].splitlines()[one.line - 1]
+        assert re.search(r"^  (?:# )?- \w+", line) or line.startswith("packs:")
+
+
+def test_there_are_forty_trees() -> None:
+    assert len(TREES) >= 40
+
+
+TRAINER = "runs/sft/checkpoint-{500,1000,1500}/trainer_state.json"
+
+
+def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch, files: str, *words: str) -> tuple[int, str]:
+    plant(folder, files)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / "../elsewhere"))
+    code, text, fault = begin(words, "doit", "utf-8")
+    assert fault == ""
+    return code, text
+
+
+@pytest.mark.parametrize(
+    ("files", "goes"),
+    [
+        (TRAINER, ["sft/checkpoint-500"]),
+        ("runs/lit/version_0/checkpoints/epoch={1..4}-step=40.ckpt runs/lit/version_0/hparams.yaml", ["step=40.ckpt"]),
+        (f"{TRAINER} runs/lit/checkpoints/epoch=1-step=40-val_loss=0.{{1..4}}.ckpt", ["sft/checkpoint-500"]),
+    ],
+)
+def test_init_and_a_plan_are_all_that_it_takes(project: Project, files: str, goes: list[str]) -> None:
+    """No edit between the two, and what `init` says would go is what the plan says."""
+    (project.folder / "dodo.py").unlink()
+    for file in (project.folder / "rules").iterdir():
+        file.unlink()
+    plant(project.folder, files)
+    said = run_program("ckptrules", "init", "runs", folder=project.folder, environment=default())
+    assert said[0] == 0, said[1]
+    share = re.search(r"(\S+ \S+) of \S+ \S+ would go", " ".join(said[1].split()))
+    assert share is not None
+    out = project.doit("plan", "delete_old=1")
+    assert [one for one in goes if one not in out] == []
+    assert f"{share[1]} to the trash" in out
+    assert "outputs_dir" not in out
+    project.doit("check")
+    project.doit("migrate", "delete_old=1")
+    assert "to delete   0" in project.doit("plan", "delete_old=1") or "up to date" in project.doit(
+        "plan", "delete_old=1"
+    )
+
+
+def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/naming.yaml").write_text("mine")
+    (tmp_path / "dodo.py").write_text("def task_mine():\n    return {'actions': []}\n")
+    code, text = at_work(tmp_path, monkeypatch, TRAINER, "runs")
+    assert code == 0
+    assert "rules/naming.yaml is there already: left as it is\n" in text
+    assert (tmp_path / "rules/naming.yaml").read_text() == "mine"
+    assert "To have the commands in your dodo.py, add:\n    from ckptrules.run import doit_config\n" in text
+    assert '\n    plan = command("plan", "' in text
+    (tmp_path / "dodo.py").write_bytes((ROOT / "dodo.py").read_bytes())
+    assert "add:" not in at_work(tmp_path, monkeypatch, "", "runs")[1]
+
+
+def test_rules_of_ones_own_get_no_others_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two would say a key twice, and no command would run."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/mine.yaml").write_text("packs: [huggingface]\n")
+    _, text = at_work(tmp_path, monkeypatch, TRAINER, "runs")
+    assert "rules/naming.yaml is not written: rules/mine.yaml is there already\n" in text
+    assert sorted(os.listdir(tmp_path / "rules")) == ["experiment_log.md.j2", "mine.yaml", "schema.json"]
+
+
+@pytest.mark.parametrize("preset", ["huggingface", "lightning", "keras"])
+def test_a_preset_is_written_without_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+    code, text = at_work(tmp_path, monkeypatch, "", f"preset={preset}", "runs")
+    assert (code, text.startswith("wrote dodo.py\n")) == (0, True)
+    rules = load_rules({name: (tmp_path / name).read_text() for name in (NAMING, RETENTION)})
+    assert ([pack.name for pack in rules.packs], rules.outputs_dir) == ([preset], "runs")
+    assert rules.layout == rules.packs[0].rules.layout
+
+
+def test_the_rules_of_the_protocol_are_those_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert at_work(tmp_path, monkeypatch, "", "preset=protocol")[0] == 0
+    for name in (NAMING, RETENTION):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        ("preset=hugingface", "no preset 'hugingface'\n    hint: did you mean 'huggingface'?"),
+        ("nowhere", "there is no folder 'nowhere'"),
+        ("a b", "init takes a folder and preset=NAME, not 'b'"),
+        ("--deep", "init takes a folder and preset=NAME, not '--deep'"),
+        ("depth=3", "init takes a folder and preset=NAME, not 'depth=3'"),
+        ("/", "'/' holds the whole home folder"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, fact: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError) as raised:
+        begin(words.split(), "doit", "utf-8")
+    assert fact in str(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_open_question_names_the_line_that_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = at_work(tmp_path, monkeypatch, f"{TRAINER} runs/x/checkpoint_5500.pt", "runs")
+    assert code == 0
+    line = int(re.findall(r"Decide: rules/naming\.yaml:(\d+) packs: '- fairseq' or '- ignite', for x\n", text)[0])
+    left = (tmp_path / NAMING).read_text().splitlines()[line - 2 : line]
+    assert [one.split("     ")[0] for one in left] == ["  # - fairseq", "  # - ignite"]
