@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from ckptrules.changes.moved import follower
-from ckptrules.engine.naming import claim, is_claimed
+from ckptrules.engine.naming import SlowRuleError, claim, is_claimed
 from ckptrules.engine.series import Series, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import STATE, Checkpoint, Directory, Listing, Reason, RuleSet
@@ -42,10 +42,18 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
             f"command line: '{path}' is a folder of checkpoints\n    hint: name one of those that it holds"
         )
     name = os.path.basename(below)
-    if claim(name, here[found], folder=os.path.isdir(path)).kind in ("ignored", "unrecognised"):
+    if not is_known(name, here[found], folder=os.path.isdir(path)):
         fact = f"'{path}' is no checkpoint: no rule knows the name '{name}'"
         raise OptionError(f"command line: {fact}\n    hint: 'doit plan verbose=1' tells what the rules know there")
     return found
+
+
+def is_known(name: str, rules: RuleSet, *, folder: bool) -> bool:
+    """Say whether the rules take a name for a checkpoint; one that they take too long for is told of by the plan."""
+    try:
+        return claim(name, rules, folder=folder).kind not in ("ignored", "unrecognised")
+    except SlowRuleError:
+        return True
 
 
 def refuse_unknown(options: Planning) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
+from tests.rules.test_load_hostile import MANY, SLOW
 
 HERE = "ocr/checkpoints"
 NAMES = [f"epoch={epoch}-step={epoch}0.ckpt" for epoch in (1, 2, 3, 12, 13)]
@@ -202,6 +203,14 @@ def test_a_path_outside_by_a_link_is_refused(tree: Project, tmp_path: Path) -> N
     (tree.outputs / HERE).symlink_to(tmp_path / "elsewhere/checkpoints")
     assert "does not lie below outputs_dir" in tree.doit("after", f"path={path(LAST)}", DELETE, check=3)
     assert len(os.listdir(tmp_path / "elsewhere/checkpoints")) == len(NAMES)
+
+
+def test_a_rule_that_is_slow_for_the_name_is_told_of(tree: Project) -> None:
+    (tree.folder / "rules/slow.yaml").write_text(SLOW % "1aa-2.ckpt")
+    name = f"1{MANY}!-2.ckpt"
+    tree.make({f"{HERE}/{name}": 1})
+    out = tree.doit("after", f"path={path(name)}", check=1)
+    assert f"{name} cannot be named: legacy rule 'slow' (rules/slow.yaml:2) needs too long for it" in out
 
 
 def test_a_conflict_is_left_to_a_person(tree: Project) -> None:
