@@ -36,6 +36,28 @@ class Numbers(NamedTuple):
     metrics: frozenset[str]
 
 
+class Compared(NamedTuple):
+    """How the numbers in names compare with those inside: of how many, how many are equal, how many one less."""
+
+    opened: int = 0
+    equal: int = 0
+    one_less: int = 0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all of them are equal, or all one less."""
+        return self.opened in (self.equal, self.one_less)
+
+    @property
+    def text(self) -> str:
+        """It in words; nothing where nothing could be compared."""
+        if self.opened == 0:
+            return ""
+        if self.opened == self.one_less:
+            return f"{self.one_less} of {self.opened} numbers inside are one higher"
+        return f"{self.equal} of {self.opened} numbers agree with those inside"
+
+
 class Seen(NamedTuple):
     """A directory of checkpoints, as it was seen. ``sure`` says that ``packs`` may judge it.
 
@@ -44,6 +66,7 @@ class Seen(NamedTuple):
         packs: those that know its names; none where nobody does.
         sure: whether there is more to go by than names, and no two of the packs disagree.
         evidence: in words.
+        compared: the numbers in its names with those inside.
         checkpoints: how many.
         size: their bytes.
         numbers: what each of them tells.
@@ -56,6 +79,7 @@ class Seen(NamedTuple):
     checkpoints: int
     size: int
     numbers: tuple[Numbers, ...] = ()
+    compared: Compared = Compared()
 
 
 class Decision(NamedTuple):
@@ -101,7 +125,7 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
     decisions = []
     for one in _one_each(unsure):
         left = [name for name in one.packs if name not in chosen]
-        lines += [f"  # - {name}     # {one.directory}: {one.evidence}" for name in left]
+        lines += [_commented(f"  # - {name}", f"{one.directory or outputs_dir}: {one.evidence}") for name in left]
         text = " or ".join(f"'- {name}'" for name in one.packs)
         decisions.append(Decision(len(lines) if left else at, one.directory, text))
     return "\n".join([*lines, IGNORED]), decisions

@@ -12,7 +12,7 @@ from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, named, own_claim
 from ckptrules.engine.packs import told, with_packs
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.starting import Seen, numbers_of
+from ckptrules.engine.starting import Compared, Seen, numbers_of
 from ckptrules.engine.values import Checkpoint, Directory, Listing, RuleSet, Stamp
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
@@ -28,21 +28,6 @@ MOST_OPENED = 300  # of a tree
 PROTOCOL = "protocol"
 LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another
 STATE_FILE = "trainer_state.json"
-
-
-class Compared(NamedTuple):
-    """How the numbers in names compare with those inside: how many were opened, are equal, are one less."""
-
-    opened: int = 0
-    equal: int = 0
-    one_less: int = 0
-
-    @property
-    def text(self) -> str:
-        """It in words; nothing where nothing could be compared."""
-        if self.opened == self.one_less:
-            return f"numbers inside are one higher ({self.opened} of {self.opened})" if self.opened else ""
-        return f"{self.equal} of {self.opened} numbers agree with those inside"
 
 
 class Found(NamedTuple):
@@ -103,20 +88,19 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     found = sort_entries(own, listing).checkpoints
     compared = _compare(tree.outputs_dir, sight.directory, found, most)
     marks = sight.packs[0].evidence
-    speaks = marks != BY_NAME or 0 < compared.opened in (compared.equal, compared.one_less)
-    evidence = [marks, *[compared.text] * bool(compared.opened)]
-    if not clear:
-        evidence = [next(claim.reason.text.partition(";")[0] for claim in claims.values())]
+    speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
+    evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
     metrics = all_facts(tree.outputs_dir, listing, own).metrics
     numbers = tuple(numbers_of(one.fields, metrics.get(one.entry.name, ())) for one in found)
     one = Seen(
         directory=sight.directory,
         packs=tuple(pack.name for pack in sight.packs),
         sure=bool(clear) and speaks,
-        evidence="; ".join(evidence),
+        evidence=evidence,
         checkpoints=len(found) or len(sight.names),
         size=sum(entry.size for entry in listing.entries if entry.name in sight.names),
         numbers=numbers,
+        compared=compared,
     )
     return one, compared.opened
 

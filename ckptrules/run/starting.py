@@ -15,7 +15,7 @@ from ckptrules.engine.lookalikes import as_line
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.starting import Decision, Seen, by_pattern, naming_text, preset_text, retention_text
+from ckptrules.engine.starting import Compared, Decision, Seen, by_pattern, naming_text, preset_text, retention_text
 from ckptrules.engine.values import DELETES, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
@@ -278,7 +278,10 @@ def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:
         count, size = sum(each.checkpoints for each in several), sum(each.size for each in several)
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
         rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
-        evidence.append(f"    {_cut(style.name(one.evidence), WIDTH - 4)}")
+        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True)))
+        room = WIDTH - 4 - len(inside.text) - 2 * bool(inside.text)
+        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), inside.text)))
+        evidence.append(f"    {text}")
     if not rows:
         return []
     heading, *lines = table(("what", "where", "checkpoints", "size", "sure?"), rows, right=(2, 3)).splitlines()
@@ -288,11 +291,12 @@ def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:
 
 
 def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
-    """Put together what the same packs know below one pattern; what is not sure is shown with its path."""
+    """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
     kinds: dict[tuple[object, ...], list[Seen]] = {}
     patterns = {one: pattern for pattern, several in by_pattern(found.seen, prefix).items() for one in several}
     for one in (*found.seen, *found.strangers):
-        kinds.setdefault((one.packs, one.sure, patterns.get(one, one.directory)), []).append(one)
+        inside = one.compared.agrees, one.compared.one_less == one.compared.opened > 0
+        kinds.setdefault((one.packs, one.sure, inside, patterns.get(one, one.directory)), []).append(one)
     rows = []
     for several in kinds.values():
         first = several[0]

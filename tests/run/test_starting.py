@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -190,3 +191,57 @@ def test_an_open_question_names_the_line_that_decides(tmp_path: Path, monkeypatc
     line = int(re.findall(r"Decide: rules/naming\.yaml:(\d+) packs: '- fairseq' or '- ignite', for x\n", text)[0])
     left = (tmp_path / NAMING).read_text().splitlines()[line - 2 : line]
     assert [one.split("     ")[0] for one in left] == ["  # - fairseq", "  # - ignite"]
+
+
+def test_numbers_that_are_not_those_inside_are_told_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = "runs/{a,b,c}/checkpoints/epoch=1-step=10.ckpt=@1,10 runs/d/checkpoints/epoch=1-step=10.ckpt=@5,70"
+    start = looked(tmp_path, monkeypatch, f"{files} runs/e/checkpoints/epoch=1-step=10.ckpt=@2,11", "runs")
+    assert "; 3 of 3 numbers agree with those inside\n" in start.told
+    assert "; 0 of 1 numbers agree with those inside\n" in start.told
+    assert "; 1 of 1 numbers inside are one higher\n" in start.told
+
+
+def test_what_a_trap_holds_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    plant(tmp_path, "runs/a/epoch=1-step=10.ckpt runs/a/checkpoint-5/trainer_state.json")
+    (tmp_path / "runs/a/epoch=1-step=10.ckpt").write_bytes(pickle.dumps(Trap(), protocol=2))
+    looked(tmp_path, monkeypatch, "", "runs")
+    assert os.listdir(tmp_path) == ["runs"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/init.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"^```console\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def sample(folder: Path) -> None:
+    """Make the tree of docs/init.md."""
+    for run, steps in (("sft", (500, 1000, 1500, 2000)), ("dpo", (100, 200, 300))):
+        for step in steps:
+            one = folder / f"runs/{run}/checkpoint-{step}"
+            one.mkdir(parents=True)
+            (one / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+            (one / "model.safetensors").write_bytes(bytes(40_000))
+    logged = folder / "runs/asr/version_0/checkpoints"
+    logged.mkdir(parents=True)
+    (logged.parent / "hparams.yaml").write_text("{}\n")
+    for epoch in range(4):
+        name = f"epoch={epoch}-step={(epoch + 1) * 50}-val_loss=0.{9 - epoch}1.ckpt"
+        (logged / name).write_bytes(sample_checkpoint(epoch, (epoch + 1) * 50, 20_000))
+    plant(folder, "runs/nmt/checkpoint_5500.pt runs/old/net-{1..3}.npz")
+
+
+def test_the_page_shows_what_really_comes(tmp_path: Path) -> None:
+    sample(tmp_path)
+    for block in CONSOLE:
+        shown = ""
+        for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+            program, *words = command.split()
+            shown += f"$ {command}\n" + run_program(program, *words, folder=tmp_path, environment=default())[1]
+        assert shown == block
