@@ -206,7 +206,7 @@ def unsound(entry: Entry) -> Problem | None:
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
     if entry.hollow:
         hint = "a crash or a full disk leaves such files; remove the whole directory or move it away"
-        return Problem("empty", (entry.name,), f"holds an empty file: {entry.hollow}", hint)
+        return Problem("empty", (entry.name,), f"holds {entry.hollow}", hint)
     if entry.size == 0:
         hint = "a crash or a full disk leaves such files; remove it or move it away"
         if entry.kind == "directory":

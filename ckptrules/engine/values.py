@@ -85,7 +85,8 @@ class Entry(NamedTuple):
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
-    `Identity`; ``hollow`` is a weight file of 0 bytes inside it. ``shared`` are the files of it that have other names.
+    `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere. ``shared``
+    are the files of it that have other names.
     """
 
     name: str

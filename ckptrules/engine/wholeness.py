@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.naming import reader, stems_of
@@ -174,13 +174,17 @@ def asked_inside(rule: Rule | None) -> tuple[str, ...]:
     return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
-def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
-    """Return the patterns that something fits, looking no further than is needed."""
+def fitted(
+    patterns: Iterable[str], paths: Iterable[str], counts: Callable[[str], bool] = lambda _: True
+) -> frozenset[str]:
+    """Return the patterns that something fits that counts, looking no further than is needed."""
     left = set(patterns)
     found: set[str] = set()
     for path in paths:
-        found |= {pattern for pattern in left if fnmatchcase(path, pattern)}
-        left -= found
+        fits = {pattern for pattern in left if fnmatchcase(path, pattern)}
+        if fits and counts(path):
+            found |= fits
+            left -= fits
         if not left:
             break
     return frozenset(found)

@@ -10,7 +10,7 @@ import signal
 import stat
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.reading import open_below, read_pointer, why_of
+from ckptrules.storage.reading import holds_something, open_below, read_pointer, why_of
 
 if TYPE_CHECKING:
     from ckptrules.engine.companions import Sidecar
@@ -174,7 +174,11 @@ def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, f
     """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
     read = reader(rules)
     asked = {e.name: asked_inside(read(in_part_folder(e.name)[1], True).claim.rule) for e in _folders(listing, rules)}  # noqa: FBT003 - lru_cache takes what is positional
-    return {name: fitted(patterns, _paths(directory, name)) for name, patterns in asked.items() if patterns}
+    return {
+        name: fitted(patterns, _paths(directory, name), _holding(directory, name))
+        for name, patterns in asked.items()
+        if patterns
+    }
 
 
 def inside_of(outputs_dir: str, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
@@ -189,6 +193,10 @@ def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
     if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
         return []
     return [entry for entry in listing.entries if entry.kind == "directory"]
+
+
+def _holding(directory: int, name: str) -> Callable[[str], bool]:
+    return lambda path: holds_something(directory, f"{name}/{path}")
 
 
 def _paths(directory: int, name: str) -> Iterator[str]:

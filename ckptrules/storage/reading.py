@@ -23,7 +23,26 @@ CHUNK = 1 << 20
 
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
 
-WEIGHTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".msgpack", ".gguf")
+WEIGHTS = (
+    *(".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".npy", ".msgpack", ".gguf", ".distcp"),
+    *(
+        ".th",
+        ".t7",
+        ".nemo",
+        ".keras",
+        ".onnx",
+        ".pkl",
+        ".params",
+        ".pdparams",
+        ".pdopt",
+        ".caffemodel",
+        ".solverstate",
+    ),
+    *(".index", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+)
+NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
+
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
@@ -343,7 +362,7 @@ def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
 
 
 class Inside(NamedTuple):
-    """What a walk through a checkpoint directory finds: its identity, an empty weight file, files with other names."""
+    """What a walk through a checkpoint directory finds: its identity, why it is hollow, files with other names."""
 
     identity: Identity
     hollow: str
@@ -364,12 +383,31 @@ def look_inside(directory: int, name: str) -> Inside:
             if stat.S_ISREG(below.st_mode):
                 size, newest = size + below.st_size, max(newest, below.st_mtime_ns)
                 if not below.st_size and one.endswith(WEIGHTS):
-                    hollow.append(os.path.join(folder, one)[len(name) + 1 :])
+                    hollow.append(f"an empty file: {os.path.join(folder, one)[len(name) + 1 :]}")
                 if below.st_nlink > 1:
                     several.append(below)
             elif stat.S_ISLNK(below.st_mode):
                 size += 1
+                if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
+                    hollow.append(f"a link that leads nowhere: {os.path.join(folder, one)[len(name) + 1 :]}")
     return Inside(Identity("directory", size, newest), min(hollow, default=""), hard_links(several))
+
+
+def leads_nowhere(directory: int, link: str) -> bool:
+    """Say whether a link leads to what is not there; what cannot be looked at may be."""
+    try:
+        os.stat(link, dir_fd=directory)
+    except OSError as error:
+        return error.errno in LEADS_NOWHERE
+    return False
+
+
+def holds_something(directory: int, path: str) -> bool:
+    """Say whether a path in an open directory is more than a name: no link that leads nowhere, no JSON of 0 bytes."""
+    status = os.lstat(path, dir_fd=directory)
+    if stat.S_ISLNK(status.st_mode):
+        return not leads_nowhere(directory, path)
+    return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NEVER_EMPTY))
 
 
 def _identity_inside(directory: int, name: str) -> Identity:
