@@ -182,9 +182,10 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
                 continue
             if (fields := fits(rule, name)) is not None:
                 if winner and winner.rule:
-                    return Claim(
-                        "ambiguous", Reason(f"rules of two files claim it: {_both(winner.rule, rule)}", rule.place)
-                    )
+                    text = f"rules of two files claim it: {_both(winner.rule, rule)}"
+                    part = rule if rule.has_parts else winner.rule if winner.rule.has_parts else None
+                    told = fields if part is rule else winner.fields if part else {}
+                    return Claim("ambiguous", Reason(text, rule.place), part, told)
                 winner = Claim(kind, Reason(rule.called, rule.place), rule, fields)
         if winner:
             return winner

@@ -25,16 +25,18 @@ def claim_of_packs(said: Said) -> Claim | None:
     if not said:
         return None
     if len({one.kind for _, one in said}) > 1 and {"format", "ambiguous"} & {one.kind for _, one in said}:
-        return Claim("ambiguous", _undecided("claim it otherwise", said))
+        return _ambiguous("claim it otherwise", said)
     if len(said) == 1 or said[0][1].kind != "format":
         protected = [one for _, one in said if one.kind == "protected"]
         return max(protected, key=_strictness) if protected else said[0][1]
     agreed = agreed_fields(one.fields for _, one in said)
     if agreed is None:
-        return Claim("ambiguous", _undecided("read it otherwise", said))
+        return _ambiguous("read it otherwise", said)
     agreeing = [one for _, one in said if told(one.fields) == agreed]
     if agreeing and all(agreed.items() <= told(one.fields).items() for _, one in said):
         return max(agreeing, key=_strictness)
+    if any(one.rule and one.rule.has_parts for _, one in said):
+        return _ambiguous("count it otherwise", said)
     return Claim("format", _undecided("count it otherwise", said), None, {key: str(n) for key, n in agreed.items()})
 
 
@@ -57,6 +59,12 @@ def told(fields: Mapping[str, str]) -> dict[str, int]:
     """Return the numbers that a name tells."""
     read = {key: number(fields.get(key)) for key in NUMBERS}
     return {key: value for key, value in read.items() if value is not None}
+
+
+def _ambiguous(how: str, said: Said) -> Claim:
+    """Leave a name alone, and with it the checkpoint that it would be a part of."""
+    part = next((one for _, one in said if one.rule and one.rule.has_parts), None)
+    return Claim("ambiguous", _undecided(how, said), part and part.rule, part.fields if part else {})
 
 
 def _strictness(said: Claim) -> tuple[bool, bool, bool, int]:

@@ -174,12 +174,13 @@ def joined(members: Sequence[Read]) -> Checkpoint:
 
 
 def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> dict[Key, str]:
-    """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable name."""
+    """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable or certain name."""
     found = {}
     for entry in others:
         name = read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
         if (key := key_of(entry, name)) in keys:
             what = "gets no usable name" if name.fault else "is a link" if entry.kind == "link" else "is empty"
+            what = "is claimed by two rules" if name.claim.kind == "ambiguous" else what
             found[key] = f"{entry.name} {what}"
     return found
 

@@ -462,7 +462,10 @@ class Pack(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What the rules say of one name; ``fields`` are the captured groups, still text."""
+    """What the rules say of one name; ``fields`` are the captured groups, still text.
+
+    An ambiguous one has them, and the rule, where it may be a part: the checkpoint is left alone with it.
+    """
 
     kind: ClaimKind
     reason: Reason
