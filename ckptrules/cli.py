@@ -14,7 +14,7 @@ from ckptrules.run.command_line import TASKS, completed, declared
 from ckptrules.run.help import INIT, asks_for_help, page, refuse_unknown, task_page
 from ckptrules.run.options import OptionError, encode_word, selects_by_name
 
-REFUSED = 3
+REFUSED, STOPPED = 3, 130
 PROGRAM = "ckptrules"
 
 
@@ -77,7 +77,10 @@ def init(words: list[str]) -> int:
     from ckptrules.run.starting import begin
 
     encoding = sys.stdout.encoding or "ascii"
-    code, text, fault = begin(words, PROGRAM if os.path.lexists(TASKS_FILE) else "doit", encoding)
+    try:
+        code, text, fault = begin(words, PROGRAM if os.path.lexists(TASKS_FILE) else "doit", encoding)
+    except KeyboardInterrupt:
+        return STOPPED
     print(text, end="")
     if fault:
         print(f"ERROR: {fault}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import mode_of
+from ckptrules.engine.measures import visible
 from ckptrules.engine.values import number
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
@@ -115,8 +116,9 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
     lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {_quoted(outputs_dir)}", "layout:"]
     for pattern, several in by_pattern(known, prefix).items():
         count = sum(one.checkpoints for one in several)
-        lines.append(_commented(f"  - {_quoted(pattern)}", f"{_count(several, 'folder')}, {count} checkpoints"))
-    lines.append("packs:" if chosen else "packs: []")
+        where = f"{_count(len(several), 'folder')}, {_count(count, 'checkpoint')}"
+        lines.append(_commented(f"  - {_quoted(pattern)}", where))
+    lines.append("packs:" if chosen else _commented("packs: []", "who wrote them? put one between the brackets"))
     at = len(lines)
     for name in chosen:
         theirs = [one for one in known if one.sure and name in one.packs]
@@ -125,9 +127,9 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
     decisions = []
     for one in _one_each(unsure):
         left = [name for name in one.packs if name not in chosen]
-        lines += [_commented(f"  # - {name}", f"{one.directory or outputs_dir}: {one.evidence}") for name in left]
-        text = " or ".join(f"'- {name}'" for name in one.packs)
-        decisions.append(Decision(len(lines) if left else at, one.directory, text))
+        row = "  # - {}" if chosen else "#  {}"
+        lines += [_commented(row.format(name), f"{visible(one.directory)}: {one.evidence}") for name in left]
+        decisions.append(Decision(len(lines) if left and chosen else at, one.directory, " or ".join(one.packs)))
     return "\n".join([*lines, IGNORED]), decisions
 
 
@@ -140,7 +142,8 @@ def preset_text(pack: str, outputs_dir: str) -> str:
 def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
     """Sort directories by the pattern of the layout that covers them: shallow ones first, `checkpoints` before `*`."""
     inner = {one: one.directory[len(prefix) + 1 :] if prefix else one.directory for one in seen}
-    patterns = ["", *layout_for(inner.values())]
+    plain = [path if path.isprintable() else _starred(path) for path in inner.values()]
+    patterns = ["", *layout_for(plain)]
     found: dict[str, list[Seen]] = defaultdict(list)
     for one, path in inner.items():
         pattern = min((pattern for pattern in patterns if _covers(pattern, path)), key=_stars)
@@ -237,6 +240,11 @@ def _covers(pattern: str, path: str) -> bool:
     return len(parts) == len(names) and all(p in ("*", n) for p, n in zip(parts, names, strict=True))
 
 
+def _starred(path: str) -> str:
+    """Put stars in the place of names that cannot be written into a rule file."""
+    return "/".join(part if part.isprintable() else "*" for part in path.split("/"))
+
+
 def _stars(pattern: str) -> int:
     return pattern.split("/").count("*")
 
@@ -258,13 +266,14 @@ def _commented(line: str, comment: str) -> str:
     return f"{line.ljust(28)} # {comment}"
 
 
-def _count(several: Sequence[Seen], noun: str) -> str:
-    return f"{len(several)} {noun}{'s' * (len(several) != 1)}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numbers:
     """Return what a checkpoint tells, by the fields of its name and the metrics that files tell."""
     metric = fields.get("metric") if fields.get("value") else None
+    metrics = [name for name in metrics if name.isprintable()]
     by_name = {key for key, text in fields.items() if text and mode_of(key)}
     return Numbers(
         number(fields.get("epoch")),

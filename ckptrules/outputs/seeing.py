@@ -13,7 +13,7 @@ from ckptrules.engine.naming import CHECKPOINTS, named, own_claim
 from ckptrules.engine.packs import told, with_packs
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import Compared, Seen, numbers_of
-from ckptrules.engine.values import Checkpoint, Directory, Listing, RuleSet, Stamp
+from ckptrules.engine.values import Checkpoint, Directory, Listing, RuleSet, Stamp, in_part_folder
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
@@ -69,7 +69,8 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
 
 def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> Seen | None:
     """Return a directory whose names are in the format of this package or one of its older forms."""
-    claims = (own_claim(name, own, folder=tree.names(sight.directory)[name]) for name in sight.names)
+    names = tree.names_of_checkpoints(sight.directory, sight.packs)
+    claims = (own_claim(in_part_folder(name)[1], own, folder=names[name]) for name in sight.names)
     mine = [claim for claim in claims if claim.rule and claim.rule.id != LIGHTNING and claim.kind in CHECKPOINTS]
     if not mine:
         return None
@@ -81,8 +82,8 @@ def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> Seen | None:
 
 def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, int]:
     """Judge a directory, opening so many of its checkpoints at most, and count those that were opened."""
-    names, own = tree.names(sight.directory), with_packs(rules, sight.packs)
-    claims = {name: named(name, own, folder=names[name]).claim for name in sight.names}
+    names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
+    claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
     clear = [name for name, claim in claims.items() if claim.rule]
     listing = _listing(tree, sight)
     found = sort_entries(own, listing).checkpoints
@@ -106,7 +107,8 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
 
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
-    return scan(tree.outputs_dir, Directory(sight.directory, sight.directory, Stamp(0, 0, 0)))
+    parts = tuple(text for pack in sight.packs for text in pack.rules.part_folders)
+    return scan(tree.outputs_dir, Directory(sight.directory, sight.directory, Stamp(0, 0, 0), parts))
 
 
 # --- the numbers inside -----------------------------------------------------------------------------------------------
@@ -162,7 +164,8 @@ def _strangers(tree: Tree, sights: Sequence[Sight], seen: Mapping[str, Sequence[
             continue
         rules = [pack.rules for pack in here[path].packs] if path in here else []
         rules += [own] * (PROTOCOL in seen.get(path, ()))
-        unknown = [name for name in sorted(names) if looks_like(name) and not _is_known(rules, name, names[name])]
+        free = [name for name in sorted(names) if looks_like(name) and f"{path}/{name}".lstrip("/") not in units]
+        unknown = [name for name in free if not _is_known(rules, name, names[name])]
         units.update(f"{path}/{name}".lstrip("/") for name in unknown)
         if unknown:
             size = sum(_size(tree.outputs_dir, path, name) for name in unknown)

@@ -16,7 +16,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.starting import Compared, Decision, Seen, by_pattern, naming_text, preset_text, retention_text
-from ckptrules.engine.values import DELETES, RuleSet
+from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.find import find_directories
@@ -76,10 +76,12 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
 
     Raises:
         OptionError: the words make no sense, or lead to no folder to look in.
-        RuleError: a pack of somebody else does not hold.
     """
     style = Style(encoding=encoding)
-    start = start_of(read_words(words), style)
+    try:
+        start = start_of(read_words(words), style)
+    except RuleError as error:
+        return REFUSED, "", str(error)
     lines, fault = written(start)
     told = [start.told] if start.told else []
     if fault:
@@ -215,16 +217,15 @@ def _place(folder: str, found: Found, *, fixed: bool) -> tuple[str, str, Found]:
     tops = {path.split("/")[0] for path in paths}
     if "" in paths:
         above, name = os.path.split(os.path.abspath(folder)) if folder == os.curdir else os.path.split(folder)
-        if folder == os.curdir:
+        if folder == os.curdir or not name.isprintable():
             hint = "go one folder up, and name it: ckptrules init FOLDER"
             raise OptionError(
                 f"the checkpoints lie in this folder itself, where no layout finds them\n    hint: {hint}"
             )
         return _not_too_much(above or os.curdir), name, _moved(found, lambda path: f"{name}/{path}".rstrip("/"))
-    if not fixed and folder == os.curdir and len(tops) == 1 and not tops & paths:
+    if not fixed and folder == os.curdir and len(tops) == 1 and not tops & paths and "".join(tops).isprintable():
         top = tops.pop()
-        inner = found._replace(strangers=tuple(one for one in found.strangers if one.directory.split("/")[0] == top))
-        return top, "", _moved(inner, lambda path: path[len(top) + 1 :])
+        return top, "", _moved(found, lambda path: os.path.relpath(path, top).removeprefix(os.curdir))
     return folder, "", found
 
 
@@ -323,11 +324,12 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
     for found in find_directories(place, rules.layout, partial(is_claimed, rules=rules), rules.part_folders):
         policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
         own = jobs.with_policy(job._replace(rules=rules_here(place, rules, found.directory)), policy)
-        plan, _ = deciding.plan_of(own, found)
+        plan, listed = deciding.plan_of(own, found)
         going = {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
         known = {name for row in plan.kept for name in (row.name, *row.with_it)} | going
         with contextlib.suppress(OSError):  # gone meanwhile
-            sizes = listing.sizes(place, found.directory, seen, going)
+            in_parts = {entry.name: entry.size for entry in listed.entries if "/" in entry.name}
+            sizes = in_parts | listing.sizes(place, found.directory, seen, going)
             goes += sum(size for name, size in sizes.items() if name in going)
             total += sum(size for name, size in sizes.items() if name in known)
     return goes, total

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.engine.measures import visible_lines
+from ckptrules.outputs.find import find_directories
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules
 from ckptrules.run.options import OptionError
@@ -68,10 +70,10 @@ def test_trees(case: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
         return
     start = looked(tmp_path, monkeypatch, case["files"], words)
     written = yaml.safe_load(start.texts[NAMING])
-    assert written.get("packs") == case["packs"]
+    assert (written.get("packs", []), "target" in written) == (case["packs"] or [], case["packs"] is None)
     assert written["layout"] == case.get("layout", ["*/checkpoints"])
     assert written.get("outputs_dir", "outputs") == case.get("outputs_dir", words or "outputs")
-    assert set(re.findall(r"'- (\w+)'", " ".join(one.text for one in start.decisions))) == set(case.get("asked", []))
+    assert {name for one in start.decisions for name in one.text.split(" or ")} == set(case.get("asked", []))
     assert [one for one in case.get("unknown", []) if f"no pack knows {one}" not in start.told] == []
     assert ("no pack knows" in start.told) == ("unknown" in case)
     assert start.understood == (code == 0)
@@ -80,7 +82,7 @@ def test_trees(case: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     load_rules(start.texts)
     for one in start.decisions:
         line = start.texts[NAMING].splitlines()[one.line - 1]
-        assert re.search(r"^  (?:# )?- \w+", line) or line.startswith("packs:")
+        assert re.search(r"^  (?:# )?- \w+|^packs:", line)
 
 
 def test_there_are_forty_trees() -> None:
@@ -188,7 +190,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_open_question_names_the_line_that_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, text = at_work(tmp_path, monkeypatch, f"{TRAINER} runs/x/checkpoint_5500.pt", "runs")
     assert code == 0
-    line = int(re.findall(r"Decide: rules/naming\.yaml:(\d+) packs: '- fairseq' or '- ignite', for x\n", text)[0])
+    line = int(re.findall(r"Decide: rules/naming\.yaml:(\d+) packs: fairseq or ignite, for x\n", text)[0])
     left = (tmp_path / NAMING).read_text().splitlines()[line - 2 : line]
     assert [one.split("     ")[0] for one in left] == ["  # - fairseq", "  # - ignite"]
 
@@ -212,6 +214,25 @@ def test_what_a_trap_holds_is_never_run(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "runs/a/epoch=1-step=10.ckpt").write_bytes(pickle.dumps(Trap(), protocol=2))
     looked(tmp_path, monkeypatch, "", "runs")
     assert os.listdir(tmp_path) == ["runs"]
+
+
+HOSTILE = ["a\npacks: [x]", "b\x1b[2J", "c' # x", "d\udcff", "e: [", "*"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_becomes_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever folders are called, in any place of a path, the rules hold and cover them."""
+    trainer, unsure = "checkpoint-5/trainer_state.json", "checkpoint_5500.pt"
+    paths = [f"{name}/{trainer}", f"x/{name}/{trainer}", f"y/{name}/{trainer}", f"u/{name}/{unsure}"]
+    for path in paths:
+        (tmp_path / "runs" / path).parent.mkdir(parents=True)
+        (tmp_path / "runs" / path).write_text("x")
+    code, text = at_work(tmp_path, monkeypatch, "", "runs")
+    assert code == 0
+    assert visible_lines(text) == text
+    rules = load_rules({one: (tmp_path / one).read_text() for one in (NAMING, RETENTION)})
+    assert [pack.name for pack in rules.packs] == ["huggingface"]
+    assert {one.directory for one in find_directories("runs", rules.layout)} >= {name, f"x/{name}", f"u/{name}"}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
