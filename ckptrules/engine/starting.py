@@ -26,6 +26,7 @@ RETENTION_END = (
 )
 PLAIN = ("keep_last: 2",)
 MANY = 20  # checkpoints of a directory, above which some of them are kept for good
+HELD_OUT = r"(?:val|valid|validation|eval|test|dev)"
 FOR_GOOD = 10  # about so many of them
 
 
@@ -177,11 +178,11 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
         text += (
             f"\nexperiments:                 # the first pattern that fits picks the policy, else default\n{matches}"
         )
-    every = [line for lines in policies or [PLAIN] for line in lines]
-    words = ["the newest 2"]
-    words += ["the best 1"] * any(line.startswith("keep_best") for line in every)
-    words += ["some along the way"] * any(line.startswith("keep_every") for line in every)
-    return f"{text}\n{RETENTION_END}", " and ".join([", ".join(words[:-1])] * bool(words[1:]) + words[-1:])
+    metrics = sorted({metric for _, metric in groups if metric})
+    words = ["the newest 2 of each run"]
+    words += [f"the best 1 by {' or '.join(map(visible, metrics))}"] * bool(metrics)
+    words += ["some along the way"] * any(line.startswith("keep_every") for lines in policies for line in lines)
+    return f"{text}\n{RETENTION_END}", ", ".join(words)
 
 
 def policy_lines(metric: str, members: Sequence[Seen]) -> tuple[str, ...]:
@@ -225,10 +226,17 @@ def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
     return found
 
 
-def _preference(metric: str) -> tuple[int, int, str]:
-    """Prefer what was measured on other data than that of the training, and a loss."""
+def _preference(metric: str) -> tuple[int, str]:
+    """Prefer the loss on other data than that of the training, then a score, then what else is not of the training."""
     lower = metric.lower()
-    return (0 if re.match(r"(?:val|eval|valid|test|dev)", lower) else 1, 0 if "loss" in lower else 1, lower)
+    ranks = (
+        re.fullmatch(rf"{HELD_OUT}[-_/. ]?loss", lower) is not None,
+        mode_of(metric) == "max" and "train" not in lower,
+        re.match(HELD_OUT, lower) is not None,
+        "train" not in lower,
+        True,
+    )
+    return ranks.index(True), lower
 
 
 def _policy(name: str, lines: Iterable[str]) -> str:

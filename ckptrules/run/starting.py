@@ -311,7 +311,7 @@ def _told_savings(place: str, texts: Mapping[str, str], keeps: str) -> str:
     rules = load_rules(texts)
     goes, total = _measured(place, rules)
     of = f"{human_size(goes)} of {human_size(total)} would go"
-    return textwrap.fill(f"If you kept {keeps} of each run, {of}; nothing goes unless you ask for it.", WIDTH) + "\n"
+    return textwrap.fill(f"If you kept {keeps}, {of}; nothing goes unless you ask for it.", WIDTH) + "\n"
 
 
 def _measured(place: str, rules: RuleSet) -> tuple[int, int]:

@@ -67,6 +67,10 @@ def test_each_directory_is_covered_by_its_narrowest_pattern(
     [
         ([{"val_loss"}, {"val_loss", "train_loss"}], "val_loss"),
         ([{"train_loss", "eval_acc"}], "eval_acc"),
+        ([{"val/box_loss", "train/box_loss", "metrics/mAP50(B)"}], "metrics/mAP50(B)"),
+        ([{"loss", "train_loss", "val_cer"}], "val_cer"),
+        ([{"loss", "train_acc"}], "loss"),
+        ([{"train_acc"}], "train_acc"),
         ([{"val_loss"}, set()], ""),  # a policy keeps what tells no metric: it would keep all of these
         ([{"lr"}], ""),
         ([], ""),
@@ -115,7 +119,7 @@ def test_one_kind_is_the_default_and_several_are_told_apart() -> None:
     one, two = seen("a", "p", numbers=steps(3, 10, "val_loss")), seen("b", "q", numbers=steps(3, 10))
     text, keeps = retention_text([one], {"a": "a"})
     assert "  default:\n    keep_last: 2\n    keep_best: {metric: 'val_loss', mode: min, count: 1}\n" in text
-    assert (keeps, "experiments:" in text) == ("the newest 2 and the best 1", False)
+    assert (keeps, "experiments:" in text) == ("the newest 2 of each run, the best 1 by val_loss", False)
     text, _ = retention_text([one, two], {"a": "a", "b": "b"})
     assert "  default:\n    keep_last: 2\n  p_1:\n    keep_last: 2\n    keep_best: " in text
     assert "\n  - {match: 'a', policy: p_1}\n" in text
