@@ -138,6 +138,8 @@ def _by_text(said: Iterable[Mention]) -> dict[str, list[str]]:
 
 def _new_text(text: str, names: Sequence[str], renames: Renames) -> str:
     """Return what is to stand in the place of a text, or nothing: it stays true, or nothing can stand for all names."""
+    if not text:
+        return ""
     if text in names or _is_number(text):
         return renames.get(text, "") if text in names else ""
     ends = {name: name[len(text) :] for name in names if name.startswith(text)}

@@ -32,7 +32,7 @@ from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.reading import holds_something, open_below, read_pointer, why_of
+from ckptrules.storage.reading import holds_something, open_below, read_pointer, read_text_behind, why_of
 
 if TYPE_CHECKING:
     from ckptrules.engine.companions import Sidecar
@@ -101,17 +101,22 @@ def read_pointers(
     """Return which names of a directory its pointer files name, and which files have such a name and are none.
 
     Raises:
-        OSError: one of them cannot be read, and not for want of a right: what it names is not known.
+        OSError: one of them cannot be read: what it names is not known.
     """
     found, no_pointers = {}, []
     read = reader(rules)
+    links = {entry.name for entry in listing.entries if entry.kind == "link"}
     for pointer, protects in pointer_files(listing, rules).items():
         try:
-            content = read_pointer(directory, pointer)
-        except (FileNotFoundError, PermissionError):
+            content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
+        except FileNotFoundError:
             continue
+        except PermissionError as error:
+            if not protects:
+                continue
+            raise PermissionError(error.errno, f"{why_of(error)} ({pointer})") from None
         if content is None:
-            no_pointers.append(pointer)
+            no_pointers += [pointer] * (pointer not in links)
         else:
             others: dict[str, list[str]] = defaultdict(list)
             for entry in listing.entries:
@@ -120,6 +125,8 @@ def read_pointers(
             said = mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects)
             if said:
                 found[pointer] = tuple(m._replace(name=name) for m in said for name in others[m.name])
+                if pointer in links:  # what is behind it is not ours to change
+                    found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
     return found, tuple(no_pointers)
 
 
@@ -130,8 +137,12 @@ def _other_owner(directory: int, name: str) -> str:
 
 
 def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
-    """Map the names of the pointer files of a directory to whether they protect what they name."""
-    files = [(entry.name, in_part_folder(entry.name)[1]) for entry in listing.entries if entry.kind == "file"]
+    """Map the names of the pointer files of a directory to whether they protect what they name.
+
+    A link that leads elsewhere may be one as well.
+    """
+    there = [e for e in listing.entries if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
+    files = [(entry.name, in_part_folder(entry.name)[1]) for entry in there]
     special = [(name, base) for name, base in files if rules.special.match(base)]
     fitting = {name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for name, base in special}
     return {name: any(protects) for name, protects in fitting.items() if protects}

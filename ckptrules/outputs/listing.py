@@ -152,7 +152,9 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     while path.strip("/"):
         parent, name = os.path.split(path)
         try:
-            if name and os.path.samestat(os.stat(parent or ".", dir_fd=directory), os.fstat(directory)):
+            if name not in ("", ".", "..") and os.path.samestat(
+                os.stat(parent or ".", dir_fd=directory), os.fstat(directory)
+            ):
                 return name, behind
         except OSError as error:
             if error.errno not in LEADS_NOWHERE:

@@ -6,9 +6,11 @@ something arrives inside a checkpoint that is a directory, or where a link leads
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -37,7 +39,7 @@ def marks(directory: int, names: Iterable[str]) -> Marks:
     """Mark some files of an open directory, before they are read."""
     found = {name: _mark(directory, name) for name in names}
     now_ns = time.time_ns()
-    return Marks(found, any(now_ns - mark[2] < _tick(mark[2]) for mark in found.values() if mark))
+    return Marks(found, any(now_ns - time_ns < _tick(time_ns) for mark in found.values() for time_ns in mark[2::4]))
 
 
 def read_by(
@@ -81,7 +83,12 @@ def _mark(directory: int, name: str) -> Mark:
         status = os.lstat(name, dir_fd=directory)
     except OSError:
         return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    behind: Mark = ()
+    if stat.S_ISLNK(status.st_mode):  # a pointer file may lie elsewhere
+        with contextlib.suppress(OSError):
+            there = os.stat(name, dir_fd=directory)
+            behind = there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *behind
 
 
 def _tick(mtime_ns: int) -> int:

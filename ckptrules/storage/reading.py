@@ -230,6 +230,19 @@ def read_pointer(directory: int, name: str) -> bytes | None:
         return read_text(file)
 
 
+def read_text_behind(directory: int, link: str) -> bytes | None:
+    """Read the pointer file that a link leads to; None where that is none. What it names is left alone, no more.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return read_text(file) if stat.S_ISREG(os.fstat(file).st_mode) else None
+    finally:
+        os.close(file)
+
+
 def read_text(file: int) -> bytes | None:
     """Read an open pointer file whole, as `read_pointer` does."""
     content = b"".join(chunks(file, LONGEST_LIST + 1))

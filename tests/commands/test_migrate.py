@@ -166,6 +166,40 @@ def test_what_is_open_for_writing_is_left_alone_until_it_is_closed(project: Proj
     assert f"{NEW}.ckpt" in project.names("exp")
 
 
+TRACKED = """
+formats: [{id: it, match: 'iter_(?P<step>\\d+)', examples: {iter_1: {step: 1}}}]
+pointers: [tracker]
+retention: {mine: {keep_last: 1}}
+"""
+
+
+def test_a_pointer_file_may_lie_elsewhere(project: Project) -> None:
+    (project.folder / "rules" / "mine.yaml").write_text(TRACKED)
+    for step in (100, 200, 300):
+        put(project, f"iter_{step}", "weights", 1000)
+    tracker = put(project, "../tracker", "iter_100\n", 1000)
+    (project.outputs / HERE / "tracker").symlink_to("../tracker")
+    for kept, number in ((["iter_100", "iter_300"], 300), (["iter_300"], 300)):
+        project.doit("migrate", "delete_old=1", "policy=mine")
+        assert project.names("exp") == [*kept, "tracker"]
+        tracker.write_text(f"iter_{number}\n")
+        os.utime(tracker, (1000, 1000))
+
+
+def test_a_pointer_file_that_cannot_be_read_lets_nothing_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckptrules.engine.values import Entry, Listing
+    from ckptrules.rules.load import load_rules
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(evidence, "read_pointer", refuse)
+    rules = load_rules({"rules/mine.yaml": f"layout: ['*']\n{TRACKED}"})
+    listing = Listing("exp", HERE, (Entry("tracker", "file", 1, 0),))
+    with pytest.raises(PermissionError, match=r"Permission denied \(tracker\)"):
+        evidence.read_pointers(0, listing, rules)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
 @pytest.mark.parametrize(("flaw", "code"), [("empty", 1), ("in use", 0), ("incomplete", 0)])
 def test_what_is_not_whole_does_not_say_that_another_best_may_go(project: Project, flaw: str, code: int) -> None:

@@ -142,6 +142,7 @@ TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
         (TENSORFLOW, {"m-2.index": "n-02.index"}, "", True),
         ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt": "b.pt"}, "b.pt", True),
         ((Mention("a.pt", "a.pt"), Mention("a.pt.md5", "a.pt")), {"a.pt.md5": "b.md5"}, "", True),
+        ((Mention("9.ckpt", ""),), {"9.ckpt": "epoch-1_step-9.ckpt"}, "", False),
         ((Mention("a-1-r0.pt", "a-1.pt"),), {"a-1-r0.pt": "b-01-r0.pt"}, "", False),
         ((Mention("a-7.pt", "7"),), {"a-7.pt": "b-7.pt"}, "", True),
         ((Mention("a-8.pt", "8"),), {"a-8.pt": "b.pt"}, "", False),
