@@ -50,6 +50,8 @@ def make_plan(
         evidence: what was found out beyond the listing.
         leave_links: whether a link stays under each old name.
     """
+    unknown = evidence.best_unknown if policy else ()
+    policy = None if unknown else policy
     listing = believed(listing, evidence.times)
     found = sort_entries(rules, listing)
     found = under_their_names(found, evidence.spared) if evidence.spared else found
@@ -112,7 +114,12 @@ def make_plan(
         actions=(*actions, *swept.actions, *relinks),
         kept=tuple(sorted(stays)),
         skipped=found.skipped,
-        problems=(*found.problems, *conflicts, *(withheld(listing.directory, text) for text in verdict.withheld)),
+        problems=(
+            *found.problems,
+            *conflicts,
+            *(withheld(listing.directory, text) for text in verdict.withheld),
+            *best_unknown(listing.directory, unknown),
+        ),
         notes=(
             *verdict.notes,
             *fields_that_differ(sound, policy),
@@ -304,6 +311,13 @@ def hold_for_links(
 def withheld(directory: str, text: str) -> Problem:
     """Tell that nothing goes, as deletion depends on what is verified."""
     return Problem("unverified", (directory,), text, "run 'doit verify', then this again")
+
+
+def best_unknown(directory: str, files: Iterable[str]) -> Iterator[Problem]:
+    """Tell that nothing goes, as nobody knows which one is the best."""
+    for file in files:
+        text = f"loses nothing: {file}, which names the best, is not understood"
+        yield Problem("unreadable", (directory,), text, "repair it, or remove it if what it names is no longer wanted")
 
 
 def unwhole_notes(

@@ -187,6 +187,7 @@ class Evidence(NamedTuple):
     says why what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which
     another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
+    ``best_unknown`` are files that name the best checkpoint and are not understood.
     """
 
     same: Mapping[str, int] = {}
@@ -206,6 +207,7 @@ class Evidence(NamedTuple):
     spared: Mapping[str, Reason] = {}
     holding: frozenset[str] = frozenset()
     tree: Mapping[Any, Mapping[str, Any]] = {}
+    best_unknown: tuple[str, ...] = ()
 
 
 class Pattern(NamedTuple):

@@ -120,6 +120,7 @@ def read_facts(
     tellings: list[Told] = []
     left, unread = LONGEST_SUM, list[Source]()
     settled: set[object] = set()
+    unknown: list[str] = []
     for source in sources.files:
         heed()
         fact, series = source.fact, (source.fact, series_of(names.get(source.owner, {})))
@@ -137,10 +138,12 @@ def read_facts(
             if tellings[-1].best and series[1][1] and source.owner not in out:
                 settled.add(series)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
+        if faults and fact.best and not source.owner:
+            unknown.append(source.path)
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
-    return joined(tellings, names, listing, out), tuple(notes)
+    return joined(tellings, names, listing, out)._replace(best_unknown=tuple(unknown)), tuple(notes)
 
 
 def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:

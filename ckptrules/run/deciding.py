@@ -153,6 +153,7 @@ def with_facts(
     return known._replace(
         metrics=merged(known.metrics, told.metrics),
         times=told.times,
+        best_unknown=told.best_unknown,
         pointers={**told.pointers, **known.pointers},
     ), notes
 

@@ -166,6 +166,7 @@ def test_what_is_open_for_writing_is_left_alone_until_it_is_closed(project: Proj
     assert f"{NEW}.ckpt" in project.names("exp")
 
 
+EVERY = ["iter_100", "iter_200", "iter_300"]
 TRACKED = """
 formats: [{id: it, match: 'iter_(?P<step>\\d+)', examples: {iter_1: {step: 1}}}]
 pointers: [tracker]
@@ -184,6 +185,28 @@ def test_a_pointer_file_may_lie_elsewhere(project: Project) -> None:
         assert project.names("exp") == [*kept, "tracker"]
         tracker.write_text(f"iter_{number}\n")
         os.utime(tracker, (1000, 1000))
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        ('{"best": "iter_100"}', ["iter_100", "iter_300"]),
+        ('{"best": "iter_1', EVERY),
+        ("{}", ["iter_300"]),
+        ("", ["iter_300"]),
+    ],
+)
+def test_nothing_goes_while_a_file_that_names_the_best_is_not_understood(
+    project: Project, content: str, left: list[str]
+) -> None:
+    rules = TRACKED.replace("pointers: [tracker]", "facts: [{file: best.json, best: best}]\nignored: [best.json]")
+    (project.folder / "rules" / "mine.yaml").write_text(rules)
+    for step in (100, 200, 300):
+        put(project, f"iter_{step}", "weights", 1000)
+    put(project, "best.json", content, 1000)
+    out = project.doit("migrate", "delete_old=1", "policy=mine", check=int(left == EVERY))
+    assert project.names("exp") == ["best.json", *left]
+    assert ("best.json, which names the best, is not understood" in out) == (left == EVERY)
 
 
 def test_a_pointer_file_that_cannot_be_read_lets_nothing_go(monkeypatch: pytest.MonkeyPatch) -> None:
