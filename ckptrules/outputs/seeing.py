@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import looks_like
-from ckptrules.engine.naming import CHECKPOINTS, named, own_claim
+from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import told, with_packs
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import Compared, Seen, numbers_of
@@ -52,13 +52,12 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
     sights = list(scout(tree, rules.packs))
     seen, left = [], MOST_OPENED
     for sight in sights:
-        if one := _protocol(tree, sight, own):
-            seen.append(one)
-            continue
         paths = [f"{sight.directory}/{name}".lstrip("/") for name in sight.names]
         packs = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
-        with contextlib.suppress(OSError):  # then it is told as a stranger
-            if packs:
+        with contextlib.suppress(OSError, SlowRuleError):  # then its names are those of a stranger
+            if one := _protocol(tree, sight, own):
+                seen.append(one)
+            elif packs:
                 one, opened = _seen(tree, sight._replace(packs=packs), rules, min(left, OPENED))
                 seen.append(one)
                 left -= opened
@@ -87,7 +86,8 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     clear = [name for name, claim in claims.items() if claim.rule]
     listing = _listing(tree, sight)
     found = sort_entries(own, listing).checkpoints
-    compared = _compare(tree.outputs_dir, sight.directory, found, most)
+    chosen = [found[place] for place in sorted({0, len(found) // 2, len(found) - 1})][:most] if found else []
+    compared = _compare(tree.outputs_dir, sight.directory, chosen)
     marks = sight.packs[0].evidence
     speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
@@ -103,7 +103,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         numbers=numbers,
         compared=compared,
     )
-    return one, compared.opened
+    return one, len(chosen)
 
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
@@ -114,11 +114,10 @@ def _listing(tree: Tree, sight: Sight) -> Listing:
 # --- the numbers inside -----------------------------------------------------------------------------------------------
 
 
-def _compare(outputs_dir: str, path: str, found: Sequence[Checkpoint], most: int) -> Compared:
-    """Compare the numbers in the names of the first, the middle and the last checkpoint with those inside."""
-    chosen = [found[place] for place in sorted({0, len(found) // 2, len(found) - 1})] if found else []
+def _compare(outputs_dir: str, path: str, chosen: Iterable[Checkpoint]) -> Compared:
+    """Compare the numbers in the names of checkpoints with those inside."""
     compared = Compared()
-    for one in chosen[:most]:
+    for one in chosen:
         inside = _inside(outputs_dir, path, one.entry.name, folder=one.entry.kind == "directory")
         pairs = [(number, inside[key]) for key, number in told(one.fields).items() if inside.get(key) is not None]
         if pairs:
@@ -175,7 +174,10 @@ def _strangers(tree: Tree, sights: Sequence[Sight], seen: Mapping[str, Sequence[
 
 
 def _is_known(rules: Iterable[RuleSet], name: str, folder: bool) -> bool:  # noqa: FBT001 - of `Tree.names`
-    return any(own_claim(name, one, folder=folder).kind != "unrecognised" for one in rules)
+    try:
+        return any(own_claim(name, one, folder=folder).kind != "unrecognised" for one in rules)
+    except SlowRuleError:
+        return False
 
 
 def _lies_in(path: str, units: Collection[str]) -> bool:

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
+from ckptrules import cli
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.measures import visible_lines
+from ckptrules.engine.values import Fault, Location, RuleError
 from ckptrules.outputs.find import find_directories
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules
+from ckptrules.run import starting
 from ckptrules.run.options import OptionError
 from ckptrules.run.starting import NAMING, RETENTION, Start, begin, read_words, start_of
 from tests.conftest import ROOT, Project, default, run_program
@@ -184,6 +187,25 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OptionError) as raised:
         begin(words.split(), "doit", "utf-8")
     assert fact in str(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_and_a_pack_that_does_not_hold_give_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def broken(*_: object) -> None:
+        raise RuleError([Fault(Location("packs/theirs.yaml", 2, 1), "no rule")])
+
+    monkeypatch.setattr(starting, "start_of", interrupted)
+    assert cli.init([]) == 130
+    monkeypatch.setattr(starting, "start_of", broken)
+    assert cli.init([]) == 3
+    assert "ERROR: packs/theirs.yaml:2:1: no rule" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 
