@@ -15,7 +15,10 @@ _NO_TEXT = re.compile(rb"[^\t\n\f\r\x20-\x7e\x80-\xff]")
 _CHECKSUM = rb"[0-9A-Fa-f]{32,128}"
 _LIST = re.compile(rb"(?:(?:\\?%b [ *][^\n]+|[\w/-]+ ?\([^\n]+\) = %b|[#;][^\n]*|)\n)*" % (_CHECKSUM, _CHECKSUM))
 _DIGIT, _LETTER = re.compile("[0-9]"), re.compile(r"[^\W\d_]")
-_NUMBER = re.compile(rb"(?:([\"']?)[A-Za-z_][\w.-]*\1[ \t]*[:=][ \t]*)?([\"']?)([+-]?\d{1,18}(?:\.\d*)?)\2")
+_NUMBER = re.compile(
+    rb"(?:(?<![\w.-])([\"']?)[A-Za-z_][\w.-]*+\1[ \t]*+[:=][ \t]*+)?"
+    rb"([\"']?)(?<![\d.])([+-]?\d{1,18}(?:\.\d*+)?)(?![\d.])\2"
+)
 _BETWEEN = b" \t\r\n{}[],;"  # what may stand between numbers where a file holds nothing else
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, which Windows puts in front
 _KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
@@ -56,13 +59,15 @@ def mentioned(
     """
     numbers = numbers_alone(content) if protects else []
     lines = [(line, key.end()) for line in content.splitlines() if protects and (key := _KEY.match(line))]
+    values = b"\n".join(line[start:] for line, start in lines)
     beside = sorted(names)
     found = []
     for name in beside:
         texts = [name, *stems(name, fields_of(name).get("part", ""))] if protects else [name]
         said = [text for text in texts if mentions(content, text)]
-        values = [line for line, start in lines if not said and any(mentions(line[start:], text) for text in texts)]
-        if any(not any(mentions(line, other) for other in beside) for line in values):
+        behind = [] if said else [text for text in texts if mentions(values, text)]
+        meant = [line for line, start in lines if behind and any(mentions(line[start:], text) for text in behind)]
+        if any(not any(mentions(line, other) for other in beside) for line in meant):
             said = [""]  # it stays, and nothing is written there: who knows where a key ends
         if not said:
             said = [digits for digits in numbers if tells(fields_of(name), int(digits))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -126,6 +127,17 @@ def test_what_stands_behind_a_key_is_meant_and_could_not_follow(content: str, na
     said = mentioned(content.encode(), ["epoch_12.pth", "run=epoch_12.pth"], lambda _: {})
     assert (Mention("epoch_12.pth", "") in said) == named
     assert cannot_follow({"p": said}, {"epoch_12.pth": "epoch-12.pth"}, {}) == ("p" if named else "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * LONGEST, "a-" * (LONGEST // 2), "a=b\n" * (LONGEST // 4), "1" * LONGEST, "a " * 8000, "a" + " " * 16000],
+)
+def test_no_content_takes_long(text: str) -> None:
+    names = [f"epoch_{number}-rank0.pt" for number in range(3000)]
+    start = time.process_time()
+    assert mentioned(text.encode(), names, lambda name: {"epoch": name[6:-9], "part": "rank0"}) == ()
+    assert time.process_time() - start < 5
 
 
 TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
