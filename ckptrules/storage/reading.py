@@ -417,7 +417,10 @@ def leads_nowhere(directory: int, link: str) -> bool:
 
 def holds_something(directory: int, path: str) -> bool:
     """Say whether a path in an open directory is more than a name: no link that leads nowhere, no JSON of 0 bytes."""
-    status = os.lstat(path, dir_fd=directory)
+    try:
+        status = os.lstat(path, dir_fd=directory)
+    except FileNotFoundError:
+        return False
     if stat.S_ISLNK(status.st_mode):
         return not leads_nowhere(directory, path)
     return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NEVER_EMPTY))

@@ -12,6 +12,7 @@ from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
+from ckptrules.storage.reading import holds_something
 
 RULES = """
 layout: ['*']
@@ -71,3 +72,9 @@ def test_what_is_hollow(tree: Path, files: dict[str, str], hollow: str) -> None:
 def test_what_is_empty_or_leads_nowhere_completes_nothing(tree: Path, files: dict[str, str], fit: set[str]) -> None:
     rules = load_rules({"rules/mine.yaml": RULES})
     assert inside_of(os.fspath(tree), scan(os.fspath(tree), make(tree, files)), rules) == {"checkpoint-1": fit}
+
+
+def test_what_disappears_meanwhile_completes_nothing(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    assert not holds_something(directory, "gone.json")
+    os.close(directory)
