@@ -244,7 +244,7 @@ def test_a_dry_run_of_a_backup_changes_nothing(tree: Project) -> None:
         ("force=1", "command line: option 'force' is not for 'backup'\n    hint: it is for: refs, restore\n"),
         (
             "json=x",
-            "command line: option 'json' is not for 'backup'\n    hint: it is for: drop_links, explain, fix_state, migrate, plan, undo, verify\n",
+            "command line: option 'json' is not for 'backup'\n    hint: it is for: after, drop_links, explain, fix_state, migrate, packs, plan, undo, verify\n",
         ),
     ],
 )
