@@ -147,11 +147,15 @@ class Directory(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """One checkpoint directory, read. The name of what lies in a part folder begins with that: ``mp_rank_00/x.pt``."""
+    """One checkpoint directory, read. The name of what lies in a part folder begins with that: ``mp_rank_00/x.pt``.
+
+    ``part_folders`` are these folders, also one that holds nothing.
+    """
 
     experiment: str
     directory: str
     entries: tuple[Entry, ...]
+    part_folders: tuple[str, ...] = ()
 
 
 class OutsideLink(NamedTuple):

@@ -31,7 +31,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         return {}
     every = [*found.checkpoints, *found.protected]
     needs = parts_needed(every, rules)
-    folders = {folder for one in every for folder in folders_of(one)}
+    folders = {folder for one in every for folder in folders_of(one)}.union(listing.part_folders)
     said = {
         one.entry.name: why_unfinished(
             (*one.names, *(in_part_folder(name)[1] for name in one.names), one.target), markers

@@ -40,7 +40,7 @@ def read_directory(directory: int, found: Directory) -> Listing:
     folders = {e.name for e in here if e.kind == "directory" and _fits(e.name, found.part_folders)}
     inside = [entry for folder in sorted(folders) for entry in _read_part_folder(directory, folder)]
     others = [_into(entry, folders) for entry in here if entry.name not in folders]
-    return Listing(found.experiment, found.directory, (*others, *inside))
+    return Listing(found.experiment, found.directory, (*others, *inside), tuple(sorted(folders)))
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

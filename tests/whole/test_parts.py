@@ -77,6 +77,14 @@ def test_what_goes_is_whole_and_comes_back(parts: Project, case: str) -> None:
     assert parts.tree() == before
 
 
+def test_a_part_folder_without_anything_makes_nothing_go(parts: Project) -> None:
+    parts.make(at("x", *(f"mp_rank_0{rank}/gpt--step={step}.ckpt" for step in (100, 200) for rank in (0, 1))))
+    (parts.outputs / "x/checkpoints/mp_rank_02").mkdir()
+    out = parts.doit("migrate", "delete_old=1", "policy=mine")
+    assert "mp_rank_00/gpt--step=200.ckpt is not whole: nothing of it is in 'mp_rank_02'" in out
+    assert "\n  deleted     0" in out
+
+
 def test_a_stem_in_a_pointer_file_protects_all_files_of_a_checkpoint(parts: Project) -> None:
     endings = (".index", ".meta", ".data-00000-of-00001")
     parts.make(at("x", *(f"model.ckpt-{step}{end}" for step in (1000, 2000, 3000, 4000) for end in endings)))
