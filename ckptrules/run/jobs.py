@@ -97,7 +97,7 @@ class Job(NamedTuple):
 
     ``pins`` are those of the directory that the job is for, ``holding``, by directory, the names in it in which other
     checkpoint directories lie. ``tree`` is what the lines that go by the whole tree say of the names in that directory,
-    by the value of the line.
+    by the value of the line. ``verified`` says that `doit verify` has been at work in this tree.
     """
 
     options: Planning
@@ -113,6 +113,7 @@ class Job(NamedTuple):
     pins: tuple[Pin, ...] = ()
     holding: Mapping[str, frozenset[str]] = {}
     tree: Mapping[Any, Judged] = {}
+    verified: bool = False
 
 
 class Packed:
@@ -388,7 +389,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
     links, shown = Links(options.outputs_dir), style(session, options)
     job = Job(options, rules, None, "", session.run_id, shown, header, links, journals_of(session))
-    return with_policy(job, policy)
+    return with_policy(job._replace(verified=was_verified(options.outputs_dir)), policy)
 
 
 def with_policy(job: Job, policy: Policy | None) -> Job:
@@ -562,8 +563,8 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
     return "read" not in values or readings.holds(job.options.outputs_dir, found.directory, values["read"])
 
 
-def was_verified(outputs_dir: str, directory: str) -> bool:
-    """Say whether `doit verify` remembers anything of a directory."""
+def was_verified(outputs_dir: str, directory: str = "") -> bool:
+    """Say whether `doit verify` remembers anything of a directory, or of any."""
     try:
         os.stat(f"{outputs_dir}/{STATE}/verified/{directory}")  # asked of each directory in each run
     except OSError:
@@ -573,7 +574,7 @@ def was_verified(outputs_dir: str, directory: str) -> bool:
 
 def found_broken(job: Job, directory: str) -> bool:
     """Say whether `doit verify` has found anything broken in a directory."""
-    if not was_verified(job.options.outputs_dir, directory):
+    if not (job.verified and was_verified(job.options.outputs_dir, directory)):
         return False
     from ckptrules.verify import memory
 
