@@ -186,7 +186,8 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryK
     why = tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by)
     if said.kind != "unrecognised" or why:
         return one._replace(why=why)
-    return one._replace(draft=tuple(draft(name, [row.name for row in plan.skipped], folder=kind == "directory")))
+    others = [in_part_folder(row.name)[1] for row in plan.skipped]
+    return one._replace(draft=tuple(draft(in_part_folder(name)[1], others, folder=kind == "directory")))
 
 
 def _pack_of(said: Claim, rules: RuleSet) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.words import ENDING, KEYS
 
 _PIECE = re.compile(r"\d+\.\d+|\d+|[^\d]+")
@@ -17,6 +18,8 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     The number that counts is one behind a word for epoch or step, else the last that differs among the names. Other
     numbers that differ may be any; those that do not stay as they are.
     """
+    if not name.isprintable():
+        return []  # whoever copies it from a terminal copies another name
     ending = ENDING.search(name)
     stem = name[: ending.start()] if ending else name
     pieces = _PIECE.findall(stem)
@@ -35,9 +38,9 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     return [
         "formats:",
         f"  - id: {word[0].lower() if word else 'mine'}",
-        f"    match: {_quoted(match)}",
+        f"    match: {in_yaml(match)}",
         *["    folder: true"] * folder,
-        f"    examples: {{{_quoted(name)}: {{{read}}}}}",
+        f"    examples: {{{in_yaml(name)}: {{{read}}}}}",
     ]
 
 
@@ -64,7 +67,3 @@ def _pattern(piece: str, field: str, varies: bool) -> str:  # noqa: FBT001 - a p
     if varies:
         return r"\d+\.\d+" if "." in piece else r"\d+"
     return re.escape(piece).replace("\\-", "-").replace("\\ ", " ").replace("\\=", "=")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

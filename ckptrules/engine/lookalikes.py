@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.shapes import in_yaml
+
 ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split())
 # A word with a number, and perhaps more: checkpoint-500, epoch_3, iter_0005000, global_step100, model.ckpt-1000.index
 _NUMBERED = re.compile(
@@ -69,7 +71,7 @@ def uncovered_text(folders: Sequence[Folder], layout: Sequence[str], outputs_dir
 
 def as_line(patterns: Iterable[str]) -> str:
     """Write patterns as YAML has a list in one line."""
-    return "[" + ", ".join("'" + pattern.replace("'", "''") + "'" for pattern in dict.fromkeys(patterns)) + "]"
+    return "[" + ", ".join(map(in_yaml, dict.fromkeys(patterns))) + "]"
 
 
 def _last(parts: Sequence[str], shared: Mapping[tuple[int, str], int]) -> str:

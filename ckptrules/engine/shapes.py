@@ -109,6 +109,11 @@ class Either(NamedTuple):
 Shape = Text | Number | Choice | ListOf | MapOf | Record | Either
 
 
+def in_yaml(text: str) -> str:
+    """Write a text as YAML has it in single quotes; it must be printable."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def fault_of(read: Callable[[str], object]) -> Callable[[str], str]:
     """Turn a reader that raises ValueError with what a text must be into a function that says what is wrong with it."""
 

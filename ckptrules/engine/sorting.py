@@ -60,7 +60,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     problems: list[Problem] = []
     read = reader(rules)
     for entry in sorted(listing.entries):
-        name = read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
+        name = name_of(entry, read)
         said = name.claim
         is_one = said.kind in CHECKPOINTS or said.kind == "protected"
         if is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
@@ -113,7 +113,7 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
         sound = {entry.name for entry, _ in found}
         flaws = flaws_of(read, parts, [entry for entry in listing.entries if entry.name not in sound])
         for key, members in parts.items():
-            one = joined(members)
+            one = as_one(members)
             one = one._replace(flaw=one.flaw or flaws.get(key, ""))
             if any(name.claim.kind == "protected" for _, name in members):
                 protected.append(one)
@@ -149,7 +149,7 @@ def key_of(entry: Entry, name: Named) -> Key:
     return ("", True, base) if folder else ()
 
 
-def joined(members: Sequence[Read]) -> Checkpoint:
+def as_one(members: Sequence[Read]) -> Checkpoint:
     """Make one checkpoint of its parts, the part without a text first. What protects one of them protects all."""
     ordered = sorted(members, key=lambda pair: (bool(pair[1].claim.fields.get("part")), pair[0].name))
     stays = any("/" in entry.name for entry, _ in members)  # what has part folders reads names there
@@ -177,7 +177,7 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
     """Say which checkpoints have a part that is no sound file: empty, a link, or without a usable or certain name."""
     found = {}
     for entry in others:
-        name = read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
+        name = name_of(entry, read)
         if (key := key_of(entry, name)) in keys:
             what = "gets no usable name" if name.fault else "is a link" if entry.kind == "link" else "is empty"
             what = "is claimed by two rules" if name.claim.kind == "ambiguous" else what
@@ -186,6 +186,11 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
 
 
 # --- single entries ---------------------------------------------------------------------------------------------------
+
+
+def name_of(entry: Entry, read: Reader) -> Named:
+    """Read the name of an entry, a part folder left out; what a link leads to may be a file or a folder."""
+    return read(in_part_folder(entry.name)[1], None if entry.kind == "link" else entry.kind == "directory")
 
 
 def is_left_link(entry: Entry, name: Named) -> bool:

@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.lookalikes import as_line, layout_for
+from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import visible
+from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.values import number
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
@@ -114,11 +115,11 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
     """
     known = [one for one in seen if one.packs]
     chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
-    lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {_quoted(outputs_dir)}", "layout:"]
+    lines = [*(SCHEMA + NAMING_HEAD).splitlines(), f"outputs_dir: {in_yaml(outputs_dir)}", "layout:"]
     for pattern, several in by_pattern(known, prefix).items():
         count = sum(one.checkpoints for one in several)
         where = f"{_count(len(several), 'folder')}, {_count(count, 'checkpoint')}"
-        lines.append(_commented(f"  - {_quoted(pattern)}", where))
+        lines.append(_commented(f"  - {in_yaml(pattern)}", where))
     lines.append("packs:" if chosen else _commented("packs: []", "who wrote them? put one between the brackets"))
     at = len(lines)
     for name in chosen:
@@ -136,7 +137,7 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
 
 def preset_text(pack: str, outputs_dir: str) -> str:
     """Write rules/naming.yaml for one pack, without having looked; the layout is that of the pack."""
-    where = [f"outputs_dir: {_quoted(outputs_dir)}"] * bool(outputs_dir)
+    where = [f"outputs_dir: {in_yaml(outputs_dir)}"] * bool(outputs_dir)
     return "\n".join([*(SCHEMA + PRESET_HEAD).splitlines(), *where, f"packs: [{pack}]", IGNORED])
 
 
@@ -173,7 +174,7 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
         name = f"{members[0].packs[0]}_{count + 1}"
         text += _policy(name, lines)
         fitting = patterns_for({experiment_of[one.directory] for one in members}, every_name)
-        matches += "".join(f"  - {{match: {_quoted(pattern)}, policy: {name}}}\n" for pattern in fitting)
+        matches += "".join(f"  - {{match: {in_yaml(pattern)}, policy: {name}}}\n" for pattern in fitting)
     if matches:
         text += (
             f"\nexperiments:                 # the first pattern that fits picks the policy, else default\n{matches}"
@@ -189,7 +190,7 @@ def policy_lines(metric: str, members: Sequence[Seen]) -> tuple[str, ...]:
     """Return the lines of the policy for directories of one kind."""
     lines = [*PLAIN]
     if metric:
-        lines.append(f"keep_best: {{metric: {_quoted(metric)}, mode: {mode_of(metric)}, count: 1}}")
+        lines.append(f"keep_best: {{metric: {in_yaml(metric)}, mode: {mode_of(metric)}, count: 1}}")
     every = [numbers for one in members for numbers in one.numbers]
     if max(one.checkpoints for one in members) > MANY:
         for unit in ("step", "epoch"):
@@ -264,10 +265,6 @@ def _one_each(seen: Iterable[Seen]) -> list[Seen]:
 
 def _is_plain(name: str) -> bool:
     return not set(name) & set("*?[") and name.isprintable()
-
-
-def _quoted(text: str) -> str:
-    return as_line([text])[1:-1]
 
 
 def _commented(line: str, comment: str) -> str:

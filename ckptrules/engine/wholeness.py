@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.naming import reader, stems_of
+from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, in_part_folder, number
 
@@ -36,7 +37,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         one.entry.name: why_unfinished(
             (*one.names, *(in_part_folder(name)[1] for name in one.names), one.target), markers
         )
-        or (Reason(f"is not whole: {one.flaw}", one.rule.place) if one.flaw and one.rule else None)
+        or (Reason(f"is not whole: {one.flaw}", one.named_by.place) if one.flaw else None)
         or why_torn(one, folders)
         or why_incomplete(one, needs, evidence.inside)
         or why_broken(one, evidence.broken)
@@ -145,7 +146,7 @@ def why_too_few(texts: Iterable[str]) -> str:
             found[before, of, count, behind].add(int(nth))
     for (before, of, count, behind), there in sorted(found.items()):
         if len(there) < int(count):
-            return f"{len(there)} of {int(count)} parts {quoted(f'{before}*{of}{count}{behind}')}"
+            return f"{len(there)} of {int(count)} parts {in_yaml(f'{before}*{of}{count}{behind}')}"
     return ""
 
 
@@ -158,12 +159,14 @@ def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
 
 def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:
     """Yield the lines that would settle what a checkpoint needs, where only others tell that it lacks something."""
+    if not any(reason.text.endswith(OTHERS_HAVE) for reason in marked.values()):
+        return
     asked: dict[str, tuple[Rule, set[str]]] = {}
     for name, (rule, _, needed) in parts_needed([*found.checkpoints, *found.protected], rules).items():
         if name in marked and marked[name].text.endswith(OTHERS_HAVE):
             asked.setdefault(rule.id, (rule, set()))[1].update(needed)
     for rule, texts in asked.values():
-        line = f"complete: {{all: [{', '.join(quoted(text) for text in sorted(texts))}]}}"
+        line = f"complete: {{all: [{', '.join(map(in_yaml, sorted(texts)))}]}}"
         yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)
 
 
@@ -191,11 +194,6 @@ def fitted(
 
 
 def _listed(texts: Iterable[str]) -> str:
-    shown = [quoted(text) for text in texts]
+    shown = [in_yaml(text) for text in texts]
     more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     return ", ".join(shown[:SHOWN]) + more
-
-
-def quoted(text: str) -> str:
-    """Write a text as YAML has it in single quotes."""
-    return "'" + text.replace("'", "''") + "'"

@@ -33,6 +33,8 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
     assert claim(name, rules).fields == fields
 
 
-@pytest.mark.parametrize("name", ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt"])
+@pytest.mark.parametrize(
+    "name", ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt", "net\n4.pt", "net\udcff4.pt"]
+)
 def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     assert draft(name, []) == []
