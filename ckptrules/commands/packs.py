@@ -50,7 +50,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
-        raise OptionError(f"command line: no pack '{options.copy}'\n    hint: {closest(options.copy, known) or known}")
+        hint = closest(options.copy, known) or f"there are: {', '.join(known)}"
+        raise OptionError(f"command line: no pack '{options.copy}'\n    hint: {hint}")
     style = jobs.style(session, options)
     if options.copy:
         actions: list[Any] = [(copy_pack, [options, style])]
@@ -129,13 +130,18 @@ def copy_pack(options: Options, style: Style, task: Task) -> TaskFailed | None:
 
 
 def as_rules(text: str) -> str:
-    """Turn the text of a pack into that of a rule file: without its name and its marks."""
-    lines, skipping = [], False
+    """Turn the text of a pack into that of a rule file: without its name and its marks, its layout as a comment.
+
+    That stands in one rule file only; who has none elsewhere takes the mark of the comment away.
+    """
+    lines, key = [], ""
     for line in text.splitlines():
         if line[:1] not in (" ", "", "#"):
-            skipping = line.startswith(("pack:", "marks:", "layout:"))
-        if not skipping or line.startswith("#"):
+            key = line.partition(":")[0]
+        if line.startswith("#") or key not in ("pack", "marks", "layout"):
             lines.append(line)
+        elif key == "layout":
+            lines.append(f"# {line}")
     return "\n".join(["# yaml-language-server: $schema=schema.json", *lines]) + "\n"
 
 
