@@ -11,7 +11,7 @@ from types import ModuleType
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
-from ckptrules.run.help import INIT, asks_for_help, page, refuse_unknown, task_page
+from ckptrules.run.help import INIT, OWN, asks_for_help, own_page, page, refuse_unknown, task_page
 from ckptrules.run.options import OptionError, encode_word, selects_by_name
 
 REFUSED, STOPPED = 3, 130
@@ -24,7 +24,7 @@ def main() -> int:
     arguments = [encode_word(word) if selects_by_name(word, TASKS) else word for word in sys.argv[1:]]
     sys.argv[1:] = arguments
     try:
-        topic = asks_for_help(arguments, (*TASKS, INIT)) if arguments else ""
+        topic = asks_for_help(arguments, (*TASKS, *OWN)) if arguments else ""
         if topic is not None:
             return show_help(topic, PROGRAM)
         if arguments[0] == INIT:
@@ -62,18 +62,20 @@ def show_help(topic: str, program: str) -> int:
         OptionError: there is no such task.
     """
     (begin, tasks), *others = groups().items()
-    told = {begin: {INIT: str(init.__doc__).rstrip("."), **tasks}, **dict(others)}
+    told = {begin: {**{word: own.sentence for word, own in OWN.items()}, **tasks}, **dict(others)}
+    known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
     if not topic:
         print(page(told, program), end="")
-        return 0
-    known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
-    refuse_unknown(topic, known)
-    print(task_page(topic, known[topic], program, declared(topic)), end="")
+    elif topic in OWN:
+        print(own_page(topic), end="")
+    else:
+        refuse_unknown(topic, known)
+        print(task_page(topic, known[topic], program, declared(topic)), end="")
     return 0
 
 
 def init(words: list[str]) -> int:
-    """Look which checkpoints are here, and write rules for them; overwrite nothing."""
+    """Look, write the rules, and say so."""
     from ckptrules.run.starting import begin
 
     encoding = sys.stdout.encoding or "ascii"

@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ckptrules.run.options import DOIT_COMMANDS, Common, Option, OptionError, Word
 
 WIDTH = 79
 HELP = ("-h", "--help")
 INIT = "init"
-WITHOUT_OPTIONS = {INIT: " [FOLDER] [preset=NAME]", "demo": ""}  # with what they take
+WITHOUT_OPTIONS = frozenset({"demo"})
+
+
+class Own(NamedTuple):
+    """A word that only the program ``ckptrules`` knows: no task.
+
+    ``takes`` is what may stand behind it, ``options`` say what each of that means, and ``more`` ends its page.
+    """
+
+    sentence: str
+    takes: str
+    options: Mapping[str, str]
+    more: str
+
+
+OWN = {
+    INIT: Own(
+        "Look which checkpoints are here, and write rules for them; overwrite nothing",
+        "[FOLDER] [preset=NAME]",
+        {
+            "FOLDER": "folder to look in: outputs_dir in the rules [outputs, or runs and the like, or this one]",
+            "preset=NAME": "write the rules of a pack without a look: 'ckptrules packs' lists them; or protocol",
+        },
+        """\
+It writes dodo.py and rules/, and leaves what is there as it is. It opens three
+checkpoints a directory at most, and runs none of them. preset=protocol writes
+the rules of the checkpoint protocol: epoch-03_step-000103.ckpt.
+
+Examples
+  ckptrules init                       look in the well-known folders
+  ckptrules init runs                  look in runs/
+  ckptrules init preset=huggingface    write without a look
+
+Exit codes
+  0   something was understood, or a preset is written
+  1   nothing was: the rules ask a question, or are those of the protocol
+  3   refused: the home folder, no such folder, a file that cannot be written
+
+More: docs/init.md
+""",
+    ),
+}
 WHAT = """\
 ckptrules renames checkpoints to one format and deletes those that a retention
 policy does not keep. It shows a plan first, overwrites nothing, and can undo.
@@ -45,7 +87,7 @@ def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
 
     Args:
         arguments: what was typed.
-        tasks: those that there are, `INIT` among them.
+        tasks: those that there are, and the words of `OWN`.
     """
     asked = [argument for argument in arguments if argument in HELP]
     words = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument]
@@ -73,10 +115,22 @@ def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
 
 def task_page(task: str, sentence: str, program: str, options: type[Common]) -> str:
     """Write what a task does, and its options in both forms, with their defaults."""
-    lines = [f"{program} {task}" + WITHOUT_OPTIONS.get(task, " [name=value ...]"), "", _filled(sentence, "  ")]
-    rows = list(_option_rows(options)) if task not in WITHOUT_OPTIONS else []
+    rows = {} if task in WITHOUT_OPTIONS else {_forms(one): one.described for one in options.known().values()}
+    return _a_page(f"{program} {task}{' [name=value ...]' * bool(rows)}", sentence, rows)
+
+
+def own_page(word: str) -> str:
+    """Write what a word of `OWN` does, and what it takes."""
+    own = OWN[word]
+    return f"{_a_page(f'ckptrules {word} {own.takes}', own.sentence, own.options)}\n{own.more}"
+
+
+def _a_page(usage: str, sentence: str, rows: Mapping[str, str]) -> str:
+    lines = [usage, "", _filled(sentence, "  ")]
     if rows:
-        lines += ["", "Options", *rows, "", "In brackets: what holds where it is not given."]
+        lines += ["", "Options"]
+        lines += [line for form, meaning in rows.items() for line in (f"  {form}", _filled(meaning, " " * 8))]
+        lines += ["", "In brackets: what holds where it is not given."]
     return "\n".join([*lines, ""])
 
 
@@ -105,15 +159,9 @@ def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
 
     known = list(tasks)
     if word not in known:
-        near = difflib.get_close_matches(word, known, n=1)
+        near = difflib.get_close_matches(word, [*known, *OWN], n=1)
         hint = f"did you mean 'ckptrules {near[0]}'?" if near else "'ckptrules help' lists them"
         raise OptionError(f"command line: there is no task '{word}'\n    hint: {hint}")
-
-
-def _option_rows(options: type[Common]) -> Iterator[str]:
-    for option in options.known().values():
-        yield f"  {_forms(option)}"
-        yield _filled(option.described, " " * 8)
 
 
 def _forms(option: Option) -> str:

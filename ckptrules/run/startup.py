@@ -50,6 +50,7 @@ LITTLE = (
     "trash_days: 0 in the rules frees at once what is deleted"
 )
 SESSION = "session"  # in DOIT_CONFIG
+REFUSED = 3
 TaskDict = dict[str, Any]
 
 
@@ -344,14 +345,23 @@ def show_help_first() -> None:
     """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
 
     Raises:
-        SystemExit: with 0 where something was printed.
+        SystemExit: with 0 where something was printed; with 3 where there is no such task, which doit would not say.
     """
-    from ckptrules.run.help import asks_for_help
+    from ckptrules.run.help import OWN, asks_for_help, own_page, task_page
 
     topic = asks_for_help(sys.argv[1:], TASKS)
+    if not topic:
+        return
+    if topic in OWN:
+        print(own_page(topic), end="", flush=True)
+        raise SystemExit(0)
+    try:
+        refuse_not_ours(topic)
+    except OptionError as error:
+        print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None
     if topic in TASKS:
         from ckptrules.rules.shipped import sentences
-        from ckptrules.run.help import task_page
 
         print(task_page(topic, sentences()[topic], program(), declared(topic)), end="", flush=True)
         raise SystemExit(0)
@@ -365,11 +375,20 @@ def refuse_mistyped(line: CommandLine) -> None:
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
     if line.command == "run" and foreign and "*" not in foreign[0]:
-        from ckptrules.rules.shipped import has_own_tasks
-        from ckptrules.run.help import refuse_unknown
+        refuse_not_ours(foreign[0])
 
-        if program() == OURS or not has_own_tasks():
-            refuse_unknown(foreign[0], TASKS)
+
+def refuse_not_ours(task: str) -> None:
+    """Refuse a task that is none of ours, unless it may be one of the user's own.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    from ckptrules.rules.shipped import has_own_tasks
+    from ckptrules.run.help import refuse_unknown
+
+    if program() == OURS or not has_own_tasks():
+        refuse_unknown(task, TASKS)
 
 
 def refuse_runs_without_lock(line: CommandLine) -> None:

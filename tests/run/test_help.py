@@ -19,16 +19,16 @@ from ckptrules.cli import init
 from ckptrules.commands.demo import walk_through
 from ckptrules.rules.shipped import groups, sentences
 from ckptrules.run.command_line import TASKS, declared
-from ckptrules.run.help import INIT, asks_for_help, options_page, page, task_page
+from ckptrules.run.help import INIT, OWN, asks_for_help, options_page, own_page, page, task_page
 from ckptrules.run.options import Migrating
 from ckptrules.storage import writing
 from tests.conftest import ROOT, Project, default, run_program
 
-KNOWN = {INIT: "Look which checkpoints are here, and write rules for them; overwrite nothing", **sentences()}
-PAGE = page(
-    {"Begin": {INIT: KNOWN[INIT], **groups()["Begin"]}, **{k: v for k, v in groups().items() if k != "Begin"}},
-    "ckptrules",
-)
+KNOWN = sentences()
+OURS = {word: own.sentence for word, own in OWN.items()}
+PAGE = page({**groups(), "Begin": {**OURS, **groups()["Begin"]}}, "ckptrules")
+PAGES = {task: task_page(task, KNOWN[task], "ckptrules", declared(task)) for task in KNOWN}
+PAGES |= {word: own_page(word) for word in OWN}
 OPTIONS_PAGE = ROOT / "docs" / "options.md"
 
 
@@ -69,12 +69,12 @@ def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callabl
     assert result.stdout == PAGE
 
 
-@pytest.mark.parametrize("task", [*TASKS, INIT])
+@pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
     assert f"\n  {task} " in PAGE
     text = task_page(task, KNOWN[task], "doit", declared(task))
     for name, option in {**Migrating.known(), **declared(task).known()}.items():
-        its_own = task not in (INIT, "demo") and name in declared(task).known()
+        its_own = task != "demo" and name in declared(task).known()
         assert (f"  {name}=" in text) == its_own, name
         assert (f"--{option.dashed}" in text) == its_own or not its_own
     assert " ".join(text.split()).count(" ".join(KNOWN[task].split())) == 1
@@ -82,7 +82,7 @@ def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: st
 
 def test_the_page_has_every_task_once_and_fits_any_terminal() -> None:
     assert sorted(sentences()) == sorted(TASKS)  # each file in commands/ has its line in dodo.py
-    for text in (PAGE, *(task_page(task, KNOWN[task], "ckptrules", declared(task)) for task in KNOWN)):
+    for text in (PAGE, *PAGES.values()):
         assert text.isascii()
         assert max(map(len, text.splitlines())) <= 80
 
@@ -116,6 +116,25 @@ def test_doit_shows_them_too_and_makes_nothing(project: Project, words: str) -> 
     assert out.startswith("doit migrate [name=value ...]\n")
     assert "  delete_old=1, --delete-old, --no-delete-old\n" in out
     assert not project.outputs.exists()
+
+
+@pytest.mark.parametrize("word", OWN)
+@pytest.mark.parametrize("words", ["help {}", "{} --help", "{} -h", "-h {}"])
+def test_what_is_no_task_has_such_a_page_too(tmp_path: Path, word: str, words: str) -> None:
+    assert f"\n  {word} " in PAGE
+    result = run(tmp_path, *words.format(word).split())
+    assert (result.returncode, result.stderr, result.stdout) == (0, "", PAGES[word])
+    assert os.listdir(tmp_path) == []
+    for heading in ("\nOptions\n", "\nExamples\n", "\nExit codes\n", OWN[word].sentence[:40], "In brackets"):
+        assert heading in result.stdout
+
+
+@pytest.mark.parametrize(("words", "code"), [("help init", 0), ("help migrat", 3), ("migrat --help", 3), ("init", 3)])
+def test_doit_leads_to_it(project: Project, words: str, code: int) -> None:
+    out = project.doit(*words.split(), check=code)
+    near = "init" if "init" in words else "migrate"
+    hint = f"hint: did you mean '{'ckptrules' if near == INIT else 'doit'} {near}'?\n"
+    assert out.endswith(hint) if code else out == PAGES[INIT]
 
 
 def test_help_of_a_task_of_ones_own_is_left_to_doit(project: Project) -> None:
