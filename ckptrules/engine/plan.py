@@ -8,6 +8,7 @@ from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line
 from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import sweep
+from ckptrules.engine.living import live_run
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.series import fields_that_differ, judge
@@ -50,6 +51,28 @@ def make_plan(
         evidence: what was found out beyond the listing.
         leave_links: whether a link stays under each old name.
     """
+    plan = _planned(rules, listing, policy, on_conflict, evidence, leave_links=leave_links)
+    live = live_run(plan, listing, rules, evidence.now_ns)
+    if live is None:
+        return plan
+    problem, why = live
+    spared = {**{entry.name: why for entry in listing.entries}, **evidence.spared}
+    still = _planned(rules, listing, None, "report", evidence._replace(spared=spared), leave_links=leave_links)
+    touched = {action.name for action in plan.actions}
+    kept = tuple(row._replace(reasons=(*row.reasons, why)) if row.name in touched else row for row in still.kept)
+    return still._replace(kept=kept, problems=(*still.problems, problem))
+
+
+def _planned(
+    rules: RuleSet,
+    listing: Listing,
+    policy: Policy | None,
+    on_conflict: OnConflict,
+    evidence: Evidence,
+    *,
+    leave_links: bool,
+) -> Plan:
+    """Decide it as if no run went on."""
     unknown = evidence.best_unknown if policy else ()
     policy = None if unknown else policy
     listing = believed(listing, evidence.times)

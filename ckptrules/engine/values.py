@@ -271,8 +271,9 @@ class Rule(NamedTuple):
     The template is empty where the first target that serves gives the name, and in a format that is never renamed.
     ``examples`` maps names to what they become, ``fields`` names to what is read of them (None: not captured), and
     ``near_misses`` are names that it must not fit; the rules are tested with all of them before they are used.
-    ``folder`` says whether it fits directories, ``keep_name`` what a rename would break, ``called`` what messages call
-    it. Where there is a ``reader``, that reads the name, and ``match`` says only what it captures.
+    ``folder`` says whether it fits directories, ``keep_name`` what a rename would break, ``live`` what any change would
+    break while its run goes on, ``called`` what messages call it. Where there is a ``reader``, that reads the name, and
+    ``match`` says only what it captures.
     """
 
     id: str
@@ -285,6 +286,7 @@ class Rule(NamedTuple):
     near_misses: Mapping[str, Location] = {}
     folder: FolderKind = "any"
     keep_name: str = ""
+    live: str = ""
     complete: Complete | None = None
     called: str = ""
     reader: str = ""

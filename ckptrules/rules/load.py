@@ -274,6 +274,7 @@ def _naming_digest(rules: RuleSet) -> str:
                 rule.reader or rule.match.pattern,
                 rule.template,
                 rule.folder,
+                rule.live,
                 rule.complete and rule.complete[:2],
             )
             for rule in (*rules.targets, *rules.legacy, *rules.formats)

@@ -95,6 +95,9 @@ FORMAT = Record(
             {"any": _PATTERNS, "all": _PATTERNS},
         ),
         "keep_name": Text("What a rename would break; explain shows it."),
+        "live": Text(
+            "What a change would break while the run goes on: none is made until its newest file is an hour old."
+        ),
         "examples": MapOf(
             "Name: what must be read of it; null where a field is not captured. Others may be captured as well.",
             MapOf("Field: text or number.", Text("digits compare as numbers, all else as text", empty=True)),
@@ -212,7 +215,7 @@ class _Desk(NamedTuple):
         match = READ_BY_WORDS if reader else self.match(what, value)
         if match is None:
             return None
-        said, keep_name = value.get("folder"), value.get("keep_name")
+        said, keep_name, live = value.get("folder"), value.get("keep_name"), value.get("live")
         folder: FolderKind = _FOLDERS[said.data] if said else "false"
         rule = Rule(
             identity.data,
@@ -224,6 +227,7 @@ class _Desk(NamedTuple):
             near_misses=_places(value.get("counterexamples")),
             folder=folder,
             keep_name=keep_name.data if keep_name else "",
+            live=live.data if live else "",
             called=what,
             reader=reader.data if reader else "",
         )
