@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import partial
 from math import isfinite
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.facts import believed
-from ckptrules.engine.naming import BEST, CHECKPOINTS, is_claimed, named
+from ckptrules.engine.naming import BEST, CHECKPOINTS, named
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
 from ckptrules.engine.values import (
@@ -34,7 +33,7 @@ from ckptrules.outputs import find
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import rules_here
+from ckptrules.outputs.picking import holders_by, rules_here
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.pins import read_pins
 from ckptrules.rules.shipped import rule_texts
@@ -96,7 +95,7 @@ def catalog(
     folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
-    for found in find.find_directories(folder, loaded.layout, partial(is_claimed, rules=loaded), loaded.part_folders):
+    for found in find.find_directories(folder, loaded.layout, holders_by(folder, loaded), loaded.part_folders):
         yield from records_in(folder, loaded, found, pins)
 
 

@@ -53,7 +53,7 @@ def find_directories(
     Args:
         outputs_dir: the folder of the experiments.
         layout: the patterns, the first of which counts where two lead to one directory.
-        is_claimed: says by its name that a directory belongs to a checkpoint; nothing in it is one of its own.
+        is_claimed: says of the path of a directory that it belongs to a checkpoint; nothing in it is one of its own.
         part_folders: what folders are called that hold parts.
     """
     return survey(outputs_dir, layout, is_claimed, part_folders)[0]
@@ -136,7 +136,7 @@ def _inner_directories(pattern_of: Mapping[str, str], is_claimed: Callable[[str]
         parts = path.split("/")
         for depth in range(1, len(parts)):
             outer = "/".join(parts[:depth])
-            if outer in pattern_of and is_claimed(parts[depth]):
+            if outer in pattern_of and is_claimed(f"{outer}/{parts[depth]}"):
                 found.append(Inner(path, pattern_of[path], parts[depth], outer, pattern_of[outer]))
                 break
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
-from ckptrules.engine.naming import SlowRuleError, own_claim
+from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.values import Pack, RuleSet, in_part_folder
+from ckptrules.engine.wholeness import asked_inside
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 BY_NAME = "its names"  # the evidence where there is no mark
@@ -49,7 +51,11 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     by_name = [
         pack._replace(evidence=BY_NAME)
         for pack in packs
-        if any(knows(pack, name, folder=folder, kinds=("format",)) for name, folder in names.items())
+        if any(
+            knows(pack, name, folder=folder, kinds=("format",))
+            and not _is_anybodys(tree, f"{directory}/{name}".lstrip("/"), pack.rules)
+            for name, folder in names.items()
+        )
     ]
     return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
 
@@ -62,9 +68,35 @@ def knows(pack: Pack, name: str, *, folder: bool, kinds: Sequence[str] = ("forma
         return False
 
 
+def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
+    """Return what says of the path of a folder that it belongs to a checkpoint, by the packs of what it lies in."""
+    tree = Tree(outputs_dir)
+    here = lru_cache(lambda outer: with_packs(rules, pick_in(tree, rules.packs, outer)))
+
+    def belongs(path: str) -> bool:
+        outer, name = os.path.split(path)
+        if not is_claimed(name, rules):  # by all packs: what none of them claims, no pick of them does
+            return False
+        return is_claimed(name, here(outer)) and not _is_anybodys(tree, path, here(outer))
+
+    return belongs
+
+
 def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
     """Say whether a folder of this name holds parts of the checkpoints of the directory that it lies in."""
     return any(fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
+
+
+def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
+    """Say whether the name of a folder is digits alone, and nothing lies in it that a format of such names asks for."""
+    name = os.path.basename(path)
+    if not name.isdigit():
+        return False
+    try:
+        asked = asked_inside(claim(name, rules, folder=True).rule)
+    except SlowRuleError:
+        return False
+    return bool(asked) and not any(tree.has(path, pattern) for pattern in asked)
 
 
 class Tree:

@@ -22,14 +22,13 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.judging import Judged
-from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
 from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
-from ckptrules.outputs.picking import rules_here
+from ckptrules.outputs.picking import holders_by, rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
@@ -191,8 +190,7 @@ def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory]
 
 @once
 def _survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    is_one = functools.partial(is_claimed, rules=rules)
-    found, inner = outputs_find.survey(path, rules.layout, is_one, rules.part_folders)
+    found, inner = outputs_find.survey(path, rules.layout, holders_by(path, rules), rules.part_folders)
     if rules.layout_of_packs:  # which is wide: what no pack knows anything of is no checkpoint directory
         found = [one for one in found if rules_of(session, path, rules, one.directory).packs]
     return found, inner

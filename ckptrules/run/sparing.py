@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterator
 
 from ckptrules.changes.moved import follower
-from ckptrules.engine.naming import SlowRuleError, claim, is_claimed
+from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.series import Series, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import STATE, Checkpoint, Directory, Listing, Reason, RuleSet
 from ckptrules.outputs.find import find_holders
-from ckptrules.outputs.picking import rules_here
+from ckptrules.outputs.picking import holders_by, rules_here
 from ckptrules.run.options import OptionError, Planning
 
 WHY = {"best": "it is the best of the run", "resumed": "the run was resumed from it", "path": "it was just saved"}
@@ -30,7 +29,7 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
     if not below:
         fact = f"'{path}' does not lie below outputs_dir '{options.outputs_dir}'"
         raise OptionError(f"command line: {fact}\n    hint: name the folder of the experiments with outputs_dir=PATH")
-    claimed = functools.partial(is_claimed, rules=rules)
+    claimed = holders_by(options.outputs_dir, rules)
     holders = find_holders(options.outputs_dir, rules.layout, claimed, rules.part_folders, below)
     here = {one: rules_here(options.outputs_dir, rules, one.directory) for one in holders}
     found = next((one for one in holders if here[one].packs or not rules.layout_of_packs), None)

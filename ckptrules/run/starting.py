@@ -8,19 +8,17 @@ import re
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import as_line
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.starting import Compared, Decision, Seen, by_pattern, naming_text, preset_text, retention_text
 from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.find import find_directories
-from ckptrules.outputs.picking import rules_here
+from ckptrules.outputs.picking import holders_by, rules_here
 from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
 from ckptrules.outputs.seeing import PROTOCOL, Found, see
 from ckptrules.report.style import Style, count_of, table
@@ -252,7 +250,7 @@ def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[
 
 def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict[str, str], str]:
     rules = load_rules({NAMING: naming}, proved=True)
-    found = find_directories(place, rules.layout, partial(is_claimed, rules=rules), rules.part_folders)
+    found = find_directories(place, rules.layout, holders_by(place, rules), rules.part_folders)
     names = {one.directory: one.experiment for one in found}
     text, keeps = retention_text([one for one in seen if one.directory in names], names)
     return {NAMING: naming, RETENTION: text}, keeps
@@ -321,7 +319,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
     job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), jobs.Journals(""))
     seen: set[tuple[int, int]] = set()
     goes = total = 0
-    for found in find_directories(place, rules.layout, partial(is_claimed, rules=rules), rules.part_folders):
+    for found in find_directories(place, rules.layout, holders_by(place, rules), rules.part_folders):
         policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
         own = jobs.with_policy(job._replace(rules=rules_here(place, rules, found.directory)), policy)
         plan, listed = deciding.plan_of(own, found)

@@ -72,7 +72,7 @@ def test_what_lies_in_a_checkpoint_is_no_directory_of_its_own(project: Project, 
     project.make(dict.fromkeys(case.files, 9))
     rules = load_rules({"naming.yaml": HF % case.layout})
     claims = ("checkpoint-1", "checkpoint-100", "checkpoint-200", "checkpoint-2", "step5", "best", "checkpoint-1.parts")
-    found, inner = find.survey(str(project.outputs), case.layout, claims.__contains__)
+    found, inner = find.survey(str(project.outputs), case.layout, lambda path: path.rpartition("/")[2] in claims)
     assert sorted(one.directory for one in found) == case.found
     assert [one.directory for one in inner] == case.inner
     folders = {record.path.rpartition("/")[0] for record in catalog(project.outputs, rules)}

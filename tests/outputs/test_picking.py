@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.values import Fault, Pack
-from ckptrules.outputs.picking import Tree, pick
-from ckptrules.rules.load import compile_pack
+from ckptrules.outputs.picking import Tree, holders_by, pick
+from ckptrules.rules.load import compile_pack, load_rules
 
 TEXTS = {
     "folders": r"""
@@ -28,6 +28,11 @@ formats:
 pack: unmarked
 formats:
   - {id: f, match: 'epoch_(?P<epoch>\d+)\.\w+', examples: {epoch_5.h5: {epoch: 5}}}
+""",
+    "digits": r"""
+pack: digits
+formats:
+  - {id: f, match: '(?P<step>\d+)', folder: true, complete: {any: [_METADATA, '*/_METADATA']}, examples: {'5': {step: 5}}}
 """,
 }
 
@@ -58,6 +63,9 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "what is protected alone picks none": (["x/best"], {}),
     "nothing": (["x/readme"], {}),
+    "digits alone, and nothing inside that their format asks for": (["x/2024/run/a.pt", "x/100000/model.pt"], {}),
+    "digits alone, and something inside": (["x/2024/a.pt", "x/100000/state/_METADATA"], {"digits": "its names"}),
+    "a file of digits": (["x/100000"], {}),
 }
 
 
@@ -68,6 +76,27 @@ def test_evidence_picks(tmp_path: Path, case: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     assert {pack.name: pack.evidence for pack in pick(str(tmp_path), packs(), "x")} == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "belongs"),
+    [
+        (["x/100/_METADATA", "x/100/best/a.pt"], True),
+        (["x/100/_METADATA", "x/2024/best/a.pt"], False),
+        (["x/2024/_METADATA/", "x/2024/best/a.pt"], True),
+        (["x/checkpoint-5/state.json", "x/checkpoint-5/best/a.pt"], True),
+        (["x/checkpoint-5/state.json", "x/best/best/a.pt"], True),
+        (["x/epoch_3.pth", "x/best/best/a.pt"], False),  # another pack protects that name
+    ],
+)
+def test_a_folder_belongs_to_a_checkpoint_by_the_packs_of_what_it_lies_in(
+    tmp_path: Path, files: list[str], *, belongs: bool
+) -> None:
+    for path in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).mkdir() if path.endswith("/") else (tmp_path / path).touch()
+    rules = load_rules({"rules/x.yaml": "packs: [orbax]\n"}, proved=True)._replace(packs=tuple(packs()))
+    assert holders_by(str(tmp_path), rules)(files[-1].rpartition("/best/")[0]) == belongs
 
 
 def test_no_link_is_followed_and_nothing_above_the_folder_is_looked_at(tmp_path: Path) -> None:
