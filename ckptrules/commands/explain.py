@@ -25,7 +25,7 @@ from ckptrules.engine.values import (
     RuleSet,
     in_part_folder,
 )
-from ckptrules.report.data import SCHEMA_VERSION, reason_as_data
+from ckptrules.report.data import SCHEMA_VERSION, reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
 from ckptrules.run import deciding, jobs, startup, whole_tree
@@ -259,10 +259,7 @@ def as_data(one: Explained) -> dict[str, Any]:
         **one._asdict(),
         "named_by": reason_as_data(one.named_by),
         "why": [reason_as_data(reason) for reason in one.why],
-        "saves": [
-            {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
-            for line in one.saves
-        ],
+        "saves": saves_as_data(one.saves),
         "policy": reason_as_data(one.policy) if one.policy else None,
     }
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.shapes import in_yaml
+from ckptrules.engine.values import in_part_folder
 from ckptrules.engine.words import ENDING, KEYS
 
 _PIECE = re.compile(r"\d+\.\d+|\d+|[^\d]+")
@@ -42,6 +45,28 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
         *["    folder: true"] * folder,
         f"    examples: {{{in_yaml(name)}: {{{read}}}}}",
     ]
+
+
+def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
+    """Return the lines of a format for each name that looks like a checkpoint; names that differ in numbers share them.
+
+    Args:
+        names: those that no rule knows, each with whether it is a folder.
+    """
+    alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for name, folder in names:
+        if looks_like(in_part_folder(name)[1]):
+            alike[_PIECE.sub(_shape, name), folder].append(name)
+    found = {}
+    for (_, folder), members in alike.items():
+        bases = [in_part_folder(name)[1] for name in members]
+        if lines := draft(bases[0], bases, folder=folder):
+            found.update(dict.fromkeys(members, lines))
+    return found
+
+
+def _shape(piece: re.Match[str]) -> str:
+    return "0" if piece[0][0].isdigit() else piece[0]
 
 
 def _stem(name: str) -> str:

@@ -80,7 +80,7 @@ def _best_that_goes(
 def _by_metric(series: Sequence[Checkpoint], protected: Iterable[str]) -> Mapping[str, list[Rated]]:
     rated: dict[str, list[Rated]] = defaultdict(list)
     for checkpoint in series:
-        for metric, text in _metrics_of(checkpoint):
+        for metric, text in metrics_of(checkpoint):
             _rate(rated, metric, text, checkpoint.entry.name)
     for name in protected:
         if match := BEST.fullmatch(name):
@@ -94,7 +94,7 @@ def _rate(rated: Mapping[str, list[Rated]], metric: str, text: str, name: str) -
         rated[metric].append(Rated(value, text, name))
 
 
-def _metrics_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
+def metrics_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     """Yield what a name or a sidecar tells: any metric that a name calls so, else what is known to be one."""
     fields = checkpoint.fields
     told = {**checkpoint.metrics, **fields}

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ckptrules.engine.values import Plan, Reason
+from ckptrules.engine.drafting import drafts
+from ckptrules.engine.values import Entry, Plan, PolicyLine, Reason
+from ckptrules.report.checkpoints import Row, Told, finite, whole_number
 from ckptrules.report.text import Tally
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
-def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
-    """Turn one plan into the JSON form that ``docs/json.md`` describes."""
+def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: Told | None = None) -> dict[str, Any]:
+    """Turn one plan into the JSON form that ``docs/json.md`` describes.
+
+    Args:
+        plan: what is to happen, or did.
+        state: ``planned``, ``done``, ``problems`` or ``up to date``.
+        entries: what is in the directory, as far as it was read.
+        told: its checkpoints; None where nobody looked at them.
+    """
+    told = told or Told((), plan.kept)
+    there = {entry.name: entry for entry in entries}
+    unread = [there[row.name] for row in plan.skipped if row.kind == "unrecognised" and row.name in there]
+    drafted = drafts((entry.name, entry.kind == "directory") for entry in unread)
     return {
         "experiment": plan.experiment,
         "directory": plan.directory,
@@ -28,24 +41,30 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
                 "bytes": action.size,
                 "reasons": [reason_as_data(reason) for reason in action.reasons],
                 "leaves_link": action.leaves_link,
-                "saves": [
-                    {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
-                    for line in action.saves
-                ],
+                "saves": saves_as_data(action.saves),
             }
             for action in plan.actions
         ],
-        "kept": [
+        "checkpoints": [_row_as_data(row) for row in told.rows],
+        "stays": [
             {
                 "name": row.name,
                 "with_it": list(row.with_it),
                 "bytes": row.size,
                 "reasons": [reason_as_data(reason) for reason in row.reasons],
             }
-            for row in plan.kept
+            for row in told.stays
         ],
         "skipped": [
-            {"name": row.name, "kind": row.kind, "reasons": [reason_as_data(row.reason)]} for row in plan.skipped
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "bytes": there[row.name].size if row.name in there else None,
+                "time_ns": there[row.name].mtime_ns if row.name in there else None,
+                "draft": drafted.get(row.name),
+                "reasons": [reason_as_data(row.reason)],
+            }
+            for row in plan.skipped
         ],
         "problems": [
             {
@@ -59,7 +78,42 @@ def plan_as_data(plan: Plan, state: str) -> dict[str, Any]:
         ],
         "notes": [reason_as_data(note) for note in plan.notes],
         "policy": reason_as_data(plan.policy) if plan.policy else None,
+        "metric": {"name": told.metric[0], "mode": told.metric[1]} if told.metric else None,
+        "number": told.number or None,
     }
+
+
+def _row_as_data(row: Row) -> dict[str, Any]:
+    one = row.checkpoint
+    return {
+        "name": row.name,
+        "becomes": row.becomes or None,
+        "state": row.state,
+        "bytes": row.size,
+        "files": len(row.names),
+        "time_ns": one.entry.mtime_ns,
+        "fields": {key: whole_number(one, key, text) for key, text in one.fields.items()},
+        "metrics": {key: finite(text) for key, text in row.metrics.items()},
+        "pack": row.pack or None,
+        "kind": row.kind,
+        "protected": row.kind == "protected",
+        "pinned": row.is_pinned,
+        "best": row.is_best,
+        "last": row.is_last,
+        "whole": row.is_whole,
+        "verified": row.verified,
+        "parts": list(row.names[1:]),
+        "reasons": [reason_as_data(reason) for reason in row.reasons],
+        "saves": saves_as_data(row.saves),
+    }
+
+
+def saves_as_data(lines: Iterable[PolicyLine]) -> list[dict[str, Any]]:
+    """Turn the lines that would save a checkpoint into the JSON form."""
+    return [
+        {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
+        for line in lines
+    ]
 
 
 def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, Any]], total: Tally) -> dict[str, Any]:

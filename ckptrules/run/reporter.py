@@ -16,8 +16,8 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import stopping
+from ckptrules.engine.values import Plan
 from ckptrules.outputs.evidence import Links
-from ckptrules.report.data import run_as_data
 from ckptrules.report.style import Style, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.run.command_line import escape_what_has_no_letter
@@ -123,7 +123,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 self.write(f"Up to date: {context.style.name(found.experiment)}\n")
             self._up_to_date[_base(task)] += 1
             if context.options.json:
-                data = {"experiment": found.experiment, "directory": found.directory, "state": "up to date"}
+                from ckptrules.report.data import plan_as_data  # not above: most runs write no JSON
+
+                data = plan_as_data(Plan(found.experiment, found.directory), "up to date")
                 self._data.setdefault(_base(task), []).append(data)
 
     def add_success(self, task: Task) -> None:
@@ -165,7 +167,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(total, context, lack)))
             if context.options.json:
-                self._write_json(context.options.json, run_as_data(context.header, self._data.get(base, []), total))
+                self._write_json(context, self._data.get(base, []), total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -196,7 +198,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
-    def _write_json(self, path: str, data: Mapping[str, Any]) -> None:
+    def _write_json(self, context: RunContext, experiments: Iterable[Mapping[str, Any]], total: Any) -> None:
+        from ckptrules.report.data import run_as_data
+
+        path, data = str(context.options.json), run_as_data(context.header, experiments, total)
         try:
             writing.write_json(path, with_hints_completed(data, self._session.completed))
         except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
@@ -13,7 +13,6 @@ from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import by_tree, holds_until, reads_files
 from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
-from ckptrules.report.data import plan_as_data
 from ckptrules.report.text import experiment_block, going, several, tally
 from ckptrules.run import pinning
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
@@ -21,6 +20,9 @@ from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
 from ckptrules.run.reporter import Output
 from ckptrules.storage.folders import Folders
+
+if TYPE_CHECKING:
+    from ckptrules.report.checkpoints import Seen
 
 
 def work_on(job: Job, found: Directory) -> Done:
@@ -31,6 +33,11 @@ def work_on(job: Job, found: Directory) -> Done:
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
+    seen = None
+    if job.options.json:
+        from ckptrules.run.telling import seen_of  # not above: nothing else needs it
+
+        seen = seen_of(job, decided)
     try:
         if not job.options.dry_run:
             outcome = carry_out(plan, listing, workplace(job))
@@ -38,7 +45,7 @@ def work_on(job: Job, found: Directory) -> Done:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
-    done = tell(job, outcome.plan, listing)
+    done = tell(job, outcome.plan, listing, seen)
     if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))
@@ -73,12 +80,19 @@ def is_not_understood(plan: Plan) -> bool:
     return unknown and not (plan.kept or plan.actions)
 
 
-def tell(job: Job, done: Plan, listing: Listing) -> Done:
-    """Tell what came of one directory; problems left are a failure without words of its own."""
+def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Done:
+    """Tell what came of one directory, and of its checkpoints as they were ``seen`` before.
+
+    Problems left are a failure without words of its own.
+    """
     if stopping.stopped():
         job.journals.note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = plan_as_data(done, state) if job.options.json else None
+    data = None
+    if job.options.json:
+        from ckptrules.run.telling import data_of
+
+        data = data_of(done, state, listing, seen)
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
     total = tally(done, links)

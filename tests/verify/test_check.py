@@ -149,7 +149,7 @@ def test_the_newest_that_verify_found_broken_makes_no_other_go(tree: Project) ->
     assert [action["name"] for action in plan_of(tree, check=1)["actions"]] == ["rank0-step_0100.pt"]
     told = plan_of(tree, check=1)
     assert told["problems"][0]["names"] == ["rank0-step_0300.pt", "rank1-step_0300.pt"]
-    assert [row["name"] for row in told["kept"]] == ["rank0-step_0200.pt"]
+    assert [row["name"] for row in told["checkpoints"] if row["state"] == "stays"] == ["rank0-step_0200.pt"]
     out = tree.doit("migrate", "delete_old=1", check=1)
     assert "Deleted: rank0-step_0100.pt (2 files) (not of the newest 1)\n" in out
     assert "Problem: is broken, as verify found: it is cut off, or was never finished: " in out

@@ -391,7 +391,7 @@ def test_parallel_runs_do_the_same_and_print_blocks_whole(project: Project) -> N
     assert sorted(block.count("\n") for block in blocks) == [4] * 8
     assert all(project.names(f"exp{n}") == ["epoch-30_step-000002.ckpt"] for n in range(8))
     result = json.loads((project.folder / "result.json").read_text())
-    assert (result["schema_version"], result["summary"]["renamed"], result["summary"]["deleted"]) == (1, 8, 8)
+    assert (result["schema_version"], result["summary"]["renamed"], result["summary"]["deleted"]) == (2, 8, 8)
     assert [e["experiment"] for e in result["experiments"]] == [f"exp{n}" for n in range(8)]
     assert {a["action"] for e in result["experiments"] for a in e["actions"]} == {"rename", "trash"}
     assert project.doit("-n", "4", "migrate", "delete_old=1") == "Nothing to do: 8 experiments are up to date.\n"

@@ -227,7 +227,8 @@ def said(data: dict[str, Any]) -> Any:
         {key: value for key, value in action.items() if key not in ("reasons", "saves")} for action in data["actions"]
     ]
     problems = [(row["id"], row["names"]) for row in data["problems"]]
-    return actions, problems, [note["text"] for note in data["notes"]], [row["name"] for row in data["kept"]]
+    stays = [row["name"] for row in data["stays"]] + [(row["name"], row["state"]) for row in data["checkpoints"]]
+    return actions, problems, [note["text"] for note in data["notes"]], stays
 
 
 EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "12"))

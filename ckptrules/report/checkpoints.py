@@ -1,0 +1,250 @@
+"""Pure: one checkpoint directory, and what becomes of it → a row for each of its checkpoints, and what else stays."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
+from ckptrules.engine.losses import metrics_of, mode_of
+from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
+from ckptrules.engine.plan import by_heads, with_metrics
+from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries
+from ckptrules.engine.values import (
+    Checkpoint,
+    Entry,
+    Evidence,
+    HardLinks,
+    Kept,
+    Listing,
+    Plan,
+    Policy,
+    PolicyLine,
+    Reason,
+    RuleSet,
+    in_part_folder,
+)
+
+NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
+LAST = ("last", "latest")  # what a protected name says that is the newest
+State = Literal["stays", "goes", "undecided"]
+
+
+class Seen(NamedTuple):
+    """What is known of a directory before anything in it is changed.
+
+    ``evidence`` has the metrics of all checkpoints and what each pointer file names. ``policy`` is that of the
+    experiment, also where nothing is to be deleted. ``unwhole`` are names that checkpoints go by, ``verified`` are
+    names of files, ``best`` are those that facts call the best.
+    """
+
+    listing: Listing
+    rules: RuleSet
+    evidence: Evidence
+    policy: Policy | None = None
+    unwhole: Collection[str] = ()
+    verified: Collection[str] = ()
+    best: Collection[str] = ()
+
+
+class Row(NamedTuple):
+    """A checkpoint, and what becomes of it.
+
+    ``names`` are all its files: the one that it goes by, its other parts, the sidecars that share its fate. ``becomes``
+    is its new name, if it gets one. ``is_best`` and ``is_last`` say that it is that by a number, or that something
+    which is called so leads to it.
+    """
+
+    checkpoint: Checkpoint
+    kind: str
+    pack: str
+    state: State
+    becomes: str
+    names: tuple[str, ...]
+    size: int
+    links: tuple[HardLinks, ...]
+    reasons: tuple[Reason, ...]
+    saves: tuple[PolicyLine, ...]
+    metrics: Mapping[str, str]
+    is_pinned: bool
+    is_whole: bool
+    verified: Literal["whole", "broken"] | None
+    is_best: bool = False
+    is_last: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name that it goes by, before anything was changed."""
+        return self.checkpoint.entry.name
+
+
+class Told(NamedTuple):
+    """What is told of one directory beside its plan; ``stays`` are names that stay and are of no checkpoint.
+
+    ``metric`` decides which one is the best, with ``min`` or ``max``; ``number`` is what most of them count by.
+    """
+
+    rows: tuple[Row, ...] = ()
+    stays: tuple[Kept, ...] = ()
+    metric: tuple[str, str] | None = None
+    number: str = ""
+
+
+def told_of(seen: Seen, plan: Plan) -> Told:
+    """Say of each checkpoint what becomes of it by a plan, or became of it in a run; those of a series by age."""
+    found = sort_entries(seen.rules, seen.listing)
+    seen = seen._replace(evidence=by_heads(seen.evidence, found))
+    sound = [with_metrics(one, seen.evidence) for one in (*found.checkpoints, *found.protected)]
+    every = sorted([*sound, *_unsound(seen, {name for one in sound for name in one.names})], key=_place)
+    metric = _metric(seen.policy, every)
+    rows = list(_rows(seen, found, plan, every, metric))
+    best, last = {*_best(seen, found, rows, metric)}, {*_last(found, seen, rows)}
+    names = {name for row in rows for name in row.names}
+    return Told(
+        tuple(row._replace(is_best=row.name in best, is_last=row.name in last) for row in rows),
+        tuple(row for row in plan.kept if row.name not in names),
+        metric,
+        _number(every),
+    )
+
+
+def _rows(
+    seen: Seen, found: Sorted, plan: Plan, every: Iterable[Checkpoint], metric: tuple[str, str] | None
+) -> Iterator[Row]:
+    actions = {action.name: action for action in plan.actions if action.kind in ("rename", "trash")}
+    kept = {row.name: row for row in plan.kept}
+    told = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
+    entries = {entry.name: entry for entry in seen.listing.entries}
+    evidence, read = seen.evidence, reader(seen.rules)
+    shields = {one.entry.name for one in found.protected}
+    for one in every:
+        name = one.entry.name
+        own = [sidecar.name for sidecar in found.sidecars.get(name, ()) if not sidecar.shared]
+        action, row = actions.get(name), kept.get(name)
+        if action:
+            names = (name, *(old for old, _ in action.with_it))
+        elif row:
+            names = (*one.names, *(sidecar for sidecar in own if sidecar in kept))
+        else:
+            names = tuple(each for each in (*one.names, *own) if each not in told)
+        yield Row(
+            one,
+            "protected" if name in shields else read(*_asked(one.entry)).claim.kind,
+            next((pack.name for pack in seen.rules.packs if (at := one.named_by.place) and at.file == pack.file), ""),
+            "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
+            action.to if action and action.to != name else "",
+            names,
+            sum(entries[each].size for each in names),
+            tuple(link for each in names for link in entries[each].shared),
+            action.reasons if action else row.reasons if row else _why(plan, names),
+            action.saves if action else (),
+            _metrics(one, metric),
+            not evidence.pins.keys().isdisjoint(names),
+            name not in seen.unwhole and not one.flaw,
+            _verified(one, seen),
+        )
+
+
+def _asked(entry: Entry) -> tuple[str, bool]:
+    return in_part_folder(entry.name)[1], entry.kind == "directory"
+
+
+def _why(plan: Plan, names: Collection[str]) -> tuple[Reason, ...]:
+    """Return what holds a checkpoint: the problems that name it, else those of the whole directory."""
+    own = [Reason(problem.text) for problem in plan.problems if not set(names).isdisjoint(problem.names)]
+    return tuple(own or [Reason(problem.text) for problem in plan.problems if problem.names == (plan.directory,)])
+
+
+def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
+    """Yield what the rules take for a checkpoint, and is none as it is: empty, claimed twice, without a usable name."""
+    read = reader(seen.rules)
+    for entry in seen.listing.entries:
+        if entry.kind in HOLDING and entry.name not in known:
+            said = read(*_asked(entry)).claim
+            if said.kind in (*CHECKPOINTS, "protected", "ambiguous"):
+                yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
+
+
+def _verified(one: Checkpoint, seen: Seen) -> Literal["whole", "broken"] | None:
+    if not seen.evidence.broken.keys().isdisjoint(one.names):
+        return "broken"
+    return "whole" if set(one.names) <= set(seen.verified) else None
+
+
+def _place(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
+    """Sort by run and number, the older first; behind them what tells no number."""
+    run, kind = one.series
+    return not kind, run, one.age_order
+
+
+# --- what stands out --------------------------------------------------------------------------------------------------
+
+
+def _metrics(one: Checkpoint, asked: tuple[str, str] | None = None) -> dict[str, str]:
+    """Return what is told of a checkpoint by its sidecars, by facts and by its name, and the metric asked for."""
+    told = {**one.metrics, **dict(metrics_of(one))}
+    if said := BEST.fullmatch(one.entry.name):
+        told.setdefault(said["metric"], said["value"])
+    if asked and (text := metric_of(one, asked[0])) is not None:
+        told[asked[0]] = text
+    return told
+
+
+def _metric(policy: Policy | None, every: Iterable[Checkpoint]) -> tuple[str, str] | None:
+    """Return what decides which one is the best: by the policy, else what most of them tell and is known by name."""
+    for line in policy.lines if policy else ():
+        if line.key == "keep_best":
+            return line.value.metric, line.value.mode
+    told = Counter(key for one in every for key in _metrics(one) if mode_of(key))
+    best = min(told, key=lambda key: (-told[key], "val" not in key.lower(), key), default="")
+    return (best, mode_of(best)) if best else None
+
+
+def _number(every: Iterable[Checkpoint]) -> str:
+    told = Counter(kind for one in every for kind in NUMBERS if getattr(one, kind) is not None)
+    return max(NUMBERS, key=lambda kind: told[kind]) if told else ""
+
+
+def _best(seen: Seen, found: Sorted, rows: Sequence[Row], metric: tuple[str, str] | None) -> Iterator[str]:
+    """Yield the best by the metric, of those that are whole; and what is called so."""
+    heads = found.heads
+    yield from (heads.get(name, name) for name in seen.best)
+    yield from (name for leader, name in _leads(found, seen) if "best" in leader.lower())
+    values = [goodness(row.metrics.get(metric[0]), metric[1]) if metric and row.is_whole else None for row in rows]
+    rated = [(value, n) for n, value in enumerate(values) if value is not None and math.isfinite(value)]
+    yield from [rows[max(rated)[1]].name] if rated else []
+
+
+def _last(found: Sorted, seen: Seen, rows: Iterable[Row]) -> Iterator[str]:
+    """Yield what is led to, and the newest of each series that is whole."""
+    shields = {one.entry.name for one in found.protected}
+    for leader, name in _leads(found, seen):
+        word = leader.lower()
+        if "best" not in word and (leader not in shields or any(last in word for last in LAST)):
+            yield name
+    whole = (row.checkpoint for row in rows if row.is_whole and row.checkpoint.series[1])
+    yield from {one.series: one.entry.name for one in sorted(whole, key=lambda one: one.age_order)}.values()
+
+
+def _leads(found: Sorted, seen: Seen) -> Iterator[tuple[str, str]]:
+    """Yield what leads to a checkpoint, and the name that this goes by; a protected name leads to itself."""
+    heads = found.heads
+    links = [*found.links, *(outside.entry for outside in seen.evidence.links)]
+    named = [(link.name, link.sibling) for link in links if link.sibling]
+    named += [(pointer, one.name) for pointer, said in seen.evidence.pointers.items() for one in said]
+    yield from ((in_part_folder(leader)[1], heads.get(name, name)) for leader, name in named)
+    yield from ((one.entry.name, one.entry.name) for one in found.protected)
+
+
+def finite(text: str) -> float | None:
+    """Read a metric as JSON can have it, which knows neither NaN nor infinity."""
+    value = as_float(text)
+    return value if value is not None and math.isfinite(value) else None
+
+
+def whole_number(one: Checkpoint, key: str, text: str) -> int | str:
+    """Return a field of a checkpoint: a number that it is judged by as such, all others as they stand in its name."""
+    number = getattr(one, key) if key in NUMBERS else None
+    return text if number is None else int(number)
