@@ -12,6 +12,7 @@ from ckptrules.engine.packs import claim_of_packs
 from ckptrules.engine.values import (
     Claim,
     ClaimKind,
+    Fact,
     Named,
     Pattern,
     PointerPattern,
@@ -167,7 +168,14 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
             return Claim("ignored", Reason(f"no checkpoint: '{pattern.text}'", pattern.place))
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
             return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
-    return _reading(name, rules, folder)
+    said = _reading(name, rules, folder)
+    if said.kind == "unrecognised" and (fact := _fact_file(name, rules)):
+        return Claim("ignored", Reason(f"tells of checkpoints: '{fact.file}'", fact.place))
+    return said
+
+
+def _fact_file(name: str, rules: RuleSet) -> Fact | None:
+    return next((fact for fact in rules.facts if not fact.within and fnmatchcase(name, fact.file)), None)
 
 
 def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: FBT001 - as above

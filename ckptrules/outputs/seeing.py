@@ -13,13 +13,13 @@ from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import told, with_packs
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import Compared, Seen, numbers_of
-from ckptrules.engine.values import Checkpoint, Directory, Listing, RuleSet, Stamp, in_part_folder
+from ckptrules.engine.values import Checkpoint, Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import BY_NAME, Tree
+from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
 from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_one, scout
 from ckptrules.storage import reading
 
@@ -61,7 +61,8 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
                 one, opened = _seen(tree, sight._replace(packs=packs), rules, min(left, OPENED))
                 seen.append(one)
                 left -= opened
-    strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own))
+    judging = [pack for pack in rules.packs if any(pack.name in one.packs for one in seen)]
+    strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own, judging))
     looked = sum(map(len, tree.listed.values()))
     return Found(tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, stopped=looked >= MOST_NAMES)
 
@@ -151,17 +152,20 @@ def _inside(outputs_dir: str, path: str, name: str, *, folder: bool) -> Mapping[
 # --- what nobody knows ------------------------------------------------------------------------------------------------
 
 
-def _strangers(tree: Tree, sights: Sequence[Sight], seen: Mapping[str, Sequence[str]], own: RuleSet) -> Iterator[Seen]:
+def _strangers(
+    tree: Tree, sights: Sequence[Sight], seen: Mapping[str, Sequence[str]], own: RuleSet, judging: Sequence[Pack]
+) -> Iterator[Seen]:
     """Yield folders with what looks like checkpoints that no pack knows; nothing inside of checkpoints.
 
-    ``seen`` are the directories that were understood, and the names of their packs.
+    ``seen`` are the directories that were understood, and the names of their packs, which are ``judging``: in others
+    they may protect all that is there, as what Keras' BackupAndRestore writes.
     """
     here = {sight.directory: sight for sight in sights if sight.directory in seen}
     units = {f"{one.directory}/{name}".lstrip("/") for one in here.values() for name in one.names}
     for path, names in sorted(tree.listed.items()):
         if any(part.startswith(".") for part in path.split("/")) or _lies_in(path, units):
             continue
-        rules = [pack.rules for pack in here[path].packs] if path in here else []
+        rules = [pack.rules for pack in (here[path].packs if path in here else pick_in(tree, judging, path))]
         rules += [own] * (PROTOCOL in seen.get(path, ()))
         free = [name for name in sorted(names) if looks_like(name) and f"{path}/{name}".lstrip("/") not in units]
         unknown = [name for name in free if not _is_known(rules, name, names[name])]

@@ -137,7 +137,6 @@ TREES = {
         ["detectron2"],
         "model_0009999.pth model_0014999.pth",
         "model_0004999.pth model_final.pth",
-        unread="metrics.json",
         keep="keep_best: {metric: bbox/AP, mode: max, count: 1}",
     ),
     "megatron: the iteration in the tracker stays": Tree(
@@ -224,13 +223,13 @@ TREES = {
     ),
     "timm: recoveries are a series of their own": Tree(
         "output/train/vit",
-        r"""output/train/vit/checkpoint-{0..2}.pth.tar output/train/vit/{last,model_best,tmp}.pth.tar
+        r"""output/train/vit/checkpoint-{0..2}.pth.tar output/train/vit/{last,model_best,milestone-2,tmp}.pth.tar
         output/train/vit/recovery-2-{100,200}.pth.tar output/train/vit/args.yaml
         output/train/vit/summary.csv=epoch,eval_top1\n0,70.5\n1,60.5\n2,65.5\n""",
         ["timm"],
         "checkpoint-1.pth.tar recovery-2-100.pth.tar",
-        "checkpoint-0.pth.tar checkpoint-2.pth.tar last.pth.tar model_best.pth.tar recovery-2-200.pth.tar",
-        unread="args.yaml summary.csv",
+        """checkpoint-0.pth.tar checkpoint-2.pth.tar last.pth.tar milestone-2.pth.tar model_best.pth.tar
+        recovery-2-200.pth.tar""",
         keep="keep_best: {metric: eval_top1, mode: max, count: 1}",
     ),
     "keras: by names alone": Tree(

@@ -290,7 +290,6 @@ TREES = {
         ["catalyst"],
         "model.0001.pth model.0003.pth",
         "model.0002.pth model.last.pth model.best.pth",
-        unread="model.storage.json",
         keep="keep_best: {metric: metric, mode: max, count: 1}",
     ),
     "catalyst: weights go with the rest": Tree(
