@@ -4,8 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 
 class Pruned(NamedTuple):
@@ -36,6 +39,20 @@ def prune(base: Path, tree: str = "runs") -> Pruned:
     beside = {os.path.dirname(path) for path in gone}
     stays = sorted(path for path in after if os.path.dirname(path) in beside)
     return Pruned(said, packs_of(base / "rules/naming.yaml"), gone, stays)
+
+
+@contextmanager
+def stand_ins(*modules: str) -> Iterator[None]:
+    """While a framework is imported, put modules that do nothing in the place of a wheel that needs the CUDA build of torch.
+
+    Beside the CPU build neither torchvision nor torchaudio can be imported, and where they are installed, Lightning and
+    transformers cannot be either. So frameworks that need them are installed without what they depend on.
+    """
+    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in modules}):
+        before = set(sys.modules)
+        yield
+        loaded = {name: sys.modules[name] for name in sys.modules.keys() - before}
+    sys.modules.update(loaded)
 
 
 def run(base: Path, module: str, *arguments: str) -> str:
