@@ -11,7 +11,7 @@ from types import ModuleType
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
-from ckptrules.run.help import INIT, OWN, asks_for_help, own_page, page, refuse_unknown, task_page
+from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, own_page, page, refuse_unknown, task_page
 from ckptrules.run.options import OptionError, encode_word, selects_by_name
 
 REFUSED, STOPPED = 3, 130
@@ -29,6 +29,8 @@ def main() -> int:
             return show_help(topic, PROGRAM)
         if arguments[0] == INIT:
             return init(arguments[1:])
+        if arguments[0] == COMPLETION:
+            return completion(arguments[1:])
         if arguments == ["--version"]:
             print(f"{PROGRAM} {__version__}")
             return 0
@@ -87,3 +89,24 @@ def init(words: list[str]) -> int:
     if fault:
         print(f"ERROR: {fault}", file=sys.stderr)
     return code
+
+
+def completion(words: list[str]) -> int:
+    """Print what a shell reads to complete, or what that asks for.
+
+    Raises:
+        OptionError: it is for another shell.
+    """
+    from ckptrules.rules import packs
+    from ckptrules.run.completion import LISTED, SHELLS, listed, script
+
+    if words and words[0] in LISTED:
+        print("".join(f"{name}\n" for name in listed(words[0], words[1:])), end="")
+        return 0
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise OptionError(f"command line: completion takes one shell: {', '.join(SHELLS)}")
+    names = [*packs.sources()]
+    presets = [f"preset={name}" for name in ("", "protocol", *names)]
+    more = {INIT: ["@", *presets], COMPLETION: SHELLS, "help": [*TASKS, *OWN], "list": [], "copy": names}
+    print(script(words[0], {task: declared(task) for task in TASKS}, more), end="")
+    return 0

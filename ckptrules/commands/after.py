@@ -8,25 +8,18 @@ from ckptrules.commands.plan import work_on
 from ckptrules.run import sparing
 from ckptrules.run.experiments import experiments
 from ckptrules.run.jobs import outputs_dir
-from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, option, some_text
+from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-
-
-def a_path(text: str) -> str:
-    """Read the path of a checkpoint; a directory is one without its last slash, too."""
-    return some_text(text).rstrip("/") or "/"
 
 
 class Options(Migrating):
     """What `doit after` may be told: what `doit migrate` may, but for what would change the newest checkpoint."""
 
     changes = True
-    path: str | None = option(
-        None, some_text, "the checkpoint that was just saved; only what lies beside it is touched"
-    )
-    resumed: str | None = option(None, a_path, "the checkpoint that the run was resumed from: it stays as it is")
-    best: str | None = option(None, a_path, "the best checkpoint of the run: it stays as it is")
+    path: str | None = option(None, a_path, "the checkpoint that was just saved; only what lies beside it is touched")
+    resumed: str | None = option(None, a_checkpoint, "the checkpoint that the run was resumed from: it stays as it is")
+    best: str | None = option(None, a_checkpoint, "the best checkpoint of the run: it stays as it is")
     fix_state: bool = False
     json: str | None = JSON
     wait: int = WAIT

@@ -18,7 +18,7 @@ from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, t
 from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
-from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OptionError, flag, one_of, option
+from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OneOf, OptionError, flag, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -37,7 +37,7 @@ class Options(Common):
     experiments: str | None = EXPERIMENTS
     archive_dir: str | None = ARCHIVE_DIR
     keep_source: bool = flag("leave the experiment where it is")
-    format: str = option("zst", one_of(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
+    format: str = option("zst", OneOf(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
     wait: int = WAIT
 
 

@@ -16,7 +16,7 @@ from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OptionError, as_pattern, one_of, option
+from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OneOf, OptionError, as_pattern, option
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -41,7 +41,7 @@ class Options(Common):
     experiments: str | None = EXPERIMENTS
     wait: int = WAIT
     to: str | None = BACKUPS
-    mode: str = option("auto", one_of(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
+    mode: str = option("auto", OneOf(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

@@ -19,7 +19,7 @@ from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import deciding, jobs, pinning
-from ckptrules.run.options import EXPERIMENTS, Common, a_file, one_of, option
+from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -36,7 +36,7 @@ class Options(Common):
     """What `doit catalog` may be told."""
 
     experiments: str | None = EXPERIMENTS
-    format: str = option("table", one_of(FORMS), f"how it is written: {', '.join(FORMS)}")
+    format: str = option("table", OneOf(FORMS), f"how it is written: {', '.join(FORMS)}")
     out: str | None = option(None, a_file, "write it to this file")
 
 

@@ -23,7 +23,7 @@ from ckptrules.rules.load import load_pack
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import jobs
-from ckptrules.run.options import JSON, Common, OptionError, option, some_text
+from ckptrules.run.options import JSON, Common, OptionError, a_path, option, some_text
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -37,7 +37,7 @@ class Options(Common):
 
     needs_outputs = False
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
-    names: str | None = option(None, some_text, "say what the packs make of the names in this file, one a line")
+    names: str | None = option(None, a_path, "say what the packs make of the names in this file, one a line")
     json: str | None = JSON
 
 

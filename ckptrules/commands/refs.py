@@ -21,7 +21,7 @@ from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import RUN, WAIT, Common, OptionError, flag, option, some_text
+from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
@@ -57,7 +57,7 @@ class Options(Common):
     reads_journals = True
     changes = True
     run: str | None = RUN
-    paths: str | None = option(None, some_text, "files and folders to look in, with spaces between")
+    paths: str | None = option(None, a_path, "files and folders to look in, with spaces between")
     apply: bool = flag("rewrite the files")
     force: bool = flag("also files with changes that are not committed")
     wait: int = WAIT

@@ -10,7 +10,7 @@ from ckptrules.run.options import DOIT_COMMANDS, Common, Option, OptionError, Wo
 
 WIDTH = 79
 HELP = ("-h", "--help")
-INIT = "init"
+INIT, COMPLETION = "init", "completion"
 WITHOUT_OPTIONS = frozenset({"demo"})
 
 
@@ -50,6 +50,26 @@ Exit codes
   3   refused: the home folder, no such folder, a file that cannot be written
 
 More: docs/init.md
+""",
+    ),
+    COMPLETION: Own(
+        "Print what completes tasks, options and their values in a shell",
+        "SHELL",
+        {"SHELL": "bash (4 or later), zsh or fish"},
+        """\
+Put one of these into the file that your shell reads at its start; for zsh
+behind compinit. It serves doit, too, where the dodo.py names ckptrules.
+
+Examples
+  eval "$(ckptrules completion bash)"    in ~/.bashrc
+  eval "$(ckptrules completion zsh)"     in ~/.zshrc
+  ckptrules completion fish | source     in ~/.config/fish/config.fish
+
+Exit codes
+  0   it is printed
+  3   refused: another shell
+
+More: docs/completion.md
 """,
     ),
 }

@@ -18,7 +18,7 @@ CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch")
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
 SEEKING = ("-k", "--seek-file")
 OURS = "ckptrules"
-ITS_OWN = ("init", "help", "--help", "--version")  # what only our program knows
+ITS_OWN = ("init", "completion", "help", "--help", "--version")  # what only our program knows
 _PLAIN = frozenset("@%+=:,./_-")
 _COMMAND = re.compile(r"(?<![\w'])'(doit|ckptrules)((?: [^'\n]+)?)'(?![\w'])|`(doit|ckptrules)( [^`\n]+)`")
 _WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")

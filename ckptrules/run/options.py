@@ -53,6 +53,11 @@ def some_text(text: str) -> str:
     return text
 
 
+def a_path(text: str) -> str:
+    """Read the path of a file or a folder."""
+    return some_text(text)
+
+
 def a_file(text: str) -> str:
     """Read the path of a file to write. Elsewhere ``-`` is the screen; here it would be a file of that name."""
     if text in ("", "-"):
@@ -66,15 +71,22 @@ def as_time(text: str) -> str:
     return text
 
 
-def one_of(words: Sequence[str]) -> Callable[[str], str]:
-    """Return a reader of one of some words."""
+def a_checkpoint(text: str) -> str:
+    """Read the path of a checkpoint; a directory is one without its last slash, too."""
+    return a_path(text).rstrip("/") or "/"
 
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"one of {', '.join(words)}")
+
+class OneOf:
+    """Reads one of some words."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> str:
+        """Read it."""
+        if text not in self.words:
+            raise ValueError(f"one of {', '.join(self.words)}")
         return text
-
-    return read
 
 
 # --- how a command declares what it may be told ----------------------------------------------------------------------
@@ -93,6 +105,16 @@ class Option(NamedTuple):
     def dashed(self) -> str:
         """The name as a flag is written, without the two dashes in front."""
         return self.name.replace("_", "-")
+
+    @property
+    def values(self) -> Sequence[str]:
+        """The words that it may be, where only some are."""
+        return self.read.words if isinstance(self.read, OneOf) else ()
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is the path of a file or a folder."""
+        return self.read in (a_path, a_file, a_checkpoint)
 
     @property
     def shown(self) -> str:
@@ -174,9 +196,9 @@ class Common(Declared):
     shares: ClassVar[bool] = False  # its work with several processes where the tree is large
 
     outputs_dir: str = option(
-        "outputs", some_text, "folder that holds the experiments (overrides outputs_dir in the rules)"
+        "outputs", a_path, "folder that holds the experiments (overrides outputs_dir in the rules)"
     )
-    rules_dir: str | None = option(None, some_text, "folder with the rule files (*.yaml); otherwise rules")
+    rules_dir: str | None = option(None, a_path, "folder with the rule files (*.yaml); otherwise rules")
     dry_run: bool = flag("show what would happen, change nothing")
     verbose: bool = flag("list also what stays, with the reason and the rule")
     experiments: str | None = None
@@ -196,9 +218,9 @@ WAIT = option(0, whole_number, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
 KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")
 RUN = option(None, some_text, "the run in question, as 'doit history' has it")
-ARCHIVE_DIR = option(None, some_text, "the folder of the archives")
+ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
 BACKUP = option(None, some_text, "the backup to work with")
-BACKUPS = option(None, some_text, "folder of the backups; otherwise beside outputs_dir")
+BACKUPS = option(None, a_path, "folder of the backups; otherwise beside outputs_dir")
 
 
 class Planning(Common):
@@ -232,7 +254,7 @@ class Migrating(Planning):
         max_delete,
         "the most that this run may delete: 25 checkpoints, or 20% of them (in place of max_delete in the rules)",
     )
-    on_conflict: OnConflict = option("report", one_of(WAYS), f"when checkpoints want one name: {', '.join(WAYS)}")
+    on_conflict: OnConflict = option("report", OneOf(WAYS), f"when checkpoints want one name: {', '.join(WAYS)}")
     settle: int | None = option(
         None, whole_number, "seconds that a checkpoint must be unchanged (overrides settle in the rules)"
     )

@@ -1,0 +1,212 @@
+"""What completes tasks, options and their values in a shell: one function in the language of sh, and who calls it.
+
+The words stand in the script, so a Tab starts no Python. Only for the names of policies and experiments, which differ
+from folder to folder, it asks the program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+from ckptrules.engine.naming import is_claimed
+from ckptrules.engine.values import RuleError
+from ckptrules.outputs.find import find_directories
+from ckptrules.rules.load import load_rules
+from ckptrules.rules.shipped import rule_texts
+from ckptrules.run.help import WITHOUT_OPTIONS
+from ckptrules.run.options import Common, Option, encode_task
+
+LISTED = ("policy", "experiments")  # options with values that the program lists
+PATH, ASKED = "@", "+"  # in place of a value: any path; what the program lists
+WORDS = """\
+_ckptrules_tasks="@TASKS@"
+
+_ckptrules_options() { # TASK: its options, each with what it may be; @ is a path, + is to be asked for
+    case $1 in
+@ROWS@
+    esac
+}
+
+_ckptrules_asked() { # PROGRAM START WHAT [name=value ...]: what the rules here name, one a line
+    local start="$2" program="${1%doit}"
+    shift 2
+    "${program%ckptrules}ckptrules" completion "$@" 2>/dev/null | while IFS= read -r line; do
+        printf "%s\\n" "$start$line"
+    done
+}
+
+_ckptrules_words() { # PROGRAM WORD... CURRENT: what the current word may become, one a line; @ is any path
+    local program="$1" task="" given="" outputs="x=" rules="x=" one="" name=""
+    shift
+    while [ $# -gt 1 ]; do
+        case " $_ckptrules_tasks " in *" ${1%%:*} "*) task=${task:-${1%%:*}} ;; esac
+        case $1 in outputs_dir=*) outputs=$1 ;; rules_dir=*) rules=$1 ;; esac
+        given="$given $1"
+        shift
+    done
+    case ${1%%=*} in
+    *:*) _ckptrules_asked "$program" "${1%%:*}:" experiments "$outputs" "$rules" ;;
+    esac
+    for one in $([ "$task" ] || printf "%s " "$_ckptrules_tasks") $(_ckptrules_options "${task:-plan}"); do
+        name=${one%%=*}
+        case "$given " in *" $name="*) continue ;; esac # it is refused when it is given twice
+        case $program:$one in *doit:init | *doit:completion) continue ;; esac
+        case $1 in
+        "$name="*) # its value
+            case $one in
+            *"=@") printf "@\\n" ;;
+            *"=+") _ckptrules_asked "$program" "$name=" "$name" "$outputs" "$rules" ;;
+            *"=") ;;
+            *) printf "%s\\n" "$one" ;;
+            esac
+            ;;
+        *=*) ;;
+        *) # its name; options only behind a task, or where one was begun
+            case $one in
+            *=1 | *=) [ -z "$task$1" ] || printf "%s\\n" "$one" ;;
+            *=*) ;;
+            *) printf "%s\\n" "$one" ;;
+            esac
+            ;;
+        esac
+    done
+}
+"""
+CALLED_BY = {
+    "bash": """\
+# Tasks and options of ckptrules for bash 4 or later, written by: ckptrules completion bash
+
+@WORDS@
+_ckptrules() {
+    local rest="${COMP_LINE:0:COMP_POINT}" words=() word breaks="" left="" last=0 i
+    [[ ${1##*/} != doit ]] || grep -qs ckptrules dodo.py || { compopt -o default; return; }
+    rest=${rest#*"${COMP_WORDS[0]}"}
+    for ((i = 1; i <= COMP_CWORD; i++)); do # bash divides words at '=' and ':', too
+        [[ $rest == [[:space:]]* ]] && ((last++))
+        rest=${rest#"${rest%%[![:space:]]*}"}
+        word=${COMP_WORDS[i]}
+        ((i < COMP_CWORD)) || word=$rest
+        words[last]+=$word
+        rest=${rest#"$word"}
+    done
+    [[ $COMP_WORDBREAKS == *=* ]] && breaks+="="
+    [[ $COMP_WORDBREAKS == *:* ]] && breaks+=":"
+    word=${words[last]}
+    [[ $breaks ]] && left=${word%"${word##*[$breaks]}"} # stays: only what is behind is replaced
+    COMPREPLY=()
+    while IFS= read -r i; do
+        if [[ $i == @ ]]; then
+            compopt -o default -o filenames
+            [[ $word == *=* ]] || compopt -o plusdirs
+        elif [[ $i == "$word"* ]]; then
+            printf -v i %q "${i#"$left"}"
+            COMPREPLY+=("$i")
+        fi
+    done < <(_ckptrules_words "$1" "${words[@]}")
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    return 0
+}
+
+complete -F _ckptrules ckptrules
+complete -p doit >/dev/null 2>&1 || complete -F _ckptrules doit
+""",
+    "zsh": """\
+#compdef ckptrules doit
+# Tasks and options of ckptrules for zsh, written by: ckptrules completion zsh
+
+@WORDS@
+_ckptrules() {
+    local one here="$PREFIX"
+    [[ ${words[1]:t} != doit ]] || grep -qs ckptrules dodo.py || { _default; return }
+    for one in ${(f)"$(_ckptrules_words "$words[1]" "${(@)words[2,CURRENT-1]}" "$here")"}; do
+        case $one in
+        @) compset -P '*='; _files ;;
+        *=) compadd -Q -S '' -- $one ;;
+        *) compadd -- $one ;;
+        esac
+    done
+}
+
+compdef _ckptrules ckptrules
+(( $+_comps[doit] )) || compdef _ckptrules doit
+""",
+    "fish": """\
+# Tasks and options of ckptrules for fish, written by: ckptrules completion fish
+
+function _ckptrules
+    set -l current (commandline -ct)
+    sh -c '@WORDS@
+_ckptrules_words "$@"' sh (commandline -opc) "$current" | while read -l one
+        if test "$one" = @
+            set -l start (string replace -r '^([^=]*=)?.*' '$1' -- $current)
+            printf '%s\\n' $start(__fish_complete_path (string replace -r '^[^=]*=' '' -- $current))
+        else
+            printf '%s\\n' $one
+        end
+    end
+end
+
+complete -c ckptrules -f -a '(_ckptrules)'
+complete -c doit -n 'grep -qs ckptrules dodo.py' -f -a '(_ckptrules)'
+""",
+}
+
+
+SHELLS = tuple(CALLED_BY)
+
+
+def script(shell: str, declared: Mapping[str, type[Common]], more: Mapping[str, Sequence[str]]) -> str:
+    """Write what a shell reads to complete.
+
+    Args:
+        shell: one of `SHELLS`.
+        declared: what each task may be told.
+        more: of each word that is no task, what may stand behind it; of an option, its values.
+    """
+    rows: dict[str, Sequence[str]] = {
+        task: [] if task in WITHOUT_OPTIONS else [*_words(options, more)] for task, options in declared.items()
+    }
+    rows |= {word: behind for word, behind in more.items() if not any(word in one.known() for one in declared.values())}
+    cases = "\n".join(f'    {word}) echo "{" ".join(words)}" ;;' for word, words in rows.items())
+    words = WORDS.replace("@TASKS@", " ".join(rows)).replace("@ROWS@", cases)
+    return CALLED_BY[shell].replace("@WORDS@", words)
+
+
+def _words(options: type[Common], more: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for option in options.known().values():
+        yield from (f"{option.name}={value}" for value in _values(option, more))
+
+
+def _values(option: Option, more: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return what may stand behind the ``=``, and nothing first, unless it is a flag."""
+    if option.is_flag:
+        return ["1"]
+    one = PATH * option.is_path or ASKED * (option.name in LISTED)
+    return ["", *([one] if one else more.get(option.name, option.values))]
+
+
+def listed(option: str, words: Sequence[str]) -> list[str]:
+    """List the policies of the rules, or the experiments as tasks are called; nothing where these cannot be read.
+
+    Args:
+        option: one of `LISTED`.
+        words: what says where the rules and the experiments are, as it stands in the command line.
+    """
+    with contextlib.suppress(RuleError, OSError, ValueError):  # nobody reads why at a Tab
+        given = dict(_unquoted(word).partition("=")[::2] for word in words)
+        rules = load_rules(rule_texts(given.get("rules_dir")), proved=True)
+        if option == "policy":
+            return list(rules.policies)
+        place = os.path.expanduser(given.get("outputs_dir") or rules.outputs_dir or "outputs")
+        found = find_directories(place, rules.layout, partial(is_claimed, rules=rules), rules.part_folders)
+        return [encode_task(one.experiment) for one in found]
+    return []
+
+
+def _unquoted(word: str) -> str:
+    """Read a word as it is typed: bash and zsh hand on its quotes, fish takes them off."""
+    return "".join(shlex.split(word)) if set(word) & set("\"'\\") else word
