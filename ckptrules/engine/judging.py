@@ -142,15 +142,16 @@ def both_ranks(checkpoints: Sequence[Checkpoint], now_ns: int = 0) -> tuple[dict
     by_time = sorted(by_order, key=lambda c: c.entry.mtime_ns, reverse=True)
     misdated = {checkpoint.entry.name for checkpoint in misdated_of(checkpoints, now_ns)}
     if not misdated:
-        return _numbered(by_order), _numbered(by_time)
+        return numbered(by_order), numbered(by_time)
     doubtful_last = sorted(by_order, key=lambda c: (*c.age_order[:2], c.entry.name not in misdated), reverse=True)
     sure = [checkpoint for checkpoint in by_time if checkpoint.entry.name not in misdated]
-    return _better(_numbered(by_order), _numbered(doubtful_last)), _better(_numbered(by_time), _numbered(sure))
+    return _better(numbered(by_order), numbered(doubtful_last)), _better(numbered(by_time), numbered(sure))
+
+
+def numbered(checkpoints: Iterable[Checkpoint]) -> dict[str, int]:
+    """Give names the numbers from 1, in the order in which they come."""
+    return {checkpoint.entry.name: number for number, checkpoint in enumerate(checkpoints, start=1)}
 
 
 def _better(ranks: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
     return {name: min(rank, others.get(name, rank)) for name, rank in ranks.items()}
-
-
-def _numbered(checkpoints: Iterable[Checkpoint]) -> dict[str, int]:
-    return {checkpoint.entry.name: number for number, checkpoint in enumerate(checkpoints, start=1)}

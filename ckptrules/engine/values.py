@@ -2,10 +2,11 @@
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
@@ -14,6 +15,7 @@ TRASH_SUFFIX = ".trashed"
 OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
 LONGEST_NAME = 255  # bytes
+_TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?", re.ASCII)
 DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
@@ -546,6 +548,11 @@ class Checkpoint(NamedTuple):
         return number(self.fields.get("number"))
 
     @property
+    def time(self) -> int | None:
+        """The time in the name, as `time_in` reads it, or None where the name carries none."""
+        return time_in(self.fields)
+
+    @property
     def age_order(self) -> tuple[int, int, int, str]:
         """Sorts older before newer: by epoch, then step, then file time. Never by name."""
         return (*order_of(self.fields), self.entry.mtime_ns, self.entry.name)
@@ -693,6 +700,21 @@ def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
     if epoch is None and step is None:
         step = number(fields.get("number"))
     return -1 if epoch is None else epoch, -1 if step is None else step
+
+
+def time_in(fields: Mapping[str, str]) -> int | None:
+    """Return the time that a name tells, as digits that compare: from the year to the nanosecond.
+
+    It must be a day and a time of day, to the second.
+    """
+    found = _TIME.fullmatch(fields.get("timestamp") or fields.get("datetime") or "")
+    if found is None:
+        return None
+    *parts, fraction = found.groups("")
+    with contextlib.suppress(ValueError):
+        datetime.strptime("".join(parts), "%Y%m%d%H%M%S")  # noqa: DTZ007 - a test of the digits
+        return int("".join(parts) + fraction.ljust(9, "0"))
+    return None
 
 
 def number(text: str | None) -> int | None:

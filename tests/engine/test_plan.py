@@ -242,6 +242,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"already in the target format$": "template: ",
     r"(epoch|step) (?:<|>=) (\d+)$": r"min_\1: \2",
     r"no (epoch|step) in its name$": r"min_\1: |keep_last: |keep_every_\1s: ",
+    r"no time in its name$": "keep_last: ",
     r"(keep_at_least: \d+) ": r"\1|mine:|best_and_last:|floor:",
     r"no checkpoint that stays is verified \(verified=1\)$": None,
     r"not protected$": "keep: protected",

@@ -119,6 +119,17 @@ TREES = {
         unwhole="CKPT+2024-01-02+03-04-08+00",
         keep="keep_best: {metric: WER, mode: min, count: 1}",
     ),
+    "speechbrain: the newest by the times in the names; those of one second stay together": Tree(
+        "asr/1986/save",
+        r"""asr/1986/save/CKPT+2024-01-02+03-04-05+00/CKPT.yaml=unixtime:\ 100\n
+        asr/1986/save/CKPT+2024-01-02+23-59-59+00/CKPT.yaml=unixtime:\ 200\n
+        asr/1986/save/CKPT+2024-01-03+00-00-00+00/CKPT.yaml=unixtime:\ 300.25\n
+        asr/1986/save/CKPT+2024-01-03+00-00-00+01/CKPT.yaml=unixtime:\ 300.75\n""",
+        ["speechbrain"],
+        "CKPT+2024-01-02+03-04-05+00 CKPT+2024-01-02+23-59-59+00",
+        "CKPT+2024-01-03+00-00-00+00 CKPT+2024-01-03+00-00-00+01",
+        keep="keep_last: 1",
+    ),
     "coqui: the best stay, and count": Tree(
         "run-May-01-2025",
         """run-May-01-2025/checkpoint_{1000,2000}.pth run-May-01-2025/best_model{,_1500,_2500}.pth

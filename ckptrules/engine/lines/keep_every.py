@@ -41,7 +41,9 @@ def _multiple(field: Field, every: Every, value: int) -> Opinion:
 
 def _nearest(field: Field, every: Every, checkpoints: Sequence[Checkpoint]) -> Judged:
     closest: dict[int, Checkpoint] = {}
-    for checkpoint in checkpoints:
+    for checkpoint in sorted(
+        checkpoints, key=lambda c: c.entry.name
+    ):  # which of equal ones is told depends on no order
         multiple = multiple_of(every, getattr(checkpoint, field))
         best = closest.setdefault(multiple, checkpoint)
         if _rank(checkpoint, field, multiple) > _rank(best, field, multiple):

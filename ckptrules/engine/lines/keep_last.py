@@ -4,25 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, both_ranks, kept_by, no, place_of, untold, yes
+from ckptrules.engine.judging import (
+    Around,
+    Judged,
+    Line,
+    Opinion,
+    both_ranks,
+    kept_by,
+    no,
+    numbered,
+    place_of,
+    untold,
+    yes,
+)
 from ckptrules.engine.shapes import Number
 from ckptrules.engine.values import Checkpoint
 
 BOTH_ENDS = "file times disagree with epoch and step, as where two runs share a directory: the newest by either stays"
-FIELDS = ("epoch", "step", "number")
+BOTH_TIMES = "file times disagree with the times in the names: the newest by either stays"
+NUMBERS = ("epoch", "step", "number")
+FIELDS = (*NUMBERS, "time")
 
 
 def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
     """Keep the newest by epoch and step and, where file times disagree, the newest by these as well.
 
-    Equal ones stay or go together: a rank is one more than the number of those that are newer.
+    Where no name tells a number, the time in the names stands in its place. Equal ones stay or go together: a rank is
+    one more than the number of those that are newer.
     """
     told = {field for field in FIELDS for c in checkpoints if getattr(c, field) is not None}
     field = next((field for field in FIELDS if field in told), "step")
     ranked = [c for c in checkpoints if getattr(c, field) is not None]
-    by_order, by_time = both_ranks(ranked, around.now_ns)
-    by_order, equals = _tied(by_order, ranked, lambda c: c.age_order[:2])
-    by_time, twins = _tied(by_time, ranked, lambda c: (c.entry.mtime_ns, *c.age_order[:2]))
+    by_order, equals = _tied(numbered(sorted(ranked, key=_order, reverse=True)), ranked, _order)
+    by_time, twins = _tied(both_ranks(ranked, around.now_ns)[1], ranked, lambda c: (c.entry.mtime_ns, *_order(c)))
 
     def say(checkpoint: Checkpoint) -> Opinion:
         name = checkpoint.entry.name
@@ -33,10 +47,17 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
             return yes(f"newest {place}{shared}")
         if by_time[name] <= count:
             place, shared = place_of(by_time[name], count, twins[name]), _shared(twins[name], checkpoint)
-            return yes(f"newest {place} by file time{shared}", note=BOTH_ENDS)
+            return yes(f"newest {place} by file time{shared}", BOTH_ENDS if field in NUMBERS else BOTH_TIMES)
         return no(f"not of the newest {count}", min(by_order[name], by_time[name]))
 
     return {checkpoint.entry.name: say(checkpoint) for checkpoint in checkpoints}
+
+
+def _order(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Return epoch and step; in place of the step the time where the name tells neither, nor a number."""
+    epoch, step = checkpoint.age_order[:2]
+    time = checkpoint.time if epoch < 0 and step < 0 else None
+    return epoch, step if time is None else time
 
 
 def _tied(
@@ -52,8 +73,8 @@ def _tied(
 
 def _shared(equal: int, checkpoint: Checkpoint) -> str:
     """Say with how many others a checkpoint shares its rank, and by which numbers."""
-    told = [f"{field} {value}" for field in FIELDS if (value := getattr(checkpoint, field)) is not None]
-    return f", with {equal - 1} more of {' and '.join(told)}" if equal > 1 else ""
+    told = [f"{field} {value}" for field in NUMBERS if (value := getattr(checkpoint, field)) is not None]
+    return f", with {equal - 1} more of {' and '.join(told) or 'this time'}" if equal > 1 else ""
 
 
 SHAPE = Number("Keep so many of the newest, by epoch and step; equal ones stay together.", 1)
