@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.values import (
     DELETES,
     Action,
@@ -25,6 +27,7 @@ from ckptrules.engine.values import (
     RuleSet,
     in_part_folder,
 )
+from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import SCHEMA_VERSION, reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
@@ -43,7 +46,8 @@ class Explained(NamedTuple):
 
     ``metrics`` are those that sidecars and facts tell, ``keep_name`` says what a rename would break, and ``parts`` are
     the other files of the checkpoint that goes by this name. ``pack`` is the pack that knows the name, with what picked
-    it, and ``draft`` the lines of a format where no rule knows it.
+    it, and ``draft`` the lines of a format where no rule knows it. ``inside`` says which numbers stand in it, where it
+    was opened.
     """
 
     directory: str
@@ -60,6 +64,7 @@ class Explained(NamedTuple):
     parts: tuple[str, ...] = ()
     pack: str = ""
     draft: tuple[str, ...] = ()
+    inside: str = ""
 
 
 class Options(Planning):
@@ -101,7 +106,8 @@ def show(
         wanted = meant(options, listing)
         metrics = known_metrics(own, listing) if wanted else {}
         explained = explain_all(own.rules, listing, plan, wanted)
-        found += [one._replace(metrics=metrics.get(one.name, {})) for one in explained]
+        inside = known_inside(options.outputs_dir, listing, explained)
+        found += [one._replace(metrics=metrics.get(one.name, {}), inside=inside.get(one.name, "")) for one in explained]
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         task.meta = {
@@ -141,6 +147,16 @@ def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, 
         return deciding.all_metrics(job, listing)
     except deciding.FAULTS:
         return {}
+
+
+def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explained]) -> dict[str, str]:
+    """Say what stands in the first, middle and last of the checkpoints that are explained; no other is opened."""
+    folders = {entry.name: entry.kind == "directory" for entry in listing.entries if entry.kind in HOLDING}
+    asked = [one for one in explained if one.fields and one.name in folders]
+    return {
+        one.name: in_words(one.fields, look_into(outputs_dir, listing.directory, one.name, folder=folders[one.name]))
+        for one in first_middle_last(asked)
+    }
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
@@ -209,6 +225,8 @@ def block(one: Explained, style: Style) -> str:
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     if one.fields:
         rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+    if one.inside:
+        rows.append(("inside", style.name(one.inside), ""))
     if one.pack:
         rows.append(("pack", style.name(one.pack), ""))
     if one.parts:

@@ -11,10 +11,12 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import agreed_fields
 from ckptrules.engine.values import Claim, Fault, Pack, RuleError
+from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.picking import LAST_RESORT, Tree
 from ckptrules.outputs.scouting import Sight, scout
 from ckptrules.report.style import Style, count_of, table
@@ -80,11 +82,12 @@ def all_packs() -> list[Pack]:
 
 def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
     """List the packs: those that find something in this tree, where, with the evidence; then the others."""
-    packs = all_packs()
+    packs, tree = all_packs(), Tree(options.outputs_dir)
     seen: dict[str, list[Sight]] = defaultdict(list)
-    for sight in scout(Tree(options.outputs_dir), packs) if os.path.isdir(options.outputs_dir) else ():
+    for sight in scout(tree, packs) if os.path.isdir(options.outputs_dir) else ():
         seen[" or ".join(pack.name for pack in sight.packs)].append(sight)
-    rows = [row for name, sights in seen.items() for row in _rows(name, sights, style)]
+    compared = _compared(tree, [sight for sights in seen.values() for sight in sights])
+    rows = [row for name, sights in seen.items() for row in _rows(name, sights, compared, style)]
     found = table(("pack", "where", "names", "evidence"), rows, right=(2,)) if rows else ""
     named = {pack.name for sights in seen.values() for sight in sights for pack in sight.packs}
     others = ", ".join(pack.name for pack in packs if pack.name not in named)
@@ -95,8 +98,22 @@ def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
     return None if rows else TaskFailed("nothing found", report=False)
 
 
-def _rows(name: str, sights: Sequence[Sight], style: Style) -> Iterator[tuple[str, ...]]:
-    """Yield a row for each kind of folder: the pattern that covers it, how many names, the evidence."""
+def _compared(tree: Tree, sights: Sequence[Sight]) -> dict[str, dict[str, Compared]]:
+    """Open some checkpoints of each directory, and compare them by what each pack reads."""
+    found, left = {}, MOST_OPENED
+    for sight in sights:
+        found[sight.directory], opened = by_pack(tree, sight, min(left, OPENED))
+        left -= opened
+    return found
+
+
+def _rows(
+    name: str, sights: Sequence[Sight], compared: Mapping[str, Mapping[str, Compared]], style: Style
+) -> Iterator[tuple[str, ...]]:
+    """Yield a row for each kind of folder: the pattern that covers it, how many names, the evidence.
+
+    Below it stands how the numbers in the names compare with those inside, by each pack that reads any.
+    """
     by_pattern: dict[str, list[Sight]] = defaultdict(list)
     for sight in sights:
         by_pattern[(layout_for([sight.directory]) or ["."])[0]].append(sight)
@@ -104,6 +121,11 @@ def _rows(name: str, sights: Sequence[Sight], style: Style) -> Iterator[tuple[st
         evidence = several[0].packs[0].evidence
         more = f", in {len(several)} folders" if len(several) > 1 else ""
         yield name, style.name(pattern), str(sum(len(one.names) for one in several)), style.name(evidence) + more
+        for pack in several[0].packs:
+            inside = Compared(*map(sum, zip(*(compared[one.directory][pack.name] for one in several), strict=True)))
+            who = f" by {pack.name}" * (len(several[0].packs) > 1)
+            if inside.text:
+                yield "", "", "", inside.text + who
 
 
 # --- a pack to edit ---------------------------------------------------------------------------------------------------

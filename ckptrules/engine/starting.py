@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import visible
@@ -37,28 +38,6 @@ class Numbers(NamedTuple):
     epoch: int | None
     step: int | None
     metrics: frozenset[str]
-
-
-class Compared(NamedTuple):
-    """How the numbers in names compare with those inside: of how many, how many are equal, how many one less."""
-
-    opened: int = 0
-    equal: int = 0
-    one_less: int = 0
-
-    @property
-    def agrees(self) -> bool:
-        """Whether all of them are equal, or all one less."""
-        return self.opened in (self.equal, self.one_less)
-
-    @property
-    def text(self) -> str:
-        """It in words; nothing where nothing could be compared."""
-        if self.opened == 0:
-            return ""
-        if self.opened == self.one_less:
-            return f"{self.one_less} of {self.opened} numbers inside are one higher"
-        return f"{self.equal} of {self.opened} numbers agree with those inside"
 
 
 class Seen(NamedTuple):

@@ -6,11 +6,13 @@ import itertools
 import math
 from typing import BinaryIO
 
+from ckptrules.engine.values import number
 from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 LONGEST_HEADER = 100_000_000  # bytes; the limit of safetensors itself
+LONGEST_NUMBER = 18  # digits of an epoch or step
 MOST_SIDES = 64  # of a tensor; the limit of torch
 BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
@@ -38,7 +40,14 @@ def check_safetensors(file: BinaryIO, size: int, _: Tell) -> FileContent:
         raise UnreadableError("its header is damaged") from None
     if any(end != start for (_, end), (start, _) in itertools.pairwise([(0, 0), *places])):
         raise UnsoundError("damaged", "its tensors overlap, or leave a gap")
-    return of_size("safetensors", size, 8 + length + (places[-1][1] if places else 0), exact=True)
+    content = of_size("safetensors", size, 8 + length + (places[-1][1] if places else 0), exact=True)
+    told = header.get("__metadata__", {})  # of kohya's sd-scripts, train_network.py
+    return content._replace(epoch=_number(told, "ss_epoch"), step=_number(told, "ss_steps"))
+
+
+def _number(told: object, key: str) -> int | None:
+    text = told.get(key) if isinstance(told, dict) else None
+    return number(text) if isinstance(text, str) and len(text) <= LONGEST_NUMBER else None
 
 
 def _place(entry: dict[str, object]) -> tuple[int, int]:

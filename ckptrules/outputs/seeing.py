@@ -8,26 +8,22 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.comparing import compare, first_middle_last
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
-from ckptrules.engine.packs import told, with_packs
+from ckptrules.engine.packs import with_packs
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.starting import Compared, Seen, numbers_of
-from ckptrules.engine.values import Checkpoint, Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
-from ckptrules.formats.content import UnsoundError
-from ckptrules.formats.files import check_file, open_file
-from ckptrules.formats.plainjson import LONGEST_JSON, parse
+from ckptrules.engine.starting import Seen, numbers_of
+from ckptrules.engine.values import Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
+from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack, look_into
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
 from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_one, scout
-from ckptrules.storage import reading
 
-OPENED = 3  # checkpoints of a directory
-MOST_OPENED = 300  # of a tree
+ENOUGH = 2  # of them must agree to decide between packs: one may do so by chance
 PROTOCOL = "protocol"
 LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another
-STATE_FILE = "trainer_state.json"
 
 
 class Found(NamedTuple):
@@ -85,10 +81,14 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
     clear = [name for name, claim in claims.items() if claim.rule]
+    proved, tried = (None, 0) if clear else _proved(tree, sight, most)
+    if proved:
+        return _seen(tree, sight._replace(packs=(proved,)), rules, most)
     listing = _listing(tree, sight)
     found = sort_entries(own, listing).checkpoints
-    chosen = [found[place] for place in sorted({0, len(found) // 2, len(found) - 1})][:most] if found else []
-    compared = _compare(tree.outputs_dir, sight.directory, chosen)
+    chosen = first_middle_last([one.entry.name for one in found])[:most]
+    inside = {one: look_into(tree.outputs_dir, sight.directory, one, folder=names.get(one, False)) for one in chosen}
+    compared = compare((one.fields, inside.get(one.entry.name, {})) for one in found)
     marks = sight.packs[0].evidence
     speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
@@ -104,49 +104,19 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         numbers=numbers,
         compared=compared,
     )
-    return one, len(chosen)
+    return one, max(tried, len(chosen))
+
+
+def _proved(tree: Tree, sight: Sight, most: int) -> tuple[Pack | None, int]:
+    """Return the one of several packs whose reading of the names is what stands inside all that are opened: so many."""
+    compared, opened = by_pack(tree, sight, most)
+    proved = [pack for pack in sight.packs if compared[pack.name].agrees and compared[pack.name].opened == opened]
+    return proved[0] if len(proved) == 1 and opened >= ENOUGH else None, opened
 
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
     parts = tuple(text for pack in sight.packs for text in pack.rules.part_folders)
     return scan(tree.outputs_dir, Directory(sight.directory, sight.directory, Stamp(0, 0, 0), parts))
-
-
-# --- the numbers inside -----------------------------------------------------------------------------------------------
-
-
-def _compare(outputs_dir: str, path: str, chosen: Iterable[Checkpoint]) -> Compared:
-    """Compare the numbers in the names of checkpoints with those inside."""
-    compared = Compared()
-    for one in chosen:
-        inside = _inside(outputs_dir, path, one.entry.name, folder=one.entry.kind == "directory")
-        pairs = [(number, inside[key]) for key, number in told(one.fields).items() if inside.get(key) is not None]
-        if pairs:
-            compared = Compared(
-                compared.opened + 1,
-                compared.equal + all(one == other for one, other in pairs),
-                compared.one_less + all(one + 1 == other for one, other in pairs),
-            )
-    return compared
-
-
-def _inside(outputs_dir: str, path: str, name: str, *, folder: bool) -> Mapping[str, int | None]:
-    """Read the numbers inside a checkpoint; none where it tells none, or is not read."""
-    try:
-        with reading.open_below(outputs_dir, path) as directory:
-            if not folder:
-                with open_file(directory, name) as file:
-                    content = check_file(file, os.fstat(file.fileno()).st_size, lambda _: None, quick=True)
-                return {"epoch": content.epoch, "step": content.step}
-            with (
-                reading.open_below(outputs_dir, os.path.join(path, name)) as inner,
-                open_file(inner, STATE_FILE) as file,
-            ):
-                state = parse(file.read(LONGEST_JSON + 1))
-    except (OSError, UnsoundError, ValueError):
-        return {}
-    step = state.get("global_step") if isinstance(state, dict) else None
-    return {"step": step if isinstance(step, int) else None}
 
 
 # --- what nobody knows ------------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ckptrules.engine.comparing import misleading
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import losses
@@ -189,7 +190,20 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
         for beside in [[one.entry.name for one in shields if counts_in(one, series, by_series, job.policy)]]
         for note in losses(job.policy, members, beside, goes, called(series, by_series))
     ]
-    return plan._replace(notes=(*plan.notes, *notes))
+    return plan._replace(notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)))
+
+
+def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequence[Checkpoint]]) -> Iterator[Reason]:
+    """Tell of names that order a series otherwise than what stands inside, as far as `doit verify` has looked."""
+    if not was_verified(job.options.outputs_dir, listing.directory):
+        return
+    from ckptrules.verify import memory
+
+    known = memory.known_names(job.options.outputs_dir, listing)
+    inside = {name: {"epoch": this.facts.epoch, "step": this.facts.step} for name, this in known.items()}
+    for members in by_series.values():
+        if text := misleading(members, inside):
+            yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")
 
 
 def planned(job: Job, listing: Listing, known: Evidence) -> Plan:

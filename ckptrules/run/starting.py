@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.starting import Compared, Decision, Seen, by_pattern, naming_text, preset_text, retention_text
+from ckptrules.engine.starting import Decision, Seen, by_pattern, naming_text, preset_text, retention_text
 from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
 
 OLD = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
@@ -179,3 +180,26 @@ def test_the_pack_that_knows_a_name_is_named_with_its_evidence(project: Project)
     project.make({"exp/checkpoints/checkpoint-5/trainer_state.json": 9})
     out = project.doit("explain", "name=checkpoint-5")
     assert "pack         huggingface, known by checkpoint-*/trainer_state.json" in out
+
+
+def test_a_few_of_what_is_explained_are_opened_to_see_the_numbers_inside(project: Project) -> None:
+    for epoch, inside in ((1, 1), (2, 3), (3, 9), (4, 4)):
+        put(project, f"epoch-0{epoch}_step-000040.ckpt", lightning(inside, 40))
+    rows = [line.strip() for line in project.doit("explain", "name=*.ckpt").splitlines() if "  inside" in line]
+    assert rows == [
+        "inside       epoch 1, step 40, as its name says",
+        "inside       epoch 9, step 40, NOT as its name says",
+        "inside       epoch 4, step 40, as its name says",
+    ]
+
+
+def test_a_plan_tells_of_a_name_that_misleads_once_verify_has_found_it(project: Project) -> None:
+    for epoch, inside in ((1, 1), (2, 99), (3, 3), (4, 4)):
+        put(project, f"epoch-0{epoch}_step-000040.ckpt", lightning(inside, 40))
+    (project.folder / "rules" / "mine.yaml").write_text("retention: {mine: {keep_last: 2}}\n")
+    assert "misleads" not in project.doit("plan", "delete_old=1", "policy=mine")  # a plan opens none
+    project.doit("verify", check=1)
+    told = "Note: a name misleads: epoch-02_step-000040.ckpt says epoch 2 and holds 99, as verify found"
+    assert told in project.doit("plan", "delete_old=1", "policy=mine")
+    assert "misleads" not in project.doit("plan", "policy=mine")
+    assert told in project.doit("migrate", "delete_old=1", "policy=mine")

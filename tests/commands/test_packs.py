@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
 
 RULES = "packs: [huggingface]\nretention: {default: {keep_last: 1}}\n"
@@ -25,6 +26,15 @@ def test_the_packs_that_know_something_here_are_listed_with_their_evidence(proje
     assert "huggingface  *" in out
     assert "checkpoint-*/trainer_state.json" in out
     assert "Not found here:" in out
+
+
+def test_some_checkpoints_are_opened_to_compare_the_numbers(project: Project) -> None:
+    for step in (500, 1000, 1500, 2000):
+        put(project, f"model_{step}.pt", lightning(0, step), "svc")
+        put(project, f"epoch={step // 500}.ckpt", lightning(step // 500 + 1, step), "lit")
+    lines = [line.split(maxsplit=1) for line in project.doit("packs").splitlines()]
+    assert ["3", "of 3 numbers agree with those inside by vits"] in lines
+    assert ["3", "of 3 numbers inside are one higher"] in lines
 
 
 def test_where_no_pack_finds_anything_that_is_no_success(project: Project) -> None:

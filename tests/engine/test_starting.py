@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ckptrules.engine.comparing import Compared
 from ckptrules.engine.starting import (
-    Compared,
     Numbers,
     Seen,
     by_pattern,

@@ -387,6 +387,22 @@ def test_safetensors_that_are_whole_are(content: bytes) -> None:
     assert isinstance(checked(content), FileContent)
 
 
+@pytest.mark.parametrize(
+    ("told", "epoch", "step"),
+    [
+        (b'{"ss_epoch":"7","ss_steps":"0420"}', 7, 420),
+        (b'{"ss_epoch":"None","ss_steps":"1e3"}', None, None),
+        (b'{"ss_epoch":7,"ss_steps":["1"]}', None, None),
+        (b'{"ss_epoch":"' + b"9" * 5000 + b'"}', None, None),
+        (b'"text"', None, None),
+    ],
+)
+def test_what_kohya_writes_beside_the_tensors_is_read(told: bytes, epoch: int | None, step: int | None) -> None:
+    content = checked(_header(b'{"__metadata__":' + told + b"}"))
+    assert isinstance(content, FileContent)
+    assert (content.epoch, content.step) == (epoch, step)
+
+
 # --- numpy and HDF5 --------------------------------------------------------------------------------------------------
 
 
