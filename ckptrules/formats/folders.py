@@ -12,7 +12,7 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, refuse_code, told_as_fault
 from ckptrules.formats.files import check_file, open_file
@@ -39,6 +39,9 @@ IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # nothing is weig
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
 STEM = re.compile(r'model_checkpoint_path: *"([^"]*)"')  # TensorFlow
 SHORT = 4096  # bytes; of a file that holds one name
+SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the ending of weights
+TEXT = "text"
+NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
 
 T = TypeVar("T")
 
@@ -102,7 +105,7 @@ def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> FileC
         inside = {**_check_json(directory, name, sizes, links, heard), **parts}
         kind = _kind_of_folder(directory, name, sizes, inside, heard)
         _check_trackers(directory, name, sizes, links)
-        _check_weights(sizes, links)
+        _check_weights([path for path in sizes if path not in inside or inside[path].kind != TEXT], links)
     return FileContent(
         kind,
         epoch=_first(facts.epoch for facts in inside.values()),
@@ -141,10 +144,21 @@ def _check_files(
             tell(size)
             continue
         with open_file(directory, f"{name}/{path}") as file:
+            if SPEECHBRAIN in sizes and _is_note(file, size):
+                tell(size)
+                yield path, FileContent(TEXT, checksums=True)
+                continue
             try:
                 yield path, check_file(file, size, tell, quick=quick)
             except UnsoundError as fault:
                 raise UnsoundError(fault.id, f"its part '{path}' {fault}", fault.hint) from None
+
+
+def _is_note(file: BinaryIO, size: int) -> bool:
+    """Say whether a file is lines of one value each, as SpeechBrain writes its counters; leave it at its start."""
+    data = file.read(SHORT)
+    file.seek(0)
+    return size == len(data) and all(map(NOTE.fullmatch, data.splitlines()))
 
 
 def _check_json(
@@ -209,12 +223,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _check_weights(sizes: Mapping[str, int], links: Collection[str]) -> None:
+def _check_weights(paths: Collection[str], links: Collection[str]) -> None:
     """See that there is anything beside what stands beside weights, and that it was read."""
     away = [path for path in links if _may_be_weights(path)]
     if away:
         raise not_read(f"its part '{away[0]}' is a link, and what it leads to is not read")
-    if not any(_may_be_weights(path) for path in sizes):
+    if not any(map(_may_be_weights, paths)):
         hint = "it was never finished, or somebody has taken them away: remove it, or bring them back"
         raise UnsoundError("incomplete", "has no weights: all that is in it stands beside them", hint)
 

@@ -69,7 +69,12 @@ TENSORFLOW = {
     "ckpt-5.index": b"x", "ckpt-5.data-00000-of-00001": b"w",
 }  # fmt: skip
 MEGATRON = {"latest_checkpointed_iteration.txt": b"500", "iter_0000500/mp_rank_00/model_optim_rng.pt": torch_zip({})}
+SPEECHBRAIN = {
+    "CKPT.yaml": b"loss: 0.5\nunixtime: 1700000000.5\n", "model.ckpt": torch_zip({}), "optimizer.ckpt": torch_zip({}),
+    "brain.ckpt": b"avg_train_loss: 1.5e-03\noptimizer_step: 4\nstep: 0\n", "counter.ckpt": b"7",
+}  # fmt: skip
 WHOLE: dict[str, Files] = {
+    "SpeechBrain": SPEECHBRAIN,
     "Hugging Face": hugging_face(500), "in shards": SHARDED, "an adapter": LORA, "accelerate": ACCELERATE, "FSDP": ACCELERATE_FSDP,
     "ZeRO": IN_ZERO, "TensorFlow": TENSORFLOW, "Megatron": MEGATRON, "DeepSpeed": DEEPSPEED, "FSDP of Lightning": FSDP,
     "msgpack": {"flax_model.msgpack": b"w", "config.json": b"{}"},
@@ -117,6 +122,16 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "nothing but links": ({}, {"model.safetensors": "-> ../tokenizer.json"}, "not_read: is not verified: its part 'model"),
     "empty weights": (hugging_face(500), {"model.safetensors": b""}, "incomplete: has an empty part: 'model.safetensors'"),
     "empty weights of flax": ({"flax_model.msgpack": b""}, {}, "incomplete: has an empty part"),
+    "text in place of weights": (ACCELERATE, {"optimizer.bin": b"7"}, "unknown_format: its part 'optimizer.bin' is in no format"),
+    "no weights of SpeechBrain": (SPEECHBRAIN, {"model.ckpt": None}, "incomplete: has no weights"),
+    "an empty counter of SpeechBrain": (SPEECHBRAIN, {"counter.ckpt": b""}, "incomplete: has an empty part: 'counter.ckpt'"),
+    "a counter of SpeechBrain that is zeros": (SPEECHBRAIN, {"counter.ckpt": bytes(9)}, "damaged: its part 'counter.ckpt' begins with"),
+    "a page in place of SpeechBrain's model": (
+        SPEECHBRAIN, {"model.ckpt": b"<html>\nnot found\n"}, "unknown_format: its part 'model.ckpt' is in no format",
+    ),
+    "the pointer of Git LFS": (
+        SPEECHBRAIN, {"model.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"}, "unknown_format: its part 'model.ckpt'",
+    ),
     "an empty index": (SHARDED, {"model.safetensors.index.json": b""}, "incomplete: has an empty part"),
     "an empty tracker": (IN_ZERO, {"latest": b""}, "incomplete: lacks the folder ''"),
     "JSON that is cut off": (hugging_face(500), {"trainer_state.json": state(500)[:-3]}, "damaged: its part 'trainer_state.json' is no whole"),

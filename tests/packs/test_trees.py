@@ -114,20 +114,20 @@ TREES = {
     "mmengine: what last_checkpoint names by a path of another machine stays": Tree(
         "work_dirs/rcnn",
         """work_dirs/rcnn/epoch_{1..4}.pth work_dirs/rcnn/best_coco_bbox_mAP_epoch_2.pth work_dirs/rcnn/rcnn.py
-        work_dirs/rcnn/last_checkpoint=/home/me/work_dirs/rcnn/epoch_3.pth work_dirs/rcnn/20240101/vis_data/config.py""",
+        work_dirs/rcnn/last_checkpoint=/home/me/work_dirs/rcnn/epoch_3.pth work_dirs/rcnn/20240101_120000/vis_data/config.py
+        work_dirs/rcnn/20240101_120000.py work_dirs/rcnn/20240101_120000.log.json work_dirs/rcnn/eval""",
         ["mmengine"],
         "epoch_1.pth epoch_2.pth",
         "epoch_3.pth epoch_4.pth best_coco_bbox_mAP_epoch_2.pth",
-        unread="20240101 rcnn.py",
+        unread="eval",
     ),
     "mmengine: by iteration, with the metrics of its log": Tree(
         "work_dirs/seg",
         r"""work_dirs/seg/iter_{1000,2000,3000}.pth
-        work_dirs/seg/20240101/vis_data/scalars.json={"mIoU":50,"step":1000}\n{"mIoU":40,"step":2000}\n{"mIoU":45,"step":3000}""",
+        work_dirs/seg/20240101_120000/vis_data/scalars.json={"mIoU":50,"step":1000}\n{"mIoU":40,"step":2000}\n{"mIoU":45,"step":3000}""",
         ["mmengine"],
         "iter_2000.pth",
         "iter_1000.pth iter_3000.pth",
-        unread="20240101",
         keep="keep_best: {metric: mIoU, mode: max, count: 1}",
     ),
     "detectron2: the best by metrics.json": Tree(
