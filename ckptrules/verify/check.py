@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
+from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Part, Problem, Reason, RuleSet
 from ckptrules.engine.wholeness import unwhole
@@ -87,12 +88,18 @@ def verify(
         known = memory.recall(outputs_dir, listing.directory)
         desk = Desk(outputs_dir, listing.directory, directory, how, known, writes, now_ns)
         missing = {name for one in every if one.entry.name in marked for name in one.names}
+        strange = strangers(found, rules)
         entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in missing]
+        entries = [entry for entry in entries if entry.kind == "file" or entry.name not in strange]
         rows, faults = read_all(desk, entries, progress)
         for entry, fault in unlike_others(entries, rows, faults, every):
             _remember(desk, _identity(desk, entry), Known(FileContent(""), frozenset(), fault.text))
     problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
-    problems += name_problems(found, listing, rules.sidecars, marked)
+    understood = {row.name for row in rows if row.known} | {
+        n for f in faults if f.id != "unknown_format" for n in f.names
+    }
+    rows = [row for row in rows if row.name not in strange - understood]
+    problems += name_problems(found, listing, rules.sidecars, {*marked, *(strange - understood)})
     unclaimed = {skipped.name for skipped in found.skipped}
     problems += told_once(
         [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], every
@@ -105,6 +112,15 @@ def verify(
         Row(one.entry.name, one.entry.size, None, read=False, whole=False) for one in every if one.entry.name in marked
     ]
     return Report(listing.experiment, listing.directory, tuple(joined(rows, every)), tuple(sorted(problems)))
+
+
+def strangers(found: Sorted, rules: RuleSet) -> set[str]:
+    """Return what frameworks leave beside their checkpoints, where packs judge: logs, settings, folders of either.
+
+    No rule knows their names, and these look like no checkpoint; a file is one all the same if its content is.
+    """
+    unknown = {row.name for row in found.skipped if row.kind == "unrecognised"}
+    return {name for name in unknown if not looks_like(name)} if rules.packs else set()
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -177,17 +193,20 @@ def _all_known(parts: Sequence[Known]) -> Known:
 
 
 def name_problems(
-    found: Sorted, listing: Listing, sidecars: tuple[str, ...], marked: Collection[str]
+    found: Sorted, listing: Listing, sidecars: tuple[str, ...], known: Collection[str]
 ) -> Iterator[Problem]:
-    """Tell of names that are neither protected nor as they should be, and of sidecars that belong to nothing."""
+    """Tell of names that are neither protected nor as they should be, and of sidecars that belong to nothing.
+
+    Of those that are ``known``, all has been said.
+    """
     for checkpoint in found.checkpoints:
         name = checkpoint.entry.name
-        if checkpoint.target != name and name not in marked:
+        if checkpoint.target != name and name not in known:
             hint = f"'doit migrate' renames it to {checkpoint.target}"
             yield Problem("not_migrated", checkpoint.names, "has an old name", hint)
     owners = [entry.name for entry in listing.entries if not entry.name.endswith(sidecars)]
     stems = {stem for name in owners for stem in (name, os.path.splitext(name)[0])}
-    for name in (skipped.name for skipped in found.skipped if skipped.kind == "unrecognised"):
+    for name in (row.name for row in found.skipped if row.kind == "unrecognised" and row.name not in known):
         suffix = suffix_of(name, sidecars)
         if not suffix:
             hint = "add its format, or list it under 'protected' or 'ignored'"

@@ -234,6 +234,32 @@ def test_a_name_and_what_stands_under_it(project: Project, name: str, content: b
     assert problem_ids(result(project, check=1 if ids else 0)) == ids
 
 
+@pytest.mark.parametrize(
+    ("beside", "content", "ids"),
+    [
+        ("train.log", b"epoch 1", []),
+        ("empty.log", b"", []),
+        ("20260107/x.txt", b"a folder of logs", []),
+        ("final.zip", torch_zip({"model": 1}), ["unrecognised"]),
+        ("final.zip", torch_zip({"model": 1})[:-40], ["truncated", "unrecognised"]),
+        ("final.pt", b"a checkpoint by its name", ["unrecognised"]),
+        ("epoch_3_old/x", b"a checkpoint by its name", ["unrecognised"]),
+    ],
+)
+def test_what_a_framework_leaves_beside_its_checkpoints(
+    project: Project, beside: str, content: bytes, ids: list[str]
+) -> None:
+    """Where a pack judges, only what is a checkpoint by its looks or its content must have a known name."""
+    (project.folder / "rules" / "naming.yaml").write_text("layout: ['*/checkpoints']\npacks: [lightning]\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+    put(project, "epoch=3-step=352.ckpt", lightning(3, 352))
+    (project.outputs / "exp/checkpoints" / beside).parent.mkdir(exist_ok=True)
+    put(project, beside, content)
+    found = result(project, check=1 if ids else 0)
+    assert problem_ids(found) == ids
+    assert found["summary"]["checkpoints"] == 1 + bool(ids)
+
+
 def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Project) -> None:
     put(project, GOOD, lightning(3, 352))
     put(project, GOOD.replace(".ckpt", ".metadata.json"), b"{}")
