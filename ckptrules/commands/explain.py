@@ -32,7 +32,17 @@ from ckptrules.report.data import SCHEMA_VERSION, reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
 from ckptrules.run import deciding, jobs, startup, whole_tree
-from ckptrules.run.options import EXPERIMENTS, JSON, KEEP_MIN_EPOCH, POLICY, OptionError, Planning, option, some_text
+from ckptrules.run.options import (
+    EXPERIMENTS,
+    JSON,
+    KEEP_LAST,
+    KEEP_MIN_EPOCH,
+    POLICY,
+    OptionError,
+    Planning,
+    option,
+    some_text,
+)
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
@@ -73,6 +83,7 @@ class Options(Planning):
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
     keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    keep_last: int | None = KEEP_LAST
     policy: str = POLICY
     name: str | None = option(None, some_text, "the names to explain: a shell pattern, or a path")
 

@@ -16,7 +16,7 @@ from ckptrules.engine.values import DELETES, Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, startup, whole_tree
-from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
+from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
@@ -33,6 +33,7 @@ class Options(Planning):
 
     experiments: str | None = EXPERIMENTS
     keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    keep_last: int | None = KEEP_LAST
     policy: str = POLICY
     archive_dir: str | None = ARCHIVE_DIR
 

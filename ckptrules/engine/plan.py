@@ -155,6 +155,7 @@ def _planned(
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
         rests_on=all_names(found, (*winners, *verdict.rests_on, *tellers(sound, verdict, evidence))) if trashed else (),
         unwhole=tuple(sorted(busy)),
+        keeps=verdict.keeps,
     )
 
 

@@ -30,7 +30,7 @@ class Verdict(NamedTuple):
 
     ``saves`` are, for a name that goes, the lines each of which would keep it; ``notes`` are for the whole directory.
     ``rests_on`` are names that stay, each of which has others go: were it not there, one of these would stay.
-    ``withheld`` say that nothing goes, as nothing that stays is verified.
+    ``withheld`` say that nothing goes, as nothing that stays is verified. ``keeps`` counts what each line keeps.
     """
 
     keep: Mapping[str, tuple[Reason, ...]]
@@ -39,6 +39,7 @@ class Verdict(NamedTuple):
     notes: tuple[Reason, ...] = ()
     rests_on: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
+    keeps: Mapping[PolicyLine, int] = {}
 
 
 NOTHING = Verdict({}, {})
@@ -83,6 +84,7 @@ def apply_policy(
     lowest = floor(policy.keep_at_least - len(checkpoints) + len(free), free, others, now_ns)
     rests_on = {*lowest, *held, *_ranked(said, checkpoints, now_ns)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
+    keeps = {floor_line: len(lowest)}
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
     kept = _kept(said) | held.keys()
     stays = _with(others, [c for c in checkpoints if c.entry.name in kept])
@@ -104,6 +106,7 @@ def apply_policy(
             *(_too_big(line, must) for line in last if LINES[line.key].is_exceeded(line.value, must)),
         ),
         (*others.names[: policy.keep_at_least], *(name for name in both_ranks(checkpoints)[0] if name in rests_on)),
+        keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | keeps,
     )
 
 
@@ -142,6 +145,12 @@ def with_min_epoch(policy: Policy, limit: int) -> Policy:
     """Return the policy with its ``min_epoch`` line set, or added: what ``keep_min_epoch=`` asks for."""
     lines = tuple(line for line in policy.lines if line.key != "min_epoch")
     return policy._replace(lines=(PolicyLine("min_epoch", limit, None), *lines))
+
+
+def with_keep_last(policy: Policy, count: int) -> Policy:
+    """Return the policy with a ``keep_last`` line in place of those that go by number: what ``keep_last=`` asks for."""
+    lines = tuple(line for line in policy.lines if line.key not in ("min_epoch", "min_step", "keep_last"))
+    return policy._replace(lines=(PolicyLine("keep_last", count, None), *lines))
 
 
 def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:

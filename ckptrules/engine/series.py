@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.judging import Others
@@ -129,6 +129,7 @@ def joined(verdicts: Iterable[Verdict]) -> Verdict:
         tuple(dict.fromkeys(note for verdict in found for note in verdict.notes)),
         tuple(name for verdict in found for name in verdict.rests_on),
         tuple(text for verdict in found for text in verdict.withheld),
+        sum((Counter(verdict.keeps) for verdict in found), Counter()),
     )
 
 

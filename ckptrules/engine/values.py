@@ -675,7 +675,7 @@ class Plan(NamedTuple):
     ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
     ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
     less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
-    soon be otherwise though no name changes, so that it is not remembered.
+    soon be otherwise though no name changes, so that it is not remembered. ``keeps`` counts what each line keeps.
     """
 
     experiment: str
@@ -689,6 +689,7 @@ class Plan(NamedTuple):
     remaining: int = 0
     rests_on: tuple[str, ...] = ()
     unwhole: tuple[str, ...] = ()
+    keeps: Mapping[PolicyLine, int] = {}
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:

@@ -38,7 +38,7 @@ from ckptrules.run.jobs import (
     survey,
     uncovered,
 )
-from ckptrules.run.options import Common, OptionError, Planning, encode_task, fits
+from ckptrules.run.options import Common, Migrating, OptionError, Planning, encode_task, fits
 from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import Output, RunContext, WorkerKilled
 from ckptrules.run.session import Session
@@ -87,6 +87,11 @@ def experiments(
 
         jobs, told = told_by_tree(session, job, jobs)
         notes += told
+    rows: tuple[Mapping[str, Any], ...] = ()
+    if options.json and options.dry_run and isinstance(options, Migrating) and selected_any and not options.path:
+        from ckptrules.run.what_if import with_others
+
+        jobs, rows = with_others(session, base, job, jobs)
     excess = refuse_too_many(session, base, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
@@ -94,7 +99,7 @@ def experiments(
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
         came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, base, job, understood),
-        links=job.links, **more
+        links=job.links, rows=rows, **more
     )  # fmt: skip
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
@@ -192,11 +197,17 @@ def backups_first(session: Session) -> list[str]:
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
-    """Say so where ``policy=`` is not what decides."""
+    """Say so where ``policy=`` or ``keep_last=`` is not what decides."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
-    if others and job.options.policy != Planning.policy:
+    options = job.options
+    said = [
+        f"{name}={getattr(options, name)}"
+        for name in ("policy", "keep_last")
+        if getattr(options, name) != getattr(Planning, name)
+    ]
+    if others and said:
         what = count_of(len(others), "experiment has", "experiments have")
-        yield f"Not by policy={job.options.policy}: {what} another policy, by 'experiments' in the rules."
+        yield f"Not by {' and '.join(said)}: {what} another policy, by 'experiments' in the rules."
 
 
 def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:

@@ -14,7 +14,12 @@ from typing import NamedTuple
 from ckptrules.run.options import DOIT_COMMANDS, Common, Declarations, Migrating
 
 OUTPUTS_DIR = "outputs_dir"  # by default, the rules may say another than we do
-CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch")
+CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch", "keep_last")
+WHERE_TO = CARRIED[:2]
+DECIDING = (
+    *("delete_old", "policy", "keep_min_epoch", "keep_last", "experiments", "max_delete", "on_conflict", "settle"),
+    *("verified", "leave_links", "fix_state"),
+)  # options that say what goes
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
 SEEKING = ("-k", "--seek-file")
 OURS = "ckptrules"
@@ -58,6 +63,19 @@ def complete(text: str, force: InForce) -> str:
     if "doit" not in text and OURS not in text:
         return text
     return _COMMAND.sub(lambda found: _completed(found[1] or found[3], found[2] or found[4] or "", force), text)
+
+
+def command_with(tasks: str, options: Common, force: InForce) -> str:
+    """Write the command that does some tasks with these options only; of those in force it says where to work."""
+    known = options.known()
+    given = [(known[name], getattr(options, name)) for name in DECIDING if name in known]
+    words = [
+        f"{one.name}={quoted(str(int(value) if one.is_flag else value))}"
+        for one, value in given
+        if value != one.default
+    ]
+    where = {name: value for name, value in force.options.items() if name in WHERE_TO}
+    return _completed("doit", " ".join(["", tasks, *words]), force._replace(options=where))[1:-1]
 
 
 def quoted(value: str, encoding: str = "utf-8") -> str:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import __version__
 from ckptrules.changes import clock, journals
@@ -23,7 +23,7 @@ from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.pins import Pin, by_place, name_in
-from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_keep_last, with_min_epoch
 from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSet
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
@@ -47,6 +47,9 @@ from ckptrules.run.options import (
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, notes, reading, trash
 from ckptrules.storage.posix import Disk
+
+if TYPE_CHECKING:
+    from ckptrules.engine.what_if import Others
 
 LISTED = "'doit plan' shows those that there are"
 DIGITS = 32  # of a fingerprint: 128 bits
@@ -96,7 +99,8 @@ class Job(NamedTuple):
 
     ``pins`` are those of the directory that the job is for, ``holding``, by directory, the names in it in which other
     checkpoint directories lie. ``tree`` is what the lines that go by the whole tree say of the names in that directory,
-    by the value of the line. ``verified`` says that `doit verify` has been at work in this tree.
+    by the value of the line. ``verified`` says that `doit verify` has been at work in this tree. ``others`` is by what
+    a directory is planned as well, where anybody wants to know.
     """
 
     options: Planning
@@ -113,6 +117,7 @@ class Job(NamedTuple):
     holding: Mapping[str, frozenset[str]] = {}
     tree: Mapping[Any, Judged] = {}
     verified: bool = False
+    others: Others | None = None
 
 
 class Packed:
@@ -381,7 +386,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     command = "plan" if options.dry_run and command == "migrate" else command
     header = run_header(session, command, options, rules=digest)
     if policy is not None and options.delete_old:
-        own = with_min_epoch(policy, options.keep_min_epoch) if options.keep_min_epoch is not None else policy
+        own = as_asked(policy, options)
         lines = (*own.lines, *([rules.budget] if rules.budget else ()))
         said = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
         header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
@@ -392,9 +397,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
 
 def with_policy(job: Job, policy: Policy | None) -> Job:
     """Return the job for what one policy decides about, with the fingerprint of all that decides there."""
-    if policy is not None and job.options.keep_min_epoch is not None:
-        policy = with_min_epoch(policy, job.options.keep_min_epoch)
-    policy = policy if job.options.delete_old else None
+    policy = as_asked(policy, job.options) if policy and job.options.delete_old else None
     deletes = policy and (
         [line[:2] for line in policy.lines],
         policy.keep_at_least,
@@ -405,6 +408,13 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
     )
     decides = (__version__, job.rules.naming_digest, job.options.on_conflict, job.options.fix_state, deletes)
     return job._replace(policy=policy, fingerprint=_digest(decides))
+
+
+def as_asked(policy: Policy, options: Planning) -> Policy:
+    """Return a policy as the options change it; ``keep_last`` is for the one that ``policy`` names alone."""
+    if options.keep_last is not None and policy.name == options.policy:
+        policy = with_keep_last(policy, options.keep_last)
+    return policy if options.keep_min_epoch is None else with_min_epoch(policy, options.keep_min_epoch)
 
 
 def _digest(decides: object) -> str:

@@ -36,6 +36,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def one_or_more(text: str) -> int:
+    """Read a number of 1 or more."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise ValueError("a whole number, 1 or more")
+    return int(text)
+
+
 def yes_or_no(text: str) -> bool:
     """Read 1/true/yes/on and 0/false/no/off."""
     word = text.lower()
@@ -217,6 +224,9 @@ JSON = option(None, a_file, "write the plan, or what came of it, to this file")
 WAIT = option(0, whole_number, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
 KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")
+KEEP_LAST = option(
+    None, one_or_more, "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
+)
 RUN = option(None, some_text, "the run in question, as 'doit history' has it")
 ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
 BACKUP = option(None, some_text, "the backup to work with")
@@ -231,6 +241,7 @@ class Planning(Common):
 
     policy: str = "default"
     keep_min_epoch: int | None = None
+    keep_last: int | None = None
     delete_old: bool = False
     max_delete: str | None = None
     on_conflict: OnConflict = "report"
@@ -248,6 +259,7 @@ class Migrating(Planning):
 
     delete_old: bool = flag("also delete what the retention policy does not keep")
     keep_min_epoch: int | None = KEEP_MIN_EPOCH
+    keep_last: int | None = KEEP_LAST
     policy: str = POLICY
     max_delete: str | None = option(
         None,

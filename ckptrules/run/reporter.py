@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.globals import Globals
@@ -28,6 +28,9 @@ from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
+if TYPE_CHECKING:
+    from ckptrules.report.what_if import Weighed
+
 PROBLEMS_LEFT = 1
 KILLED = """ERROR: a worker was killed (was the memory full?)
     hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
@@ -46,6 +49,7 @@ class Output(NamedTuple):
         going: what an experiment that loses something keeps and loses.
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
+        weighed: what would go otherwise, where that was asked for.
     """
 
     text: str
@@ -54,6 +58,7 @@ class Output(NamedTuple):
     going: Going | None = None
     links: Several = NONE
     as_it_is: bool = False
+    weighed: Weighed | None = None
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -67,6 +72,7 @@ class RunContext(NamedTuple):
     without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
     that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
     ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by.
+    ``rows`` say what was weighed besides (`run.what_if`).
     """
 
     options: Common
@@ -80,6 +86,7 @@ class RunContext(NamedTuple):
     lacks: Callable[[Any], str] = lambda _: ""
     refused: bool = False
     links: Links | None = None
+    rows: tuple[Mapping[str, Any], ...] = ()
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -96,6 +103,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
         self._links: dict[str, list[Several]] = {}
+        self._weighed: dict[str, list[Weighed]] = {}
         self._up_to_date: Counter[str] = Counter()
         self._problems_left = session.problems_before
         self._crashed = self._is_silent = self._killed = False
@@ -167,7 +175,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(total, context, lack)))
             if context.options.json:
-                self._write_json(context, self._data.get(base, []), total)
+                told = context._replace(header=self._header(base))
+                self._write_json(told, self._data.get(base, []), total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -226,9 +235,22 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._going.setdefault(base, []).append(output.going)
         if output.links != NONE:
             self._links.setdefault(base, []).append(output.links)
+        if output.weighed:
+            self._weighed.setdefault(base, []).append(output.weighed)
         rows = self._data.setdefault(base, [])
         if output.data is not None and self._contexts[base].options.json:
             rows.append(output.data)
+
+    def _header(self, base: str) -> Mapping[str, Any]:
+        context: RunContext = self._contexts[base]
+        if not context.rows:
+            return context.header
+        from ckptrules.report.what_if import lines_as_data, rows_as_data
+
+        weighed = self._weighed.get(base, [])
+        header = context.header
+        rules = {**header["rules"], "lines": lines_as_data(weighed)}
+        return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 
     def _context(self, task: Task) -> RunContext | None:
         return self._contexts.get(_base(task)) if task.subtask_of else None

@@ -11,8 +11,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
-from ckptrules.run.hints import InForce, complete
-from ckptrules.run.options import CommandLine
+from ckptrules.run.hints import InForce, command_with, complete
+from ckptrules.run.options import CommandLine, Common
 from ckptrules.run.workers import Workers
 
 Answer = TypeVar("Answer")
@@ -58,6 +58,10 @@ class Session:
     def completed(self, text: str) -> str:
         """Write the commands that a text names so that they work here when they are copied."""
         return complete(text, self._force)
+
+    def command(self, task: str, options: Common) -> str:
+        """Write the command that does a task with these options, as it works here when it is copied."""
+        return command_with(task, options, self._force)
 
 
 def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:

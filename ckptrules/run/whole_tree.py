@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,7 +22,9 @@ from ckptrules.storage import reading
 Pairs = Sequence[tuple[Job, Directory]]
 
 
-def told_by_tree(session: Session, job: Job, pairs: Pairs) -> tuple[list[tuple[Job, Directory]], list[str]]:
+def told_by_tree(
+    session: Session, job: Job, pairs: Pairs, changed: Callable[[Job, Directory], Job] = lambda own, _: own
+) -> tuple[list[tuple[Job, Directory]], list[str]]:
     """Tell each job what the lines that go by the whole tree say of its directory; the second value is for people.
 
     Whatever is selected, all directories count.
@@ -31,10 +33,12 @@ def told_by_tree(session: Session, job: Job, pairs: Pairs) -> tuple[list[tuple[J
         session: of this call.
         job: what all have in common.
         pairs: those that are selected.
+        changed: what becomes of the job of any directory; of those of ``pairs`` it has become already.
     """
     if not lines_of(pairs):
         return list(pairs), []
-    every = own_jobs(session, job._replace(options=job.options.but(experiments=None, verified=False)))
+    whole = own_jobs(session, job._replace(options=job.options.but(experiments=None, verified=False)))
+    every = [(changed(own, found), found) for own, found in whole]
     said: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
     notes = []
     for line in lines_of(every):  # the budget comes last: it goes by what the others keep

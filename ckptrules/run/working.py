@@ -46,6 +46,10 @@ def work_on(job: Job, found: Directory) -> Done:
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing, seen)
+    if job.others:
+        from ckptrules.run.what_if import weigh  # not above: nothing else needs it
+
+        done = done._replace(output=done.output._replace(weighed=weigh(job, listing)))
     if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))

@@ -13,7 +13,7 @@ from ckptrules.engine.judging import NS, Around, Others
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.naming import claim
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import apply_policy
+from ckptrules.engine.retention import apply_policy, with_keep_last
 from ckptrules.engine.values import (
     Best,
     Bytes,
@@ -32,6 +32,7 @@ from ckptrules.engine.values import (
     Skipped,
     Within,
 )
+from ckptrules.engine.what_if import lines_of, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
 
@@ -197,6 +198,24 @@ def by_name(listing: Listing) -> dict[str, Entry]:
 
 def deleted(plan: Plan) -> set[str]:
     return {action.name for action in plan.actions if action.kind == "trash"}
+
+
+@laws
+@given(listings(), policies(without="max_total_size"), st.integers(1, 4), st.integers(0, 4))
+def test_a_larger_keep_last_never_deletes_more(listing: Listing, policy: Policy, count: int, more: int) -> None:
+    fewer, larger = (make_plan(RULES, listing, with_keep_last(policy, number)) for number in (count, count + more))
+    assert deleted(larger) <= deleted(fewer)
+
+
+@laws
+@given(listings(), policies(without="max_total_size"))
+def test_without_a_line_goes_at_most_what_it_keeps(listing: Listing, policy: Policy) -> None:
+    evidence = Evidence(now_ns=NOW_NS)
+    plan = make_plan(RULES, listing, policy, evidence=evidence)
+    for line in lines_of(policy):
+        less = make_plan(RULES, listing, without(policy, line), evidence=evidence)
+        assert deleted(less) >= deleted(plan)
+        assert len(deleted(less) - deleted(plan)) <= plan.keeps.get(line, 0)
 
 
 @laws

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.run.command_line import declared
-from ckptrules.run.hints import InForce, command, complete, in_force, quoted
+from ckptrules.run.hints import InForce, command, command_with, complete, in_force, quoted
 from tests.conftest import ROOT, Project, named_commands, run_copied
 
 OLD = "epoch=3-step=30.ckpt"
@@ -181,3 +182,22 @@ def test_what_others_wrote_is_shown_as_it_is(project: Project) -> None:
     assert "'doit refs apply=1 paths=scripts outputs_dir=runs' writes them; 'doit undo outputs_dir=runs'" in out
     assert "`doit migrate outputs_dir=runs`" in project.doit("log", "outputs_dir=runs")
     assert "best-'doit purge'.ckpt" in project.doit("catalog", "format=json", "outputs_dir=runs")
+
+
+@pytest.mark.parametrize(
+    ("typed", "tasks", "options", "shown"),
+    [
+        ("doit plan", "plan", {}, "doit plan"),
+        ("doit plan json=x keep_min_epoch=5", "plan", {"keep_last": 2, "delete_old": True},
+         "doit plan delete_old=1 keep_last=2"),
+        ("doit plan rules_dir=r policy=p", "plan:a plan:b", {"keep_min_epoch": 0},
+         "doit plan:a plan:b keep_min_epoch=0 rules_dir=r"),
+        ("doit -f x/dodo.py page", "plan", {"policy": "it's", "settle": 0}, "doit -f x/dodo.py plan policy='it'\"'\"'s' settle=0"),
+        ("ckptrules plan", "plan", {"experiments": "a*", "json": "x", "verbose": True}, "ckptrules plan experiments='a*'"),
+    ],
+)  # fmt: skip
+def test_a_command_has_the_options_that_decide_and_no_others(
+    typed: str, tasks: str, options: dict[str, Any], shown: str
+) -> None:
+    given = declared("plan")(**options)
+    assert command_with(tasks, given, in_force(shlex.split(typed), "utf-8", declared)) == shown

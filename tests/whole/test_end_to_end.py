@@ -277,6 +277,7 @@ WRONG = {
     "migrate delete_odl=1": "ERROR: command line: unknown option 'delete_odl'\n    hint: did you mean 'delete_old'?\n",
     "migrate --delete-odl": "ERROR: command line: unknown option '--delete-odl'\n    hint: did you mean '--delete-old'?\n",
     "migrate keep_min_epoch=abc": "ERROR: command line: keep_min_epoch=abc: must be a whole number, 0 or more\n",
+    "migrate keep_last=0": "ERROR: command line: keep_last=0: must be a whole number, 1 or more\n",
     "migrate keep_min_epoch=-1": "ERROR: command line: keep_min_epoch=-1: must be a whole number, 0 or more\n",
     "migrate delete_old=maybe": "ERROR: command line: delete_old=maybe: must be 1/true/yes or 0/false/no\n",
     "migrate policy=defalt": "ERROR: command line: unknown policy 'defalt'\n    hint: did you mean 'default'?\n",

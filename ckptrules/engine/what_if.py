@@ -1,0 +1,80 @@
+"""Pure: what other lines would come to: the lines of a policy, and the policy or the rules without one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ckptrules.engine.judging import Judged
+from ckptrules.engine.values import DELETES, Checkpoint, Pattern, Plan, Policy, PolicyLine, RuleSet
+
+COUNTS = (1, 2, 3, 5)  # values of keep_last that one may wonder about
+FLOOR = "keep_at_least"
+PROTECTED = "protected"
+
+
+class InUse(NamedTuple):
+    """A line of the rules, and the policy that it is of, if it is of one."""
+
+    policy: str | None
+    line: PolicyLine
+
+
+class Other(NamedTuple):
+    """Another policy for a directory, and what its lines that go by the whole tree say there, by their value."""
+
+    policy: Policy | None
+    tree: Mapping[Any, Judged] = {}
+
+
+class Others(NamedTuple):
+    """By what a directory is planned as well: as its policy deletes, by other options, without each of its lines."""
+
+    base: Other
+    rows: tuple[Other, ...]
+    lines: tuple[tuple[InUse, Other], ...]
+
+
+def lines_of(policy: Policy) -> Iterator[PolicyLine]:
+    """Yield the lines of a policy, its floor too where the rules say it.
+
+    ``keep: protected`` says that nothing else stays: it is no line that could keep something.
+    """
+    yield from (line for line in policy.lines if line[:2] != ("keep", PROTECTED))
+    if policy.floor_place != policy.place:
+        yield PolicyLine(FLOOR, policy.keep_at_least, policy.floor_place)
+
+
+def in_use(policy: Policy | None) -> list[InUse]:
+    """Return the lines of a policy; the budget is of none."""
+    return [InUse(None if line.key == "budget" else policy.name, line) for line in lines_of(policy)] if policy else []
+
+
+def without(policy: Policy, line: PolicyLine) -> Policy:
+    """Return a policy without one of its lines."""
+    if line.key == FLOOR:
+        return policy._replace(keep_at_least=0)
+    return policy._replace(lines=tuple(one for one in policy.lines if one != line))
+
+
+def protecting(rules: RuleSet) -> tuple[Pattern, ...]:
+    """Return the patterns by which the user protects names."""
+    return (rules.user or rules).protected
+
+
+def unprotected(rules: RuleSet, pattern: Pattern) -> RuleSet:
+    """Return rules without one of the patterns that protect names."""
+    left = tuple(one for one in rules.protected if one != pattern)
+    return rules._replace(protected=left, user=rules.user and unprotected(rules.user, pattern))
+
+
+def protected_by(pattern: Pattern, found: Iterable[Checkpoint]) -> list[Checkpoint]:
+    """Return the checkpoints that a pattern protects."""
+    return [one for one in found if one.named_by.place == pattern.place]
+
+
+def with_more(plan: Plan, other: Plan) -> Plan:
+    """Return a plan by which goes as well what goes by another one only."""
+    goes = {action.name for action in plan.actions if action.kind in DELETES}
+    more = (action for action in other.actions if action.kind in DELETES and action.name not in goes)
+    return plan._replace(actions=(*plan.actions, *more))

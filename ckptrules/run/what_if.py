@@ -1,0 +1,165 @@
+"""What a plan would come to with other options, and with one line of the rules less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+from ckptrules.engine.retention import assignment, pick_policy
+from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.values import Assignment, Directory, Listing, Plan, Policy, PolicyLine, Stamp
+from ckptrules.engine.what_if import (
+    COUNTS,
+    PROTECTED,
+    InUse,
+    Other,
+    Others,
+    in_use,
+    protected_by,
+    protecting,
+    unprotected,
+    with_more,
+    without,
+)
+from ckptrules.report.text import several, tally
+from ckptrules.report.what_if import Used, Weighed, Weight
+from ckptrules.run.deciding import FAULTS, decide, sources_asked, untouched
+from ckptrules.run.hints import quoted
+from ckptrules.run.jobs import Job, as_asked
+from ckptrules.run.options import Planning
+from ckptrules.run.session import Session
+from ckptrules.run.whole_tree import Pairs, told_by_tree
+from ckptrules.storage import reading
+
+Change = Callable[[Policy], Policy]
+NO_STAMP = Stamp(0, 0, 0)
+
+
+class Asked(NamedTuple):
+    """What one may ask for: a policy, or a value of ``keep_last``, and all the options with it."""
+
+    policy: str | None
+    keep_last: int | None
+    options: Planning
+
+
+def asked(options: Planning, policies: Iterable[str]) -> Iterator[Asked]:
+    """Yield what one may ask for: each policy, values of ``keep_last``, and first what is asked for, if it is none."""
+    names = list(policies)
+    plain = options.but(delete_old=True, keep_min_epoch=None, keep_last=None)
+    rows = [Asked(name, None, plain.but(policy=name)) for name in names]
+    if options.policy in names:
+        rows += [Asked(None, count, plain.but(keep_last=count)) for count in COUNTS]
+    if options.delete_old and all(row.options != options for row in rows):
+        yield Asked(options.policy, options.keep_last, options)
+    yield from rows
+
+
+def with_others(
+    session: Session, base: str, job: Job, pairs: Pairs
+) -> tuple[list[tuple[Job, Directory]], tuple[dict[str, Any], ...]]:
+    """Tell each job by what its directory is planned as well; the second value says what the rows are, as data.
+
+    Args:
+        session: of this call.
+        base: the name of the task.
+        job: what all have in common.
+        pairs: the directories that are meant, with the job for each.
+    """
+    rows = tuple(asked(job.options, job.rules.policies))
+    deleting = job.options.but(delete_old=True)
+    bases = others_of(session, job, pairs, deleting)
+    columns = [others_of(session, job, pairs, row.options) for row in rows]
+    policies = {id(other.policy): other.policy for other in bases}.values()
+    uses = dict.fromkeys(use for policy in policies for use in in_use(policy))
+    less = [(use, others_of(session, job, pairs, deleting, partial(less_one, use))) for use in uses]
+    made: dict[tuple[int, ...], Job] = {}
+    told = []
+    for number, (own, found) in enumerate(pairs):
+        here = in_use(bases[number].policy)
+        lines = tuple((use, column[number]) for use, column in less if use in here)
+        others = Others(bases[number], tuple(column[number] for column in columns), lines)
+        key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
+        told.append((made.setdefault(key, own._replace(others=others)), found))
+    return told, tuple(row_as_data(session, base, row, job.options) for row in rows)
+
+
+def row_as_data(session: Session, base: str, row: Asked, now: Planning) -> dict[str, Any]:
+    """Say what a row asks for, whether it is asked for ``now``, and by which command."""
+    words = [word.typed or word.task for word in session.line.words if word.base == base]
+    tasks = " ".join(quoted("plan" + word.removeprefix(base)) for word in words) or "plan"
+    return {
+        "policy": row.policy,
+        "keep_last": row.keep_last,
+        "current": row.options == now,
+        "command": session.command(tasks, row.options),
+    }
+
+
+def less_one(use: InUse, policy: Policy) -> Policy:
+    """Return a policy without a line, if it has it."""
+    return without(policy, use.line) if use in in_use(policy) else policy
+
+
+def others_of(
+    session: Session, job: Job, pairs: Pairs, options: Planning, change: Change = lambda policy: policy
+) -> list[Other]:
+    """Return by what each directory is planned with other options, and with a change to every policy."""
+    made: dict[Assignment | None, Other] = {}
+
+    def other(found: Directory) -> Other:
+        assigned = assignment(job.rules, found.experiment)
+        if assigned not in made:
+            policy = pick_policy(job.rules, assigned, options.policy)
+            made[assigned] = Other(policy and change(as_asked(policy, options)))
+        return made[assigned]
+
+    def changed(own: Job, found: Directory) -> Job:
+        return own._replace(policy=other(found).policy, tree={})
+
+    told = told_by_tree(session, job, [(changed(*pair), pair[1]) for pair in pairs], changed)[0]
+    return [Other(own.policy, own.tree) if own.tree else other(found) for own, found in told]
+
+
+def weigh(job: Job, listing: Listing) -> Weighed | None:
+    """Plan a directory that was read by all the rest that its job says, and say what goes each time."""
+    others = job.others
+    if others is None:
+        return None
+    with reading.open_below(job.options.outputs_dir, listing.directory) as directory:
+        base = plan_by(job, listing, directory, others.base)
+        rows = [plan_by(job, listing, directory, other) for other in others.rows]
+        lines = [
+            (use, base.keeps.get(use.line, 0), with_more(base, plan_by(job, listing, directory, other)))
+            for use, other in others.lines
+        ]
+        there = sort_entries(job.rules, listing).protected
+        for pattern in protecting(job.rules):
+            shielded = protected_by(pattern, there)
+            other = base
+            if any(one.rule for one in shielded):  # what no rule reads would stay
+                less = job._replace(rules=unprotected(job.rules, pattern))
+                other = plan_by(less, listing, directory, others.base)
+            use = InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place))
+            lines.append((use, len(shielded), with_more(base, other)))
+    return Weighed(
+        weight(base, listing),
+        tuple(weight(plan, listing) for plan in rows),
+        {use: Used(count, weight(plan, listing)) for use, count, plan in lines},
+    )
+
+
+def plan_by(job: Job, listing: Listing, directory: int, other: Other) -> Plan:
+    """Plan a directory by another policy; what stops that would stop the command, too."""
+    job = job._replace(policy=other.policy, tree=other.tree, others=None)
+    try:
+        return decide(job, listing, directory, sources_asked(job, listing))[0]
+    except FAULTS as fault:
+        return untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
+
+
+def weight(plan: Plan, listing: Listing) -> Weight:
+    """Say what goes by a plan."""
+    links = several(plan, listing.entries)
+    return Weight(tally(plan, links), links)
