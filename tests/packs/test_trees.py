@@ -260,6 +260,15 @@ TREES = {
         "200",
         unwhole="2024",
     ),
+    "orbax: the best by what a CheckpointManager is told": Tree(
+        "jax",
+        """jax/{0,10,20}/_CHECKPOINT_METADATA jax/0/metrics/metrics={"loss":0.5} jax/10/metrics/metrics={"loss":0.1}
+        jax/20/metrics/metrics={"loss":0.3}""",
+        ["orbax"],
+        "0",
+        "10 20",
+        keep="keep_best: {metric: loss, mode: min, count: 1}",
+    ),
     "orbax: lerobot": Tree(
         "act/checkpoints",
         "act/checkpoints/{020000,040000}/pretrained_model/model.safetensors act/checkpoints/last->040000",

@@ -25,7 +25,7 @@ from ckptrules.rules.packs import sources
 from ckptrules.storage.reading import open_below
 
 PACKS = ", ".join(sources())
-CONTENT = re.compile(r"(?:\.(?:json|yaml|csv|txt)|/(?:last_checkpoint|latest|checkpoint))=(.*)")
+CONTENT = re.compile(r"(?:\.(?:json|yaml|csv|txt)|/(?:last_checkpoint|latest|checkpoint|metrics))=(.*)")
 POLICY = "retention: {default: {%s, keep_at_least: 1}}"
 
 
