@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from ckptrules.engine.packs import claim_of_packs
+from ckptrules.engine.packs import claim_of_packs, may_rename
 from ckptrules.engine.values import (
     Claim,
     ClaimKind,
@@ -147,13 +147,21 @@ def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     Protected names come first, then what is no checkpoint at all, then the target formats, then the legacy rules and
     then the formats in their order. A legacy rule or a format in *another file* that fits as well makes the name
     ambiguous: the order of rules inside a file is the user's choice, the order of files is an accident. What is read of
-    a protected name is read by the first rule that fits it. Packs are asked where none of these says anything.
+    a protected name is read by the first rule that fits it. Packs are asked where none of these says anything, and
+    where it is a format of theirs that is to be renamed.
     """
     said = own_claim(name, rules.user or rules, folder=folder)
-    if said.kind == "unrecognised" and rules.packs:
-        theirs = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]
-        return claim_of_packs([(pack, one) for pack, one in theirs if one.kind != "unrecognised"]) or said
-    return said
+    renamed = said.kind == "legacy" and file_of(said) in [pack.file for pack in rules.packs]
+    if not rules.packs or not (said.kind == "unrecognised" or renamed):
+        return said
+    every = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]
+    theirs = [(pack, one) for pack, one in every if one.kind != "unrecognised"]
+    return said if renamed and may_rename(theirs) else claim_of_packs(theirs) or said
+
+
+def file_of(said: Claim) -> str:
+    """Name the file with the rule that decided."""
+    return said.reason.place.file if said.reason.place else ""
 
 
 def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from ckptrules.engine.values import Claim, Pack, Reason, RuleSet, number
+from ckptrules.engine.values import Claim, Complete, Pack, Reason, Rule, RuleSet, number
 
 NUMBERS = ("epoch", "step", "number")
+UNDECIDED = "undecided"  # in place of the id of a format
 Said = Sequence[tuple[Pack, Claim]]
 
 
@@ -37,7 +38,28 @@ def claim_of_packs(said: Said) -> Claim | None:
         return max(agreeing, key=_strictness)
     if any(one.rule and one.rule.has_parts for _, one in said):
         return _ambiguous("count it otherwise", said)
-    return Claim("format", _undecided("count it otherwise", said), None, {key: str(n) for key, n in agreed.items()})
+    reason, fields = _undecided("count it otherwise", said), {key: str(n) for key, n in agreed.items()}
+    return Claim("format", reason, _rule_of_all([one.rule for _, one in said if one.rule]), fields)
+
+
+def is_undecided(said: Claim) -> bool:
+    """Say whether packs count a name otherwise, so that it has only the number on which they agree."""
+    return said.rule is not None and said.rule.id == UNDECIDED
+
+
+def _rule_of_all(rules: Sequence[Rule]) -> Rule:
+    """Return what holds whichever of some formats it is: without anything that one of them asks for, none is whole."""
+    asked = [rule.complete for rule in rules if rule.complete]
+    patterns = tuple(dict.fromkeys(pattern for one in asked for pattern in (*one.any, *one.all)))
+    complete = Complete(patterns, (), asked[0].place) if len(asked) == len(rules) else None
+    return Rule(UNDECIDED, re.compile(""), "", rules[0].place, folder="any", complete=complete)
+
+
+def may_rename(said: Said) -> bool:
+    """Say whether packs let a name be renamed that a format of one of them knows: all know it, and none keeps it."""
+    decided = claim_of_packs(said)
+    keeps = any(one.kind != "format" or (one.rule and one.rule.keep_name) for _, one in said)
+    return decided is not None and decided.rule is not None and not is_undecided(decided) and not keeps
 
 
 def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | None:
@@ -91,6 +113,8 @@ def with_packs(rules: RuleSet, picked: Sequence[Pack]) -> RuleSet:
 @lru_cache(maxsize=64)
 def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
     packs = [pack for pack in rules.packs if pack.name in names]
+    others = {pack.file for pack in rules.packs if pack.name not in names}
+    rules = rules._replace(legacy=tuple(rule for rule in rules.legacy if rule.place.file not in others))
     every = [rules, *(pack.rules for pack in packs)]
     return rules._replace(
         sidecars=tuple(dict.fromkeys(text for one in every for text in one.sidecars)),

@@ -9,6 +9,7 @@ from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import sweep
 from ckptrules.engine.living import live_run
+from ckptrules.engine.packs import UNDECIDED
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.series import fields_that_differ, judge
@@ -147,6 +148,7 @@ def _planned(
             *verdict.notes,
             *fields_that_differ(sound, policy),
             *unwhole_notes(found, evidence.in_use, marked, old.union(*(problem.names for problem in conflicts))),
+            *(undecided_notes(sound) if policy else ()),
             *complete_lines(found, {name: why for name, why in marked.items() if name not in disputed}, rules),
             *map(no_pointer, evidence.no_pointers),
             *behind,
@@ -352,6 +354,17 @@ def unwhole_notes(
     for name in sorted({*in_use, *marked}.difference(told)):
         why = why_aside(name, in_use, marked)
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
+
+
+def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
+    """Tell once what packs count otherwise, with the lines that decide: no line of a policy knows its unit."""
+    alike: dict[Reason, list[str]] = {}
+    for one in sound:
+        if one.rule and one.rule.id == UNDECIDED:
+            alike.setdefault(one.named_by, []).append(one.entry.name)
+    for reason, names in alike.items():
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.comparing import compare, first_middle_last
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
-from ckptrules.engine.packs import with_packs
+from ckptrules.engine.packs import is_undecided, with_packs
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import Seen, numbers_of
 from ckptrules.engine.values import Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
@@ -80,7 +80,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     """Judge a directory, opening so many of its checkpoints at most, and count those that were opened."""
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
-    clear = [name for name, claim in claims.items() if claim.rule]
+    clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one)]
     proved, tried = (None, 0) if clear else _proved(tree, sight, most)
     if proved:
         return _seen(tree, sight._replace(packs=(proved,)), rules, most)

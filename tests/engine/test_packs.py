@@ -119,6 +119,45 @@ def test_several_packs_say_one_thing(case: str) -> None:
             assert said.reason.text == reason
 
 
+TARGET = r"""
+layout: ['*']
+target: {template: 'e{{ epoch }}', match: 'e(?P<epoch>\d+)', examples: [e3]}
+"""
+OTHER = r"""
+pack: three
+formats:
+  - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.pt', examples: {epoch-3.pt: {epoch: 3}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rename", "picked", "name", "kind"),
+    [
+        ("two/epochs", ["two"], "epoch-3.pt", "legacy"),
+        ("two/epochs", ["one"], "epoch-3.pt", "format"),  # no pack that was picked lets it be renamed
+        ("two/epochs", [], "epoch-3.pt", "unrecognised"),
+        ("two/epochs", ["one", "two"], "epoch-3.pt", "format"),  # the other one keeps its names
+        ("two/epochs", ["two", "three"], "epoch-3.pt", "legacy"),
+        ("two/numbers", ["two"], "checkpoint_5.pt", "legacy"),
+        ("two/numbers", ["one", "two"], "checkpoint_5.pt", "format"),  # they count it otherwise
+        ("two/odd", ["one", "two"], "odd_1_2.pt", "ambiguous"),
+        ("two/ends", ["two"], "step-3-end.pt", "protected"),  # the pack protects it
+        ("two/notes", ["two"], "last.pt", "legacy"),
+        ("two/notes", ["one", "two"], "last.pt", "ambiguous"),  # and here the other one does
+    ],
+)
+def test_a_format_of_a_pack_is_renamed_where_all_packs_of_the_directory_let_it(
+    rename: str, picked: list[str], name: str, kind: str
+) -> None:
+    faults: list[Fault] = []
+    packs = (pack("one"), pack("two"), compile_pack("three", OTHER, faults, proved=False))
+    theirs = next(rule for one in packs for rule in one.rules.formats if rule.id == rename)
+    mine = load_rules({"rules/x.yaml": TARGET})
+    every = mine._replace(packs=packs, legacy=(theirs,), naming_digest=f"{rename} {picked}")
+    here = with_packs(every, [one for one in packs if one.name in picked])
+    assert claim(name, here, folder=False).kind == kind
+
+
 def test_what_a_pack_calls_a_leftover_is_one_where_no_format_of_any_pack_reads_it() -> None:
     both = rules("one", "two")
     names = ["torn.tmp", "epoch-3.pt", "notes.pt", "epoch-3.user", "latest.tmp"]
