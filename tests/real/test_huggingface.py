@@ -1,4 +1,4 @@
-"""The Trainer with our callback: what is deleted while it trains, and that it goes on from what is left."""
+"""The Trainer goes on from what is left: by our callback while it trains, or pruned when it had stopped."""
 
 import json
 import os
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.real.resumes import prune
 from tests.real.test_real_checkpoints import NEEDS
 
 torch = pytest.importorskip("torch", reason=NEEDS)
@@ -19,8 +20,8 @@ from ckptrules.huggingface import RulesCallback  # noqa: E402
 RULES = {"naming": "layout: ['*']\npacks: [huggingface]\n", "retention": "retention: {default: {keep_last: 2}}\n"}
 
 
-def trainer(folder: Path, steps: int, **more: Any) -> Any:
-    """Return a Trainer of a tiny model that saves every second step."""
+def trainer(folder: Path, steps: int, *, callback: bool = True, **more: Any) -> Any:
+    """Return a Trainer of a tiny model that saves every second step, with our callback or without."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=16, n_positions=8)
     rows = [{"input_ids": torch.arange(8) % 4 + row % 4, "labels": torch.arange(8) % 4 + row % 4} for row in range(8)]
@@ -31,7 +32,7 @@ def trainer(folder: Path, steps: int, **more: Any) -> Any:
     )  # fmt: skip
     return transformers.Trainer(
         transformers.GPT2LMHeadModel(config), arguments, train_dataset=rows, eval_dataset=rows[:2],
-        callbacks=[RulesCallback(delete_old=True)],
+        callbacks=[RulesCallback(delete_old=True)] * callback,
     )  # fmt: skip
 
 
@@ -59,3 +60,30 @@ def test_the_trainer_goes_on_from_what_the_policy_has_left(
     assert Path(told["best_model_checkpoint"]).name == "checkpoint-2"
     assert [row["step"] for row in told["log_history"] if "eval_loss" in row] == [2, 4, 6, 8, 10, 12, 14]
     assert "ckptrules" not in caplog.text
+
+
+def test_a_run_that_was_pruned_goes_on_as_if_nothing_had_gone(tmp_path: Path) -> None:
+    """``resume_from_checkpoint=True`` takes the newest; what was the best stays, and is loaded at the end."""
+    more = {
+        "greater_is_better": True,
+        "lr_scheduler_type": "constant",
+        "load_best_model_at_end": True,
+        "callback": False,
+    }
+    whole = trainer(tmp_path / "whole", 12, **more)
+    whole.train()
+    folder = tmp_path / "runs" / "sft"
+    trainer(folder, 8, **more).train()
+
+    pruned = prune(tmp_path)
+    assert pruned.packs == ["huggingface"]
+    assert steps_of(folder) == [2, 6, 8]
+
+    again = trainer(folder, 12, **more)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 12
+    assert steps_of(folder) == [2, 6, 8, 10, 12]
+    assert Path(again.state.best_model_checkpoint).name == "checkpoint-2"
+    losses = [[row["eval_loss"] for row in one.state.log_history if "eval_loss" in row] for one in (whole, again)]
+    assert losses[0] == pytest.approx(losses[1])
+    torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict())
