@@ -28,7 +28,7 @@ from ckptrules.engine.values import (
     in_part_folder,
 )
 from ckptrules.outputs.comparing import look_into
-from ckptrules.report.data import SCHEMA_VERSION, reason_as_data, saves_as_data
+from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
 from ckptrules.run import deciding, jobs, startup, whole_tree
@@ -131,7 +131,9 @@ def show(
     head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
     task.meta = {"output": Output(head + text)}
     if options.json:
-        data = {"schema_version": SCHEMA_VERSION, **job.header, "explained": [as_data(one) for one in found]}
+        from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
+
+        data = {**head_of(job.header), "explained": [as_data(one) for one in found]}
         try:
             writing.write_json(options.json, data)
         except OSError as error:

@@ -8,17 +8,15 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
-from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
-from ckptrules.run import jobs, startup
-from ckptrules.run.command_line import declared
-from ckptrules.run.options import Common, Option
+from ckptrules.run import jobs, past, startup
+from ckptrules.run.options import Common, a_file, option
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
-from ckptrules.storage import believing
+from ckptrules.storage import writing
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
 
@@ -27,49 +25,13 @@ class Options(Common):
     """What `doit history` may be told."""
 
     reads_journals = True
+    json: str | None = option(None, a_file, "write the runs to this file")
 
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Show which runs there were."""
     jobs.outputs_dir(options)
-    yield {"basename": "history", "actions": [(show_history, [options.outputs_dir, jobs.style(session, options)])]}
-
-
-def command_of(run: Run) -> str:
-    """Write what was typed: the command and the options that were not the default."""
-    task = str(run.header.get("command", "?"))
-    known = declared(task).known()
-    given = {k: v for k, v in run.header.get("options", {}).items() if k in known and was_given(known[k], v)}
-    words = [f"{name}={int(value) if isinstance(value, bool) else value}" for name, value in given.items()]
-    return " ".join([task, *words])
-
-
-def was_given(option: Option, value: object) -> bool:
-    """Say whether an option was given; the first journals hold for all commands what is a default of one."""
-    try:
-        option.read(str(value))
-    except ValueError:
-        return False
-    return value not in (option.default, None)
-
-
-def state_of(run: Run) -> str:
-    """Say what became of a run."""
-    if run.interrupted or run.stopped:
-        planned = sum(len(intent.units) for _, intent in run.intents)
-        many = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
-        stop = f"{'interrupted' if run.interrupted else 'stopped'}: {many} done"
-        return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
-    if run.intents and not run.done:
-        return "nothing done"
-    if run.gone:
-        return "trash freed"
-    if run.barred:
-        return "not taken back: texts"
-    if run.takes_back:
-        return f"took back {run.takes_back}" if run.standing else "taken back"
-    lost = len(run.done) - len(run.standing)
-    return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
+    yield {"basename": "history", "actions": [(show_history, [session, options, jobs.style(session, options)])]}
 
 
 def history_text(runs: list[Run], style: Style) -> str:
@@ -78,29 +40,39 @@ def history_text(runs: list[Run], style: Style) -> str:
         return "No run has changed anything yet.\n"
     rows = []
     for run in reversed(runs):
-        units = run.units
-        deleted = [unit for unit in units if unit.kind == "trash"]
+        did = past.did(run)
         rows.append(
             (
                 run.id,
                 str(run.header.get("when", "")),
                 f"{run.header.get('who', '?')}@{run.header.get('host', '?')}",
-                command_of(run),
-                str(sum(unit.kind == "rename" for unit in units)),
-                str(len(deleted)),
-                human_size(sum(unit.size for unit in deleted)) if deleted else "",
-                state_of(run),
+                past.command_of(run),
+                str(did.renamed),
+                str(did.deleted),
+                human_size(did.size) if did.deleted else "",
+                past.state_of(run),
             )
         )
     return table(HEADINGS, [tuple(style.name(cell) for cell in row) for row in rows], right=(4, 5, 6))
 
 
-def show_history(outputs_dir: str, style: Style, task: Task) -> TaskFailed | None:
+def show_history(session: Session, options: Options, style: Style, task: Task) -> TaskFailed | None:
     """Tell which runs there were."""
     try:
-        runs = [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, believing.own_state(outputs_dir))]
+        runs = past.runs_of(options.outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"output": Output(f"{style.name(fault_of(outputs_dir, error))}\n")}
+        task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"output": Output(history_text(runs, style))}
+    if not options.json:
+        return None
+    from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
+
+    days = past.trash_days(session, options)
+    rows = list(past.as_data(session, options.outputs_dir, runs, days))
+    try:
+        writing.write_json(options.json, {**head_of(jobs.run_header(session, "history", options)), "runs": rows})
+    except OSError as error:
+        task.meta = {"output": Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n")}
+        return TaskFailed("not written", report=False)
     return None

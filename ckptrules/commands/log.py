@@ -12,13 +12,13 @@ from doit.task import Task
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.undoing import as_the_disk_tells
-from ckptrules.commands.history import command_of
 from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import jobs, startup
 from ckptrules.run.options import RUN, Common, a_file, option
+from ckptrules.run.past import command_of
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -20,16 +19,16 @@ from ckptrules.changes.record import JournalError
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, after, head_of, parts_of, problems_of
-from ckptrules.commands.history import command_of
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
-from ckptrules.engine.values import TRASH, Action, Plan, Problem, RuleError, Step, Unit
+from ckptrules.engine.values import TRASH, Action, Plan, Problem, Step, Unit
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, startup
 from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
+from ckptrules.run.past import command_of, trash_days
 from ckptrules.run.reporter import Output, RunContext
 from ckptrules.run.session import Session
 from ckptrules.storage.folders import Folders
@@ -101,13 +100,6 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         }
     for name in sorted(set(changed) - names) if jobs.selects_by_word(session, "undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
-
-
-def trash_days(session: Session, options: Common) -> int | None:
-    """Return the ``trash_days`` of the rules; None where these cannot be used: undo needs none of them."""
-    with contextlib.suppress(RuleError, OptionError, OSError):
-        return jobs.load(session, options.rules_dir, options.outputs_dir).trash_days
-    return None
 
 
 def chosen_run(

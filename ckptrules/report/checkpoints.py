@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
+from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
 from ckptrules.engine.plan import by_heads, with_metrics
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries
@@ -26,6 +27,7 @@ from ckptrules.engine.values import (
     RuleSet,
     in_part_folder,
 )
+from ckptrules.report.text import Several, Tally
 
 NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
 LAST = ("last", "latest")  # what a protected name says that is the newest
@@ -80,6 +82,19 @@ class Row(NamedTuple):
         return self.checkpoint.entry.name
 
 
+class Room(NamedTuple):
+    """Bytes of one directory that its plan does not add up, each with the files that have several names among them.
+
+    ``same_twice`` are those of contents that are there more than once, as far as contents were compared.
+    """
+
+    protected: int = 0
+    shields: tuple[HardLinks, ...] = ()
+    undecided: int = 0
+    open: tuple[HardLinks, ...] = ()
+    same_twice: int | None = None
+
+
 class Told(NamedTuple):
     """What is told of one directory beside its plan; ``stays`` are names that stay and are of no checkpoint.
 
@@ -90,6 +105,7 @@ class Told(NamedTuple):
     stays: tuple[Kept, ...] = ()
     metric: tuple[str, str] | None = None
     number: str = ""
+    room: Room = Room()
 
 
 def told_of(seen: Seen, plan: Plan) -> Told:
@@ -107,6 +123,7 @@ def told_of(seen: Seen, plan: Plan) -> Told:
         tuple(row for row in plan.kept if row.name not in names),
         metric,
         _number(every),
+        _room(seen, rows),
     )
 
 
@@ -137,7 +154,7 @@ def _rows(
             action.to if action and action.to != name else "",
             names,
             sum(entries[each].size for each in names),
-            tuple(link for each in names for link in entries[each].shared),
+            _links(entries[each] for each in names),
             action.reasons if action else row.reasons if row else _why(plan, names),
             action.saves if action else (),
             _metrics(one, metric),
@@ -177,6 +194,49 @@ def _place(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:
     """Sort by run and number, the older first; behind them what tells no number."""
     run, kind = one.series
     return not kind, run, one.age_order
+
+
+def _room(seen: Seen, rows: Iterable[Row]) -> Room:
+    shields = [row for row in rows if row.kind == "protected" and row.state == "stays"]
+    undecided = [row for row in rows if row.state == "undecided"]
+    same: dict[int, list[Entry]] = defaultdict(list)
+    for entry in seen.listing.entries:
+        if (number := seen.evidence.same.get(entry.name)) is not None:
+            same[number].append(entry)
+    twice = [taken(sum(one.size for one in alike), _links(alike)) - alike[0].size for alike in same.values()]
+    return Room(
+        sum(row.size for row in shields),
+        tuple(link for row in shields for link in row.links),
+        sum(row.size for row in undecided),
+        tuple(link for row in undecided for link in row.links),
+        sum(twice) if twice else None,
+    )
+
+
+def _links(entries: Iterable[Entry]) -> tuple[HardLinks, ...]:
+    return tuple(link for entry in entries for link in entry.shared)
+
+
+def space_of(total: Tally, several: Iterable[Several], rooms: Sequence[Room]) -> dict[str, int | None]:
+    """Add up what becomes of the bytes of a tree; a file with several names counts once, where it stays first.
+
+    Args:
+        total: the sums of the run, by file.
+        several: the files with several names that stay or go, of each directory.
+        rooms: of each directory that was looked at.
+    """
+    protected = taken(sum(room.protected for room in rooms), [link for room in rooms for link in room.shields])
+    disputed = [link for room in rooms for link in room.open]
+    staying = {link[:3] for one in several for link in one.kept}
+    also_stay = sum(size for _, _, size in staying.intersection(link[:3] for link in disputed))
+    twice = [room.same_twice for room in rooms if room.same_twice is not None]
+    return {
+        "protected": protected,
+        "kept": total.bytes_kept - protected,
+        "goes": total.bytes_deleted,
+        "undecided": taken(sum(room.undecided for room in rooms), disputed) - also_stay,
+        "same_twice": sum(twice) if twice else None,
+    }
 
 
 # --- what stands out --------------------------------------------------------------------------------------------------

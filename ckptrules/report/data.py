@@ -119,7 +119,6 @@ def saves_as_data(lines: Iterable[PolicyLine]) -> list[dict[str, Any]]:
 def run_as_data(header: Mapping[str, Any], experiments: Iterable[Mapping[str, Any]], total: Tally) -> dict[str, Any]:
     """Turn a whole run into the JSON form that ``docs/json.md`` describes."""
     return {
-        "schema_version": SCHEMA_VERSION,
         **header,
         "summary": total._asdict(),
         "experiments": sorted(experiments, key=lambda experiment: str(experiment["directory"])),

@@ -29,6 +29,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
+    from ckptrules.report.checkpoints import Room
     from ckptrules.report.what_if import Weighed
 
 PROBLEMS_LEFT = 1
@@ -50,6 +51,7 @@ class Output(NamedTuple):
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
         weighed: what would go otherwise, where that was asked for.
+        room: bytes that only a JSON file tells of.
     """
 
     text: str
@@ -59,6 +61,7 @@ class Output(NamedTuple):
     links: Several = NONE
     as_it_is: bool = False
     weighed: Weighed | None = None
+    room: Room | None = None
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -104,6 +107,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._going: dict[str, list[Going]] = {}
         self._links: dict[str, list[Several]] = {}
         self._weighed: dict[str, list[Weighed]] = {}
+        self._rooms: dict[str, list[Room]] = {}
         self._up_to_date: Counter[str] = Counter()
         self._problems_left = session.problems_before
         self._crashed = self._is_silent = self._killed = False
@@ -175,8 +179,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(total, context, lack)))
             if context.options.json:
-                told = context._replace(header=self._header(base))
-                self._write_json(told, self._data.get(base, []), total)
+                self._write_json(base, context._replace(header=self._header(base)), total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -207,10 +210,15 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
-    def _write_json(self, context: RunContext, experiments: Iterable[Mapping[str, Any]], total: Any) -> None:
+    def _write_json(self, base: str, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
+        from ckptrules.run.telling import Sums, around, head_of
 
-        path, data = str(context.options.json), run_as_data(context.header, experiments, total)
+        path, head = str(context.options.json), head_of(context.header)
+        if isinstance(total, Tally):
+            sums = Sums(total, self._links.get(base, ()), self._rooms.get(base, ()))
+            head |= around(self._session, context.header, sums, context.trash_days)
+        data = run_as_data(head, self._data.get(base, []), total)
         try:
             writing.write_json(path, with_hints_completed(data, self._session.completed))
         except OSError as error:
@@ -237,6 +245,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._links.setdefault(base, []).append(output.links)
         if output.weighed:
             self._weighed.setdefault(base, []).append(output.weighed)
+        if output.room:
+            self._rooms.setdefault(base, []).append(output.room)
         rows = self._data.setdefault(base, [])
         if output.data is not None and self._contexts[base].options.json:
             rows.append(output.data)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from ckptrules import __version__
+from ckptrules.changes.record import JournalError
 from ckptrules.engine.facts import believed, merged
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Listing, Plan
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import read_metrics, read_pointers
-from ckptrules.report.checkpoints import Seen, told_of
-from ckptrules.report.data import plan_as_data
+from ckptrules.report.checkpoints import Room, Seen, space_of
+from ckptrules.report.data import SCHEMA_VERSION
+from ckptrules.report.text import Several, Tally
+from ckptrules.run import past
 from ckptrules.run.deciding import FAULTS, Decided
-from ckptrules.run.jobs import Job, was_verified
+from ckptrules.run.hints import CARRIED, command, quoted
+from ckptrules.run.jobs import Job, waits_since, was_verified
+from ckptrules.run.session import Session
+from ckptrules.run.zone import zoned
 from ckptrules.storage import reading
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.trash import trash_runs, trash_use
+
+NS = 1_000_000_000
+WOULD_DO = {"plan": "migrate"}  # which command does what another shows
+LEFT_OUT = ("dry_run", "verbose", "json", "quiet", *CARRIED)  # the last are added to every command
+MOST = 100  # runs of the past
 
 
 def seen_of(job: Job, decided: Decided) -> Seen | None:
@@ -39,14 +54,85 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
     )
 
 
-def data_of(plan: Plan, state: str, listing: Listing, seen: Seen | None) -> dict[str, Any]:
-    """Return what is told of a directory, and of its checkpoints as they were ``seen`` before."""
-    return plan_as_data(plan, state, listing.entries, told_of(seen, plan) if seen else None)
-
-
 def _verified(job: Job, decided: Decided) -> frozenset[str]:
     if not was_verified(job.options.outputs_dir, decided.listing.directory):
         return frozenset()
     from ckptrules.verify.check import proved_names
 
     return proved_names(job.options.outputs_dir, job.rules, decided.listing)
+
+
+def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every JSON file begins with; what a command does not know is None."""
+    rules = header.get("rules")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "version": __version__,
+        **header,
+        **{key: header.get(key) for key in ("policy", "refused", "takes_back")},
+        "when": zoned(header["started_ns"] // NS),
+        "outputs_dir": header["options"]["outputs_dir"],
+        "rules": {"lines": [], **rules} if rules else None,
+    }
+
+
+class Sums(NamedTuple):
+    """What a run adds up to: its numbers, the files with several names, and bytes of the directories looked at."""
+
+    total: Tally
+    several: Sequence[Several] = ()
+    rooms: Sequence[Room] = ()
+
+
+def around(session: Session, header: Mapping[str, Any], sums: Sums, days: int | None) -> dict[str, Any]:
+    """Return what a plan or a run tells of the tree as a whole, and of the runs before.
+
+    Args:
+        session: of this call.
+        header: what the run says of itself.
+        sums: what it adds up to.
+        days: after which the trash is freed, or None where that is not known.
+    """
+    path = header["options"]["outputs_dir"]
+    return {
+        "does_it": does_it(session, header) if sums.total.changes else None,
+        "space": space(path, sums, days),
+        "what_if": header.get("what_if", []),
+        "history": history(session, path, days),
+    }
+
+
+def does_it(session: Session, header: Mapping[str, Any]) -> str | None:
+    """Write the command that does what a dry run shows; nothing where it would be refused."""
+    if not header["dry_run"] or header.get("refused"):
+        return None
+    base = header["command"]
+    task = WOULD_DO.get(base, base)
+    words = [word for word in session.line.words if word.base in (base, task)]
+    some = [quoted(task + (word.typed or word.task).removeprefix(word.base)) for word in words]
+    tasks = task if task in some else " ".join(some) or task
+    options = past.given(task, {**header["options"], "run": header.get("takes_back")})
+    return session.completed(command(tasks, **{k: v for k, v in options.items() if k not in LEFT_OUT}))[1:-1]
+
+
+def space(path: str, sums: Sums, days: int | None) -> dict[str, Any]:
+    """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
+    storage = Disk(path)
+    since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
+    disk = os.statvfs(path)
+    return {
+        **(space_of(*sums) if sums.rooms else dict.fromkeys(("protected", "kept", "goes", "undecided", "same_twice"))),
+        "trash": trash_use(storage).size,
+        "trash_until": zoned(min(since) + (days or 0) * past.DAY) if since else None,
+        "disk_free": disk.f_bavail * disk.f_frsize,
+        "disk_total": disk.f_blocks * disk.f_frsize,
+    }
+
+
+def history(session: Session, path: str, days: int | None) -> list[dict[str, Any]]:
+    """Return the last runs, the newest first; none where the journals cannot be read, of which `doit history` tells."""
+    try:
+        runs = past.runs_of(path)
+    except (JournalError, OSError):
+        return []
+    return list(past.as_data(session, path, runs[-MOST:], days))

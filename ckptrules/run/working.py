@@ -92,15 +92,17 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
     if stopping.stopped():
         job.journals.note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = None
+    data, room = None, None
     if job.options.json:
-        from ckptrules.run.telling import data_of
+        from ckptrules.report.checkpoints import Told, told_of
+        from ckptrules.report.data import plan_as_data
 
-        data = data_of(done, state, listing, seen)
+        told = told_of(seen, done) if seen else Told(stays=done.kept)
+        data, room = plan_as_data(done, state, listing.entries, told), told.room if seen else None
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
     total = tally(done, links)
-    output = Output(text, total, data, going(done, listing.entries, total), links)
+    output = Output(text, total, data, going(done, listing.entries, total), links, room=room)
     return Done(output, "problems left" if done.problems else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, tzinfo
 
 
@@ -26,3 +27,11 @@ class Local(tzinfo):
 
 
 LOCAL = Local()
+
+
+def zoned(seconds: float) -> str | None:
+    """Write a time since 1970 as the clock on the wall shows it, with what that is ahead of UTC; None for no time."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return None

@@ -238,12 +238,14 @@ NORMAL = [
         (r"(<run \d+>)\.\d+\.jsonl", r"\1.<process>.jsonl"),
         (r"outputs_backup_\d{8}_\d{6}", "<backup>"),
         (r"empty_backup_\d{8}_\d{6}", "<empty backup>"),
-        (r"\b(?!2021)20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?([+-]\d\d:\d\d)?", "<time>"),
+        (r"\b(?!2021)20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( ?[+-]\d\d:?\d\d)?", "<time>"),
         (r"\b(?!2021)20\d\d-\d\d-\d\d\b", "<date>"),
         (r"\b(?!161)[1-9]\d{18}\b", "<ns>"),
         (r"\d+ s ago", "<long> ago"),
         (r"packed [\d.]+ K?B", "packed <size>"),
         (r"\bckptrules \d+\.\d+\S*", "ckptrules <version>"),
+        (r'"(disk_free|disk_total)": \d+', r'"\1": <bytes>'),
+        (r'"version": "[\w.]+"', '"version": "<version>"'),
         (r'"(naming_digest|fingerprint|sha256)": "\w+"', r'"\1": "<digest>"'),
     )
 ]

@@ -1,0 +1,124 @@
+"""The runs that there were: what each did, what became of it, and until when it can be taken back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ckptrules.changes.history import Run
+from ckptrules.changes.journals import read_runs
+from ckptrules.changes.kinds import ACTIONS
+from ckptrules.changes.undoing import as_the_disk_tells
+from ckptrules.engine.values import RuleError
+from ckptrules.run.command_line import declared
+from ckptrules.run.hints import command
+from ckptrules.run.jobs import load, waits_since
+from ckptrules.run.options import Common, Option, OptionError
+from ckptrules.run.session import Session
+from ckptrules.run.zone import zoned
+from ckptrules.storage import believing
+
+DAY = 86400
+NS = 1_000_000_000
+
+
+class Did(NamedTuple):
+    """What a run did, also if it was taken back later; the bytes are those of what it deleted."""
+
+    renamed: int
+    deleted: int
+    size: int
+
+
+def runs_of(outputs_dir: str) -> list[Run]:
+    """Read which runs there were, the oldest first, and what each has really done.
+
+    Raises:
+        JournalError: a journal is damaged.
+        OSError: one cannot be read.
+    """
+    return [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, believing.own_state(outputs_dir))]
+
+
+def trash_days(session: Session, options: Common) -> int | None:
+    """Return the ``trash_days`` of the rules; None where these cannot be used: the past needs none of them."""
+    with contextlib.suppress(RuleError, OptionError, OSError):
+        return load(session, options.rules_dir, options.outputs_dir).trash_days
+    return None
+
+
+def did(run: Run) -> Did:
+    """Count what a run did."""
+    units = run.units
+    deleted = [unit for unit in units if unit.kind == "trash"]
+    return Did(sum(unit.kind == "rename" for unit in units), len(deleted), sum(unit.size for unit in deleted))
+
+
+def command_of(run: Run) -> str:
+    """Write what was typed: the command and the options that were not the default."""
+    task = str(run.header.get("command", "?"))
+    return " ".join([task, *(f"{name}={text}" for name, text in given(task, run.header.get("options", {})).items())])
+
+
+def given(task: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return those options that a command takes and that are not the default, as they are typed."""
+    known = declared(task).known()
+    values = {name: value for name, value in options.items() if name in known and was_given(known[name], value)}
+    return {name: str(int(value) if isinstance(value, bool) else value) for name, value in values.items()}
+
+
+def was_given(option: Option, value: object) -> bool:
+    """Say whether an option was given; the first journals hold for all commands what is a default of one."""
+    try:
+        option.read(str(value))
+    except ValueError:
+        return False
+    return value not in (option.default, None)
+
+
+def state_of(run: Run) -> str:
+    """Say what became of a run."""
+    if run.interrupted or run.stopped:
+        planned = sum(len(intent.units) for _, intent in run.intents)
+        many = f"{len(run.done)} of {planned}" if len(run.done) < planned else str(planned)
+        stop = f"{'interrupted' if run.interrupted else 'stopped'}: {many} done"
+        return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
+    if run.intents and not run.done:
+        return "nothing done"
+    if run.gone:
+        return "trash freed"
+    if run.barred:
+        return "not taken back: texts"
+    if run.takes_back:
+        return f"took back {run.takes_back}" if run.standing else "taken back"
+    lost = len(run.done) - len(run.standing)
+    return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
+
+
+def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the JSON form of runs, the newest first.
+
+    Args:
+        session: of this call.
+        outputs_dir: the folder of the experiments.
+        runs: the oldest first.
+        days: after which the trash is freed, or None where that is not known.
+    """
+    for run in reversed(runs):
+        started = run.header.get("started_ns")
+        started = started if type(started) is int else None
+        waits = any(ACTIONS[unit.kind].in_trash for _, unit in run.standing.values())
+        yield {
+            "run": run.id,
+            "command": command_of(run),
+            "started_ns": started,
+            "when": None if started is None else zoned(started // NS),
+            "who": str(run.header.get("who", "?")),
+            "host": str(run.header.get("host", "?")),
+            **dict(zip(("renamed", "deleted", "bytes_deleted"), did(run), strict=True)),
+            "state": state_of(run),
+            "taken_back": bool(run.done) and not (run.standing or run.gone or run.barred),
+            "undo_until": zoned(waits_since(outputs_dir, run.id) + days * DAY) if waits and days else None,
+            "undo": session.completed(command("undo", run=run.id))[1:-1] if run.standing else None,
+        }
