@@ -213,6 +213,7 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryK
             why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
             return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)
     why = tuple(row.reason for row in plan.skipped if row.name == name and row.reason != named_by)
+    why = why or (Reason("it is no checkpoint"),) * (said.kind == "ignored")
     if said.kind != "unrecognised" or why:
         return one._replace(why=why)
     others = [in_part_folder(row.name)[1] for row in plan.skipped]

@@ -9,6 +9,7 @@ from functools import lru_cache
 from ckptrules.engine.values import Claim, Complete, Pack, Reason, Rule, RuleSet, number
 
 NUMBERS = ("epoch", "step", "number")
+PACKS_DIFFER = "the packs "
 UNDECIDED = "undecided"  # in place of the id of a format
 Said = Sequence[tuple[Pack, Claim]]
 
@@ -99,7 +100,7 @@ def _strictness(said: Claim) -> tuple[bool, bool, bool, int]:
 def _undecided(what: str, said: Said) -> Reason:
     names = [pack.name for pack, _ in said]
     lines = " or ".join(f"packs: [{name}]" for name in names)
-    return Reason(f"the packs {' and '.join(names)} {what}; {lines} decides", said[0][1].reason.place)
+    return Reason(f"{PACKS_DIFFER}{' and '.join(names)} {what}; {lines} decides", said[0][1].reason.place)
 
 
 def with_packs(rules: RuleSet, picked: Sequence[Pack]) -> RuleSet:

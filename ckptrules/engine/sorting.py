@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.companions import Sidecar, find_sidecars
 from ckptrules.engine.naming import CHECKPOINTS, reader
+from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.values import (
     Checkpoint,
     Claim,
@@ -222,10 +223,13 @@ def unsound(entry: Entry) -> Problem | None:
 
 
 def ambiguous(entry: Entry, said: Claim) -> Problem | None:
-    """Find names that the rules of two files claim."""
+    """Find names that the rules of two files, or of two packs, claim."""
     if said.kind != "ambiguous":
         return None
-    return Problem("ambiguous", (entry.name,), said.reason.text, "let one file hold both rules, the narrower one first")
+    hint = "let one file hold both rules, the narrower one first"
+    if said.reason.text.startswith(PACKS_DIFFER):
+        hint = "list under 'packs' only the one that wrote it; 'doit packs' shows the evidence"
+    return Problem("ambiguous", (entry.name,), said.reason.text, hint)
 
 
 def dangling(entry: Entry) -> Problem:

@@ -203,3 +203,25 @@ def test_a_plan_tells_of_a_name_that_misleads_once_verify_has_found_it(project: 
     assert told in project.doit("plan", "delete_old=1", "policy=mine")
     assert "misleads" not in project.doit("plan", "policy=mine")
     assert told in project.doit("migrate", "delete_old=1", "policy=mine")
+
+
+EXPLAINED = {
+    "checkpoint-1": ("format 'huggingface/trainer'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
+    "model.safetensors": ("no checkpoint: 'model.safetensors'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
+    "best_acc_epoch_3.pth": ("protected by 'best_*.pth'", "mmengine.yaml", "last_checkpoint, best_*_epoch_[0-9]*.pth"),
+    "last_checkpoint": ("names checkpoints: 'last_checkpoint'", "mmengine.yaml", "last_checkpoint, best_*_epoch"),
+}
+
+
+def test_a_pack_is_named_with_its_line_and_the_evidence_whatever_it_says_of_a_name(project: Project) -> None:
+    for path in (project.folder / "rules").glob("*.yaml"):
+        path.unlink()
+    rules = "packs: [huggingface, mmengine]\nlayout: ['*']\nretention: {default: {keep: all}}\n"
+    (project.folder / "rules" / "mine.yaml").write_text(rules)
+    project.make({f"run/{name}": 9 for name in EXPLAINED if name != "checkpoint-1"})
+    project.make({"run/checkpoint-1/trainer_state.json": 9, "run/epoch_3.pth": 9})
+    blocks = project.doit("explain", "name=*").split("\n\n")[1:]
+    for name, (why, file, evidence) in EXPLAINED.items():
+        (block,) = [one for one in blocks if one.startswith(f"run/{name}\n")]
+        assert re.search(rf"named by +{re.escape(why)} +packs/{re.escape(file)}:\d+\n", block)
+        assert re.search(rf"pack +{file.partition('.')[0]}, known by {re.escape(evidence)}", block)

@@ -7,7 +7,8 @@ import pytest
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.naming import claim
 from ckptrules.engine.packs import agreed_fields, with_packs
-from ckptrules.engine.values import Fault, Pack, RuleSet
+from ckptrules.engine.plan import make_plan
+from ckptrules.engine.values import Entry, Fault, Listing, Pack, RuleSet
 from ckptrules.rules.load import PACK, compile_pack, load_rules
 
 USER = load_rules(
@@ -119,6 +120,7 @@ def test_several_packs_say_one_thing(case: str) -> None:
             assert said.reason.text == reason
 
 
+KEEP = "layout: ['*']\nformats: []\nretention: {default: {keep_last: 1}}"
 TARGET = r"""
 layout: ['*']
 target: {template: 'e{{ epoch }}', match: 'e(?P<epoch>\d+)', examples: [e3]}
@@ -128,6 +130,65 @@ pack: three
 formats:
   - {id: epochs, match: 'epoch-(?P<epoch>\d+)\.pt', examples: {epoch-3.pt: {epoch: 3}}}
 """
+
+
+ORDER = r"""
+layout: ['*']
+targets:
+  - {template: 'x-{{ step }}', match: 'x-(?P<step>\d+)', examples: [x-30]}
+protected: ['x-1*']
+ignored: ['x-?', 'x-1?']
+legacy: [{id: old, match: '(?P<t>x|y)-0*(?P<step>\d+)', template: 'x-{{ step }}', examples: {y-30: x-30}}]
+formats: [{id: mine, match: '(?:x|y|z)-(?P<step>\d+)', examples: {z-30: {step: 30}}}]
+"""
+PACK_OF_ALL = r"""
+pack: all
+protected: ['*-5']
+ignored: ['*-7']
+formats: [{id: any, match: '[a-z]-(?P<epoch>\d+)', examples: {w-4: {epoch: 4}}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "reason"),
+    [
+        ("x-12", "protected", "protected by 'x-1*'"),
+        ("x-3", "ignored", "no checkpoint: 'x-?'"),
+        ("x-30", "target", "already in the target format"),
+        ("y-30", "legacy", "legacy rule 'old'"),
+        ("z-30", "format", "format 'mine'"),
+        ("w-30", "format", "format 'all/any'"),
+        ("w-5", "protected", "protected by '*-5'"),
+        ("w-7", "ignored", "no checkpoint: '*-7'"),
+        ("x-25", "target", "already in the target format"),  # what the pack protects is not asked for
+        ("z-5", "format", "format 'mine'"),
+        ("y-7", "legacy", "legacy rule 'old'"),
+    ],
+)
+def test_the_rules_of_the_user_come_first_and_in_their_order(name: str, kind: str, reason: str) -> None:
+    faults: list[Fault] = []
+    packs = (compile_pack("all", PACK_OF_ALL, faults, proved=False),)
+    mine = load_rules({"rules/x.yaml": ORDER})
+    said = claim(name, with_packs(mine._replace(packs=packs), packs), folder=False)
+    assert (said.kind, said.reason.text) == (kind, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("last.pt", "list under 'packs' only the one that wrote it"), ("odd_1_2.pt", "list under 'packs' only the one")],
+)
+def test_what_packs_say_otherwise_is_left_untouched_and_told(name: str, hint: str) -> None:
+    both = rules("one", "two")._replace(policies=load_rules({"x.yaml": KEEP}).policies)
+    entries = tuple(Entry(one, "file", 9, 1) for one in (name, "checkpoint_1.pt", "checkpoint_2.pt"))
+    plan = make_plan(both, Listing("x", "x", entries), both.policies["default"])
+    assert [action.name for action in plan.actions] == ["checkpoint_1.pt"]
+    (problem,) = plan.problems
+    assert (problem.id, problem.names) == ("ambiguous", (name,))
+    assert "packs: [one] or packs: [two] decides" in problem.text
+    assert problem.hint.startswith(hint)
+    (note,) = plan.notes
+    assert note.text.startswith("of checkpoint_1.pt and 1 more only the order counts: the packs one and two count it")
+    assert note.text.endswith("packs: [one] or packs: [two] decides")
 
 
 @pytest.mark.parametrize(
