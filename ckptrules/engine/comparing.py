@@ -10,7 +10,8 @@ from ckptrules.engine.packs import told
 from ckptrules.engine.values import Checkpoint
 
 Inside = Mapping[str, int | None]
-"""What stands in a checkpoint: ``epoch`` and ``step``, each if anything is known of it."""
+"""What stands in a checkpoint: ``epoch`` and ``step``, or `COUNTS`, each if anything is known of it."""
+COUNTS = ("iterations", "epochs")  # of PyTorch-Ignite: a number in a name is either of the two
 
 T = TypeVar("T")
 
@@ -84,4 +85,6 @@ def misleading(checkpoints: Iterable[Checkpoint], inside: Mapping[str, Inside]) 
 
 def _pairs(fields: Mapping[str, str], inside: Inside) -> dict[str, tuple[int, int]]:
     said = told(fields)
+    if said.get("number", -1) in [inside.get(key) for key in COUNTS]:
+        return {"number": (said["number"], said["number"])}
     return {key: (said[key], value) for key, value in inside.items() if key in said and value is not None}

@@ -18,6 +18,7 @@ HIGH = frozenset(
     "acc accuracy f1 auc auroc ap map iou miou dice hmean bleu rouge meteor cider precision recall psnr ssim score "
     "reward return r2 top corr spearman pearson mrr ndcg kappa mcc".split()
 )
+NEGATED = frozenset("neg negative negated minus".split())
 _WORD = re.compile(r"[A-Za-z]+\d*")
 
 
@@ -50,8 +51,13 @@ def losses(
 
 
 def mode_of(metric: str) -> str:
-    """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell."""
+    """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell.
+
+    ``neg_loss`` may be a loss with its sign turned, of which the highest is the best, or the loss on negatives.
+    """
     words = [word.lower() for word in _WORD.findall(metric)]
+    if not NEGATED.isdisjoint(words):
+        return ""
     words += [word.rstrip("0123456789") for word in words]
     for mode, known in (("min", LOW), ("max", HIGH)):
         if any(word in known or word.endswith(("loss", "error") if mode == "min" else ("accuracy",)) for word in words):

@@ -255,8 +255,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def numbers_of(fields: Mapping[str, str | None], metrics: Iterable[str]) -> Numbers:
-    """Return what a checkpoint tells, by the fields of its name and the metrics that files tell."""
-    metric = fields.get("metric") if fields.get("value") else None
+    """Return what a checkpoint tells, by the fields of its name and the metrics that files tell.
+
+    A loss below 0 in a name does not count: it is likely a score, a loss with its sign turned.
+    """
+    metric, value = fields.get("metric"), fields.get("value") or ""
+    metric = metric if value and not (value.startswith("-") and mode_of(metric or "") == "min") else None
     metrics = [name for name in metrics if name.isprintable()]
     by_name = {key for key, text in fields.items() if text and mode_of(key)}
     return Numbers(

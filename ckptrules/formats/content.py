@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ckptrules.engine.values import number
-from ckptrules.formats.machine import TooLongError, UnreadableError
+from ckptrules.formats.machine import Made, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
@@ -83,7 +83,8 @@ class FileContent(NamedTuple):
     ``kind`` is the file format, in words. ``epoch`` and ``step`` (``global_step``) are what stands inside, or None.
     ``lightning`` is the version that wrote it, or empty. ``checksums`` says whether there were any to go by.
     ``names`` are what loading would import, beyond torch and plain containers. ``ranks`` is the number of processes
-    that DeepSpeed says took part (``dp_world_size``).
+    that DeepSpeed says took part (``dp_world_size``). ``counts`` are the iterations and, where one has just ended, the
+    epochs that an engine of PyTorch-Ignite has done.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class FileContent(NamedTuple):
     checksums: bool = False
     names: tuple[str, ...] = ()
     ranks: int | None = None
+    counts: tuple[int, ...] = ()
 
     @property
     def counts_from_1(self) -> bool:
@@ -137,7 +139,18 @@ def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -
         checksums,
         tuple(sorted(name[:200] for name in contents.names if not _is_usual(name))),
         contents.number("dp_world_size"),
+        next(_counts_of_engines(contents), ()),
     )
+
+
+def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
+    """Yield what engines of PyTorch-Ignite have counted; their states stand under keys of the user's choice."""
+    for value in contents.fields.values():
+        state = value.items if isinstance(value, Made) else value
+        if isinstance(state, dict) and not state.keys().isdisjoint(("max_epochs", "max_iters")):
+            done, length = state.get("iteration"), state.get("epoch_length")
+            if is_count(done):
+                yield (done, done // length) if is_count(length) and length and done % length == 0 else (done,)
 
 
 def refuse_code(names: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from ckptrules.engine.comparing import Compared, Inside, compare, first_middle_last
+from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.values import Pack, in_part_folder, order_of
 from ckptrules.formats.content import UnsoundError
@@ -54,7 +54,7 @@ def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> I
             if not folder:
                 with open_file(opened, name) as file:
                     content = check_file(file, os.fstat(file.fileno()).st_size, lambda _: None, quick=True)
-                return {"epoch": content.epoch, "step": content.step}
+                return {"epoch": content.epoch, "step": content.step, **dict(zip(COUNTS, content.counts, strict=False))}
         with (
             reading.open_below(outputs_dir, os.path.join(directory, name)) as inner,
             open_file(inner, STATE_FILE) as file,

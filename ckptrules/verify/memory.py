@@ -168,10 +168,11 @@ def _known(row: dict[str, object]) -> Known:
     if not isinstance(done, list):
         raise TypeError
     facts = FileContent(**row)  # type: ignore[arg-type]
-    numbers = facts.epoch, facts.step, facts.ranks
+    numbers = facts.epoch, facts.step, facts.ranks, *facts.counts
     texts = (facts.kind, facts.lightning, *facts.names)
     if not all(number is None or type(number) is int for number in numbers):
         raise TypeError
     if not all(isinstance(text, str) for text in texts):
         raise TypeError
-    return Known(facts._replace(names=tuple(facts.names)), frozenset(map(str, done)))
+    facts = facts._replace(names=tuple(facts.names), counts=tuple(facts.counts))
+    return Known(facts, frozenset(map(str, done)))

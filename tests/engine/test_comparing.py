@@ -8,6 +8,7 @@ from ckptrules.engine.comparing import Compared, Inside, compare, first_middle_l
 from ckptrules.engine.values import Checkpoint, Entry, Reason
 
 NONE: Inside = {"epoch": None, "step": None}
+IGNITE: Inside = {**NONE, "iterations": 8, "epochs": 2}
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ NONE: Inside = {"epoch": None, "step": None}
         ([({"step": "499"}, {"epoch": 3, "step": 500})], Compared(1, 0, 1)),
         ([({"step": "500", "epoch": "2"}, {"epoch": 3, "step": 500})], Compared(1, 0, 0)),
         ([({"number": "500"}, {"step": 500}), ({"step": "1"}, NONE), ({}, {"step": 1})], Compared()),
+        ([({"number": "8"}, IGNITE), ({"number": "2"}, IGNITE), ({"number": "9"}, IGNITE)], Compared(2, 2, 0)),
+        ([({"step": "8"}, IGNITE)], Compared()),
         ([({"step": "1"}, {"step": 1}), ({"step": "2"}, {"step": 9})], Compared(2, 1, 0)),
     ],
 )
@@ -34,6 +37,8 @@ def test_names_are_compared_where_both_tell_a_number(
         ({"epoch": "3"}, {"epoch": 4, "step": None}, "epoch 4, one higher than its name says"),
         ({"epoch": "3"}, {"epoch": 9, "step": None}, "epoch 9, NOT as its name says"),
         ({"number": "3"}, {"epoch": 9, "step": None}, "epoch 9"),
+        ({"number": "2"}, IGNITE, "iterations 8, epochs 2, as its name says"),
+        ({"number": "3"}, IGNITE, "iterations 8, epochs 2"),
         ({"epoch": "3"}, NONE, ""),
         ({"epoch": "3"}, {}, ""),
     ],

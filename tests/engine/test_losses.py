@@ -110,7 +110,7 @@ def test_without_delete_old_nothing_is_said(project: Project) -> None:
             "max",
             "acc val_acc acc1 top1 top5 accuracy valAccuracy f1 macro_f1 auc mAP mAP50 mIoU dice hmean bleu psnr R2",
         ),
-        ("", "foo lr epoch step time batch_size seed lambda count"),
+        ("", "foo lr epoch step time batch_size seed lambda count neg_loss val_neg_loss neg_mean_squared_error"),
     ],
 )
 def test_a_metric_is_known_by_its_words(mode: str, metrics: str) -> None:

@@ -130,6 +130,8 @@ def test_one_kind_is_the_default_and_several_are_told_apart() -> None:
     [
         ({"epoch": "3", "step": None, "val_loss": "0.1"}, [], Numbers(3, None, frozenset({"val_loss"}))),
         ({"metric": "acc", "value": "0.9", "epoch": "1"}, ["loss"], Numbers(1, None, frozenset({"acc", "loss"}))),
+        ({"metric": "loss", "value": "-0.9"}, [], Numbers(None, None, frozenset())),
+        ({"metric": "reward", "value": "-9.5"}, [], Numbers(None, None, frozenset({"reward"}))),
         ({"metric": "acc", "value": None}, [], Numbers(None, None, frozenset())),
         ({"run": "unet", "epoch": "2"}, [], Numbers(2, None, frozenset())),
     ],

@@ -226,13 +226,20 @@ TREES = {
         "yolo-obj_1000.weights",
         "yolo-obj_2000.weights yolo-obj_last.weights yolo-obj_best.weights tiny_1000.weights",
     ),
-    "ignite: the best and the last are two series": Tree(
+    "ignite: the newest, and what a handler keeps as the best": Tree(
         "exp",
-        "exp/checkpoint_{1000,2000}.pt exp/best_model_{3,4}_acc={0.9,0.8}.pt exp/config-lock.yaml",
+        "exp/checkpoint_{1000,2000}.pt exp/best_model_3_acc=0.9.pt exp/best_model_4_neg_loss=-0.5.pt exp/config-lock.yaml",
         ["ignite"],
-        "checkpoint_1000.pt best_model_3_acc=0.9.pt best_model_3_acc=0.8.pt",
-        "checkpoint_2000.pt best_model_4_acc=0.9.pt best_model_4_acc=0.8.pt",
+        "checkpoint_1000.pt",
+        "checkpoint_2000.pt best_model_3_acc=0.9.pt best_model_4_neg_loss=-0.5.pt",
         unread="config-lock.yaml",
+    ),
+    "ignite: several objects are several series": Tree(
+        "exp",
+        "exp/model_{3,4}_acc=0.9.pt exp/ema_model_{2,3}_acc=0.8.pt",
+        ["ignite"],
+        "model_3_acc=0.9.pt ema_model_2_acc=0.8.pt",
+        "model_4_acc=0.9.pt ema_model_3_acc=0.8.pt",
     ),
     "opennmt: a release is no checkpoint to resume from": Tree(
         "run",
