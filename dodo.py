@@ -15,6 +15,7 @@ plan = command("plan", "Show what migrate would do, and why; change nothing (the
 explain = command("explain", "Explain why a checkpoint stays or goes, and what would save it")
 verify = command("verify", "Check the names, structure and content of checkpoints, running none of them")
 catalog = command("catalog", "List the checkpoints with what their names say: a table, JSON or CSV")
+page = command("page", "Draw what delete_old=1 would do as one HTML file: what stays, what goes, why, what if")
 usage = command("usage", "Show how many bytes are protected, kept, could go, or lie in the trash")
 pins = command("pins", "List what is pinned, what for, and whether it is there")
 packs = command("packs", "List the packs: which frameworks' checkpoints are known, and which of them are here")

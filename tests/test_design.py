@@ -40,7 +40,7 @@ FILES = {
 PURE = [
     *(file for file in FILES if file.startswith("engine/")),
     *"changes/clock changes/history changes/journal changes/record changes/references".split(),
-    *"report/checkpoints report/data report/log_template report/text rules/knowledge rules/load rules/policies rules/shape".split(),
+    *"report/checkpoints report/data report/log_template report/page/drawing report/page/sections report/page/verdict report/text rules/knowledge rules/load rules/policies rules/shape".split(),
     *"run/help run/hints run/options storage/attributes vault/manifest vault/report".split(),
 ]
 IMPURE_MODULES = set("doit glob io os pathlib random shutil socket subprocess sys tempfile time".split())

@@ -13,10 +13,9 @@ from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, past, startup
-from ckptrules.run.options import Common, a_file, option
-from ckptrules.run.reporter import Output
+from ckptrules.run.options import HTML, Common, a_file, option
+from ckptrules.run.reporter import Output, targets
 from ckptrules.run.session import Session
-from ckptrules.storage import writing
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
 
@@ -26,6 +25,7 @@ class Options(Common):
 
     reads_journals = True
     json: str | None = option(None, a_file, "write the runs to this file")
+    html: str | None = HTML
 
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
@@ -64,15 +64,18 @@ def show_history(session: Session, options: Options, style: Style, task: Task) -
         task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal is damaged", report=False)
     task.meta = {"output": Output(history_text(runs, style))}
-    if not options.json:
+    if not options.tells_data:
         return None
     from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))
+    data = {**head_of(jobs.run_header(session, "history", options)), "runs": rows}
+    path = ""
     try:
-        writing.write_json(options.json, {**head_of(jobs.run_header(session, "history", options)), "runs": rows})
+        for path, write in targets(options):
+            write(path, data)
     except OSError as error:
-        task.meta = {"output": Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n")}
+        task.meta = {"output": Output(f"{style.name(path)} cannot be written: {error.strerror}\n")}
         return TaskFailed("not written", report=False)
     return None

@@ -18,7 +18,7 @@ from ckptrules.run.session import Session
 WAIT = 600  # seconds
 LOG = "ckptrules.log"
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@")
-NOT_PASSED_ON = ("json", "verbose", "wait", "dry_run", "quiet")
+NOT_PASSED_ON = ("json", "html", "verbose", "wait", "dry_run", "quiet")
 
 
 class Options(Migrating):

@@ -27,7 +27,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, startup
-from ckptrules.run.options import EXPERIMENTS, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
 from ckptrules.run.past import command_of, trash_days
 from ckptrules.run.reporter import Output, RunContext
 from ckptrules.run.session import Session
@@ -44,6 +44,7 @@ class Options(Common):
     run: str | None = RUN
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
+    html: str | None = HTML
     wait: int = WAIT
 
 
@@ -147,7 +148,7 @@ def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> Task
             jobs.note_stop(session)
     done = after(plan, came.failed, (*held, *problems_of(plan, came)))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = plan_as_data(done, state) if job.options.json else None
+    data = plan_as_data(done, state) if job.options.tells_data else None
     task.meta["output"] = Output(experiment_block(done, (), job.style), tally(done), data)
     return TaskFailed("problems left", report=False) if done.problems else None
 

@@ -12,7 +12,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.run import deciding, experiments
 from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, JSON, OptionError, Planning, flag
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, OptionError, Planning, flag
 from ckptrules.run.progress import stoppable
 from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
@@ -28,6 +28,7 @@ class Options(Planning):
     shares = True
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
+    html: str | None = HTML
     quick: bool = flag("leave the checksums out, so that little of a file is read")
     load: bool = flag("really load each with torch, running no code of it")
     unsafe: bool = flag("with load=1: RUN the code that a checkpoint names where it needs that to load")
@@ -67,6 +68,6 @@ def verify_one(how: How, job: Job, found: Directory) -> Done:
         return Done(Output("", VerifyTally()), "stopped")
     except deciding.FAULTS as fault:
         report = Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems)
-    data = report_as_data(report) if options.json else None
+    data = report_as_data(report) if options.tells_data else None
     told = Output(block(report, job.style), tally(report), data)
     return Done(told, "problems left" if report.problems else "")

@@ -88,7 +88,7 @@ def experiments(
         jobs, told = told_by_tree(session, job, jobs)
         notes += told
     rows: tuple[Mapping[str, Any], ...] = ()
-    if options.json and options.dry_run and isinstance(options, Migrating) and selected_any and not options.path:
+    if options.tells_data and options.dry_run and isinstance(options, Migrating) and selected_any and not options.path:
         from ckptrules.run.what_if import with_others
 
         jobs, rows = with_others(session, base, job, jobs)

@@ -40,6 +40,7 @@ from ckptrules.run.options import (
     OptionError,
     Planning,
     a_file,
+    a_page,
     as_pattern,
     encode_task,
     fits,
@@ -344,7 +345,7 @@ def refuse_report_place(options: Common) -> None:
     Raises:
         OptionError: there is no place for a file.
     """
-    files = [name for name, option in options.known().items() if option.read is a_file]
+    files = [name for name, option in options.known().items() if option.read in (a_file, a_page)]
     places = [(name, path) for name in files if (path := getattr(options, name))]
     for name, path in places:
         real = os.path.realpath(path)

@@ -72,6 +72,13 @@ def a_file(text: str) -> str:
     return text
 
 
+def a_page(text: str) -> str:
+    """Read the path of a page to write: by its ending nothing else can be meant, a checkpoint say."""
+    if not text.endswith((".html", ".htm")):
+        raise ValueError("the path of a page, such as checkpoints.html")
+    return text
+
+
 def as_time(text: str) -> str:
     """Read a time such as ``7d``."""
     seconds(text)
@@ -139,9 +146,9 @@ def option(default: Any, read: Callable[[str], Any], text: str) -> Any:
     return Option(default, read, text)
 
 
-def flag(text: str) -> Any:
-    """Declare an option that is off unless it is given."""
-    return Option(False, yes_or_no, text, is_flag=True)  # noqa: FBT003 - the default
+def flag(text: str, *, default: bool = False) -> Any:
+    """Declare an option that is on or off; most are off unless they are given."""
+    return Option(default, yes_or_no, text, is_flag=True)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -210,6 +217,7 @@ class Common(Declared):
     verbose: bool = flag("list also what stays, with the reason and the rule")
     experiments: str | None = None
     json: str | None = None
+    html: str | None = None
     quiet: bool = False
     wait: int = 0
 
@@ -218,9 +226,15 @@ class Common(Declared):
         """Whether this run is to change anything."""
         return self.changes and not self.dry_run
 
+    @property
+    def tells_data(self) -> bool:
+        """Whether what is planned or done is wanted as data: for a JSON file, or for the page that is drawn from it."""
+        return bool(self.json or self.html)
+
 
 EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
 JSON = option(None, a_file, "write the plan, or what came of it, to this file")
+HTML = option(None, a_page, "draw it as a page: one HTML file, for a browser or to be sent round")
 WAIT = option(0, whole_number, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
 KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")

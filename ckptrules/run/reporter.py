@@ -74,8 +74,9 @@ class RunContext(NamedTuple):
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
     without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
     that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
-    ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by.
-    ``rows`` say what was weighed besides (`run.what_if`).
+    ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by. ``rows`` say what
+    was weighed besides (`run.what_if`). ``drawn`` says what there is to say of a page, given its name for people and
+    its path.
     """
 
     options: Common
@@ -90,6 +91,7 @@ class RunContext(NamedTuple):
     refused: bool = False
     links: Links | None = None
     rows: tuple[Mapping[str, Any], ...] = ()
+    drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -134,7 +136,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if context.style.verbose:
                 self.write(f"Up to date: {context.style.name(found.experiment)}\n")
             self._up_to_date[_base(task)] += 1
-            if context.options.json:
+            if context.options.tells_data:
                 from ckptrules.report.data import plan_as_data  # not above: most runs write no JSON
 
                 data = plan_as_data(Plan(found.experiment, found.directory), "up to date")
@@ -178,8 +180,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 self.write(magnitude(self._going.get(base, []), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(total, context, lack)))
-            if context.options.json:
-                self._write_json(base, context._replace(header=self._header(base)), total)
+            if context.options.tells_data:
+                self._write_data(base, context._replace(header=self._header(base)), total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -210,20 +212,25 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
-    def _write_json(self, base: str, context: RunContext, total: Any) -> None:
+    def _write_data(self, base: str, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
         from ckptrules.run.telling import Sums, around, head_of
 
-        path, head = str(context.options.json), head_of(context.header)
+        head, options = head_of(context.header), context.options
         if isinstance(total, Tally):
             sums = Sums(total, self._links.get(base, ()), self._rooms.get(base, ()))
             head |= around(self._session, context.header, sums, context.trash_days)
-        data = run_as_data(head, self._data.get(base, []), total)
-        try:
-            writing.write_json(path, with_hints_completed(data, self._session.completed))
-        except OSError as error:
-            self.write(f"{path} cannot be written: {error.strerror}\n")
-            self._problems_left = True
+        data = with_hints_completed(run_as_data(head, self._data.get(base, []), total), self._session.completed)
+        for path, write in targets(options):
+            shown = context.style.name(path)
+            try:
+                write(path, data)
+            except OSError as error:
+                self.write(f"{shown} cannot be written: {error.strerror}\n")
+                self._problems_left = True
+            else:
+                if path == options.html and not options.quiet:
+                    self.write("".join(f"{line}\n" for line in context.drawn(shown, path)))
 
     def _tell(self, task: Task) -> bool:
         output: Output | None = (task.meta or {}).pop("output", None)
@@ -248,7 +255,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output.room:
             self._rooms.setdefault(base, []).append(output.room)
         rows = self._data.setdefault(base, [])
-        if output.data is not None and self._contexts[base].options.json:
+        if output.data is not None and self._contexts[base].options.tells_data:
             rows.append(output.data)
 
     def _header(self, base: str) -> Mapping[str, Any]:
@@ -334,6 +341,26 @@ def _let_fail(database: Any) -> list[str]:
 
     database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
     return reasons
+
+
+def targets(options: Common) -> Iterator[tuple[str, Callable[[str, Mapping[str, Any]], None]]]:
+    """Yield where the data are wanted, and what writes them there."""
+    if options.json:
+        yield options.json, writing.write_json
+    if options.html:
+        yield options.html, write_page
+
+
+def write_page(path: str, data: Mapping[str, Any]) -> None:
+    """Draw the page of some data and write it as a whole file.
+
+    Raises:
+        OSError: it cannot be written.
+        PageError: the data are not those of a run.
+    """
+    from ckptrules.report.page.drawing import draw
+
+    writing.write_whole(path, draw(data))
 
 
 def with_hints_completed(data: Any, completed: Callable[[str], str]) -> Any:

@@ -282,9 +282,9 @@ def processes(session: Session) -> int:
         return 0
     from ckptrules.run.jobs import count_asked_for
 
-    number = min(
-        count_asked_for(session, *sharing[0]) // SHARE, cores() + 1
-    )  # one more than can work: each waits for the disk
+    number = 0
+    with contextlib.suppress(OptionError):  # told by the task, if it needs what is refused
+        number = min(count_asked_for(session, *sharing[0]) // SHARE, cores() + 1)  # one more: each waits for the disk
     return number if number > 1 else 0
 
 

@@ -27,8 +27,8 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
 NS = 1_000_000_000
-WOULD_DO = {"plan": "migrate"}  # which command does what another shows
-LEFT_OUT = ("dry_run", "verbose", "json", "quiet", *CARRIED)  # the last are added to every command
+WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what another shows
+LEFT_OUT = ("dry_run", "verbose", "json", "html", "quiet", *CARRIED)  # the last are added to every command
 MOST = 100  # runs of the past
 
 

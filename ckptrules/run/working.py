@@ -34,7 +34,7 @@ def work_on(job: Job, found: Directory) -> Done:
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
     seen = None
-    if job.options.json:
+    if job.options.tells_data:
         from ckptrules.run.telling import seen_of  # not above: nothing else needs it
 
         seen = seen_of(job, decided)
@@ -93,7 +93,7 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
         job.journals.note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data, room = None, None
-    if job.options.json:
+    if job.options.tells_data:
         from ckptrules.report.checkpoints import Told, told_of
         from ckptrules.report.data import plan_as_data
 

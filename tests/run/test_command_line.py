@@ -199,7 +199,7 @@ def test_one_is_no_plural(project: Project) -> None:
 
 OLD_DODO = (ROOT / "tests/cases/dodo_of_53e9581.txt").read_text(encoding="utf-8")
 USAGE = 'usage = command("usage", "Show how many bytes are protected, kept, could go, or lie in the trash")\n'
-NEWER = {"after", "packs", "pin", "pins", "unpin"}  # commands that came after it
+NEWER = {"page", "after", "packs", "pin", "pins", "unpin"}  # commands that came after it
 IMPORT = "from ckptrules.run import command\n"
 
 

@@ -1,0 +1,94 @@
+"""`doit page`: what stays, what goes and why, as one HTML file."""
+
+from __future__ import annotations
+
+import json
+import os
+import webbrowser
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import TaskFailed
+from doit.task import Task
+
+from ckptrules.commands import plan
+from ckptrules.engine.values import Directory
+from ckptrules.report.page.drawing import PageError, unpacked
+from ckptrules.report.style import Style
+from ckptrules.run.experiments import Done, experiments, in_tally
+from ckptrules.run.jobs import Job, style
+from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, a_page, flag, option, some_text
+from ckptrules.run.reporter import Output, write_page
+from ckptrules.run.session import Session
+from ckptrules.run.startup import TaskDict
+from ckptrules.storage.reading import why_of
+
+
+class Options(Migrating):
+    """What `doit page` may be told: what `doit plan` may, and where the page goes."""
+
+    shares = True
+    delete_old: bool = flag("show what would go; with 0 only what would be renamed", default=True)
+    experiments: str | None = EXPERIMENTS
+    json: str | None = JSON
+    out: str = option("checkpoints.html", a_page, "the file that the page is written to")
+    open: bool = flag("show the page in a browser")
+    plan: str | None = option(None, some_text, "draw this JSON, or page, of an earlier run; no checkpoint is looked at")
+
+
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
+    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already."""
+    if options.plan is not None:
+        yield {"basename": "page", "actions": [(draw_again, [options, style(session, options)])]}
+        return
+    given = {name: getattr(options, name) for name in plan.Options.attributes}
+    asked = plan.Options(**given).but(dry_run=True, html=options.out)
+    yield from experiments(session, "page", asked, work_on, in_tally, drawn=partial(drawn, options))
+
+
+def work_on(job: Job, found: Directory) -> Done:
+    """Plan one checkpoint directory; the page shows it, so nothing is printed."""
+    done = plan.work_on(job, found)
+    return done._replace(output=done.output._replace(text=""))
+
+
+def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
+    """Say where the page is, and show it where that is wanted."""
+    yield f"Page: {shown}"
+    if options.open and not webbrowser.open(Path(os.path.abspath(path)).as_uri()):
+        yield "No browser was found here: copy the file, it needs no other."
+
+
+def draw_again(options: Options, style: Style, task: Task) -> TaskFailed | None:
+    """Draw the page of a JSON file that is there."""
+    said = []
+    try:
+        write_page(options.out, read_data(str(options.plan)))
+    except PageError as error:
+        hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
+        said += [f"ERROR: {style.name(str(options.plan))}{error}", f"    hint: {hint}"]
+    except OSError as error:
+        said += [f"ERROR: {style.name(options.out)} cannot be written: {why_of(error)}"]
+    failed = bool(said)
+    said += [] if failed else drawn(options, style.name(options.out), options.out)
+    task.meta = {"output": Output("".join(f"{line}\n" for line in said))}
+    return TaskFailed("no page", report=False) if failed else None
+
+
+def read_data(path: str) -> Any:
+    """Read the JSON that a command wrote, or that a page holds.
+
+    Raises:
+        PageError: it cannot be read, or is none; the message goes on from the path.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return unpacked(text) if text.startswith("<!doctype") else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PageError(f":{error.lineno}:{error.colno}: {error.msg}") from error
+    except OSError as error:
+        raise PageError(f": {why_of(error)}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise PageError(": it is no JSON") from error

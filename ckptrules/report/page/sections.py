@@ -1,0 +1,256 @@
+"""Pure: the data of a run → all that stands in its page, in the order in which it stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ckptrules.engine.measures import human_size, human_time
+from ckptrules.report.page.verdict import Data, assurances, experiments_of, kicker, needing, runs_of, verdict, words
+from ckptrules.report.style import count_of
+
+MOST_NEEDS = 100  # problems that stand in the page itself
+MOST_EXPERIMENTS = 1000
+MOST_CHANGES = 1000
+THIN = "\u202f"  # a narrow space at which no line ends
+SECTIONS = {
+    "needs-you": ("needs", "Needs you"),
+    "space": ("space", "Space"),
+    "experiments": ("experiments", "Experiments"),
+    "checkpoints": ("has_rows", "Checkpoints"),
+    "changes": ("changes", "Changes"),
+    "what-if": ("what_if", "What if"),
+    "history": ("history", "History"),
+    "rules": ("rules", "Rules"),
+}
+
+
+def thousands(number: int) -> str:
+    """Write a number so that no line ends in it."""
+    return f"{number:,}".replace(",", THIN)
+
+
+class Part(NamedTuple):
+    """A piece of a bar: which kind, where it begins and how long it is in percent of the bar."""
+
+    kind: str
+    at: float
+    share: float
+
+
+def sections(data: Data) -> dict[str, Any]:
+    """Work out all that stands in the page."""
+    verifies = data["command"] == "verify"
+    experiments = [] if verifies else [one for one in experiments_of(data) if one.get("checkpoints")]
+    places = {id(one): index for index, one in enumerate(experiments_of(data))}
+    order = sorted(experiments, key=lambda one: (-total_of(one), one["directory"]))
+    biggest = total_of(order[0]) if order else 0
+    needs = [*needing(experiments_of(data))]
+    sentence = verdict(data, len(needs))
+    page = {
+        "title": f"{''.join(text for text, _ in sentence)} {data['host']}",
+        "kicker": kicker(data),
+        "verdict": sentence,
+        "assurances": [*assurances(data, experiments)],
+        "does_it": data.get("does_it"),
+        "does_it_label": "To do it:" if data.get("options", {}).get("delete_old") else "To rename, and delete nothing:",
+        "words": words(data),
+        "needs": needs[:MOST_NEEDS],
+        "more_needs": max(len(needs) - MOST_NEEDS, 0),
+        "space": space(data),
+        "experiments": [
+            {"index": places[id(one)], **experiment_row(data, one, biggest)} for one in order[:MOST_EXPERIMENTS]
+        ],
+        "other_experiments": others(order[MOST_EXPERIMENTS:]),
+        "has_rows": any(one.get("checkpoints") for one in experiments_of(data)),
+        "states": [("all", "all"), *words(data).items()],
+        "changes": [] if experiments else [*changes(experiments_of(data))][:MOST_CHANGES],
+        "what_if": [what_if_row(row, data) for row in data.get("what_if", ())],
+        "history": [history_row(run) for run in runs_of(data)],
+        "freed": freed(runs_of(data)),
+        "rules": [rule_row(line) for line in (data.get("rules") or {}).get("lines", ())],
+        "foot": f"Drawn by ckptrules {data.get('version', '')} from the JSON of '{data['command']}' (schema version "
+        f"{data['schema_version']}), which stands in this file.",
+    }
+    return page | {"sections": [(anchor, name) for anchor, (key, name) in SECTIONS.items() if page[key]]}
+
+
+def total_of(experiment: Data) -> int:
+    """Add up the bytes of an experiment's checkpoints."""
+    return sum(row["bytes"] for row in experiment.get("checkpoints", ()))
+
+
+def bytes_of(experiment: Data, state: str) -> int:
+    """Add up the bytes of those in one state."""
+    return sum(row["bytes"] for row in experiment["checkpoints"] if row["state"] == state)
+
+
+def changes(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
+    """Name each thing that was done to a name, where there is no more to be told of checkpoints."""
+    for one in experiments:
+        for action in one.get("actions", ()):
+            yield {
+                "experiment": one["experiment"],
+                "what": action["action"],
+                "name": action["name"],
+                "to": action["to"] or "",
+                "bytes": action["bytes"],
+                "why": "; ".join(reason["text"] for reason in action["reasons"]),
+            }
+
+
+def stacked(parts: Iterable[tuple[str, int]], whole: int) -> list[Part]:
+    """Lay the parts of a bar side by side; ``whole`` is what the full width stands for."""
+    found, at = [], 0.0
+    for kind, size in parts:
+        share = 100 * size / whole if whole else 0.0
+        found.append(Part(kind, at, share))
+        at += share
+    return found
+
+
+def space(data: Data) -> dict[str, Any] | None:
+    """Lay the one bar out: protected, kept, what goes, what waits for a person, the trash."""
+    given = data.get("space")
+    if not given:
+        return None
+    until = f"until {given['trash_until']}" if given["trash_until"] else ""
+    kinds = [
+        ("protected", "protected", ""),
+        ("kept", "kept", ""),
+        ("goes", words(data)["goes"], ""),
+        ("undecided", "needs you", ""),
+        ("trash", "in the trash", until),
+    ]
+    known = [(kind, given[kind]) for kind, _, _ in kinds if given[kind]]
+    whole = sum(size for _, size in known)
+    if not whole:
+        return None
+    names = {kind: (name, note) for kind, name, note in kinds}
+    parts = [
+        {**part._asdict(), "name": names[part.kind][0], "note": names[part.kind][1], "bytes": size}
+        for part, (_, size) in zip(stacked(known, whole), known, strict=True)
+    ]
+    label = ", ".join(f"{part['name']} {human_size(part['bytes'])}" for part in parts)
+    if given["same_twice"]:
+        same = {
+            "kind": "same",
+            "at": 0,
+            "share": 0,
+            "name": "the same bytes twice",
+            "note": "one copy would do",
+            "bytes": given["same_twice"],
+        }
+        parts.append(same)
+    return {"parts": parts, "label": label, "disk": disk(given)}
+
+
+def disk(given: Data) -> str:
+    """Say what is free on the disk now, and would be when all that goes has left the trash too."""
+    if given["disk_free"] is None:
+        return ""
+    after = given["disk_free"] + given["goes"] + (given["trash"] or 0)
+    of = f" of {human_size(given['disk_total'])}" if given["disk_total"] else ""
+    free = human_size(given["disk_free"])
+    return f"The disk has {free}{of} free; {human_size(after)} when what goes has left the trash."
+
+
+def experiment_row(data: Data, one: Data, biggest: int) -> dict[str, Any]:
+    """Lay one experiment out: the bar on the scale of the biggest, and what is to be known at a glance."""
+    stays, goes, undecided = (bytes_of(one, state) for state in ("stays", "goes", "undecided"))
+    notes = [one["policy"]] if one["policy"] else []
+    return {
+        "name": one["experiment"],
+        "stays": stays,
+        "goes": goes,
+        "needs": bool(one["problems"] or undecided),
+        "parts": stacked([("stays", stays), ("undecided", undecided), ("goes", goes)], biggest),
+        "label": f"{human_size(stays)} {words(data)['stays']}, {human_size(goes)} {words(data)['goes']}",
+        "about": about(one, data["started_ns"]),
+        "notes": [
+            f"{note['text']} ({note['rule']})" if note["rule"] else note["text"] for note in (*notes, *one["notes"])
+        ],
+    }
+
+
+def about(one: Data, now: int) -> str:
+    """Say how many checkpoints it has, how far it came, how good the best is, and how old the newest."""
+    rows = one["checkpoints"]
+    said = [count_of(len(rows), "checkpoint")]
+    numbers = [row["fields"][one["number"]] for row in rows if one["number"] in row["fields"]]
+    if numbers:
+        said.append(f"{one['number']} {thousands(max(numbers))}")
+    best = next(
+        (row for row in rows if row["best"] and one["metric"] and one["metric"]["name"] in row["metrics"]), None
+    )
+    if best:
+        said.append(f"best {one['metric']['name']} {best['metrics'][one['metric']['name']]}")
+    newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
+    if newest is not None:
+        said.append(f"{human_time((now - newest) // 10**9)} old")
+    if sound := sum(row["verified"] == "whole" for row in rows):
+        said.append(f"{sound} verified")
+    if cut := sum(not row["whole"] for row in rows):
+        said.append(f"{cut} unfinished")
+    return " · ".join(said)
+
+
+def others(experiments: Sequence[Data]) -> str:
+    """Sum up the experiments that have no row of their own."""
+    if not experiments:
+        return ""
+    stays, goes = (human_size(sum(bytes_of(one, state) for one in experiments)) for state in ("stays", "goes"))
+    many = count_of(len(experiments), "smaller experiment")
+    return f"And {many}: {stays} stay, {goes} go. Their checkpoints stand below."
+
+
+def what_if_row(row: Data, data: Data) -> dict[str, Any]:
+    """Lay one of the other ways out."""
+    whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"]
+    name = f"policy {row['policy']}" if row["keep_last"] is None else f"keep_last: {row['keep_last']}"
+    return {
+        "name": f"as asked, {name}" if row["current"] else name,
+        "bytes": row["bytes_deleted"],
+        "deleted": row["deleted"],
+        "current": row["current"],
+        "command": row["command"],
+        "parts": stacked([("goes", row["bytes_deleted"])], whole),
+        "label": f"{human_size(row['bytes_deleted'])} would go",
+    }
+
+
+def history_row(run: Data) -> dict[str, Any]:
+    """Say what became of a run."""
+    until = f"; can be undone until {run['undo_until']}" if run["undo"] and run["undo_until"] else ""
+    return {**run, "when": run["when"] or "", "state": f"{run['state']}{until}"}
+
+
+def freed(runs: Sequence[Data]) -> dict[str, Any] | None:
+    """Draw the bytes that runs freed, added up over time, as steps in a picture of 1000 by 120."""
+    told = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"]]
+    if len(told) < 2:  # noqa: PLR2004 - one step is no curve
+        return None
+    first, last = told[0]["started_ns"], told[-1]["started_ns"]
+    total = sum(run["bytes_deleted"] for run in told)
+    line, sofar = "M0 118", 0
+    for run in told:
+        x = 20 + 960 * (run["started_ns"] - first) / ((last - first) or 1)
+        sofar += run["bytes_deleted"]
+        line += f"H{x:.1f}V{118 - 112 * sofar / total:.1f}"
+    line += "H1000"
+    days = (told[0]["when"][:10], told[-1]["when"][:10])
+    label = f"{human_size(total)} freed by {count_of(len(told), 'run')} from {days[0]} to {days[1]}"
+    return {"line": line, "area": f"{line}V120H0Z", "total": total, "first": days[0], "last": days[1], "label": label}
+
+
+def rule_row(line: Data) -> dict[str, Any]:
+    """Lay a line of the rules out."""
+    of = f"{line['policy']}: " if line["policy"] else ""
+    return {
+        "text": f"{of}{line['key']}: {line['value']}",
+        "place": line["rule"] or "",
+        "keeps": line["keeps"],
+        "alone": line["alone"],
+        "bytes_alone": line["bytes_alone"],
+        "idle": not line["keeps"],
+    }

@@ -1,0 +1,153 @@
+"""Pure: what a page says first: what goes, what stays, whether that is all right, and what needs a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ckptrules.engine.measures import human_size, visible_lines
+from ckptrules.report.style import count_of
+
+Data = Mapping[str, Any]
+Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it stands out
+
+MOST_NAMES = 20  # of one problem
+_COMMAND = re.compile(r"'((?:doit|ckptrules) [^'\n]+)'|`((?:doit|ckptrules) [^`\n]+)`")
+
+
+def experiments_of(data: Data) -> Sequence[Data]:
+    """Return the experiments; `history` tells of none."""
+    found: Sequence[Data] = data.get("experiments", ())
+    return found
+
+
+def runs_of(data: Data) -> Sequence[Data]:
+    """Return the runs before, newest first: `history` calls them so, what tells of more too, history."""
+    found: Sequence[Data] = data["runs"] if data["command"] == "history" else data.get("history", ())
+    return found
+
+
+def words(data: Data) -> dict[str, str]:
+    """Say what the states of checkpoints are called: of a run that was made they lie in the past."""
+    if data["command"] == "verify":
+        return {"stays": "sound", "undecided": "not sound"}
+    if data["dry_run"]:
+        return {"stays": "stays", "goes": "goes", "undecided": "needs you"}
+    return {"stays": "stayed", "goes": "went", "undecided": "needs you"}
+
+
+def kicker(data: Data) -> str:
+    """Say what was asked, by whom, where and when."""
+    said = ["Plan" if data["command"] in ("plan", "page") else str(data["command"])]
+    if data["dry_run"]:
+        said += ["nothing was changed", *(["with delete_old=1"] if data["options"].get("delete_old") else [])]
+    elif data["run"]:
+        said.append(f"run {data['run']}")
+    digest = (data.get("rules") or {}).get("naming_digest") or ""
+    said += [f"{data['who']}@{data['host']}", data["when"], *([f"rules {digest[:12]}"] if digest else [])]
+    return " · ".join(said)
+
+
+def verdict(data: Data, needs: int) -> Pieces:
+    """Say in one sentence what goes, what stays, and how much needs a person."""
+    start = {"verify": of_verify, "history": of_history}.get(data["command"], of_plan)(data)
+    tail = [(", ", False), (f"{needs} need{'s' if needs == 1 else ''} you", True)] if needs else []
+    return [*start, *tail, (".", False)]
+
+
+def of_plan(data: Data) -> Pieces:
+    """Say what goes and what stays; of what tells of no checkpoints (an undo), how much was changed."""
+    summary, would = data["summary"], data["dry_run"]
+    goes, stays = summary["bytes_deleted"], summary["bytes_kept"]
+    many = sum(len(one.get("checkpoints", ())) for one in experiments_of(data))
+    if data["command"] in ("undo", "fix_state", "drop_links"):
+        done = sum(len(one.get("actions", ())) for one in experiments_of(data))
+        return [(count_of(done, "change"), True), (" would be made" if would else " made", False)]
+    if not goes:
+        return [
+            (f"Nothing {'would go' if would else 'went'}", True),
+            (f": {count_of(many, 'checkpoint')} {'stay' if would else 'stayed'}, {human_size(stays)}", False),
+        ]
+    return [
+        (f"{human_size(goes)} {'would go' if would else 'went'}", True),
+        (f" of {human_size(goes + stays)}; ", False),
+        (f"{human_size(stays)} {words(data)['stays']}", True),
+    ]
+
+
+def of_verify(data: Data) -> Pieces:
+    """Say how many are sound."""
+    summary = data["summary"]
+    broken = summary["checkpoints"] - summary["verified"]
+    if broken:
+        start = f"{broken} of {summary['checkpoints']} {'is' if broken == 1 else 'are'} not sound"
+    else:
+        start = (
+            f"{count_of(summary['checkpoints'], 'checkpoint')} {'is' if summary['checkpoints'] == 1 else 'are'} sound"
+        )
+    return [(start, True), (f": {human_size(summary['bytes_verified'])} verified", False)]
+
+
+def of_history(data: Data) -> Pieces:
+    """Say how much the runs deleted that was not taken back."""
+    freed = sum(run["bytes_deleted"] for run in runs_of(data) if not run["taken_back"])
+    return [(count_of(len(runs_of(data)), "run"), True), (f", {human_size(freed)} deleted and not taken back", False)]
+
+
+def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, str]]:
+    """Say whether anything that a person may care about is among what goes."""
+    if data.get("refused"):
+        yield {"kind": "warns", "text": f"'doit migrate' would refuse this run: {data['refused']}"}
+    going = [row for one in experiments for row in one["checkpoints"] if row["state"] == "goes"]
+    if not going:
+        return
+    for key, text in {
+        "best": "the best of its experiment",
+        "last": "the last of its experiment",
+        "pinned": "pinned",
+    }.items():
+        if lost := sum(bool(row[key]) for row in going):
+            yield {
+                "kind": "warns",
+                "text": f"{lost} of the {len(going)} that {'go' if data['dry_run'] else 'went'}: {text}.",
+            }
+    if not any(row["best"] or row["last"] or row["pinned"] for row in going):
+        known = sum(any(row["best"] for row in one["checkpoints"]) for one in experiments)
+        best = f"The best of {count_of(known, 'experiment')} and the" if known else "The"
+        yield {
+            "kind": "",
+            "text": f"{best} last of all {count_of(len(experiments), 'experiment')} stay; nothing pinned goes.",
+        }
+    until = (data.get("space") or {}).get("trash_until")
+    if not data["dry_run"] and until:
+        yield {"kind": "", "text": f"It can come back from the trash until {until}."}
+
+
+def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
+    """Name what the rules do not settle, with the line or the command that does; names of one draft together."""
+    drafted: dict[str, list[tuple[Data, str]]] = {}
+    for one in experiments:
+        for problem in one.get("problems", ()):
+            yield need(one, problem["text"], problem["names"], [*pieces(problem["hint"] or "")], None)
+        for row in one.get("skipped", ()):
+            if row.get("draft"):
+                drafted.setdefault(row["draft"], []).append((one, row["name"]))
+    for draft, found in drafted.items():
+        yield need(found[0][0], "no rule reads this, so it stays:", [name for _, name in found], [], draft)
+
+
+def need(one: Data, text: str, names: Sequence[str], hint: Pieces, draft: str | None) -> dict[str, Any]:
+    """Put one of them together."""
+    shown = {"names": names[:MOST_NAMES], "more_names": max(len(names) - MOST_NAMES, 0)}
+    return {"where": one["experiment"], "text": text, "hint": hint, "draft": draft and visible_lines(draft), **shown}
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Cut a hint at the commands in it."""
+    at = 0
+    for found in _COMMAND.finditer(text):
+        yield text[at : found.start()], False
+        yield found[1] or found[2], True
+        at = found.end()
+    yield text[at:], False

@@ -1,0 +1,266 @@
+"""The page as a text: what stands in it, what never does, and that it is drawn from its data alone."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from ckptrules.report.page.drawing import PageError, draw, unpacked
+from ckptrules.report.page.sections import sections
+from tests.support.page_data import GOES, HOSTILE, checkpoint, experiment, plan, sample
+
+Data = dict[str, Any]
+
+
+class Read(HTMLParser):
+    """All tags with their attributes, and the text of each section."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.texts: dict[str, str] = {}
+        self._inside = ["head"]
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.tags.append((tag, given))
+        if tag in ("section", "script", "style", "header", "footer"):
+            self._inside.append(given.get("id") or tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("section", "script", "style", "header", "footer"):
+            self._inside.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.texts[self._inside[-1]] = self.texts.get(self._inside[-1], "") + data
+
+
+def said(data: Data) -> str:
+    """Return the verdict of some data, as one sentence."""
+    return "".join(text for text, _ in sections(data)["verdict"])
+
+
+def stays(many: int = 3) -> Data:
+    one = experiment(0, many)
+    for row in one["checkpoints"]:
+        row.update(state="stays", bytes=1000)
+    return one
+
+
+def test_it_holds_the_data_that_it_was_drawn_from() -> None:
+    data = sample()
+    assert unpacked(draw(data)) == data
+
+
+def test_the_same_data_give_the_same_page() -> None:
+    assert draw(sample()) == draw(copy.deepcopy(sample()))
+
+
+def test_nothing_in_it_leads_anywhere_or_runs_from_a_tag() -> None:
+    page = draw(sample())
+    read = Read(page)
+    for tag, given in read.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base", "form") or given.get("id") == "tools"
+        assert not [key for key in given if key.startswith("on") or key in ("style", "src", "action", "srcset")], tag
+        assert given.get("href", "#").startswith("#")
+    assert "://" not in page
+    assert "@import" not in page
+
+
+def test_its_policy_lets_nothing_in_but_its_own_style_and_script() -> None:
+    page = draw(sample())
+    policy = next(
+        given["content"] for _, given in Read(page).tags if given.get("http-equiv") == "Content-Security-Policy"
+    )
+    rules = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
+    for rule, tag in (("style-src", "style"), ("script-src", "script")):
+        inside = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside[0].encode()).digest()).decode()
+        assert (len(inside), rules[rule]) == (1, f"'sha256-{digest}'")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str) -> None:
+    one = experiment(0, 2, name)
+    one["checkpoints"][0]["name"] = name
+    one["problems"] = [
+        {"id": "empty", "names": [name], "text": name, "hint": f"'doit explain name={name}'", "remarks": []}
+    ]
+    page = draw(plan([one]))
+    assert page.isprintable() or not {c for c in page if not c.isprintable()} - {"\n", "\u202f", "\u00a0"}
+    tags = {tag for tag, _ in Read(page).tags}
+    assert not tags & {"b", "img"} - {"b"}
+    assert "onmouseover=" not in re.sub(r"&lt;.*?&gt;", "", page)
+    assert page.count("<script") == draw(plan([experiment(0, 2)])).count("<script")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (plan([stays()]), "Nothing would go: 3 checkpoints stay, 3 KB."),
+        (plan([stays()], dry_run=False, command="migrate"), "Nothing went: 3 checkpoints stayed, 3 KB."),
+        (plan([]), "Nothing would go: 0 checkpoints stay, 0 B."),
+        (
+            plan([{**stays(), "checkpoints": [checkpoint("a", bytes=1000), checkpoint("b", bytes=500, state="goes")]}]),
+            "500 B would go of 1.5 KB; 1 KB stays.",
+        ),
+        (
+            plan([{**stays(), "checkpoints": [checkpoint("b", bytes=500, state="goes")]}], dry_run=False),
+            "500 B went of 500 B; 0 B stayed.",
+        ),
+        (
+            plan([{**stays(2), "problems": [{"id": "empty", "names": ["a"], "text": "is empty", "hint": None, "remarks": []}]}]),
+            "Nothing would go: 2 checkpoints stay, 2 KB, 1 needs you.",
+        ),
+        (
+            plan([], command="verify", what_if=[], space=None, summary={"checkpoints": 5, "verified": 3, "bytes_verified": 3000}),
+            "2 of 5 are not sound: 3 KB verified.",
+        ),
+        (
+            plan([], command="verify", what_if=[], space=None, summary={"checkpoints": 1, "verified": 1, "bytes_verified": 10}),
+            "1 checkpoint is sound: 10 B verified.",
+        ),
+        (plan([], command="history", runs=plan([])["history"]), "3 runs, 1.71 TB deleted and not taken back."),
+        (plan([{**stays(0), "actions": [{}, {}]}], command="undo", dry_run=False), "2 changes made."),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_a_sentence_with_the_numbers_in_it(data: Data, sentence: str) -> None:
+    if data["command"] == "undo":
+        data["experiments"][0]["actions"] = [
+            {"action": "restore", "name": str(i), "to": None, "bytes": 1, "reasons": []} for i in range(2)
+        ]
+    assert said(data) == sentence
+
+
+@pytest.mark.parametrize(("key", "words"), [("best", "the best"), ("last", "the last"), ("pinned", "pinned")])
+def test_it_warns_where_something_goes_that_may_be_missed(key: str, words: str) -> None:
+    one = experiment(0, 5)
+    assert [line["kind"] for line in sections(plan([one]))["assurances"]] == [""]
+    next(row for row in one["checkpoints"] if row["state"] == "goes")[key] = True
+    warned = sections(plan([one]))["assurances"]
+    assert [line["kind"] for line in warned] == ["warns"]
+    assert words in warned[0]["text"]
+
+
+def test_what_needs_a_person_stands_with_what_settles_it() -> None:
+    read = Read(draw(sample()))
+    said = " ".join(read.texts["needs-you"].split())
+    assert "both would become epoch-03_step-004000.ckpt" in said
+    assert "doit migrate on_conflict=keep_newest" in said
+    assert "match: 'weird-checkpoint-(?P<number>" in said
+
+
+def test_names_that_one_draft_reads_stand_together() -> None:
+    trees = [stays(1) for _ in range(3)]
+    for number, one in enumerate(trees):
+        row = {
+            "name": f"odd-{number}.ckpt",
+            "kind": "unrecognised",
+            "reasons": [],
+            "bytes": 1,
+            "time_ns": 1,
+            "draft": "the lines",
+        }
+        one["skipped"] = [row]
+    needs = sections(plan(trees))["needs"]
+    assert [need["names"] for need in needs] == [["odd-0.ckpt", "odd-1.ckpt", "odd-2.ckpt"]]
+
+
+def test_experiments_stand_biggest_first_on_one_scale() -> None:
+    trees = [experiment(i, many) for i, many in enumerate((2, 9, 4))]
+    rows = sections(plan(trees))["experiments"]
+    assert [row["name"] for row in rows] == ["exp_0001", "exp_0002", "exp_0000"]
+    lengths = [sum(part.share for part in row["parts"]) for row in rows]
+    assert lengths[0] == pytest.approx(100)
+    sizes = [row["stays"] + row["goes"] for row in rows]
+    assert lengths == pytest.approx([100 * size / sizes[0] for size in sizes])
+
+
+def test_the_parts_of_space_are_the_whole_bar() -> None:
+    found = sections(sample())["space"]
+    assert sum(part["share"] for part in found["parts"]) == pytest.approx(100)
+    assert sum(
+        part["bytes"] for part in found["parts"] if part["kind"] in ("protected", "kept", "goes", "undecided")
+    ) == sum(row["bytes"] for one in sample()["experiments"] for row in one["checkpoints"])
+
+
+def test_a_line_that_keeps_nothing_is_marked() -> None:
+    assert [row["idle"] for row in sections(sample())["rules"]] == [False, False, False, True]
+
+
+def test_what_was_taken_back_does_not_count_as_freed() -> None:
+    freed = sections(sample())["freed"]
+    assert freed["total"] == 1_712 * 10**9
+    assert (freed["first"], freed["last"]) == ("2026-11-02", "2026-11-20")
+
+
+def test_of_very_many_experiments_the_smaller_ones_are_summed_up() -> None:
+    trees = [{**stays(1), "directory": f"{i}/checkpoints", "experiment": str(i)} for i in range(1200)]
+    page = sections(plan(trees))
+    assert len(page["experiments"]) == 1000
+    assert (
+        page["other_experiments"] == "And 200 smaller experiments: 200 KB stay, 0 B go. Their checkpoints stand below."
+    )
+
+
+@pytest.mark.parametrize(("trees", "each", "most"), [(20, 50, 250_000), (100, 100, 1_500_000)])
+def test_it_stays_small(trees: int, each: int, most: int) -> None:
+    assert len(draw(plan([experiment(i, each) for i in range(trees)])).encode()) < most
+
+
+def without_each(data: Data) -> Iterator[Data]:
+    """Yield the data without one of its keys, for each key that it has, also deep inside."""
+    for key, value in data.items():
+        yield {k: v for k, v in data.items() if k != key}
+        yield {**data, key: 7}
+        if isinstance(value, dict):
+            yield from ({**data, key: less} for less in without_each(value))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield from ({**data, key: [less, *value[1:]]} for less in without_each(value[0]))
+
+
+def test_data_that_lack_something_give_a_page_or_a_refusal() -> None:
+    refused = drawn = 0
+    for broken in without_each(plan([experiment(0, 2)])):
+        try:
+            draw(broken)
+            drawn += 1
+        except PageError:
+            refused += 1
+    assert refused > 50
+    assert drawn > 20
+
+
+@pytest.mark.parametrize("data", [{}, [], None, 5, {"schema_version": 1}, {"schema_version": "2"}])
+def test_other_data_are_refused_by_their_version(data: Any) -> None:
+    with pytest.raises(PageError, match="schema_version 2 is wanted, not"):
+        draw(data)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda page: page.replace('"json": "', '"json": "!'),
+        lambda page: page.replace("gzip, base64", "<"),
+        lambda page: re.sub(r'"json": "[^"]*"', '"json": ""', page),
+        lambda page: page.replace('{"encoding"', "{"),
+    ],
+)
+def test_a_page_whose_data_are_spoilt_is_refused(spoil: Callable[[str], str]) -> None:
+    with pytest.raises(PageError):
+        draw(unpacked(spoil(draw(plan([experiment(0, 2)])))))
+
+
+def test_a_reason_names_its_rule() -> None:
+    assert GOES["rule"]
+    one = sections(sample())["experiments"][0]
+    assert one["notes"] == ["policy 'default' (rules/retention.yaml:4)"]
