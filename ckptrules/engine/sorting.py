@@ -10,6 +10,7 @@ from ckptrules.engine.companions import Sidecar, find_sidecars
 from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.values import (
+    NOT_READ,
     Checkpoint,
     Claim,
     Entry,
@@ -180,7 +181,15 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
     for entry in others:
         name = name_of(entry, read)
         if (key := key_of(entry, name)) in keys:
-            what = "gets no usable name" if name.fault else "is a link" if entry.kind == "link" else "is empty"
+            what = (
+                "gets no usable name"
+                if name.fault
+                else "is a link"
+                if entry.kind == "link"
+                else f"holds {entry.hollow}"
+                if entry.hollow
+                else "is empty"
+            )
             what = "is claimed by two rules" if name.claim.kind == "ambiguous" else what
             found[key] = f"{entry.name} {what}"
     return found
@@ -211,6 +220,8 @@ def unsound(entry: Entry) -> Problem | None:
     """Find what cannot be a checkpoint although it is named like one."""
     if entry.kind == "other":
         return Problem("not_a_file", (entry.name,), "is neither a file nor a directory")
+    if entry.hollow.startswith(NOT_READ):
+        return Problem("not_read", (entry.name,), f"holds {entry.hollow}", "look at the owner and the mode: ls -la")
     if entry.hollow:
         hint = "a crash or a full disk leaves such files; remove the whole directory or move it away"
         return Problem("empty", (entry.name,), f"holds {entry.hollow}", hint)

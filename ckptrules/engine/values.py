@@ -16,6 +16,7 @@ OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file h
 _OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
 LONGEST_NAME = 255  # bytes
 _TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?", re.ASCII)
+NOT_READ = "what cannot be read"  # in a checkpoint; so nobody knows whether it is whole
 DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
 
 OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
@@ -87,8 +88,8 @@ class Entry(NamedTuple):
     For a link, ``link_text`` is what is written in it, ``sibling`` the name in the same directory that
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
-    `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere. ``shared``
-    are the files of it that have other names.
+    `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
+    folder in it is `NOT_READ`. ``shared`` are the files of it that have other names.
     """
 
     name: str

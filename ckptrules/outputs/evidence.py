@@ -203,7 +203,7 @@ def inside_of(outputs_dir: str, listing: Listing, rules: RuleSet) -> dict[str, f
 def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
     if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
         return []
-    return [entry for entry in listing.entries if entry.kind == "directory"]
+    return [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
 
 
 def _holding(directory: int, name: str) -> Callable[[str], bool]:

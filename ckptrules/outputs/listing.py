@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.values import Directory, Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.engine.values import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.storage.reading import hard_links, look_inside, open_below
 
 LEADS_NOWHERE = (
@@ -165,13 +165,16 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
 
 def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
-    inside, hollow, shared = look_inside(directory, name)
+    try:
+        inside, hollow, shared = look_inside(directory, name)
+    except PermissionError as error:
+        return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
     if inside.mtime_ns >= 0:
         return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=hollow, shared=shared)
     leads = False
     for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
         leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
-    return Entry(name, "directory", inside.size if leads else 0, status.st_mtime_ns, known_by=inside)
+    return Entry(name, "directory", inside.size if leads else 0, status.st_mtime_ns, known_by=inside, hollow=hollow)
 
 
 def _is_link(directory: int, name: str) -> bool:

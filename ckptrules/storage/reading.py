@@ -8,11 +8,11 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.pointers import LONGEST_LIST, is_text
-from ckptrules.engine.values import STATE, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.values import NOT_READ, STATE, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.storage.base import is_known_by
 
 OPEN = "everybody may write to it, so it is not believed"
@@ -390,7 +390,10 @@ def look_inside(directory: int, name: str) -> Inside:
     size, newest = 0, -1
     hollow: list[str] = []
     several: list[os.stat_result] = []
-    for folder, directories, names, inner in os.fwalk(name, dir_fd=directory):
+    failed: list[OSError] = []
+    ahead = {name}  # folders to be walked through
+    for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
+        ahead.remove(folder)
         for one in (*names, *directories):
             below = os.lstat(one, dir_fd=inner)
             if stat.S_ISREG(below.st_mode):
@@ -403,7 +406,22 @@ def look_inside(directory: int, name: str) -> Inside:
                 size += 1
                 if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
                     hollow.append(f"a link that leads nowhere: {os.path.join(folder, one)[len(name) + 1 :]}")
-    return Inside(Identity("directory", size, newest), min(hollow, default=""), hard_links(several))
+            elif stat.S_ISDIR(below.st_mode):
+                ahead.add(os.path.join(folder, one))
+    unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
+    return Inside(Identity("directory", size, newest), unread or min(hollow, default=""), hard_links(several))
+
+
+def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
+    """Say which of the folders in a checkpoint nobody could walk through, and why; nothing where none failed.
+
+    It may hold what makes the checkpoint whole, or not.
+    """
+    paths = sorted(path.partition("/")[2] for path in folders)
+    if not (errors and paths):
+        return ""
+    where = f": {paths[0]}" if paths[0] else ""
+    return f"{NOT_READ}{where} ({os.strerror(errors[0].errno or 0)})"
 
 
 def leads_nowhere(directory: int, link: str) -> bool:

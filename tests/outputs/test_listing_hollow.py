@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ckptrules.engine.values import Directory
+from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.values import Directory, Listing
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.listing import scan
@@ -56,6 +59,38 @@ def make(tree: Path, files: dict[str, str]) -> Directory:
 )
 def test_what_is_hollow(tree: Path, files: dict[str, str], hollow: str) -> None:
     assert [entry.hollow for entry in scan(os.fspath(tree), make(tree, files)).entries] == [hollow]
+
+
+@pytest.mark.parametrize(
+    ("denied", "number", "hollow"),
+    [
+        ("deep", errno.EACCES, "what cannot be read: deep (Permission denied)"),
+        ("er", errno.EACCES, "what cannot be read: deep/er (Permission denied)"),
+        ("er", errno.EMFILE, "what cannot be read: deep/er (Too many open files)"),
+        ("er", errno.ENOENT, "an empty file: also.pt"),  # it has just gone
+        ("checkpoint-1", errno.EACCES, "what cannot be read (Permission denied)"),
+    ],
+)
+def test_what_nobody_can_look_into_is_told(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, denied: str, number: int, hollow: str
+) -> None:
+    place = make(tree, {"model.pt": "x", "also.pt": "", "deep/er/more.pt": "x", "deep/state.pt": "x"})
+    opened = os.open
+
+    def deny(path: str, *rest: Any, **more: Any) -> int:
+        if os.path.basename(path) == denied:
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", deny)
+    entry = next(iter(scan(os.fspath(tree), place).entries))
+    assert entry.hollow == hollow
+    rules = load_rules({"rules/mine.yaml": RULES})
+    found = sort_entries(rules, Listing("exp", "exp", (entry,)))
+    assert found.checkpoints == ()
+    assert [(one.id, one.text) for one in found.problems] == [
+        ("not_read" if hollow.startswith("what") else "empty", f"holds {hollow}")
+    ]
 
 
 @pytest.mark.parametrize(
