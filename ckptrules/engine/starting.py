@@ -27,6 +27,7 @@ RETENTION_END = (
     "trash_days: 7                # how long deleted checkpoints wait in .ckptrules/trash; 0 = gone at once\n"
 )
 PLAIN = ("keep_last: 2",)
+PROTOCOL = "protocol"  # in place of a pack: the format of this package and its older forms
 MANY = 20  # checkpoints of a directory, above which some of them are kept for good
 HELD_OUT = r"(?:val|valid|validation|eval|test|dev)"
 FOR_GOOD = 10  # about so many of them
@@ -75,22 +76,25 @@ class Decision(NamedTuple):
 def chosen_packs(seen: Iterable[Seen]) -> list[str]:
     """Return the packs to write. Where one of these knows names in an unsure directory, its rivals are written, too.
 
-    They disagree there, so nothing is decided; without them the one would decide alone.
+    They disagree there, so nothing is decided; without them the one would decide alone. `PROTOCOL` is no pack.
     """
-    every = list(seen)
+    every = [one._replace(packs=tuple(name for name in one.packs if name != PROTOCOL)) for one in seen]
     chosen = dict.fromkeys(name for one in every if one.sure for name in one.packs)
     while more := [n for one in every if set(one.packs) & chosen.keys() for n in one.packs if n not in chosen]:
         chosen.update(dict.fromkeys(more))
     return list(chosen)
 
 
-def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tuple[str, list[Decision]]:
+def naming_text(
+    outputs_dir: str, seen: Sequence[Seen], prefix: str = "", more: str = IGNORED
+) -> tuple[str, list[Decision]]:
     """Write rules/naming.yaml for a tree, and return the questions that it leaves.
 
     Args:
         outputs_dir: the folder of the experiments.
         seen: the directories in it.
         prefix: the first part of all of them, where it is to stand in the layout as it is.
+        more: the keys below.
     """
     known = [one for one in seen if one.packs]
     chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
@@ -111,7 +115,7 @@ def naming_text(outputs_dir: str, seen: Sequence[Seen], prefix: str = "") -> tup
         row = "  # - {}" if chosen else "#  {}"
         lines += [_commented(row.format(name), f"{visible(one.directory)}: {one.evidence}") for name in left]
         decisions.append(Decision(len(lines) if left and chosen else at, one.directory, " or ".join(one.packs)))
-    return "\n".join([*lines, IGNORED]), decisions
+    return "\n".join([*lines, more]), decisions
 
 
 def preset_text(pack: str, outputs_dir: str) -> str:

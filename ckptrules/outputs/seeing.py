@@ -13,7 +13,7 @@ from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.starting import Seen, numbers_of
+from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
 from ckptrules.engine.values import Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
 from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack, look_into
 from ckptrules.outputs.facts import all_facts
@@ -22,7 +22,6 @@ from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
 from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_one, scout
 
 ENOUGH = 2  # of them must agree to decide between packs: one may do so by chance
-PROTOCOL = "protocol"
 LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another
 
 
@@ -48,32 +47,46 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
     sights = list(scout(tree, rules.packs))
     seen, left = [], MOST_OPENED
     for sight in sights:
-        paths = [f"{sight.directory}/{name}".lstrip("/") for name in sight.names]
-        packs = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
         with contextlib.suppress(OSError, SlowRuleError):  # then its names are those of a stranger
-            if one := _protocol(tree, sight, own):
-                seen.append(one)
-            elif packs:
-                one, opened = _seen(tree, sight._replace(packs=packs), rules, min(left, OPENED))
-                seen.append(one)
+            one, theirs = _protocol(tree, sight, own)
+            paths = [f"{sight.directory}/{name}".lstrip("/") for name in theirs]
+            packs = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
+            if packs:
+                other, opened = _seen(tree, sight._replace(packs=packs, names=theirs), rules, min(left, OPENED))
                 left -= opened
+                one = _both(one, other) if one else other
+            seen += [one] if one else []
     judging = [pack for pack in rules.packs if any(pack.name in one.packs for one in seen)]
     strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own, judging))
     looked = sum(map(len, tree.listed.values()))
     return Found(tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, stopped=looked >= MOST_NAMES)
 
 
-def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> Seen | None:
-    """Return a directory whose names are in the format of this package or one of its older forms."""
+def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> tuple[Seen | None, tuple[str, ...]]:
+    """Judge a directory by its names in the format of this package or an older form; return those of others as well."""
     names = tree.names_of_checkpoints(sight.directory, sight.packs)
-    claims = (own_claim(in_part_folder(name)[1], own, folder=names[name]) for name in sight.names)
-    mine = [claim for claim in claims if claim.rule and claim.rule.id != LIGHTNING and claim.kind in CHECKPOINTS]
-    if not mine:
-        return None
-    listing = _listing(tree, sight)
-    found = sort_entries(own, listing).checkpoints
+    claims = {name: own_claim(in_part_folder(name)[1], own, folder=folder) for name, folder in names.items()}
+    mine = {name for name, claim in claims.items() if claim.rule and claim.kind in CHECKPOINTS}
+    if all(rule and rule.id == LIGHTNING for rule in (claims[name].rule for name in mine)):
+        return None, sight.names
+    found = sort_entries(own, _listing(tree, sight)).checkpoints
     size = sum(one.entry.size for one in found)
-    return Seen(sight.directory, (PROTOCOL,), True, "epoch and step in its format", len(found), size)  # noqa: FBT003 - a value
+    numbers = tuple(numbers_of(one.fields, ()) for one in found)
+    one = Seen(sight.directory, (PROTOCOL,), True, "epoch and step in its format", len(found), size, numbers)  # noqa: FBT003 - a value
+    return one, tuple(name for name in sight.names if name not in mine)
+
+
+def _both(mine: Seen, other: Seen) -> Seen:
+    """Put together what a directory holds in the format of this package and in others; of these, what is sure."""
+    if not other.sure:
+        return mine
+    return other._replace(
+        packs=(*other.packs, PROTOCOL),
+        evidence=f"{other.evidence}; {mine.evidence}",
+        checkpoints=other.checkpoints + mine.checkpoints,
+        size=other.size + mine.size,
+        numbers=(*other.numbers, *mine.numbers),
+    )
 
 
 def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, int]:
@@ -85,7 +98,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     if proved:
         return _seen(tree, sight._replace(packs=(proved,)), rules, most)
     listing = _listing(tree, sight)
-    found = sort_entries(own, listing).checkpoints
+    found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in sight.names]
     chosen = first_middle_last([one.entry.name for one in found])[:most]
     inside = {one: look_into(tree.outputs_dir, sight.directory, one, folder=names.get(one, False)) for one in chosen}
     compared = compare((one.fields, inside.get(one.entry.name, {})) for one in found)
@@ -131,20 +144,33 @@ def _strangers(
     they may protect all that is there, as what Keras' BackupAndRestore writes.
     """
     here = {sight.directory: sight for sight in sights if sight.directory in seen}
-    units = {f"{one.directory}/{name}".lstrip("/") for one in here.values() for name in one.names}
+    rules_of = {path: _rules_of(one, seen[path], own) for path, one in here.items()}
+    units = {
+        f"{path}/{name}".lstrip("/")
+        for path, one in here.items()
+        for name in one.names
+        if PROTOCOL not in seen[path] or _is_known(rules_of[path], name, tree.names(path).get(name, False))
+    }
     for path, names in sorted(tree.listed.items()):
         if any(part.startswith(".") for part in path.split("/")) or _lies_in(path, units):
             continue
-        rules = [pack.rules for pack in (here[path].packs if path in here else pick_in(tree, judging, path))]
-        rules += [own] * (PROTOCOL in seen.get(path, ()))
+        rules = rules_of[path] if path in here else [pack.rules for pack in pick_in(tree, judging, path)]
         free = [name for name in sorted(names) if looks_like(name) and f"{path}/{name}".lstrip("/") not in units]
         unknown = [name for name in free if not _is_known(rules, name, names[name])]
         units.update(f"{path}/{name}".lstrip("/") for name in unknown)
         if unknown:
             size = sum(_size(tree.outputs_dir, path, name) for name in unknown)
             more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
-            text = f"no pack knows {unknown[0]}{more}"
+            who = "rule here" if PROTOCOL in seen.get(path, ()) else "pack"
+            text = f"no {who} knows {unknown[0]}{more}"
             yield Seen(path, (), False, text, len(unknown), size)  # noqa: FBT003 - a value
+
+
+def _rules_of(sight: Sight, packs: Collection[str], own: RuleSet) -> list[RuleSet]:
+    """Return the rules that judge a directory; beside the format of this package only the packs that are sure."""
+    if PROTOCOL not in packs:
+        return [pack.rules for pack in sight.packs]
+    return [own, *(pack.rules for pack in sight.packs if pack.name in packs)]
 
 
 def _is_known(rules: Iterable[RuleSet], name: str, folder: bool) -> bool:  # noqa: FBT001 - of `Tree.names`

@@ -14,14 +14,24 @@ from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.starting import Decision, Seen, by_pattern, naming_text, preset_text, retention_text
+from ckptrules.engine.starting import (
+    IGNORED,
+    PROTOCOL,
+    Decision,
+    Seen,
+    by_pattern,
+    chosen_packs,
+    naming_text,
+    preset_text,
+    retention_text,
+)
 from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.find import find_directories
 from ckptrules.outputs.picking import holders_by, rules_here
 from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
-from ckptrules.outputs.seeing import PROTOCOL, Found, see
+from ckptrules.outputs.seeing import Found, see
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules import packs
 from ckptrules.rules.load import load_rules
@@ -130,9 +140,9 @@ def start_of(asked: Asked, style: Style) -> Start:
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
     told = [_told_look(found), *_told_rows(found, prefix, style)]
     if others:
-        naming, decisions = naming_text(place, others, prefix)
-        texts, keeps = _with_retention(place, naming, others)
-        sure = any(one.sure for one in others)
+        naming, decisions = naming_text(place, found.seen, prefix, _more(found.seen))
+        texts, keeps = _with_retention(place, naming, found.seen)
+        sure = any(one.sure for one in found.seen)
         told += [_told_savings(place, texts, keeps)] if sure else []
         return Start(texts, "\n".join(told), decisions, understood=sure)
     if found.seen:
@@ -247,6 +257,15 @@ def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[
     head = f"outputs_dir: {as_line([place])[1:-1]}\n" if place else ""
     layout = f"layout: {as_line(patterns)}\n" if patterns else r"\g<0>"
     return {NAMING: re.sub(r"^layout:.*\n", lambda match: head + match.expand(layout), text, flags=re.MULTILINE)}
+
+
+def _more(seen: Sequence[Seen]) -> str:
+    """Return the keys below the packs: those of the format of this package where it is there, too."""
+    if all(PROTOCOL not in one.packs for one in seen):
+        return IGNORED
+    text = next(text.decode() for path, text in starter_files() if path == NAMING)
+    text = text[text.index("\ntarget:") :]
+    return re.sub(r"  - id: lightning-default\n(?:    .*\n)*", "", text) if "lightning" in chosen_packs(seen) else text
 
 
 def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict[str, str], str]:
