@@ -1,6 +1,7 @@
 """timm's own saver and ``resume_checkpoint`` around a pruned folder, in the way of its train.py."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,12 @@ NEEDS = "needs timm without torchvision, whose wheel does not fit the CPU build 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[real]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+if find_spec("timm") is None:
+    pytest.skip(NEEDS, allow_module_level=True)
 VISION = ["transforms", "transforms.functional", "datasets", "models", "models.feature_extraction", "ops", "ops.misc"]
 with stand_ins("torchvision", *(f"torchvision.{name}" for name in VISION)):
-    pytest.importorskip("timm", reason=NEEDS)
-
-from timm.models import resume_checkpoint  # noqa: E402
-from timm.utils import CheckpointSaver, get_outdir, update_summary  # noqa: E402
+    from timm.models import resume_checkpoint
+    from timm.utils import CheckpointSaver, get_outdir, update_summary
 
 TOP1 = [10.0, 50.0, 20.0, 30.0, 25.0, 24.0, 22.0, 21.0]  # of the epochs: the best is an early one
 FIRST, ALL = 6, 8
