@@ -15,6 +15,9 @@ _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
 _NO_CHECKPOINT = re.compile(r".*\.(?:log|txt|yaml|yml|json|csv|md|png|jpe?g|svg|html|py|sh|tmp|gz|zip)", re.IGNORECASE)
+_LOG = re.compile(
+    r".*\.(?:log|txt|ya?ml|jsonl?|csv|tsv|md|png|jpe?g|svg|html|py|sh|toml|cfg|ini)|events\.out\..*", re.IGNORECASE
+)
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that are shown
 
@@ -32,6 +35,11 @@ def looks_like(name: str) -> bool:
     if name.lower().endswith(ENDINGS):
         return True
     return _NUMBERED.fullmatch(name) is not None and _NO_CHECKPOINT.fullmatch(name) is None
+
+
+def stands_beside(name: str, *, folder: bool) -> bool:
+    """Say whether a name is what frameworks leave beside checkpoints: logs, settings, and folders of other things."""
+    return not looks_like(name) and (folder or _LOG.fullmatch(name) is not None)
 
 
 def layout_for(paths: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from ckptrules.engine.packs import UNDECIDED
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.series import fields_that_differ, judge
-from ckptrules.engine.sorting import Sorted, sort_entries
+from ckptrules.engine.sorting import Sorted, beside, sort_entries
 from ckptrules.engine.values import (
     Action,
     Checkpoint,
@@ -29,6 +29,7 @@ from ckptrules.engine.values import (
     Problem,
     Reason,
     RuleSet,
+    Skipped,
 )
 from ckptrules.engine.wholeness import BROKEN, complete_lines, unwhole
 
@@ -137,7 +138,7 @@ def _planned(
         directory=listing.directory,
         actions=(*actions, *swept.actions, *relinks),
         kept=tuple(sorted(stays)),
-        skipped=found.skipped,
+        skipped=left_alone(found, listing, rules),
         problems=(
             *found.problems,
             *conflicts,
@@ -159,6 +160,12 @@ def _planned(
         unwhole=tuple(sorted(busy)),
         keeps=verdict.keeps,
     )
+
+
+def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:
+    """Return what is no checkpoint; a log that stands beside is not worth a word of the plan."""
+    logs = beside(found, listing, rules)
+    return tuple(row._replace(kind="ignored") if row.name in logs else row for row in found.skipped)
 
 
 def left_behind(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import Sidecar, find_sidecars
+from ckptrules.engine.lookalikes import stands_beside
 from ckptrules.engine.naming import CHECKPOINTS, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.values import (
@@ -51,6 +52,16 @@ class Sorted(NamedTuple):
         parts = {name: one.entry.name for one in whole for name in one.names}
         own = {one.name: head for head, owned in self.sidecars.items() for one in owned if not one.shared}
         return parts | own
+
+
+def beside(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
+    """Return the unknown names that are no business of ours, in a tree for which packs are listed."""
+    if not rules.user:
+        return set()
+    folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
+    unknown = (row.name for row in found.skipped if row.kind == "unrecognised")
+    free = (name for name in unknown if not name.endswith(rules.sidecars))
+    return {name for name in free if stands_beside(name, folder=name in folders)}
 
 
 def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:

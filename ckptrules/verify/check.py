@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
-from ckptrules.engine.lookalikes import looks_like
-from ckptrules.engine.sorting import Sorted, sort_entries
+from ckptrules.engine.sorting import Sorted, beside, sort_entries
 from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Part, Problem, Reason, RuleSet
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats import loading
@@ -83,23 +82,19 @@ def verify(
     """
     found = sort_entries(rules, listing)
     every = [*found.checkpoints, *found.protected]
+    others = beside(found, listing, rules)
     with reading.open_below(outputs_dir, listing.directory) as directory:
         marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         known = memory.recall(outputs_dir, listing.directory)
         desk = Desk(outputs_dir, listing.directory, directory, how, known, writes, now_ns)
         missing = {name for one in every if one.entry.name in marked for name in one.names}
-        strange = strangers(found, rules)
-        entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in missing]
-        entries = [entry for entry in entries if entry.kind == "file" or entry.name not in strange]
+        passed_over = missing | others
+        entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in passed_over]
         rows, faults = read_all(desk, entries, progress)
         for entry, fault in unlike_others(entries, rows, faults, every):
             _remember(desk, _identity(desk, entry), Known(FileContent(""), frozenset(), fault.text))
     problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
-    understood = {row.name for row in rows if row.known} | {
-        n for f in faults if f.id != "unknown_format" for n in f.names
-    }
-    rows = [row for row in rows if row.name not in strange - understood]
-    problems += name_problems(found, listing, rules.sidecars, {*marked, *(strange - understood)})
+    problems += name_problems(found, listing, rules.sidecars, {*marked, *others})
     unclaimed = {skipped.name for skipped in found.skipped}
     problems += told_once(
         [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], every
@@ -112,15 +107,6 @@ def verify(
         Row(one.entry.name, one.entry.size, None, read=False, whole=False) for one in every if one.entry.name in marked
     ]
     return Report(listing.experiment, listing.directory, tuple(joined(rows, every)), tuple(sorted(problems)))
-
-
-def strangers(found: Sorted, rules: RuleSet) -> set[str]:
-    """Return what frameworks leave beside their checkpoints, where packs judge: logs, settings, folders of either.
-
-    No rule knows their names, and these look like no checkpoint; a file is one all the same if its content is.
-    """
-    unknown = {row.name for row in found.skipped if row.kind == "unrecognised"}
-    return {name for name in unknown if not looks_like(name)} if rules.packs else set()
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:

@@ -234,11 +234,12 @@ TREES = {
     ),
     "keras: by names alone": Tree(
         "unet",
-        "unet/weights.01-0.88.hdf5 unet/weights.02-0.77.hdf5 unet/weights.10-0.66.hdf5 unet/unet_best.h5 unet/unet.h5",
+        """unet/weights.01-0.88.hdf5 unet/weights.02-0.77.hdf5 unet/weights.10-0.66.hdf5 unet/unet_best.h5 unet/unet.h5
+        unet/training.log unet/logs/train/events.out.tfevents.17 unet/final.zip unet/epoch_3_old/x""",
         ["keras"],
         "weights.01-0.88.hdf5 weights.02-0.77.hdf5",
         "weights.10-0.66.hdf5 unet_best.h5",
-        unread="unet.h5",
+        unread="unet.h5 final.zip epoch_3_old",
     ),
     "tensorflow: a stem is one checkpoint, and those that the list names stay": Tree(
         "model_dir",

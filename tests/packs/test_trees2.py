@@ -232,7 +232,6 @@ TREES = {
         ["ignite"],
         "checkpoint_1000.pt",
         "checkpoint_2000.pt best_model_3_acc=0.9.pt best_model_4_neg_loss=-0.5.pt",
-        unread="config-lock.yaml",
     ),
     "ignite: several objects are several series": Tree(
         "exp",
