@@ -27,7 +27,8 @@ from ckptrules.storage import writing
 
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
 NUMBERS = [HEADINGS.index(heading) for heading in ("epoch", "step", "size")]
-
+DROPS = ("kind", "run", "number", "step", "epoch", "verified", "pinned", "metric")
+LATER = ("size",)
 
 FORMS = ("table", "json", "csv")
 
@@ -98,7 +99,7 @@ def as_table(records: Sequence[Record], style: Style) -> str:
             texts = ["" if value is None else style.name(str(value)) for value in values]
             rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
             headings = (*headings, field)
-    return f"{table(headings, rows, NUMBERS)}{count_of(len(records), 'checkpoint')}\n"
+    return f"{table(headings, rows, NUMBERS, style.width, DROPS, LATER)}{count_of(len(records), 'checkpoint')}\n"
 
 
 def as_json(records: Sequence[Record], _: Style) -> str:

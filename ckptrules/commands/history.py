@@ -18,6 +18,7 @@ from ckptrules.run.reporter import Output, targets
 from ckptrules.run.session import Session
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
+DROPS = ("who", "when", "size", "renamed", "deleted")
 
 
 class Options(Common):
@@ -53,7 +54,8 @@ def history_text(runs: list[Run], style: Style) -> str:
                 past.state_of(run),
             )
         )
-    return table(HEADINGS, [tuple(style.name(cell) for cell in row) for row in rows], right=(4, 5, 6))
+    cells = [tuple(style.name(cell) for cell in row) for row in rows]
+    return table(HEADINGS, cells, right=(4, 5, 6), width=style.width, drops=DROPS)
 
 
 def show_history(session: Session, options: Options, style: Style, task: Task) -> TaskFailed | None:

@@ -21,6 +21,7 @@ class Options(plan.Options):
 
     changes = True
     remembers = True
+    summary: bool = False
     wait: int = WAIT
 
 

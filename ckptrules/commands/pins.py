@@ -19,8 +19,7 @@ from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
-WIDTH = 80  # columns
-NARROW = 20  # of them, the fewest for a note
+NARROW = 20  # columns, the fewest for a note beside the name
 
 
 class Options(Common):
@@ -54,12 +53,23 @@ def show(options: Options, style: Style, found: Sequence[Found], task: Task) -> 
 
 
 def as_table(found: Sequence[Found], style: Style) -> str:
-    """Write names, sizes and notes; a long note takes several lines."""
+    """Write names, sizes and notes. On a terminal a long note takes several lines, in a narrow one below the name."""
     names = [style.name(one.name) for one in found]
     sizes = [human_size(one.pin.size) for one in found]
-    room = max(NARROW, WIDTH - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2)
-    rows = []
-    for one, name, size in zip(found, names, sizes, strict=True):
-        first, *others = textwrap.wrap(style.name(one.pin.note), room) or [""]
-        rows += [("", name, size, first), *(("", "", "", more) for more in others)]
-    return table((), rows, right=(2,))
+    notes = [style.name(one.pin.note) for one in found]
+    room = style.width - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2
+    if style.width and max(map(columns, notes)) > room < NARROW:
+        rows = [("", name, size) for name, size in zip(names, sizes, strict=True)]
+        lines = table((), rows, right=(2,), width=style.width).splitlines()
+        below = [textwrap.indent("\n".join(wrapped(note, style.width - 6)), " " * 6) for note in notes]
+        return "".join(f"{text}\n" for pair in zip(lines, below, strict=True) for text in pair if text)
+    lined: list[tuple[str, ...]] = []
+    for name, size, note in zip(names, sizes, notes, strict=True):
+        first, *others = (wrapped(note, room) if style.width else [note]) or [""]
+        lined += [("", name, size, first), *(("", "", "", more) for more in others)]
+    return table((), lined, right=(2,))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text between its words."""
+    return textwrap.wrap(text, max(width, NARROW), break_long_words=False, break_on_hyphens=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ckptrules.engine.values import Directory
 from ckptrules.run.experiments import Done, experiments, in_tally
 from ckptrules.run.jobs import Job
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, Migrating
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, Migrating, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
@@ -19,6 +19,7 @@ class Options(Migrating):
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
     html: str | None = HTML
+    summary: bool = flag("one line an experiment, the one that loses most first")
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

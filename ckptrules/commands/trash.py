@@ -29,6 +29,9 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import TrashItem, strangers, trash_items
 
+HEADINGS = ("run", "directory", "name", "size", "freed on")
+DROPS = ("run",)
+LATER = ("size", "freed on")
 DAY = 86_400
 FEW = 3
 
@@ -67,7 +70,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
         for item, others in by_checkpoint(items, runs or ())
     ]
     size = sum(item.size for item in items)
-    text = table(("run", "directory", "name", "size", "freed on"), rows, right=(3,))
+    text = table(HEADINGS, rows, right=(3,), width=style.width, drops=DROPS, later=LATER)
     lost = unknown_to_undo(runs, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"

@@ -26,6 +26,7 @@ from ckptrules.storage.trash import trash_use
 ARCHIVES = (".tar.zst", ".tar.gz")
 
 HEADINGS = ("experiment", "protected", "kept", "could go", "other", "total")
+DROPS = ("other", "protected", "kept", "total")
 
 
 class Options(Planning):
@@ -85,7 +86,9 @@ def show_usage(
         failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
     total = sum((row for _, row in rows), Usage())
     lines = [_row(job.style.name(name), row) for name, row in rows]
-    text = table(HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)))
+    text = table(
+        HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)), width=job.style.width, drops=DROPS
+    )
     try:
         waiting = trash_use(Disk(job.options.outputs_dir))
         text += f"trash: {human_size(waiting.size)}, {count_of(waiting.items, 'item')}\n"

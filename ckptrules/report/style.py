@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,16 +19,23 @@ ASCII_SIGNS = dict(zip(_SIGN_NAMES, ("+", "x", "~", "<", "->", ".", "!", "?", "*
 
 COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 
+GAP = "  "  # between the columns of a table
+INDENT = "  "
+
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
 
 
 class Style(NamedTuple):
-    """What the terminal can show. ``encoding`` decides between ✓ and +, and which letters are escaped."""
+    """What the terminal can show. ``encoding`` decides between ✓ and +, and which letters are escaped.
+
+    ``width`` is its columns, or 0 where nothing limits them: in a pipe or a file.
+    """
 
     colour: bool = False
     encoding: str = "utf-8"
     verbose: bool = False
     preview: bool = False
+    width: int = 0
 
     @property
     def signs(self) -> Mapping[str, str]:
@@ -86,22 +93,59 @@ def columns(text: str) -> int:
     return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Collection[int] = (),
+    width: int = 0,
+    drops: Sequence[str] = (),
+    later: Sequence[str] = (),
+) -> str:
     """Lay rows out in aligned columns, under headings if there are any.
 
-    ``right`` are the numbers of the columns that hold numbers.
+    No cell is ever cut or broken. Where the table is wider than the terminal, columns go. Where that is not enough, the
+    first column that is left gets a line of its own, with the others below it. In the end each cell has a line.
+
+    Args:
+        headings: of the columns, or nothing.
+        rows: their cells.
+        right: the numbers of the columns that hold numbers.
+        width: columns of the terminal; 0 where nothing limits them.
+        drops: the headings of the columns that may go, in that order.
+        later: of those that go after them, where the first column has a line of its own.
     """
     shown = [headings, *rows] if headings else rows
     widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
-    lines = []
-    for row in shown:
-        gaps = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = [
-            gap + cell if column in right else cell + gap
-            for column, (cell, gap) in enumerate(zip(row, gaps, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, ""])
+    padded = [[_padded(cell, widths[n], right=n in right) for n, cell in enumerate(row)] for row in shown]
+    may_go = [headings.index(one) for one in (*drops, *later) if one in headings]
+    choices = list(_fewer(len(widths), may_go))
+    first_choices = choices[: len(choices) - sum(one in headings for one in later)]
+    beside = next((some for some in first_choices if not width or _breadth(widths, some) <= width), None)
+    below = next((some for some in choices if _breadth(widths, some[1:]) + len(INDENT) <= width), None)
+    if beside:
+        lines = [GAP.join(row[n] for n in beside) for row in padded]
+    elif below:
+        lines = [line for row in padded for line in (row[below[0]], INDENT + GAP.join(row[n] for n in below[1:]))]
+    else:
+        first, *others = choices[-1]
+        lines = [line for row in shown for line in (row[first], *(INDENT + row[n] for n in others))]
+    lines = [line.rstrip() for line in lines]
+    return "\n".join([*(lines if beside else filter(None, lines)), ""])
+
+
+def _fewer(count: int, drops: Sequence[int]) -> Iterator[list[int]]:
+    """Yield which columns stay: all, then one less each time."""
+    for number in range(len(drops) + 1):
+        yield [column for column in range(count) if column not in drops[:number]]
+
+
+def _breadth(widths: Sequence[int], some: Sequence[int]) -> int:
+    return sum(widths[column] for column in some) + len(GAP) * (len(some) - 1)
+
+
+def _padded(cell: str, width: int, *, right: bool) -> str:
+    gap = " " * (width - columns(cell))
+    return gap + cell if right else cell + gap
 
 
 def when(mtime_ns: int) -> str:

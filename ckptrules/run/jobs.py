@@ -599,8 +599,21 @@ def _is_the_time(values: Mapping[str, Any], now_ns: int) -> bool:
 def style(session: Session, options: Common) -> Style:
     """Find out what the terminal can show."""
     to_file = any(word.startswith(("-o", "--output-file")) for word in session.line.arguments)
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or to_file or not sys.stdout.isatty()
-    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run)
+    is_terminal = sys.stdout.isatty() and not to_file
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
+    width = terminal_width() if is_terminal else 0
+    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that is written to, as ``COLUMNS`` says or else the system; 0 if unknown."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdigit():
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 @once

@@ -219,6 +219,7 @@ class Common(Declared):
     json: str | None = None
     html: str | None = None
     quiet: bool = False
+    summary: bool = False
     wait: int = 0
 
     @property

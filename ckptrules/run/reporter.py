@@ -30,6 +30,7 @@ from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
     from ckptrules.report.checkpoints import Room
+    from ckptrules.report.overview import Row
     from ckptrules.report.what_if import Weighed
 
 PROBLEMS_LEFT = 1
@@ -52,6 +53,7 @@ class Output(NamedTuple):
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
         weighed: what would go otherwise, where that was asked for.
         room: bytes that only a JSON file tells of.
+        row: what stands in place of the text, where a line an experiment was asked for.
     """
 
     text: str
@@ -62,6 +64,7 @@ class Output(NamedTuple):
     as_it_is: bool = False
     weighed: Weighed | None = None
     room: Room | None = None
+    row: Row | None = None
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -108,6 +111,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._data: dict[str, list[Mapping[str, Any]]] = {}
         self._going: dict[str, list[Going]] = {}
         self._links: dict[str, list[Several]] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._weighed: dict[str, list[Weighed]] = {}
         self._rooms: dict[str, list[Room]] = {}
         self._up_to_date: Counter[str] = Counter()
@@ -176,10 +180,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 total = by_file(total, self._links[base])
             lack = "" if stopping.stopped() else context.lacks(total)
             self._problems_left |= context.refused or bool(lack)
-            if context.style.preview:
+            if context.style.preview and not context.options.summary:
                 self.write(magnitude(self._going.get(base, []), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
-                self.write(self._session.completed(self._summary(total, context, lack)))
+                self.write(self._session.completed(self._summary(base, total, context, lack)))
             if context.options.tells_data:
                 self._write_data(base, context._replace(header=self._header(base)), total)
         super().complete_run()
@@ -237,7 +241,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output is None:
             return False
         context = self._context(task)
-        if not (context and context.options.quiet and not _says_something(output.tally)):
+        if output.row is None and not (context and context.options.quiet and not _says_something(output.tally)):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
             self._add(task, output)
@@ -250,6 +254,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._going.setdefault(base, []).append(output.going)
         if output.links != NONE:
             self._links.setdefault(base, []).append(output.links)
+        if output.row:
+            self._rows.setdefault(base, []).append(output.row)
         if output.weighed:
             self._weighed.setdefault(base, []).append(output.weighed)
         if output.room:
@@ -272,13 +278,24 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _context(self, task: Task) -> RunContext | None:
         return self._contexts.get(_base(task)) if task.subtask_of else None
 
-    def _summary(self, total: Any, context: RunContext, lack: str) -> str:
+    def _summary(self, base: str, total: Any, context: RunContext, lack: str) -> str:
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
+        if context.options.summary:
+            return self._overview(base, total, context, notes)
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
         days = None if "takes_back" in context.header else context.trash_days  # an undo frees nothing at once
         return summary(total, context.style, days, notes)
+
+    def _overview(self, base: str, total: Tally, context: RunContext, notes: Iterable[str]) -> str:
+        from ckptrules.report.overview import overview
+
+        command = f"{self._session.command(base, context.options, base)} verbose=1"
+        shown = f"`{command}`" if "'" in command else f"'{command}'"
+        more = f"Nothing was changed. {shown} tells each checkpoint, with its reasons."
+        text = overview(self._rows.get(base, []), total, context.style)
+        return "\n".join([text.rstrip("\n"), *notes, *_unsearched(context), more, ""])
 
     @staticmethod
     def _log(total: Tally, context: RunContext) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
-from ckptrules.run.hints import InForce, command_with, complete
+from ckptrules.run.hints import InForce, command_with, complete, quoted
 from ckptrules.run.options import CommandLine, Common
 from ckptrules.run.workers import Workers
 
@@ -59,9 +59,11 @@ class Session:
         """Write the commands that a text names so that they work here when they are copied."""
         return complete(text, self._force)
 
-    def command(self, task: str, options: Common) -> str:
-        """Write the command that does a task with these options, as it works here when it is copied."""
-        return command_with(task, options, self._force)
+    def command(self, task: str, options: Common, base: str) -> str:
+        """Write the command that does a task with these options, for the experiments that ``base`` is asked for."""
+        words = [word.typed or word.task for word in self.line.words if word.base == base]
+        tasks = " ".join(quoted(task + word.removeprefix(base)) for word in words) or task
+        return command_with(tasks, options, self._force)
 
 
 def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:

@@ -25,7 +25,6 @@ from ckptrules.engine.what_if import (
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.run.deciding import FAULTS, decide, sources_asked, untouched
-from ckptrules.run.hints import quoted
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
@@ -87,13 +86,11 @@ def with_others(
 
 def row_as_data(session: Session, base: str, row: Asked, now: Planning) -> dict[str, Any]:
     """Say what a row asks for, whether it is asked for ``now``, and by which command."""
-    words = [word.typed or word.task for word in session.line.words if word.base == base]
-    tasks = " ".join(quoted("plan" + word.removeprefix(base)) for word in words) or "plan"
     return {
         "policy": row.policy,
         "keep_last": row.keep_last,
         "current": row.options == now,
-        "command": session.command(tasks, row.options),
+        "command": session.command("plan", row.options, base),
     }
 
 

@@ -103,6 +103,10 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
     text = experiment_block(done, listing.entries, job.style)
     total = tally(done, links)
     output = Output(text, total, data, going(done, listing.entries, total), links, room=room)
+    if job.options.summary:
+        from ckptrules.report.overview import row_of  # not above: few ask for it
+
+        output = output._replace(row=row_of(done, listing.entries, total))
     return Done(output, "problems left" if done.problems else "")
 
 

@@ -12,6 +12,9 @@ from ckptrules.storage.attributes import OWNER, UNKNOWN
 from ckptrules.vault.backups import Held, RestoreStep
 from ckptrules.vault.manifest import Manifest
 
+HEADINGS = ("name", "created", "mode", "files", "size", "state")
+DROPS = ("mode", "created", "files")
+LATER = ("size",)
 FEW = 3
 Lost = Mapping[str, Sequence[str]]  # of copies by their paths: what could not be kept
 LINK_WARNING = (
@@ -46,7 +49,7 @@ def backups_table(held: Sequence[Held], folder: str, style: Style, *, verified: 
     if not held:
         return f"No backup in '{style.name(folder)}'.\n"
     rows = [_row(backup, style, verified=verified) for backup in held]
-    lines = [table(("name", "created", "mode", "files", "size", "state"), rows, right=(3, 4)).rstrip("\n")]
+    lines = [table(HEADINGS, rows, right=(3, 4), width=style.width, drops=DROPS, later=LATER).rstrip("\n")]
     for backup in held:
         if backup.damage and backup.manifest:
             lines.append(f"In {style.name(backup.name)}:")

@@ -1,0 +1,60 @@
+"""Pure: what a plan comes to, in one sentence and one line an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.drafting import drafts
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Entry, Plan
+from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.text import Tally
+
+HEADINGS = ("experiment", "goes", "to delete", "stays", "kept", "to rename", "needs you")
+DROPS = ("to rename", "kept", "to delete", "stays")
+NUMBERS = range(1, 6)
+
+
+class Row(NamedTuple):
+    """One experiment: its numbers, and the formats that would read what looks like checkpoints and is not read."""
+
+    experiment: str
+    total: Tally
+    drafts: frozenset[tuple[str, ...]] = frozenset()
+
+
+def row_of(plan: Plan, entries: Iterable[Entry], total: Tally) -> Row:
+    """Make the line of an experiment."""
+    unread = {row.name for row in plan.skipped if row.kind == "unrecognised"}
+    drafted = drafts((entry.name, entry.kind == "directory") for entry in entries if entry.name in unread)
+    return Row(plan.experiment, total, frozenset(map(tuple, drafted.values())))
+
+
+def verdict(total: Tally, needs: int) -> str:
+    """Say what goes, what stays, and how much needs a person."""
+    goes, stays = total.bytes_deleted, total.bytes_kept
+    end = f", {needs} need{'s' if needs == 1 else ''} you" if needs else ""
+    if not goes:
+        return f"Nothing would go: {human_size(stays)} stays{end}."
+    return f"{human_size(goes)} would go of {human_size(goes + stays)}; {human_size(stays)} stays{end}."
+
+
+def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:
+    """Show the verdict, and below it a line an experiment, what loses most first, and their sums."""
+    found = sorted(rows, key=lambda row: (-row.total.bytes_deleted, -row.total.bytes_kept, row.experiment))
+    unread = frozenset[tuple[str, ...]]().union(*(row.drafts for row in found))
+    lines = [style.paint(verdict(total, total.problems + len(unread)), "bold"), ""]
+    cells = [_cells(style.name(row.experiment), row.total, len(row.drafts)) for row in found]
+    cells.append(_cells("all", total, len(unread)))
+    return "\n".join([*lines, table(HEADINGS, cells, NUMBERS, style.width, DROPS)])
+
+
+def _cells(name: str, total: Tally, unread: int) -> Sequence[str]:
+    needs = [count_of(total.problems, "problem")] * bool(total.problems)
+    needs += [f"{unread} unread"] * bool(unread)
+    deleted, kept, renamed = (
+        str(number or "") for number in (total.deleted + total.leftovers, total.kept, total.renamed)
+    )
+    goes = human_size(total.bytes_deleted) if deleted else ""
+    return (name, goes, deleted, human_size(total.bytes_kept), kept, renamed, ", ".join(needs))

@@ -1,0 +1,100 @@
+"""`plan summary=1`: a sentence, and a line an experiment, in any terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptrules.engine.values import Entry, Plan, Problem, Reason, Skipped
+from ckptrules.report.overview import Row, overview, row_of, verdict
+from ckptrules.report.style import Style, columns
+from ckptrules.report.text import Tally
+
+GB = 1_000_000_000
+LONG = "a-long-name-of-an-experiment_lr=0.0003_bs=512_seed=7"
+ROWS = [
+    Row("small", Tally(kept=2, bytes_kept=3 * GB)),
+    Row("検出器", Tally(kept=4, deleted=1, bytes_kept=2 * GB, bytes_deleted=GB, problems=2)),
+    Row(LONG, Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB), frozenset({("a",)})),
+]
+TOTAL = Tally(kept=16, deleted=9, renamed=3, bytes_kept=12 * GB, bytes_deleted=41 * GB, problems=2)
+FIRST = "41 GB would go of 53 GB; 12 GB stays, 3 need you."
+IN = {
+    0: f"""\
+{FIRST}
+
+experiment                                             goes  to delete  stays  kept  to rename  needs you
+{LONG}  40 GB          8   7 GB    10          3  1 unread
+検出器                                                 1 GB          1   2 GB     4             2 problems
+small                                                                    3 GB     2
+all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
+""",
+    120: f"""\
+{FIRST}
+
+experiment                                             goes  to delete  stays  kept  to rename  needs you
+{LONG}  40 GB          8   7 GB    10          3  1 unread
+検出器                                                 1 GB          1   2 GB     4             2 problems
+small                                                                    3 GB     2
+all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
+""",
+    80: f"""\
+{FIRST}
+
+experiment
+   goes  to delete  stays  kept  to rename  needs you
+{LONG}
+  40 GB          8   7 GB    10          3  1 unread
+検出器
+   1 GB          1   2 GB     4             2 problems
+small
+                     3 GB     2
+all
+  41 GB          9  12 GB    16          3  2 problems, 1 unread
+""",
+    40: f"""\
+{FIRST}
+
+experiment
+   goes  stays  needs you
+{LONG}
+  40 GB   7 GB  1 unread
+検出器
+   1 GB   2 GB  2 problems
+small
+          3 GB
+all
+  41 GB  12 GB  2 problems, 1 unread
+""",
+}
+
+
+@pytest.mark.parametrize("width", IN)
+def test_the_table_fits_the_terminal_and_says_in_words_who_needs_a_person(width: int) -> None:
+    assert overview(ROWS, TOTAL, Style(width=width)) == IN[width]
+
+
+def test_a_name_is_escaped_and_an_order_is_kept() -> None:
+    rows = [Row("a\x1b[2J", Tally()), Row("b", Tally())]
+    lines = overview(rows, Tally(), Style()).splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["a\\x1b[2J", "b", "all"]
+
+
+@pytest.mark.parametrize(
+    ("total", "needs", "said"),
+    [
+        (Tally(bytes_kept=GB), 0, "Nothing would go: 1 GB stays."),
+        (Tally(bytes_kept=GB), 1, "Nothing would go: 1 GB stays, 1 needs you."),
+        (Tally(bytes_kept=GB, bytes_deleted=GB), 2, "1 GB would go of 2 GB; 1 GB stays, 2 need you."),
+    ],
+)
+def test_the_verdict(total: Tally, needs: int, said: str) -> None:
+    assert verdict(total, needs) == said
+
+
+def test_what_looks_like_checkpoints_and_is_not_read_needs_a_person() -> None:
+    names = ["net_12.pt", "net_13.pt", "readme.txt"]
+    skipped = tuple(Skipped(name, "unrecognised", Reason("")) for name in names)
+    plan = Plan("e", "e", skipped=skipped, problems=(Problem("in_use", ("x",), "is in use"),))
+    row = row_of(plan, [Entry(name, "file", 1, 0) for name in names], Tally(problems=1))
+    assert len(row.drafts) == 1
+    assert columns(overview([row], row.total, Style()).splitlines()[0]) > 0
