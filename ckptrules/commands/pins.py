@@ -59,10 +59,10 @@ def as_table(found: Sequence[Found], style: Style) -> str:
     notes = [style.name(one.pin.note) for one in found]
     room = style.width - sum(max(map(columns, cells)) + 2 for cells in (names, sizes)) - 2
     if style.width and max(map(columns, notes)) > room < NARROW:
-        rows = [("", name, size) for name, size in zip(names, sizes, strict=True)]
-        lines = table((), rows, right=(2,), width=style.width).splitlines()
-        below = [textwrap.indent("\n".join(wrapped(note, style.width - 6)), " " * 6) for note in notes]
-        return "".join(f"{text}\n" for pair in zip(lines, below, strict=True) for text in pair if text)
+        below = [wrapped(f"{size}  {note}", style.width - 4) for size, note in zip(sizes, notes, strict=True)]
+        return "".join(
+            f"  {name}\n" + "".join(f"    {line}\n" for line in one) for name, one in zip(names, below, strict=True)
+        )
     lined: list[tuple[str, ...]] = []
     for name, size, note in zip(names, sizes, notes, strict=True):
         first, *others = (wrapped(note, room) if style.width else [note]) or [""]

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.commands.pins import as_table
+from ckptrules.engine.pins import Found, Pin
+from ckptrules.report.style import Style, columns
 from ckptrules.rules.shipped import has_pins
 from tests.conftest import ROOT, Project
 from tests.support import nobody
@@ -246,9 +249,18 @@ def test_wrong_pins_stop_whatever_could_delete(pinned: Project) -> None:
     assert pinned.tree() == before
 
 
-def test_the_table_fits_a_terminal(pinned: Project) -> None:
-    pinned.doit("pin", f"name={EARLY}", f"note={'what the second reviewer asked for, ' * 5}")
-    assert all(len(line) <= 80 for line in pinned.doit("pins").splitlines())
+@pytest.mark.parametrize("width", [0, 40, 80, 120])
+@pytest.mark.parametrize("name", [EARLY, "epoch_epoch_02_step_step_000264_20251009_015037.ckpt", "最後の一つ.ckpt"])
+def test_the_table_fits_a_terminal_and_cuts_no_name_and_no_note(name: str, width: int) -> None:
+    note = " ".join(["what the second reviewer asked for,"] * 5)
+    found = [Found(Pin("", 10, 0, note), "one", name), Found(Pin("", 2000, 0), "one", YOUNG)]
+    text = as_table(found, Style(width=width))
+    lines = text.splitlines()
+    assert all(columns(line) <= width or line.strip() == name for line in lines) or not width
+    assert name in text
+    assert YOUNG in text
+    assert len(lines) > 2 if width else len(lines) == 2
+    assert " ".join(" ".join(line.split("B", 1)[-1].strip() for line in lines).split()).count("reviewer") == 5
 
 
 def test_a_planted_journal_cannot_move_a_pin_to_another_checkpoint(pinned: Project) -> None:
