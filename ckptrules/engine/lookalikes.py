@@ -23,11 +23,15 @@ EXAMPLES = 3  # folders that are shown
 
 
 class Folder(NamedTuple):
-    """A folder below ``outputs_dir`` that no layout covers: how many names in it look like checkpoints, and one."""
+    """A folder below ``outputs_dir`` that is passed over: how many names in it look like checkpoints, and one.
+
+    ``is_covered`` says that a layout covers it, and that no rule knows anything in it.
+    """
 
     path: str
     number: int
     example: str
+    is_covered: bool = False
 
 
 def looks_like(name: str) -> bool:
@@ -53,7 +57,9 @@ def layout_for(paths: Iterable[str]) -> list[str]:
     return sorted(found, key=lambda pattern: (pattern.count("/"), pattern))
 
 
-def uncovered_text(folders: Sequence[Folder], layout: Sequence[str], outputs_dir: str, rules: str) -> str:
+def uncovered_text(
+    folders: Sequence[Folder], layout: Sequence[str], outputs_dir: str, rules: str, *, more: bool = False
+) -> str:
     """Tell what looks like checkpoints and is not covered, with the line that would cover it; else nothing.
 
     Args:
@@ -61,20 +67,30 @@ def uncovered_text(folders: Sequence[Folder], layout: Sequence[str], outputs_dir
         layout: the patterns in force.
         outputs_dir: the folder of the experiments.
         rules: what is to be edited: the rule file, or how to get one.
+        more: whether not all folders were looked at.
     """
-    if not folders:
-        return ""
-    lines = ["These look like checkpoints, and no layout covers them:"]
-    lines += [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
-    if more := folders[EXAMPLES:]:
-        lines.append(f"    and in {len(more)} other folders: {sum(one.number for one in more)}")
-    patterns = layout_for(one.path for one in folders)
-    if patterns:
+    unread = [one for one in folders if one.is_covered]
+    outside = [one for one in folders if not one.is_covered]
+    lines = _listed("These look like checkpoints, and no layout covers them:", outside, outputs_dir)
+    if patterns := layout_for(one.path for one in outside):
         lines.append(f"    hint: in {rules}: layout: {as_line([*layout, *patterns])}")
-    else:
+    elif outside:
         lines.append("    hint: they lie in outputs_dir itself: name the folder above with outputs_dir=PATH, and in")
         lines.append(f"      {rules}: layout: {as_line([*layout, outputs_dir.rstrip('/').rpartition('/')[2]])}")
+    lines += _listed("These look like checkpoints, and no pack that is listed knows any there:", unread, outputs_dir)
+    if unread:
+        lines.append(f"    hint: 'doit packs' tells which one does; list it under 'packs' in {rules}")
+    if more:
+        lines.append("There is too much beside the checkpoint directories to look for others in all of it.")
     return "\n".join(lines)
+
+
+def _listed(title: str, folders: Sequence[Folder], outputs_dir: str) -> list[str]:
+    """Return lines that name the first of some folders; none where there is none."""
+    lines = [f"    {one.path or outputs_dir}: {one.number}, such as {one.example}" for one in folders[:EXAMPLES]]
+    if more := folders[EXAMPLES:]:
+        lines.append(f"    and in {len(more)} other folders: {sum(one.number for one in more)}")
+    return [title, *lines] if lines else []
 
 
 def as_line(patterns: Iterable[str]) -> str:

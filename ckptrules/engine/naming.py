@@ -141,6 +141,14 @@ def is_claimed(name: str, rules: RuleSet) -> bool:
         return True
 
 
+def is_ignored(name: str, rules: RuleSet) -> bool:
+    """Say whether a directory of this name is no checkpoint by the rules."""
+    try:
+        return claim(name, rules, folder=True).kind == "ignored"
+    except SlowRuleError:
+        return True
+
+
 def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     """Decide which rule a name belongs to.
 

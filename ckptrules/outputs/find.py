@@ -161,32 +161,43 @@ def linked_directories(outputs_dir: str) -> list[str]:
 
 
 def lookalikes(
-    outputs_dir: str, covered: Collection[str], looks_like: Callable[[str], bool]
-) -> list[tuple[str, int, str]]:
+    outputs_dir: str, covered: Collection[str], looks_like: Callable[[str], bool], is_judged: Callable[[str], bool]
+) -> tuple[list[tuple[str, int, str]], bool]:
     """Find folders that no layout covers and that hold what looks like checkpoints: path, number, an example.
 
-    No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory.
+    No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory. The
+    second value says that there was more. What lies in a checkpoint directory itself is told of elsewhere.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        covered: the checkpoint directories.
+        looks_like: says by its name what may be a checkpoint.
+        is_judged: says of the path of a folder in a checkpoint directory that the rules say what it is, so that
+            nothing in it is looked at.
     """
     found = []
     above = {path[:end] for path in covered for end, letter in enumerate(path) if letter == "/"}
-    pending, looked = deque([""]), 0
+    pending, looked, is_cut = deque([""]), 0, False
     while pending and looked < MOST_NAMES:
         path = pending.popleft()
-        alike = []
+        alike, is_covered = [], path in covered
+        left = MOST_NAMES if is_covered else MOST_NAMES - looked  # a checkpoint directory was listed in any case
         with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
-            for entry in islice(entries, MOST_NAMES - looked):
-                looked += 1
+            for entry in islice(entries, left):
+                looked += not is_covered
                 below = f"{path}/{entry.name}" if path else entry.name
-                if entry.name.startswith(".") or entry.is_symlink() or below in covered:
+                if entry.name.startswith(".") or entry.is_symlink():
                     continue
-                if looks_like(entry.name) and below not in above:
+                may_be_one = looks_like(entry.name) and below not in above and below not in covered
+                if may_be_one and not is_covered:
                     alike.append(entry.name)
-                elif entry.is_dir(follow_symlinks=False):
+                elif not may_be_one and entry.is_dir(follow_symlinks=False) and not (is_covered and is_judged(below)):
                     pending.append(below)
+            is_cut |= next(entries, None) is not None
         if alike:
             found.append((path, len(alike), min(alike)))
         looked += 1
-    return sorted(found)
+    return sorted(found), is_cut or bool(pending)
 
 
 def _is_glob(part: str) -> bool:

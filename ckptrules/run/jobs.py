@@ -22,6 +22,7 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.judging import Judged
+from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_keep_last, with_min_epoch
 from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSet
@@ -191,15 +192,24 @@ def find_anew(session: Session) -> None:
 
 def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(session, path, rules._replace(settle=0))  # an option may change that, and it finds nothing else
+    return _survey(session, path, rules._replace(settle=0))[:2]  # an option may change that, and it finds nothing else
+
+
+def passed_over(session: Session, path: str, rules: RuleSet) -> frozenset[str]:
+    """Return the directories that the layout of packs covers, and in which no pack knows anything."""
+    return _survey(session, path, rules._replace(settle=0))[2]
 
 
 @once
-def _survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    found, inner = outputs_find.survey(path, rules.layout, holders_by(path, rules), rules.part_folders)
-    if rules.layout_of_packs:  # which is wide: what no pack knows anything of is no checkpoint directory
-        found = [one for one in found if rules_of(session, path, rules, one.directory).packs]
-    return found, inner
+def _survey(
+    session: Session, path: str, rules: RuleSet
+) -> tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]:
+    every, inner = outputs_find.survey(path, rules.layout, holders_by(path, rules), rules.part_folders)
+    if not rules.layout_of_packs:
+        return every, inner, frozenset()
+    # Which is wide: what no pack knows anything of is no checkpoint directory.
+    found = [one for one in every if rules_of(session, path, rules, one.directory).packs]
+    return found, inner, frozenset(one.directory for one in every) - {one.directory for one in found}
 
 
 def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
@@ -225,13 +235,19 @@ def uncovered(session: Session, base: str, options: Common, rules: RuleSet, styl
         return ""
     from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 
-    shown = style.name
-    covered = {found.directory for found in find(session, options.outputs_dir, rules)}
-    folders = [
-        Folder(shown(path), count, shown(example))
-        for path, count, example in outputs_find.lookalikes(options.outputs_dir, covered, looks_like)
-    ]
-    return uncovered_text(folders, rules.layout, shown(os.path.abspath(options.outputs_dir)), naming_file(rules))
+    shown, place = style.name, options.outputs_dir
+    covered, unread = {one.directory for one in find(session, place, rules)}, passed_over(session, place, rules)
+    holds = holders_by(place, rules)
+
+    def is_judged(path: str) -> bool:
+        outer, name = os.path.split(path)
+        own = rules_of(session, place, rules, outer)
+        in_parts = any(fnmatchcase(name, pattern) for pattern in rules.part_folders)
+        return in_parts or holds(path) or is_ignored(name, own)
+
+    found, more = outputs_find.lookalikes(place, covered, looks_like, is_judged)
+    folders = [Folder(shown(path), count, shown(example), path in unread) for path, count, example in found]
+    return uncovered_text(folders, rules.layout, shown(os.path.abspath(place)), naming_file(rules), more=more)
 
 
 def naming_file(rules: RuleSet) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -127,8 +128,70 @@ def test_the_glance_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (tmp_path / f"{number:02}").mkdir()
         for name in range(10):
             (tmp_path / f"{number:02}/{name}.ckpt").write_text("x")
-    found = find.lookalikes(str(tmp_path), set(), looks_like)
+    found, more = find.lookalikes(str(tmp_path), set(), looks_like, lambda _: False)
     assert 0 < sum(number for _, number, _ in found) <= 20
+    assert more
+    assert find.lookalikes(str(tmp_path / "00"), set(), looks_like, lambda _: False) == ([("", 10, "0.ckpt")], False)
+
+
+class Hostile(NamedTuple):
+    """Rules, files (one that ends in / is an empty folder), the exit code of a plan, and what it tells besides."""
+
+    rules: str
+    files: str
+    code: int
+    told: tuple[str, ...] = ()
+
+
+KEEPS = "retention: {default: {keep_last: 1}}\n"
+STAR = f"packs: [lightning]\nlayout: ['*']\n{KEEPS}"
+WIDE = f"packs: [huggingface]\n{KEEPS}"
+COVERS = "and no layout covers them"
+NO_PACK = "no pack that is listed knows any there"
+HOSTILE = {
+    "three depths, of which one is covered": Hostile(
+        STAR, "a/epoch=1.ckpt b/x/epoch=1.ckpt c/x/y/epoch=1.ckpt", 0, (COVERS, "b/x: 1", "c/x/y: 1", "layout: ['*', '*/*', '*/*/*']")
+    ),
+    "deep below what is covered": Hostile(
+        STAR, "a/epoch=1.ckpt a/s/t/checkpoints/epoch=3.ckpt", 0, (COVERS, "a/s/t/checkpoints: 1", "layout: ['*', '*/*/*/checkpoints']")
+    ),
+    "in a checkpoint, and in what is no checkpoint": Hostile(
+        WIDE, "a/checkpoint-1/trainer_state.json a/checkpoint-1/x/epoch_3.pth a/runs/epoch_3.pth", 0
+    ),
+    "beside checkpoints, in a folder that nobody knows": Hostile(
+        WIDE, "a/checkpoint-1/trainer_state.json a/final/epoch_3.pth", 0, (NO_PACK, "a/final: 1", "'doit packs' tells")
+    ),
+    "a layout covers it, and no pack knows it": Hostile(
+        WIDE, "a/checkpoint-1/trainer_state.json b/epoch_1.pth b/epoch_2.pth", 0, (NO_PACK, "b: 2, such as epoch_1.pth")
+    ),
+    "no pack knows any": Hostile(WIDE, "b/epoch_1.pth", 1, ("No checkpoint directory", NO_PACK)),
+    "digits, and what lies below": Hostile(f"packs: [orbax]\nlayout: ['*']\n{KEEPS}", "x/2024/run/epoch=1.ckpt", 1, (COVERS, "x/2024/run: 1")),
+    "names that nobody reads": Hostile(STAR, "a/foo_1.bar a/foo_2.bar", 1, ("Nothing was understood",)),
+    "empty folders": Hostile(STAR, "a/ b/c/", 1, ("Nothing was understood",)),
+    "what is no checkpoint": Hostile(f"{STAR}ignored: ['*.tmp']\n", "a/1.tmp a/2.tmp", 1, ("Nothing was understood",)),
+    "nothing": Hostile(STAR, "", 1, ("No checkpoint directory",)),
+    "in outputs itself": Hostile(STAR, "epoch=1.ckpt", 1, (COVERS, "they lie in outputs_dir itself")),
+    "part folders": Hostile(
+        f"packs: [nemo]\nlayout: ['*']\n{KEEPS}", "a/mp_rank_00/gpt--loss=3.5-step=1.ckpt a/mp_rank_01/gpt--loss=3.5-step=1.ckpt", 0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_is_covered_in_part_without_a_word(project: Project, name: str) -> None:
+    tree = HOSTILE[name]
+    for file in (project.folder / "rules").glob("*.yaml"):
+        file.unlink()
+    (project.folder / "rules" / "x.yaml").write_text(tree.rules)
+    project.outputs.mkdir(exist_ok=True)
+    for path in tree.files.split():
+        if path.endswith("/"):
+            (project.outputs / path).mkdir(parents=True)
+        else:
+            project.make({path: 9})
+    out = project.doit("plan", "delete_old=1", check=tree.code)
+    assert [text for text in tree.told if text not in out] == [], out
+    assert ("look like checkpoints" in out) == any(text in (COVERS, NO_PACK) for text in tree.told), out
 
 
 YES = """x.ckpt X.PT a.pth a.pth.tar model.safetensors w.h5 w.keras w.npz w.msgpack 0.distcp checkpoint-500 checkpoint_3
