@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.values import in_part_folder
 from ckptrules.engine.words import ENDING, KEYS
 
+SOME = 20  # names of a kind, from which a format is drafted
+COLUMN = 32  # where a comment begins
 _PIECE = re.compile(r"\d+\.\d+|\d+|[^\d]+")
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
@@ -47,22 +50,73 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     ]
 
 
+class Unread(NamedTuple):
+    """Names that no rule knows, that look like checkpoints, and that differ in numbers only.
+
+    Args:
+        kind: what they have in common.
+        folder: whether they are folders.
+        number: how many there are.
+        names: some of them.
+    """
+
+    kind: str
+    folder: bool
+    number: int
+    names: tuple[str, ...]
+
+    @property
+    def draft(self) -> list[str]:
+        """The lines of a format; none where no number counts."""
+        return draft(self.names[0], self.names, folder=self.folder)
+
+
 def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     """Return the lines of a format for each name that looks like a checkpoint; names that differ in numbers share them.
 
     Args:
         names: those that no rule knows, each with whether it is a folder.
     """
+    found = {}
+    for members, one in _alike(names):
+        if lines := one.draft:
+            found.update(dict.fromkeys(members, lines))
+    return found
+
+
+def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
+    """Sort names as `drafts` takes them, and keep some of each kind."""
+    return tuple(one._replace(names=one.names[:SOME]) for _, one in _alike(names))
+
+
+def joined(found: Iterable[Unread]) -> list[Unread]:
+    """Join the kinds of several directories that can be drafted, those of most names first."""
+    kinds: dict[tuple[str, bool], Unread] = {}
+    for one in found:
+        old = kinds.get(one[:2], one._replace(number=0, names=()))
+        kinds[one[:2]] = one._replace(number=old.number + one.number, names=(*sorted({*old.names, *one.names})[:SOME],))
+    return sorted((one for one in kinds.values() if one.draft), key=lambda one: (-one.number, one[:2]))
+
+
+def format_lines(kinds: Iterable[Unread]) -> list[str]:
+    """Return the lines of formats for several kinds of names: below one key, each with an id of its own."""
+    lines, ids = ["formats:"], set[str]()
+    for one in kinds:
+        _, head, *rest = one.draft
+        head += f"_{len(ids) + 1}" * (head in ids)
+        ids.add(head)
+        lines += [f"{head.ljust(COLUMN)} # {one.number} name{'s' * (one.number != 1)}", *rest]
+    return lines
+
+
+def _alike(names: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], Unread]]:
+    """Yield the names of each kind as they are, and without the folder of parts before them."""
     alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for name, folder in names:
         if looks_like(in_part_folder(name)[1]):
             alike[_PIECE.sub(_shape, name), folder].append(name)
-    found = {}
-    for (_, folder), members in alike.items():
-        bases = [in_part_folder(name)[1] for name in members]
-        if lines := draft(bases[0], bases, folder=folder):
-            found.update(dict.fromkeys(members, lines))
-    return found
+    for (kind, folder), members in alike.items():
+        yield members, Unread(kind, folder, len(members), tuple(in_part_folder(name)[1] for name in members))
 
 
 def _shape(piece: re.Match[str]) -> str:

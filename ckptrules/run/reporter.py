@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
@@ -18,9 +19,10 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.engine.values import Plan
 from ckptrules.outputs.evidence import Links
-from ckptrules.report.style import Style, printed
+from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.run.command_line import escape_what_has_no_letter
+from ckptrules.run.hints import command
 from ckptrules.run.options import Common
 from ckptrules.run.remembered import MANY, remembered
 from ckptrules.run.session import Session
@@ -29,11 +31,13 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
+    from ckptrules.engine.drafting import Unread
     from ckptrules.report.checkpoints import Room
     from ckptrules.report.overview import Row
     from ckptrules.report.what_if import Weighed
 
 PROBLEMS_LEFT = 1
+DRAFTS = 3  # formats for names that no rule reads
 KILLED = """ERROR: a worker was killed (was the memory full?)
     hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
 """
@@ -54,6 +58,7 @@ class Output(NamedTuple):
         weighed: what would go otherwise, where that was asked for.
         room: bytes that only a JSON file tells of.
         row: what stands in place of the text, where a line an experiment was asked for.
+        unread: names that no rule knows and that look like checkpoints.
     """
 
     text: str
@@ -65,6 +70,7 @@ class Output(NamedTuple):
     weighed: Weighed | None = None
     room: Room | None = None
     row: Row | None = None
+    unread: tuple[Unread, ...] = ()
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -112,6 +118,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._going: dict[str, list[Going]] = {}
         self._links: dict[str, list[Several]] = {}
         self._rows: dict[str, list[Row]] = {}
+        self._unread: dict[str, list[Unread]] = {}
         self._weighed: dict[str, list[Weighed]] = {}
         self._rooms: dict[str, list[Room]] = {}
         self._up_to_date: Counter[str] = Counter()
@@ -256,6 +263,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._links.setdefault(base, []).append(output.links)
         if output.row:
             self._rows.setdefault(base, []).append(output.row)
+        self._unread.setdefault(base, []).extend(output.unread)
         if output.weighed:
             self._weighed.setdefault(base, []).append(output.weighed)
         if output.room:
@@ -282,6 +290,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
         if context.options.summary:
             return self._overview(base, total, context, notes)
+        notes += drafts_of(self._unread.get(base, ()), context.style)
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
@@ -321,6 +330,26 @@ def reporter_of(session: Session) -> type[Reporter]:
             super().__init__(session, outstream, options)
 
     return ReporterOfSession
+
+
+def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
+    """Draft formats for what looks like checkpoints and is read by no rule: of the first kinds of names.
+
+    The names of other kinds are left to `doit explain`.
+    """
+    if not found:
+        return
+    from ckptrules.engine.drafting import format_lines, joined
+
+    kinds = joined(found)
+    drafted, others = kinds[:DRAFTS], kinds[DRAFTS:]
+    if drafted:
+        yield "Some names look like checkpoints, and no rule reads them. These lines in a file"
+        yield "of rules/ would; 'doit check' tests them:"
+        yield from (f"    {style.name(line)}" for line in format_lines(drafted))
+    if others:
+        name = re.sub(r"([*?[])", r"[\1]", others[0].names[0])
+        yield f"    and {count_of(len(others), 'further kind')} of names: {command('explain', name=name)}"
 
 
 def _unsearched(context: RunContext) -> Iterator[str]:

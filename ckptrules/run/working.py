@@ -22,6 +22,7 @@ from ckptrules.run.reporter import Output
 from ckptrules.storage.folders import Folders
 
 if TYPE_CHECKING:
+    from ckptrules.engine.drafting import Unread
     from ckptrules.report.checkpoints import Seen
 
 
@@ -46,6 +47,8 @@ def work_on(job: Job, found: Directory) -> Done:
     except OSError as error:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing, seen)
+    if job.options.dry_run:
+        done = done._replace(output=done.output._replace(unread=unread_of(plan, listing)))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 
@@ -108,6 +111,17 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
 
         output = output._replace(row=row_of(done, listing.entries, total))
     return Done(output, "problems left" if done.problems else "")
+
+
+def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
+    """Return the kinds of names that no rule knows and that look like checkpoints."""
+    names = [row.name for row in plan.skipped if row.kind == "unrecognised"]
+    if not names:
+        return ()
+    from ckptrules.engine.drafting import unread  # not above: most plans need it not
+
+    folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
+    return unread((name, name in folders) for name in names)
 
 
 def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine.drafting import draft
+from ckptrules.engine.drafting import draft, format_lines, joined, unread
 from ckptrules.engine.naming import claim
 from ckptrules.rules.load import load_rules
 
@@ -38,3 +38,32 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
 )
 def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     assert draft(name, []) == []
+
+
+KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
+    "net-1.npz net-2.npz | net-3.npz": [("net", 3)],
+    "net-1.npz net_1.pt | net_2.pt": [("net", 2), ("net_2", 1)],
+    "mp_rank_00/net-1.npz mp_rank_01/net-1.npz |": [("net", 2)],
+    "final.pt notes.txt epoch=1-epoch=2.ckpt |": [],  # no number counts, no checkpoint, two epochs
+    "step_1/ | step_2/ step_1.pt": [("step", 2), ("step_2", 1)],
+}
+
+
+@pytest.mark.parametrize("names", KINDS)
+def test_kinds_of_names_share_a_draft_each(names: str) -> None:
+    rows = [[(name.rstrip("/"), name.endswith("/")) for name in half.split()] for half in names.split("|")]
+    kinds = joined(one for half in rows for one in unread(half))
+    lines = format_lines(kinds)
+    heads = [line.partition(" # ") for line in lines if line.startswith("  - id: ")]
+    assert [(head[8:].strip(), int(comment.split()[0])) for head, _, comment in heads] == KINDS[names]
+    if not heads:
+        return
+    rules = load_rules({"rules/draft.yaml": "\n".join(["layout: ['*']", "part_folders: ['mp_*']", *lines, ""])})
+    for kind in kinds:
+        assert all(claim(name, rules, folder=kind.folder).kind in ("format", "ambiguous") for name in kind.names)
+
+
+def test_a_draft_is_made_from_some_names_however_many_there_are() -> None:
+    (one,) = joined(unread((f"net-{number}.npz", False) for number in range(1000)))
+    assert (one.number, len(one.names)) == (1000, 20)
+    assert one.draft[2] == r"    match: 'net-(?P<number>\d+)\.npz'"
