@@ -67,4 +67,4 @@ def _line(use: InUse, weighed: Sequence[Weighed], base: Tally) -> dict[str, Any]
 
 
 def _order(use: InUse) -> tuple[object, ...]:
-    return (use.policy is not None, use.policy or "", use.line.place or (), use.line.key)
+    return use.line.place or (), use.policy or "", use.line.key

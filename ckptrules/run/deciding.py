@@ -11,6 +11,7 @@ from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import losses
 from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.series import Series, called, counts_in, series_of
@@ -107,6 +108,22 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
     The second value is what was found out, as far as it was asked.
     """
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
+    settled = settle(job, listing, directory, sources, pinned)
+    plan = pinning.told(with_losses(settled.job, listing, settled.plan, settled.known), pinned)
+    return plan._replace(notes=(*plan.notes, *settled.notes)), settled.known
+
+
+class Settled(NamedTuple):
+    """A plan before anything is told beside it: by which job it was made, from what, and what is wrong with files."""
+
+    job: Job
+    plan: Plan
+    known: Evidence
+    notes: tuple[Reason, ...]
+
+
+def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, pinned: Sequence[Found]) -> Settled:
+    """Plan one directory until nothing more must be known."""
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     known = Evidence(
@@ -133,8 +150,7 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
             break
         known = evidence
         plan = planned(job, listing, known)
-    plan = pinning.told(with_losses(job, listing, plan, known), pinned)
-    return plan._replace(notes=(*plan.notes, *notes)), known
+    return Settled(job, plan, known, notes)
 
 
 def with_facts(

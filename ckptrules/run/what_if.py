@@ -24,9 +24,10 @@ from ckptrules.engine.what_if import (
 )
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
-from ckptrules.run.deciding import FAULTS, decide, sources_asked, untouched
+from ckptrules.run.deciding import FAULTS, settle, sources_asked, untouched
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
+from ckptrules.run.pinning import pinned_in
 from ckptrules.run.session import Session
 from ckptrules.run.whole_tree import Pairs, told_by_tree
 from ckptrules.storage import reading
@@ -120,40 +121,51 @@ def others_of(
 
 
 def weigh(job: Job, listing: Listing) -> Weighed | None:
-    """Plan a directory that was read by all the rest that its job says, and say what goes each time."""
-    others = job.others
-    if others is None:
+    """Plan a directory that was read by all the rest that its job says; None where it cannot be planned at all."""
+    if job.others is None:
         return None
-    with reading.open_below(job.options.outputs_dir, listing.directory) as directory:
-        base = plan_by(job, listing, directory, others.base)
-        rows = [plan_by(job, listing, directory, other) for other in others.rows]
-        lines = [
-            (use, base.keeps.get(use.line, 0), with_more(base, plan_by(job, listing, directory, other)))
-            for use, other in others.lines
-        ]
-        there = sort_entries(job.rules, listing).protected
-        for pattern in protecting(job.rules):
-            shielded = protected_by(pattern, there)
-            other = base
-            if any(one.rule for one in shielded):  # what no rule reads would stay
-                less = job._replace(rules=unprotected(job.rules, pattern))
-                other = plan_by(less, listing, directory, others.base)
-            use = InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place))
-            lines.append((use, len(shielded), with_more(base, other)))
+    try:
+        with reading.open_below(job.options.outputs_dir, listing.directory) as directory:
+            return weighed(job, listing, directory, job.others)
+    except FAULTS:  # the plan tells of it
+        return None
+
+
+def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
+    """Say what goes in a directory by each of the others."""
+    base = plan_by(job, listing, directory, others.base)
+    made = [(others.base, base)]
+
+    def plan(other: Other) -> Plan:
+        """Plan it, unless there is a plan by the same; what stops it would stop the command, too."""
+        known = next((one for by, one in made if by == other), None)
+        if known is None:
+            try:
+                known = plan_by(job, listing, directory, other)
+            except FAULTS as fault:
+                known = untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
+            made.append((other, known))
+        return known
+
+    lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
+    there = sort_entries(job.rules, listing).protected
+    for pattern in protecting(job.rules):
+        shielded, less = protected_by(pattern, there), base
+        if any(one.rule for one in shielded):  # what no rule reads would stay
+            less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base)
+        lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
     return Weighed(
         weight(base, listing),
-        tuple(weight(plan, listing) for plan in rows),
-        {use: Used(count, weight(plan, listing)) for use, count, plan in lines},
+        tuple(weight(plan(other), listing) for other in others.rows),
+        {use: Used(count, weight(with_more(base, less), listing)) for use, count, less in lines},
     )
 
 
 def plan_by(job: Job, listing: Listing, directory: int, other: Other) -> Plan:
-    """Plan a directory by another policy; what stops that would stop the command, too."""
+    """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    try:
-        return decide(job, listing, directory, sources_asked(job, listing))[0]
-    except FAULTS as fault:
-        return untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
+    pinned = pinned_in(job.options.outputs_dir, listing, job.pins)
+    return settle(job, listing, directory, sources_asked(job, listing), pinned).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:

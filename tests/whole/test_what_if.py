@@ -10,6 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ckptrules.run.command_line import declared
+from ckptrules.run.deciding import decided_of
+from ckptrules.run.jobs import jobs_of
+from ckptrules.run.options import Planning, read_command_line
+from ckptrules.run.session import Session
+from ckptrules.run.what_if import weigh, with_others
 from tests.conftest import Project, default, run_program
 from tests.whole.test_golden import FILES
 
@@ -140,11 +146,11 @@ def test_lines_say_how_much_they_keep(project: Project) -> None:
     make(project, CASES["protected names"])
     found = told(project, "plan")["rules"]["lines"]
     assert [(one["key"], one["value"], one["policy"], one["keeps"], one["alone"], one["bytes_alone"]) for one in found] == [
+        ("keep_last", "2", "default", 2, 0, 0),
+        ("min_epoch", "9", "default", 2, 0, 0),
         ("protected", "e1.ckpt", None, 1, 1, SIZE),
         ("protected", "e9.ckpt", None, 1, 0, 0),
         ("protected", "best*", None, 0, 0, 0),
-        ("keep_last", "2", "default", 2, 0, 0),
-        ("min_epoch", "9", "default", 2, 0, 0),
     ]  # fmt: skip
 
 
@@ -162,3 +168,27 @@ def test_processes_that_share_the_tree_weigh_it_together(project: Project) -> No
     alone, shared = told(project, "plan", "delete_old=1"), told(project, "-n", "2", "plan", "delete_old=1")
     assert alone["what_if"] == shared["what_if"]
     assert alone["rules"]["lines"] == shared["rules"]["lines"]
+
+
+def test_what_cannot_be_read_is_told_by_the_plan_and_weighs_nothing(project: Project) -> None:
+    make(project, Case("  default: {keep_last: 1}\n", ["a/e1.ckpt", "a/e2.ckpt", "b/e1.ckpt", "b/e2.ckpt", "b/latest"]))
+    with (project.folder / "rules/mine.yaml").open("a") as file:
+        file.write("pointers: [latest]\n")
+    (project.outputs / "b/latest").unlink()
+    (project.outputs / "b/latest").mkdir()
+    (project.outputs / "b/latest/x").write_text("")
+    data = told(project, "plan", "delete_old=1")
+    assert [row["deleted"] for row in data["what_if"]] == [data["summary"]["deleted"]] * 2 + [0, 0, 0]
+    check_rows(project, data)
+
+
+def test_a_directory_that_has_gone_weighs_nothing(project: Project) -> None:
+    make(project, Case("  default: {keep_last: 1}\n"))
+    session = Session(read_command_line(["plan"], ["plan"], declared), {})
+    options = declared("plan")(outputs_dir=str(project.outputs), rules_dir=str(project.folder / "rules"))
+    assert isinstance(options, Planning)
+    job, pairs = jobs_of(session, "plan", options.but(delete_old=True, dry_run=True))
+    ((own, found),) = with_others(session, "plan", job, pairs)[0]
+    read = decided_of(own, found).listing
+    assert weigh(own, read)
+    assert weigh(own, read._replace(directory="gone")) is None
