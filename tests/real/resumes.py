@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,13 @@ def prune(base: Path, tree: str = "runs") -> Pruned:
 def stand_ins(*modules: str) -> Iterator[None]:
     """While a framework is imported, put modules that do nothing in the place of a wheel that needs the CUDA build of torch.
 
+    Nor does any of its warnings count.
+
     Beside the CPU build neither torchvision nor torchaudio can be imported, and where they are installed, Lightning and
     transformers cannot be either. So frameworks that need them are installed without what they depend on.
     """
-    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in modules}):
+    with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in modules}), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         before = set(sys.modules)
         yield
         loaded = {name: sys.modules[name] for name in sys.modules.keys() - before}
