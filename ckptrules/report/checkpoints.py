@@ -46,9 +46,9 @@ class Seen(NamedTuple):
     rules: RuleSet
     evidence: Evidence
     policy: Policy | None = None
-    unwhole: Collection[str] = ()
-    verified: Collection[str] = ()
-    best: Collection[str] = ()
+    unwhole: frozenset[str] = frozenset()
+    verified: frozenset[str] = frozenset()
+    best: frozenset[str] = frozenset()
 
 
 class Row(NamedTuple):
@@ -134,12 +134,13 @@ def _rows(
     kept = {row.name: row for row in plan.kept}
     told = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
     entries = {entry.name: entry for entry in seen.listing.entries}
-    evidence, read = seen.evidence, reader(seen.rules)
+    evidence, read, why = seen.evidence, reader(seen.rules), _why(plan)
     shields = {one.entry.name for one in found.protected}
     for one in every:
         name = one.entry.name
         own = [sidecar.name for sidecar in found.sidecars.get(name, ()) if not sidecar.shared]
         action, row = actions.get(name), kept.get(name)
+        held = next((why[each] for each in (*one.names, *own, plan.directory) if each in why), ())
         if action:
             names = (name, *(old for old, _ in action.with_it))
         elif row:
@@ -155,7 +156,7 @@ def _rows(
             names,
             sum(entries[each].size for each in names),
             _links(entries[each] for each in names),
-            action.reasons if action else row.reasons if row else _why(plan, names),
+            action.reasons if action else row.reasons if row else held,
             action.saves if action else (),
             _metrics(one, metric),
             not evidence.pins.keys().isdisjoint(names),
@@ -168,10 +169,13 @@ def _asked(entry: Entry) -> tuple[str, bool]:
     return in_part_folder(entry.name)[1], entry.kind == "directory"
 
 
-def _why(plan: Plan, names: Collection[str]) -> tuple[Reason, ...]:
-    """Return what holds a checkpoint: the problems that name it, else those of the whole directory."""
-    own = [Reason(problem.text) for problem in plan.problems if not set(names).isdisjoint(problem.names)]
-    return tuple(own or [Reason(problem.text) for problem in plan.problems if problem.names == (plan.directory,)])
+def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
+    """Return what the problems say of each name that they are about, that of the directory among them."""
+    found: dict[str, tuple[Reason, ...]] = {}
+    for problem in plan.problems:
+        for name in problem.names:
+            found[name] = (*found.get(name, ()), Reason(problem.text))
+    return found
 
 
 def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
@@ -187,7 +191,7 @@ def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
 def _verified(one: Checkpoint, seen: Seen) -> Literal["whole", "broken"] | None:
     if not seen.evidence.broken.keys().isdisjoint(one.names):
         return "broken"
-    return "whole" if set(one.names) <= set(seen.verified) else None
+    return "whole" if seen.verified.issuperset(one.names) else None
 
 
 def _place(one: Checkpoint) -> tuple[bool, str, tuple[int, int, int, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,19 +10,22 @@ from typing import Any, NamedTuple
 from ckptrules import __version__
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.facts import believed, merged
+from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.values import Evidence
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import read_metrics, read_pointers
 from ckptrules.report.checkpoints import Room, Seen, space_of
 from ckptrules.report.data import SCHEMA_VERSION
 from ckptrules.report.text import Several, Tally
 from ckptrules.run import past
-from ckptrules.run.deciding import FAULTS, Decided
+from ckptrules.run.deciding import Decided
 from ckptrules.run.hints import CARRIED, command, quoted
 from ckptrules.run.jobs import Job, waits_since, was_verified
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
+from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
@@ -33,22 +37,28 @@ MOST = 100  # runs of the past
 
 
 def seen_of(job: Job, decided: Decided) -> Seen | None:
-    """Look at all checkpoints of a directory, before anything is changed; None where that cannot be."""
+    """Look at all checkpoints of a directory, before anything is changed; None where a rule is too slow for that.
+
+    What cannot be read, the plan tells where it matters; here it is not known.
+    """
     listing, known, path = decided.listing, decided.known, job.options.outputs_dir
+    told, metrics, pointers = Evidence(), known.metrics, known.pointers
     try:
-        told = facts.all_facts(path, listing, job.rules)
         sidecars = sort_entries(job.rules, listing).sidecars
-        metrics = merged(read_metrics(path, listing, sidecars), told.metrics)
-        with reading.open_below(path, listing.directory) as directory:
+        with contextlib.suppress(OSError):
+            told = facts.all_facts(path, listing, job.rules)
+        with contextlib.suppress(OSError):
+            metrics = merged(read_metrics(path, listing, sidecars), told.metrics)
+        with contextlib.suppress(OSError), reading.open_below(path, listing.directory) as directory:
             pointers = read_pointers(directory, listing, job.rules)[0]
-    except FAULTS:
+    except (SlowRuleError, StoppedError):
         return None
     return Seen(
         believed(listing, told.times),
         job.rules,
         known._replace(metrics=metrics, pointers=pointers),
         pick_policy(job.rules, assignment(job.rules, listing.experiment), job.options.policy),
-        decided.plan.unwhole,
+        frozenset(decided.plan.unwhole),
         _verified(job, decided),
         frozenset(one.name for said in told.pointers.values() for one in said),
     )

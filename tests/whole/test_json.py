@@ -103,6 +103,13 @@ def test_every_command_writes_what_the_schema_describes(project: Project, tree: 
     assert seen == {"plan", "verify", "explain", "migrate", "history", "drop_links", "fix_state", "undo"}
 
 
+def test_the_hook_writes_what_the_schema_describes(project: Project) -> None:
+    project.make({ckpt(3): 1000, ckpt(4): 70})
+    run(project, "after", f"path={project.outputs / ckpt(4)}", "delete_old=1", "json=p.json")
+    (one,) = read(project.folder / "p.json")["experiments"]
+    assert [row["name"] for row in one["checkpoints"]] == [os.path.basename(ckpt(n)) for n in (3, 4)]
+
+
 def run(project: Project, *arguments: str) -> None:
     code, out, _ = run_program("doit", *arguments, folder=project.folder, environment=default())
     assert code in (0, 1), out
