@@ -61,7 +61,7 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
                 "kind": row.kind,
                 "bytes": there[row.name].size if row.name in there else None,
                 "time_ns": there[row.name].mtime_ns if row.name in there else None,
-                "draft": drafted.get(row.name),
+                "draft": "\n".join(drafted.get(row.name, ())) or None,
                 "reasons": [reason_as_data(row.reason)],
             }
             for row in plan.skipped

@@ -42,6 +42,7 @@ def told(project: Project, *arguments: str, check: int = 0) -> dict[str, Any]:
             "plan delete_old=1 keep_min_epoch=2 policy=best_and_last",
             "doit migrate delete_old=1 keep_min_epoch=2 policy=best_and_last",
         ),
+        ("page keep_last=1", "doit migrate delete_old=1 keep_last=1"),
         ("plan:exp plan:it*", "doit migrate:exp 'migrate:it*'"),
         ("plan experiments='*s $(touch x)'", "doit migrate experiments='*s $(touch x)'"),
     ],

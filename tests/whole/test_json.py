@@ -25,6 +25,7 @@ plan
 plan {DELETE}
 plan {DELETE} on_conflict=skip leave_links=1 fix_state=1 verified=1 max_delete=1%
 plan {DELETE} experiments=*
+page out=page.html
 verify
 explain name=*
 migrate {DELETE} leave_links=1 fix_state=1 on_conflict=keep_newest
@@ -100,7 +101,7 @@ def test_every_command_writes_what_the_schema_describes(project: Project, tree: 
         seen.add(data["command"])
         if "space" in data:
             adds_up(data, project.outputs)
-    assert seen == {"plan", "verify", "explain", "migrate", "history", "drop_links", "fix_state", "undo"}
+    assert seen == {"plan", "page", "verify", "explain", "migrate", "history", "drop_links", "fix_state", "undo"}
 
 
 def test_the_hook_writes_what_the_schema_describes(project: Project) -> None:
@@ -129,7 +130,7 @@ def adds_up(data: Mapping[str, Any], outputs: Path) -> None:
         return
     assert space["goes"] == total["bytes_deleted"]
     assert space["protected"] + space["kept"] == total["bytes_kept"]
-    if data["command"] != "plan":
+    if data["command"] not in ("plan", "page"):
         return
     swept = [
         (one["directory"], act["name"]) for one in experiments for act in one["actions"] if act["action"] == "sweep"
