@@ -109,10 +109,10 @@ class Item(NamedTuple):
     """One name anywhere below a folder, as a backup keeps it.
 
     ``path`` is relative to the folder. ``size`` is in bytes (of links and directories: 0), ``mtime_ns`` in nanoseconds
-    since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``sha256``;
-    ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its owner, -1 where that is unknown,
-    ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are the bytes of a file that take no
-    space on its disk.
+    since 1970, ``mode`` the permission bits. A link has its text in ``link``, a file that was read its ``checksum``,
+    which names its algorithm; ``changed`` says that somebody wrote into it meanwhile. ``uid`` and ``gid`` are its
+    owner, -1 where that is unknown, ``attributes`` its access lists and ``user.*`` attributes, in base64. ``holes`` are
+    the bytes of a file that take no space on its disk.
     """
 
     path: str
@@ -121,7 +121,7 @@ class Item(NamedTuple):
     mtime_ns: int
     mode: int
     link: str = ""
-    sha256: str = ""
+    checksum: str = ""
     changed: bool = False
     uid: int = -1
     gid: int = -1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import IO, BinaryIO
 from ckptrules.engine.values import Item
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import explained
+from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.dressing import PRIVATE, described, dress, dress_as, give_link_away
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import (
@@ -85,7 +85,7 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, 
         OSError: it cannot be written.
     """
     folder, name = os.path.split(item.path)
-    digest = hashlib.sha256()
+    digest = Checksum(item.checksum)
     with open_below(root, folder) as directory, new_file(directory, name) as file:
         while chunk := content.read(reading.CHUNK):
             digest.update(chunk)
@@ -95,7 +95,7 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, 
         _tell(tell, item.path, dress_as(file, item))
         os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(file)
-    return digest.hexdigest()
+    return str(digest)
 
 
 def make_parents(outputs_dir: str, path: str) -> None:
@@ -168,8 +168,8 @@ def copy_file(
 ) -> tuple[Item, str]:
     """Copy a file to a new name, with its holes and its time, dressed like it, and see it on the disk.
 
-    Returns what was copied, with its checksum, and how that came about. No more is copied than the file had when the
-    copy began.
+    Returns what was copied, with its checksum, of the algorithm that the item's names, and how that came about. No more
+    is copied than the file had when the copy began.
 
     Args:
         root: a folder.
@@ -199,7 +199,7 @@ def copy_file(
         flags = {"copy": os.O_WRONLY | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
         copy = os.open(to_name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
         try:
-            size, digest = 0, hashlib.sha256()
+            size, digest = 0, Checksum(item.checksum)
             source, awaited = (copy, os.fstat(copy).st_size) if how == "clone" else (origin, before.st_size)
             is_hole = False
             for chunk, is_hole in reading.pieces(source, 0, awaited):
@@ -221,8 +221,7 @@ def copy_file(
             os.close(copy)
         after = os.fstat(origin)
     changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
-    mtime_ns, sha256 = before.st_mtime_ns, digest.hexdigest()
-    return item._replace(size=size, mtime_ns=mtime_ns, sha256=sha256, changed=changed), how
+    return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how
 
 
 def make_link(root: str, item: Item, tell: Tell = untold) -> None:
@@ -274,7 +273,7 @@ def stage(backup: str, item: Item, outputs_dir: str, progress: Progress, tell: T
     with open_state(outputs_dir, "work") as work:
         if item.kind == "file":
             copied, _ = copy_file(backup, item, outputs_dir, place, "clone", progress, tell, as_item=True)
-            checksum = copied.sha256
+            checksum = copied.checksum
             os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=work)
         elif item.kind == "directory":
             make_directory(outputs_dir, item._replace(path=place))

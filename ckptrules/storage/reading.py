@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from ckptrules.engine.pointers import LONGEST_LIST, is_text
 from ckptrules.engine.values import NOT_READ, STATE, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.storage.base import is_known_by
+from ckptrules.storage.checksums import Checksum
 
 OPEN = "everybody may write to it, so it is not believed"
 
@@ -299,18 +299,18 @@ def holes_of(status: os.stat_result) -> int:
     return max(0, status.st_size - status.st_blocks * BLOCK) if stat.S_ISREG(status.st_mode) else 0
 
 
-def checksum(root: str, path: str, progress: Progress) -> str:
-    """Return the SHA-256 of a file below a folder.
+def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
+    """Return the checksum of a file below a folder, of the algorithm of the one that it is to be compared ``with``.
 
     Raises:
         SourceError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    digest = Checksum(with_)
     with open_file(root, path) as file:
         for chunk, _ in pieces(file, 0, os.fstat(file).st_size):
             digest.update(chunk)
             progress(len(chunk))
-    return digest.hexdigest()
+    return str(digest)
 
 
 def owner_name(uid: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import os
 import sys
@@ -22,6 +21,7 @@ from ckptrules.engine.values import Identity, Item
 from ckptrules.storage import copying, dressing, reading, writing
 from ckptrules.storage.attributes import UNKNOWN, disbelieved
 from ckptrules.storage.believing import is_trusted, open_plain
+from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json, unsafe_path
@@ -96,7 +96,7 @@ def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) ->
     Raises:
         ArchiveError: it is another one.
     """
-    if _plain(items) != _plain(item._replace(sha256="") for item in manifest.items):
+    if _plain(items) != _plain(item._replace(checksum="") for item in manifest.items):
         raise ArchiveError(OTHER.format(place.path))
 
 
@@ -150,7 +150,7 @@ def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -
     return check(place.path, place.format, progress, sum(item.size for item in items))
 
 
-def check(path: str, form: str, progress: Progress, most: int | None = None) -> Manifest:
+def check(path: str, form: str, progress: Progress, most: int | None = None, *, with_: str = "") -> Manifest:
     """Read an archive to its end, compare it with its manifest, and return that.
 
     Args:
@@ -158,6 +158,8 @@ def check(path: str, form: str, progress: Progress, most: int | None = None) -> 
         form: its format.
         progress: is called with the bytes of each step, and before the next bytes are read.
         most: the most bytes that its files may have; where it tells of more, it is read no further.
+        with_: a checksum of the algorithm that its manifest names, which comes last: where it turns out to be another
+            one than that of new archives, the archive is read again.
 
     Raises:
         ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
@@ -176,9 +178,12 @@ def check(path: str, form: str, progress: Progress, most: int | None = None) -> 
             size += member.size
             if most is not None and size > most:
                 raise ArchiveError(f"holds more than {human_size(most)}")
-            found[member.name] = _seen(member, content, progress)
+            found[member.name] = _seen(member, content, progress, with_)
     if manifest is None:
         raise ArchiveError("holds no manifest of ckptrules, or is cut off")
+    old = next((item.checksum for item in manifest.items if item.checksum), "")
+    if not with_ and algorithm_of(old) != algorithm_of(with_):
+        return check(path, form, progress, most, with_=old)
     for item in manifest.items:
         seen = found.pop(item.path, None)
         if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
@@ -197,7 +202,7 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
     manifest = check(place.path, place.format, progress, sum(item.size for item in items))
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
-        if item.kind == "file" and reading.checksum(place.root, item.path, progress) != item.sha256:
+        if item.kind == "file" and reading.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
@@ -231,7 +236,7 @@ def unpacked(
                     raise ArchiveError(f"{item.path} is not what its manifest says")
                 if item.kind == "directory":
                     copying.make_directory(root, item)
-                elif item.kind == "file" and copying.write_member(root, item, content, progress, tell) != item.sha256:
+                elif item.kind == "file" and copying.write_member(root, item, content, progress, tell) != item.checksum:
                     raise ArchiveError(f"{item.path} is not what its manifest says")
         for item in reversed(manifest.items):
             if item.kind == "link":
@@ -365,7 +370,7 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
             if error.errno is not None:
                 raise
             raise ArchiveError(f"{item.path} has changed while it was packed") from None
-    return _noted(root, item)._replace(sha256=reader.digest.hexdigest())
+    return _noted(root, item)._replace(checksum=str(reader.digest))
 
 
 def _noted(root: str, item: Item) -> Item:
@@ -413,7 +418,7 @@ class _Hashing:
     def __init__(self, file: int, progress: Progress) -> None:
         self._file = file
         self._progress = progress
-        self.digest = hashlib.sha256()
+        self.digest = Checksum()
 
     def read(self, count: int) -> bytes:
         """Read so many bytes; fewer where the file ends."""
@@ -423,16 +428,16 @@ class _Hashing:
         return chunk
 
 
-def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress) -> Item:
+def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress, with_: str) -> Item:
     """Return what a member is, without mode and time: these are those of the manifest."""
     if not member.isreg():
         kind: Any = "directory" if member.isdir() else "link"
         return Item(member.name, kind, 0, 0, 0, link=member.linkname if member.issym() else "")
-    digest = hashlib.sha256()
+    digest = Checksum(with_)
     while chunk := content.read(reading.CHUNK):
         digest.update(chunk)
         progress(len(chunk))
-    return Item(member.name, "file", member.size, 0, 0, sha256=digest.hexdigest())
+    return Item(member.name, "file", member.size, 0, 0, checksum=str(digest))
 
 
 def _manifest(member: tarfile.TarInfo, content: IO[bytes], found: Collection[Item]) -> Manifest:

@@ -335,9 +335,10 @@ def difference(root: str, item: Item, progress: Progress, *, by_time: bool = Fal
             return ""
         if there.size != item.size:
             return f"has {there.size} bytes, not {item.size}"
-        return "" if reading.checksum(root, item.path, progress) == item.sha256 else "has another checksum"
+        checksum = reading.checksum(root, item.path, progress, item.checksum)
     except OSError as error:
         return f"cannot be read: {why_of(error)}"
+    return "" if checksum == item.checksum else "has another checksum"
 
 
 # --- restoring -------------------------------------------------------------------------------------------------------
@@ -423,7 +424,7 @@ def _carry_out(step: RestoreStep, place: Workplace, backup: str, progress: Progr
     except OSError as error:
         return _failed(item, "refused", f"cannot be brought back: {why_of(error)}")
     try:
-        if checksum != item.sha256:
+        if checksum != item.checksum:
             text = "is damaged in the backup: its checksum is not that of the manifest"
             return _failed(item, "damaged", text, DAMAGED_HINT)
         why = _put_in_place(step, place, staged)

@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from ckptrules.engine.values import STATE, Item
 from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound
+from ckptrules.storage.checksums import is_sound
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 has a `sha256` in place of the `checksum` that names its algorithm
 LIMIT = 2**63
 LONGEST = 1 << 30  # bytes: some four million names
 ROW = 4096  # bytes that one name takes in a manifest, with all the attributes that a file may have
 HEAD = 1 << 20  # bytes before the rows: the names of the experiments, and what could not be read
 VALUES = 24  # of one row, generously
 SPARSE = 8  # bytes to one value, where nobody knows the number of rows; what `to_json` writes has 15 and more
-SHA256 = re.compile(r"[0-9a-f]{64}")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
@@ -88,8 +88,8 @@ def from_json(text: str, rows: int | None = None) -> Manifest:
         raise ManifestError("is not JSON") from None
     if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
         raise ManifestError("has no schema_version")
-    if data["schema_version"] != SCHEMA_VERSION:
-        raise ManifestError(f"has schema_version {data['schema_version']}; this version of ckptrules reads 1")
+    if (version := data["schema_version"]) not in (1, SCHEMA_VERSION):
+        raise ManifestError(f"has schema_version {version}; this version of ckptrules reads 1 and {SCHEMA_VERSION}")
     for key, kind in {"created": str, "source": str, "mode": str, "complete": bool, "items": list}.items():
         if not isinstance(data.get(key), kind):
             raise ManifestError(f"has no sound '{key}'")
@@ -99,9 +99,9 @@ def from_json(text: str, rows: int | None = None) -> Manifest:
         data[key] = tuple(data[key])
     items: dict[str, Item] = {}
     for number, row in enumerate(data["items"]):
-        item = _item(row, number)
-        if data["complete"] and item.kind == "file" and not item.sha256:
-            raise ManifestError(f"path {item.path!r} has no sha256")
+        item = _item(row, number, version)
+        if data["complete"] and item.kind == "file" and not item.checksum:
+            raise ManifestError(f"path {item.path!r} has no checksum")
         parent = item.path.rpartition("/")[0]
         if parent and (parent not in items or items[parent].kind != "directory"):
             raise ManifestError(f"path {item.path!r} does not lie in a directory of the manifest")
@@ -129,14 +129,17 @@ def unsafe_path(path: str) -> str:
     return f"leads into {STATE}" if parts[0] == STATE else ""
 
 
-def _item(row: object, number: int) -> Item:
+def _item(row: object, number: int, version: int) -> Item:
     if not isinstance(row, dict) or not isinstance(row.get("path"), str):
         raise ManifestError(f"item {number} has no path")
+    if version == 1:
+        old = row.get("sha256", "")
+        row = {**row, "checksum": old if old == "" else f"sha256:{old}"}
     item = Item._make(row.get(key, Item._field_defaults.get(key)) for key in Item._fields)
     if fault := unsafe_path(item.path):
         raise ManifestError(f"path {item.path!r} {fault}")
-    for key, is_sound in SOUND.items():
-        if not is_sound(item):
+    for key, holds in SOUND.items():
+        if not holds(item):
             raise ManifestError(f"path {item.path!r} has no sound {key}")
     return item
 
@@ -159,7 +162,7 @@ SOUND: Mapping[str, Callable[[Item], bool]] = {
     "mtime_ns": lambda item: _is_number(item.mtime_ns, -LIMIT, LIMIT - 1),
     "mode": lambda item: _is_number(item.mode, 0, 0o3777 if item.kind == "directory" else 0o777),
     "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
-    "sha256": lambda item: item.sha256 == "" or (item.kind == "file" and bool(SHA256.fullmatch(str(item.sha256)))),
+    "checksum": lambda item: item.checksum == "" or (item.kind == "file" and is_sound(item.checksum)),
     "changed": lambda item: isinstance(item.changed, bool),
     "uid": lambda item: _is_number(item.uid, UNKNOWN, LAST_ID),
     "gid": lambda item: _is_number(item.gid, UNKNOWN, LAST_ID),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import pty
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,7 +146,7 @@ def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tre
     assert made.name == f"outputs_backup_{created:%Y%m%d_%H%M%S}"
     items = {item["path"]: item for item in data.pop("items")}
     assert data == {
-        "schema_version": 1,
+        "schema_version": 2,
         "source": str(tree.outputs),
         "mode": "copy",
         "complete": True,
@@ -157,7 +157,10 @@ def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tre
     for path, (mode, mtime_ns, content) in snapshot(tree.outputs).items():
         assert (items[path]["mode"], items[path]["mtime_ns"]) == (stat.S_IMODE(mode), mtime_ns)
         if isinstance(content, bytes):
-            assert (items[path]["size"], items[path]["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+            assert (items[path]["size"], items[path]["checksum"]) == (
+                len(content),
+                f"blake3:{blake3(content).hexdigest()}",
+            )
     assert items["ocr/checkpoints/link.ckpt"]["link"] == "last.ckpt"
 
 
@@ -244,7 +247,7 @@ def test_a_dry_run_of_a_backup_changes_nothing(tree: Project) -> None:
         ("force=1", "command line: option 'force' is not for 'backup'\n    hint: it is for: refs, restore\n"),
         (
             "json=x",
-            "command line: option 'json' is not for 'backup'\n    hint: it is for: after, drop_links, explain, fix_state, migrate, packs, plan, undo, verify\n",
+            "command line: option 'json' is not for 'backup'\n    hint: it is for: after, drop_links, explain, fix_state, history, migrate, packs, page, plan, undo, verify\n",
         ),
     ],
 )
@@ -473,7 +476,7 @@ def test_what_a_killed_backup_leaves_is_listed_and_can_be_dropped_but_not_restor
     partial = project.folder / f".{made.name}.partial"
     made.rename(partial)
     change_manifest(
-        partial, lambda data: (data.update(complete=False), [row.pop("sha256", 0) for row in data["items"]])
+        partial, lambda data: (data.update(complete=False), [row.pop("checksum", 0) for row in data["items"]])
     )
     assert said(project, "backups").endswith("?     ?  incomplete: interrupted, or still at work\n")
     assert said(project, "backups", "verify=1") == said(project, "backups")
@@ -711,8 +714,8 @@ def test_neither_backup_nor_outputs_is_entered_through_a_link(project: Project) 
 
 
 def row(path: str, **more: object) -> dict[str, object]:
-    sha256 = hashlib.sha256(b"weights").hexdigest()
-    return {"path": path, "kind": "file", "size": 7, "mtime_ns": OLD_NS, "mode": 0o644, "sha256": sha256, **more}
+    checksum = f"blake3:{blake3(b'weights').hexdigest()}"
+    return {"path": path, "kind": "file", "size": 7, "mtime_ns": OLD_NS, "mode": 0o644, "checksum": checksum, **more}
 
 
 def adding(*rows: dict[str, object]) -> Callable[[dict[str, Any]], object]:
@@ -733,12 +736,15 @@ HOSTILE: Mapping[str, tuple[Callable[[dict[str, Any]], object] | str, str]] = {
     "zero": (adding(row("a/e\0")), "path 'a/e\\x00' is no path"),
     "surrogate": (adding(row("a/\ud800")), "path 'a/\\ud800' is no path"),
     "through a link": (
-        adding(row("l", kind="link", link="/etc", size=0, sha256="", mode=0o777), row("l/evil")),
+        adding(row("l", kind="link", link="/etc", size=0, checksum="", mode=0o777), row("l/evil")),
         "path 'l/evil' does not lie in a directory of the manifest",
     ),
     "twice": (adding(row("a/x.ckpt")), "path 'a/x.ckpt' stands in it twice"),
-    "no checksum": (adding(row("a/y", sha256="0")), "path 'a/y' has no sound sha256"),
-    "number": (adding(row("a/y", sha256=1)), "path 'a/y' has no sound sha256"),
+    "no checksum": (adding(row("a/y", checksum="blake3:0")), "path 'a/y' has no sound checksum"),
+    "unnamed": (adding(row("a/y", checksum="0" * 64)), "path 'a/y' has no sound checksum"),
+    "unknown": (adding(row("a/y", checksum="md5:" + "0" * 64)), "path 'a/y' has no sound checksum"),
+    "of version 1": (adding({**row("a/y", sha256="0" * 64), "checksum": ""}), "path 'a/y' has no checksum"),
+    "number": (adding(row("a/y", checksum=1)), "path 'a/y' has no sound checksum"),
     "no link text": (adding(row("a/y", kind="link", size=0)), "path 'a/y' has no sound link"),
     "file with a link": (adding(row("a/y", link="z")), "path 'a/y' has no sound link"),
     "negative": (adding(row("a/y", size=-1)), "path 'a/y' has no sound size"),
@@ -752,7 +758,7 @@ HOSTILE: Mapping[str, tuple[Callable[[dict[str, Any]], object] | str, str]] = {
     "no items": (setting(items=7), "has no sound 'items'"),
     "experiments": (setting(experiments=[7]), "has no sound 'experiments'"),
     "created": (setting(created=None), "has no sound 'created'"),
-    "newer": (setting(schema_version=2), "has schema_version 2; this version of ckptrules reads 1"),
+    "newer": (setting(schema_version=3), "has schema_version 3; this version of ckptrules reads 1 and 2"),
     "no version": (lambda data: data.pop("schema_version"), "has no schema_version"),
     "no JSON": ("{", "is not JSON"),
     "deep": ("[" * 100_000, "is not JSON"),
@@ -764,7 +770,7 @@ HOSTILE: Mapping[str, tuple[Callable[[dict[str, Any]], object] | str, str]] = {
 @pytest.mark.parametrize("case", HOSTILE)
 def test_every_lie_of_a_manifest_is_named(case: str) -> None:
     change, fact = HOSTILE[case]
-    items = (Item("a", "directory", 0, 0, 0o755), Item("a/x.ckpt", "file", 7, 0, 0o644, sha256="0" * 64))
+    items = (Item("a", "directory", 0, 0, 0o755), Item("a/x.ckpt", "file", 7, 0, 0o644, checksum="blake3:" + "0" * 64))
     text = to_json(Manifest("", "/outputs", "copy", complete=True, items=items))
     if not isinstance(change, str):
         change(data := json.loads(text))
@@ -957,7 +963,7 @@ PATHS = st.text(st.characters(codec=None, exclude_characters="/\0", exclude_cate
 @given(st.dictionaries(PATHS | st.sampled_from(["\udcff", "a b"]), st.binary(), max_size=5))
 def test_a_manifest_that_is_written_is_read_back(contents: dict[str, bytes]) -> None:
     items = [
-        Item(path, "file", len(content), -1, 0o755, sha256=hashlib.sha256(content).hexdigest())
+        Item(path, "file", len(content), -1, 0o755, checksum=f"blake3:{blake3(content).hexdigest()}")
         for path, content in contents.items()
         if not unsafe_path(path)
     ]

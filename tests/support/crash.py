@@ -43,7 +43,7 @@ for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
         importlib.import_module(module.name)
 forking.remember_plugins()
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-for needed in ("jinja2", "regex", "tqdm", "yaml", ZSTD):
+for needed in ("blake3", "jinja2", "regex", "tqdm", "yaml", ZSTD):
     importlib.import_module(needed)
 
 

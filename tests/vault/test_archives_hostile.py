@@ -162,7 +162,7 @@ NAMES = ("a", "a,b", "[],[],[],", '"],"' * 20, "\\" * 30, '\\",\\"[]', "größe"
 
 def test_what_is_written_is_read_whatever_the_names() -> None:
     items = [Item("e", "directory", 1, 1, 0o755)._replace(size=0)]
-    items += [Item(f"e/{name}", "file", 0, 0, 0, sha256="0" * 64) for name in NAMES]
+    items += [Item(f"e/{name}", "file", 0, 0, 0, checksum="blake3:" + "0" * 64) for name in NAMES]
     manifest = Manifest("2026", "/s", "zst", complete=True, experiments=("e",), items=tuple(items))
     text = to_json(manifest)
     assert from_json(text) == from_json(text, len(items)) == manifest
@@ -196,11 +196,11 @@ def test_a_backup_with_a_longer_manifest_than_any_is_not_read(
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-def bomb(path: Path, size: int) -> None:
-    """Write an archive of one file of zeros that says of itself what is true."""
+def bomb(path: Path, size: int, checksum: str = "") -> None:
+    """Write an archive of one file of zeros that says of itself what is true, but for the checksum, if one is given."""
     items = (
         Item("e", "directory", 0, 0, 0o755),
-        Item("e/zeros", "file", size, 0, 0o644, sha256=_checksum_of_zeros(size)),
+        Item("e/zeros", "file", size, 0, 0o644, checksum=checksum or _checksum_of_zeros(size)),
     )
     text = to_json(Manifest("2026", "/s", "gz", complete=True, experiments=("e",), items=items)).encode()
     compressed(
@@ -214,7 +214,18 @@ def bomb(path: Path, size: int) -> None:
 
 
 def _checksum_of_zeros(size: int) -> str:
-    return hashlib.sha256(bytes(size)).hexdigest()
+    return f"sha256:{hashlib.sha256(bytes(size)).hexdigest()}"
+
+
+@pytest.mark.parametrize("checksum", ["sha256:" + "0" * 64, "blake3:" + "0" * 64])
+def test_a_checksum_is_compared_by_the_algorithm_that_it_names(tmp_path: Path, checksum: str) -> None:
+    bomb(tmp_path / "sound.tar.gz", 5000)
+    assert vault_archives.check(str(tmp_path / "sound.tar.gz"), "gz", lambda _: None).items[
+        1
+    ].checksum == _checksum_of_zeros(5000)
+    bomb(tmp_path / "other.tar.gz", 5000, checksum)
+    with pytest.raises(ArchiveError, match="is not what its manifest says"):
+        vault_archives.check(str(tmp_path / "other.tar.gz"), "gz", lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,11 @@ def test_its_backup_is_checked_and_brings_back(old: Project) -> None:
     old.doit("restore", f"backup=saved/{backup}", check=1)
     old.doit("restore", f"backup=saved/{backup}", "force=1")
     assert in_experiment(old.tree(), "paper") == before
+    (old.folder / "saved" / backup / "paper/checkpoints/epoch-40_step-000400.ckpt").chmod(0o600)
+    with (old.folder / "saved" / backup / "paper/checkpoints/epoch-40_step-000400.ckpt").open("r+b") as file:
+        file.write(b"another")
+    out = old.doit("backups", "to=saved", "verify=1", check=1)
+    assert "! Problem: paper/checkpoints/epoch-40_step-000400.ckpt has another checksum\n" in out
     old.doit("drop_backup", f"backup=saved/{backup}")
     assert os.listdir(old.folder / "saved") == []
 
