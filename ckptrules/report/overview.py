@@ -17,10 +17,11 @@ NUMBERS = range(1, 6)
 
 
 class Row(NamedTuple):
-    """One experiment: its numbers, and the formats that would read what looks like checkpoints and is not read."""
+    """One experiment: its numbers, how many checkpoints it has, and the formats that would read what is not read."""
 
     experiment: str
     total: Tally
+    checkpoints: int = 0
     drafts: frozenset[tuple[str, ...]] = frozenset()
 
 
@@ -28,15 +29,16 @@ def row_of(plan: Plan, entries: Iterable[Entry], total: Tally) -> Row:
     """Make the line of an experiment."""
     unread = {row.name for row in plan.skipped if row.kind == "unrecognised"}
     drafted = drafts((entry.name, entry.kind == "directory") for entry in entries if entry.name in unread)
-    return Row(plan.experiment, total, frozenset(map(tuple, drafted.values())))
+    trashed = sum(action.kind == "trash" for action in plan.actions)
+    return Row(plan.experiment, total, plan.remaining + trashed, frozenset(map(tuple, drafted.values())))
 
 
-def verdict(total: Tally, needs: int) -> str:
-    """Say what goes, what stays, and how much needs a person."""
+def verdict(total: Tally, checkpoints: int, needs: int) -> str:
+    """Say what goes, what stays, and how much needs a person: the sentence that stands first in a page, too."""
     goes, stays = total.bytes_deleted, total.bytes_kept
     end = f", {needs} need{'s' if needs == 1 else ''} you" if needs else ""
     if not goes:
-        return f"Nothing would go: {human_size(stays)} stays{end}."
+        return f"Nothing would go: {count_of(checkpoints, 'checkpoint')} stay, {human_size(stays)}{end}."
     return f"{human_size(goes)} would go of {human_size(goes + stays)}; {human_size(stays)} stays{end}."
 
 
@@ -44,7 +46,8 @@ def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:
     """Show the verdict, and below it a line an experiment, what loses most first, and their sums."""
     found = sorted(rows, key=lambda row: (-row.total.bytes_deleted, -row.total.bytes_kept, row.experiment))
     unread = frozenset[tuple[str, ...]]().union(*(row.drafts for row in found))
-    lines = [style.paint(verdict(total, total.problems + len(unread)), "bold"), ""]
+    checkpoints = sum(row.checkpoints for row in found)
+    lines = [style.paint(verdict(total, checkpoints, total.problems + len(unread)), "bold"), ""]
     cells = [_cells(style.name(row.experiment), row.total, len(row.drafts)) for row in found]
     cells.append(_cells("all", total, len(unread)))
     return "\n".join([*lines, table(HEADINGS, cells, NUMBERS, style.width, DROPS)])

@@ -53,7 +53,8 @@ def in_force(words: Sequence[str], encoding: str, declared: Declarations) -> InF
 
 def command(task: str, **values: object) -> str:
     """Name a command in a message, with options of its own; `complete` adds those in force."""
-    given = {name: int(value) if isinstance(value, bool) else value for name, value in values.items() if value}
+    said = {name: value for name, value in values.items() if value or (value == 0 and value is not False)}
+    given = {name: int(value) if isinstance(value, bool) else value for name, value in said.items()}
     words = " ".join([f"doit {task}", *(f"{name}={quoted(str(value))}" for name, value in given.items())])
     return f"`{words}`" if "'" in words else f"'{words}'"
 

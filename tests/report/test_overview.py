@@ -14,7 +14,7 @@ LONG = "a-long-name-of-an-experiment_lr=0.0003_bs=512_seed=7"
 ROWS = [
     Row("small", Tally(kept=2, bytes_kept=3 * GB)),
     Row("検出器", Tally(kept=4, deleted=1, bytes_kept=2 * GB, bytes_deleted=GB, problems=2)),
-    Row(LONG, Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB), frozenset({("a",)})),
+    Row(LONG, Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB), 18, frozenset({("a",)})),
 ]
 TOTAL = Tally(kept=16, deleted=9, renamed=3, bytes_kept=12 * GB, bytes_deleted=41 * GB, problems=2)
 FIRST = "41 GB would go of 53 GB; 12 GB stays, 3 need you."
@@ -82,13 +82,13 @@ def test_a_name_is_escaped_and_an_order_is_kept() -> None:
 @pytest.mark.parametrize(
     ("total", "needs", "said"),
     [
-        (Tally(bytes_kept=GB), 0, "Nothing would go: 1 GB stays."),
-        (Tally(bytes_kept=GB), 1, "Nothing would go: 1 GB stays, 1 needs you."),
+        (Tally(bytes_kept=GB), 0, "Nothing would go: 3 checkpoints stay, 1 GB."),
+        (Tally(bytes_kept=GB), 1, "Nothing would go: 3 checkpoints stay, 1 GB, 1 needs you."),
         (Tally(bytes_kept=GB, bytes_deleted=GB), 2, "1 GB would go of 2 GB; 1 GB stays, 2 need you."),
     ],
 )
 def test_the_verdict(total: Tally, needs: int, said: str) -> None:
-    assert verdict(total, needs) == said
+    assert verdict(total, 3, needs) == said
 
 
 def test_what_looks_like_checkpoints_and_is_not_read_needs_a_person() -> None:

@@ -35,6 +35,8 @@ YOUNG = "epoch=20-step=200.ckpt"
         ("doit migrate policy=p", "'doit plan policy=q'", "'doit plan policy=q'"),
         ("doit plan keep_min_epoch=10", "'doit plan delete_old=1'", "'doit plan delete_old=1 keep_min_epoch=10'"),
         ("doit x outputs_dir=o", "`doit refs paths='a b'` it", "`doit refs paths='a b' outputs_dir=o` it"),
+        ("doit x", command("migrate", settle=0, delete_old=True, verified=False, policy=None, experiments=""),
+         "'doit migrate settle=0 delete_old=1'"),
         ("doit x outputs_dir=o", command("drop_backup", backup="b"), "'doit drop_backup backup=b outputs_dir=o'"),
         ("doit usage outputs_dir=o", "'doit'", "'doit outputs_dir=o'"),
         ("doit plan outputs_dir=o", "'doit -n 0 migrate'", "'doit -n 0 migrate outputs_dir=o'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -13,9 +14,10 @@ import pytest
 
 from ckptrules.commands import catalog, history, trash, usage
 from ckptrules.report import overview
+from ckptrules.report.page.verdict import needing, verdict
 from ckptrules.report.style import columns
 from ckptrules.vault import report
-from tests.conftest import ROOT, Project, default
+from tests.conftest import ROOT, Project, default, run_program
 
 pytestmark = pytest.mark.whole
 
@@ -68,6 +70,26 @@ def test_a_pipe_gets_every_column_whatever_columns_says(deleted: Project) -> Non
     for words, headings in (("history", history.HEADINGS), ("trash", trash.HEADINGS), ("catalog", catalog.HEADINGS)):
         first = deleted.doit(words, env={"COLUMNS": "40"}).splitlines()[0]
         assert re.split(" {2,}", first) == list(headings)
+
+
+TREES: Mapping[str, Mapping[str, int | str]] = {
+    "something goes": {"a/checkpoints/epoch=1-step=1.ckpt": 10, "a/checkpoints/epoch=12-step=2.ckpt": 20},
+    "nothing goes": {"a/checkpoints/epoch=12-step=2.ckpt": 20, "a/checkpoints/last.ckpt": "-> epoch=12-step=2.ckpt"},
+    "nothing is there": {"a/checkpoints/notes.txt": 10},
+    "names are not read": {f"a/checkpoints/net_{n}.pt": 10 for n in (1, 2)} | {"b/checkpoints/w-1.pt": 3, "b/checkpoints/net_3.pt": 3},
+    "a conflict": {f"a/checkpoints/{n}": 10 + len(n) for n in ("epoch=1-step=1.ckpt", "epoch_01_step_000001.ckpt", "best.ckpt")},
+    "an empty file": {"a/checkpoints/epoch=1-step=1.ckpt": 0, "a/checkpoints/epoch=2-step=1.ckpt": 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_the_verdict_is_that_of_the_page(name: str, project: Project) -> None:
+    project.make(TREES[name])
+    words = ["plan", "delete_old=1", "summary=1", "json=plan.json"]
+    first, *_ = run_program("doit", *words, folder=project.folder, environment=default())[1].splitlines()
+    data = json.loads((project.folder / "plan.json").read_text())
+    pieces = verdict(data, len(list(needing(data["experiments"]))))
+    assert "".join(text for text, _ in pieces) == first
 
 
 STATED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
