@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from ckptrules.report.text import Tally
 HEADINGS = ("experiment", "goes", "to delete", "stays", "kept", "to rename", "needs you")
 DROPS = ("to rename", "kept", "to delete", "stays")
 NUMBERS = range(1, 6)
+UNSOUND = ("empty", "ambiguous", "bad_target")  # problems of what is a checkpoint by its name only
 
 
 class Row(NamedTuple):
@@ -30,7 +32,8 @@ def row_of(plan: Plan, entries: Iterable[Entry], total: Tally) -> Row:
     unread = {row.name for row in plan.skipped if row.kind == "unrecognised"}
     drafted = drafts((entry.name, entry.kind == "directory") for entry in entries if entry.name in unread)
     trashed = sum(action.kind == "trash" for action in plan.actions)
-    return Row(plan.experiment, total, plan.remaining + trashed, frozenset(map(tuple, drafted.values())))
+    unsound = sum(len(problem.names) for problem in plan.problems if problem.id in UNSOUND)
+    return Row(plan.experiment, total, plan.remaining + trashed + unsound, frozenset(map(tuple, drafted.values())))
 
 
 def verdict(total: Tally, checkpoints: int, needs: int) -> str:
@@ -38,7 +41,8 @@ def verdict(total: Tally, checkpoints: int, needs: int) -> str:
     goes, stays = total.bytes_deleted, total.bytes_kept
     end = f", {needs} need{'s' if needs == 1 else ''} you" if needs else ""
     if not goes:
-        return f"Nothing would go: {count_of(checkpoints, 'checkpoint')} stay, {human_size(stays)}{end}."
+        many = f"{count_of(checkpoints, 'checkpoint')} stay{'s' * (checkpoints == 1)}"
+        return f"Nothing would go: {many}, {human_size(stays)}{end}."
     return f"{human_size(goes)} would go of {human_size(goes + stays)}; {human_size(stays)} stays{end}."
 
 
@@ -47,10 +51,11 @@ def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:
     found = sorted(rows, key=lambda row: (-row.total.bytes_deleted, -row.total.bytes_kept, row.experiment))
     unread = frozenset[tuple[str, ...]]().union(*(row.drafts for row in found))
     checkpoints = sum(row.checkpoints for row in found)
-    lines = [style.paint(verdict(total, checkpoints, total.problems + len(unread)), "bold"), ""]
+    said = verdict(total, checkpoints, total.problems + len(unread))
+    lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
     cells = [_cells(style.name(row.experiment), row.total, len(row.drafts)) for row in found]
     cells.append(_cells("all", total, len(unread)))
-    return "\n".join([*lines, table(HEADINGS, cells, NUMBERS, style.width, DROPS)])
+    return "\n".join([*lines, "", table(HEADINGS, cells, NUMBERS, style.width, DROPS)])
 
 
 def _cells(name: str, total: Tally, unread: int) -> Sequence[str]:

@@ -52,7 +52,8 @@ all
   41 GB          9  12 GB    16          3  2 problems, 1 unread
 """,
     40: f"""\
-{FIRST}
+41 GB would go of 53 GB; 12 GB stays, 3
+need you.
 
 experiment
    goes  stays  needs you

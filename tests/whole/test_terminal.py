@@ -14,7 +14,7 @@ import pytest
 
 from ckptrules.commands import catalog, history, trash, usage
 from ckptrules.report import overview
-from ckptrules.report.page.verdict import needing, verdict
+from ckptrules.report.page.verdict import experiments_of, needing, verdict
 from ckptrules.report.style import columns
 from ckptrules.vault import report
 from tests.conftest import ROOT, Project, default, run_program
@@ -88,7 +88,7 @@ def test_the_verdict_is_that_of_the_page(name: str, project: Project) -> None:
     words = ["plan", "delete_old=1", "summary=1", "json=plan.json"]
     first, *_ = run_program("doit", *words, folder=project.folder, environment=default())[1].splitlines()
     data = json.loads((project.folder / "plan.json").read_text())
-    pieces = verdict(data, len(list(needing(data["experiments"]))))
+    pieces = verdict(data, len(list(needing(experiments_of(data)))))
     assert "".join(text for text, _ in pieces) == first
 
 

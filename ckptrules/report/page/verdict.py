@@ -65,9 +65,10 @@ def of_plan(data: Data) -> Pieces:
         done = sum(len(one.get("actions", ())) for one in experiments_of(data))
         return [(count_of(done, "change"), True), (" would be made" if would else " made", False)]
     if not goes:
+        stay = "stayed" if not would else "stays" if many == 1 else "stay"
         return [
             (f"Nothing {'would go' if would else 'went'}", True),
-            (f": {count_of(many, 'checkpoint')} {'stay' if would else 'stayed'}, {human_size(stays)}", False),
+            (f": {count_of(many, 'checkpoint')} {stay}, {human_size(stays)}", False),
         ]
     return [
         (f"{human_size(goes)} {'would go' if would else 'went'}", True),
