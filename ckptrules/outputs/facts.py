@@ -120,6 +120,7 @@ def read_facts(
     tellings: list[Told] = []
     left, unread = LONGEST_SUM, list[Source]()
     settled: set[object] = set()
+    heard: set[object] = set()
     unknown: list[str] = []
     for source in sources.files:
         heed()
@@ -138,8 +139,10 @@ def read_facts(
             if tellings[-1].best and series[1][1] and source.owner not in out:
                 settled.add(series)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
-        if faults and fact.best and not source.owner:
+        if faults and fact.best and source.owner not in out and series not in heard:
             unknown.append(source.path)
+        elif content is not None and source.owner and source.owner not in out:
+            heard.add(series)  # what older ones say of the best is no news
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))

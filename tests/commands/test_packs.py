@@ -18,6 +18,8 @@ def trainer(project: Project) -> None:
             for name in ("trainer_state.json", "model.safetensors")
         }
     )
+    for step in (500, 1000, 1500):
+        (project.outputs / f"sft/checkpoint-{step}/trainer_state.json").write_text("{}")
 
 
 def test_the_packs_that_know_something_here_are_listed_with_their_evidence(project: Project) -> None:
@@ -76,6 +78,10 @@ def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> Non
     assert sorted(path.name for path in (project.outputs / "sft").iterdir()) == ["checkpoint-1500"]
     assert "up to date" in project.doit("migrate", "delete_old=1")
     project.make({"sft/checkpoint-2000/trainer_state.json": 9})
+    assert "loses nothing: checkpoint-2000/trainer_state.json, which names the best, is not understood" in project.doit(
+        "migrate", "delete_old=1", check=1
+    )
+    (project.outputs / "sft/checkpoint-2000/trainer_state.json").write_text("{}")
     assert "Deleted: checkpoint-1500" in project.doit("migrate", "delete_old=1")
     project.doit("undo")
     project.doit("undo")

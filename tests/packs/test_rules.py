@@ -17,7 +17,7 @@ from ckptrules.rules.load import load_rules
 from tests.conftest import Project
 from tests.packs.test_trees2 import Tree, check, make, planned
 
-BOTH = "sft/checkpoint-{500,1000}/trainer_state.json {sft,lora}/cat-00000{1,2}.safetensors lora/cat-000001-state/x"
+BOTH = "sft/checkpoint-{500,1000}/trainer_state.json={} {sft,lora}/cat-00000{1,2}.safetensors lora/cat-000001-state/x"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +186,18 @@ def test_r6_hard_links_count_once(tmp_path: Path) -> None:
 def test_r7_files_tell_metrics_and_the_best(tmp_path: Path, tree: Tree) -> None:
     """More: outputs/test_facts.py, and the trees of packs."""
     check(tmp_path, tree)
+
+
+@pytest.mark.parametrize("torn", ["", "500", "1000", "1500"])
+def test_r7_nothing_goes_while_the_newest_that_names_the_best_is_torn(tmp_path: Path, torn: str) -> None:
+    make(tmp_path, "sft/checkpoint-{500,1000,1500}/model.safetensors")
+    for step in ("500", "1000", "1500"):
+        state = '{"best_model_checkpoint": "sft/checkpoint-500", "log_history": []}'
+        cut = state[:40] if step == torn else state
+        (tmp_path / f"sft/checkpoint-{step}/trainer_state.json").write_text(cut)
+    files = "sft/config.json"
+    _, plan = planned(tmp_path, Tree("sft", files, ["huggingface"], "", ""))
+    assert names_that_go(plan) == (set() if torn == "1500" else {"checkpoint-1000"})
 
 
 def test_r8_a_series_is_a_run_and_a_kind_of_number(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ TREES = {
     ),
     "kohya: beside the shards of a model of Hugging Face, none of which is an epoch": Tree(
         "sft",
-        """sft/checkpoint-{500,1000}/trainer_state.json sft/model-0000{1,2}-of-00002.safetensors
+        """sft/checkpoint-{500,1000}/trainer_state.json={} sft/model-0000{1,2}-of-00002.safetensors
         sft/cat-000001.safetensors sft/cat-000002.safetensors""",
         ["huggingface"],
         "checkpoint-500",

@@ -95,7 +95,7 @@ def test_there_are_forty_trees() -> None:
     assert len(TREES) >= 40
 
 
-TRAINER = "runs/sft/checkpoint-{500,1000,1500}/trainer_state.json"
+TRAINER = "runs/sft/checkpoint-{500,1000,1500}/trainer_state.json={}"
 
 
 def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch, files: str, *words: str) -> tuple[int, str]:
