@@ -41,7 +41,7 @@ def test_what_no_layout_covers_is_told_with_a_line_that_covers_it(project: Proje
     assert yaml.safe_load(line) == {"layout": ["*/checkpoints", *patterns]}
     edit(project, line)
     out = project.doit("plan", check=0 if CKPT in files[0] else 1)
-    assert "look like checkpoints" not in out
+    assert "These look like checkpoints" not in out
     assert "No checkpoint directory" not in out
 
 
@@ -193,7 +193,7 @@ def test_nothing_is_covered_in_part_without_a_word(project: Project, name: str) 
         state.write_text("{}")
     out = project.doit("plan", "delete_old=1", check=tree.code)
     assert [text for text in tree.told if text not in out] == [], out
-    assert ("look like checkpoints" in out) == any(text in (COVERS, NO_PACK) for text in tree.told), out
+    assert ("These look like checkpoints" in out) == any(text in (COVERS, NO_PACK) for text in tree.told), out
 
 
 YES = """x.ckpt X.PT a.pth a.pth.tar model.safetensors w.h5 w.keras w.npz w.msgpack 0.distcp checkpoint-500 checkpoint_3
