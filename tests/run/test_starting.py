@@ -45,7 +45,7 @@ def plant(folder: Path, files: str) -> None:
         for path in expanded(word):
             name, has, content = path.rpartition("=")
             if not (has and content.startswith(("@", "{"))):
-                name, content = path, "x"
+                name, content = path, "{}" if path.endswith(".json") else "x"
             file = folder / name
             (file if name.endswith("/") else file.parent).mkdir(parents=True, exist_ok=True)
             if content.startswith("@"):
@@ -95,7 +95,7 @@ def test_there_are_forty_trees() -> None:
     assert len(TREES) >= 40
 
 
-TRAINER = "runs/sft/checkpoint-{500,1000,1500}/trainer_state.json={}"
+TRAINER = "runs/sft/checkpoint-{500,1000,1500}/trainer_state.json"
 
 
 def at_work(folder: Path, monkeypatch: pytest.MonkeyPatch, files: str, *words: str) -> tuple[int, str]:
