@@ -33,7 +33,9 @@ def prune(base: Path, tree: str = "runs") -> Pruned:
     run(base, "doit", "verify")
     assert paths(base / tree) == before, "only migrate may change anything"
     done = run(base, "doit", "migrate", "delete_old=1")
-    assert re.findall("⊗ Would delete: (.*)", planned) == re.findall("⊗ Deleted: (.*)", done), planned + done
+    would = re.findall("⊗ Would delete: (.*)", planned)
+    assert would, planned
+    assert would == re.findall("⊗ Deleted: (.*)", done), planned + done
     assert "to delete   0" in run(base, "doit", "plan", "delete_old=1")
     after = paths(base / tree)
     gone = topmost(before - after)
@@ -46,9 +48,7 @@ def prune(base: Path, tree: str = "runs") -> Pruned:
 def stand_ins(*modules: str) -> Iterator[None]:
     """While a framework is imported, put modules that do nothing in the place of a wheel that needs the CUDA build of torch.
 
-    Nor does any of its warnings count.
-
-    Beside the CPU build neither torchvision nor torchaudio can be imported, and where they are installed, Lightning and
+    Warnings of the import do not count. Beside the CPU build neither torchvision nor torchaudio can be imported, and where they are installed, Lightning and
     transformers cannot be either. So frameworks that need them are installed without what they depend on.
     """
     with mock.patch.dict(sys.modules, {name: mock.MagicMock() for name in modules}), warnings.catch_warnings():
