@@ -15,7 +15,7 @@ from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.retention import assignment, pick_policy, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
@@ -63,6 +63,7 @@ CASES = ListOf(
                 {
                     "delete_old": Number("", 0),
                     "keep_min_epoch": Number("", 0),
+                    "keep_last": Number("", 1),
                     "policy": Text(""),
                     "on_conflict": Text(""),
                     "verified": ListOf("What was verified; verified=1 is given.", Text("a name")),
@@ -141,6 +142,8 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     rules = load_rules(RULES | case.rules)
     policy = pick_policy(rules, assignment(rules, "ocr"), case.options.get("policy", "default"))
     assert policy
+    if (count := case.options.get("keep_last")) is not None:
+        policy = with_keep_last(policy, count)
     if (limit := case.options.get("keep_min_epoch")) is not None:
         policy = with_min_epoch(policy, limit)
     listing = Listing("ocr", "ocr/checkpoints", tuple(listed))
@@ -303,7 +306,7 @@ def test_a_reason_points_to_the_line_of_its_rule(case: Case) -> None:
     for reason in (reason for row in rows for reason in row.reasons):
         said = next(match for form in LINE_OF_REASON if (match := re.match(form, reason.text)))
         wanted = LINE_OF_REASON[said.re.pattern]
-        if wanted is None or (reason.place is None and "keep_min_epoch" in case.options):
+        if wanted is None or (reason.place is None and {"keep_min_epoch", "keep_last"} & case.options.keys()):
             assert reason.place is None, reason
         else:
             assert reason.place, reason

@@ -59,6 +59,16 @@ def test_a_policy_asked_for_does_not_go_before_that_of_an_experiment_and_that_is
     assert (project.names("paper_1"), project.names("other")) == (ALL, [NEW])
 
 
+def test_keep_last_is_for_the_policy_that_is_asked_for_and_for_no_other(project: Project) -> None:
+    make(project, "paper_1", "other")
+    add_rules(project, "retention: {two: {keep_last: 2}}\nexperiments:\n  - {match: 'paper_*', policy: two}\n")
+    out = project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert "Not by keep_last=1: 1 experiment has another policy, by 'experiments' in the rules.\n" in out
+    assert (project.names("paper_1"), project.names("other")) == (ALL[-2:], [NEW])
+    out = project.doit("plan", "delete_old=1", "keep_last=1", "policy=two")
+    assert "keep_last=1" not in out.split("Summary")[1]
+
+
 def test_a_run_that_would_delete_too_much_is_refused_as_a_whole(project: Project) -> None:
     make(project, "one", "two")
     add_rules(project, "max_delete: {count: 3, percent: 90}\n")

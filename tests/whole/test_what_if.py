@@ -56,6 +56,7 @@ CASES: Mapping[str, Case] = {
     ),
     "one experiment": Case("  default:\n    keep_last: 2\n    min_epoch: 3\n", TWO_RUNS, "plan:b delete_old=1"),
     "a pattern": Case("  default:\n    keep_last: 2\n    min_epoch: 3\n", TWO_RUNS, "plan delete_old=1 experiments=a*"),
+    "a page": Case("  default:\n    keep_last: 2\n    min_epoch: 3\n", TWO_RUNS, "page out=page.html"),
     "verified": Case("  default:\n    keep_last: 2\n    min_epoch: 3\n", words="plan delete_old=1 verified=1"),
     "protected names": Case("  default:\n    keep_last: 2\n    min_epoch: 9\nprotected:\n  - e1.ckpt\n  - e9.ckpt\n  - best*\n"),
 }  # fmt: skip
