@@ -231,7 +231,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if isinstance(total, Tally):
             sums = Sums(total, self._links.get(base, ()), self._rooms.get(base, ()))
             head |= around(self._session, context.header, sums, context.trash_days)
-        data = with_hints_completed(run_as_data(head, self._data.get(base, []), total), self._session.completed)
+        experiments = [with_hints_completed(one, self._session.completed) for one in self._data.get(base, [])]
+        data = run_as_data(head, experiments, total)
         for path, write in targets(options):
             shown = context.style.name(path)
             try:
@@ -409,11 +410,10 @@ def write_page(path: str, data: Mapping[str, Any]) -> None:
     writing.write_whole(path, draw(data))
 
 
-def with_hints_completed(data: Any, completed: Callable[[str], str]) -> Any:
-    """Return data in which the hints name commands that work here."""
-    if isinstance(data, Mapping):
-        return {k: completed(v) if k == "hint" and v else with_hints_completed(v, completed) for k, v in data.items()}
-    return [with_hints_completed(one, completed) for one in data] if isinstance(data, list) else data
+def with_hints_completed(experiment: Mapping[str, Any], completed: Callable[[str], str]) -> dict[str, Any]:
+    """Return the data of a directory in which the hints name commands that work here."""
+    problems = [{**row, "hint": row["hint"] and completed(row["hint"])} for row in experiment["problems"]]
+    return {**experiment, "problems": problems}
 
 
 def _says_something(tally: Any) -> bool:

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from ckptrules.engine.values import STATE
 from ckptrules.storage import believing
@@ -25,6 +25,7 @@ from ckptrules.storage.reading import (
 TEMPORARY = ".tmp"
 
 HOLE = 4096  # bytes; zeros of fewer are written
+ROWS = 4  # the depth in a report at which a row of a directory stands
 
 
 @contextlib.contextmanager
@@ -132,8 +133,22 @@ def refuse_taken(path: str) -> None:
 
 
 def write_json(path: str, data: object) -> None:
-    """Write a report as JSON, as a whole."""
-    write_whole(path, json.dumps(data, indent=1) + "\n")
+    """Write a report as JSON, as a whole: what a directory tells of one name is a line."""
+    write_whole(path, _json(data) + "\n")
+
+
+def _json(data: Any, depth: int = 0) -> str:
+    """Write data as JSON, indented down to the rows of an experiment: Python takes ten times as long for the rest."""
+    if depth == ROWS or not data or not isinstance(data, dict | list):
+        return json.dumps(data)
+    if isinstance(data, dict):
+        start, end = "{}"
+        items = [f"{json.dumps(key)}: {_json(value, depth + 1)}" for key, value in data.items()]
+    else:
+        start, end = "[]"
+        items = [_json(value, depth + 1) for value in data]
+    line = "\n" + " " * depth
+    return f"{start}{line} " + f",{line} ".join(items) + line + end
 
 
 def nowhere() -> TextIO:
