@@ -115,6 +115,8 @@ def table(
         later: of those that go after them, where the first column has a line of its own.
     """
     shown = [headings, *rows] if headings else rows
+    if not shown:
+        return ""
     widths = [max(map(columns, column)) for column in zip(*shown, strict=True)]
     padded = [[_padded(cell, widths[n], right=n in right) for n, cell in enumerate(row)] for row in shown]
     may_go = [headings.index(one) for one in (*drops, *later) if one in headings]
