@@ -238,7 +238,9 @@ def block(one: Explained, style: Style) -> str:
     colour = {True: "green", False: "red", None: "yellow"}[one.stays]
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     if one.fields:
-        rows.append(("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items())), ""))
+        rows.append(
+            ("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items() if value)), "")
+        )
     if one.inside:
         rows.append(("inside", style.name(one.inside), ""))
     if one.pack:

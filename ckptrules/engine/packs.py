@@ -40,6 +40,8 @@ def claim_of_packs(said: Said) -> Claim | None:
     if any(one.rule and one.rule.has_parts for _, one in said):
         return _ambiguous("count it otherwise", said)
     reason, fields = _undecided("count it otherwise", said), {key: str(n) for key, n in agreed.items()}
+    if runs := {one.fields["run"] for _, one in said if one.fields.get("run")}:
+        fields["run"] = " ".join(sorted(runs))  # what one of them calls two runs is never compared
     return Claim("format", reason, _rule_of_all([one.rule for _, one in said if one.rule]), fields)
 
 

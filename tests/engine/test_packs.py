@@ -34,6 +34,7 @@ formats:
   - {id: steps, match: 'checkpoint_(?P<step>\d+)\.pt', examples: {checkpoint_5.pt: {step: 5}}}
   - {id: odd, match: 'odd_(?P<step>\d+)_(?P<epoch>\d+)\.pt', examples: {odd_1_2.pt: {step: 1}}}
   - {id: more, match: 'more_(?P<epoch>\d+)_\d+\.pt', examples: {more_1_2.pt: {epoch: 1}}}
+  - {id: dots, match: '[ab]\.(?P<step>\d+)', examples: {a.1: {step: 1}}}
   - {id: pairs, match: 'net_(?P<step>\d+)(?P<part>\.pt|\.opt)', examples: {net_1.pt: {step: 1}}}
 """,
     "two": r"""
@@ -45,6 +46,7 @@ formats:
   - {id: numbers, match: 'checkpoint_(?P<number>\d+)\.pt', examples: {checkpoint_5.pt: {number: 5}}}
   - {id: odd, match: 'odd_(?P<epoch>\d+)_(?P<step>\d+)\.pt', examples: {odd_1_2.pt: {epoch: 1}}}
   - {id: more, match: 'more_(?P<epoch>\d+)_(?P<step>\d+)\.pt', examples: {more_1_2.pt: {step: 2}}}
+  - {id: runs, match: '(?P<run>a|b)\.(?P<number>\d+)', examples: {a.1: {run: a, number: 1}}}
   - {id: nets, match: 'net_(?P<number>\d+)\.opt', examples: {net_1.opt: {number: 1}}}
   - {id: notes, match: 'notes\.pt|last\.pt', examples: {notes.pt: {epoch: null}}}
 """,
@@ -69,6 +71,12 @@ CASES = {
         "checkpoint_5.pt",
         "format",
         {"number": "5"},
+        "the packs one and two count it otherwise; packs: [one] or packs: [two] decides",
+    ),
+    "only one tells the run": (
+        "b.7",
+        "format",
+        {"number": "7", "run": "b"},
         "the packs one and two count it otherwise; packs: [one] or packs: [two] decides",
     ),
     "only one reads it as a part": (
