@@ -151,7 +151,9 @@ def meant(options: Options, listing: Listing) -> list[str]:
     folder, base = os.path.split(wanted)
     here = os.path.realpath(os.path.join(options.outputs_dir, listing.directory))
     inner = os.path.relpath(os.path.realpath(folder), here)
-    return [n for n in names if (in_part_folder(n)[0] or ".") == inner and fnmatchcase(in_part_folder(n)[1], base)]
+    there = [name for name in names if (in_part_folder(name)[0] or ".") == inner]
+    exact = [name for name in there if in_part_folder(name)[1] == base]  # such a name may hold `*` or `[` itself
+    return exact or [name for name in there if fnmatchcase(in_part_folder(name)[1], base)]
 
 
 def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:

@@ -14,6 +14,7 @@ import pytest
 
 from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.page.sections import sections
+from tests.support.json_files import faults
 from tests.support.page_data import GOES, HOSTILE, checkpoint, experiment, plan, sample
 
 Data = dict[str, Any]
@@ -58,6 +59,10 @@ def stays(many: int = 3) -> Data:
 def test_it_holds_the_data_that_it_was_drawn_from() -> None:
     data = sample()
     assert unpacked(draw(data)) == data
+
+
+def test_the_data_of_these_tests_are_what_the_schema_describes() -> None:
+    assert faults(sample()) == []
 
 
 def test_the_same_data_give_the_same_page() -> None:
@@ -120,6 +125,11 @@ def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str
         (
             plan([{**stays(2), "problems": [{"id": "empty", "names": ["a"], "text": "is empty", "hint": None, "remarks": []}]}]),
             "Nothing would go: 2 checkpoints stay, 2 KB, 1 needs you.",
+        ),
+        (
+            plan([{**stays(2), "checkpoints": [checkpoint("a", bytes=500, state="undecided"), checkpoint("b", bytes=500, state="goes")], "problems": [
+                {"id": "empty", "names": ["a"], "text": "is empty", "hint": None, "remarks": []}]}]),
+            "500 B would go of 1 KB; 0 B stays, 1 needs you (500 B).",
         ),
         (
             plan([], command="verify", what_if=[], space=None, summary={"checkpoints": 5, "verified": 3, "bytes_verified": 3000}),

@@ -66,7 +66,7 @@ def plan(experiments: Sequence[Mapping[str, Any]], **given: Any) -> dict[str, An
     problems = sum(len(one["problems"]) for one in experiments)
     return {
         "schema_version": 2, "version": "0.1.0", "command": "plan", "dry_run": True, "run": None, "started_ns": NOW,
-        "when": "2026-11-26 18:40:00 +0000", "who": "ada", "host": "node7", "refused": None, "outputs_dir": "outputs",
+        "when": "2026-11-26 18:40:00 +0000", "who": "ada", "host": "node7", "refused": None, "policy": None, "takes_back": None, "outputs_dir": "outputs",
         "options": {"delete_old": True}, "does_it": "doit migrate delete_old=1",
         "rules": {"files": ["rules/naming.yaml", "rules/retention.yaml"], "naming_digest": "5f0c2a9d1b77", "lines": [
             {"key": "keep_last", "value": "2", "policy": "default", "rule": "rules/retention.yaml:7", "keeps": 28, "alone": 14, "bytes_alone": 10**11},
@@ -85,14 +85,14 @@ def plan(experiments: Sequence[Mapping[str, Any]], **given: Any) -> dict[str, An
             *({"policy": None, "keep_last": n, "bytes_deleted": int(bytes_of("goes", "stays") * (1 - n / 70)), "deleted": len(rows) - n * len(experiments), "current": False, "command": f"doit plan delete_old=1 keep_last={n}"} for n in (1, 2, 3, 5)),
         ],
         "history": [
-            {"run": "2026-11-20T09-12-44-migrate-1c", "command": "migrate delete_old=1", "started_ns": NOW - 150 * HOUR, "when": "2026-11-20 09:12:44 +0000", "renamed": 12, "deleted": 60, "bytes_deleted": 412 * 10**9, "state": "done", "taken_back": False, "undo_until": "2026-11-27 09:12 +0000", "undo": "doit undo run=2026-11-20T09-12-44-migrate-1c"},
-            {"run": "2026-11-11T17-01-02-migrate-77", "command": "migrate delete_old=1", "started_ns": NOW - 360 * HOUR, "when": "2026-11-11 17:01:02 +0000", "renamed": 0, "deleted": 5, "bytes_deleted": 90 * 10**9, "state": "taken back", "taken_back": True, "undo_until": None, "undo": None},
-            {"run": "2026-11-02T08-00-00-migrate-0a", "command": "migrate delete_old=1", "started_ns": NOW - 580 * HOUR, "when": "2026-11-02 08:00:00 +0000", "renamed": 300, "deleted": 200, "bytes_deleted": 1_300 * 10**9, "state": "done", "taken_back": False, "undo_until": None, "undo": None},
+            {"run": "2026-11-20T09-12-44-migrate-1c", "command": "migrate delete_old=1", "started_ns": NOW - 150 * HOUR, "when": "2026-11-20 09:12:44 +0000", "who": "ada", "host": "node7", "renamed": 12, "deleted": 60, "bytes_deleted": 412 * 10**9, "state": "done", "taken_back": False, "undo_until": "2026-11-27 09:12 +0000", "undo": "doit undo run=2026-11-20T09-12-44-migrate-1c"},
+            {"run": "2026-11-11T17-01-02-migrate-77", "command": "migrate delete_old=1", "started_ns": NOW - 360 * HOUR, "when": "2026-11-11 17:01:02 +0000", "who": "ada", "host": "node7", "renamed": 0, "deleted": 5, "bytes_deleted": 90 * 10**9, "state": "taken back", "taken_back": True, "undo_until": None, "undo": None},
+            {"run": "2026-11-02T08-00-00-migrate-0a", "command": "migrate delete_old=1", "started_ns": NOW - 580 * HOUR, "when": "2026-11-02 08:00:00 +0000", "who": "ada", "host": "node7", "renamed": 300, "deleted": 200, "bytes_deleted": 1_300 * 10**9, "state": "done", "taken_back": False, "undo_until": None, "undo": None},
         ],
         "summary": {
             "experiments": len(experiments), "up_to_date": 0, "renamed": 0, "deleted": len(going), "relinked": 0, "restored": 0,
             "kept": len(rows) - len(going), "skipped": sum(len(one["skipped"]) for one in experiments), "problems": problems,
-            "bytes_deleted": bytes_of("goes"), "bytes_kept": bytes_of("stays", "undecided"), "states": 0, "links": 0, "leftovers": 0, "rewritten": 0,
+            "bytes_deleted": bytes_of("goes"), "bytes_kept": bytes_of("stays"), "states": 0, "links": 0, "leftovers": 0, "rewritten": 0,
         },
         "experiments": list(experiments),
     } | given  # fmt: skip

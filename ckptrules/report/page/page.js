@@ -99,15 +99,15 @@
   ].filter(Boolean);
   const why = (row) => row.reasons.map((reason) => reason.text).join("; ");
   const same = (values) => (new Set(values).size === 1 ? values[0] : null);
-  const metricName = same(data.experiments.flatMap((one) => (one.metric ? [one.metric.name] : [])));
-  const numberName = same(data.experiments.flatMap((one) => (one.number ? [one.number] : [])));
+  const metricName = same(data.experiments.flatMap((one) => (one.metric ? [seen(one.metric.name)] : [])));
+  const numberName = same(data.experiments.flatMap((one) => (one.number ? [seen(one.number)] : [])));
   const written = "written (" + zone + ")";
 
   const columns = [
     { title: "name", key: (row) => row.name, cell: (row) => named(row), kind: "label", header: true },
     { title: "experiment", key: (row) => row.home.experiment, cell: (row) => breaking(row.home.experiment), kind: "label" },
-    { title: numberName ?? "number", key: number, cell: (row) => [number(row) === null ? "" : (numberName || !row.home.number ? "" : row.home.number + " ") + count(number(row))], kind: "number" },
-    { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : row.home.metric.name + " ") + metric(row)], kind: "number" },
+    { title: numberName ?? "number", key: number, cell: (row) => [number(row) === null ? "" : (numberName || !row.home.number ? "" : seen(row.home.number) + " ") + count(number(row))], kind: "number" },
+    { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : seen(row.home.metric.name) + " ") + metric(row)], kind: "number" },
     { title: "size", key: (row) => row.bytes, cell: (row) => [size(row.bytes)], kind: "number", down: true },
     { title: written, key: (row) => row.time_ns, cell: (row) => [when(row.time_ns)], kind: "number", down: true },
     { title: "why", key: why, cell: (row) => row.reasons.map((one) => make("p", {}, seen(one.text), ...(one.rule ? [" ", make("span", { class: "rule" }, ...breaking(one.rule))] : []))), kind: "why" },
@@ -115,9 +115,10 @@
   function named(row) {
     const [sign, word] = states[row.state] ?? ["", row.state];
     const text = make("code", {}, ...breaking(row.name));
-    const more = [words[row.state] ?? word, ...tags(row)].join(" · ");
+    const more = tags(row).join(" · ");
     if (row.becomes) text.append(make("small", {}, "→ ", ...breaking(row.becomes)));
-    return [make("span", { class: "sign s-" + row.state, "aria-hidden": "true" }, sign), text, make("small", { class: "tags" }, more)];
+    const state = [make("span", { class: "sign s-" + row.state, "aria-hidden": "true" }, sign), make("span", { class: "word" }, (words[row.state] ?? word) + " ")];
+    return [...state, text, ...(more ? [make("small", { class: "tags" }, more)] : [])];
   }
   const cells = (row, some) => some.map((column) => make(column.header ? "th" : "td", { class: column.kind, ...(column.header ? { scope: "row" } : {}) }, ...column.cell(row)));
 
@@ -129,11 +130,11 @@
       details.dataset.drawn = "1";
       const one = data.experiments[details.dataset.index], inside = details.querySelector(".inside");
       if (!one.checkpoints.length) return;
-      inside.append(curve(one, Math.max(320, inside.clientWidth)), key(one));
+      inside.append(...[caption(one)].filter(Boolean), curve(one, Math.max(280, inside.clientWidth)), key(one));
       const some = columns.filter((column) => column.title !== "experiment" && (column.title !== (metricName ?? "metric") || one.metric));
       const head = make("tr", {}, ...some.map((column) => make("th", { scope: "col", class: column.kind }, column.title)));
       const body = one.checkpoints.slice(-atMost).reverse().map((row) => make("tr", {}, ...cells(row, some)));
-      inside.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints of " + seen(one.experiment) }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body))));
+      inside.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Checkpoints of " + seen(one.experiment) }, make("table", { "aria-label": "Checkpoints of " + seen(one.experiment) }, make("thead", {}, head), make("tbody", {}, ...body))));
       if (one.checkpoints.length > atMost) inside.append(make("p", { class: "quiet" }, "The last " + atMost + " of " + count(one.checkpoints.length) + "; all of them stand below, in Checkpoints."));
     };
     details.addEventListener("toggle", open);
@@ -145,28 +146,34 @@
     const shapes = [draw("circle", { class: "m-" + row.state, cx: x, cy: y, r: radius })];
     if (row.verified === "whole") shapes.push(draw("circle", { class: "m-verified", cx: x, cy: y, r: radius + 3 }));
     if (row.best) shapes.push(draw("path", { class: "m-best", d: `M${x} ${y - 10}l10 10l-10 10l-10 -10z` }));
-    if (row.last) shapes.push(box(radius + 4, "m-last"));
+    if (row.last) shapes.push(box(radius + (row.best ? 8 : 4), "m-last"));
     if (!row.whole) shapes.push(draw("path", { class: "m-unfinished", d: `M${x - 6} ${y - 6}l12 12m0 -12l-12 12` }));
     const facts = [row.name, words[row.state], ...tags(row), metric(row) === null ? "" : row.home.metric.name + " " + metric(row), size(row.bytes), why(row)];
     return draw("g", {}, draw("title", {}, seen(facts.filter(Boolean).join(" · "))), ...shapes);
   }
 
+  const ends = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  const measured = (one) => one.checkpoints.filter((row) => number(row) !== null && metric(row) !== null);
+  function caption(one) {
+    const points = measured(one);
+    if (points.length < 2) return null;
+    const better = one.metric.mode === "max" ? " (higher is better), " : " (lower is better), ";
+    return make("p", { class: "note" }, make("code", {}, ...breaking(one.metric.name)), better + ends(points.map(metric)).join(" to ") + ", over " + seen(one.number ?? "number"));
+  }
   function curve(one, width) {
-    const left = 8, right = width - 8, points = one.checkpoints.filter((row) => number(row) !== null && metric(row) !== null);
+    const left = 8, right = width - 8, points = measured(one);
     const timed = one.checkpoints.filter((row) => row.time_ns !== null);
-    const high = points.length > 1 ? 168 : 0, height = high + 64;
-    const ends = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+    const high = points.length > 1 ? 160 : 0, height = high + 64;
     const span = ([low, top], from, to) => (value) => Math.round((from + ((value - low) / (top - low || 1)) * (to - from)) * 10) / 10;
     const picture = draw("svg", { class: "chart", role: "img", viewBox: `0 0 ${width} ${height}`, "aria-label": spoken(one) });
     const text = (x, y, words, anchor, kind) => draw("text", { x, y, "text-anchor": anchor, class: kind ?? "" }, words);
     if (high) {
       const values = ends(points.map(metric)), numbers = ends(points.map(number));
-      const x = span(numbers, left + 12, right - 12), y = span(values, high - 40, 36);
+      const x = span(numbers, left + 12, right - 12), y = span(values, high - 40, 24);
       const best = points.find((row) => row.best);
       picture.append(
         draw("line", { x1: left, x2: right, y1: high - 20, y2: high - 20 }),
-        text(left, 12, seen(one.metric.name) + ", " + (one.metric.mode === "max" ? "higher" : "lower") + " is better: " + values.join(" to "), "start"),
-        text(left, high - 4, (one.number ?? "number") + " " + count(numbers[0]), "start"),
+        text(left, high - 4, seen(one.number ?? "number") + " " + count(numbers[0]), "start"),
         text(right, high - 4, count(numbers[1]), "end"),
         draw("path", { class: "path", d: "M" + points.map((row) => x(number(row)) + " " + y(metric(row))).join("L") }),
         ...marked(points).map((row) => mark(row, x(number(row)), y(metric(row)))),
@@ -265,19 +272,23 @@
       return make("th", { scope: "col", class: column.kind, ...(here ? { "aria-sort": sorted.down ? "descending" : "ascending" } : {}) }, button);
     }));
   }
-  const given = ["outputs_dir", "rules_dir"].filter((name) => data.options[name] && data.options[name] !== "outputs").map((name) => " " + name + "=" + quoted(data.options[name])).join("");
+  // The program and the options are those of the plan: else a copied command would decide by other rules.
+  const program = (data.does_it ?? data.what_if?.[0]?.command ?? "doit").split(" ")[0];
+  const option = (name, usual) => [null, undefined, usual].includes(data.options[name]) ? "" : " " + name + "=" + quoted(String(data.options[name]));
+  const where = option("outputs_dir", "outputs") + option("rules_dir", "rules");
+  const decides = option("policy", "default") + option("keep_last") + option("keep_min_epoch");
   const path = (row) => [data.outputs_dir, row.home.directory, row.name].filter((part) => part && part !== ".").join("/");
-  function lines() {
-    const task = $("action").value;
-    const all = task === "migrate"
-      ? [...new Set([...chosen].map((row) => row.home.experiment))].map((name) => "doit migrate delete_old=1 experiments=" + quoted(name))
-      : [...chosen].map((row) => "doit " + task + " name=" + quoted(path(row)));
-    return all.map((line) => line + given).join("\n");
-  }
+  const lines = () => {
+    const named = (task, more) => [...chosen].map((row) => program + " " + task + " name=" + quoted(path(row)) + more);
+    if ($("action").value === "explain") return named("explain", decides + where);
+    if ($("action").value === "pin") return named("pin", where);
+    return [...new Set([...chosen].map((row) => row.home.experiment))].map((name) => data.does_it + " experiments=" + quoted(name));
+  };
+  if (!data.does_it || data.options.experiments) $("action").querySelector("[value=migrate]").remove();
   function tell() {
     $("chosen").hidden = !chosen.size;
     $("sum").textContent = several(chosen.size, "checkpoint") + " selected, " + size([...chosen].reduce((sum, row) => sum + row.bytes, 0)) + ".";
-    $("commands").textContent = lines();
+    $("commands").textContent = lines().join("\n");
   }
   let waiting;
   $("filter").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(list, 60); });
@@ -286,7 +297,7 @@
   $("more").addEventListener("click", () => { limit += page; put(); });
   $("action").addEventListener("change", tell);
   $("none").addEventListener("click", () => { chosen.clear(); put(); tell(); $("filter").focus(); });
-  $("copy-commands").addEventListener("click", () => copy($("copy-commands"), lines()));
+  $("copy-commands").addEventListener("click", () => copy($("copy-commands"), lines().join("\n")));
   heads();
   list();
-})();
+})().then(() => document.documentElement.classList.add("ready"));

@@ -6,7 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size, human_time
-from ckptrules.report.page.verdict import Data, assurances, experiments_of, kicker, needing, runs_of, verdict, words
+from ckptrules.report.page.verdict import (
+    Data,
+    assurances,
+    experiments_of,
+    kicker,
+    needing,
+    runs_of,
+    undecided_in,
+    verdict,
+    words,
+)
 from ckptrules.report.style import count_of
 
 MOST_NEEDS = 100  # problems that stand in the page itself
@@ -65,7 +75,7 @@ def sections(data: Data) -> dict[str, Any]:
         "has_rows": any(one.get("checkpoints") for one in experiments_of(data)),
         "states": [("all", "all"), *words(data).items()],
         "changes": [] if experiments else [*changes(experiments_of(data))][:MOST_CHANGES],
-        "what_if": [what_if_row(row, data) for row in data.get("what_if", ())],
+        "what_if": [*what_ifs(data)],
         "history": [history_row(run) for run in runs_of(data)],
         "freed": freed(runs_of(data)),
         "rules": [rule_row(line) for line in (data.get("rules") or {}).get("lines", ())],
@@ -204,9 +214,15 @@ def others(experiments: Sequence[Data]) -> str:
     return f"And {many}: {stays} stay, {goes} go. Their checkpoints stand below."
 
 
-def what_if_row(row: Data, data: Data) -> dict[str, Any]:
+def what_ifs(data: Data) -> Iterator[dict[str, Any]]:
+    """Lay the other ways out, all on the scale of all bytes."""
+    if rows := data.get("what_if", ()):
+        whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"] + undecided_in(data)
+        yield from (what_if_row(row, whole) for row in rows)
+
+
+def what_if_row(row: Data, whole: int) -> dict[str, Any]:
     """Lay one of the other ways out."""
-    whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"]
     name = f"policy {row['policy']}" if row["keep_last"] is None else f"keep_last: {row['keep_last']}"
     return {
         "name": f"as asked, {name}" if row["current"] else name,

@@ -53,13 +53,20 @@ def verdict(data: Data, needs: int) -> Pieces:
     """Say in one sentence what goes, what stays, and how much needs a person."""
     start = {"verify": of_verify, "history": of_history}.get(data["command"], of_plan)(data)
     tail = [(", ", False), (f"{needs} need{'s' if needs == 1 else ''} you", True)] if needs else []
-    return [*start, *tail, (".", False)]
+    held = undecided_in(data)
+    return [*start, *tail, *([(f" ({human_size(held)})", False)] if needs and held else []), (".", False)]
+
+
+def undecided_in(data: Data) -> int:
+    """Return the bytes of the checkpoints that a problem holds; they count neither as kept nor as deleted."""
+    rows = (row for one in experiments_of(data) for row in one.get("checkpoints", ()))
+    return sum(row["bytes"] for row in rows if row.get("state") == "undecided")
 
 
 def of_plan(data: Data) -> Pieces:
     """Say what goes and what stays; of what tells of no checkpoints (an undo), how much was changed."""
     summary, would = data["summary"], data["dry_run"]
-    goes, stays = summary["bytes_deleted"], summary["bytes_kept"]
+    goes, stays, held = summary["bytes_deleted"], summary["bytes_kept"], undecided_in(data)
     many = sum(len(one.get("checkpoints", ())) for one in experiments_of(data))
     if data["command"] in ("undo", "fix_state", "drop_links"):
         done = sum(len(one.get("actions", ())) for one in experiments_of(data))
@@ -68,11 +75,11 @@ def of_plan(data: Data) -> Pieces:
         stay = "stayed" if not would else "stays" if many == 1 else "stay"
         return [
             (f"Nothing {'would go' if would else 'went'}", True),
-            (f": {count_of(many, 'checkpoint')} {stay}, {human_size(stays)}", False),
+            (f": {count_of(many, 'checkpoint')} {stay}, {human_size(stays + held)}", False),
         ]
     return [
         (f"{human_size(goes)} {'would go' if would else 'went'}", True),
-        (f" of {human_size(goes + stays)}; ", False),
+        (f" of {human_size(goes + stays + held)}; ", False),
         (f"{human_size(stays)} {words(data)['stays']}", True),
     ]
 
