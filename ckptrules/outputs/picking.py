@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.values import Pack, RuleSet, in_part_folder
+from ckptrules.engine.values import ClaimKind, Pack, RuleSet, in_part_folder
 from ckptrules.engine.wholeness import asked_inside
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 BY_NAME = "its names"  # the evidence where there is no mark
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
+MATCHINGS = 10_000  # parts of marks, of which what fits them in a folder is kept
 
 
 def rules_here(outputs_dir: str, rules: RuleSet, directory: str) -> RuleSet:
@@ -43,7 +45,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     marked = []
     for pack in packs:
         found = [mark for mark in pack.marks if tree.has(directory, mark)]
-        if found and any(knows(pack, name, folder=folder) for name, folder in names.items()):
+        if found and any(tree.knows(pack, name, folder=folder) for name, folder in names.items()):
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             marked.append(pack._replace(evidence=", ".join(found[:SHOWN]) + more))
     if marked:
@@ -52,20 +54,12 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
         pack._replace(evidence=BY_NAME)
         for pack in packs
         if any(
-            knows(pack, name, folder=folder, kinds=("format",))
+            tree.reads(pack, name, folder=folder)
             and not _is_anybodys(tree, f"{directory}/{name}".lstrip("/"), pack.rules)
             for name, folder in names.items()
         )
     ]
     return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
-
-
-def knows(pack: Pack, name: str, *, folder: bool, kinds: Sequence[str] = ("format", "protected", "ambiguous")) -> bool:
-    """Say whether a pack claims a name of a listing."""
-    try:
-        return own_claim(in_part_folder(name)[1], pack.rules, folder=folder).kind in kinds
-    except SlowRuleError:
-        return False
 
 
 def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
@@ -87,6 +81,11 @@ def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
     return any(fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
 
 
+@lru_cache(maxsize=1000)
+def _match_of(part: str) -> Callable[[str], object]:
+    return re.compile(translate(part)).match
+
+
 def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
     """Say whether the name of a folder is digits alone, and nothing lies in it that a format of such names asks for."""
     name = os.path.basename(path)
@@ -105,6 +104,8 @@ class Tree:
     def __init__(self, outputs_dir: str) -> None:
         self.outputs_dir = outputs_dir
         self.listed: dict[str, dict[str, bool]] = {}
+        self.matching = lru_cache(MATCHINGS)(self._matching)  # many folders ask for the one that they lie in
+        self.kinds: dict[tuple[str, str, bool], ClaimKind] = {}  # by pack, name, and whether it is a folder
 
     def names(self, path: str) -> dict[str, bool]:
         """Return the names in a folder, and whether each is a folder; nothing where it cannot be read."""
@@ -130,12 +131,37 @@ class Tree:
             if not path:
                 return False
             parts, path = parts[1:], os.path.dirname(path)
-        return any(self._fitting(path, parts))
+        return self._has(path, parts)
 
-    def _fitting(self, path: str, parts: Sequence[str]) -> Iterator[bool]:
-        fitting = [name for name in self.names(path) if fnmatchcase(name, parts[0])]
+    def _has(self, path: str, parts: Sequence[str]) -> bool:
+        fitting = self.matching(path, parts[0])
         if len(parts) == 1:
-            yield from (True for _ in fitting)
-            return
-        for name in [name for name in fitting if self.names(path)[name]][:LOOKED_AT]:
-            yield from self._fitting(f"{path}/{name}" if path else name, parts[1:])
+            return bool(fitting)
+        names = self.names(path)
+        inner = [name for name in fitting if names[name]][:LOOKED_AT]
+        return any(self._has(f"{path}/{name}" if path else name, parts[1:]) for name in inner)
+
+    def _matching(self, path: str, part: str) -> list[str]:
+        """Return the names in a folder that one part of a mark fits."""
+        names = self.names(path)
+        if not any(letter in part for letter in "*?["):
+            return [part] if part in names else []
+        return [*filter(_match_of(part), names)]
+
+    def knows(self, pack: Pack, name: str, *, folder: bool) -> bool:
+        """Say whether a pack claims a name of a listing."""
+        return self._kind(pack, name, folder) in ("format", "protected", "ambiguous")
+
+    def reads(self, pack: Pack, name: str, *, folder: bool) -> bool:
+        """Say whether a name of a listing is in a format of a pack."""
+        return self._kind(pack, name, folder) == "format"
+
+    def _kind(self, pack: Pack, name: str, folder: bool) -> ClaimKind:  # noqa: FBT001 - of `names`
+        """Ask a pack once for each name: thousands of folders may hold the same ones."""
+        asked = pack.name, in_part_folder(name)[1], folder
+        if asked not in self.kinds:
+            try:
+                self.kinds[asked] = own_claim(asked[1], pack.rules, folder=folder).kind
+            except SlowRuleError:
+                self.kinds[asked] = "unrecognised"
+        return self.kinds[asked]

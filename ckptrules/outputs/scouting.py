@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.naming import own_claim
 from ckptrules.engine.values import STATE, Pack
 from ckptrules.engine.wholeness import asked_inside
-from ckptrules.outputs.picking import Tree, holds_parts, knows, pick_in
+from ckptrules.outputs.picking import Tree, holds_parts, pick_in
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
@@ -38,9 +38,11 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         looked += len(tree.names(path)) + 1
         picked = pick_in(tree, packs, path)
         names = tree.names_of_checkpoints(path, picked)
-        known = [name for name, folder in names.items() if any(_reads(pack, name, folder=folder) for pack in picked)]
+        known = {
+            name for name, folder in names.items() if any(tree.reads(pack, name, folder=folder) for pack in picked)
+        }
         if not any(is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
-            known = []
+            known = set()
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
         for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
@@ -48,15 +50,11 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
                 pending.append((f"{path}/{name}" if path else name, depth + 1))
 
 
-def _reads(pack: Pack, name: str, *, folder: bool) -> bool:
-    return knows(pack, name, folder=folder, kinds=("format",))
-
-
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:
     """Say whether what a pack takes for a checkpoint holds some of what its format asks for: ``2024/`` is anybody's."""
     parent, _, name = path.rpartition("/")
     folder = tree.names(parent)[name]
-    if not _reads(pack, name, folder=folder):
+    if not tree.reads(pack, name, folder=folder):
         return False
     asked = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
     return not asked or any(tree.has(path, pattern) for pattern in asked)

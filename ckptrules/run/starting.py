@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line
 from ckptrules.engine.measures import human_size
+from ckptrules.engine.packs import with_packs
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.starting import (
     IGNORED,
@@ -29,7 +30,7 @@ from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.find import find_directories
-from ckptrules.outputs.picking import holders_by, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, pick_in
 from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
 from ckptrules.outputs.seeing import Found, see
 from ckptrules.report.style import Style, count_of, table
@@ -337,11 +338,13 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
     header = {"started_ns": time.time_ns()}
     job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), jobs.Journals(""))
-    seen: set[tuple[int, int]] = set()
+    tree, seen = Tree(place), set[tuple[int, int]]()
     goes = total = 0
     for found in find_directories(place, rules.layout, holders_by(place, rules), rules.part_folders):
         policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
-        own = jobs.with_policy(job._replace(rules=rules_here(place, rules, found.directory)), policy)
+        own = jobs.with_policy(
+            job._replace(rules=with_packs(rules, pick_in(tree, rules.packs, found.directory))), policy
+        )
         plan, listed = deciding.plan_of(own, found)
         going = {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
         known = {name for row in plan.kept for name in (row.name, *row.with_it)} | going
