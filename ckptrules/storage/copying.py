@@ -22,9 +22,10 @@ from ckptrules.storage.reading import (
     open_below,
 )
 from ckptrules.storage.state import WORK, open_state
-from ckptrules.storage.writing import new_file, remove, skip, temporary_name, write, write_beside, write_with_holes
+from ckptrules.storage.writing import new_file, remove, temporary_name, write, write_beside, write_with_holes
 
 FICLONE = 0x40049409  # linux/fs.h
+PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
 
 Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
 
@@ -196,32 +197,77 @@ def copy_file(
                 os.link(name, to_name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
         elif how != "clone" or not clone(origin, directory, to_name):
             how = "copy"
-        flags = {"copy": os.O_WRONLY | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
+        flags = {"copy": os.O_RDWR | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
         copy = os.open(to_name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
         try:
-            size, digest = 0, Checksum(item.checksum)
-            source, awaited = (copy, os.fstat(copy).st_size) if how == "clone" else (origin, before.st_size)
-            is_hole = False
-            for chunk, is_hole in reading.pieces(source, 0, awaited):
-                digest.update(chunk)
-                size += len(chunk)
-                if how == "copy":
-                    skip(copy, len(chunk)) if is_hole else write(copy, chunk)
-                progress(len(chunk))
-            if is_hole and how == "copy":
-                os.ftruncate(copy, size)
+            digest = Checksum(item.checksum)
+            if how == "copy":
+                size = _copy_bytes(origin, copy, before.st_size, digest, progress)
+            else:
+                awaited = os.fstat(copy).st_size if how == "clone" else before.st_size
+                size = reading.digest_part(copy, 0, awaited, digest, progress)
             if how != "link":
                 _tell(tell, item.path, dress_as(copy, item))
                 os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
             os.fsync(copy)
+            after = os.fstat(origin)
+            changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+            if changed and how == "copy":  # what was hashed may be younger than what was copied
+                size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
+                reading.digest_part(copy, 0, size, digest, lambda _: progress(0))
         except reading.SourceError:
             os.unlink(to_name, dir_fd=directory)
             raise
         finally:
             os.close(copy)
-        after = os.fstat(origin)
-    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
     return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how
+
+
+def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: Progress) -> int:
+    """Copy up to so many bytes of an open file to an empty one, with the holes, and hash them; return how many.
+
+    Hashed is what the original holds: so a copy that the system has spoilt is found by its checksum.
+
+    Raises:
+        SourceError: they cannot be read.
+        OSError: they cannot be written.
+    """
+    done = 0
+    for first, behind, is_hole in reading.extents(origin, 0, size):
+        for at in range(first, behind, PIECE):
+            end = min(at + PIECE, behind)
+            copied = end if is_hole else _let_system_copy(origin, copy, at, end)
+            done += reading.digest_part(origin, at, copied, digest, progress)
+            if done == copied < end:
+                done += _copy_through_memory(origin, copy, copied, end, digest, progress)
+            if done < end:  # cut off meanwhile
+                return done
+    if os.fstat(copy).st_size < done:
+        os.ftruncate(copy, done)
+    return done
+
+
+def _let_system_copy(origin: int, copy: int, at: int, end: int) -> int:
+    """Let the system copy a part of an open file to the same place of another, and say how far it came.
+
+    It may not know how, or one of the two files fails: to read and to write tells which.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no such call
+        while at < end and (count := os.copy_file_range(origin, copy, end - at, at, at)):
+            at += count
+    return at
+
+
+def _copy_through_memory(origin: int, copy: int, at: int, end: int, digest: Checksum, progress: Progress) -> int:
+    """Copy a part of an open file to the same place of another by reading, and hash it; return how many bytes."""
+    size = 0
+    os.lseek(copy, at, os.SEEK_SET)
+    for chunk, _ in reading.pieces(origin, at, end):
+        write(copy, chunk)
+        digest.update(chunk)
+        size += len(chunk)
+        progress(len(chunk))
+    return size
 
 
 def make_link(root: str, item: Item, tell: Tell = untold) -> None:

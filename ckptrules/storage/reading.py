@@ -277,21 +277,49 @@ def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
     Raises:
         SourceError: they cannot be read.
     """
-    os.lseek(file, start, os.SEEK_SET)
+    for first, behind, is_hole in extents(file, start, end):
+        if is_hole:
+            yield from ((_ZEROS[: behind - at], True) for at in range(first, behind, CHUNK))
+            continue
+        at = os.lseek(file, first, os.SEEK_SET)
+        for chunk in chunks(file, behind - first):
+            at += len(chunk)
+            yield chunk, False
+        if at < behind:  # cut off meanwhile
+            return
+
+
+def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the data and the holes of a part of an open file, in order: where each begins and ends, and whether a hole.
+
+    What was cut off meanwhile may be yielded as data.
+    """
     if not holes_of(os.fstat(file)):
-        yield from ((chunk, False) for chunk in chunks(file, end - start))
+        yield start, end, False
         return
     while start < end:
         data, hole = _extent(file, start, end)
-        for at in range(start, data, CHUNK):
-            yield _ZEROS[: data - at], True
-        os.lseek(file, data, os.SEEK_SET)
-        for chunk in chunks(file, hole - data):
-            data += len(chunk)
-            yield chunk, False
-        if data < hole or hole == start:  # cut off meanwhile
+        if start < data:
+            yield start, data, True
+        if data < hole:
+            yield data, hole, False
+        if hole == start:  # cut off meanwhile
             return
         start = hole
+
+
+def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Progress) -> int:
+    """Hand a part of an open file to a checksum; return how many bytes there were.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    size = 0
+    for chunk, _ in pieces(file, start, end):
+        digest.update(chunk)
+        size += len(chunk)
+        progress(len(chunk))
+    return size
 
 
 def holes_of(status: os.stat_result) -> int:
@@ -307,9 +335,7 @@ def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
     """
     digest = Checksum(with_)
     with open_file(root, path) as file:
-        for chunk, _ in pieces(file, 0, os.fstat(file).st_size):
-            digest.update(chunk)
-            progress(len(chunk))
+        digest_part(file, 0, os.fstat(file).st_size, digest, progress)
     return str(digest)
 
 

@@ -23,6 +23,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.storage.state import WORK, clear_work
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
+from ckptrules.vault.side_by_side import each
 
 MANIFEST = f"{STATE}/manifest.json"
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
@@ -200,7 +201,7 @@ def _way(order: Order, items: Iterable[Item], partial: str) -> str:
 
 def _copy_all(
     outputs_dir: str,
-    items: Iterable[Item],
+    items: Sequence[Item],
     partial: str,
     how: str,
     progress: Progress,
@@ -211,27 +212,47 @@ def _copy_all(
     held: list[Item] = []
     modes: set[str] = set()
     for item in items:
-        if item.kind == "other":
-            text = "is neither a file nor a directory nor a link: left out"
-            problems.append(Problem("not_a_file", (item.path,), text))
-            continue
-        copied = item
-        try:
-            if item.kind == "directory":
-                copying.make_directory(partial, item)
-                copied = _directory(outputs_dir, item, problems)
-            elif item.kind == "link":
-                copying.make_link(partial, item, tell)
-            else:
-                copied, mode = copying.copy_file(outputs_dir, item, partial, item.path, how, progress, tell)
-                modes.add(mode)
-        except SourceError as error:
-            problems.append(_unreadable(item.path, error))
-            continue
-        if copied.changed:
-            problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
-        held.append(copied)
-    return held, modes
+        if item.kind == "directory":
+            copying.make_directory(partial, item)
+            held.append(_directory(outputs_dir, item, problems))
+
+    def bring(item: Item, progress: Progress) -> tuple[Item, str] | Problem:
+        return _bring(outputs_dir, item, partial, how, progress, tell)
+
+    with contextlib.closing(each(bring, [item for item in items if item.kind != "directory"], progress)) as brought:
+        for one in brought:
+            if isinstance(one, Problem):
+                problems.append(one)
+                continue
+            copied, mode = one
+            if copied.changed:
+                problems.append(Problem("changed", (copied.path,), "changed while it was copied", CHANGED_HINT))
+            held.append(copied)
+            modes |= {mode} - {""}
+    return sorted(held), modes
+
+
+def _bring(
+    outputs_dir: str, item: Item, partial: str, how: str, progress: Progress, tell: Tell
+) -> tuple[Item, str] | Problem:
+    """Copy a file or a link, and return what the backup holds, and how a file came there.
+
+    What cannot be read is a problem.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
+    """
+    if item.kind == "other":
+        return Problem("not_a_file", (item.path,), "is neither a file nor a directory nor a link: left out")
+    try:
+        if item.kind == "link":
+            copying.make_link(partial, item, tell)
+            return item, ""
+        return copying.copy_file(outputs_dir, item, partial, item.path, how, progress, tell)
+    except SourceError as error:
+        return _unreadable(item.path, error)
+    except OSError as error:
+        raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
 
 
 def _directory(outputs_dir: str, item: Item, problems: list[Problem]) -> Item:
@@ -300,8 +321,9 @@ def find_backups(folder: str, outputs_dir: str) -> list[Held]:
 
 def check_backup(folder: str, manifest: Manifest, progress: Progress) -> tuple[Problem, ...]:
     """Compare everything in a backup with its manifest, files by their checksum."""
-    faults = {item.path: difference(folder, item, progress) for item in manifest.items}
-    return tuple(Problem("damaged", (path,), fault) for path, fault in faults.items() if fault)
+    faults = each(lambda item, progress: difference(folder, item, progress), manifest.items, progress)
+    pairs = zip(manifest.items, faults, strict=True)
+    return tuple(Problem("damaged", (item.path,), fault) for item, fault in pairs if fault)
 
 
 def foreign_names(folder: str, manifest: Manifest) -> list[str]:

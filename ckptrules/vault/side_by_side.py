@@ -1,0 +1,68 @@
+"""Works on files side by side, by a few threads: what copies, hashes or waits for a disk lets others go on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from ckptrules.engine.values import Item
+from ckptrules.storage.reading import Progress
+
+WORTHWHILE = 64 << 20  # bytes; fewer are done before threads have begun
+FILE = 64 << 10  # bytes that would take as long as to make and sync a file
+AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
+AHEAD = 1000  # items that may be done before an earlier one is
+
+Answer = TypeVar("Answer")
+
+
+def each(
+    work: Callable[[Item, Progress], Answer], items: Sequence[Item], progress: Progress
+) -> Generator[Answer, None, None]:
+    """Yield what ``work`` makes of each item, in their order. ``progress`` is called by one thread at a time.
+
+    Raises:
+        Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what
+            was at work was ended by its next call of the ``progress`` that it was given.
+    """
+    if AT_ONCE == 1 or sum(item.size + FILE for item in items) < WORTHWHILE:
+        yield from (work(item, progress) for item in items)
+        return
+    ended: list[BaseException] = []
+    alone = threading.Lock()
+
+    def step(count: int) -> None:
+        with alone:
+            if ended:
+                raise CancelledError
+            progress(count)
+
+    def guarded(item: Item) -> Answer:
+        try:
+            return work(item, step)
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        try:
+            yield from _in_order(lambda item: pool.submit(guarded, item), items)
+        except CancelledError:
+            raise ended[0] from None
+        finally:
+            ended.append(CancelledError())
+            pool.shutdown(cancel_futures=True)
+
+
+def _in_order(begin: Callable[[Item], Future[Answer]], items: Sequence[Item]) -> Iterator[Answer]:
+    begun: deque[Future[Answer]] = deque()
+    for item in items:
+        begun.append(begin(item))
+        if len(begun) > AHEAD:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()

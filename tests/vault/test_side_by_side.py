@@ -1,0 +1,245 @@
+"""Files are copied and checked side by side: what goes wrong with one is told of it, and a stop ends all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckptrules.engine.values import Item
+from ckptrules.stopping import StoppedError
+from ckptrules.storage import copying, reading
+from ckptrules.vault import backups, side_by_side
+from ckptrules.vault.backups import Order, check_backup, find_backups, hidden_path, make_backup
+from ckptrules.vault.side_by_side import each
+from tests.commands.test_backup import STEPS, contents, hidden
+from tests.conftest import Project
+
+FILES = 12
+ITEMS = [Item(str(number), "file", 1, 0, 0) for number in range(FILES)]
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads work on the smallest of trees."""
+    monkeypatch.setattr(side_by_side, "WORTHWHILE", 0)
+    monkeypatch.setattr(side_by_side, "AT_ONCE", 4)
+
+
+@contextlib.contextmanager
+def bar(_: int) -> Iterator[reading.Progress]:
+    yield lambda _: None
+
+
+def filled(project: Project) -> Project:
+    project.make({f"a/checkpoints/{number:02}.ckpt": 1000 + number for number in range(FILES)})
+    (project.outputs / "a/link").symlink_to("checkpoints")
+    return project
+
+
+def order(project: Project, path: Path) -> Order:
+    return Order(str(project.outputs), str(path), "copy", ("a",), whole=True, created="now")
+
+
+def test_all_are_done_in_order_by_several_threads_that_tell_one_at_a_time() -> None:
+    together, told, seen = threading.Barrier(4, timeout=60), 0, set()
+
+    def work(item: Item, progress: reading.Progress) -> str:
+        if int(item.path) < 4:
+            together.wait()
+        seen.add(threading.get_ident())
+        progress(1)
+        return item.path
+
+    def progress(count: int) -> None:
+        nonlocal told
+        before = told
+        threading.Event().wait(0.001)
+        told = before + count
+
+    assert list(each(work, ITEMS, progress)) == [item.path for item in ITEMS]
+    assert (len(seen), told) == (4, FILES)
+
+
+@pytest.mark.parametrize("who", ["work", "progress", "the one who asks"])
+def test_the_first_error_ends_all_work(who: str) -> None:
+    begun: list[str] = []
+
+    def work(item: Item, progress: reading.Progress) -> str:
+        begun.append(item.path)
+        if item.path == "2" and who != "the one who asks":
+            raise StoppedError if who == "progress" else OSError(errno.ENOSPC, "full")
+        while item.path != "0" or who != "the one who asks":  # a large file
+            threading.Event().wait(0.001)
+            progress(1)
+        return item.path
+
+    if who == "the one who asks":
+        with contextlib.closing(each(work, ITEMS, lambda _: None)) as done:
+            assert next(done) == "0"
+    else:
+        with pytest.raises((StoppedError, OSError)) as raised:
+            list(each(work, ITEMS, lambda _: None))
+        assert not isinstance(raised.value, OSError) or raised.value.errno == errno.ENOSPC
+    assert threading.active_count() == 1
+    assert len(begun) < FILES
+
+
+def failing_at(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> Iterator[int]:
+    """Do something before one of the calls that change the disk; the counter tells how many there were."""
+    count = itertools.count(1)
+    opened = os.open
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            if (function is not opened or args[1] & os.O_CREAT) and next(count) == number:
+                act()
+            return function(*args, **more)
+
+        return call
+
+    for name in (*STEPS, "copy_file_range"):
+        patch.setattr(os, name, watched(getattr(os, name)))
+    return count
+
+
+def fail() -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_whatever_call_fails_a_backup_is_whole_or_not_there(project: Project, tmp_path: Path) -> None:
+    filled(project)
+    failed = 0
+    for number in range(1, 1000):
+        made = tmp_path / f"made{number}"
+        with pytest.MonkeyPatch.context() as patch:
+            count = failing_at(patch, number, fail)
+            try:
+                manifest, problems = make_backup(order(project, made), bar)
+            except OSError:
+                failed += 1
+                assert not made.exists() or contents(made) == contents(project.outputs)
+                assert hidden(tmp_path) == [], number
+                continue
+            finally:
+                assert threading.active_count() == 1
+        assert (contents(made), problems) == (contents(project.outputs), [])
+        assert check_backup(str(made), manifest, lambda _: None) == ()
+        if next(count) <= number:
+            assert failed > 4 * FILES
+            return
+    pytest.fail("it never came to its end")
+
+
+def test_what_cannot_be_written_is_named(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(project)
+    really = os.fsync
+
+    def fsync(file: int) -> None:
+        if os.readlink(f"/proc/self/fd/{file}").endswith("/07.ckpt"):
+            fail()
+        really(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"a/checkpoints/07\.ckpt: No space left on device"):
+        make_backup(order(project, tmp_path / "made"), bar)
+
+
+def test_what_cannot_be_read_is_a_problem_of_its_own(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(project)
+    broken = {os.stat(project.outputs / f"a/checkpoints/{number:02}.ckpt").st_ino for number in (3, 7)}
+    read, copy = os.read, os.copy_file_range
+
+    def failing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(file: int, *args: Any) -> Any:
+            if os.fstat(file).st_ino in broken:
+                raise OSError(errno.EIO, "Input/output error")
+            return function(file, *args)
+
+        return call
+
+    monkeypatch.setattr(os, "read", failing(read))
+    monkeypatch.setattr(os, "copy_file_range", failing(copy))
+    manifest, problems = make_backup(order(project, tmp_path / "made"), bar)
+    assert [(problem.names, problem.text) for problem in problems] == [
+        ((f"a/checkpoints/{number}.ckpt",), "cannot be read: Input/output error; left out") for number in ("03", "07")
+    ]
+    assert manifest.missing == ("a/checkpoints/03.ckpt", "a/checkpoints/07.ckpt")
+    assert check_backup(str(tmp_path / "made"), manifest, lambda _: None) == ()
+    assert len(contents(tmp_path / "made")) == FILES + 3 - 2
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Project, tmp_path: Path, end: str) -> None:
+    filled(project)
+    made = tmp_path / "made"
+    for number in range(1, FILES):
+
+        def ending(count: int, left: itertools.count[int]) -> None:
+            if count and next(left) == number:  # noqa: B023 - called in this round only
+                if end == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise StoppedError
+
+        @contextlib.contextmanager
+        def shown(_: int) -> Iterator[reading.Progress]:
+            left = itertools.count(1)
+            yield lambda count: ending(count, left)
+
+        if end == "stop":
+            with pytest.raises(StoppedError):
+                make_backup(order(project, made), shown)
+            assert os.listdir(tmp_path) == [project.folder.name] * (project.folder.parent == tmp_path)
+            continue
+        if (child := os.fork()) == 0:
+            with contextlib.suppress(BaseException):
+                make_backup(order(project, made), shown)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        (held,) = find_backups(str(tmp_path), str(project.outputs))
+        assert held.manifest
+        assert (held.name, held.manifest.complete) == (os.path.basename(hidden_path(str(made))), False)
+        assert backups.foreign_names(hidden_path(str(made)), held.manifest) == []
+        copying.remove_backup(hidden_path(str(made)), hidden_path(str(made)))
+
+
+SYSTEMS: dict[str, Callable[..., Callable[..., int]]] = {
+    "copies some bytes at a time": lambda really: lambda a, b, count, *at: really(a, b, min(count, 300), *at),
+    "copies nothing": lambda _: lambda *_: 0,
+    "cannot": lambda _: lambda *_: fail(),
+    "gives up": lambda really: lambda a, b, count, at, to: 0 if at else really(a, b, min(count, 300), at, to),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_copy_is_whole_whatever_the_system_copies(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    filled(project)
+    monkeypatch.setattr(os, "copy_file_range", SYSTEMS[system](os.copy_file_range))
+    manifest, problems = make_backup(order(project, tmp_path / "made"), bar)
+    assert (contents(tmp_path / "made"), problems) == (contents(project.outputs), [])
+    assert check_backup(str(tmp_path / "made"), manifest, lambda _: None) == ()
+
+
+def test_a_copy_that_the_system_has_spoilt_is_found(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(project)
+
+    def spoils(origin: int, copy: int, count: int, at: int, to: int) -> int:
+        return os.pwrite(copy, bytes(len(os.pread(origin, count, at))), to)
+
+    monkeypatch.setattr(os, "copy_file_range", spoils)
+    manifest, _ = make_backup(order(project, tmp_path / "made"), bar)
+    assert len(check_backup(str(tmp_path / "made"), manifest, lambda _: None)) == FILES
