@@ -260,6 +260,15 @@ def test_what_a_framework_leaves_beside_its_checkpoints(
     assert found["summary"]["checkpoints"] == 1 + bool(ids)
 
 
+def test_a_directory_in_which_there_is_no_checkpoint_is_verified(project: Project) -> None:
+    """Such as one that holds the folders of others, which the layout covers as well."""
+    (project.folder / "rules" / "naming.yaml").write_text("layout: ['*', '*/checkpoints']\npacks: [lightning]\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+    put(project, "epoch=3-step=352.ckpt", lightning(3, 352))
+    found = result(project)
+    assert [len(one["checkpoints"]) for one in found["experiments"]] == [0, 1]
+
+
 def test_links_and_sidecars_that_lead_to_something_are_no_problem(project: Project) -> None:
     put(project, GOOD, lightning(3, 352))
     put(project, GOOD.replace(".ckpt", ".metadata.json"), b"{}")
