@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pytest
 
+from ckptrules.engine.plan import make_plan
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.engine.values import Evidence, Listing, Plan
+from ckptrules.engine.values import Evidence, Listing, Mention, Plan, Reason
 from ckptrules.report.checkpoints import Seen, Told, told_of
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules
@@ -62,3 +64,89 @@ def test_the_rows_add_up_to_the_sums(case: Case) -> None:
     assert sum(row.size for row in made.told.rows if row.state == "goes") + swept == total.bytes_deleted
     stays = [*(row.size for row in made.told.rows if row.state == "stays"), *(row.size for row in made.told.stays)]
     assert sum(stays) == total.bytes_kept
+
+
+# --- what stands out --------------------------------------------------------------------------------------------------
+
+OLD, MID, NEW = (f"epoch-{n:02}_step-{n * 100:06}.ckpt" for n in (1, 2, 3))
+FILES = dict.fromkeys((OLD, MID, NEW), "100")
+
+
+def tell(evidence: Evidence = Evidence(), listing: Mapping[str, str] = FILES, **more: Any) -> Told:  # noqa: B008 - a value
+    rules = load_rules(RULES)
+    listed = Listing("ocr", "ocr/checkpoints", tuple(entries(Case("", [], dict(listing)))))
+    seen = Seen(listed, rules, evidence, rules.policies["default"], **more)
+    return told_of(seen, make_plan(rules, listed, evidence=evidence))
+
+
+def called(said: Told, flag: str) -> list[str]:
+    return [row.name for row in said.rows if getattr(row, flag)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ({}, []),
+        ({OLD: "0.5", MID: "0.1", NEW: "0.3"}, [MID]),
+        ({OLD: "0.1", MID: "0.1"}, [MID]),
+        ({OLD: "nan", MID: "inf", NEW: "-inf"}, []),
+        ({OLD: "none", MID: "7"}, [MID]),
+    ],
+)
+def test_the_best_is_that_by_the_metric_and_of_equal_ones_the_newer(losses: Mapping[str, str], best: list[str]) -> None:
+    said = tell(Evidence(metrics={name: {"val_loss": text} for name, text in losses.items()}))
+    assert (called(said, "is_best"), said.metric) == (best, ("val_loss", "min") if losses else None)
+    assert (
+        best == []
+        or called(tell(Evidence(metrics={best[0]: {"val_loss": "1"}}), unwhole=frozenset(best)), "is_best") == []
+    )
+
+
+def test_the_policy_says_by_which_metric() -> None:
+    rules = load_rules({**RULES, "mine.yaml": "retention: {mine: {keep_best: {metric: acc, mode: max, count: 1}}}"})
+    listed = Listing("ocr", "ocr/checkpoints", tuple(entries(Case("", [], FILES))))
+    evidence = Evidence(metrics={MID: {"acc": "3", "val_loss": "9"}, NEW: {"acc": "2", "val_loss": "8"}})
+    said = told_of(Seen(listed, rules, evidence, rules.policies["mine"]), make_plan(rules, listed, evidence=evidence))
+    assert (called(said, "is_best"), said.metric) == ([MID], ("acc", "max"))
+
+
+@pytest.mark.parametrize(
+    ("more", "best", "last"),
+    [
+        ({}, [], [NEW]),
+        ({"last.ckpt": f"link -> {OLD}"}, [], [OLD, NEW]),
+        ({"best.ckpt": f"link -> {OLD}"}, [OLD], [NEW]),
+        ({"last.ckpt": "100"}, [], [NEW, "last.ckpt"]),
+        ({"best.ckpt": "100"}, ["best.ckpt"], [NEW]),
+        ({"best-hmean-0.87.ckpt": "100"}, ["best-hmean-0.87.ckpt"], [NEW]),
+    ],
+)
+def test_what_leads_to_a_checkpoint_says_what_it_is(more: Mapping[str, str], best: list[str], last: list[str]) -> None:
+    said = tell(listing={**FILES, **more})
+    assert (called(said, "is_best"), called(said, "is_last")) == (best, last)
+
+
+def test_a_pointer_file_and_facts_say_what_it_is() -> None:
+    said = tell(Evidence(pointers={"latest": (Mention(OLD, OLD),)}), best=frozenset({MID}))
+    assert (called(said, "is_best"), called(said, "is_last")) == ([MID], [OLD, NEW])
+
+
+def test_the_newest_that_is_not_whole_is_not_the_last() -> None:
+    said = tell(unwhole=frozenset({NEW}))
+    assert (called(said, "is_last"), called(said, "is_whole")) == ([MID], [OLD, MID])
+
+
+def test_what_verify_found_and_what_is_pinned() -> None:
+    evidence = Evidence(broken={OLD: "is cut off"}, pins={NEW: Reason("pinned")})
+    said = tell(evidence, verified=frozenset({OLD, MID}))
+    assert [row.verified for row in said.rows] == ["broken", "whole", None]
+    assert called(said, "is_pinned") == [NEW]
+    held = said.rows[0]
+    assert (held.state, held.reasons[0].text) == ("undecided", "is broken, as verify found: it is cut off")
+
+
+def test_checkpoints_come_by_their_numbers_and_behind_them_what_tells_none() -> None:
+    said = tell(listing={"best.ckpt": "100", NEW: "100", "epoch=0-step=7.ckpt": "0", OLD: "100"})
+    assert [row.name for row in said.rows] == ["epoch=0-step=7.ckpt", OLD, NEW, "best.ckpt"]
+    assert [row.state for row in said.rows] == ["undecided", "stays", "stays", "stays"]
+    assert said.number == "step"
