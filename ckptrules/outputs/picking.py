@@ -104,6 +104,7 @@ class Tree:
     def __init__(self, outputs_dir: str) -> None:
         self.outputs_dir = outputs_dir
         self.listed: dict[str, dict[str, bool]] = {}
+        self.closed: dict[str, str] = {}  # the folders that could not be looked into, and why
         self.matching = lru_cache(MATCHINGS)(self._matching)  # many folders ask for the one that they lie in
         self.kinds: dict[tuple[str, str, bool], ClaimKind] = {}  # by pack, name, and whether it is a folder
 
@@ -113,8 +114,10 @@ class Tree:
             try:
                 with os.scandir(os.path.join(self.outputs_dir, path)) as entries:
                     self.listed[path] = {one.name: one.is_dir(follow_symlinks=False) for one in entries}
-            except OSError:
+            except OSError as error:
                 self.listed[path] = {}
+                if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                    self.closed[path] = os.strerror(error.errno or 0)
         return self.listed[path]
 
     def names_of_checkpoints(self, directory: str, packs: Sequence[Pack]) -> dict[str, bool]:

@@ -26,13 +26,17 @@ LIGHTNING = "lightning-default"  # the one rule of this package that is about na
 
 
 class Found(NamedTuple):
-    """What was seen. ``strangers`` look like checkpoints that no pack knows; ``opened`` is how many were read."""
+    """What was seen. ``strangers`` look like checkpoints that no pack knows; ``opened`` is how many were read.
+
+    ``closed`` are the folders that could not be looked into, with the reason.
+    """
 
     seen: tuple[Seen, ...]
     strangers: tuple[Seen, ...]
     folders: int
     opened: int
     stopped: bool
+    closed: tuple[tuple[str, str], ...] = ()
 
 
 def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
@@ -59,7 +63,9 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
     judging = [pack for pack in rules.packs if any(pack.name in one.packs for one in seen)]
     strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own, judging))
     looked = sum(map(len, tree.listed.values()))
-    return Found(tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, stopped=looked >= MOST_NAMES)
+    return Found(
+        tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, looked >= MOST_NAMES, tuple(tree.closed.items())
+    )
 
 
 def _protocol(tree: Tree, sight: Sight, own: RuleSet) -> tuple[Seen | None, tuple[str, ...]]:
@@ -98,7 +104,8 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     if proved:
         return _seen(tree, sight._replace(packs=(proved,)), rules, most)
     listing = _listing(tree, sight)
-    found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in sight.names]
+    mine = frozenset(sight.names)
+    found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in mine]
     chosen = first_middle_last([one.entry.name for one in found])[:most]
     inside = {one: look_into(tree.outputs_dir, sight.directory, one, folder=names.get(one, False)) for one in chosen}
     compared = compare((one.fields, inside.get(one.entry.name, {})) for one in found)
@@ -113,7 +120,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         sure=bool(clear) and speaks,
         evidence=evidence,
         checkpoints=len(found) or len(sight.names),
-        size=sum(entry.size for entry in listing.entries if entry.name in sight.names),
+        size=sum(entry.size for entry in listing.entries if entry.name in mine),
         numbers=numbers,
         compared=compared,
     )

@@ -56,6 +56,7 @@ NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"
 WIDTH = 80  # columns of the table
 MOST_WHAT, MOST_WHERE = 22, 26  # columns
 MOST_ROWS = 12
+FEW = 3  # folders that are named
 PRESET = "preset="
 NOT_UNDERSTOOD, REFUSED = 1, 3  # exit codes
 
@@ -139,7 +140,7 @@ def start_of(asked: Asked, style: Style) -> Start:
     folder, found = _look(asked.folder)
     place, prefix, found = _place(folder, found, fixed=bool(asked.folder))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
-    told = [_told_look(found), *_told_rows(found, prefix, style)]
+    told = [_told_look(found, style), *_told_rows(found, prefix, style)]
     if others:
         naming, decisions = naming_text(place, found.seen, prefix, _more(found.seen))
         texts, keeps = _with_retention(place, naming, found.seen)
@@ -280,12 +281,14 @@ def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def _told_look(found: Found) -> str:
+def _told_look(found: Found, style: Style) -> str:
     text = f"Looked at {count_of(found.folders, 'folder')}"
     if found.opened:
         text += f"; opened {count_of(found.opened, 'checkpoint')} to compare, ran none of them"
     stopped = f"\nStopped after {MOST_NAMES:,} names: name a folder to have the rest looked at, too." * found.stopped
-    return f"{text}.{stopped}\n"
+    closed = "".join(f"\nNot looked into: {style.name(path or os.curdir)}: {why}." for path, why in found.closed[:FEW])
+    closed += f"\nNor {count_of(len(found.closed) - FEW, 'further folder')}." * (len(found.closed) > FEW)
+    return f"{text}.{stopped}{closed}\n"
 
 
 def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -89,6 +90,22 @@ def test_trees(case: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
     for one in start.decisions:
         line = start.texts[NAMING].splitlines()[one.line - 1]
         assert re.search(r"^  (?:# )?- \w+|^packs:", line)
+
+
+def test_what_it_cannot_look_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def deny(path: Any) -> Any:
+        if os.path.basename(str(path)) in ("secret", "a", "b", "c"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    told = looked(tmp_path, monkeypatch, f"{TRAINER} runs/secret/", "runs").told
+    assert "ran none of them.\nNot looked into: secret: Permission denied.\n\nwhat " in told
+    told = looked(tmp_path, monkeypatch, "runs/a/ runs/b/ runs/c/", "runs").told
+    assert told.count("\nNot looked into: ") == 3
+    assert "\nNor 1 further folder.\n" in told
 
 
 def test_there_are_forty_trees() -> None:
