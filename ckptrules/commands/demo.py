@@ -32,6 +32,7 @@ WALK = (
     ("plan", "delete_old=1", "keep_min_epoch=10"),
     ("migrate", "delete_old=1", "keep_min_epoch=10"),
     ("migrate", "delete_old=1", "keep_min_epoch=10"),
+    ("page", "keep_last=2", "out={folder}/checkpoints.html"),
 )
 
 
@@ -97,12 +98,13 @@ def walk_through() -> TaskFailed | None:
         return TaskFailed("no sample tree", report=False)
     print(f"A sample tree is in {outputs_dir}.")
     for words in WALK:
-        arguments = [*words, f"outputs_dir={outputs_dir}"]
+        arguments = [*(word.format(folder=folder) for word in words), f"outputs_dir={outputs_dir}"]
         print(f"\n$ ckptrules {' '.join(arguments)}", flush=True)
         command = [sys.executable, "-m", "ckptrules", *arguments]
         if subprocess.run(command, check=False, env=_environment()).returncode != 0:  # noqa: S603 - our own command
             return TaskFailed("a command failed", report=False)
-    print(f"\nLook around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
+    print(f"\nOpen {folder}/checkpoints.html in a browser: it shows what a stricter policy would leave of the tree.")
+    print(f"Look around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")
     print(f"Remove it when you have seen enough: rm -r {folder}")
     return None
 

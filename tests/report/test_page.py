@@ -113,7 +113,7 @@ def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str
     [
         (plan([stays()]), "Nothing would go: 3 checkpoints stay, 3 KB."),
         (plan([stays()], dry_run=False, command="migrate"), "Nothing went: 3 checkpoints stayed, 3 KB."),
-        (plan([]), "Nothing would go: 0 checkpoints stay, 0 B."),
+        (plan([]), "No checkpoint was found."),
         (
             plan([{**stays(), "checkpoints": [checkpoint("a", bytes=1000), checkpoint("b", bytes=500, state="goes")]}]),
             "500 B would go of 1.5 KB; 1 KB stays.",

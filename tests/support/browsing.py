@@ -74,18 +74,21 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(chromium: Browser, file: Path, width: int = 1280, before: str = "", **settings: Any) -> Iterator[Opened]:
+def opened(
+    chromium: Browser, file: Path, width: int = 1280, height: int = 900, before: str = "", **settings: Any
+) -> Iterator[Opened]:
     """Open a file in a window of its own, which may read and write the clipboard.
 
     Args:
         chromium: that shows it.
         file: the page.
         width: of the window, in CSS pixels.
+        height: of the window.
         before: a script that runs before those of the page.
         settings: of the window, as playwright has them, such as ``color_scheme="dark"``.
     """
-    context = chromium.new_context(viewport={"width": width, "height": 900}, **settings)
-    context.set_default_timeout(10_000)
+    context = chromium.new_context(viewport={"width": width, "height": height}, **settings)
+    context.set_default_timeout(30_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     try:
         one = Opened(context.new_page())

@@ -20,6 +20,7 @@ from ckptrules.report.page.verdict import (
 from ckptrules.report.style import count_of
 
 MOST_NEEDS = 100  # problems that stand in the page itself
+MOST_OPEN = 8  # of these, before "more" is asked for
 MOST_EXPERIMENTS = 1000
 MOST_CHANGES = 1000
 THIN = "\u202f"  # a narrow space at which no line ends
@@ -63,9 +64,12 @@ def sections(data: Data) -> dict[str, Any]:
         "verdict": sentence,
         "assurances": [*assurances(data, experiments)],
         "does_it": data.get("does_it"),
-        "does_it_label": "To do it:" if data.get("options", {}).get("delete_old") else "To rename, and delete nothing:",
+        "does_it_label": "To do it:"
+        if (data.get("summary") or {}).get("deleted")
+        else "To rename, and delete nothing:",
         "words": words(data),
         "needs": needs[:MOST_NEEDS],
+        "most_open": MOST_OPEN,
         "more_needs": max(len(needs) - MOST_NEEDS, 0),
         "space": space(data),
         "experiments": [

@@ -71,6 +71,8 @@ def of_plan(data: Data) -> Pieces:
     if data["command"] in ("undo", "fix_state", "drop_links"):
         done = sum(len(one.get("actions", ())) for one in experiments_of(data))
         return [(count_of(done, "change"), True), (" would be made" if would else " made", False)]
+    if not many and not summary["experiments"]:
+        return [("No checkpoint was found", True)]
     if not goes:
         stay = "stayed" if not would else "stays" if many == 1 else "stay"
         return [
