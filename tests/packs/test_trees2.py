@@ -130,6 +130,15 @@ TREES = {
         "CKPT+2024-01-03+00-00-00+00 CKPT+2024-01-03+00-00-00+01",
         keep="keep_last: 1",
     ),
+    "speechbrain: what a name goes on with is a run": Tree(
+        "asr/1986/save",
+        """asr/1986/save/CKPT+2024-01-02+00-00-00+00/CKPT.yaml asr/1986/save/CKPT+2024-01-02+0{1,2}-00-00+00_fold_{1,2}/CKPT.yaml
+        asr/1986/save/CKPT+2024-01-02+03-00-00+00/CKPT.yaml""",
+        ["speechbrain"],
+        """CKPT+2024-01-02+01-00-00+00_fold_1 CKPT+2024-01-02+01-00-00+00_fold_2 CKPT+2024-01-02+00-00-00+00""",
+        """CKPT+2024-01-02+02-00-00+00_fold_1 CKPT+2024-01-02+02-00-00+00_fold_2 CKPT+2024-01-02+03-00-00+00""",
+        keep="keep_last: 1",
+    ),
     "coqui: the best stay, and count": Tree(
         "run-May-01-2025",
         """run-May-01-2025/checkpoint_{1000,2000}.pth run-May-01-2025/best_model{,_1500,_2500}.pth
