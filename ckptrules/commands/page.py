@@ -44,7 +44,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         yield {"basename": "page", "actions": [(draw_again, [options, style(session, options)])]}
         return
     given = {name: getattr(options, name) for name in plan.Options.attributes}
-    asked = plan.Options(**given).but(dry_run=True, html=options.out)
+    asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
     yield from experiments(session, "page", asked, work_on, in_tally, drawn=partial(drawn, options))
 
 
@@ -65,14 +65,16 @@ def draw_again(options: Options, style: Style, task: Task) -> TaskFailed | None:
     """Draw the page of a JSON file that is there."""
     said = []
     try:
-        write_page(options.out, read_data(str(options.plan)))
+        data = read_data(str(options.plan))
+        if not options.dry_run:
+            write_page(options.out, data)
     except PageError as error:
         hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
         said += [f"ERROR: {style.name(str(options.plan))}{error}", f"    hint: {hint}"]
     except OSError as error:
         said += [f"ERROR: {style.name(options.out)} cannot be written: {why_of(error)}"]
     failed = bool(said)
-    said += [] if failed else drawn(options, style.name(options.out), options.out)
+    said += [] if failed or options.dry_run else drawn(options, style.name(options.out), options.out)
     task.meta = {"output": Output("".join(f"{line}\n" for line in said))}
     return TaskFailed("no page", report=False) if failed else None
 

@@ -132,3 +132,12 @@ def test_without_a_browser_that_is_said(project: Project) -> None:
     project.make(TREE)
     out = project.doit("page", "open=1", env={"PATH": "", "BROWSER": "", "DISPLAY": ""})
     assert "No browser was found here" in out
+
+
+def test_with_dry_run_no_page_is_written(project: Project) -> None:
+    project.make({"a/checkpoints/epoch-12_step-001200.ckpt": 10})
+    project.doit("plan", "json=plan.json")
+    before = sorted(path.name for path in project.folder.iterdir())
+    for words in ("page dry_run=1", "page dry_run=1 plan=plan.json"):
+        assert "Page: " not in project.doit(*words.split())
+    assert sorted(path.name for path in project.folder.iterdir()) == before

@@ -59,6 +59,7 @@ DRY = (
     "doit restore backup='saved/<backup>' force=1",
     "doit drop_backup backup='saved/<backup>'",
     "doit pin name='exp/checkpoints/epoch*' note=other",
+    "doit page out=docs/notes.html",
     "doit packs",
     "doit packs copy=huggingface",
     "doit pins",
