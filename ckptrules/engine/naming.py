@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 255
 SECONDS = 1.0  # of the processor, that a rule may take for one name
-IN_COMMON = 4096  # names that are remembered: runs of one training code save at the same epochs and steps
+IN_COMMON = 16_384  # names that are remembered: of the directory at hand, and as one training code saves in all runs
 MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
