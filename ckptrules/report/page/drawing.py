@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _UNIT = re.compile(r"(?<=\d) (?=[KMGTP]?B\b)")
-_BREAKS = re.compile(r"(?<=[-_/.=])")
+_BREAKS = re.compile(r"(?<=[-_/])")
 
 
 class PageError(ValueError):

@@ -24,7 +24,7 @@
     return short || (code < 0x100 ? "\\x" + hex(2, code) : code < 0x10000 ? "\\u" + hex(4, code) : "\\U" + hex(8, code));
   }
   const seen = (text) => (unseen.test(text) ? [...text].map((one) => (unseen.test(one) ? escaped(one) : one)).join("") : text);
-  const breaking = (text) => seen(text).split(/(?<=[-_/.=])/).flatMap((piece) => [piece, make("wbr")]).slice(0, -1);
+  const breaking = (text) => seen(text).split(/(?<=[-_\/])/).flatMap((piece) => [piece, make("wbr")]).slice(0, -1);
   function quoted(word) {
     if (/^[\p{L}\p{N}@%+=:,./_-]+$/u.test(word)) return word;
     if (!unseen.test(word) && !word.includes("`")) return "'" + word.replaceAll("'", "'\"'\"'") + "'";
@@ -104,7 +104,7 @@
   const written = "written (" + zone + ")";
 
   const columns = [
-    { title: "name", key: (row) => row.name, cell: (row) => named(row), kind: "label", header: true },
+    { title: "name", key: (row) => row.name, cell: (row) => named(row), kind: "label named", header: true },
     { title: "experiment", key: (row) => row.home.experiment, cell: (row) => breaking(row.home.experiment), kind: "label" },
     { title: numberName ?? "number", key: number, cell: (row) => [number(row) === null ? "" : (numberName || !row.home.number ? "" : seen(row.home.number) + " ") + count(number(row))], kind: "number" },
     { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : seen(row.home.metric.name) + " ") + metric(row)], kind: "number" },
@@ -114,7 +114,7 @@
   ].filter((column) => column.header || rows.some((row) => column.key(row) !== null && column.key(row) !== ""));
   function named(row) {
     const [sign, word] = states[row.state] ?? ["", row.state];
-    const text = make("code", {}, ...breaking(row.name));
+    const text = make("code", { class: row.name.length > 44 ? "long" : "short" }, ...breaking(row.name));
     const more = tags(row).join(" · ");
     if (row.becomes) text.append(make("small", {}, "→ ", ...breaking(row.becomes)));
     const state = [make("span", { class: "sign s-" + row.state, "aria-hidden": "true" }, sign), make("span", { class: "word" }, (words[row.state] ?? word) + " ")];
