@@ -7,7 +7,6 @@ import gc
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -42,6 +41,7 @@ KILLED = """ERROR: a worker was killed (was the memory full?)
     hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
 """
 NOTHING = Tally()
+UP_TO_DATE = Tally(up_to_date=1)
 NONE = Several()
 
 
@@ -103,6 +103,28 @@ class RunContext(NamedTuple):
     drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]
 
 
+class Heard:
+    """What the tasks of one command have told so far; their texts are printed and gone."""
+
+    def __init__(self, nothing: Any) -> None:
+        self.total = nothing
+        self._outputs: list[Output] = []
+
+    def add(self, output: Output) -> None:
+        """Hear of one more."""
+        self.total += output.tally
+        self._outputs.append(output._replace(text="", tally=NOTHING))
+
+    def all(self, what: str) -> list[Any]:
+        """Return what they have told of one kind, which is the name of a field of `Output`."""
+        return [told for output in self._outputs if (told := getattr(output, what))]
+
+    @property
+    def links(self) -> list[Several]:
+        """The files with several names."""
+        return [links for links in self.all("links") if links != NONE]
+
+
 class Reporter(ConsoleReporter):  # type: ignore[misc]
     """Shows what the tasks of one session tell."""
 
@@ -113,15 +135,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         super().__init__(outstream, options)
         self._session, self._contexts = session, session.contexts
         escape_what_has_no_letter(outstream)
-        self._totals: dict[str, Any] = {}
-        self._data: dict[str, list[Mapping[str, Any]]] = {}
-        self._going: dict[str, list[Going]] = {}
-        self._links: dict[str, list[Several]] = {}
-        self._rows: dict[str, list[Row]] = {}
-        self._unread: dict[str, list[Unread]] = {}
-        self._weighed: dict[str, list[Weighed]] = {}
-        self._rooms: dict[str, list[Room]] = {}
-        self._up_to_date: Counter[str] = Counter()
+        self._heard: dict[str, Heard] = {}  # by command
         self._problems_left = session.problems_before
         self._crashed = self._is_silent = self._killed = False
         self._not_remembered: list[str] = []
@@ -132,7 +146,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self._contexts:
-                self._totals[base] = self._contexts[base].nothing
+                self._heard[base] = Heard(self._contexts[base].nothing)
 
     def execute_task(self, task: Task) -> None:
         """Say nothing yet: blocks are printed whole, when they are finished."""
@@ -146,12 +160,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             found = task.meta["found"]
             if context.style.verbose:
                 self.write(f"Up to date: {context.style.name(found.experiment)}\n")
-            self._up_to_date[_base(task)] += 1
+            data = None
             if context.options.tells_data:
                 from ckptrules.report.data import plan_as_data  # not above: most runs write no JSON
 
                 data = plan_as_data(Plan(found.experiment, found.directory), "up to date")
-                self._data.setdefault(_base(task), []).append(data)
+            self._heard[_base(task)].add(Output("", UP_TO_DATE, data))
 
     def add_success(self, task: Task) -> None:
         """Print what the task tells."""
@@ -180,19 +194,17 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 problems are left. doit itself would exit with 2, because it takes the group of a failed experiment for
                 an error.
         """
-        for base, done in self._totals.items():
-            context = self._contexts[base]
-            total = done + Tally(up_to_date=self._up_to_date[base]) if self._up_to_date[base] else done
-            if base in self._links:
-                total = by_file(total, self._links[base])
+        for base, heard in self._heard.items():
+            context, links = self._contexts[base], heard.links
+            total = by_file(heard.total, links) if links else heard.total
             lack = "" if stopping.stopped() else context.lacks(total)
             self._problems_left |= context.refused or bool(lack)
             if context.style.preview and not context.options.summary:
-                self.write(magnitude(self._going.get(base, []), context.style))
+                self.write(magnitude(heard.all("going"), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(base, total, context, lack)))
             if context.options.tells_data:
-                self._write_data(base, context._replace(header=self._header(base)), total)
+                self._write_data(heard, context, total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -223,15 +235,15 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
-    def _write_data(self, base: str, context: RunContext, total: Any) -> None:
+    def _write_data(self, heard: Heard, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
         from ckptrules.run.telling import Sums, around, head_of
 
-        head, options = head_of(context.header), context.options
+        header, options = _with_what_if(heard, context), context.options
+        head = head_of(header)
         if isinstance(total, Tally):
-            sums = Sums(total, self._links.get(base, ()), self._rooms.get(base, ()))
-            head |= around(self._session, context.header, sums, context.trash_days)
-        experiments = [with_hints_completed(one, self._session.completed) for one in self._data.get(base, [])]
+            head |= around(self._session, header, Sums(total, heard.links, heard.all("room")), context.trash_days)
+        experiments = [with_hints_completed(one, self._session.completed) for one in heard.all("data")]
         data = run_as_data(head, experiments, total)
         for path, write in targets(options):
             shown = context.style.name(path)
@@ -252,37 +264,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output.row is None and not (context and context.options.quiet and not _says_something(output.tally)):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
-            self._add(task, output)
+            self._heard[_base(task)].add(output)
         return True
-
-    def _add(self, task: Task, output: Output) -> None:
-        base = _base(task)
-        self._totals[base] += output.tally
-        if output.going:
-            self._going.setdefault(base, []).append(output.going)
-        if output.links != NONE:
-            self._links.setdefault(base, []).append(output.links)
-        if output.row:
-            self._rows.setdefault(base, []).append(output.row)
-        self._unread.setdefault(base, []).extend(output.unread)
-        if output.weighed:
-            self._weighed.setdefault(base, []).append(output.weighed)
-        if output.room:
-            self._rooms.setdefault(base, []).append(output.room)
-        rows = self._data.setdefault(base, [])
-        if output.data is not None and self._contexts[base].options.tells_data:
-            rows.append(output.data)
-
-    def _header(self, base: str) -> Mapping[str, Any]:
-        context: RunContext = self._contexts[base]
-        if not context.rows:
-            return context.header
-        from ckptrules.report.what_if import lines_as_data, rows_as_data
-
-        weighed = self._weighed.get(base, [])
-        header = context.header
-        rules = {**header["rules"], "lines": lines_as_data(weighed)}
-        return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 
     def _context(self, task: Task) -> RunContext | None:
         return self._contexts.get(_base(task)) if task.subtask_of else None
@@ -291,7 +274,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
         if context.options.summary:
             return self._overview(base, total, context, notes)
-        notes += drafts_of(self._unread.get(base, ()), context.style)
+        unread = [one for some in self._heard[base].all("unread") for one in some]
+        notes += drafts_of(unread, context.style)
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
@@ -304,7 +288,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         command = f"{self._session.command(base, context.options, base)} verbose=1"
         shown = f"`{command}`" if "'" in command else f"'{command}'"
         more = f"Nothing was changed. {shown} tells each checkpoint, with its reasons."
-        text = overview(self._rows.get(base, []), total, context.style)
+        text = overview(self._heard[base].all("row"), total, context.style)
         return "\n".join([text.rstrip("\n"), *notes, *_unsearched(context), more, ""])
 
     @staticmethod
@@ -331,6 +315,17 @@ def reporter_of(session: Session) -> type[Reporter]:
             super().__init__(session, outstream, options)
 
     return ReporterOfSession
+
+
+def _with_what_if(heard: Heard, context: RunContext) -> Mapping[str, Any]:
+    """Return what the run says of itself, with what was weighed besides."""
+    if not context.rows:
+        return context.header
+    from ckptrules.report.what_if import lines_as_data, rows_as_data
+
+    weighed, header = heard.all("weighed"), context.header
+    rules = {**header["rules"], "lines": lines_as_data(weighed)}
+    return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 
 
 def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
