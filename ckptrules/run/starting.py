@@ -101,6 +101,7 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
         lines.append(f"Decide: {NAMING}:{one.line} packs: {one.text}, for {style.name(one.directory or os.curdir)}")
     deletes = bool(told) and RETENTION in start.texts
     lines += [*lines_for_dodo(), f"Next: '{program} check', then '{program} plan{' delete_old=1' * deletes}'"]
+    lines += [f"To look at it in a browser: '{program} page'"] if deletes else []
     return 0 if start.understood else NOT_UNDERSTOOD, "\n".join([*told, *lines, ""]), ""
 
 

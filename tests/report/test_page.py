@@ -203,6 +203,29 @@ def test_the_parts_of_space_are_the_whole_bar() -> None:
     ) == sum(row["bytes"] for one in sample()["experiments"] for row in one["checkpoints"])
 
 
+def test_what_went_counts_once_in_the_bar_and_on_the_disk() -> None:
+    done = sections(sample() | {"dry_run": False})["space"]
+    assert [part["name"] for part in done["parts"]] == [
+        "protected", "kept", "needs you", "in the trash", "the same bytes twice",
+    ]  # fmt: skip
+    assert done["disk"] == "The disk has 620 GB of 8 TB free; 1.03 TB when the trash is empty."
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"trash": 0}, "The disk has 620 GB of 8 TB free."),
+        ({"trash": 10**9}, "The disk has 620 GB of 8 TB free; 621 GB when the trash is empty."),
+        ({"trash": 10**9, "disk_free": None}, ""),
+    ],
+)
+def test_an_undo_knows_the_disk_and_not_what_goes(given: Data, sentence: str) -> None:
+    nothing = dict.fromkeys(("protected", "kept", "goes", "undecided", "same_twice"))
+    room = {**sample()["space"], **nothing, **given}
+    page = sections(plan([], command="undo", dry_run=True, space=room))
+    assert (page["space"] or {"disk": sentence})["disk"] == sentence
+
+
 def test_a_line_that_keeps_nothing_is_marked() -> None:
     assert [row["idle"] for row in sections(sample())["rules"]] == [False, False, False, True]
 

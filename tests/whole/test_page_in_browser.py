@@ -107,6 +107,21 @@ def test_nothing_is_said_and_nothing_but_the_file_is_asked_for(chromium: Browser
         assert one.asked == [file.as_uri()]
 
 
+@pytest.mark.parametrize("tree", ["golden", "hostile"])
+def test_the_pages_of_real_runs_are_quiet_and_tell_of_them(chromium: Browser, project: Project, tree: str) -> None:
+    TREES[tree](project)
+    for words in ("page", "verify", "plan delete_old=1", "migrate delete_old=1", "history", "undo"):
+        arguments = [*words.split(), "out=it.html" if words == "page" else "html=it.html"]
+        code, out, _ = run_program("doit", *arguments, folder=project.folder, environment=default())
+        assert code in (0, 1), out
+        with opened(chromium, project.folder / "it.html") as one:
+            use_all(one)
+            assert len(one.page.locator("h1").text_content() or "") > 10
+            assert (one.told, one.asked) == ([], [(project.folder / "it.html").as_uri()]), words
+            one.page.set_viewport_size({"width": 390, "height": 800})
+            assert one.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_the_saved_json_is_that_of_the_page(chromium: Browser, tmp_path: Path) -> None:
     data = sample()
     with opened(chromium, drawn(tmp_path, data)) as one:

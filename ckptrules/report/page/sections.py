@@ -128,6 +128,8 @@ def space(data: Data) -> dict[str, Any] | None:
     given = data.get("space")
     if not given:
         return None
+    if not data["dry_run"]:  # what went is in the trash, or on the disk no more
+        given = {**given, "goes": 0}
     until = f"until {given['trash_until']}" if given["trash_until"] else ""
     kinds = [
         ("protected", "protected", ""),
@@ -163,10 +165,12 @@ def disk(given: Data) -> str:
     """Say what is free on the disk now, and would be when all that goes has left the trash too."""
     if given["disk_free"] is None:
         return ""
-    after = given["disk_free"] + given["goes"] + (given["trash"] or 0)
+    goes, trash = given["goes"] or 0, given["trash"] or 0
     of = f" of {human_size(given['disk_total'])}" if given["disk_total"] else ""
     free = human_size(given["disk_free"])
-    return f"The disk has {free}{of} free; {human_size(after)} when what goes has left the trash."
+    after = human_size(given["disk_free"] + goes + trash)
+    then = f"; {after} when {'what goes has left the trash' if goes else 'the trash is empty'}" if goes + trash else ""
+    return f"The disk has {free}{of} free{then}."
 
 
 def experiment_row(data: Data, one: Data, biggest: int) -> dict[str, Any]:
