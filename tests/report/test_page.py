@@ -226,8 +226,10 @@ def test_an_undo_knows_the_disk_and_not_what_goes(given: Data, sentence: str) ->
     assert (page["space"] or {"disk": sentence})["disk"] == sentence
 
 
-def test_a_line_that_keeps_nothing_is_marked() -> None:
-    assert [row["idle"] for row in sections(sample())["rules"]] == [False, False, False, True]
+def test_a_line_that_keeps_nothing_is_marked_but_for_a_floor() -> None:
+    data = sample()
+    data["rules"]["lines"].append({**data["rules"]["lines"][-1], "key": "keep_at_least", "value": "1"})
+    assert [row["idle"] for row in sections(data)["rules"]] == [False, False, False, True, False]
 
 
 def test_what_was_taken_back_does_not_count_as_freed() -> None:

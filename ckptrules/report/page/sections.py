@@ -23,6 +23,7 @@ MOST_NEEDS = 100  # problems that stand in the page itself
 MOST_OPEN = 8  # of these, before "more" is asked for
 MOST_EXPERIMENTS = 1000
 MOST_CHANGES = 1000
+FLOORS = ("keep_at_least",)  # what they keep they keep only where nothing else does
 THIN = "\u202f"  # a narrow space at which no line ends
 SECTIONS = {
     "needs-you": ("needs", "Needs you"),
@@ -276,5 +277,5 @@ def rule_row(line: Data) -> dict[str, Any]:
         "keeps": line["keeps"],
         "alone": line["alone"],
         "bytes_alone": line["bytes_alone"],
-        "idle": not line["keeps"],
+        "idle": not line["keeps"] and line["key"] not in FLOORS,
     }
