@@ -5,7 +5,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:", "verbosity": 2}
+DOIT_CONFIG = {"backend": "sqlite3", "dep_file": ":memory:", "verbosity": 2, "default_tasks": ["measure"]}
 
 
 def task_measure():
@@ -14,6 +14,24 @@ def task_measure():
         "actions": [f'"{sys.executable}" "{HERE / "measure.py"}" --experiments %(experiments)s --rounds %(rounds)s'],
         "params": [
             {"name": "experiments", "long": "experiments", "default": "100"},
+            {"name": "rounds", "long": "rounds", "default": "5"},
+        ],
+    }
+
+
+def task_copies():
+    """Print ours beside plain tools, where bytes are moved: backup, verify, archive, undo; takes some GB in TMPDIR"""
+    return {
+        "actions": [
+            (
+                f'"{sys.executable}" "{HERE / "copies.py"}" --files %(files)s --megabytes %(megabytes)s'
+                " --renames %(renames)s --rounds %(rounds)s"
+            )
+        ],
+        "params": [
+            {"name": "files", "long": "files", "default": "32"},
+            {"name": "megabytes", "long": "megabytes", "default": "64"},
+            {"name": "renames", "long": "renames", "default": "100000"},
             {"name": "rounds", "long": "rounds", "default": "5"},
         ],
     }

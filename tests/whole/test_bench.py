@@ -62,6 +62,14 @@ def imports(project: Project, *arguments: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
 
 
+def test_what_moves_bytes_is_measured_beside_plain_tools() -> None:
+    words = "--files 2 --megabytes 1 --renames 3 --rounds 1 --only back".split()
+    command = [sys.executable, str(ROOT / "bench/copies.py"), *words]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    names = [row.split(" /")[0] for row in out.splitlines()[5:]]
+    assert names == ["| backup", "| backups verify=1", "| backups verify=1", "| undo"], out
+
+
 def test_list_imports_neither_the_rules_nor_what_they_need(project: Project) -> None:
     imported = imports(project, "list")
     assert {"ckptrules.run.startup", "ckptrules.run.options"} <= imported
