@@ -144,7 +144,7 @@ def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
             if row.get("draft"):
                 drafted.setdefault(row["draft"], []).append((one, row["name"]))
     for draft, found in drafted.items():
-        yield need(found[0][0], "no rule reads this, so it stays:", [name for _, name in found], [], draft)
+        yield need(found[0][0], "no rule reads this, so it stays", [name for _, name in found], [], draft)
 
 
 def need(one: Data, text: str, names: Sequence[str], hint: Pieces, draft: str | None) -> dict[str, Any]:
