@@ -7,6 +7,7 @@ import signal
 import sys
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
+from typing import Any
 
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
@@ -54,7 +55,27 @@ def run_doit(arguments: list[str]) -> int:
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
-    return int(DoitMain(ModuleTaskLoader(vars(tasks))).run(arguments))
+    loader = ModuleTaskLoader(vars(tasks))
+    main = DoitMain(loader)
+    if fault := fault_in_flags(main, loader, arguments):
+        print(f"ERROR: command line: {fault}\n    hint: '{PROGRAM} help' lists the commands", file=sys.stderr)
+        return REFUSED
+    return int(main.run(arguments))
+
+
+def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:
+    """Say what is wrong with the flags of doit, which itself would print all of its objects."""
+    from doit.cmdparse import CmdParseError
+
+    commands = main.get_cmds()
+    named = bool(arguments) and arguments[0] in commands
+    name, rest = (arguments[0], arguments[1:]) if named else ("run", arguments)
+    command = commands.get_plugin(name)(task_loader=loader, config=main.config, bin_name=PROGRAM, cmds=commands)
+    try:
+        command.cmdparser.parse(rest)
+    except CmdParseError as error:
+        return str(error.__context__ or "unknown option")
+    return ""
 
 
 def show_help(topic: str, program: str) -> int:

@@ -257,3 +257,18 @@ def test_the_page_of_options_is_current() -> None:
 
 if __name__ == "__main__":
     OPTIONS_PAGE.write_text(current_options(), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [("--zzz", "--zzz"), ("-x plan", "-x"), ("list --zzz", "--zzz"), ("run --zzz plan", "--zzz"), ("forget -q", "-q")],
+)
+def test_a_flag_that_doit_does_not_know_is_one_fact_and_no_dump_of_its_objects(
+    tmp_path: Path, words: str, flag: str
+) -> None:
+    done = run(tmp_path, *words.split())
+    assert done.returncode == 3
+    assert (
+        done.stderr
+        == f"ERROR: command line: option {flag} not recognized\n    hint: 'ckptrules help' lists the commands\n"
+    )
