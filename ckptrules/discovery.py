@@ -33,7 +33,7 @@ from ckptrules.outputs import find
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import holders_by, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, rules_here
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.pins import read_pins
 from ckptrules.rules.shipped import rule_texts
@@ -95,18 +95,18 @@ def catalog(
     folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
+    tree = Tree(folder)
     for found in find.find_directories(folder, loaded.layout, holders_by(folder, loaded), loaded.part_folders):
-        yield from records_in(folder, loaded, found, pins)
+        yield from records_in(folder, rules_here(tree, loaded, found.directory), found, pins)
 
 
 def records_in(outputs_dir: str, rules: RuleSet, found: Directory, pins: Iterable[Pin] = ()) -> list[Record]:
-    """Return the records of one checkpoint directory, older before newer; none where it is gone.
+    """Return the records of one checkpoint directory, by the rules for it; none where it is gone. Older before newer.
 
     Raises:
         OSError: it cannot be read.
         SlowRuleError: a rule needs too long for one of the names.
     """
-    rules = rules_here(outputs_dir, rules, found.directory)
     try:
         listing = scan(outputs_dir, found)
     except FileNotFoundError:

@@ -67,7 +67,8 @@ def show_catalog(
         if found.experiment not in names:
             continue
         try:
-            records += records_in(options.outputs_dir, rules, found, pins)
+            here = jobs.rules_of(session, options.outputs_dir, rules, found.directory)
+            records += records_in(options.outputs_dir, here, found, pins)
         except deciding.FAULTS as fault:
             problems += deciding.untouched(found, fault).problems
     try:

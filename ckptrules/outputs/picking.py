@@ -18,29 +18,28 @@ BY_NAME = "its names"  # the evidence where there is no mark
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
 MATCHINGS = 10_000  # parts of marks, of which what fits them in a folder is kept
+KINDS = 100_000  # of names, by pack, that are kept from one directory to the next
 
 
-def rules_here(outputs_dir: str, rules: RuleSet, directory: str) -> RuleSet:
-    """Return the rules for one checkpoint directory: with the packs that its evidence picks, if any are listed."""
-    return with_packs(rules, pick(outputs_dir, rules.packs, directory)) if rules.packs else rules
+def rules_here(tree: Tree, rules: RuleSet, directory: str) -> RuleSet:
+    """Return the rules for one checkpoint directory: with the packs that its evidence picks, if any are listed.
+
+    The tree keeps what it learns of names and of what lies above, for other directories; of this one, nothing.
+    """
+    return with_packs(rules, pick_in(tree.inside(), rules.packs, directory)) if rules.packs else rules
 
 
-def pick(outputs_dir: str, packs: Sequence[Pack], directory: str) -> list[Pack]:
+def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
     """Pick the packs for one checkpoint directory, each with its evidence.
 
     These are the packs that have a mark there and know a name there; where there is no such, those that know the name
     of a checkpoint there.
 
     Args:
-        outputs_dir: the folder of the experiments.
+        tree: what is listed, if it was not before.
         packs: those that may be picked.
-        directory: a path below ``outputs_dir``.
+        directory: a path in the tree.
     """
-    return pick_in(Tree(outputs_dir), packs, directory)
-
-
-def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
-    """Do so in a tree of which folders were listed before."""
     names = tree.names_of_checkpoints(directory, packs)
     marked = []
     for pack in packs:
@@ -107,6 +106,15 @@ class Tree:
         self.closed: dict[str, str] = {}  # the folders that could not be looked into, and why
         self.matching = lru_cache(MATCHINGS)(self._matching)  # many folders ask for the one that they lie in
         self.kinds: dict[tuple[str, str, bool], ClaimKind] = {}  # by pack, name, and whether it is a folder
+        self.above = self  # is asked for what lies above a directory
+
+    def inside(self) -> Tree:
+        """Return a tree for one directory: it asks this one for what lies above, and takes the rest away with it."""
+        inner = Tree(self.outputs_dir)
+        if len(self.kinds) > KINDS:
+            self.kinds.clear()
+        inner.above, inner.kinds = self, self.kinds
+        return inner
 
     def names(self, path: str) -> dict[str, bool]:
         """Return the names in a folder, and whether each is a folder; nothing where it cannot be read."""
@@ -129,20 +137,21 @@ class Tree:
 
     def has(self, directory: str, mark: str) -> bool:
         """Say whether something fits a mark: a path from the directory, whose parts may be shell patterns."""
-        parts, path = mark.split("/"), directory
+        parts, path, tree = mark.split("/"), directory, self
         while parts[0] == "..":
             if not path:
                 return False
-            parts, path = parts[1:], os.path.dirname(path)
-        return self._has(path, parts)
+            parts, path, tree = parts[1:], os.path.dirname(path), self.above
+        return tree.holds(path, parts)
 
-    def _has(self, path: str, parts: Sequence[str]) -> bool:
+    def holds(self, path: str, parts: Sequence[str]) -> bool:
+        """Say whether something in a folder fits the parts of a mark."""
         fitting = self.matching(path, parts[0])
         if len(parts) == 1:
             return bool(fitting)
         names = self.names(path)
         inner = [name for name in fitting if names[name]][:LOOKED_AT]
-        return any(self._has(f"{path}/{name}" if path else name, parts[1:]) for name in inner)
+        return any(self.holds(f"{path}/{name}" if path else name, parts[1:]) for name in inner)
 
     def _matching(self, path: str, part: str) -> list[str]:
         """Return the names in a folder that one part of a mark fits."""

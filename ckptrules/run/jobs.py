@@ -29,7 +29,7 @@ from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSe
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
-from ckptrules.outputs.picking import holders_by, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
@@ -186,8 +186,9 @@ def find(session: Session, path: str, rules: RuleSet) -> list[Directory]:
 
 
 def find_anew(session: Session) -> None:
-    """Forget what was found."""
-    session.answers.pop(_survey, None)
+    """Forget what was found, and by which marks the packs were picked."""
+    for asked in (_survey, _rules_of, _tree):
+        session.answers.pop(asked, None)
 
 
 def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
@@ -220,8 +221,13 @@ def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> Rul
 
 
 @once
-def _rules_of(_: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
-    return rules_here(path, rules, directory)
+def _rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
+    return rules_here(_tree(session, path, rules), rules, directory)
+
+
+@once
+def _tree(_: Session, path: str, __: RuleSet) -> Tree:  # other rules may have another pack of the same name
+    return Tree(path)
 
 
 def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:

@@ -11,7 +11,7 @@ from ckptrules.engine.series import Series, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.values import STATE, Checkpoint, Directory, Listing, Reason, RuleSet
 from ckptrules.outputs.find import find_holders
-from ckptrules.outputs.picking import holders_by, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, rules_here
 from ckptrules.run.options import OptionError, Planning
 
 WHY = {"best": "it is the best of the run", "resumed": "the run was resumed from it", "path": "it was just saved"}
@@ -31,7 +31,8 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
         raise OptionError(f"command line: {fact}\n    hint: name the folder of the experiments with outputs_dir=PATH")
     claimed = holders_by(options.outputs_dir, rules)
     holders = find_holders(options.outputs_dir, rules.layout, claimed, rules.part_folders, below)
-    here = {one: rules_here(options.outputs_dir, rules, one.directory) for one in holders}
+    tree = Tree(options.outputs_dir)
+    here = {one: rules_here(tree, rules, one.directory) for one in holders}
     found = next((one for one in holders if here[one].packs or not rules.layout_of_packs), None)
     if found is None:
         fact = f"'{path}' lies in no checkpoint directory (layout: {', '.join(rules.layout)})"

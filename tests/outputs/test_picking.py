@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from ckptrules.engine.values import Fault, Pack
-from ckptrules.outputs.picking import Tree, holders_by, pick
+from ckptrules.outputs import picking
+from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here
 from ckptrules.rules.load import compile_pack, load_rules
 
 TEXTS = {
@@ -75,7 +77,7 @@ def test_evidence_picks(tmp_path: Path, case: str) -> None:
     for path in paths:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    assert {pack.name: pack.evidence for pack in pick(str(tmp_path), packs(), "x")} == wanted
+    assert {pack.name: pack.evidence for pack in pick_in(Tree(str(tmp_path)), packs(), "x")} == wanted
 
 
 @pytest.mark.parametrize(
@@ -109,3 +111,39 @@ def test_no_link_is_followed_and_nothing_above_the_folder_is_looked_at(tmp_path:
     assert not tree.has("x", "../../args.yaml")
     assert not tree.has("x", "checkpoint-*/state.json")
     assert tree.has("x", "checkpoint-*")
+
+
+def test_directories_have_in_common_what_lies_above_them_and_what_a_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would list the folder that all lie in, for a mark beside it: with the square of their number."""
+    paths = [f"{run}/{name}" for run in "xyz" for name in ("checkpoint-5/state.json", "epoch_3.pth")]
+    for path in ("args.yaml", *paths):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    rules = load_rules({"rules/x.yaml": "packs: [orbax]\n"}, proved=True)._replace(packs=tuple(packs()))
+    tree, listed, read = Tree(str(tmp_path)), list[str](), list[str]()
+    for own, module, name in ((listed, os, "scandir"), (read, picking, "own_claim")):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda one, *rest, _own=own, _do=function, **more: (_own.append(one), _do(one, *rest, **more))[1],
+        )
+    alone = [rules_here(Tree(str(tmp_path)), rules, run) for run in "xyz"]
+    once, lists = (len(read) // 3, len(listed) // 3)
+    del listed[:], read[:]
+    assert [rules_here(tree, rules, run) for run in "xyz"] == alone
+    assert [pack.evidence for pack in alone[0].packs] == ["checkpoint-*/state.json, ../args.yaml"]
+    assert (len(read), len(listed)) == (once, 3 * lists - 2)
+    assert list(tree.listed) == [""]
+
+
+def test_names_that_are_kept_are_not_kept_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picking, "KINDS", 2)
+    tree = Tree(str(tmp_path))
+    for run in range(9):
+        (tmp_path / f"{run}").mkdir()
+        (tmp_path / f"{run}" / f"epoch_{run}.pth").touch()
+        assert [pack.name for pack in pick_in(tree.inside(), packs(), f"{run}")] == ["files", "unmarked"]
+    assert len(tree.kinds) <= 2 + len(packs())

@@ -9,9 +9,9 @@ import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.naming import claim
-from ckptrules.engine.packs import with_packs
 from ckptrules.engine.values import Plan
-from ckptrules.outputs.picking import pick
+from ckptrules.outputs.picking import Tree as Looked
+from ckptrules.outputs.picking import pick_in, rules_here
 from ckptrules.outputs.seeing import see
 from ckptrules.rules.load import load_rules
 from tests.conftest import Project
@@ -37,7 +37,7 @@ def test_r1_what_a_pack_ignores_it_ignores_only_in_its_own_directories(tmp_path:
     make(tmp_path, "sft/checkpoint-5/trainer_state.json {sft,lora}/model.safetensors lora/cat-000001-state/x")
     rules = load_rules({"rules/x.yaml": f"packs: [{', '.join(packs)}]"}, proved=True)
     said = {
-        folder: claim("model.safetensors", with_packs(rules, pick(str(tmp_path), rules.packs, folder)), folder=False)
+        folder: claim("model.safetensors", rules_here(Looked(str(tmp_path)), rules, folder), folder=False)
         for folder in ("sft", "lora")
     }
     assert {folder: one.kind for folder, one in said.items()} == {"sft": "ignored", "lora": "unrecognised"}
@@ -48,7 +48,7 @@ def test_r2_of_two_packs_with_one_reading_the_cautions_of_both_hold(tmp_path: Pa
     make(tmp_path, "exp/epoch-{29,30}.pt")
     for packs in ("icefall, ultralytics", "ultralytics, icefall"):
         rules = load_rules({"rules/x.yaml": f"packs: [{packs}]"}, proved=True)
-        here = with_packs(rules, pick(str(tmp_path), rules.packs, "exp"))
+        here = rules_here(Looked(str(tmp_path)), rules, "exp")
         assert len(here.packs) == 2
         said = claim("epoch-30.pt", here, folder=False)
         assert (dict(said.fields), said.rule and bool(said.rule.keep_name)) == ({"epoch": "30"}, True)
@@ -95,7 +95,7 @@ def test_r3_what_no_reading_calls_whole_is_not(tmp_path: Path, inside: str) -> N
     files = f"run/checkpoint_{{0,1,2}}/{inside or 'model.bin'}"
     make(tmp_path, files)
     rules = load_rules({"rules/x.yaml": "packs: [huggingface, orbax, ray]\nretention: {default: {keep_last: 1}}"})
-    picked = pick(str(tmp_path), rules.packs, "run")
+    picked = pick_in(Looked(str(tmp_path)), rules.packs, "run")
     assert len(picked) == (2 if not inside else 1)
     _, plan = planned(tmp_path, Tree("run", files, [], "", ""))
     assert names_that_go(plan) == ({"checkpoint_0", "checkpoint_1"} if inside else set())

@@ -18,7 +18,7 @@ from ckptrules.outputs.evidence import look_inside, read_pointers
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree as Looked
-from ckptrules.outputs.picking import pick
+from ckptrules.outputs.picking import pick_in
 from ckptrules.outputs.scouting import scout
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.packs import sources
@@ -398,7 +398,7 @@ def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
 def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
     texts = {"naming.yaml": f"packs: [{PACKS}]", "retention.yaml": POLICY % tree.keep}
     rules = load_rules(texts, proved=True)
-    picked = pick(str(outputs), rules.packs, tree.directory)
+    picked = pick_in(Looked(str(outputs)), rules.packs, tree.directory)
     here = with_packs(rules, picked)
     listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
     plan = make_plan(here, listing, rules.policies["default"], evidence=evidence(outputs, tree, here))

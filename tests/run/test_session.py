@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.rules.load import load_rules
 from ckptrules.run import jobs, startup
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import OptionError
@@ -123,3 +124,20 @@ def test_a_dodo_that_begins_no_session_is_refused(project: Project) -> None:
 def test_the_journals_of_a_session_are_made_once() -> None:
     session = Session(command_line([]), {})
     assert jobs.journals_of(session) is jobs.journals_of(session)
+
+
+def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:
+    """Packs were picked before it was asked for, to know the experiments; a deletion goes by what is there now."""
+    session, rules = Session(command_line([]), {}), load_rules({"rules/x.yaml": "packs: [huggingface, lightning]\n"})
+    (tmp_path / "x" / "checkpoint-5").mkdir(parents=True)
+
+    def evidence() -> list[str]:
+        return [pack.evidence for pack in jobs.rules_of(session, str(tmp_path), rules, "x").packs]
+
+    assert evidence() == ["its names"]
+    (tmp_path / "x" / "checkpoint-5" / "trainer_state.json").touch()
+    (tmp_path / "hparams.yaml").touch()
+    (tmp_path / "x" / "epoch=1-step=1.ckpt").touch()
+    assert evidence() == ["its names"]
+    jobs.find_anew(session)
+    assert evidence() == ["checkpoint-*/trainer_state.json", "../hparams.yaml, epoch=[0-9]*-step=[0-9]*.ckpt"]
