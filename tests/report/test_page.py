@@ -185,6 +185,14 @@ def test_names_that_one_draft_reads_stand_together() -> None:
     assert [need["names"] for need in needs] == [["odd-0.ckpt", "odd-1.ckpt", "odd-2.ckpt"]]
 
 
+@pytest.mark.parametrize(("mode", "value"), [("min", 0.2), ("max", 0.9)])
+def test_of_several_called_best_the_best_is_told(mode: str, value: float) -> None:
+    one = experiment(0, 4) | {"metric": {"name": "acc", "mode": mode}}
+    for row, acc in zip(one["checkpoints"], (0.5, 0.9, 0.2, 0.95), strict=True):
+        row.update(metrics={"acc": acc}, best=acc != 0.95)
+    assert f"best acc {value} ·" in sections(plan([one]))["experiments"][0]["about"]
+
+
 def test_experiments_stand_biggest_first_on_one_scale() -> None:
     trees = [experiment(i, many) for i, many in enumerate((2, 9, 4))]
     rows = sections(plan(trees))["experiments"]

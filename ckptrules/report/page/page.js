@@ -170,7 +170,8 @@
     if (high) {
       const values = ends(points.map(metric)), numbers = ends(points.map(number));
       const x = span(numbers, left + 12, right - 12), y = span(values, high - 40, 24);
-      const best = points.find((row) => row.best);
+      const turn = one.metric.mode === "max" ? -1 : 1;
+      const [best] = points.filter((row) => row.best).sort((a, b) => turn * (metric(a) - metric(b)));
       picture.append(
         draw("line", { x1: left, x2: right, y1: high - 20, y2: high - 20 }),
         text(left, high - 4, seen(one.number ?? "number") + " " + count(numbers[0]), "start"),

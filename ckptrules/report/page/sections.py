@@ -199,11 +199,10 @@ def about(one: Data, now: int) -> str:
     numbers = [row["fields"][one["number"]] for row in rows if one["number"] in row["fields"]]
     if numbers:
         said.append(f"{one['number']} {thousands(max(numbers))}")
-    best = next(
-        (row for row in rows if row["best"] and one["metric"] and one["metric"]["name"] in row["metrics"]), None
-    )
-    if best:
-        said.append(f"best {one['metric']['name']} {best['metrics'][one['metric']['name']]}")
+    name, mode = ((one["metric"] or {}).get(key, "") for key in ("name", "mode"))
+    values = [row["metrics"][name] for row in rows if row["best"] and name in row["metrics"]]
+    if values:
+        said.append(f"best {name} {max(values) if mode == 'max' else min(values)}")
     newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
     if newest is not None:
         said.append(f"{human_time((now - newest) // 10**9)} old")
