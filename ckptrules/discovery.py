@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Literal, NamedTuple
 
 from ckptrules.engine.facts import believed
-from ckptrules.engine.naming import BEST, CHECKPOINTS, named
+from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
 from ckptrules.engine.values import (
@@ -189,8 +189,9 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
     proved = known.keys() - broken
     left_out = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
     entries = {entry.name: entry for entry in listing.entries}
+    read = reader(rules, len(entries))
     for name, one in _with_links(rules, listing, found, left_out):
-        said = named(in_part_folder(name)[1], rules, folder=entries[name].kind == "directory").claim
+        said = read(in_part_folder(name)[1], entries[name].kind == "directory").claim
         fields = {**_by_verify(one, known), **_told(one.entry.name, one.fields), **_told(name, said.fields)}
         metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()}
         yield Record(

@@ -27,9 +27,11 @@ from ckptrules.engine.words import read_words
 if TYPE_CHECKING:
     import jinja2
 
+Reader = Callable[[str, bool | None], Named]
+
 MAX_NAME_BYTES = 255
 SECONDS = 1.0  # of the processor, that a rule may take for one name
-IN_COMMON = 16_384  # names that are remembered: of the directory at hand, and as one training code saves in all runs
+IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
@@ -111,10 +113,21 @@ def named(name: str, rules: RuleSet, *, folder: bool | None = None) -> Named:
     return reader(rules)(name, folder)
 
 
-@lru_cache(maxsize=8)
-def reader(rules: RuleSet) -> Callable[[str, bool | None], Named]:
-    """Return `named` for these rules. Each name is read once for all experiments that have it."""
-    return lru_cache(maxsize=IN_COMMON)(lambda name, folder: _named(name, rules, folder))
+def reader(rules: RuleSet, count: int = 0) -> Reader:
+    """Return `named` for these rules. Each name is read once for all experiments that have it.
+
+    ``count`` is how many names the directory at hand has, for all of which it is asked several times: where they are
+    more than is remembered in common, they are remembered by themselves, and the names that they get.
+    """
+    return _of_one(rules, 2 << count.bit_length()) if count > IN_COMMON else _of_all(rules, IN_COMMON)
+
+
+def _remembering(rules: RuleSet, most: int) -> Reader:
+    return lru_cache(maxsize=most)(lambda name, folder: _named(name, rules, folder))
+
+
+_of_all = lru_cache(maxsize=8)(_remembering)
+_of_one = lru_cache(maxsize=2)(_remembering)  # by the rules, and by those of a question "what if"
 
 
 def _named(name: str, rules: RuleSet, folder: bool | None) -> Named:  # noqa: FBT001 - lru_cache takes what is positional

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import Sidecar, find_sidecars
 from ckptrules.engine.lookalikes import stands_beside
-from ckptrules.engine.naming import CHECKPOINTS, reader
+from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.values import (
     NOT_READ,
@@ -25,7 +25,6 @@ from ckptrules.engine.values import (
 )
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
-Reader = Callable[[str, bool | None], Named]
 Read = tuple[Entry, Named]
 Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 
@@ -71,7 +70,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     left: list[Entry] = []
     skipped: list[Skipped] = []
     problems: list[Problem] = []
-    read = reader(rules)
+    read = reader(rules, len(listing.entries))
     for entry in sorted(listing.entries):
         name = name_of(entry, read)
         said = name.claim

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.naming import reader, stems_of
+from ckptrules.engine.naming import Reader, reader, stems_of
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, in_part_folder, number
@@ -63,26 +63,26 @@ def why_unfinished(names: Iterable[str], markers: Mapping[str, Reason]) -> Reaso
     return next((markers[stem] for name in names for stem in stems_of(name) if stem in markers), None)
 
 
-def parts_needed(checkpoints: Iterable[Checkpoint], rules: RuleSet) -> Needs:
+def parts_needed(checkpoints: Sequence[Checkpoint], rules: RuleSet) -> Needs:
     """Find for each checkpoint all parts that are seen in its series, under old names and new ones."""
     seen: dict[tuple[object, ...], set[str]] = defaultdict(set)
     found = {}
+    read = reader(rules, sum(len(one.parts) for one in checkpoints))
     for one in checkpoints:
         if one.rule and one.parts:
-            rule, texts = as_renamed(one, one.rule, rules)
+            rule, texts = as_renamed(one, one.rule, read)
             seen[rule.id, one.series] |= texts
             found[one.entry.name] = rule, texts, seen[rule.id, one.series]
     return found
 
 
-def as_renamed(one: Checkpoint, rule: Rule, rules: RuleSet) -> tuple[Rule, set[str]]:
+def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str]]:
     """Return the format that a checkpoint of parts is judged by, and what it captures as ``part``.
 
     That is the one of its new names, unless its own says what makes it complete: else the first that is left under its
     old name would be judged by itself alone, when the others of its series have got their new ones.
     """
     if not rule.complete and all(part.target for part in one.parts):
-        read = reader(rules)
         rows = [(read(in_part_folder(p.target)[1], p.entry.kind == "directory").claim, p) for p in one.parts]
         new = rows[0][0].rule
         if new and all(claim.rule is new and "/" not in part.entry.name for claim, part in rows):

@@ -104,7 +104,7 @@ def read_pointers(
         OSError: one of them cannot be read: what it names is not known.
     """
     found, no_pointers = {}, []
-    read = reader(rules)
+    read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
     for pointer, protects in pointer_files(listing, rules).items():
         try:
@@ -183,7 +183,7 @@ def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[st
 
 def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
     """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
-    read = reader(rules)
+    read = reader(rules, len(listing.entries))
     asked = {e.name: asked_inside(read(in_part_folder(e.name)[1], True).claim.rule) for e in _folders(listing, rules)}  # noqa: FBT003 - lru_cache takes what is positional
     return {
         name: fitted(patterns, _paths(directory, name), _holding(directory, name))

@@ -55,7 +55,7 @@ class Sources(NamedTuple):
 
 def names_of(listing: Listing, rules: RuleSet) -> Names:
     """Return the checkpoints of a directory, and the fields that the rules read of each."""
-    read = reader(rules)
+    read = reader(rules, len(listing.entries))
     entries = [entry for entry in listing.entries if entry.kind in ("file", "directory")]
     rows = [(entry.name, read(in_part_folder(entry.name)[1], entry.kind == "directory")) for entry in entries]
     return {n: {**row.claim.fields, **row.fields} for n, row in rows if row.claim.kind not in NO_CHECKPOINTS}

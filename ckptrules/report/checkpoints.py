@@ -134,7 +134,7 @@ def _rows(
     kept = {row.name: row for row in plan.kept}
     told = kept.keys() | {name for action in actions.values() for name, _ in action.with_it}
     entries = {entry.name: entry for entry in seen.listing.entries}
-    evidence, read, why = seen.evidence, reader(seen.rules), _why(plan)
+    evidence, read, why = seen.evidence, reader(seen.rules, len(entries)), _why(plan)
     shields = {one.entry.name for one in found.protected}
     for one in every:
         name = one.entry.name
@@ -180,7 +180,7 @@ def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
 
 def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
     """Yield what the rules take for a checkpoint, and is none as it is: empty, claimed twice, without a usable name."""
-    read = reader(seen.rules)
+    read = reader(seen.rules, len(seen.listing.entries))
     for entry in seen.listing.entries:
         if entry.kind in HOLDING and entry.name not in known:
             said = read(*_asked(entry)).claim
