@@ -376,9 +376,12 @@ def refuse_report_place(options: Common) -> None:
             fact = "there is no such folder to write in"
         elif os.path.exists(real) and not os.path.isfile(real):
             fact = "is no file"
+        # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
+        beside = os.path.dirname(real) == os.path.realpath(os.curdir) and options.known()[name].read is a_page
         for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
-            if is_inside(real, folder):
-                fact = f"would be written into '{folder}', among what it tells of\n    hint: write it elsewhere"
+            if is_inside(real, folder) and not (beside and folder == options.outputs_dir):
+                fact = f"would be written into '{folder}', among what it tells of"
+                fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
         if fact:
             raise OptionError(f"command line: {name}={path}: {fact}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -126,6 +127,18 @@ def test_a_page_has_no_place_among_what_it_tells_of(project: Project, out: str) 
     for words in (["page", f"out={out}"], ["page", "plan=plan.json", f"out={out}"], ["plan", f"html={out}"]):
         assert f"={out}: " in project.doit(*words, check=3)
     assert not (project.folder / out).exists()
+
+
+def test_where_one_stands_among_the_outputs_a_page_lies_beside_dodo(project: Project) -> None:
+    project.make(TREE)
+    naming = project.folder / "rules" / "naming.yaml"
+    naming.write_text(
+        re.sub(r"(?m)^layout:.*(?:\n[ -].*)*", "outputs_dir: .\nlayout: [outputs/*/checkpoints]", naming.read_text())
+    )
+    assert f"Page: {OUT}\n" in project.doit("page")
+    assert (project.folder / OUT).exists()
+    for words in (["page", "out=outputs/x.html"], ["plan", "html=rules/x.html"], ["plan", "json=x.json"]):
+        assert "write it elsewhere, such as " in project.doit(*words, check=3)
 
 
 def test_without_a_browser_that_is_said(project: Project) -> None:

@@ -98,6 +98,7 @@
     row.files > 1 && row.files + " files",
   ].filter(Boolean);
   const why = (row) => row.reasons.map((reason) => reason.text).join("; ");
+  const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : seen(String(value)));
   const same = (values) => (new Set(values).size === 1 ? values[0] : null);
   const metricName = same(data.experiments.flatMap((one) => (one.metric ? [seen(one.metric.name)] : [])));
   const numberName = same(data.experiments.flatMap((one) => (one.number ? [seen(one.number)] : [])));
@@ -107,7 +108,7 @@
     { title: "name", key: (row) => row.name, cell: (row) => named(row), kind: "label named", header: true },
     { title: "experiment", key: (row) => row.home.experiment, cell: (row) => breaking(row.home.experiment), kind: "label" },
     { title: numberName ?? "number", key: number, cell: (row) => [number(row) === null ? "" : (numberName || !row.home.number ? "" : seen(row.home.number) + " ") + count(number(row))], kind: "number" },
-    { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : seen(row.home.metric.name) + " ") + metric(row)], kind: "number" },
+    { title: metricName ?? "metric", key: metric, cell: (row) => [metric(row) === null ? "" : (metricName ? "" : seen(row.home.metric.name) + " ") + short(metric(row))], kind: "number" },
     { title: "size", key: (row) => row.bytes, cell: (row) => [size(row.bytes)], kind: "number", down: true },
     { title: written, key: (row) => row.time_ns, cell: (row) => [when(row.time_ns)], kind: "number", down: true },
     { title: "why", key: why, cell: (row) => row.reasons.map((one) => make("p", {}, seen(one.text), ...(one.rule ? [" ", make("span", { class: "rule" }, ...breaking(one.rule))] : []))), kind: "why" },
@@ -158,7 +159,7 @@
     const points = measured(one);
     if (points.length < 2) return null;
     const better = one.metric.mode === "max" ? " (higher is better), " : " (lower is better), ";
-    return make("p", { class: "note" }, make("code", {}, ...breaking(one.metric.name)), better + ends(points.map(metric)).join(" to ") + ", over " + seen(one.number ?? "number"));
+    return make("p", { class: "note" }, make("code", {}, ...breaking(one.metric.name)), better + ends(points.map(metric)).map(short).join(" to ") + ", over " + seen(one.number ?? "number"));
   }
   function curve(one, width) {
     const left = 8, right = width - 8, points = measured(one);
@@ -181,7 +182,7 @@
       );
       if (best) {
         const at = x(number(best)), above = y(metric(best)) > 60;
-        picture.append(text(at, y(metric(best)) + (above ? -16 : 26), "best " + metric(best), at > width - 80 ? "end" : at < 80 ? "start" : "middle", "strong"));
+        picture.append(text(at, y(metric(best)) + (above ? -16 : 26), "best " + short(metric(best)), at > width - 80 ? "end" : at < 80 ? "start" : "middle", "strong"));
       }
     }
     if (timed.length) {

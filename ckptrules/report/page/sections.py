@@ -202,7 +202,7 @@ def about(one: Data, now: int) -> str:
     name, mode = ((one["metric"] or {}).get(key, "") for key in ("name", "mode"))
     values = [row["metrics"][name] for row in rows if row["best"] and name in row["metrics"]]
     if values:
-        said.append(f"best {name} {max(values) if mode == 'max' else min(values)}")
+        said.append(f"best {name} {max(values) if mode == 'max' else min(values):.6g}")
     newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
     if newest is not None:
         said.append(f"{human_time((now - newest) // 10**9)} old")
