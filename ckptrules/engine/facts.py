@@ -22,7 +22,8 @@ Names = Mapping[str, Mapping[str, str]]  # and the fields that the rules read of
 class Told(NamedTuple):
     """What one file tells: metrics and times (ns since 1970) by the name of the checkpoint, and a text for the best.
 
-    ``owner`` is the folder checkpoint that the file lies in, if it does, ``path`` where it lies, from its directory.
+    ``score`` is the number by which that is the best, as a text. ``owner`` is the folder checkpoint that the file lies
+    in, if it does, ``path`` where it lies, from its directory.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Told(NamedTuple):
     metrics: Mapping[str, Mapping[str, str]] = {}
     times: Mapping[str, int] = {}
     best: str = ""
+    score: str = ""
 
 
 def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Told:
@@ -47,15 +49,16 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
     apart = {fact.time, *(theirs for _, theirs in fact.by)}
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
-    best = ""
+    best = score = ""
     for row, is_row in _rows(fact, documents):
         best = _as_text(row.get(fact.best)) or best if fact.best else ""
+        score = numbers(row).get(fact.score, score)
         key = _key_of(fact, row) if is_row else None
         for name in keys.get(key, ()) if key is not None else ():
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
-    return Told(path, owner, metrics, times, best)
+    return Told(path, owner, metrics, times, best, score)
 
 
 def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
@@ -79,7 +82,26 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collec
         if telling.best and telling.owner:
             best[(telling.path,) if telling.owner in out else series_of(names[telling.owner])] = telling
     pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
-    return Evidence(metrics=metrics, times=times, pointers={path: said for path, said in pointers.items() if said})
+    ways = {way for one in best.values() for way in _scored(one, metrics, names)}
+    return Evidence(
+        metrics=metrics,
+        times=times,
+        pointers={path: said for path, said in pointers.items() if said},
+        best_by=ways.pop() if len(ways) == 1 else ("", ""),
+    )
+
+
+def _scored(telling: Told, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
+    """Yield the metrics by which a file may call a checkpoint the best, each with the end of it that is the best.
+
+    It is a metric of that checkpoint that equals the score, and that no other one exceeds, or goes below.
+    """
+    for mention in _named(telling.best, names) if telling.score else ():
+        for metric, text in metrics.get(mention.name, {}).items():
+            told = [float(row[metric]) for row in metrics.values() if metric in row]
+            ends = [mode for mode, best in (("max", max(told)), ("min", min(told))) if float(text) == best]
+            if float(text) == float(telling.score) and len(ends) == 1:
+                yield metric, ends[0]
 
 
 def merged(metrics: Metrics, more: Metrics) -> Metrics:

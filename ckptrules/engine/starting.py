@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import layout_for
-from ckptrules.engine.losses import mode_of
+from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.values import number
@@ -28,6 +28,7 @@ RETENTION_END = (
 )
 PLAIN = ("keep_last: 2",)
 PROTOCOL = "protocol"  # in place of a pack: the format of this package and its older forms
+SCORES = ("ignite",)  # of its names the highest is the best by definition, so what is called `neg_loss` is no riddle
 MANY = 20  # checkpoints of a directory, above which some of them are kept for good
 HELD_OUT = r"(?:val|valid|validation|eval|test|dev)"
 FOR_GOOD = 10  # about so many of them
@@ -50,6 +51,7 @@ class Seen(NamedTuple):
         sure: whether there is more to go by than names, and no two of the packs disagree.
         evidence: in words.
         compared: the numbers in its names with those inside.
+        best_by: the metric by which the framework itself calls one the best, and the end of it, where a file says so.
         checkpoints: how many.
         size: their bytes.
         numbers: what each of them tells.
@@ -63,6 +65,7 @@ class Seen(NamedTuple):
     size: int
     numbers: tuple[Numbers, ...] = ()
     compared: Compared = Compared()
+    best_by: tuple[str, str] = ("", "")
 
 
 class Decision(NamedTuple):
@@ -144,13 +147,13 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
         experiment_of: the name of the experiment of each.
     """
     every_name = {experiment_of[one.directory] for one in seen}
-    groups: dict[tuple[tuple[str, ...], str], list[Seen]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, ...], tuple[str, str]], list[Seen]] = defaultdict(list)
     for one in seen:
         if one.sure and one.numbers:
-            groups[one.packs, metric_of(one.numbers)].append(one)
+            groups[one.packs, best_by(one)].append(one)
     policies: dict[tuple[str, ...], list[Seen]] = defaultdict(list)
-    for (_, metric), members in groups.items():
-        policies[policy_lines(metric, members)].extend(members)
+    for (_, (metric, mode)), members in groups.items():
+        policies[policy_lines(metric, mode, members)].extend(members)
     default = next(iter(policies)) if len(policies) == 1 else PLAIN
     text, matches = SCHEMA + RETENTION_HEAD + "retention:\n" + _policy("default", default), ""
     for count, (lines, members) in enumerate(one for one in policies.items() if one[0] != default):
@@ -162,18 +165,18 @@ def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> 
         text += (
             f"\nexperiments:                 # the first pattern that fits picks the policy, else default\n{matches}"
         )
-    metrics = sorted({metric for _, metric in groups if metric})
+    metrics = sorted({metric for _, (metric, _) in groups if metric})
     words = ["the newest 2 of each run"]
     words += [f"the best 1 by {' or '.join(map(visible, metrics))}"] * bool(metrics)
     words += ["some along the way"] * any(line.startswith("keep_every") for lines in policies for line in lines)
     return f"{text}\n{RETENTION_END}", ", ".join(words)
 
 
-def policy_lines(metric: str, members: Sequence[Seen]) -> tuple[str, ...]:
+def policy_lines(metric: str, mode: str, members: Sequence[Seen]) -> tuple[str, ...]:
     """Return the lines of the policy for directories of one kind."""
     lines = [*PLAIN]
     if metric:
-        lines.append(f"keep_best: {{metric: {in_yaml(metric)}, mode: {mode_of(metric)}, count: 1}}")
+        lines.append(f"keep_best: {{metric: {in_yaml(metric)}, mode: {mode}, count: 1}}")
     every = [numbers for one in members for numbers in one.numbers]
     if max(one.checkpoints for one in members) > MANY:
         for unit in ("step", "epoch"):
@@ -184,13 +187,28 @@ def policy_lines(metric: str, members: Sequence[Seen]) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def best_by(one: Seen) -> tuple[str, str]:
+    """Choose the metric of a directory, and the end of it that is the best; nothing where none is known."""
+    told = _told_by_all(one.numbers)
+    if one.best_by[0] in told:
+        return one.best_by
+    metric = metric_of(one.numbers)
+    if not metric and one.packs == SCORES:
+        metric = min((name for name in told if NEGATED & set(re.findall("[a-z]+", name.lower()))), default="")
+        return metric, "max" if metric else ""
+    return metric, mode_of(metric)
+
+
 def metric_of(numbers: Collection[Numbers]) -> str:
     """Choose the metric that every checkpoint tells and of which the better end is known; nothing where none is.
 
     A policy keeps what does not tell its metric: one that some do not tell would keep all of these.
     """
-    told = frozenset.intersection(*(one.metrics for one in numbers)) if numbers else frozenset()
-    return min((name for name in told if mode_of(name)), key=_preference, default="")
+    return min((name for name in _told_by_all(numbers) if mode_of(name)), key=_preference, default="")
+
+
+def _told_by_all(numbers: Collection[Numbers]) -> frozenset[str]:
+    return frozenset[str].intersection(*(one.metrics for one in numbers)) if numbers else frozenset()
 
 
 def rounded(value: int) -> int:

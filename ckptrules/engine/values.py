@@ -194,7 +194,8 @@ class Evidence(NamedTuple):
     says why what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which
     another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
-    ``best_unknown`` are files that name the best checkpoint and are not understood.
+    ``best_unknown`` are files that name the best checkpoint and are not understood. ``best_by`` is the metric, and the
+    end of it, by which files call one the best; of two that disagree neither.
     """
 
     same: Mapping[str, int] = {}
@@ -215,6 +216,7 @@ class Evidence(NamedTuple):
     holding: frozenset[str] = frozenset()
     tree: Mapping[Any, Mapping[str, Any]] = {}
     best_unknown: tuple[str, ...] = ()
+    best_by: tuple[str, str] = ("", "")
 
 
 class Pattern(NamedTuple):
@@ -255,7 +257,7 @@ class Fact(NamedTuple):
     ``file`` is a path from the checkpoint directory or, with ``within``, from inside each folder checkpoint; its parts
     are shell patterns. ``rows`` is the key of the list of rows, if it stands below one. ``by`` are pairs of our field
     and their key; their number is ours and ``offset``. ``best`` is the key of a text that names the best checkpoint,
-    ``time`` that of a time.
+    ``score`` that of the number by which it is the best, ``time`` that of a time.
     """
 
     file: str
@@ -266,6 +268,7 @@ class Fact(NamedTuple):
     offset: int = 0
     best: str = ""
     time: str = ""
+    score: str = ""
 
 
 class Rule(NamedTuple):

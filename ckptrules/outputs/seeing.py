@@ -112,8 +112,8 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     marks = sight.packs[0].evidence
     speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
-    metrics = all_facts(tree.outputs_dir, listing, own).metrics
-    numbers = tuple(numbers_of(one.fields, metrics.get(one.entry.name, ())) for one in found)
+    told = all_facts(tree.outputs_dir, listing, own)
+    numbers = tuple(numbers_of(one.fields, told.metrics.get(one.entry.name, ())) for one in found)
     one = Seen(
         directory=sight.directory,
         packs=tuple(pack.name for pack in sight.packs),
@@ -123,6 +123,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         size=sum(entry.size for entry in listing.entries if entry.name in mine),
         numbers=numbers,
         compared=compared,
+        best_by=told.best_by,
     )
     return one, max(tried, len(chosen))
 

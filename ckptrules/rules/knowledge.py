@@ -68,6 +68,7 @@ SHAPES = {
                     "How much more they count than the names: 1 where theirs begin at 1 and ours at 0.", _offset_fault
                 ),
                 "best": Text("The key of a text that names the best checkpoint: that one stays."),
+                "score": Text("The key of the number by which that one is the best: it tells `init` the metric."),
                 "time": Text("The key of a time, in seconds since 1970 or ISO 8601: believed over the file's."),
             },
             ("file",),

@@ -8,6 +8,7 @@ from ckptrules.engine.comparing import Compared
 from ckptrules.engine.starting import (
     Numbers,
     Seen,
+    best_by,
     by_pattern,
     chosen_packs,
     metric_of,
@@ -80,6 +81,24 @@ def test_the_metric_is_one_that_all_tell_and_whose_better_end_is_known(told: lis
     assert metric_of([Numbers(1, None, frozenset(one)) for one in told]) == metric
 
 
+@pytest.mark.parametrize(
+    ("pack", "metrics", "said", "best"),
+    [
+        ("ignite", ["neg_val_loss"], ("", ""), ("neg_val_loss", "max")),
+        ("ignite", ["val_loss", "neg_val_loss"], ("", ""), ("val_loss", "min")),
+        ("ignite", ["negentropy"], ("", ""), ("", "")),
+        ("lightning", ["neg_val_loss"], ("", ""), ("", "")),
+        ("huggingface", ["eval_loss", "eval_accuracy"], ("", ""), ("eval_loss", "min")),
+        ("huggingface", ["eval_loss", "eval_accuracy"], ("eval_accuracy", "max"), ("eval_accuracy", "max")),
+        ("huggingface", ["eval_loss"], ("eval_accuracy", "max"), ("eval_loss", "min")),
+    ],
+)
+def test_what_the_framework_itself_calls_the_best_counts_first(
+    pack: str, metrics: list[str], said: tuple[str, str], best: tuple[str, str]
+) -> None:
+    assert best_by(seen("a", pack, numbers=steps(3, 10, *metrics))._replace(best_by=said)) == best
+
+
 @pytest.mark.parametrize(("value", "round_one"), [(1, 1), (9, 5), (10, 10), (49, 20), (1999, 1000), (5000, 5000)])
 def test_rounded(value: int, round_one: int) -> None:
     assert rounded(value) == round_one
@@ -98,7 +117,7 @@ def test_rounded(value: int, round_one: int) -> None:
     ],
 )
 def test_some_are_kept_for_good_where_there_are_many(numbers: tuple[Numbers, ...], lines: list[str]) -> None:
-    assert list(policy_lines("", [seen("a", "p", numbers=numbers)])) == lines
+    assert list(policy_lines("", "", [seen("a", "p", numbers=numbers)])) == lines
 
 
 @pytest.mark.parametrize(

@@ -249,3 +249,31 @@ def test_a_time(tree: Path, text: str, seconds: float | None) -> None:
     put(tree, "c-1/meta.yaml", f"unixtime: {text}\n")
     told, _ = read(tree, Fact("meta.yaml", PLACE, within=True, time="unixtime"))
     assert told.times == ({} if seconds is None else {"c-1": int(seconds * 1_000_000_000)})
+
+
+@pytest.mark.parametrize(
+    ("accs", "losses", "best", "score", "by"),
+    [
+        ((0.5, 1.0), (2.0, 1.5), "c-2", 1.0, ("acc", "max")),
+        ((0.5, 1.0), (2.0, 1.5), "out/c-2", 1.5, ("loss", "min")),
+        ((0.5, 1.0), (2.0, 1.5), "c-1", 0.5, ("acc", "min")),  # whatever it is called: the framework says so
+        ((0.5, 1.0), (2.0, 1.0), "c-2", 1.0, ("", "")),  # it may be either
+        ((1.0, 1.0), (2.0, 1.5), "c-2", 1.0, ("", "")),  # which end of it is the best, nothing tells
+        ((0.5, 1.0), (2.0, 1.5), "c-2", 0.7, ("", "")),
+        ((0.5, 1.0), (2.0, 1.5), "c-2", None, ("", "")),
+        ((0.5, 1.0), (2.0, 1.5), "c-9", 1.0, ("", "")),
+    ],
+)
+def test_the_score_of_the_best_tells_by_which_metric(
+    tree: Path,
+    accs: tuple[float, float],
+    losses: tuple[float, float],
+    best: str,
+    score: float | None,
+    by: tuple[str, str],
+) -> None:
+    for step, (acc, loss) in enumerate(zip(accs, losses, strict=True), start=1):
+        rows = [{"step": step, "acc": acc}, {"step": step, "loss": loss}]
+        put(tree, f"c-{step}/state.json", json.dumps({"best": best, "best_score": score, "log": rows}))
+    fact = by_step("state.json", within=True, rows="log", best="best")._replace(score="best_score")
+    assert read(tree, fact)[0].best_by == by
