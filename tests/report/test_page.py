@@ -151,6 +151,31 @@ def test_the_verdict_is_a_sentence_with_the_numbers_in_it(data: Data, sentence: 
     assert said(data) == sentence
 
 
+@pytest.mark.parametrize(
+    ("trees", "lines"),
+    [
+        ("+", ["The best and the last checkpoint stay; nothing pinned goes."]),
+        ("++", ["The best and the last of all 2 experiments stay; nothing pinned goes."]),
+        ("-", ["The last checkpoint stays; nothing pinned goes.", "in 1 experiment: there none is kept."]),
+        ("--", ["The last of all 2 experiments stay; nothing pinned goes.", "in 2 experiments: there none is kept."]),
+        (
+            "+-+",
+            ["The best of 2 experiments and the last of all 3 stay; nothing pinned goes.", "in 1 experiment: there"],
+        ),
+        ("s", []),
+    ],
+)
+def test_it_says_whether_the_best_and_the_last_stay_and_where_no_best_is_known(trees: str, lines: list[str]) -> None:
+    made = []
+    for number, kind in enumerate(trees):
+        made.append(stays() if kind == "s" else experiment(number, 5))
+        for row in made[-1]["checkpoints"]:
+            row["best"] &= kind == "+"
+    found = [line["text"] for line in sections(plan(made))["assurances"]]
+    assert len(found) == len(lines)
+    assert all(words in line for words, line in zip(lines, found, strict=True))
+
+
 @pytest.mark.parametrize(("key", "words"), [("best", "the best"), ("last", "the last"), ("pinned", "pinned")])
 def test_it_warns_where_something_goes_that_may_be_missed(key: str, words: str) -> None:
     one = experiment(0, 5)

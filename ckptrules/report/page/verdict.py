@@ -123,15 +123,32 @@ def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, st
                 "text": f"{lost} of the {len(going)} that {'go' if data['dry_run'] else 'went'}: {text}.",
             }
     if not any(row["best"] or row["last"] or row["pinned"] for row in going):
-        known = sum(any(row["best"] for row in one["checkpoints"]) for one in experiments)
-        best = f"The best of {count_of(known, 'experiment')} and the" if known else "The"
+        yield {"kind": "", "text": f"{all_stay(experiments)}; nothing pinned goes."}
+    losing = [one for one in experiments if any(row["state"] == "goes" for row in one["checkpoints"])]
+    if unknown := sum(not has_best(one) for one in losing):
+        where = count_of(unknown, "experiment")
         yield {
-            "kind": "",
-            "text": f"{best} last of all {count_of(len(experiments), 'experiment')} stay; nothing pinned goes.",
+            "kind": "warns",
+            "text": f"No metric is known, and nothing names a best, in {where}: there none is kept.",
         }
     until = (data.get("space") or {}).get("trash_until")
     if not data["dry_run"] and until:
         yield {"kind": "", "text": f"It can come back from the trash until {until}."}
+
+
+def has_best(one: Data) -> bool:
+    """Say whether anything in an experiment is known to be the best."""
+    return any(row["best"] for row in one["checkpoints"])
+
+
+def all_stay(experiments: Sequence[Data]) -> str:
+    """Say that the last of each experiment stays, and the best where one is known."""
+    known, many = sum(map(has_best, experiments)), len(experiments)
+    if many == 1:
+        return "The best and the last checkpoint stay" if known else "The last checkpoint stays"
+    if known in (0, many):
+        return f"The {'best and the ' * bool(known)}last of all {many} experiments stay"
+    return f"The best of {count_of(known, 'experiment')} and the last of all {many} stay"
 
 
 def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
