@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ckptrules.engine.lines.keep_best import as_float
@@ -50,6 +51,7 @@ def losses(
     return tuple(found)
 
 
+@lru_cache(maxsize=1000)
 def mode_of(metric: str) -> str:
     """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell.
 

@@ -105,7 +105,7 @@ def apply_policy(
             *_misdated_notes(policy, checkpoints, now_ns),
             *(_too_big(line, must) for line in last if LINES[line.key].is_exceeded(line.value, must)),
         ),
-        (*others.names[: policy.keep_at_least], *(name for name in both_ranks(checkpoints)[0] if name in rests_on)),
+        (*others.names[: policy.keep_at_least], *both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0]),
         keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | keeps,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from ckptrules.engine.judging import (
     Around,
@@ -35,8 +35,11 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
     told = {field for field in FIELDS for c in checkpoints if getattr(c, field) is not None}
     field = next((field for field in FIELDS if field in told), "step")
     ranked = [c for c in checkpoints if getattr(c, field) is not None]
-    by_order, equals = _tied(numbered(sorted(ranked, key=_order, reverse=True)), ranked, _order)
-    by_time, twins = _tied(both_ranks(ranked, around.now_ns)[1], ranked, lambda c: (c.entry.mtime_ns, *_order(c)))
+    order = {c.entry.name: _order(c) for c in ranked}
+    newest = numbered(sorted(ranked, key=lambda c: order[c.entry.name], reverse=True))
+    by_order, equals = _tied(newest, order)
+    times = {c.entry.name: (c.entry.mtime_ns, *order[c.entry.name]) for c in ranked}
+    by_time, twins = _tied(both_ranks(ranked, around.now_ns)[1], times)
 
     def say(checkpoint: Checkpoint) -> Opinion:
         name = checkpoint.entry.name
@@ -60,13 +63,11 @@ def _order(checkpoint: Checkpoint) -> tuple[int, int]:
     return epoch, step if time is None else time
 
 
-def _tied(
-    ranks: dict[str, int], checkpoints: Sequence[Checkpoint], key: Callable[[Checkpoint], tuple[int, ...]]
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Give equal ones the best rank of theirs (1, 1, 3), and say how many they are."""
+def _tied(ranks: Mapping[str, int], numbers: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], dict[str, int]]:
+    """Give those of equal numbers the best rank of theirs (1, 1, 3), and say how many they are."""
     equals: dict[tuple[int, ...], list[str]] = {}
-    for checkpoint in checkpoints:
-        equals.setdefault(key(checkpoint), []).append(checkpoint.entry.name)
+    for name, own in numbers.items():
+        equals.setdefault(own, []).append(name)
     best = {name: min(ranks[one] for one in names) for names in equals.values() for name in names}
     return best, {name: len(names) for names in equals.values() for name in names}
 
