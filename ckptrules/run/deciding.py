@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.comparing import misleading
@@ -45,6 +45,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
 FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
+ReadFacts = Callable[..., tuple[Evidence, tuple[Reason, ...]]]  # as `facts.read_facts`
 
 
 class Decided(NamedTuple):
@@ -122,7 +123,14 @@ class Settled(NamedTuple):
     notes: tuple[Reason, ...]
 
 
-def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, pinned: Sequence[Found]) -> Settled:
+def settle(
+    job: Job,
+    listing: Listing,
+    directory: int,
+    sources: facts.Sources,
+    pinned: Sequence[Found],
+    read: ReadFacts = facts.read_facts,
+) -> Settled:
     """Plan one directory until nothing more must be known."""
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
@@ -138,14 +146,14 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, p
         holding=job.holding.get(listing.directory, frozenset()),
         tree=job.tree,
     )
-    known, notes = with_facts(job, listing, sources, known)
+    known, notes = with_facts(job, listing, sources, known, read)
     plan = planned(job, listing, known)
     looked_at: set[str] = set()
     while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
         looked_at |= names
         evidence = look(job.links, directory, listing, plan, job.rules, known)
         if evidence.in_use != known.in_use:
-            evidence, notes = with_facts(job, listing, sources, evidence)
+            evidence, notes = with_facts(job, listing, sources, evidence, read)
         if evidence == known:
             break
         known = evidence
@@ -154,7 +162,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, p
 
 
 def with_facts(
-    job: Job, listing: Listing, sources: facts.Sources, known: Evidence
+    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, read: ReadFacts
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Add what files tell of checkpoints, and say what is wrong with the files."""
     if not sources.files:
@@ -166,7 +174,7 @@ def with_facts(
         every = (one for one in (*found.checkpoints, *found.protected) if marked.isdisjoint(one.names))
         out = frozenset(names).difference(name for one in every for name in one.names)
     metrics = asks_for_metrics(job)
-    told, notes = facts.read_facts(job.options.outputs_dir, listing, sources, names, metrics=metrics, out=out)
+    told, notes = read(job.options.outputs_dir, listing, sources, names, metrics=metrics, out=out)
     return known._replace(
         metrics=merged(known.metrics, told.metrics),
         times=told.times,

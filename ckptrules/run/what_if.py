@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Assignment, Directory, Listing, Plan, Policy, PolicyLine, Stamp
+from ckptrules.engine.values import (
+    Assignment,
+    Directory,
+    Evidence,
+    Listing,
+    Plan,
+    Policy,
+    PolicyLine,
+    Reason,
+    Stamp,
+)
 from ckptrules.engine.what_if import (
     COUNTS,
     PROTECTED,
@@ -22,9 +32,10 @@ from ckptrules.engine.what_if import (
     with_more,
     without,
 )
+from ckptrules.outputs import facts
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
-from ckptrules.run.deciding import FAULTS, settle, sources_asked, untouched
+from ckptrules.run.deciding import FAULTS, ReadFacts, settle, sources_asked, untouched
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.pinning import pinned_in
@@ -133,7 +144,8 @@ def weigh(job: Job, listing: Listing) -> Weighed | None:
 
 def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
     """Say what goes in a directory by each of the others."""
-    base = plan_by(job, listing, directory, others.base)
+    read = facts_once()
+    base = plan_by(job, listing, directory, others.base, read)
     made = [(others.base, base)]
 
     def plan(other: Other) -> Plan:
@@ -141,7 +153,7 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
         known = next((one for by, one in made if by == other), None)
         if known is None:
             try:
-                known = plan_by(job, listing, directory, other)
+                known = plan_by(job, listing, directory, other, read)
             except FAULTS as fault:
                 known = untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
             made.append((other, known))
@@ -161,11 +173,26 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
     )
 
 
-def plan_by(job: Job, listing: Listing, directory: int, other: Other) -> Plan:
+def facts_once() -> ReadFacts:
+    """Return what reads the facts of one directory, by its rules, once for all policies that ask for the same."""
+    told: dict[object, tuple[Evidence, tuple[Reason, ...]]] = {}
+
+    def read(
+        outputs_dir: str, listing: Listing, sources: facts.Sources, names: facts.Names, **asked: Any
+    ) -> tuple[Evidence, tuple[Reason, ...]]:
+        key = sources, *asked.items()
+        if key not in told:
+            told[key] = facts.read_facts(outputs_dir, listing, sources, names, **asked)
+        return told[key]
+
+    return read
+
+
+def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: ReadFacts = facts.read_facts) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
     pinned = pinned_in(job.options.outputs_dir, listing, job.pins)
-    return settle(job, listing, directory, sources_asked(job, listing), pinned).plan
+    return settle(job, listing, directory, sources_asked(job, listing), pinned, read).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:
