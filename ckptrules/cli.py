@@ -17,6 +17,7 @@ from ckptrules.run.options import OptionError, encode_word, selects_by_name
 
 REFUSED, STOPPED = 3, 130
 PROGRAM = "ckptrules"
+NO_DUMP = "command line: dumpdb reads another kind of database\n    hint: 'ckptrules info TASK' says what is up to date"
 
 
 def main() -> int:
@@ -55,12 +56,15 @@ def run_doit(arguments: list[str]) -> int:
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
+    if arguments[:1] == ["dumpdb"]:
+        print(f"ERROR: {NO_DUMP}", file=sys.stderr)
+        return REFUSED
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
     if fault := fault_in_flags(main, loader, arguments):
         print(f"ERROR: command line: {fault}\n    hint: '{PROGRAM} help' lists the commands", file=sys.stderr)
         return REFUSED
-    return int(main.run(arguments))
+    return int(main.run(arguments) or 0)  # doit returns nothing where all went well
 
 
 def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:

@@ -29,11 +29,10 @@ from ckptrules.engine.values import (
     number,
 )
 from ckptrules.engine.wholeness import markers_in, unwhole, why_unfinished
-from ckptrules.outputs import find
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
-from ckptrules.outputs.picking import Tree, holders_by, rules_here
+from ckptrules.outputs.picking import Tree, rules_here, survey_by
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.pins import read_pins
 from ckptrules.rules.shipped import rule_texts
@@ -96,7 +95,7 @@ def catalog(
     with os.scandir(folder):
         pass
     tree = Tree(folder)
-    for found in find.find_directories(folder, loaded.layout, holders_by(folder, loaded), loaded.part_folders):
+    for found in survey_by(folder, loaded)[0]:
         yield from records_in(folder, rules_here(tree, loaded, found.directory), found, pins)
 
 

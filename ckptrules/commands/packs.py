@@ -37,7 +37,6 @@ WIDTH = 80  # columns
 class Options(Common):
     """What `doit packs` may be told."""
 
-    needs_outputs = False
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
     names: str | None = option(None, a_path, "say what the packs make of the names in this file, one a line")
     json: str | None = JSON

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.values import ClaimKind, Pack, RuleSet, in_part_folder
+from ckptrules.engine.values import ClaimKind, Directory, Pack, RuleSet, in_part_folder
 from ckptrules.engine.wholeness import asked_inside
+from ckptrules.outputs.find import Inner, survey
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 BY_NAME = "its names"  # the evidence where there is no mark
@@ -59,6 +60,14 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
         )
     ]
     return [pack for pack in by_name if pack.name != LAST_RESORT] or by_name
+
+
+def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[Inner]]:
+    """Find the checkpoint directories of some rules, as `find.survey`; the folder of the rule files is none of them."""
+    found, inner = survey(outputs_dir, rules.layout, holders_by(outputs_dir, rules), rules.part_folders)
+    own = tuple({os.path.realpath(os.path.dirname(file)) + os.sep for file in rules.files})
+    root = os.path.realpath(outputs_dir)
+    return [one for one in found if not os.path.join(root, one.directory, "").startswith(own)], inner
 
 
 def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:

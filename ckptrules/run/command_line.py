@@ -32,7 +32,7 @@ def declared(task: str) -> type[Common]:
 
 
 def said_outputs_dir(rules_dir: str | None) -> str | None:
-    """Return the ``outputs_dir`` that the rules say.
+    """Return the ``outputs_dir`` that the rules say; broken rules may say any, so they are refused without a default.
 
     Raises:
         RuleError: they cannot be read.
@@ -40,7 +40,7 @@ def said_outputs_dir(rules_dir: str | None) -> str | None:
     from ckptrules.rules.shipped import rule_texts, says_outputs_dir
 
     texts = rule_texts(rules_dir)
-    if not says_outputs_dir(texts):
+    if not says_outputs_dir(texts) and os.path.isdir(Common.outputs_dir):
         return None
     from ckptrules.rules.load import outputs_dir_of
 

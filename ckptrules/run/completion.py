@@ -10,11 +10,9 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
-from ckptrules.engine.naming import is_claimed
 from ckptrules.engine.values import RuleError
-from ckptrules.outputs.find import find_directories
+from ckptrules.outputs.picking import survey_by
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.run.help import WITHOUT_OPTIONS
@@ -202,7 +200,7 @@ def listed(option: str, words: Sequence[str]) -> list[str]:
         if option == "policy":
             return list(rules.policies)
         place = os.path.expanduser(given.get("outputs_dir") or rules.outputs_dir or "outputs")
-        found = find_directories(place, rules.layout, partial(is_claimed, rules=rules), rules.part_folders)
+        found, _ = survey_by(place, rules)
         return [encode_task(one.experiment) for one in found]
     return []
 

@@ -29,7 +29,7 @@ from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSe
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
-from ckptrules.outputs.picking import Tree, holders_by, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, rules_here, survey_by
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
@@ -205,7 +205,7 @@ def passed_over(session: Session, path: str, rules: RuleSet) -> frozenset[str]:
 def _survey(
     session: Session, path: str, rules: RuleSet
 ) -> tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]:
-    every, inner = outputs_find.survey(path, rules.layout, holders_by(path, rules), rules.part_folders)
+    every, inner = survey_by(path, rules)
     if not rules.layout_of_packs:
         return every, inner, frozenset()
     # Which is wide: what no pack knows anything of is no checkpoint directory.

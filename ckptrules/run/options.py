@@ -210,7 +210,7 @@ class Common(Declared):
     shares: ClassVar[bool] = False  # its work with several processes where the tree is large
 
     outputs_dir: str = option(
-        "outputs", a_path, "folder that holds the experiments (overrides outputs_dir in the rules)"
+        "outputs", a_path, "folder that holds the experiments; otherwise outputs_dir in the rules, if they have one"
     )
     rules_dir: str | None = option(None, a_path, "folder with the rule files (*.yaml); otherwise rules")
     dry_run: bool = flag("show what would happen, change nothing")

@@ -29,8 +29,7 @@ from ckptrules.engine.starting import (
 from ckptrules.engine.values import DELETES, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
-from ckptrules.outputs.find import find_directories
-from ckptrules.outputs.picking import Tree, holders_by, pick_in
+from ckptrules.outputs.picking import Tree, pick_in, survey_by
 from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
 from ckptrules.outputs.seeing import Found, see
 from ckptrules.report.style import Style, count_of, table
@@ -273,7 +272,7 @@ def _more(seen: Sequence[Seen]) -> str:
 
 def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict[str, str], str]:
     rules = load_rules({NAMING: naming}, proved=True)
-    found = find_directories(place, rules.layout, holders_by(place, rules), rules.part_folders)
+    found, _ = survey_by(place, rules)
     names = {one.directory: one.experiment for one in found}
     text, keeps = retention_text([one for one in seen if one.directory in names], names)
     return {NAMING: naming, RETENTION: text}, keeps
@@ -344,7 +343,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
     job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), jobs.Journals(""))
     tree, seen = Tree(place), set[tuple[int, int]]()
     goes = total = 0
-    for found in find_directories(place, rules.layout, holders_by(place, rules), rules.part_folders):
+    for found in survey_by(place, rules)[0]:
         policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
         own = jobs.with_policy(
             job._replace(rules=with_packs(rules, pick_in(tree, rules.packs, found.directory))), policy

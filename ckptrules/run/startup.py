@@ -156,7 +156,8 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
 
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
-    refuse_report_place(options)
+    if line.command == "run":
+        refuse_report_place(options)
     yield from module_of(name).tasks(session, options)
 
 
@@ -374,7 +375,7 @@ def refuse_mistyped(line: CommandLine) -> None:
         OptionError: with the task that is nearest.
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
-    if line.command == "run" and foreign and "*" not in foreign[0]:
+    if line.command in ("run", "info") and foreign and "*" not in foreign[0]:
         refuse_not_ours(foreign[0])
 
 
@@ -398,6 +399,7 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
         OptionError: with the command that runs the same.
     """
     ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
+    ours += [DEFAULT_TASK] * (line.command == "auto" and not line.words)
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
         raise OptionError(f"command line: {fact}\n    hint: leave '{line.command}' out")

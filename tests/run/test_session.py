@@ -13,10 +13,10 @@ import pytest
 
 from ckptrules.rules.load import load_rules
 from ckptrules.run import jobs, startup
-from ckptrules.run.command_line import command_line
+from ckptrules.run.command_line import TASKS, command_line
 from ckptrules.run.options import OptionError
 from ckptrules.run.session import Session, once
-from tests.conftest import ROOT, Project, default
+from tests.conftest import ROOT, Project, default, run_program
 
 TWO_CALLS = """
 import json, os, sys
@@ -141,3 +141,48 @@ def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:
     assert evidence() == ["its names"]
     jobs.find_anew(session)
     assert evidence() == ["checkpoint-*/trainer_state.json", "../hparams.yaml, epoch=[0-9]*-step=[0-9]*.ckpt"]
+
+
+DOITS_OWN = [
+    ("clean", 0, ""),
+    ("clean plan", 0, ""),
+    ("forget plan", 0, "forgetting plan\n"),
+    ("ignore plan", 0, "ignoring plan\n"),
+    ("info plan", 1, "\nplan\n"),
+    ("info foo", 3, "ERROR: command line: there is no task 'foo'\n"),
+    ("dumpdb", 3, "ERROR: command line: dumpdb reads another kind of database\n    hint: 'ckptrules info TASK'"),
+    ("reset-dep plan", 0, "processed plan\n"),
+    ("strace plan", 3, "ERROR: command line: 'ckptrules strace' would run 'plan' without the lock\n"),
+    ("auto", 3, "ERROR: command line: 'ckptrules auto' would run 'plan' without the lock\n"),
+    ("tabcompletion", 0, ""),
+    ("list --all outputs_dir=.", 0, "migrate "),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "text"), DOITS_OWN, ids=[words for words, *_ in DOITS_OWN])
+def test_commands_of_doit_itself_give_no_traceback(project: Project, words: str, code: int, text: str) -> None:
+    project.make({"one/checkpoints/epoch-00_step-000001.ckpt": 4})
+    done, out, _ = run_program("ckptrules", *words.split(), folder=project.folder, environment=default())
+    assert (done, text in out, "Traceback" in out) == (code, True, False), out
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "demo"])
+def test_broken_rules_are_refused_with_their_place(tmp_path: Path, task: str) -> None:
+    """Not by the default outputs_dir, which is not there: these rules said another until they broke."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/naming.yaml").write_text("garbage: : :\n{{")
+    code, out, _ = run_program("ckptrules", task, folder=tmp_path, environment=default())
+    assert (code, "rules/naming.yaml:1:10: " in out) == (3, True), out
+
+
+def test_the_rules_folder_is_no_experiment(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/checkpoint-5.pt").write_text("x")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/naming.yaml").write_text(
+        "outputs_dir: .\nlayout: ['*']\ntarget: {template: 'checkpoint-{{ step }}.pt', "
+        "match: 'checkpoint-(?P<step>\\d+)\\.pt', examples: [checkpoint-5.pt]}\nretention: {default: {keep_last: 1}}\n"
+    )
+    for task, text in (("plan", "  processed   1  experiment\n"), ("usage", "\nresults "), ("packs", "\nicefall  *  ")):
+        code, out, _ = run_program("ckptrules", task, folder=tmp_path, environment=default())
+        assert (code, text in out, "\nrules " in out) == (0, True, False), out
