@@ -204,7 +204,8 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
 
 
 def _fact_file(name: str, rules: RuleSet) -> Fact | None:
-    return next((fact for fact in rules.facts if not fact.within and fnmatchcase(name, fact.file)), None)
+    beside = (fact for fact in rules.facts if not (fact.within or fact.inside))
+    return next((fact for fact in beside if fnmatchcase(name, fact.file)), None)
 
 
 def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: FBT001 - as above

@@ -221,8 +221,11 @@ def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
 def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
     """Return what stays and says inside which one is the best: what it is silent of may go."""
     files = [pointer for pointer in evidence.pointers if "/" in pointer]
-    stays = (one for one in sound if one.entry.kind == "directory" and one.entry.name not in verdict.remove)
-    return [one.entry.name for one in stays if any(file.startswith(f"{one.entry.name}/") for file in files)]
+    stays = [one.entry for one in sound if one.entry.name not in verdict.remove]
+    folders = (one.name for one in stays if one.kind == "directory")
+    within = [name for name in folders if any(file.startswith(f"{name}/") for file in files)]
+    inside = set(evidence.best_inside.values())
+    return [*within, *(one.name for one in stays if one.name in inside)]
 
 
 def set_aside(
@@ -375,11 +378,12 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
-    """Map the names that links and pointer files lead to, or that are pinned or spared.
+    """Map the names that links and pointer files lead to, that checkpoints call the best, or that are pinned or spared.
 
     What leads to a part, a sidecar or a left link leads to its owner.
     """
-    named = {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
+    named = {name: Reason(f"{file} calls it the best") for name, file in evidence.best_inside.items()}
+    named |= {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
     named |= {**evidence.spared, **evidence.pins}
     if not named:
         return {}

@@ -195,7 +195,8 @@ class Evidence(NamedTuple):
     another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
     ``best_unknown`` are files that name the best checkpoint and are not understood. ``best_by`` is the metric, and the
-    end of it, by which files call one the best; of two that disagree neither.
+    end of it, by which files call one the best; of two that disagree neither. ``best_inside`` maps checkpoints to
+    one that calls them the best inside.
     """
 
     same: Mapping[str, int] = {}
@@ -217,6 +218,7 @@ class Evidence(NamedTuple):
     tree: Mapping[Any, Mapping[str, Any]] = {}
     best_unknown: tuple[str, ...] = ()
     best_by: tuple[str, str] = ("", "")
+    best_inside: Mapping[str, str] = {}
 
 
 class Pattern(NamedTuple):
@@ -257,7 +259,8 @@ class Fact(NamedTuple):
     ``file`` is a path from the checkpoint directory or, with ``within``, from inside each folder checkpoint; its parts
     are shell patterns. ``rows`` is the key of the list of rows, if it stands below one. ``by`` are pairs of our field
     and their key; their number is ours and ``offset``. ``best`` is the key of a text that names the best checkpoint,
-    ``score`` that of the number by which it is the best, ``time`` that of a time.
+    ``score`` that of the number by which it is the best, ``time`` that of a time. With ``inside`` the
+    file is a checkpoint itself, and ``best`` a path of keys in its state.
     """
 
     file: str
@@ -269,6 +272,7 @@ class Fact(NamedTuple):
     best: str = ""
     time: str = ""
     score: str = ""
+    inside: bool = False
 
 
 class Rule(NamedTuple):

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from ckptrules.engine.values import Piece, Rewrite
-from ckptrules.formats.machine import TooLongError
-from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES
-from ckptrules.formats.zips import open_zip
+from ckptrules.formats.machine import TooLongError, UnreadableError
+from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
+from ckptrules.formats.zips import open_entry, open_zip
 
 ALIGNMENT = 64  # bytes, where a file does not say
 LOCAL, DESCRIPTOR, CENTRAL, END64, LOCATOR64, END = (
@@ -39,6 +39,28 @@ _DAMAGED = (
 
 class NotRewritableError(Exception):
     """A file whose paths cannot be edited; the message is one fact."""
+
+
+def read_state(file: BinaryIO) -> Contents:
+    """Read the pickle of a torch file, and nothing else of it.
+
+    Raises:
+        UnreadableError: it is no torch zip file, or damaged, or longer than is read.
+    """
+    try:
+        archive = open_zip(file)
+        entries = archive.infolist()
+        state = next(entry for entry in entries if _is_state(entry.filename))
+        if not any(entry.CRC for entry in entries):
+            state.CRC = None  # type: ignore[assignment] # written by torch without; zipfile then compares none
+        with open_entry(archive, state) as content:
+            return read_pickle(Limited(content))
+    except UnreadableError:
+        raise
+    except StopIteration:
+        raise UnreadableError("it is no zip file of torch") from None
+    except _DAMAGED:
+        raise UnreadableError("it is no zip file of torch, or damaged") from None
 
 
 def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:

@@ -40,17 +40,33 @@ class Source(NamedTuple):
     owner: str = ""
 
 
+class Row(NamedTuple):
+    """Checkpoints that are asked which one is the best, the newest first: one that is whole silences the older ones.
+
+    Where ``all_count``, none does.
+    """
+
+    fact: Fact
+    names: tuple[str, ...]
+    all_count: bool = False
+
+
 class Sources(NamedTuple):
-    """The files that facts may stand in, the folders that were listed for them, and what is to be noted."""
+    """The files that facts may stand in, the folders that were listed for them, and what is to be noted.
+
+    ``inside`` are checkpoints that are read themselves.
+    """
 
     files: tuple[Source, ...] = ()
     folders: tuple[str, ...] = ()
     notes: tuple[Reason, ...] = ()
+    inside: tuple[Row, ...] = ()
 
     @property
     def paths(self) -> list[str]:
         """All paths that tell whether something has changed: of files, and of folders where one may appear."""
-        return [*(source.path for source in self.files), *self.folders]
+        inside = {name: None for row in self.inside for name in row.names}
+        return [*(source.path for source in self.files), *self.folders, *inside]
 
 
 def names_of(listing: Listing, rules: RuleSet) -> Names:
@@ -80,6 +96,8 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
     folders: dict[str, None] = {}
     notes: list[Reason] = []
     for fact in facts:
+        if fact.inside:
+            continue
         here: list[Source] = []
         for owner in inside if fact.within else [""]:
             start = [owner] if owner else []

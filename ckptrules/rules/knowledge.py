@@ -69,6 +69,10 @@ SHAPES = {
                 ),
                 "best": Text("The key of a text that names the best checkpoint: that one stays."),
                 "score": Text("The key of the number by which that one is the best: it tells `init` the metric."),
+                "inside": Choice(
+                    "true: the file is a checkpoint of torch, and 'best' a path of keys in it: callbacks/*/best.",
+                    TRUTH,
+                ),
                 "time": Text("The key of a time, in seconds since 1970 or ISO 8601: believed over the file's."),
             },
             ("file",),
@@ -113,5 +117,9 @@ def _senseless(fact: Fact) -> Iterator[str]:
         yield "it needs 'by', which says what its rows tell of, or 'best'"
     if fact.within and fact.file.startswith("../"):
         yield "a path inside a checkpoint ('within') must not lead out of it"
+    if fact.inside and (not fact.best or fact != Fact(fact.file, fact.place, best=fact.best, inside=True)):
+        yield "'inside' goes with 'best' and 'file' alone"
+    if fact.inside and "/" in fact.file:
+        yield "'inside' goes with the name of a checkpoint, not with a path"
     if fact.offset and not any(ours != "name" for ours, _ in fact.by):
         yield "'offset' counts for an epoch, step or number in 'by'"

@@ -184,7 +184,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     named = naming.compile_naming(merged, faults, theirs, proved=proved)
     rules = _compile_names(merged, files, named, faults)
     facts = (*rules.facts, *(fact for pack in listed for fact in pack.rules.facts))
-    told_by_files = bool(facts) or any(suffix.endswith(".json") for suffix in rules.sidecars)
+    told_by_files = any(not fact.inside for fact in facts) or any(suffix.endswith(".json") for suffix in rules.sidecars)
     every = (*named.all, *theirs)
     by_name = policies.compile_policies(merged.get("retention", {}), every, faults, told_by_files=told_by_files)
     rules = rules._replace(

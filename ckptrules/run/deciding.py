@@ -24,6 +24,7 @@ from ckptrules.engine.values import (
     Plan,
     Problem,
     Reason,
+    RuleSet,
 )
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
@@ -45,7 +46,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
 FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
-ReadFacts = Callable[..., tuple[Evidence, tuple[Reason, ...]]]  # as `facts.read_facts`
+ReadFacts = Callable[..., tuple[Evidence, tuple[Reason, ...]]]  # as `read_files`
 
 
 class Decided(NamedTuple):
@@ -114,6 +115,26 @@ def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -
     return plan._replace(notes=(*plan.notes, *settled.notes)), settled.known
 
 
+def read_files(
+    outputs_dir: str,
+    listing: Listing,
+    sources: facts.Sources,
+    names: facts.Names,
+    rules: RuleSet,
+    *,
+    metrics: bool,
+    out: frozenset[str],
+) -> tuple[Evidence, tuple[Reason, ...]]:
+    """Read what files tell of checkpoints, and what the newest of these call the best inside."""
+    told, notes = facts.read_facts(outputs_dir, listing, sources, names, metrics=metrics, out=out)
+    if not sources.inside:
+        return told, notes
+    from ckptrules.outputs.inside import best_inside
+
+    best, more = best_inside(outputs_dir, listing, sources.inside, rules, names, out)
+    return told._replace(best_inside=best), (*notes, *more)
+
+
 class Settled(NamedTuple):
     """A plan before anything is told beside it: by which job it was made, from what, and what is wrong with files."""
 
@@ -129,7 +150,7 @@ def settle(
     directory: int,
     sources: facts.Sources,
     pinned: Sequence[Found],
-    read: ReadFacts = facts.read_facts,
+    read: ReadFacts = read_files,
 ) -> Settled:
     """Plan one directory until nothing more must be known."""
     if any(one.fault for one in pinned):  # what was pinned may have got another name
@@ -165,32 +186,44 @@ def with_facts(
     job: Job, listing: Listing, sources: facts.Sources, known: Evidence, read: ReadFacts
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Add what files tell of checkpoints, and say what is wrong with the files."""
-    if not sources.files:
+    if not (sources.files or sources.inside):
         return known, sources.notes
     names, out = facts.names_of(listing, job.rules), frozenset[str]()
-    if any(source.owner and source.fact.best for source in sources.files):
+    if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = sort_entries(job.rules, listing)
         marked = unwhole(found, listing, job.rules, known).keys() | known.in_use.keys()
         every = (one for one in (*found.checkpoints, *found.protected) if marked.isdisjoint(one.names))
         out = frozenset(names).difference(name for one in every for name in one.names)
     metrics = asks_for_metrics(job)
-    told, notes = read(job.options.outputs_dir, listing, sources, names, metrics=metrics, out=out)
+    told, notes = read(job.options.outputs_dir, listing, sources, names, job.rules, metrics=metrics, out=out)
     return known._replace(
         metrics=merged(known.metrics, told.metrics),
         times=told.times,
         best_unknown=told.best_unknown,
         pointers={**told.pointers, **known.pointers},
+        best_inside=told.best_inside,
     ), notes
 
 
 def sources_asked(job: Job, listing: Listing) -> facts.Sources:
-    """Find the files whose facts a plan goes by: what names the best always, the rest where the policy asks for it."""
+    """Find the files whose facts a plan goes by: what names the best always, the rest where the policy asks for it.
+
+    The checkpoints themselves are read only where a policy deletes: no name hangs on what they say.
+    """
     policy, metrics = job.policy, asks_for_metrics(job)
-    wanted = [fact for fact in job.rules.facts if fact.best or (policy and (fact.time or metrics))]
-    if not wanted:
+    wanted = [
+        fact for fact in job.rules.facts if (fact.best and not fact.inside) or (policy and (fact.time or metrics))
+    ]
+    inside = [fact for fact in job.rules.facts if fact.inside and policy]
+    if not (wanted or inside):
         return facts.Sources()
     names = facts.names_of(listing, job.rules)
-    return facts.find_sources(job.options.outputs_dir, listing, wanted, names)
+    found = facts.find_sources(job.options.outputs_dir, listing, wanted, names)
+    if not inside:
+        return found
+    from ckptrules.outputs.inside import rows_of
+
+    return found._replace(inside=rows_of(listing, inside, names))
 
 
 def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan:

@@ -60,7 +60,7 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
         pick_policy(job.rules, assignment(job.rules, listing.experiment), job.options.policy),
         frozenset(decided.plan.unwhole),
         _verified(job, decided),
-        frozenset(one.name for said in told.pointers.values() for one in said),
+        frozenset(known.best_inside).union(one.name for said in told.pointers.values() for one in said),
     )
 
 

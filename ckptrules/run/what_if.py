@@ -17,6 +17,7 @@ from ckptrules.engine.values import (
     Policy,
     PolicyLine,
     Reason,
+    RuleSet,
     Stamp,
 )
 from ckptrules.engine.what_if import (
@@ -35,7 +36,7 @@ from ckptrules.engine.what_if import (
 from ckptrules.outputs import facts
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
-from ckptrules.run.deciding import FAULTS, ReadFacts, settle, sources_asked, untouched
+from ckptrules.run.deciding import FAULTS, ReadFacts, read_files, settle, sources_asked, untouched
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.pinning import pinned_in
@@ -178,17 +179,17 @@ def facts_once() -> ReadFacts:
     told: dict[object, tuple[Evidence, tuple[Reason, ...]]] = {}
 
     def read(
-        outputs_dir: str, listing: Listing, sources: facts.Sources, names: facts.Names, **asked: Any
+        outputs_dir: str, listing: Listing, sources: facts.Sources, names: facts.Names, rules: RuleSet, **asked: Any
     ) -> tuple[Evidence, tuple[Reason, ...]]:
         key = sources, *asked.items()
         if key not in told:
-            told[key] = facts.read_facts(outputs_dir, listing, sources, names, **asked)
+            told[key] = read_files(outputs_dir, listing, sources, names, rules, **asked)
         return told[key]
 
     return read
 
 
-def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: ReadFacts = facts.read_facts) -> Plan:
+def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: ReadFacts = read_files) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
     pinned = pinned_in(job.options.outputs_dir, listing, job.pins)

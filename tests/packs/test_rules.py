@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ckptrules.outputs.seeing import see
 from ckptrules.rules.load import load_rules
 from tests.conftest import Project
 from tests.packs.test_trees2 import Tree, check, make, planned
+from tests.support.torch_files import lightning_file
 
 BOTH = "sft/checkpoint-{500,1000}/trainer_state.json={} {sft,lora}/cat-00000{1,2}.safetensors lora/cat-000001-state/x"
 
@@ -198,6 +200,42 @@ def test_r7_nothing_goes_while_the_newest_that_names_the_best_is_torn(tmp_path: 
     files = "sft/config.json"
     _, plan = planned(tmp_path, Tree("sft", files, ["huggingface"], "", ""))
     assert names_that_go(plan) == (set() if torn == "1500" else {"checkpoint-1000"})
+
+
+@pytest.mark.parametrize(
+    ("said", "goes", "words"),
+    [
+        ({}, [0, 1, 2, 3], ()),
+        ({5: lightning_file("/home/me/run/epoch=1.ckpt")}, [0, 2, 3], ("epoch=5.ckpt calls it the best",)),
+        ({4: lightning_file("/home/me/run/epoch=1.ckpt"), 5: b"PK"}, [0, 2, 3], ("epoch=4.ckpt calls it the best",)),
+        (
+            dict.fromkeys(range(6), b"PK"),
+            [0, 1, 2, 3],
+            ("which one is the best is not known from the newest: epoch=5.ckpt",),
+        ),
+    ],
+)
+def test_r7_what_the_newest_checkpoint_calls_the_best_stays(
+    project: Project, said: dict[int, bytes], goes: list[int], words: tuple[str, ...]
+) -> None:
+    """More: outputs/test_inside.py."""
+    for file in (project.folder / "rules").glob("*.yaml"):
+        file.unlink()
+    text = "layout: ['*']\npacks: [lightning]\nretention: {default: {keep_last: 2}}\n"
+    (project.folder / "rules" / "naming.yaml").write_text(text)
+    (project.outputs / "run").mkdir(parents=True)
+    for epoch in range(6):
+        file = project.outputs / f"run/epoch={epoch}.ckpt"
+        file.write_bytes(said.get(epoch, lightning_file("")))
+        os.utime(file, (10**9 + epoch, 10**9 + epoch))
+    place = project.folder / "plan.json"
+    told = project.doit("plan", "delete_old=1", "verbose=1", f"json={place}")
+    assert [word for word in words if word not in told] == []
+    rows = json.loads(place.read_text())["experiments"][0]["checkpoints"]
+    assert [row["name"] for row in rows if row["best"]] == ["epoch=1.ckpt"] * (1 not in goes)
+    project.doit("migrate", "delete_old=1")
+    left = {f"epoch={epoch}.ckpt" for epoch in range(6) if epoch not in goes}
+    assert {file.name for file in (project.outputs / "run").iterdir()} == left
 
 
 def test_r8_a_series_is_a_run_and_a_kind_of_number(tmp_path: Path) -> None:

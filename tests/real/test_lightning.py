@@ -21,10 +21,10 @@ FIRST, ALL, BEST = 10, 12, 5  # epochs; after the best, Line leaves the line tha
 STEPS = 4  # of an epoch
 
 
-def fit(maker: ModuleType, base: Path, epochs: int, ckpt_path: str | None = None) -> Any:  # noqa: F811
+def fit(maker: ModuleType, base: Path, epochs: int, ckpt_path: str | None = None, *, logs: bool = True) -> Any:  # noqa: F811
     """Train in the folders of Lightning's logger, with its own names, and return the trainer."""
-    logger = CSVLogger(base, version=0)
-    folder = Path(logger.log_dir) / "checkpoints"
+    logger = CSVLogger(base, version=0) if logs else False
+    folder = base / "lightning_logs/version_0/checkpoints"
     keeper = ModelCheckpoint(folder, monitor="val_loss", save_top_k=8, save_last=True)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=epochs, callbacks=[keeper], logger=logger, log_every_n_steps=1,
@@ -61,3 +61,13 @@ def test_a_run_resumes_from_last_and_knows_its_best(maker: ModuleType, tmp_path:
     assert Path(again.checkpoint_callback.best_model_path).is_file()
     best = [Path(one.checkpoint_callback.best_model_path).name for one in (whole, again)]
     assert best[0] == best[1] == f"epoch={BEST}-step={STEPS * (BEST + 1)}.ckpt"
+
+
+def test_without_a_logger_the_best_is_known_from_inside(maker: ModuleType, tmp_path: Path) -> None:  # noqa: F811
+    base = tmp_path / "runs"
+    trainer = fit(maker, base, FIRST, logs=False)
+    before = epochs_of(base)
+
+    prune(tmp_path)
+    assert epochs_of(base) == [BEST, before[-2], before[-1]]
+    assert Path(trainer.checkpoint_callback.best_model_path).is_file()

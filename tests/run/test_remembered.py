@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.torch_files import lightning_file
 
 pytestmark = pytest.mark.whole
 
@@ -146,6 +147,21 @@ def folders_with(text: str) -> Callable[[Project], None]:
     return make
 
 
+INSIDE = "facts: [{file: '*.ckpt', inside: true, best: callbacks/*/best_model_path}]\n"
+
+
+def calls_best(project: Project, epoch: int) -> None:
+    """Let the newest checkpoint name the best inside."""
+    file = put(project, f"checkpoints/{name(12)}")
+    file.write_bytes(lightning_file(f"/elsewhere/{name(epoch)}"))
+    os.utime(file, (time.time() - 1000, time.time() - 1000))
+
+
+def three_with_a_best(project: Project) -> None:
+    three(project)
+    calls_best(project, 10)
+
+
 BEST = "{keep_best: {metric: acc, mode: max, count: 1}}"
 KEEP_1 = "{keep_last: 1}"
 SIDECAR = f"{name(10)[:-5]}.metadata.json"
@@ -180,6 +196,7 @@ CASES = {
     "the best that a file names is another one": Case(
         KEEP_1, with_facts("best.json", json.dumps({"best": name(10)})), lambda p: rewrite(p, "best.json", json.dumps({"best": name(11)})), [name(10)], FACTS
     ),
+    "the newest checkpoint calls another one the best": Case(KEEP_1, three_with_a_best, lambda p: calls_best(p, 11), [name(10)], INSIDE),
     "a time inside a checkpoint is rewritten": Case(
         "{keep_within: 30d from newest}", folders_with('{"time": 1}'.replace("1", str(int(time.time())))),
         lambda p: rewrite(p, f"checkpoints/{name(10)}/state.json", '{"time": 1000000000}'), [name(10)], FACTS.replace("rows: log, by: {step: step}, ", "")

@@ -44,5 +44,5 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        assert [read(str(tmp_path), listing, some, names, **more) for some, more in asked] == by_itself
+        assert [read(str(tmp_path), listing, some, names, rules, **more) for some, more in asked] == by_itself
     assert len(opened) == len(asked)

@@ -1,0 +1,124 @@
+"""Finds the best checkpoint by what the newest ones say inside: bounded, and nothing of them is run.
+
+Lightning keeps the path of its best checkpoint in each one, and without a logger nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from ckptrules.engine.facts import series_of
+from ckptrules.engine.naming import named
+from ckptrules.engine.values import Entry, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
+from ckptrules.formats.machine import Made, UnreadableError
+from ckptrules.formats.torchstate import read_state
+from ckptrules.outputs.facts import NOT_TO_BE_HAD, Row
+from ckptrules.stopping import heed
+from ckptrules.storage import reading
+
+LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
+MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
+GONE = (errno.ENOENT, errno.ENOTDIR)
+Names = Mapping[str, Mapping[str, str]]
+
+
+def rows_of(listing: Listing, facts: Iterable[Fact], names: Names) -> tuple[Row, ...]:
+    """List the files to ask: the newest of each series by number, and by time, as a copy or a restart upsets one.
+
+    What has no number, such as ``last.ckpt``, is no series: each counts.
+    """
+    found = []
+    for fact in facts:
+        series: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for entry in listing.entries:
+            if entry.kind == "file" and entry.name in names and fnmatchcase(in_part_folder(entry.name)[1], fact.file):
+                series[series_of(names[entry.name])].append(entry)
+        for (_, kind), members in series.items():
+            by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
+            by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
+            rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]
+            found += [Row(fact, row, all_count=not kind) for row in dict.fromkeys(rows)]
+    return tuple(found)
+
+
+def best_inside(
+    outputs_dir: str, listing: Listing, rows: Sequence[Row], rules: RuleSet, names: Names, out: Collection[str]
+) -> tuple[Mapping[str, str], tuple[Reason, ...]]:
+    """Return the checkpoints that others call the best inside, with the name of one that does, and notes.
+
+    The path may be one of another machine, or of before a rename: its last part counts, or what the rules make of it.
+
+    Args:
+        outputs_dir: the folder of the experiments.
+        listing: the checkpoint directory.
+        rows: which files are asked.
+        rules: the compiled rules; they say what an old name has become.
+        names: the checkpoints, and the fields that the rules read of each.
+        out: the checkpoints that are not whole: what they say counts, and does not silence older ones.
+
+    Raises:
+        OSError: a file that is there cannot be read, and not for want of a right.
+    """
+    best: dict[str, str] = {}
+    notes: dict[Fact, Reason] = {}
+    said: dict[tuple[Fact, str], list[str] | str] = {}
+    of_base = {in_part_folder(name)[1]: name for name in names}
+    for row in rows:
+        faults = []
+        for name in row.names:
+            heed()
+            if (row.fact, name) not in said:
+                said[row.fact, name] = _said_by(outputs_dir, f"{listing.directory}/{name}", row.fact.best)
+            answer = said[row.fact, name]
+            if isinstance(answer, str):
+                faults.append(f"{name}: {answer}")
+                continue
+            meant = {of_base[base] for text in answer if (base := _base_of(text, of_base, rules))}
+            for one in meant:
+                best.setdefault(one, name)
+            if answer and name not in out and not row.all_count:
+                break
+        if len(faults) == len(row.names):
+            text = f"which one is the best is not known from the newest: {faults[0]}"
+            notes.setdefault(row.fact, Reason(text, row.fact.place))
+    return best, tuple(notes.values())
+
+
+def _said_by(outputs_dir: str, path: str, where: str) -> list[str] | str:
+    """Return the texts that stand in a checkpoint under a path of keys, or why that is not known."""
+    try:
+        with reading.open_file(outputs_dir, path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+            state = read_state(file).value
+    except OSError as error:
+        if error.errno in GONE:
+            return "it is gone"
+        if error.errno not in NOT_TO_BE_HAD:
+            raise
+        return f"it cannot be read: {reading.why_of(error)}"
+    except UnreadableError as error:
+        return str(error)
+    return [text for text in _below(state, where.split("/")) if isinstance(text, str) and text]
+
+
+def _below(value: object, keys: Sequence[str]) -> Iterator[object]:
+    """Yield what stands under a path of keys, each of which may be a pattern."""
+    if not keys:
+        yield value
+        return
+    items = value.items if isinstance(value, Made) else value
+    for key, inner in items.items() if isinstance(items, dict) else ():
+        if isinstance(key, str) and fnmatchcase(key, keys[0]):
+            yield from _below(inner, keys[1:])
+
+
+def _base_of(text: str, of_base: Mapping[str, str], rules: RuleSet) -> str:
+    """Return the name that a path means, as it is here; nothing where it is none of these."""
+    base = os.path.basename(text.replace("\\", "/"))
+    if base in of_base or len(base) > LONGEST_NAME or not base.isprintable():
+        return base if base in of_base else ""
+    target = named(base, rules, folder=False).target
+    return target if target in of_base else ""
