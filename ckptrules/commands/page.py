@@ -23,6 +23,7 @@ from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, a_page, flag, op
 from ckptrules.run.reporter import Output, write_page
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
+from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
 
 
@@ -86,11 +87,13 @@ def read_data(path: str) -> Any:
         PageError: it cannot be read, or is none; the message goes on from the path.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_plain(path)
         return unpacked(text) if text.startswith("<!doctype") else json.loads(text)
     except json.JSONDecodeError as error:
         raise PageError(f":{error.lineno}:{error.colno}: {error.msg}") from error
+    except PageError:
+        raise
     except OSError as error:
         raise PageError(f": {why_of(error)}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise PageError(": it is no JSON") from error

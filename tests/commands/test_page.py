@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import os
 import re
 from typing import Any
 
@@ -154,3 +157,34 @@ def test_with_dry_run_no_page_is_written(project: Project) -> None:
     for words in ("page dry_run=1", "page dry_run=1 plan=plan.json"):
         assert "Page: " not in project.doit(*words.split())
     assert sorted(path.name for path in project.folder.iterdir()) == before
+
+
+def paged(packed: bytes) -> str:
+    data = json.dumps({"encoding": "gzip, base64", "json": base64.b64encode(packed).decode()})
+    return f'<!doctype html>\n<script type="application/json" id="data">{data}</script>'
+
+
+HOSTILE = {
+    "a number of 5,000 digits": ('{"schema_version": ' + "9" * 5000 + "}", "it is no JSON"),
+    "lists in lists": ("[" * 100_000, "it is no JSON"),
+    "lists in lists in a page": (paged(gzip.compress(b"[" * 100_000)), "it is no JSON"),
+    "no gzip": (paged(b"x" * 50), "its data cannot be read"),
+    "gzip of nothing that can be": (paged(gzip.compress(b"{}")[:10] + b"\xff" * 50), "its data cannot be read"),
+    "gzip that unpacks to half a gigabyte": (paged(gzip.compress(bytes(1 << 29), 1)), "its data are more than 268 MB"),
+}
+
+
+@pytest.mark.parametrize("held", HOSTILE)
+def test_a_page_is_drawn_of_no_hostile_data(project: Project, held: str) -> None:
+    text, said = HOSTILE[held]
+    (project.folder / "sent.html").write_text(text)
+    out = project.doit("page", "plan=sent.html", check=1)
+    assert out.startswith("ERROR: sent.html: ")
+    assert said in out
+    assert not (project.folder / OUT).exists()
+
+
+def test_a_page_waits_for_no_pipe(project: Project) -> None:
+    os.mkfifo(project.folder / "pipe")
+    out = project.doit("page", "plan=pipe", check=1)
+    assert "ERROR: pipe: is a named pipe, not a plain file" in out

@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from gzip import compress, decompress
+from gzip import compress
 from typing import TYPE_CHECKING, Any
+from zlib import MAX_WBITS, decompressobj
+from zlib import error as ZlibError  # noqa: N812 - a class
 
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.data import SCHEMA_VERSION
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _UNIT = re.compile(r"(?<=\d) (?=[KMGTP]?B\b)")
 _BREAKS = re.compile(r"(?<=[-_/])")
+MOST = 1 << 28  # bytes of data that a page may hold, as some 500,000 checkpoints do: few compressed ones may be endless
 
 
 class PageError(ValueError):
@@ -70,9 +73,15 @@ def unpacked(page: str) -> Any:
     """
     found = re.search(r'<script type="application/json" id="data">([^<]*)</script>', page)
     try:
-        return json.loads(decompress(base64.b64decode(json.loads(found[1])["json"], validate=True))) if found else None
-    except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+        if not found:
+            return None
+        unpacking = decompressobj(MAX_WBITS + 16)  # of gzip
+        text = unpacking.decompress(base64.b64decode(json.loads(found[1])["json"], validate=True), MOST)
+        if not unpacking.unconsumed_tail:
+            return json.loads(text if unpacking.eof else "")
+    except (ValueError, KeyError, TypeError, ZlibError) as error:
         raise PageError(": it is a page, but its data cannot be read") from error
+    raise PageError(f": it is a page, but its data are more than {human_size(MOST)}")
 
 
 def prose(text: str) -> str:
