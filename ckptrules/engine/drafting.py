@@ -14,7 +14,7 @@ from ckptrules.engine.words import ENDING, KEYS
 
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
-_PIECE = re.compile(r"\d+\.\d+|\d+|[^\d]+")
+_PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
 
@@ -30,15 +30,15 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     stem = name[: ending.start()] if ending else name
     pieces = _PIECE.findall(stem)
     rows = [pieces, *(row for row in (_PIECE.findall(_stem(other)) for other in others) if _is_alike(row, pieces))]
-    varying = [n for n, piece in enumerate(pieces) if piece[0].isdigit() and len({row[n] for row in rows}) > 1]
+    varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
     if not fields:
-        whole = [n for n in varying or range(len(pieces)) if pieces[n].isdigit()]
+        whole = [n for n in varying or range(len(pieces)) if _is_whole(pieces[n])]
         fields = {whole[-1]: "number"} if whole else {}
     if not fields or len(set(fields.values())) < len(fields):
         return []
     match = "".join(_pattern(piece, fields.get(n, ""), n in varying) for n, piece in enumerate(pieces))
-    match += re.escape(ending[0] if ending else "").replace("\\-", "-")
+    match += _escaped(ending[0] if ending else "")
     read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
     word = re.search(r"[A-Za-z]+", stem)
     return [
@@ -120,7 +120,15 @@ def _alike(names: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], Unrea
 
 
 def _shape(piece: re.Match[str]) -> str:
-    return "0" if piece[0][0].isdigit() else piece[0]
+    return "0" if _is_number(piece[0]) else piece[0]
+
+
+def _is_number(piece: str) -> bool:
+    return piece[0].isascii() and piece[0].isdigit()
+
+
+def _is_whole(piece: str) -> bool:
+    return piece.isascii() and piece.isdigit()
 
 
 def _stem(name: str) -> str:
@@ -130,13 +138,13 @@ def _stem(name: str) -> str:
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
     """Say whether two names differ in numbers only."""
     return len(row) == len(pieces) and all(
-        one == other or (one[0].isdigit() and other[0].isdigit()) for one, other in zip(row, pieces, strict=True)
+        one == other or (_is_number(one) and _is_number(other)) for one, other in zip(row, pieces, strict=True)
     )
 
 
 def _field(pieces: Sequence[str], place: int) -> str:
     """Return what a number counts by the word before it, or nothing."""
-    word = _LAST_WORD.search(pieces[place - 1]) if place and pieces[place].isdigit() else None
+    word = _LAST_WORD.search(pieces[place - 1]) if place and _is_whole(pieces[place]) else None
     return KEYS.get(word[1].lower(), "") if word else ""
 
 
@@ -145,4 +153,8 @@ def _pattern(piece: str, field: str, varies: bool) -> str:  # noqa: FBT001 - a p
         return rf"(?P<{field}>\d+)"
     if varies:
         return r"\d+\.\d+" if "." in piece else r"\d+"
-    return re.escape(piece).replace("\\-", "-").replace("\\ ", " ").replace("\\=", "=")
+    return _escaped(piece)
+
+
+def _escaped(text: str) -> str:
+    return "".join(letter if letter in "- =" else re.escape(letter) for letter in text)

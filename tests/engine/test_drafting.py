@@ -18,6 +18,9 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     ),
     "m_ep3_iter400_x.bin": ([], r"m_ep(?P<epoch>\d+)_iter(?P<step>\d+)_x\.bin", {"epoch": "3", "step": "400"}),
     "it's-7": (["it's-8"], r"it's-(?P<number>\d+)", {"number": "7"}),
+    "ckpt1².pt": (["ckpt22².pt"], r"ckpt(?P<number>\d+)²\.pt", {"number": "1"}),
+    "²ckpt٣-7.pt": (["²ckpt٣-8.pt"], r"²ckpt٣-(?P<number>\d+)\.pt", {"number": "7"}),
+    r"a\=b\-c\ 7.pt": ([], r"a\\=b\\-c\\ (?P<number>\d+)\.pt", {"number": "7"}),
     "1234": (["1235"], r"(?P<number>\d+)", {"number": "1234"}),
 }
 
@@ -34,7 +37,8 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt", "net\n4.pt", "net\udcff4.pt"]
+    "name",
+    ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt", "net\n4.pt", "net\udcff4.pt", "ckpt².pt", "epoch٣.pt"],
 )
 def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     assert draft(name, []) == []
