@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import Sidecar, find_sidecars
-from ckptrules.engine.lookalikes import stands_beside
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.values import (
@@ -57,6 +56,8 @@ def beside(found: Sorted, listing: Listing, rules: RuleSet) -> set[str]:
     """Return the unknown names that are no business of ours, in a tree for which packs are listed."""
     if not rules.user:
         return set()
+    from ckptrules.engine.lookalikes import stands_beside  # not above: only trees with packs need it
+
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
     unknown = (row.name for row in found.skipped if row.kind == "unrecognised")
     free = (name for name in unknown if not name.endswith(rules.sidecars))

@@ -65,9 +65,10 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
 def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[Inner]]:
     """Find the checkpoint directories of some rules, as `find.survey`; the folder of the rule files is none of them."""
     found, inner = survey(outputs_dir, rules.layout, holders_by(outputs_dir, rules), rules.part_folders)
-    own = tuple({os.path.realpath(os.path.dirname(file)) + os.sep for file in rules.files})
-    root = os.path.realpath(outputs_dir)
-    return [one for one in found if not os.path.join(root, one.directory, "").startswith(own)], inner
+    root = os.path.join(os.path.realpath(outputs_dir), "")
+    folders = {os.path.join(os.path.realpath(os.path.dirname(file)), "") for file in rules.files}
+    own = tuple(folder.removeprefix(root) for folder in folders if folder != root and folder.startswith(root))
+    return [one for one in found if not f"{one.directory}/".startswith(own)] if own else found, inner
 
 
 def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
+from operator import add
 from typing import NamedTuple
 
 from ckptrules.engine.measures import freed, human_size, taken
@@ -37,7 +38,7 @@ class Tally(NamedTuple):
     leftovers: int = 0
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
-        return Tally(*(one + two for one, two in zip(self, other, strict=True)))
+        return Tally._make(map(add, self, other))  # once for each experiment of a run that has nothing to do
 
     @property
     def changes(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from ckptrules.engine.values import Fault, Pack
 from ckptrules.outputs import picking
-from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here
+from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here, survey_by
 from ckptrules.rules.load import compile_pack, load_rules
 
 TEXTS = {
@@ -147,3 +147,20 @@ def test_names_that_are_kept_are_not_kept_without_end(tmp_path: Path, monkeypatc
         (tmp_path / f"{run}" / f"epoch_{run}.pth").touch()
         assert [pack.name for pack in pick_in(tree.inside(), packs(), f"{run}")] == ["files", "unmarked"]
     assert len(tree.kinds) <= 2 + len(packs())
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("o/rules/x.yaml", ["rules2", "run"]),
+        ("o/run/rules/x.yaml", ["rules", "rules2", "run"]),
+        ("rules/x.yaml", ["rules", "rules2", "run"]),
+        ("x.yaml", ["rules", "rules2", "run"]),  # above all of them
+        ("o/x.yaml", ["rules", "rules2", "run"]),  # beside them
+    ],
+)
+def test_the_folder_of_the_rules_is_no_checkpoint_directory(tmp_path: Path, file: str, found: list[str]) -> None:
+    for name in ("rules", "rules2", "run"):
+        (tmp_path / "o" / name).mkdir(parents=True)
+    rules = load_rules({f"{tmp_path}/{file}": "{layout: ['*'], packs: [orbax]}\n"}, proved=True)
+    assert [one.directory for one in survey_by(str(tmp_path / "o"), rules)[0]] == found
