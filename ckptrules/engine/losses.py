@@ -51,6 +51,19 @@ def losses(
     return tuple(found)
 
 
+def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:
+    """Say whether a policy lets checkpoints go without knowing which one is the best.
+
+    Args:
+        policy: what decided so.
+        checkpoints: those that it judged.
+        others: what may say which one is the best by being called so: what is protected, links, pointer files.
+    """
+    if any(line.key == "keep_best" for line in policy.lines) or any("best" in name.lower() for name in others):
+        return False
+    return not any(True for one in checkpoints for _ in metrics_of(one))
+
+
 @lru_cache(maxsize=1000)
 def mode_of(metric: str) -> str:
     """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell.

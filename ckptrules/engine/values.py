@@ -684,6 +684,7 @@ class Plan(NamedTuple):
     ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
     less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
     soon be otherwise though no name changes, so that it is not remembered. ``keeps`` counts what each line keeps.
+    ``blind`` says that something goes by the policy though nothing tells which checkpoint is the best.
     """
 
     experiment: str
@@ -698,6 +699,7 @@ class Plan(NamedTuple):
     rests_on: tuple[str, ...] = ()
     unwhole: tuple[str, ...] = ()
     keeps: Mapping[PolicyLine, int] = {}
+    blind: bool = False
 
 
 def order_of(fields: Mapping[str, str]) -> tuple[int, int]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.engine.comparing import misleading
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
-from ckptrules.engine.losses import losses
+from ckptrules.engine.losses import is_blind, losses
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.series import Series, called, counts_in, series_of
-from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.values import (
     Checkpoint,
     Directory,
@@ -234,6 +235,7 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
     found = sort_entries(job.rules, listing)
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     out |= {action.name for action in plan.actions if action.keep_in_trash}
+    named = names_of_the_best(job, found, known)
     if not asks_for_metrics(job):  # else they are known
         known = Evidence(metrics=all_metrics(job, listing))
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
@@ -247,7 +249,27 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
         for beside in [[one.entry.name for one in shields if counts_in(one, series, by_series, job.policy)]]
         for note in losses(job.policy, members, beside, goes, called(series, by_series))
     ]
-    return plan._replace(notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)))
+    return plan._replace(
+        notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)),
+        blind=is_blind(job.policy, (one for members in by_series.values() for one in members), named),
+    )
+
+
+def names_of_the_best(job: Job, found: Sorted, known: Evidence) -> list[str]:
+    """Return what may say by its name which checkpoint is the best: what is protected, links, pointer files.
+
+    A file of which a fact says that it names the best is called so here, and so is a pin.
+    """
+    links = [*(entry.name for entry in found.links), *(link.entry.name for link in known.links)]
+    files = [fact.file for fact in job.rules.facts if fact.best]
+    others = ["best" for path in known.pointers if any(fnmatchcase(path, f"*{file}") for file in files)]
+    return [
+        *(one.entry.name for one in found.protected),
+        *links,
+        *known.pointers,
+        *others,
+        *(["best"] * bool(known.pins)),
+    ]
 
 
 def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequence[Checkpoint]]) -> Iterator[Reason]:

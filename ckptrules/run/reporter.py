@@ -59,6 +59,7 @@ class Output(NamedTuple):
         room: bytes that only a JSON file tells of.
         row: what stands in place of the text, where a line an experiment was asked for.
         unread: names that no rule knows and that look like checkpoints.
+        blind: a checkpoint that would go, where nothing tells which one is the best.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Output(NamedTuple):
     room: Room | None = None
     row: Row | None = None
     unread: tuple[Unread, ...] = ()
+    blind: str = ""
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -272,6 +274,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _summary(self, base: str, total: Any, context: RunContext, lack: str) -> str:
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
+        notes += blind_note(self._heard[base].all("blind"))
         if context.options.summary:
             return self._overview(base, total, context, notes)
         unread = [one for some in self._heard[base].all("unread") for one in some]
@@ -346,6 +349,14 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
     if others:
         name = re.sub(r"([*?[])", r"[\1]", others[0].names[0])
         yield f"    and {count_of(len(others), 'further kind')} of names: {command('explain', name=name)}"
+
+
+def blind_note(found: Sequence[str]) -> list[str]:
+    """Say of how many experiments something would go though nothing tells which checkpoint is the best."""
+    if not found:
+        return []
+    fact = f"No metric is known of {count_of(len(found), 'experiment')}, so no best is kept."
+    return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=found[0])}, say"]
 
 
 def _unsearched(context: RunContext) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ckptrules.engine.starting import (
     PROTOCOL,
     Decision,
     Seen,
+    best_by,
     by_pattern,
     chosen_packs,
     naming_text,
@@ -301,9 +302,11 @@ def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:
         count, size = sum(each.checkpoints for each in several), sum(each.size for each in several)
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
         rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
-        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True)))
-        room = WIDTH - 4 - len(inside.text) - 2 * bool(inside.text)
-        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), inside.text)))
+        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True))).text
+        no_best = any(each.sure and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several)
+        facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
+        room = WIDTH - 4 - len(facts) - 2 * bool(facts)
+        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), facts)))
         evidence.append(f"    {text}")
     if not rows:
         return []
@@ -331,24 +334,31 @@ def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
 def _told_savings(place: str, texts: Mapping[str, str], keeps: str) -> str:
     """Plan every directory by what is written, and say how much would go."""
     rules = load_rules(texts)
-    goes, total = _measured(place, rules)
+    goes, total, blind = _measured(place, rules)
     of = f"{human_size(goes)} of {human_size(total)} would go"
-    return textwrap.fill(f"If you kept {keeps}, {of}; nothing goes unless you ask for it.", WIDTH) + "\n"
+    text = f"If you kept {keeps}, {of}; nothing goes unless you ask for it."
+    where = f"No metric is known of {count_of(blind, 'experiment')}, so no best is kept"
+    text += f" {where}: name one with keep_best, or pin it." * bool(blind)
+    return textwrap.fill(text, WIDTH) + "\n"
 
 
-def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
-    """Return the bytes that would go by the policies, and those of all that lies there."""
+def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
+    """Return the bytes that would go by the policies, those of all that lies there, and where no best is known.
+
+    The last is the number of experiments of which something would go.
+    """
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
     header = {"started_ns": time.time_ns()}
     job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), jobs.Journals(""))
     tree, seen = Tree(place), set[tuple[int, int]]()
-    goes = total = 0
+    goes = total = blind = 0
     for found in survey_by(place, rules)[0]:
         policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
         own = jobs.with_policy(
             job._replace(rules=with_packs(rules, pick_in(tree, rules.packs, found.directory))), policy
         )
         plan, listed = deciding.plan_of(own, found)
+        blind += plan.blind
         going = {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
         known = {name for row in plan.kept for name in (row.name, *row.with_it)} | going
         with contextlib.suppress(OSError):  # gone meanwhile
@@ -356,7 +366,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int]:
             sizes = in_parts | listing.sizes(place, found.directory, seen, going)
             goes += sum(size for name, size in sizes.items() if name in going)
             total += sum(size for name, size in sizes.items() if name in known)
-    return goes, total
+    return goes, total, blind
 
 
 def _cut(text: str, most: int) -> str:

@@ -48,7 +48,10 @@ def work_on(job: Job, found: Directory) -> Done:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing, seen)
     if job.options.dry_run:
-        done = done._replace(output=done.output._replace(unread=unread_of(plan, listing)))
+        blind = (
+            next((f"{plan.directory}/{a.name}" for a in plan.actions if a.kind == "trash"), "") if plan.blind else ""
+        )
+        done = done._replace(output=done.output._replace(unread=unread_of(plan, listing), blind=blind))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 

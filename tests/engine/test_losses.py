@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NamedTuple
 
 import pytest
@@ -25,6 +26,14 @@ def named(metric: str, *values: str, first: int = 1) -> dict[str, str]:
 
 def beside(key: str, *values: float, first: int = 1) -> dict[str, str]:
     return {f"epoch-{n:02}_step-{n:06}.ckpt": json.dumps({key: v}) for n, v in enumerate(values, start=first)}
+
+
+def fill(project: Project, experiment: str, names: dict[str, str]) -> None:
+    for file, sidecar in names.items():
+        project.make({f"{experiment}/checkpoints/{file}" + "model.pt" * file.endswith("/"): 9})
+        if sidecar:
+            path = project.outputs / f"{experiment}/checkpoints" / file.replace(".ckpt", ".metadata.json")
+            path.write_text(sidecar)
 
 
 STEPS = r"""
@@ -83,11 +92,7 @@ def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, na
         (project.folder / "rules" / "steps.yaml").write_text(STEPS)
     if case.policy:
         (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy}\n")
-    for file, sidecar in case.names.items():
-        project.make({f"exp/checkpoints/{file}" + "model.pt" * file.endswith("/"): 9})
-        if sidecar:
-            path = project.outputs / "exp/checkpoints" / file.replace(".ckpt", ".metadata.json")
-            path.write_text(sidecar)
+    fill(project, "exp", case.names)
     arguments = ("delete_old=1", *(["policy=mine"] if case.policy else []))
     for command in ("plan", "migrate"):
         ended = crash.run(project.folder, command, *arguments)
@@ -117,3 +122,40 @@ def test_a_metric_is_known_by_its_words(mode: str, metrics: str) -> None:
     from ckptrules.engine.losses import mode_of
 
     assert {metric: mode_of(metric) for metric in metrics.split()} == dict.fromkeys(metrics.split(), mode)
+
+
+NO_METRIC = {"epoch-01_step-000001.ckpt": "", "epoch-02_step-000002.ckpt": ""}
+
+
+@pytest.mark.parametrize(
+    ("more", "policy", "said"),
+    [
+        ({}, "{keep_last: 1}", True),
+        ({"last.ckpt": ""}, "{keep_last: 1}", True),
+        ({"best.ckpt": ""}, "{keep_last: 1}", False),
+        ({"best-hmean-0.5.ckpt": ""}, "{keep_last: 1}", False),
+        ({}, "{keep_last: 2}", False),
+        ({}, "{keep_last: 1, keep_best: {metric: hmean, mode: max, count: 1}}", False),
+        (named("hmean", "0.1", first=3), "{keep_last: 1}", False),
+        (beside("accuracy", 0.5, first=3), "{keep_last: 1}", False),
+        (beside("learning_rate", 0.5, first=3), "{keep_last: 1}", True),
+    ],
+)
+def test_a_plan_says_once_where_nothing_tells_the_best(
+    project: Project,
+    more: dict[str, str],
+    policy: str,
+    said: bool,  # noqa: FBT001 - a table
+) -> None:
+    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {policy}\n")
+    for experiment in ("a", "b"):
+        fill(project, experiment, {**NO_METRIC, **more})
+    asked = ("plan", "delete_old=1", "policy=mine")
+    out = project.doit(*asked)
+    assert out.count("\nNo metric is known of 2 experiments, so no best is kept.\n    hint: ") == said, out
+    assert out.count("No metric is known") == said
+    if said:
+        told = re.search(r"pin the best: '(doit pin name=\S+)', say$", out, re.MULTILINE)
+        assert told
+        project.doit(*told[1].split()[1:])
+        assert "No metric is known of 1 experiment, so" in project.doit(*asked)

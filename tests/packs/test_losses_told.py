@@ -84,6 +84,13 @@ RUNS = {
     ),
 }  # fmt: skip
 
+BLIND = {  # nothing tells which one is the best
+    "lightning: no metric",
+    "mmengine",
+    "keras: values without a name",
+    "sb3: nothing is known of metrics",
+}
+
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_plan_tells_what_a_policy_takes_that_may_be_missed(project: Project, name: str) -> None:
@@ -100,3 +107,7 @@ def test_a_plan_tells_what_a_policy_takes_that_may_be_missed(project: Project, n
     told = re.findall(r"Note: (.* goe?s?|all .*)$", out, re.MULTILINE)
     assert len(told) == len(run.notes), out
     assert [note for note in run.notes if not any(note in one for one in told)] == [], out
+    told_once = out.count(
+        "No metric is known of 1 experiment, so no best is kept.\n    hint: name one with keep_best, or"
+    )
+    assert told_once == (name in BLIND), out

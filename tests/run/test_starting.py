@@ -243,9 +243,9 @@ def test_numbers_that_are_not_those_inside_are_told_beside_others(
 ) -> None:
     files = "runs/{a,b,c}/checkpoints/epoch=1-step=10.ckpt=@1,10 runs/d/checkpoints/epoch=1-step=10.ckpt=@5,70"
     start = looked(tmp_path, monkeypatch, f"{files} runs/e/checkpoints/epoch=1-step=10.ckpt=@2,11", "runs")
-    assert "; 3 of 3 numbers agree with those inside\n" in start.told
-    assert "; 0 of 1 numbers agree with those inside\n" in start.told
-    assert "; 1 of 1 numbers inside are one higher\n" in start.told
+    assert "; 3 of 3 numbers agree with those inside; no metric\n" in start.told
+    assert "; 0 of 1 numbers agree with those inside; no metric\n" in start.told
+    assert "; 1 of 1 numbers inside are one higher; no metric\n" in start.told
 
 
 def test_what_a_trap_holds_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
