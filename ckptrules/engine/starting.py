@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.comparing import Compared
-from ckptrules.engine.lookalikes import layout_for
+from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
 from ckptrules.engine.shapes import in_yaml
@@ -16,11 +16,11 @@ from ckptrules.engine.values import number
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
 NAMING_HEAD = (
-    "# Where checkpoints lie and who wrote them, as 'ckptrules init' saw it; edit it. The keys: docs/rules.md\n\n"
+    "# Where checkpoints lie and who wrote them, as 'ckptrules init' saw it; edit it. The keys: schema.json\n\n"
 )
 RETENTION_HEAD = "# What stays when `delete_old=1` is given: what a line keeps, and what is protected.\n\n"
 PRESET_HEAD = (
-    "# Who wrote the checkpoints; where they lie, the pack says, unless `layout` does. The keys: docs/rules.md\n\n"
+    "# Who wrote the checkpoints; where they lie, the pack says, unless `layout` does. The keys: schema.json\n\n"
 )
 IGNORED = "ignored: ['.*', '*.tmp']     # no checkpoints, or not yet\n"
 RETENTION_END = (
@@ -121,9 +121,10 @@ def naming_text(
     return "\n".join([*lines, more]), decisions
 
 
-def preset_text(pack: str, outputs_dir: str) -> str:
-    """Write rules/naming.yaml for one pack, without having looked; the layout is that of the pack."""
+def preset_text(pack: str, outputs_dir: str, layout: Sequence[str] = ()) -> str:
+    """Write rules/naming.yaml for one pack, without having looked; without a layout it is that of the pack."""
     where = [f"outputs_dir: {in_yaml(outputs_dir)}"] * bool(outputs_dir)
+    where += [f"layout: {as_line(layout)}"] * bool(layout)
     return "\n".join([*(SCHEMA + PRESET_HEAD).splitlines(), *where, f"packs: [{pack}]", IGNORED])
 
 

@@ -46,10 +46,12 @@ Examples
 
 Exit codes
   0   something was understood, or a preset is written
-  1   nothing was: the rules ask a question, or are those of the protocol
-  3   refused: the home folder, no such folder, a file that cannot be written
+  1   nothing was for sure: there are questions ('Decide:') or the rules of the
+      protocol; or rules/ is there already, and says otherwise
+  3   refused: broken rules, the home folder, no such folder, a file that cannot
+      be written
 
-More: docs/init.md
+More: docs/init.md in the source
 """,
     ),
     COMPLETION: Own(
@@ -69,7 +71,7 @@ Exit codes
   0   it is printed
   3   refused: another shell
 
-More: docs/completion.md
+More: docs/completion.md in the source
 """,
     ),
 }
@@ -98,7 +100,8 @@ Examples
   {program} migrate:'exp*'              rename, in some experiments only
 
 Options are name=value, or flags behind the task. {program} TASK --help shows
-them. More: README.md, https://pydoit.org for the flags of doit itself.
+them. More: 'ckptrules demo' on a sample tree; https://pydoit.org for the flags
+of doit itself.
 """
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.comparing import Compared
-from ckptrules.engine.lookalikes import as_line
+from ckptrules.engine.lookalikes import as_line, looks_like
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.retention import assignment, pick_policy
@@ -27,7 +27,7 @@ from ckptrules.engine.starting import (
     preset_text,
     retention_text,
 )
-from ckptrules.engine.values import DELETES, RuleError, RuleSet
+from ckptrules.engine.values import DELETES, Fault, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.picking import Tree, pick_in, survey_by
@@ -35,7 +35,7 @@ from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
 from ckptrules.outputs.seeing import Found, see
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules import packs
-from ckptrules.rules.load import load_rules
+from ckptrules.rules.load import load_pack, load_rules
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import (
     RULES_DIR,
@@ -43,6 +43,7 @@ from ckptrules.rules.shipped import (
     has_own_tasks,
     lines_to_add,
     rule_files,
+    rule_texts,
     starter_files,
 )
 from ckptrules.run import deciding, jobs
@@ -58,6 +59,7 @@ MOST_WHAT, MOST_WHERE = 22, 26  # columns
 MOST_ROWS = 12
 FEW = 3  # folders that are named
 PRESET = "preset="
+ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
 NOT_UNDERSTOOD, REFUSED = 1, 3  # exit codes
 
 
@@ -69,12 +71,13 @@ class Asked(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What there is to write and to say. ``understood`` is false where nothing is."""
+    """What there is to write and to say. ``understood`` is false where nothing is, ``next`` is what to do then."""
 
     texts: Mapping[str, str]
     told: str
     decisions: Sequence[Decision] = ()
     understood: bool = True
+    next: str = ""
 
 
 def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, str]:
@@ -90,17 +93,24 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
     """
     style = Style(encoding=encoding)
     try:
+        if rule_files(RULES_DIR):
+            load_rules(rule_texts(None))  # broken ones of the user's own are told of before any others
         start = start_of(read_words(words), style)
     except RuleError as error:
         return REFUSED, "", str(error)
+    other = otherwise(start, style)
     lines, fault = written(start)
-    told = [start.told] if start.told else []
+    told = [*other, start.told] if start.told else other
     if fault:
         return REFUSED, "\n".join([*told, *lines, ""]), fault
+    if other:
+        lines += lines_for_dodo()
+        return NOT_UNDERSTOOD, "\n".join([*told, *lines, f"Next, by the rules as they are: '{program} plan'", ""]), ""
     for one in start.decisions:
         lines.append(f"Decide: {NAMING}:{one.line} packs: {one.text}, for {style.name(one.directory or os.curdir)}")
     deletes = bool(told) and RETENTION in start.texts
-    lines += [*lines_for_dodo(), f"Next: '{program} check', then '{program} plan{' delete_old=1' * deletes}'"]
+    steps = start.next or f"'{program} check', then '{program} plan{' delete_old=1' * deletes}'"
+    lines += [*lines_for_dodo(), f"Next: {steps}"]
     lines += [f"To look at it in a browser: '{program} page'"] if deletes else []
     return 0 if start.understood else NOT_UNDERSTOOD, "\n".join([*told, *lines, ""]), ""
 
@@ -119,7 +129,7 @@ def read_words(words: Sequence[str]) -> Asked:
     folder, preset = "".join(folders), "".join(presets)
     known = [PROTOCOL, *packs.sources()]
     if presets and preset not in known:
-        hint = closest(preset, known) or f"there are: {', '.join(known)}"
+        hint = closest(ALSO_CALLED.get(preset.lower(), preset), known) or f"there are: {', '.join(known)}"
         raise OptionError(f"command line: no preset '{preset}'\n    hint: {hint}")
     if not folder.isprintable():
         raise OptionError("command line: the name of the folder cannot be written into a rule file")
@@ -137,7 +147,7 @@ def start_of(asked: Asked, style: Style) -> Start:
     if asked.preset == PROTOCOL:
         return Start(_protocol_texts(asked.folder, ()), "")
     if asked.preset:
-        return Start({NAMING: preset_text(asked.preset, asked.folder), RETENTION: retention_text((), {})[0]}, "")
+        return Start({NAMING: _preset_text(asked), RETENTION: retention_text((), {})[0]}, "")
     folder, found = _look(asked.folder)
     place, prefix, found = _place(folder, found, fixed=bool(asked.folder))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
@@ -154,7 +164,42 @@ def start_of(asked: Asked, style: Style) -> Start:
         f"No checkpoints that a pack knows in '{style.name(folder)}', down to {DEEPEST} folders deep.",
         "So the rules are those of the checkpoint protocol: epoch-03_step-000103.ckpt.",
     ]
-    return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False)
+    with contextlib.suppress(OptionError):  # what lies in this folder itself, no layout covers
+        place, prefix, strange = _place(folder, found._replace(seen=found.strangers), fixed=bool(asked.folder))
+        if strange.seen:
+            only = strange.seen[0].directory
+            if len(strange.seen) == 1 and only.isprintable():
+                prefix = only  # a pattern would take every folder beside it
+            told.append("They cover what no pack knows, and 'doit plan' drafts a format for it.")
+            return Start(_protocol_texts(place, strange.seen, prefix), "\n".join(told), understood=False)
+    there = bool(asked.folder) or os.path.isdir(DEFAULT)
+    go_on = "" if there else "where there are checkpoints, move rules/ away, and 'ckptrules init FOLDER' looks there"
+    return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False, next=go_on)
+
+
+def otherwise(start: Start, style: Style) -> list[str]:
+    """Say where rules are there already that say something else, and what would be written; comments do not count."""
+    there = [f"{RULES_DIR}/{name}" for name in rule_files(RULES_DIR)]
+    new = {path: text.decode() for path, text in starter_files() if path in (NAMING, RETENTION)} | dict(start.texts)
+    if not there or all(path in new and _bare(_text_of(path)) == _bare(new[path]) for path in there):
+        return []
+    lines = [f"{RULES_DIR}/ is there already and says otherwise; what is there stays. What init would write now:"]
+    if RETENTION not in start.texts:
+        lines.append("    the rules of the checkpoint protocol, as 'ckptrules init preset=protocol' writes them")
+    else:
+        for path in (NAMING, RETENTION):
+            lines += [f"    {style.name(line)}" for line in (f"# {path}", *_bare(new[path]))]
+    return [*lines, f"To have these instead: mv {RULES_DIR} {RULES_DIR}.old, and 'ckptrules init' as now", ""]
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def _bare(text: str) -> list[str]:
+    """Return the lines of a rule file without comments."""
+    return [bare for line in text.splitlines() if (bare := re.sub(r"(^|\s+)# .*$|^#$", "", line).rstrip())]
 
 
 def written(start: Start) -> tuple[list[str], str]:
@@ -249,6 +294,18 @@ def _moved(found: Found, move: Callable[[str], str]) -> Found:
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
+
+
+def _preset_text(asked: Asked) -> str:
+    """Return the rules of a pack; what lies in the folder itself, a layout covers from the folder above."""
+    above, name = os.path.split(asked.folder)
+    if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked.folder).names(""))):
+        return preset_text(asked.preset, asked.folder)
+    faults: list[Fault] = []
+    layout = load_pack(asked.preset, faults).rules.layout
+    return preset_text(
+        asked.preset, _not_too_much(above or os.curdir), [name, *(f"{name}/{pattern}" for pattern in layout)]
+    )
 
 
 def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[str, str]:

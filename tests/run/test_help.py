@@ -204,6 +204,7 @@ def test_what_cannot_be_written_whole_is_not_left_in_half(tmp_path: Path, monkey
 
 
 def test_init_names_the_program_that_works_there(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
     assert run(tmp_path, "init").stdout.endswith("Next: 'doit check', then 'doit plan'\n")
     shutil.rmtree(tmp_path / "rules")
     (tmp_path / "dodo.py").write_text("def task_mine():\n    return {'actions': []}\n")

@@ -156,16 +156,70 @@ def test_init_and_a_plan_are_all_that_it_takes(project: Project, files: str, goe
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/naming.yaml").write_text("mine")
+    (tmp_path / "rules/naming.yaml").write_text("packs: [lightning]\n")
     (tmp_path / "dodo.py").write_text("def task_mine():\n    return {'actions': []}\n")
     code, text = at_work(tmp_path, monkeypatch, TRAINER, "runs")
-    assert code == 0
+    assert code == 1
     assert "rules/naming.yaml is there already: left as it is\n" in text
-    assert (tmp_path / "rules/naming.yaml").read_text() == "mine"
+    assert (tmp_path / "rules/naming.yaml").read_text() == "packs: [lightning]\n"
     assert "To have the commands in your dodo.py, add:\n    from ckptrules.run import doit_config\n" in text
     assert '\n    plan = command("plan", "' in text
     (tmp_path / "dodo.py").write_bytes((ROOT / "dodo.py").read_bytes())
     assert "add:" not in at_work(tmp_path, monkeypatch, "", "runs")[1]
+
+
+def test_rules_that_say_otherwise_are_told_first_and_no_deletion_is_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a first `init` before the first training, say: by them, all checkpoints of others would go."""
+    code, text = at_work(tmp_path, monkeypatch, "")
+    assert (code, "says otherwise" in text) == (1, False)
+    assert text.endswith(
+        "\nNext: where there are checkpoints, move rules/ away, and 'ckptrules init FOLDER' looks there\n"
+    )
+    before = {name: (tmp_path / name).read_bytes() for name in (NAMING, RETENTION)}
+    code, text = at_work(tmp_path, monkeypatch, TRAINER)
+    assert (code, text.startswith("rules/ is there already and says otherwise; what is there stays.")) == (1, True)
+    assert "\n    outputs_dir: 'runs'\n    layout:\n      - '*'\n    packs:\n      - huggingface\n" in text
+    assert "\n    retention:\n      default:\n        keep_last: 2\n" in text
+    assert "delete_old=1" not in text
+    assert {name: (tmp_path / name).read_bytes() for name in (NAMING, RETENTION)} == before
+    os.rename("rules", "rules.old")
+    assert at_work(tmp_path, monkeypatch, "")[0] == 0
+    with (tmp_path / NAMING).open("a") as file:
+        file.write("# a note\n")
+    code, text = at_work(tmp_path, monkeypatch, "")
+    assert (code, "says otherwise" in text) == (0, False)
+
+
+def test_broken_rules_are_told_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path, f"{TRAINER} rules/")
+    (tmp_path / NAMING).write_text("garbage: : :\n{{")
+    monkeypatch.chdir(tmp_path)
+    code, text, fault = begin(["runs"], "doit", "utf-8")
+    assert (code, text, fault.startswith("rules/naming.yaml:1:10: not valid YAML")) == (3, "", True)
+    assert sorted(os.listdir(tmp_path)) == ["rules", "runs"]
+
+
+UNKNOWN = [
+    ("models/net-{1..3}.npz", "", ".", ["models"]),
+    ("models/net-{1..3}.npz", "models", ".", ["models"]),
+    ("mine/net-{1..3}.npz src/a.py", "", ".", ["mine"]),
+    ("runs/{a,b}/checkpoints/net-{1..3}.npz", "", "runs", ["*/checkpoints"]),
+    ("net-1.npz", "", None, ["*/checkpoints"]),
+    ("models/best_{1,2}.pt", "models preset=ignite", ".", ["models", "models/*", "models/*/checkpoints"]),
+    ("models/a/checkpoint_1.pt", "models preset=ignite", "models", ["*", "*/checkpoints"]),
+]
+
+
+@pytest.mark.parametrize(("files", "words", "outputs_dir", "layout"), UNKNOWN)
+def test_what_nobody_knows_is_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: str, words: str, outputs_dir: str | None, layout: list[str]
+) -> None:
+    _, text = at_work(tmp_path, monkeypatch, files, *words.split())
+    rules = load_rules({one: (tmp_path / one).read_text() for one in (NAMING, RETENTION)})
+    assert (rules.outputs_dir, list(rules.layout)) == (outputs_dir, layout)
+    assert text.endswith("Next: 'doit check', then 'doit plan'\n") == (outputs_dir is not None)
 
 
 def test_rules_of_ones_own_get_no_others_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +250,8 @@ def test_the_rules_of_the_protocol_are_those_that_are_shipped(tmp_path: Path, mo
     ("words", "fact"),
     [
         ("preset=hugingface", "no preset 'hugingface'\n    hint: did you mean 'huggingface'?"),
+        ("preset=hf", "no preset 'hf'\n    hint: did you mean 'huggingface'?"),
+        ("preset=pl", "no preset 'pl'\n    hint: did you mean 'lightning'?"),
         ("nowhere", "there is no folder 'nowhere'"),
         ("a b", "init takes a folder and preset=NAME, not 'b'"),
         ("--deep", "init takes a folder and preset=NAME, not '--deep'"),
