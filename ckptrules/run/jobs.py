@@ -45,6 +45,7 @@ from ckptrules.run.options import (
     as_pattern,
     encode_task,
     fits,
+    is_page,
 )
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, notes, reading, trash
@@ -376,6 +377,8 @@ def refuse_report_place(options: Common) -> None:
             fact = "there is no such folder to write in"
         elif os.path.exists(real) and not os.path.isfile(real):
             fact = "is no file"
+        elif options.known()[name].read is a_page and not is_page(real):
+            fact = f"leads to '{real}', which is no page"
         # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
         beside = os.path.dirname(real) == os.path.realpath(os.curdir) and options.known()[name].read is a_page
         for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):

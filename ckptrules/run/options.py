@@ -72,9 +72,14 @@ def a_file(text: str) -> str:
     return text
 
 
+def is_page(path: str) -> bool:
+    """Say whether a path is that of a page, by its ending."""
+    return path.endswith((".html", ".htm"))
+
+
 def a_page(text: str) -> str:
     """Read the path of a page to write: by its ending nothing else can be meant, a checkpoint say."""
-    if not text.endswith((".html", ".htm")):
+    if not is_page(text):
         raise ValueError("the path of a page, such as checkpoints.html")
     return text
 

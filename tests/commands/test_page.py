@@ -123,6 +123,15 @@ def test_a_page_is_never_written_over_something_else(project: Project, name: str
     assert project.tree(state=True) == before
 
 
+def test_a_page_is_not_written_through_a_link_to_something_else(project: Project) -> None:
+    project.make(TREE)
+    (project.folder / "kept.ckpt").write_text("weights")
+    (project.folder / OUT).symlink_to("kept.ckpt")
+    for task, option in (("page", "out"), ("plan", "html")):
+        assert "kept.ckpt', which is no page" in project.doit(task, f"{option}={OUT}", check=3)
+    assert (project.folder / "kept.ckpt").read_text() == "weights"
+
+
 @pytest.mark.parametrize("out", ["nowhere/x.html", "outputs/x.html", "rules/x.html"])
 def test_a_page_has_no_place_among_what_it_tells_of(project: Project, out: str) -> None:
     project.make(TREE)
