@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.naming import own_claim
 from ckptrules.engine.values import STATE, Pack
 from ckptrules.engine.wholeness import asked_inside
-from ckptrules.outputs.picking import Tree, holds_parts, pick_in
+from ckptrules.outputs.picking import BY_NAME, Tree, holds_parts, pick_in
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
@@ -43,11 +43,18 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         }
         if not any(is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
             known = set()
+        known = known or {name for name, folder in names.items() if not folder and is_best(tree, name, picked)}
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
         for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
             if not (name.startswith(".") or name == STATE or name in known or holds_parts(name, picked)):
                 pending.append((f"{path}/{name}" if path else name, depth + 1))
+
+
+def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
+    """Say whether a file is protected as one of the best, by a pack of which there is a mark: some save no others."""
+    marked = (pack for pack in packs if pack.evidence != BY_NAME)
+    return "best" in name.lower() and any(tree.knows(pack, name, folder=False) for pack in marked)
 
 
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:

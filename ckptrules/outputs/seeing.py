@@ -19,7 +19,7 @@ from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack, look_into
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
-from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_one, scout
+from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_best, is_one, scout
 
 ENOUGH = 2  # of them must agree to decide between packs: one may do so by chance
 LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another
@@ -54,7 +54,10 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
         with contextlib.suppress(OSError, SlowRuleError):  # then its names are those of a stranger
             one, theirs = _protocol(tree, sight, own)
             paths = [f"{sight.directory}/{name}".lstrip("/") for name in theirs]
-            packs = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
+            reading = tuple(pack for pack in sight.packs if any(is_one(tree, path, pack) for path in paths))
+            packs = reading or tuple(
+                pack for pack in sight.packs if any(is_best(tree, name, [pack]) for name in theirs)
+            )
             if packs:
                 other, opened = _seen(tree, sight._replace(packs=packs, names=theirs), rules, min(left, OPENED))
                 left -= opened
@@ -100,6 +103,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
     clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one)]
+    clear = clear or [one for one in claims.values() if one.kind == "protected" and len(sight.packs) == 1]
     proved, tried = (None, 0) if clear else _proved(tree, sight, most)
     if proved:
         return _seen(tree, sight._replace(packs=(proved,)), rules, most)

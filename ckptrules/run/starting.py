@@ -360,7 +360,9 @@ def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
         rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
         inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True))).text
-        no_best = any(each.sure and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several)
+        no_best = any(
+            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several
+        )
         facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
         room = WIDTH - 4 - len(facts) - 2 * bool(facts)
         text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), facts)))
