@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ckptrules.engine.lines.keep_best import as_float
+from ckptrules.engine.lines.keep_best import as_float, shortened
 from ckptrules.engine.naming import BEST
 from ckptrules.engine.values import Checkpoint, Policy, Reason
 
@@ -93,7 +93,8 @@ def _best_that_goes(
                 first = [one for one in rated if one.value == best]
                 if all(one.name in goes for one in first):
                     what = "best by {}" if mode else words
-                    said[first[-1].name].append(f"{what.format(metric)} ({first[-1].text})")
+                    text = shortened(one.text for one in rated)[first[-1].text]
+                    said[first[-1].name].append(f"{what.format(metric)} ({text})")
     for name, texts in said.items():
         yield f"the {' and the '.join(texts)}, {name}, goes"
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ckptrules.engine.lines.keep_best import shortened
 from tests.conftest import Project
 from tests.support import crash
 
@@ -159,3 +160,17 @@ def test_a_plan_says_once_where_nothing_tells_the_best(
         assert told
         project.doit(*told[1].split()[1:])
         assert "No metric is known of 1 experiment, so" in project.doit(*asked)
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        ("0.2602260112762451 0.3", "0.260226 0.3"),
+        ("0.2602260112762451 0.2602260112762452", "0.2602260112762451 0.2602260112762452"),
+        ("0.2602260112762451 0.260226", "0.2602260112762451 0.260226"),
+        ("0.10 nan inf 12 -0.000001234567891", "0.10 nan inf 12 -1.23457e-06"),
+        ("1234567.25 12345678 0.123456", "1234567.25 12345678 0.123456"),
+    ],
+)
+def test_people_read_six_digits_and_all_where_two_would_look_the_same(texts: str, shown: str) -> None:
+    assert list(shortened(texts.split()).values()) == shown.split()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Choice, Either, ListOf, Number, Record, Text
 from ckptrules.engine.values import Best, Checkpoint
+
+DIGITS = 6  # of a metric, for people
+MANY = 10**DIGITS  # from here on a number would be written with an exponent
 
 Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 
@@ -31,6 +35,7 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
         if (value := goodness(texts[key], best.mode)) is not None and not math.isnan(value)
     ]
     places = {key: place for place, (_, _, key) in enumerate(sorted(rated, reverse=True), start=1)}
+    short = shortened(text for text in texts.values() if text)
     among = f" across '{best.across}'" if best.across else ""
 
     def say(name: Key) -> Opinion:
@@ -42,7 +47,7 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
             )
         if name not in places:
             return no(f"{best.metric} is nan, never the best")
-        what = f"{best.metric} {texts[name]} is"
+        what = f"{best.metric} {short[texts[name] or '']} is"
         if places[name] <= best.top:
             return yes(f"{what} best {place_of(places[name], best.top)}{among}")
         return no(f"{what} not of the best {best.top}{among}", best._replace(top=places[name]))
@@ -58,6 +63,19 @@ def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
     fields = checkpoint.fields
     by_name = fields.get(metric, fields.get("value") if fields.get("metric") == metric else None)
     return checkpoint.metrics.get(metric) if by_name is None else by_name
+
+
+def shortened(texts: Iterable[str]) -> dict[str, str]:
+    """Map metrics to what people read of them: six digits, but all of them where two would look the same."""
+    short = {text: _six_digits(text) for text in texts}
+    count = Counter(short.values())
+    return {text: one if count[one] == 1 else text for text, one in short.items()}
+
+
+def _six_digits(text: str) -> str:
+    value = as_float(text)
+    is_long = value is not None and "." in text and abs(value) < MANY and sum(map(str.isdigit, text)) > DIGITS
+    return f"{value:.{DIGITS}g}" if is_long else text
 
 
 def goodness(text: str | None, mode: str) -> float | None:
