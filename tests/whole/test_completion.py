@@ -29,7 +29,7 @@ CASES = {
     "ckptrules init my": "init|my runs/",
     "ckptrules help dr": "help|drop_",
     "ckptrules completion b": "completion|bash",
-    "doit plan keep": "plan|keep_min_epoch=",
+    "doit plan keep_m": "plan|keep_min_epoch=",
     "doit plan:ocr_training del": "plan:ocr_training|delete_old=1",
     "doit plan outputs_dir=outp": "plan|outputs_dir=outputs/",
     "doit plan outputs_dir=outputs/ocr": "plan|outputs_dir=outputs/ocr_training/",
