@@ -19,31 +19,40 @@ UNSOUND = ("empty", "ambiguous", "bad_target")  # problems of what is a checkpoi
 
 
 class Row(NamedTuple):
-    """One experiment: its numbers, how many checkpoints it has, and the formats that would read what is not read."""
+    """One experiment: its numbers, how many checkpoints it has, and the formats that would read what is not read.
+
+    ``held`` are the bytes of what a problem holds; they count neither as kept nor as deleted.
+    """
 
     experiment: str
     total: Tally
     checkpoints: int = 0
     drafts: frozenset[tuple[str, ...]] = frozenset()
+    held: int = 0
 
 
-def row_of(plan: Plan, entries: Iterable[Entry], total: Tally) -> Row:
+def row_of(plan: Plan, entries: Sequence[Entry], total: Tally) -> Row:
     """Make the line of an experiment."""
     unread = {row.name for row in plan.skipped if row.kind == "unrecognised"}
     drafted = drafts((entry.name, entry.kind == "directory") for entry in entries if entry.name in unread)
     trashed = sum(action.kind == "trash" for action in plan.actions)
     unsound = sum(len(problem.names) for problem in plan.problems if problem.id in UNSOUND)
-    return Row(plan.experiment, total, plan.remaining + trashed + unsound, frozenset(map(tuple, drafted.values())))
+    settled = {row.name for row in plan.kept} | {action.name for action in plan.actions}
+    names = {name for problem in plan.problems for name in problem.names} - settled
+    held = sum(entry.size for entry in entries if entry.name in names)
+    formats = frozenset(map(tuple, drafted.values()))
+    return Row(plan.experiment, total, plan.remaining + trashed + unsound, formats, held)
 
 
-def verdict(total: Tally, checkpoints: int, needs: int) -> str:
+def verdict(total: Tally, checkpoints: int, needs: int, held: int = 0) -> str:
     """Say what goes, what stays, and how much needs a person: the sentence that stands first in a page, too."""
     goes, stays = total.bytes_deleted, total.bytes_kept
     end = f", {needs} need{'s' if needs == 1 else ''} you" if needs else ""
+    end += f" ({human_size(held)})" if needs and held else ""
     if not goes:
         many = f"{count_of(checkpoints, 'checkpoint')} stay{'s' * (checkpoints == 1)}"
-        return f"Nothing would go: {many}, {human_size(stays)}{end}."
-    return f"{human_size(goes)} would go of {human_size(goes + stays)}; {human_size(stays)} stays{end}."
+        return f"Nothing would go: {many}, {human_size(stays + held)}{end}."
+    return f"{human_size(goes)} would go of {human_size(goes + stays + held)}; {human_size(stays)} stays{end}."
 
 
 def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:
@@ -51,7 +60,7 @@ def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:
     found = sorted(rows, key=lambda row: (-row.total.bytes_deleted, -row.total.bytes_kept, row.experiment))
     unread = frozenset[tuple[str, ...]]().union(*(row.drafts for row in found))
     checkpoints = sum(row.checkpoints for row in found)
-    said = verdict(total, checkpoints, total.problems + len(unread))
+    said = verdict(total, checkpoints, total.problems + len(unread), sum(row.held for row in found))
     lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
     cells = [_cells(style.name(row.experiment), row.total, len(row.drafts)) for row in found]
     cells.append(_cells("all", total, len(unread)))

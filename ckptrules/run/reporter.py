@@ -20,6 +20,7 @@ from ckptrules.engine.values import Plan
 from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
+from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
@@ -274,7 +275,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _summary(self, base: str, total: Any, context: RunContext, lack: str) -> str:
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
-        notes += blind_note(self._heard[base].all("blind"))
+        notes += blind_note(self._heard[base].all("blind"), context.options)
         if context.options.summary:
             return self._overview(base, total, context, notes)
         unread = [one for some in self._heard[base].all("unread") for one in some]
@@ -351,11 +352,13 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
         yield f"    and {count_of(len(others), 'further kind')} of names: {command('explain', name=name)}"
 
 
-def blind_note(found: Sequence[str]) -> list[str]:
+def blind_note(found: Sequence[str], options: Common) -> list[str]:
     """Say of how many experiments something would go though nothing tells which checkpoint is the best."""
     if not found:
         return []
     fact = f"No metric is known of {count_of(len(found), 'experiment')}, so no best is kept."
+    if not os.path.isdir(options.rules_dir or RULES_DIR):  # where a pin, too, would stand
+        return [f"{fact}\n    hint: 'ckptrules init' writes rules, in which keep_best names one"]
     return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=found[0])}, say"]
 
 

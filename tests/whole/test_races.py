@@ -302,7 +302,7 @@ def test_a_checkpoint_of_links_only_is_one_and_is_known_again(project: Project) 
 def test_a_checkpoint_whose_links_lead_nowhere_saves_no_other_one_from_anything(project: Project) -> None:
     project.make({f"{HERE}/epoch-30_step-000030.ckpt/0.pt": "-> /nowhere", f"{HERE}/epoch-05_step-000005.ckpt/0.pt": 9})
     out = project.doit("migrate", "delete_old=1", check=1)
-    assert "Problem: epoch-30_step-000030.ckpt is an empty directory" in out
+    assert "Problem: epoch-30_step-000030.ckpt holds a link that leads nowhere: 0.pt" in out
     assert "epoch-05_step-000005.ckpt" in project.names("exp")
 
 
