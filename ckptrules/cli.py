@@ -61,7 +61,8 @@ def run_doit(arguments: list[str]) -> int:
         return REFUSED
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
-    if fault := fault_in_flags(main, loader, arguments):
+    has_flags = any(word.startswith("-") for word in arguments)  # to look at them costs a start of doit's command
+    if has_flags and (fault := fault_in_flags(main, loader, arguments)):
         print(f"ERROR: command line: {fault}\n    hint: '{PROGRAM} help' lists the commands", file=sys.stderr)
         return REFUSED
     return int(main.run(arguments) or 0)  # doit returns nothing where all went well

@@ -13,14 +13,13 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.facts import series_of
 from ckptrules.engine.naming import named
-from ckptrules.engine.values import Entry, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
+from ckptrules.engine.values import LONGEST_NAME, Entry, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
 from ckptrules.formats.machine import Made, UnreadableError
 from ckptrules.formats.torchstate import read_state
 from ckptrules.outputs.facts import NOT_TO_BE_HAD, Row
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 
-LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
 MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
 GONE = (errno.ENOENT, errno.ENOTDIR)
 Names = Mapping[str, Mapping[str, str]]
@@ -118,7 +117,7 @@ def _below(value: object, keys: Sequence[str]) -> Iterator[object]:
 def _base_of(text: str, of_base: Mapping[str, str], rules: RuleSet) -> str:
     """Return the name that a path means, as it is here; nothing where it is none of these."""
     base = os.path.basename(text.replace("\\", "/"))
-    if base in of_base or len(base) > LONGEST_NAME or not base.isprintable():
+    if base in of_base or len(base) > LONGEST_NAME or not base.isprintable():  # a pattern may need long for a long one
         return base if base in of_base else ""
     target = named(base, rules, folder=False).target
     return target if target in of_base else ""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.drafting import drafts
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import Entry, Plan
+from ckptrules.report.page.verdict import ended, of_bytes
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import Tally
 
@@ -46,13 +47,8 @@ def row_of(plan: Plan, entries: Sequence[Entry], total: Tally) -> Row:
 
 def verdict(total: Tally, checkpoints: int, needs: int, held: int = 0) -> str:
     """Say what goes, what stays, and how much needs a person: the sentence that stands first in a page, too."""
-    goes, stays = total.bytes_deleted, total.bytes_kept
-    end = f", {needs} need{'s' if needs == 1 else ''} you" if needs else ""
-    end += f" ({human_size(held)})" if needs and held else ""
-    if not goes:
-        many = f"{count_of(checkpoints, 'checkpoint')} stay{'s' * (checkpoints == 1)}"
-        return f"Nothing would go: {many}, {human_size(stays + held)}{end}."
-    return f"{human_size(goes)} would go of {human_size(goes + stays + held)}; {human_size(stays)} stays{end}."
+    start = of_bytes(total.bytes_deleted, total.bytes_kept, held, checkpoints, would=True)
+    return "".join(text for text, _ in ended(start, needs, held))
 
 
 def overview(rows: Iterable[Row], total: Tally, style: Style) -> str:

@@ -10,6 +10,8 @@ from ckptrules.changes.history import Run
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import as_the_disk_tells
+from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.values import RuleError
 from ckptrules.run.command_line import declared
 from ckptrules.run.hints import command
@@ -19,8 +21,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.storage import believing
 
-DAY = 86400
-NS = 1_000_000_000
+DAY = SECONDS["d"]
 
 
 class Did(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ckptrules import __version__
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.facts import believed, merged
+from ckptrules.engine.judging import NS
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
@@ -30,7 +31,6 @@ from ckptrules.storage import reading
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
-NS = 1_000_000_000
 WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what another shows
 LEFT_OUT = ("dry_run", "verbose", "json", "html", "quiet", *CARRIED)  # the last are added to every command
 MOST = 100  # runs of the past

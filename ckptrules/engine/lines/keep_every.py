@@ -41,9 +41,8 @@ def _multiple(field: Field, every: Every, value: int) -> Opinion:
 
 def _nearest(field: Field, every: Every, checkpoints: Sequence[Checkpoint]) -> Judged:
     closest: dict[int, Checkpoint] = {}
-    for checkpoint in sorted(
-        checkpoints, key=lambda c: c.entry.name
-    ):  # which of equal ones is told depends on no order
+    # by name, so that which of equal ones is told depends on no order of the listing
+    for checkpoint in sorted(checkpoints, key=lambda c: c.entry.name):
         multiple = multiple_of(every, getattr(checkpoint, field))
         best = closest.setdefault(multiple, checkpoint)
         if _rank(checkpoint, field, multiple) > _rank(best, field, multiple):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size, human_time
+from ckptrules.engine.what_if import FLOOR
 from ckptrules.report.page.verdict import (
     Data,
     assurances,
@@ -23,7 +24,6 @@ MOST_NEEDS = 100  # problems that stand in the page itself
 MOST_OPEN = 8  # of these, before "more" is asked for
 MOST_EXPERIMENTS = 1000
 MOST_CHANGES = 1000
-FLOORS = ("keep_at_least",)  # what they keep they keep only where nothing else does
 THIN = "\u202f"  # a narrow space at which no line ends
 SECTIONS = {
     "needs-you": ("needs", "Needs you"),
@@ -276,5 +276,5 @@ def rule_row(line: Data) -> dict[str, Any]:
         "keeps": line["keeps"],
         "alone": line["alone"],
         "bytes_alone": line["bytes_alone"],
-        "idle": not line["keeps"] and line["key"] not in FLOORS,
+        "idle": not line["keeps"] and line["key"] != FLOOR,  # which keeps only where nothing else does
     }

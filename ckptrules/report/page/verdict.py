@@ -52,8 +52,12 @@ def kicker(data: Data) -> str:
 def verdict(data: Data, needs: int) -> Pieces:
     """Say in one sentence what goes, what stays, and how much needs a person."""
     start = {"verify": of_verify, "history": of_history}.get(data["command"], of_plan)(data)
+    return ended(start, needs, undecided_in(data))
+
+
+def ended(start: Pieces, needs: int, held: int) -> Pieces:
+    """End a sentence by how much needs a person, and the bytes that are held by that."""
     tail = [(", ", False), (f"{needs} need{'s' if needs == 1 else ''} you", True)] if needs else []
-    held = undecided_in(data)
     return [*start, *tail, *([(f" ({human_size(held)})", False)] if needs and held else []), (".", False)]
 
 
@@ -73,6 +77,11 @@ def of_plan(data: Data) -> Pieces:
         return [(count_of(done, "change"), True), (" would be made" if would else " made", False)]
     if not many and not summary["experiments"]:
         return [("No checkpoint was found", True)]
+    return of_bytes(goes, stays, held, many, would=would)
+
+
+def of_bytes(goes: int, stays: int, held: int, many: int, *, would: bool) -> Pieces:
+    """Say what goes of how much, and what stays: ``many`` checkpoints where nothing goes; ``held`` does neither."""
     if not goes:
         stay = "stayed" if not would else "stays" if many == 1 else "stay"
         return [
@@ -82,7 +91,7 @@ def of_plan(data: Data) -> Pieces:
     return [
         (f"{human_size(goes)} {'would go' if would else 'went'}", True),
         (f" of {human_size(goes + stays + held)}; ", False),
-        (f"{human_size(stays)} {words(data)['stays']}", True),
+        (f"{human_size(stays)} {'stays' if would else 'stayed'}", True),
     ]
 
 
