@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,12 +39,14 @@ from ckptrules.run.jobs import (
     uncovered,
 )
 from ckptrules.run.options import Common, Migrating, OptionError, Planning, encode_task, fits
+from ckptrules.run.progress import stoppable
 from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import Output, RunContext, WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import DATABASE, TaskDict, params_of
-from ckptrules.run.workers import is_alone
-from ckptrules.stopping import KilledError
+from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.workers.pieces import Progress
+from ckptrules.workers.workers import is_alone
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
@@ -53,7 +55,7 @@ def experiments(
     session: Session,
     base: str,
     options: Planning,
-    work: Callable[[Job, Directory], Done],
+    work: Callable[[Job, Directory], Done | Apart],
     understood: Callable[[Any], int] | None = None,
     **more: Any,
 ) -> Iterator[TaskDict]:
@@ -249,8 +251,25 @@ class Done(NamedTuple):
     values: Mapping[str, Any] = {}
 
 
+class Apart(NamedTuple):
+    """Work on one directory of which the files are still to be worked on, by whoever is free.
+
+    ``work`` is what is done with each of the ``files``, ``then`` makes the whole of the answers, in the process with
+    the journal; where Ctrl-C ends it before, ``stopped`` is what came of it. With no files, ``then`` alone is left.
+    """
+
+    work: Callable[[Any, Progress], Any] | None
+    files: Sequence[Any]
+    then: Callable[[Iterable[Any]], Done]
+    stopped: Done
+
+
 def do(
-    session: Session, work: Callable[[Job, Directory], Done], packed: Packed, found: Directory, task: Task
+    session: Session,
+    work: Callable[[Job, Directory], Done | Apart],
+    packed: Packed,
+    found: Directory,
+    task: Task,
 ) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
     links = packed.job.links
@@ -259,11 +278,25 @@ def do(
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
+    if isinstance(done, Apart):
+        done = _finished(session, found, done)
     task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
 
 
-def _unpacked(work: Callable[[Job, Directory], Done], packed: Packed, links: Links, found: Directory) -> Done:
+def _finished(session: Session, found: Directory, apart: Apart) -> Done:
+    if not apart.work:
+        return apart.then(())
+    try:
+        with stoppable(found.experiment, sum(one.size for one in apart.files)) as progress:
+            return apart.then(session.workers.each(apart.work, apart.files, progress))
+    except StoppedError:
+        return apart.stopped
+
+
+def _unpacked(
+    work: Callable[[Job, Directory], Done | Apart], packed: Packed, links: Links, found: Directory
+) -> Done | Apart:
     return work(packed.job._replace(links=links), found)
 
 

@@ -22,6 +22,9 @@ DOIT_FLAGS_WITH_VALUE = frozenset(
 )
 
 
+EXECUTORS = ("none", "processes")
+
+
 class OptionError(Exception):
     """A command line that is refused; the message is place, fact and hint."""
 
@@ -93,6 +96,13 @@ def as_time(text: str) -> str:
 def a_checkpoint(text: str) -> str:
     """Read the path of a checkpoint; a directory is one without its last slash, too."""
     return a_path(text).rstrip("/") or "/"
+
+
+def an_executor(text: str) -> str:
+    """Read where the work is done."""
+    if text not in EXECUTORS:
+        raise ValueError(f"one of {', '.join(EXECUTORS)}")
+    return text
 
 
 class OneOf:
@@ -226,6 +236,7 @@ class Common(Declared):
     quiet: bool = False
     summary: bool = False
     wait: int = 0
+    executor: str | None = None
 
     @property
     def will_change(self) -> bool:
@@ -246,6 +257,9 @@ POLICY = option("default", some_text, "retention policy to go by, where 'experim
 KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")
 KEEP_LAST = option(
     None, one_or_more, "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
+)
+EXECUTOR = option(
+    None, an_executor, "where the work is done: none (this process) or processes (else these where it pays)"
 )
 RUN = option(None, some_text, "the run in question, as 'doit history' has it")
 ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
@@ -294,6 +308,7 @@ class Migrating(Planning):
     leave_links: bool = flag("leave a link under each old name")
     fix_state: bool = flag("also bring the paths inside the checkpoints up to date")
     quiet: bool = flag("print nothing where nothing was done and no problem is left")
+    executor: str | None = EXECUTOR
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, quoted
 from ckptrules.run.options import CommandLine, Common
-from ckptrules.run.workers import Workers
+from ckptrules.workers.workers import Workers
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -36,7 +36,7 @@ class Session:
         self.contexts: dict[str, Any] = {}  # `reporter.RunContext`; `doit list` needs no reporter
         self.problems_before = False
         self.locks: dict[str, int] = {}
-        self.workers = Workers(self.locks, asked=any(re.match("-n|--pro", word) for word in line.arguments))
+        self.workers = Workers(self.locks, asked=processes_asked(line.arguments))
         self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
         self.asking = threading.RLock()
 
@@ -88,3 +88,9 @@ def lacking(dodo: Mapping[str, Any]) -> list[str]:
     there = {getattr(creator, "basename", name) for name, creator in creators.items() if creator}
     there |= {name.removeprefix("task_") for name in dodo if name.startswith("task_")}
     return [task for task in TASKS if task not in there]
+
+
+def processes_asked(arguments: Sequence[str]) -> int:
+    """Return for how many processes doit's own flag asks (``-n 2``), or 0."""
+    asked = re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(\d+)", " ".join(arguments))
+    return int(asked[1]) if asked else 0

@@ -36,6 +36,7 @@ from ckptrules.run.command_line import (
 from ckptrules.run.hints import OURS
 from ckptrules.run.options import DEFAULT_TASK, CommandLine, Common, OptionError, Planning
 from ckptrules.run.session import Session, lacking, once
+from ckptrules.workers.workers import NONE, cores
 
 SHARE = 40  # directories, below which a process of its own is not worth its start
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
@@ -278,8 +279,13 @@ def any_of(line: CommandLine) -> Common:
 def processes(session: Session) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
     line, asked = session.line, session.line.asked().items()
+    session.workers.executor = next((options.executor for _, options in asked if options.executor), None)
     sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
-    if not sharing or line.has_foreign_words or cores() == 1:
+    if not sharing or line.has_foreign_words or session.workers.executor == NONE:
+        return 0
+    if session.workers.executor:
+        return cores() + 1
+    if cores() == 1:
         return 0
     from ckptrules.run.jobs import count_asked_for
 
@@ -299,11 +305,6 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
         raise OptionError(
             "command line: processes of doit's own are not used\n    hint: leave out '-P process': -n is enough"
         )
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def recover_first(session: Session, path: str) -> None:

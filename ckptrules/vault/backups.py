@@ -23,7 +23,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.storage.state import WORK, clear_work
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
-from ckptrules.vault.side_by_side import each
+from ckptrules.workers.side_by_side import each
 
 MANIFEST = f"{STATE}/manifest.json"
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.companions import suffix_of
@@ -21,8 +21,6 @@ from ckptrules.verify import memory
 from ckptrules.verify.memory import Known
 
 BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # problems of a content that is not whole
-
-ProgressBar = Callable[[int], contextlib.AbstractContextManager[Tell]]
 
 
 class How(NamedTuple):
@@ -62,51 +60,136 @@ class Report(NamedTuple):
 
 
 class Desk(NamedTuple):
-    """Where and how one directory is verified: its descriptor, and what is known of it from before."""
+    """Where and how the checkpoints of one directory are verified, and what is known of them from before."""
 
     outputs_dir: str
     path: str
-    directory: int
     how: How
-    known: dict[str, Known]
-    writes: bool
+    known: Mapping[str, Known]
     now_ns: int
 
 
-def verify(
-    outputs_dir: str, rules: RuleSet, listing: Listing, how: How, progress: ProgressBar, now_ns: int, *, writes: bool
-) -> Report:
-    """Verify one checkpoint directory.
+class Begun(NamedTuple):
+    """A directory of which the names were looked at: ``new`` is what is to be read, ``rows`` what is known already.
 
-    ``progress`` gives, for a number of bytes, what takes the bytes read; ``writes``: what was verified is remembered.
+    ``twins`` are further names of a file that is read, with the one under which it is. ``marked`` says why checkpoints
+    are not whole, ``others`` are names that belong to none; nothing of these is read. ``living`` are the identities of
+    all that is there.
+    """
+
+    desk: Desk
+    listing: Listing
+    found: Sorted
+    new: tuple[Entry, ...]
+    twins: tuple[tuple[Entry, str], ...]
+    rows: tuple[Row, ...]
+    marked: Mapping[str, Reason]
+    others: frozenset[str]
+    living: frozenset[str]
+
+
+class Read(NamedTuple):
+    """What came of one checkpoint that was read; ``identity`` is empty where it is not to be remembered."""
+
+    entry: Entry
+    identity: str
+    known: Known | None
+    problem: Problem | None = None
+
+
+def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: int) -> Begun:
+    """Look at the names of a checkpoint directory, and find out what is to be read of it.
+
+    Raises:
+        OSError: it cannot be opened, or what is known of it is not to be believed.
     """
     found = sort_entries(rules, listing)
-    every = [*found.checkpoints, *found.protected]
-    others = beside(found, listing, rules)
     with reading.open_below(outputs_dir, listing.directory) as directory:
         marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
-        known = memory.recall(outputs_dir, listing.directory)
-        desk = Desk(outputs_dir, listing.directory, directory, how, known, writes, now_ns)
-        missing = {name for one in every if one.entry.name in marked for name in one.names}
-        passed_over = missing | others
-        entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in passed_over]
-        rows, faults = read_all(desk, entries, progress)
-        for entry, fault in unlike_others(entries, rows, faults, every):
-            _remember(desk, _identity(desk, entry), Known(FileContent(""), frozenset(), fault.text))
-    problems = [*found.problems, *(not_whole(one, marked[one.entry.name]) for one in every if one.entry.name in marked)]
-    problems += name_problems(found, listing, rules.sidecars, {*marked, *others})
+        desk = Desk(outputs_dir, listing.directory, how, memory.recall(outputs_dir, listing.directory), now_ns)
+        others = frozenset(beside(found, listing, rules))
+        missing = {name for one in _every(found) if one.entry.name in marked for name in one.names}
+        entries = [
+            entry
+            for entry in to_read(found, listing.entries, rules.sidecars)
+            if entry.name not in missing and entry.name not in others
+        ]
+        identities = {entry.name: _identity(desk, directory, entry) for entry in entries}
+    known = {name: desk.known.get(identity) for name, identity in identities.items()}
+    old = {name: this for name, this in known.items() if this and how.satisfied_by(this.done)}
+    new = [entry for entry in entries if entry.name not in old]
+    first = {identities[entry.name] or entry.name: entry.name for entry in reversed(new)}
+    read_as = {entry.name: first[identities[entry.name] or entry.name] for entry in new}
+    return Begun(
+        desk, listing, found,
+        tuple(entry for entry in new if read_as[entry.name] == entry.name),
+        tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
+        tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
+        marked, others, frozenset(identities.values()),
+    )  # fmt: skip
+
+
+def _every(found: Sorted) -> list[Checkpoint]:
+    return [*found.checkpoints, *found.protected]
+
+
+def _as_twin(read: Read, twin: Entry) -> Read:
+    """Tell of another name what came of reading the file under the first."""
+    problem = read.problem and read.problem._replace(names=(twin.name,))
+    return read._replace(entry=twin, problem=problem)
+
+
+def read_one(desk: Desk, entry: Entry, tell: Tell) -> Read:
+    """Read one checkpoint, and load it if that is asked for; whatever is wrong with it is told of it."""
+    with reading.open_below(desk.outputs_dir, desk.path) as directory:
+        identity = _identity(desk, directory, entry)
+        try:
+            with told_as_fault(tell) as heard:
+                return Read(entry, identity, _read_in(desk, directory, entry, identity, heard))
+        except UnsoundError as fault:
+            broken = Known(FileContent(""), frozenset(), str(fault)) if fault.id in BROKEN else None
+            return Read(
+                entry, identity * bool(broken), broken, Problem(fault.id, (entry.name,), str(fault), fault.hint)
+            )
+        except OSError as error:
+            return Read(entry, "", None, _unreadable(entry, f"cannot be read: {reading.why_of(error)}"))
+
+
+def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
+    """Judge a directory by what was read of it; return what is to be remembered besides, too."""
+    found, listing, marked = begun.found, begun.listing, begun.marked
+    by_name = {read.entry.name: read for read in every}
+    told = [*by_name.values(), *(_as_twin(by_name[name], twin) for twin, name in begun.twins)]
+    read_now = [
+        Row(one.entry.name, one.entry.size, None if one.problem else one.known, read=one.entry.name in by_name)
+        for one in told
+    ]
+    rows = sorted([*begun.rows, *read_now], key=lambda row: row.name)
+    faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
+    checkpoints = _every(found)
+    unlike = [
+        Read(entry, _identity_anew(begun.desk, entry), Known(FileContent(""), frozenset(), fault.text))
+        for entry, fault in unlike_others(listing.entries, rows, faults, checkpoints)
+    ]
+    problems = [*found.problems]
+    problems += [not_whole(one, marked[one.entry.name]) for one in checkpoints if one.entry.name in marked]
+    problems += name_problems(found, listing, rules.sidecars, {*marked, *begun.others})
     unclaimed = {skipped.name for skipped in found.skipped}
     problems += told_once(
-        [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], every
+        [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], checkpoints
     )
     named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
     for row in rows:
         if row.known and (checkpoint := named.get(row.name)):
             problems += content_problems(checkpoint, row.name, row.known.facts)
     rows += [
-        Row(one.entry.name, one.entry.size, None, read=False, whole=False) for one in every if one.entry.name in marked
+        Row(one.entry.name, one.entry.size, None, read=False, whole=False)
+        for one in checkpoints
+        if one.entry.name in marked
     ]
-    return Report(listing.experiment, listing.directory, tuple(joined(rows, every)), tuple(sorted(problems)))
+    return Report(
+        listing.experiment, listing.directory, tuple(joined(rows, checkpoints)), tuple(sorted(problems))
+    ), unlike
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -230,49 +313,17 @@ def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) 
     ]
 
 
-def read_all(desk: Desk, entries: Sequence[Entry], progress: ProgressBar) -> tuple[list[Row], list[Problem]]:
-    """Read what is not known yet, and remember each that is sound."""
-    identities = {entry.name: _identity(desk, entry) for entry in entries}
-    new = [entry for entry in entries if not _is_known(desk, identities[entry.name])]
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    with progress(0 if desk.how.quick else sum(entry.size for entry in new)) as tell:
-        for entry in entries:
-            tell(0)
-            identity = identities[entry.name]
-            if _is_known(desk, identity):
-                rows.append(Row(entry.name, entry.size, desk.known[identity], read=False))
-                continue
-            try:
-                with told_as_fault(tell) as heard:
-                    known = read_one(desk, entry, identity, heard)
-            except UnsoundError as fault:
-                problems.append(Problem(fault.id, (entry.name,), str(fault), fault.hint))
-                if fault.id in BROKEN:
-                    _remember(desk, identity, Known(FileContent(""), frozenset(), str(fault)))
-            except OSError as error:
-                fact = f"cannot be read: {reading.why_of(error)}"
-                problems.append(Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la"))
-            else:
-                rows.append(Row(entry.name, entry.size, known, read=True))
-                continue
-            rows.append(Row(entry.name, entry.size, None, read=True))
-    if desk.writes:
-        memory.forget_others(desk.outputs_dir, desk.path, desk.known, set(identities.values()))
-    return rows, problems
-
-
-def read_one(desk: Desk, entry: Entry, identity: str, tell: Tell) -> Known:
-    """Read one checkpoint, load it if that is asked for, and remember it.
+def _read_in(desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell) -> Known:
+    """Read a checkpoint of an open directory.
 
     Raises:
         UnsoundError: it is damaged, does not load, or was changed meanwhile.
     """
-    before = memory.parts(desk.directory, entry.name, entry.kind)
+    before = memory.parts(directory, entry.name, entry.kind)
     if entry.kind == "directory":
-        facts = check_folder(desk.directory, entry.name, tell, quick=desk.how.quick)
+        facts = check_folder(directory, entry.name, tell, quick=desk.how.quick)
     else:
-        with open_file(desk.directory, entry.name) as file:
+        with open_file(directory, entry.name) as file:
             facts = check_file(file, before[0].size, tell, quick=desk.how.quick)
     done = {"structure"} if desk.how.quick else {"structure", "checksums"}
     if desk.how.load and facts.kind in loading.LOADS:
@@ -280,30 +331,45 @@ def read_one(desk: Desk, entry: Entry, identity: str, tell: Tell) -> Known:
         done.add(loading.load(path, facts.kind, unsafe=desk.how.unsafe))
     elif desk.how.load:
         done.add("load")
-    if memory.parts(desk.directory, entry.name, entry.kind) != before:
+    if memory.parts(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
     earlier = desk.known.get(identity)
-    known = Known(facts, frozenset(done | (earlier.done if earlier else set())))
-    _remember(desk, identity, known)
-    return known
+    return Known(facts, frozenset(done | (earlier.done if earlier else set())))
 
 
-def _remember(desk: Desk, identity: str, known: Known) -> None:
-    if identity and desk.known.get(identity) != known:
-        desk.known[identity] = known
-        if desk.writes:
-            memory.remember(desk.outputs_dir, desk.path, identity, known)
+def not_read(entry: Entry, why: str) -> Read:
+    """Tell of a checkpoint that nobody could read to its end, though nothing is known against it."""
+    return Read(entry, "", None, _unreadable(entry, f"was not read: {why}"))
 
 
-def _is_known(desk: Desk, identity: str) -> bool:
-    return identity in desk.known and desk.how.satisfied_by(desk.known[identity].done)
+def _unreadable(entry: Entry, fact: str) -> Problem:
+    return Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la")
 
 
-def _identity(desk: Desk, entry: Entry) -> str:
+def _identity(desk: Desk, directory: int, entry: Entry) -> str:
     """Return the identity of an entry; nothing where it cannot be read, which is told when it is its turn."""
     with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
-        return memory.identity(memory.parts(desk.directory, entry.name, entry.kind), desk.now_ns)
+        return memory.identity(memory.parts(directory, entry.name, entry.kind), desk.now_ns)
     return ""
+
+
+def _identity_anew(desk: Desk, entry: Entry) -> str:
+    with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
+        return _identity(desk, directory, entry)
+    return ""
+
+
+def remember(desk: Desk, every: Iterable[Read]) -> None:
+    """Remember what was read, of each for itself, as far as it tells anything new."""
+    for read in every:
+        if read.known and read.identity and desk.known.get(read.identity) != read.known:
+            memory.remember(desk.outputs_dir, desk.path, read.identity, read.known)
+
+
+def forget(desk: Desk, living: Collection[str], every: Iterable[Read] = ()) -> None:
+    """Let go of what is remembered of files that are gone, where that is most of it."""
+    known = {**desk.known, **{read.identity: read.known for read in every if read.known and read.identity}}
+    memory.forget_others(desk.outputs_dir, desk.path, known, living)
 
 
 def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozenset[str]:

@@ -126,16 +126,17 @@ def remember(outputs_dir: str, directory: str, identity: str, known: Known) -> N
 
 def forget_others(outputs_dir: str, directory: str, known: Mapping[str, Known], living: Collection[str]) -> None:
     """Write the file anew where more than half of it is about files that are gone, and not to the trash only."""
-    if not _is_mostly_gone(known, living):
+    if not is_mostly_gone(known, living):
         return
     left = {*living, *_in_trash(outputs_dir, directory)}
-    if _is_mostly_gone(known, left):
+    if is_mostly_gone(known, left):
         lines = [f"{_line(name, known[name])}\n" for name in known if name in left]
         with contextlib.suppress(OSError):
             Disk(outputs_dir).replace(_memory_of(directory), ["".join(lines).encode()], durable=False)
 
 
-def _is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
+def is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
+    """Say whether most of what is known is about files that are not there any more."""
     return len(known) > 2 * len(left) + 10
 
 

@@ -35,9 +35,8 @@ from ckptrules.outputs import evidence, find
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.run.progress import stoppable
 from ckptrules.stopping import StoppedError
-from ckptrules.verify.check import How, verify
+from ckptrules.verify.check import How, begin, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash
@@ -632,11 +631,9 @@ def test_a_wish_to_stop_ends_verify_within_a_file(project: Project, monkeypatch:
     listing = scan(str(project.outputs), found)
     asked = itertools.count()
     monkeypatch.setattr(stopping, "stopped", lambda: next(asked) > 5)
+    begun = begin(str(project.outputs), rules, listing, How(), path.stat().st_mtime_ns + 10**11)
     with pytest.raises(StoppedError):
-        verify(
-            str(project.outputs), rules, listing, How(), lambda total: stoppable("exp", total), path.stat().st_mtime_ns + 10**11,
-            writes=True,
-        )  # fmt: skip
+        read_one(begun.desk, begun.new[0], lambda _: stopping.heed())
     assert next(asked) == 7
     assert not (project.outputs / ".ckptrules").exists()
 

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from ckptrules.run.remembered import MANY
-from ckptrules.run.startup import SHARE, cores
+from ckptrules.run.startup import SHARE
+from ckptrules.workers.workers import cores
 from tests.conftest import ROOT, Project
 
 COUNT = """
@@ -134,7 +135,7 @@ def test_a_second_run_looks_once_at_each_directory_and_renders_no_name(project: 
     assert third["render"] == 1
 
 
-PATIENT = "from ckptrules.run import sharing\nsharing.PATIENCE = {}\n"
+PATIENT = "from ckptrules.workers import pool\npool.PATIENCE = {}\n"
 
 
 @pytest.mark.skipif(cores() < 2, reason="needs two processors")

@@ -1,23 +1,25 @@
-"""The work of many directories shared by processes. What goes to another and comes back from it are values."""
+"""The processes of this machine that share the work. What goes to another and comes back from it are values."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
+    CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import Pipe, active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -25,29 +27,36 @@ from ckptrules import stopping
 from ckptrules.outputs.evidence import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
+from ckptrules.workers.pieces import File, Lost, Work, do_piece
 
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
 MOST = 61  # processes; doit's -n says how many of them have work at once
 PRELOADED = [__name__, "ckptrules.commands.plan", "ckptrules.run.working"]  # read once, by the fork server
+COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a message is sent wholly or not at all
 Answer = TypeVar("Answer")
 
 
-class Sharing:
-    """Does work, each piece wholly in one process.
+class Pool:
+    """Does work, each piece wholly in one process. It is a `pieces.Place`, too.
 
-    Until other processes have started, pieces are done here, one after the other; a run that soon ends starts none.
+    Until other processes have started, `do` does its work here, one after the other; a run that soon ends starts none.
 
     Args:
         locks: descriptors that the other processes hold as well.
-        asked: the user asked for processes (``-n``): nothing is done here.
+        slots: how many pieces of files are at work at once.
+        asked: the user asked for processes: nothing is done here.
     """
 
-    def __init__(self, locks: Sequence[int], *, asked: bool) -> None:
+    deaths = (BrokenExecutor, CancelledError)
+
+    def __init__(self, locks: Sequence[int], slots: int, *, asked: bool) -> None:
+        self.slots = slots
         self._locks = locks
         self._until = time.monotonic() + PATIENCE
         self._here = None if asked else ThreadPoolExecutor(1)
         self._starter, self._once = ThreadPoolExecutor(1), threading.Lock()
         self._start: Future[Executor] | None = None
+        self._told = _Told()
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
         """Do a piece of work somewhere, and return what comes of it.
@@ -68,12 +77,25 @@ class Sharing:
         except BrokenExecutor:
             raise KilledError from None
 
+    def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
+        """As `pieces.Place`. Where a process has died, others take its place."""
+        try:
+            return self._others().result().submit(_piece, work, files)
+        except BrokenExecutor:
+            with self._once:
+                self._start = None
+            return self._others().result().submit(_piece, work, files)
+
+    def done(self) -> int:
+        """As `pieces.Place`."""
+        return self._told.taken()
+
     def end(self, *, killed: bool) -> None:
         """End the other processes. Those that are left where one was ``killed`` heed no signal but the same."""
         for worker in active_children() if killed else ():
             worker.kill()
         if self._start:
-            self._start.result().shutdown()
+            self._start.result().shutdown(cancel_futures=True)
 
     def _others(self) -> Future[Executor]:
         with self._once:
@@ -83,12 +105,27 @@ class Sharing:
 
     def _begin(self) -> Executor:
         try:
-            return _start(self._locks)
+            return _start(self._locks, self._told.end)
         except (OSError, BrokenExecutor):  # no room for a socket or for shared memory: less speed, and no less safety
             return self._here or ThreadPoolExecutor(1)
 
 
-def _start(locks: Sequence[int]) -> Executor:
+class _Told:
+    """What the processes tell of their progress, through a pipe. A full one loses counts, and keeps nobody waiting."""
+
+    def __init__(self) -> None:
+        self._start, self.end = Pipe(duplex=False)
+        os.set_blocking(self.end.fileno(), False)
+
+    def taken(self) -> int:
+        """Return the bytes told since the last call."""
+        count = 0
+        while self._start.poll():
+            count += COUNT.unpack(self._start.recv_bytes())[0]
+        return count
+
+
+def _start(locks: Sequence[int], told: Connection) -> Executor:
     """Start a fork server and the first process."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -96,7 +133,7 @@ def _start(locks: Sequence[int]) -> Executor:
     stopping.share(wish)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
     with _no_word_of_semaphores():
-        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, frozenset(believing.NO_MODES)))
+        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, told, frozenset(believing.NO_MODES)))
         with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
             pool.submit(os.getpid).result()
     return pool
@@ -126,14 +163,30 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(wish: Any, locks: Sequence[Connection], no_modes: frozenset[int]) -> None:
+_pipe: Connection | None = None  # of a process at work: it tells through it how many bytes are done
+
+
+def _begin(wish: Any, locks: Sequence[Connection], pipe: Connection, no_modes: frozenset[int]) -> None:
     """Begin a process; it hears of the wish to stop from the main process only."""
+    global _pipe  # noqa: PLW0603 - a process at work has nothing else that lasts
+    _pipe = pipe
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     stopping.share(wish)
     ignore_lease_breaks()
     believing.NO_MODES.update(no_modes)
     threading.Thread(target=_end_with_main, args=(locks,), daemon=True).start()
+
+
+def _piece(work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
+    return do_piece(work, files, _tell)
+
+
+def _tell(count: int) -> None:
+    stopping.heed()
+    if count and _pipe:
+        with contextlib.suppress(BlockingIOError):
+            _pipe.send_bytes(COUNT.pack(count))
 
 
 def _end_with_main(locks: Sequence[Connection]) -> None:  # noqa: ARG001 - held until this process is gone

@@ -9,27 +9,23 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ckptrules.engine.values import Item
-from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
 
-WORTHWHILE = 64 << 20  # bytes; fewer are done before threads have begun
-FILE = 64 << 10  # bytes that would take as long as to make and sync a file
+WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
-AHEAD = 1000  # items that may be done before an earlier one is
+AHEAD = 1000  # files that may be done before an earlier one is
 
 Answer = TypeVar("Answer")
 
 
-def each(
-    work: Callable[[Item, Progress], Answer], items: Sequence[Item], progress: Progress
-) -> Generator[Answer, None, None]:
-    """Yield what ``work`` makes of each item, in their order. ``progress`` is called by one thread at a time.
+def each(work: Work[File, Answer], items: Sequence[File], progress: Progress) -> Generator[Answer, None, None]:
+    """Yield what ``work`` makes of each file, in their order. ``progress`` is called by one thread at a time.
 
     Raises:
         Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what
             was at work was ended by its next call of the ``progress`` that it was given.
     """
-    if AT_ONCE == 1 or sum(item.size + FILE for item in items) < WORTHWHILE:
+    if AT_ONCE == 1 or weight(items) < WORTHWHILE:
         yield from (work(item, progress) for item in items)
         return
     ended: list[BaseException] = []
@@ -41,7 +37,7 @@ def each(
                 raise CancelledError
             progress(count)
 
-    def guarded(item: Item) -> Answer:
+    def guarded(item: File) -> Answer:
         try:
             return work(item, step)
         except BaseException as error:
@@ -58,7 +54,7 @@ def each(
             pool.shutdown(cancel_futures=True)
 
 
-def _in_order(begin: Callable[[Item], Future[Answer]], items: Sequence[Item]) -> Iterator[Answer]:
+def _in_order(begin: Callable[[File], Future[Answer]], items: Sequence[File]) -> Iterator[Answer]:
     begun: deque[Future[Answer]] = deque()
     for item in items:
         begun.append(begin(item))

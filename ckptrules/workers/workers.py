@@ -1,0 +1,79 @@
+"""Where the work of one session is done: here, by threads or processes that share it, or on other machines."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ckptrules.workers.pieces import SMALL, File, Lost, Progress, Work, weight
+
+if TYPE_CHECKING:  # what only a large tree needs is imported for it
+    from ckptrules.workers.pool import Pool
+
+NONE, PROCESSES = "none", "processes"
+Answer = TypeVar("Answer")
+
+
+class Workers:
+    """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
+
+    ``executor`` is what the user has chosen, if anything.
+
+    Args:
+        locks: descriptors by folder; a lock is held until the last process at work is gone.
+        asked: for how many processes the user asked (``-n``), or 0.
+    """
+
+    def __init__(self, locks: Mapping[str, int], *, asked: int = 0) -> None:
+        self.executor: str | None = None
+        self._locks, self._asked, self._once = locks, asked, threading.Lock()
+        self._pool: Pool | None = None
+
+    def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
+        """Do a piece of work somewhere, and return what comes of it.
+
+        Raises:
+            KilledError: the process that did it, or another, was killed.
+        """
+        return work(*values) if is_alone() else self._shared().do(work, *values)
+
+    def each(self, work: Work[File, Answer], files: Sequence[File], progress: Progress) -> Iterator[Answer | Lost]:
+        """Yield what ``work``, which can be sent to another process, makes of each file, in their order.
+
+        Raises:
+            StoppedError: it is wished that all ends.
+            Exception: one that ``progress`` raised; likewise one of ``work`` that was done here. Nothing new is begun.
+        """
+        if self.executor == NONE or not (self.executor or not is_alone()) or weight(files) < SMALL:
+            from ckptrules.workers.side_by_side import each
+
+            return each(work, files, progress)
+        from ckptrules.workers.pieces import spread
+
+        return spread(self._shared(), work, files, progress)
+
+    def end(self, *, killed: bool) -> None:
+        """End the other processes, if there are any; ``killed`` says that one was killed."""
+        if self._pool:
+            self._pool.end(killed=killed)
+
+    def _shared(self) -> Pool:
+        with self._once:
+            if self._pool is None:
+                from ckptrules.workers.pool import Pool
+
+                chosen = bool(self._asked or self.executor)
+                self._pool = Pool([*self._locks.values()], self._asked or cores(), asked=chosen)
+            return self._pool
+
+
+def is_alone() -> bool:
+    """Say whether doit has made no threads: all is done one after the other, in the thread that asks."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,77 @@
+"""The processes of this machine: a killed one costs no more than its file, and what they read is told as it is read."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from ckptrules.workers.pieces import SMALL, Lost, Progress
+from ckptrules.workers.pool import Pool
+from ckptrules.workers.workers import NONE, PROCESSES, Workers
+
+pytestmark = pytest.mark.whole
+
+
+class File(NamedTuple):
+    """A file of so many bytes; its name says what happens to the worker."""
+
+    name: str
+    size: int = SMALL
+
+
+def work(file: File, progress: Progress) -> int:
+    progress(file.size)
+    if file.name == "kills":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    found = Workers({}, asked=2)
+    found.executor = PROCESSES
+    yield found
+    found.end(killed=False)
+
+
+def test_files_are_worked_on_by_processes_and_all_bytes_are_told(workers: Workers) -> None:
+    told: list[int] = []
+    pids = list(workers.each(work, [File("a")] * 6, told.append))
+    assert os.getpid() not in pids
+    assert sum(told) == 6 * SMALL
+
+
+def test_a_killed_process_costs_no_more_than_the_file_that_killed_it(workers: Workers) -> None:
+    files = [File("a"), File("kills"), File("b"), File("c")]
+    answers = list(workers.each(work, files, lambda _: None))
+    assert [isinstance(answer, Lost) for answer in answers] == [False, True, False, False]
+    assert list(workers.each(work, files[:1], lambda _: None)) != []  # and they go on
+
+
+@pytest.mark.parametrize("executor", [NONE, None])
+def test_here_nothing_is_started(executor: str | None) -> None:
+    workers = Workers({})
+    workers.executor = executor
+    assert set(workers.each(work, [File("a")] * 3, lambda _: None)) == {os.getpid()}
+
+
+def test_what_is_little_is_done_here(workers: Workers) -> None:
+    assert list(workers.each(work, [File("a", 1)], lambda _: None)) == [os.getpid()]
+
+
+def test_progress_that_nobody_takes_keeps_no_process_waiting() -> None:
+    pool = Pool([], 1, asked=True)
+    try:
+        assert pool.begin(many, [File("a")]).result() == [20_000]
+    finally:
+        pool.end(killed=False)
+
+
+def many(_: File, progress: Progress) -> int:
+    for _number in range(20_000):
+        progress(1)
+    return 20_000
