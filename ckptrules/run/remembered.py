@@ -15,7 +15,6 @@ from typing import Any
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading
 
-MANY = 79  # tasks, from which on one question for all is worth it: fewer than two processes would share
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
 SCHEMA = [("table", "createtabledoit(task_idtextnotnullprimarykey,task_datajson)"), ("index", "")]  # of doit 0.37

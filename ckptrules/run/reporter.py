@@ -7,7 +7,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
@@ -24,7 +24,6 @@ from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
-from ckptrules.run.remembered import MANY, remembered
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -143,9 +142,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._crashed = self._is_silent = self._killed = False
         self._not_remembered: list[str] = []
 
-    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:  # noqa: ARG002 - as doit calls it
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        _tell_at_once(self._session, Globals.dep_manager, tasks)
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self._contexts:
@@ -366,15 +364,6 @@ def _unsearched(context: RunContext) -> Iterator[str]:
     """Tell where links may be that were not seen."""
     for path, why in sorted(context.links.unsearched.items()) if context.links else ():
         yield f"Not searched for links: {context.style.name(path)}: {why}. A link in there may come to lead nowhere."
-
-
-def _tell_at_once(session: Session, database: Any, tasks: Collection[str]) -> None:
-    """Tell doit what its database holds, where it would ask one question for each of many tasks."""
-    if len(tasks) <= MANY:
-        return
-    known = remembered(session, database.backend.name)
-    with contextlib.suppress(AttributeError):  # where doit has changed inside, it asks one by one
-        database.backend._cache.update({task: known.get(task, {}) for task in tasks})  # noqa: SLF001 - no other way
 
 
 def _let_fail(database: Any) -> list[str]:

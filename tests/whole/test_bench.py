@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from ckptrules.run.remembered import MANY
 from ckptrules.run.startup import SHARE
 from ckptrules.workers.workers import cores
 from tests.conftest import ROOT, Project
@@ -88,7 +87,7 @@ def test_list_imports_neither_the_rules_nor_what_they_need(project: Project) -> 
 
 
 def test_a_second_run_imports_nothing_that_only_work_needs(project: Project) -> None:
-    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE + MANY)})
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(3 * SHARE)})
     assert "jinja2" in imports(project, "migrate")
     needless = {
         "jinja2",
@@ -104,9 +103,9 @@ def test_a_second_run_imports_nothing_that_only_work_needs(project: Project) -> 
 
 
 def test_what_is_remembered_of_many_experiments_hides_no_new_link(project: Project) -> None:
-    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(MANY + 5)})
+    project.make({f"e{x}/checkpoints/epoch={x}-step={x}.ckpt": 1 for x in range(2 * SHARE)})
     project.doit("-n", "0", "migrate")
-    assert f"Nothing to do: {MANY + 5} experiments are up to date" in project.doit("migrate")
+    assert f"Nothing to do: {2 * SHARE} experiments are up to date" in project.doit("migrate")
     project.make({"e0/checkpoints/epoch=90-step=90.ckpt": 1})
     beside, above = project.outputs / "e5" / "checkpoints" / "best.ckpt", project.outputs / "e6" / "best.ckpt"
     for link in (beside, above):
