@@ -102,18 +102,22 @@ def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
 
 
 def _read_all(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], tell: Tell) -> None:
-    """Read every entry to its end, where zipfile compares the checksum."""
+    """Read every entry to its end, and compare the checksum: zipfile would work it out at a quarter of the speed."""
+    from isal.isal_zlib import crc32  # not above: what reads no checksum need not import it
+
     for entry in entries:
         tell(0)
+        expected, entry.CRC = entry.CRC, None  # type: ignore[assignment] # so zipfile works out none
+        read = checksum = 0
         try:
             with archive.open(entry) as content:
-                read = 0
                 while chunk := content.read(CHUNK):
                     read += len(chunk)
+                    checksum = crc32(chunk, checksum)
                     tell(len(chunk))
         except BROKEN_ZIP:
             read = -1
-        if read != entry.file_size:
+        if read != entry.file_size or expected not in (None, checksum):
             hint = "its bytes have changed since it was written: take it from a copy"
             raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'", hint)
 
