@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -44,10 +47,10 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archive to bring back, and read it whole.
+    """Find the archive to bring back, read it whole, and unpack it into the workplace unless nothing is to change.
 
     Raises:
-        OptionError: it is not there, or cannot be believed.
+        OptionError: it is not there, or cannot be believed; nothing of it is left.
         SystemExit: Ctrl-C or SIGTERM came.
     """
     jobs.outputs_dir(options)
@@ -55,12 +58,14 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
     fact = f"command line: archive '{options.archive}'"
     try:
-        form = archives.format_of(options.archive)
-        if not os.path.isfile(options.archive):
-            raise ArchiveError("is no file")  # noqa: TRY301 - told like the others
-        with progress_bar(os.path.getsize(options.archive)) as progress:
-            manifest = archives.check(options.archive, form, progress, archives.room(options.outputs_dir))
-        archives.refuse_full(options.outputs_dir, manifest.items)
+        with contextlib.ExitStack() as stack:
+            unpacked = read(options.archive, options, stack)
+            (experiment,) = unpacked.manifest.experiments
+            if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
+                hint = "move it away first; nothing is overwritten"
+                fact = f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already"
+                raise OptionError(f"{fact}\n    hint: {hint}")
+            kept = stack.pop_all()
     except ArchiveError as error:
         raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
@@ -68,32 +73,54 @@ def prepare(session: Session, options: Options) -> Prepared:
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.EXIT_CODE) from None
-    (experiment,) = manifest.experiments
-    if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
-        hint = "move it away first; nothing is overwritten"
-        raise OptionError(f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already\n    hint: {hint}")
-    return (bring_back, [session, options, jobs.style(session, options), manifest]), ()
+    atexit.register(kept.close)  # the task may never be done
+    return (bring_back, [session, options, jobs.style(session, options), unpacked, kept]), ()
 
 
-def bring_back(session: Session, options: Options, style: Style, manifest: Manifest, task: Task) -> TaskFailed | None:
+class Unpacked(NamedTuple):
+    """What an archive holds, and where it lies in the workplace, below ``outputs_dir``; nowhere in a preview."""
+
+    manifest: Manifest
+    staged: str = ""
+
+
+def read(path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
+    """Read and prove an archive; when the stack ends, what was unpacked of it is gone.
+
+    Raises:
+        ArchiveError, OSError, StoppedError: it cannot be believed, or read, or unpacked.
+    """
+    form = archives.format_of(path)
+    if not os.path.isfile(path):
+        raise ArchiveError("is no file")
+    with progress_bar(os.path.getsize(path)) as progress:
+        if not options.dry_run:
+            staged, manifest = stack.enter_context(archives.unpacked(path, options.outputs_dir, progress))
+            return Unpacked(manifest, staged)
+        manifest = archives.check(path, form, progress, archives.room(options.outputs_dir))
+    archives.refuse_full(options.outputs_dir, manifest.items)
+    return Unpacked(manifest)
+
+
+def bring_back(
+    session: Session, options: Options, style: Style, unpacked: Unpacked, kept: contextlib.ExitStack, task: Task
+) -> TaskFailed | None:
     """Bring one experiment back, or say that it would be."""
-    (experiment,) = manifest.experiments
-    top = manifest.items[0].path
-    what = f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
+    stated = unpacked.manifest
+    (experiment,) = stated.experiments
+    top = stated.items[0].path
+    what = f"{style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
     if options.dry_run:
         task.meta = {"output": Output(f"Would bring back: {what}\n")}
         return None
     lost: dict[str, tuple[str, ...]] = {}
     try:
-        stated, manifest = manifest, archives.believed(str(options.archive), manifest)
-        path, tell = str(options.archive), lost.__setitem__
-        with (
-            progress_bar(manifest.size) as progress,
-            archives.unpacked(path, manifest, options.outputs_dir, progress, tell) as (staged, identity),
-        ):
+        with kept, progress_bar(stated.size) as progress:
+            manifest = archives.believed(str(options.archive), stated)
+            identity = archives.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
             copying.make_parents(options.outputs_dir, experiment)
-            step = Step("move", staged, top, os.path.dirname(experiment), top, identity=identity)
-            change(session, options, "unarchive", experiment, Unit("restore", manifest.size, (step,)))
+            step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
+            change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:
         why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
         text = f"Brought back: {what}. It {why}" if why.startswith(NO_RECORD) else f"Not brought back: {what}: {why}"

@@ -7,7 +7,9 @@ import fcntl
 import functools
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, BinaryIO
 
 from ckptrules.engine.values import Item
@@ -26,6 +28,7 @@ from ckptrules.storage.writing import new_file, remove, temporary_name, write, w
 
 FICLONE = 0x40049409  # linux/fs.h
 PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
+SYNCS = 4  # files that may be on their way to the disk while another one is written
 
 Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
 
@@ -76,8 +79,42 @@ def untold(_: str, __: tuple[str, ...]) -> None:
     """Tell nobody what a copy has lost."""
 
 
-def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, tell: Tell = untold) -> str:
-    """Write a file of an archive, dressed as its item says, see it on the disk, and return its checksum.
+@contextlib.contextmanager
+def syncing() -> Iterator[Callable[[int], None]]:
+    """Give what sees an open file on the disk: a large one while others are written; at the end all are there.
+
+    It is synced through the descriptor that has written it, since no other is sure to hear of an error.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    begun: deque[Future[None]] = deque()
+
+    def sync(file: int) -> None:
+        if os.fstat(file).st_size < PIECE:
+            os.fsync(file)
+            return
+        begun.append(pool.submit(_sync, os.dup(file)))
+        if len(begun) > SYNCS:
+            begun.popleft().result()
+
+    with ThreadPoolExecutor(SYNCS) as pool:
+        yield sync
+        for each in begun:
+            each.result()
+
+
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_member(
+    root: str, path: str, content: IO[bytes], progress: Progress, sync: Callable[[int], None] = os.fsync
+) -> str:
+    """Write a file of an archive, for the owner alone, ``sync`` it, and return its checksum.
 
     Zeros become holes.
 
@@ -85,18 +122,26 @@ def write_member(root: str, item: Item, content: IO[bytes], progress: Progress, 
         FileExistsError: the name is taken.
         OSError: it cannot be written.
     """
-    folder, name = os.path.split(item.path)
-    digest = Checksum(item.checksum)
+    folder, name = os.path.split(path)
+    digest = Checksum()
     with open_below(root, folder) as directory, new_file(directory, name) as file:
         while chunk := content.read(reading.CHUNK):
             digest.update(chunk)
             write_with_holes(file, chunk)
             progress(len(chunk))
         os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
-        _tell(tell, item.path, dress_as(file, item))
+        sync(file)
+    return str(digest)
+
+
+def dress_file(root: str, item: Item, progress: Progress) -> tuple[str, ...]:
+    """Give a file all that its item says, and its time, see that on the disk, and return what it could not be given."""
+    progress(0)
+    with reading.open_file(root, item.path) as file:
+        lost = dress_as(file, item)
         os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(file)
-    return str(digest)
+    return lost
 
 
 def make_parents(outputs_dir: str, path: str) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from typing import IO, Any, BinaryIO, NamedTuple
 
 from ckptrules.engine.measures import human_size
@@ -25,6 +25,7 @@ from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json, unsafe_path
+from ckptrules.workers import side_by_side
 
 FORMATS = ("zst", "gz")
 MANIFEST = ".ckptrules-manifest.json"
@@ -164,32 +165,11 @@ def check(path: str, form: str, progress: Progress, most: int | None = None, *, 
     Raises:
         ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
     """
-    found: dict[str, Item] = {}
-    manifest, size = None, 0
-    with believing():
-        for member, content in members(path, form, progress):
-            if manifest is not None:
-                raise ArchiveError(f"{member.name} comes behind its manifest")
-            if member.name == MANIFEST:
-                manifest = _manifest(member, content, found.values())
-                continue
-            if member.name in found:
-                raise ArchiveError(f"{member.name} is in it twice")
-            size += member.size
-            if most is not None and size > most:
-                raise ArchiveError(f"holds more than {human_size(most)}")
-            found[member.name] = _seen(member, content, progress, with_)
-    if manifest is None:
-        raise ArchiveError("holds no manifest of ckptrules, or is cut off")
-    old = next((item.checksum for item in manifest.items if item.checksum), "")
+    manifest, found = _read(path, form, progress, most, lambda member, content: _seen(member, content, progress, with_))
+    old = _some_checksum(manifest)
     if not with_ and algorithm_of(old) != algorithm_of(with_):
         return check(path, form, progress, most, with_=old)
-    for item in manifest.items:
-        seen = found.pop(item.path, None)
-        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
-            raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
-    if found:
-        raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
+    _refuse_difference(manifest, found)
     return manifest
 
 
@@ -211,41 +191,50 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def unpacked(
-    path: str, manifest: Manifest, outputs_dir: str, progress: Progress, tell: Tell = untold
-) -> Iterator[tuple[str, Identity]]:
-    """Unpack an experiment into a folder of the workplace, one move from its place, and give that folder.
+def unpacked(path: str, outputs_dir: str, progress: Progress) -> Iterator[tuple[str, Manifest]]:
+    """Read an archive once: unpack it into a folder of the workplace, and compare what came with its manifest.
 
-    With it comes what tells the experiment from another one. What is left in the folder at the end is removed.
+    Gives that folder, below ``outputs_dir``, and the manifest. Nothing is dressed yet, and links are not made. What is
+    left in the folder at the end, or where anything is wrong, is removed.
+
+    Raises:
+        ArchiveError: it would not fit, or as `check`.
+    """
+    with copying.staging(outputs_dir) as staged:
+        root, there = os.path.join(outputs_dir, staged), room(outputs_dir)
+        with copying.syncing() as sync:
+            unpacking = _Unpacking(root, outputs_dir, there, progress, sync)
+            manifest, found = _read(path, format_of(path), progress, there, unpacking.take)
+        unpacking.refuse_full()
+        old = _some_checksum(manifest)
+        if algorithm_of(old) != algorithm_of(""):
+            for item in (item for item in found.values() if item.kind == "file"):
+                found[item.path] = item._replace(checksum=reading.checksum(root, item.path, progress, old))
+        _refuse_difference(manifest, found)
+        yield staged, manifest
+
+
+def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell = untold) -> Identity:
+    """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
 
     ``tell`` is called with what could not be given to what was brought back.
 
     Raises:
-        ArchiveError: it would not fit, or the archive is not what it was when it was checked.
+        OSError: it cannot be written.
     """
-    items = {item.path: item for item in manifest.items}
-    refuse_full(outputs_dir, items.values())
-    with copying.staging(outputs_dir) as staged:
-        root = os.path.join(outputs_dir, staged)
-        with believing():
-            for member, content in members(path, format_of(path), progress):
-                item = items.get(member.name)
-                if item is None:
-                    continue
-                if member.size != item.size:
-                    raise ArchiveError(f"{item.path} is not what its manifest says")
-                if item.kind == "directory":
-                    copying.make_directory(root, item)
-                elif item.kind == "file" and copying.write_member(root, item, content, progress, tell) != item.checksum:
-                    raise ArchiveError(f"{item.path} is not what its manifest says")
-        for item in reversed(manifest.items):
-            if item.kind == "link":
-                copying.make_link(root, item, tell)
-            elif item.kind == "directory":
-                copying.dress_directory(root, item, tell)
-        with reading.open_below(outputs_dir, staged) as directory:
-            identity = reading.identify(directory, manifest.items[0].path)
-        yield staged, identity
+    root = os.path.join(outputs_dir, staged)
+    files = [item for item in manifest.items if item.kind == "file"]
+    every = side_by_side.each(lambda item, step: copying.dress_file(root, item, step), files, progress)
+    for item, lost in zip(files, every, strict=True):
+        if lost:
+            tell(item.path, lost)
+    for item in reversed(manifest.items):
+        if item.kind == "link":
+            copying.make_link(root, item, tell)
+        elif item.kind == "directory":
+            copying.dress_directory(root, item, tell)
+    with reading.open_below(outputs_dir, staged) as directory:
+        return reading.identify(directory, manifest.items[0].path)
 
 
 def believed(path: str, manifest: Manifest) -> Manifest:
@@ -272,10 +261,8 @@ def refuse_full(folder: str, items: Iterable[Item]) -> None:
     Raises:
         ArchiveError: with how much is needed, and how much there is.
     """
-    block = os.statvfs(folder).f_frsize or 1
-    needed, there = sum(-(-(item.size - item.holes) // block) * block or block for item in items), room(folder)
-    if needed > there:
-        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+    block = _block(folder)
+    _refuse_more(sum(_taken(item.size - item.holes, block) for item in items), room(folder), folder)
 
 
 def format_of(path: str) -> str:
@@ -290,7 +277,7 @@ def format_of(path: str) -> str:
     raise ArchiveError("is not called *.tar.zst or *.tar.gz")
 
 
-def members(path: str, form: str, progress: Progress) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, IO[bytes]], None, None]:
     """Yield what is in an archive, in order; only plain names of files, directories and links get past.
 
     Nothing is held of those before. There may be so many as an archive of its size can hold.
@@ -299,9 +286,13 @@ def members(path: str, form: str, progress: Progress) -> Iterator[tuple[tarfile.
         ArchiveError: it holds anything else.
         Exception: what the libraries say of damage (`believing` tells it in one way).
     """
-    with open(open_plain(path), "rb") as file, _reader(file, form) as plain:
+    with (
+        open(open_plain(path), "rb") as file,
+        _reader(file, form) as plain,
+        contextlib.closing(side_by_side.ahead(plain.read)) as pieces,
+    ):
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
-        bounded = _Bounded(plain, progress)
+        bounded = _Bounded(pieces, progress)
         with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read
             while member := tar.next():
                 _refuse(member)
@@ -338,11 +329,121 @@ def believing() -> Iterator[None]:
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
+def _read(
+    path: str,
+    form: str,
+    progress: Progress,
+    most: int | None,
+    take: Callable[[tarfile.TarInfo, IO[bytes]], Item],
+) -> tuple[Manifest, dict[str, Item]]:
+    """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
+
+    Raises:
+        ArchiveError: it is damaged, cut off or no archive of ours, or its files have more bytes than ``most``.
+    """
+    found: dict[str, Item] = {}
+    manifest, size = None, 0
+    with believing(), contextlib.closing(members(path, form, progress)) as every:
+        for member, content in every:
+            if manifest is not None:
+                raise ArchiveError(f"{member.name} comes behind its manifest")
+            if member.name == MANIFEST:
+                manifest = _manifest(member, content, found.values())
+                continue
+            if member.name in found:
+                raise ArchiveError(f"{member.name} is in it twice")
+            size += member.size
+            if most is not None and size > most:
+                raise ArchiveError(f"holds more than {human_size(most)}")
+            found[member.name] = take(member, content)
+    if manifest is None:
+        raise ArchiveError("holds no manifest of ckptrules, or is cut off")
+    return manifest, found
+
+
+def _refuse_difference(manifest: Manifest, found: dict[str, Item]) -> None:
+    """Refuse an archive in which anything else was ``found`` than its manifest says.
+
+    Raises:
+        ArchiveError: with one difference.
+    """
+    for item in manifest.items:
+        seen = found.pop(item.path, None)
+        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
+            raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
+    if found:
+        raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
+
+
+def _some_checksum(manifest: Manifest) -> str:
+    return next((item.checksum for item in manifest.items if item.checksum), "")
+
+
+class _Unpacking:
+    """Takes the members of an archive into a folder, for the owner alone, as long as there is room for them.
+
+    Links are not made before all is proved: no later member is written through one.
+    """
+
+    def __init__(self, root: str, folder: str, room: int, progress: Progress, sync: Callable[[int], None]) -> None:
+        self._root, self._folder, self._room, self._progress, self._sync = root, folder, room, progress, sync
+        self._block, self._needed = _block(folder), 0
+        self._directories = {""}
+
+    def take(self, member: tarfile.TarInfo, content: IO[bytes]) -> Item:
+        """Write a member, and return what it is. Where there is no more room, it is only read: to know how much it is.
+
+        Raises:
+            ArchiveError: it cannot be written, or comes before its directory.
+        """
+        self._needed += _taken(member.size, self._block)
+        if self._needed > self._room:
+            return _seen(member, content, self._progress, "")
+        if os.path.dirname(member.name) not in self._directories:
+            raise ArchiveError(f"{member.name} comes before the directory that it lies in")
+        item = _item(member)
+        try:
+            if item.kind == "directory":
+                copying.make_directory(self._root, item)
+                self._directories.add(item.path)
+            elif item.kind == "file":
+                checksum = copying.write_member(self._root, item.path, content, self._progress, self._sync)
+                return item._replace(checksum=checksum)
+        except OSError as error:
+            if error.errno is None:  # of gzip: the archive is damaged
+                raise
+            raise ArchiveError(f"cannot be unpacked: {why_of(error)}") from None
+        return item
+
+    def refuse_full(self) -> None:
+        """Refuse what did not fit.
+
+        Raises:
+            ArchiveError: with how much is needed, and how much there is.
+        """
+        _refuse_more(self._needed, self._room, self._folder)
+
+
+def _block(folder: str) -> int:
+    return os.statvfs(folder).f_frsize or 1
+
+
+def _taken(size: int, block: int) -> int:
+    """Return the bytes of a disk that a file of some bytes takes, or a directory or a link of none."""
+    return -(-size // block) * block or block
+
+
+def _refuse_more(needed: int, there: int, folder: str) -> None:
+    if needed > there:
+        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+
+
 def _write(place: Packing, items: tuple[Item, ...], created: str, file: BinaryIO, progress: Progress) -> Manifest:
     with (
         _writer(file, place.format) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=reading.CHUNK) as tar,
     ):
+        tar.copybufsize = reading.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
         held = tuple(_add(tar, place.root, item, progress) for item in items)
         source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
         manifest = Manifest(created, source, place.format, complete=True, experiments=names, items=held)
@@ -393,9 +494,9 @@ def _plain(items: Iterable[Item]) -> list[Item]:
 class _Bounded:
     """The tar stream of an archive, of which only so much is read between two members: headers may lie."""
 
-    def __init__(self, plain: IO[bytes], progress: Progress) -> None:
-        self._plain = plain
-        self._progress = progress
+    def __init__(self, pieces: Iterator[bytes], progress: Progress) -> None:
+        self._pieces, self._progress = pieces, progress
+        self._piece, self._at = b"", 0
         self.left = HEADERS
 
     def read(self, count: int) -> bytes:
@@ -405,7 +506,11 @@ class _Bounded:
             ArchiveError: a header is longer than any of ours.
         """
         self._progress(0)
-        chunk = self._plain.read(count)
+        chunk = self._piece[self._at : self._at + count]
+        self._at += len(chunk)
+        while len(chunk) < count and (piece := next(self._pieces, b"")):
+            self._piece, self._at = piece, count - len(chunk)
+            chunk += piece[: self._at]
         self.left -= len(chunk)
         if self.left < 0:
             raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
@@ -429,15 +534,21 @@ class _Hashing:
 
 
 def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress, with_: str) -> Item:
-    """Return what a member is, without mode and time: these are those of the manifest."""
-    if not member.isreg():
-        kind: Any = "directory" if member.isdir() else "link"
-        return Item(member.name, kind, 0, 0, 0, link=member.linkname if member.issym() else "")
+    """Return what a member is, with its checksum if it is a file."""
+    item = _item(member)
+    if item.kind != "file":
+        return item
     digest = Checksum(with_)
     while chunk := content.read(reading.CHUNK):
         digest.update(chunk)
         progress(len(chunk))
-    return Item(member.name, "file", member.size, 0, 0, checksum=str(digest))
+    return item._replace(checksum=str(digest))
+
+
+def _item(member: tarfile.TarInfo) -> Item:
+    """Return what a member says of itself, without mode and time: these are those of the manifest."""
+    kind: Any = "file" if member.isreg() else "directory" if member.isdir() else "link"
+    return Item(member.name, kind, member.size, 0, 0, link=member.linkname if member.issym() else "")
 
 
 def _manifest(member: tarfile.TarInfo, content: IO[bytes], found: Collection[Item]) -> Manifest:
