@@ -35,6 +35,7 @@ with ThreadPoolExecutor() as pool:
     print(*pool.map(lambda path: blake3().update_mmap(path).hexdigest(), paths))
 """
 DOIT = f"{sys.executable} -m doit"
+READ = "cat outputs/exp/checkpoints/* > /dev/null"
 
 
 class Pair(NamedTuple):
@@ -51,17 +52,24 @@ def pairs() -> Mapping[str, Pair]:
     clean = "rm -rf outputs_backup_* .outputs_backup_* plain; sync"
     b3 = shutil.which("b3sum")
     hashing = f"{b3} --no-names outputs/*/*/*" if b3 else f"{sys.executable} hash.py outputs"
+    backed_up = f"ls -d outputs_backup_* 2>/dev/null || {DOIT} backup mode=link"
+    unverified = "rm -rf outputs/.ckptrules/verified half?/.ckptrules"
+    half = f"{DOIT} verify outputs_dir=half{{}} executor=none"
     archive = f"{DOIT} archive experiments=exp archive_dir=packed keep_source=1"
     return {
         "backup / `cp -r` + `sync`": Pair(
             f"{DOIT} backup mode=copy", "cp -r outputs plain; find plain -type f -exec sync {} +", clean, 1.2
         ),
         f"backups verify=1 / {'`b3sum`' if b3 else 'BLAKE3 of the mapped files, a thread a core'}": Pair(
-            f"{DOIT} backups verify=1", hashing, at_most=1.2
+            f"{DOIT} backups verify=1", hashing, backed_up, 1.2
         ),
-        "backups verify=1 / `cat`": Pair(f"{DOIT} backups verify=1", "cat outputs/exp/checkpoints/* > /dev/null"),
-        "verify / `cat`": Pair(
-            f"{DOIT} verify", "cat outputs/exp/checkpoints/* > /dev/null", "rm -rf outputs/.ckptrules/verified", 1.2
+        "backups verify=1 / `cat`": Pair(f"{DOIT} backups verify=1", READ, backed_up),
+        "verify / `cat`": Pair(f"{DOIT} verify", READ, unverified, 1.2),
+        "verify by two processes / two of it at once, half the files each": Pair(
+            f"{DOIT} -n 2 verify executor=processes",
+            f"{half.format(0)} & {half.format(1)} & wait -n; wait -n",
+            unverified,
+            1.15,
         ),
         "archive / `tar \\| zstd -T0` + `zstd -t`": Pair(
             archive,
@@ -88,7 +96,11 @@ def prepare(folder: Path, files: int, megabytes: int, renames: int) -> None:
     checkpoints = folder / "outputs/exp/checkpoints"
     checkpoints.mkdir(parents=True)
     for number in range(files):
-        write_checkpoint(checkpoints / f"epoch-{number:02d}_step-{number:06d}.ckpt", number, megabytes << 20)
+        path = checkpoints / f"epoch-{number:02d}_step-{number:06d}.ckpt"
+        write_checkpoint(path, number, megabytes << 20)
+        half = folder / f"half{number % 2}/exp/checkpoints"
+        half.mkdir(parents=True, exist_ok=True)
+        os.link(path, half / path.name)
     make(folder / "small", max(1, renames // 1000), min(1000, renames))
     for place in (folder, folder / "small"):
         shutil.copy(ROOT / "dodo.py", place)
