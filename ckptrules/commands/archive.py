@@ -19,7 +19,7 @@ from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OneOf, OptionError, flag, option
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError

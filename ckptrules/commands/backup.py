@@ -17,8 +17,8 @@ from ckptrules.report.style import Style
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OneOf, OptionError, as_pattern, option
+from ckptrules.run.outcome import Output
 from ckptrules.run.progress import stoppable
-from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError

@@ -20,7 +20,7 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import deciding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage import writing

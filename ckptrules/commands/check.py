@@ -11,7 +11,7 @@ from ckptrules.report.style import count_of, table
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run.jobs import load, pins_of
 from ckptrules.run.options import Common
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session, lacking
 from ckptrules.run.startup import TaskDict
 

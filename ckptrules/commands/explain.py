@@ -43,7 +43,7 @@ from ckptrules.run.options import (
     option,
     some_text,
 )
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 

@@ -13,8 +13,8 @@ from ckptrules.report.text import Tally
 from ckptrules.run import deciding, experiments, pinning, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.progress import stoppable
-from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 
@@ -39,11 +39,11 @@ class each:  # noqa: N801 - a function that can be sent to another process
     def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
         self.work = work
 
-    def __call__(self, job: Job, found: Directory) -> experiments.Done:
+    def __call__(self, job: Job, found: Directory) -> Done:
         """Do it, and tell what came of it."""
         if stopping.stopped():
             job.journals.note_stop()
-            return experiments.Done(Output(""), "stopped")
+            return Done(Output(""), "stopped")
         listing = Listing(found.experiment, found.directory, ())
         try:
             listing = scan(job.options.outputs_dir, found)

@@ -14,7 +14,8 @@ from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, past, startup
 from ckptrules.run.options import HTML, Common, a_file, option
-from ckptrules.run.reporter import Output, targets
+from ckptrules.run.outcome import Output
+from ckptrules.run.reporter import targets
 from ckptrules.run.session import Session
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")

@@ -18,8 +18,8 @@ from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import jobs, startup
 from ckptrules.run.options import RUN, Common, a_file, option
+from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of
-from ckptrules.run.reporter import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of

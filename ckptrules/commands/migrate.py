@@ -27,7 +27,7 @@ class Options(plan.Options):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
-    yield from experiments(session, "migrate", options, plan.work_on, understood=in_tally)
+    yield from experiments(session, "migrate", options, plan.WORK, understood=in_tally)
     days = load(session, options.rules_dir, options.outputs_dir).trash_days
     waiting = trash_runs(Disk(options.outputs_dir)) if days else []
     expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]

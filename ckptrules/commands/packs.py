@@ -26,7 +26,7 @@ from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import jobs
 from ckptrules.run.options import JSON, Common, OptionError, a_path, option, some_text
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage import writing

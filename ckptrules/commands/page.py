@@ -14,17 +14,19 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.commands import plan
-from ckptrules.engine.values import Directory
 from ckptrules.report.page.drawing import PageError, unpacked
 from ckptrules.report.style import Style
-from ckptrules.run.experiments import Done, experiments, in_tally
-from ckptrules.run.jobs import Job, style
+from ckptrules.run.experiments import experiments, in_tally
+from ckptrules.run.jobs import style
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, a_page, flag, option, some_text
-from ckptrules.run.reporter import Output, write_page
+from ckptrules.run.outcome import Output, later
+from ckptrules.run.reporter import write_page
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
+
+WORK = later("ckptrules.run.working", "work_silently")
 
 
 class Options(Migrating):
@@ -46,13 +48,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         return
     given = {name: getattr(options, name) for name in plan.Options.attributes}
     asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
-    yield from experiments(session, "page", asked, work_on, in_tally, drawn=partial(drawn, options))
-
-
-def work_on(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory; the page shows it, so nothing is printed."""
-    done = plan.work_on(job, found)
-    return done._replace(output=done.output._replace(text=""))
+    yield from experiments(session, "page", asked, WORK, in_tally, drawn=partial(drawn, options))
 
 
 def drawn(options: Options, shown: str, path: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from ckptrules.rules.shipped import pins_file
 from ckptrules.run import jobs, pinning
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.reading import why_of

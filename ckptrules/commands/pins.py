@@ -15,7 +15,7 @@ from ckptrules.report.style import Style, columns, count_of, table
 from ckptrules.report.text import problem_lines
 from ckptrules.run import jobs, pinning
 from ckptrules.run.options import Common
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules.engine.values import Directory
-from ckptrules.run.experiments import Done, experiments, in_tally
-from ckptrules.run.jobs import Job
+from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, Migrating, flag
+from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
+
+WORK = later("ckptrules.run.working", "work_on")
 
 
 class Options(Migrating):
@@ -24,11 +25,4 @@ class Options(Migrating):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one previewing task for each checkpoint directory."""
-    return experiments(session, "plan", options.but(dry_run=True), work_on, understood=in_tally)
-
-
-def work_on(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory, and for `doit migrate` carry the plan out."""
-    from ckptrules.run import working  # not above: where all is up to date, nothing needs it
-
-    return working.work_on(job, found)
+    return experiments(session, "plan", options.but(dry_run=True), WORK, understood=in_tally)

@@ -22,7 +22,7 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.posix import Disk

@@ -22,7 +22,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of

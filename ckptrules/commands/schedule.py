@@ -12,7 +12,7 @@ from doit.task import Task
 from ckptrules.engine.measures import visible
 from ckptrules.run import jobs, startup
 from ckptrules.run.options import Migrating, OptionError
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 
 WAIT = 600  # seconds

@@ -22,7 +22,7 @@ from ckptrules.report.text import files_of
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
 from ckptrules.storage.posix import Disk

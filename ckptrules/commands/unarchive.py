@@ -21,7 +21,7 @@ from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError

@@ -28,8 +28,9 @@ from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, startup
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
+from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of, trash_days
-from ckptrules.run.reporter import Output, RunContext
+from ckptrules.run.reporter import RunContext
 from ckptrules.run.session import Session
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk

@@ -17,7 +17,7 @@ from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, startup, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of

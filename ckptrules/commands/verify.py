@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
-from ckptrules.engine.values import Directory
-from ckptrules.outputs.listing import scan
-from ckptrules.run import deciding, experiments
-from ckptrules.run.experiments import Apart, Done
-from ckptrules.run.jobs import Job
+from ckptrules.run import experiments
 from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, OptionError, Planning, flag
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.stopping import StoppedError, heed
-from ckptrules.verify import check, memory
-from ckptrules.verify.check import Begun, Desk, How, Read, Report
-from ckptrules.verify.report import VerifyTally, block, report_as_data, summary, tally
-from ckptrules.workers.pieces import SMALL, Lost, weight
+from ckptrules.verify.check import How
+from ckptrules.verify.report import VerifyTally, summary
 
-STOPPED = Done(Output("", VerifyTally()), "stopped")
+WORK = later("ckptrules.run.verifying", "verify_one")
 
 
 class Options(Planning):
@@ -50,63 +42,16 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
     how = How(options.quick, options.load, options.unsafe)
     yield from experiments.experiments(
-        session, "verify", options, partial(verify_one, how), in_tally, nothing=VerifyTally(), summarise=summary
+        session,
+        "verify",
+        options,
+        partial(WORK, how),
+        in_tally,
+        nothing=VerifyTally(),
+        summarise=summary,
     )
 
 
 def in_tally(total: VerifyTally) -> int:
     """Count the directories: what is not understood in one is a problem, which is told."""
     return total.experiments
-
-
-def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
-    """Look at one checkpoint directory; read it here where that is little, else say what is to be read."""
-    options = job.options
-    try:
-        begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
-    except deciding.FAULTS as fault:
-        return told(job, Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems))
-    desk = begun.desk
-    if weight(begun.new) >= SMALL and (how.load or not how.quick):
-        return Apart(partial(check.read_one, desk), begun.new, partial(conclude, job, begun), STOPPED)
-    every: list[Read] = []
-    try:
-        for entry in begun.new:
-            heed()
-            every.append(check.read_one(desk, entry, lambda _: heed()))
-        report, unlike = check.end(begun, job.rules, every)
-        done = told(job, report)
-        every += unlike
-    except StoppedError:
-        done = STOPPED
-    if options.dry_run or not (every or memory.is_mostly_gone(desk.known, begun.living)):
-        return done
-    return Apart(None, (), partial(noted, desk, begun.living, every, done), STOPPED)
-
-
-def noted(desk: Desk, living: Collection[str], every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
-    """Remember what was read: only the process with the journal writes into the state."""
-    check.remember(desk, every)
-    check.forget(desk, living, every)
-    return done
-
-
-def conclude(job: Job, begun: Begun, answers: Iterable[Read | Lost]) -> Done:
-    """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost."""
-    every: list[Read] = []
-    for entry, answer in zip(begun.new, answers, strict=True):
-        every.append(check.not_read(entry, answer.why) if isinstance(answer, Lost) else answer)
-        if not job.options.dry_run:
-            check.remember(begun.desk, every[-1:])
-    report, unlike = check.end(begun, job.rules, every)
-    if not job.options.dry_run:
-        check.remember(begun.desk, unlike)
-        check.forget(begun.desk, begun.living, [*every, *unlike])
-    return told(job, report)
-
-
-def told(job: Job, report: Report) -> Done:
-    """Tell what came of one directory."""
-    data = report_as_data(report) if job.options.tells_data else None
-    output = Output(block(report, job.style), tally(report), data)
-    return Done(output, "problems left" if report.problems else "")

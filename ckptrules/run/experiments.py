@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -15,7 +15,6 @@ from ckptrules.changes.journals import interrupted
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.values import STATE, Directory, MaxDelete
 from ckptrules.outputs import find as outputs_find
-from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
@@ -39,13 +38,13 @@ from ckptrules.run.jobs import (
     uncovered,
 )
 from ckptrules.run.options import Common, Migrating, OptionError, Planning, encode_task, fits
+from ckptrules.run.outcome import Apart, Done, Output
 from ckptrules.run.progress import stoppable
 from ckptrules.run.remembered import remembered, values_of
-from ckptrules.run.reporter import Output, RunContext, WorkerKilled
+from ckptrules.run.reporter import RunContext, WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import DATABASE, TaskDict, params_of
 from ckptrules.stopping import KilledError, StoppedError
-from ckptrules.workers.pieces import Progress
 from ckptrules.workers.workers import is_alone
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
@@ -243,27 +242,6 @@ def advice(excess: Excess) -> str:
     )
 
 
-class Done(NamedTuple):
-    """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember."""
-
-    output: Output
-    failed: str = ""
-    values: Mapping[str, Any] = {}
-
-
-class Apart(NamedTuple):
-    """Work on one directory of which the files are still to be worked on, by whoever is free.
-
-    ``work`` is what is done with each of the ``files``, ``then`` makes the whole of the answers, in the process with
-    the journal; where Ctrl-C ends it before, ``stopped`` is what came of it. With no files, ``then`` alone is left.
-    """
-
-    work: Callable[[Any, Progress], Any] | None
-    files: Sequence[Any]
-    then: Callable[[Iterable[Any]], Done]
-    stopped: Done
-
-
 def do(
     session: Session,
     work: Callable[[Job, Directory], Done | Apart],
@@ -274,7 +252,7 @@ def do(
     """Have the work on one directory done, and hand what came of it to doit."""
     links = packed.job.links
     try:
-        done = session.workers.do(_unpacked, work, packed, links if is_alone() else links.only(found.directory), found)
+        done = session.workers.do(packed.apply, work, links if is_alone() else links.only(found.directory), found)
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
@@ -292,12 +270,6 @@ def _finished(session: Session, found: Directory, apart: Apart) -> Done:
             return apart.then(session.workers.each(apart.work, apart.files, progress))
     except StoppedError:
         return apart.stopped
-
-
-def _unpacked(
-    work: Callable[[Job, Directory], Done | Apart], packed: Packed, links: Links, found: Directory
-) -> Done | Apart:
-    return work(packed.job._replace(links=links), found)
 
 
 vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task

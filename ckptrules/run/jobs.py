@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules import __version__
 from ckptrules.changes import clock, journals
@@ -59,6 +59,9 @@ DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
 LAST_RUN = "lock.last_run"  # likewise
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+Answer = TypeVar("Answer")
 
 
 class Journals:
@@ -135,6 +138,10 @@ class Packed:
 
     def __reduce__(self) -> tuple[Callable[[bytes], Packed], tuple[bytes]]:
         return _packed_there, (self._text,)
+
+    def apply(self, work: Callable[[Job, Directory], Answer], links: Links, found: Directory) -> Answer:
+        """Do the work on one directory, to which links lead from elsewhere."""
+        return work(self.job._replace(links=links), found)
 
 
 @functools.lru_cache(maxsize=64)  # one a policy; a directory with pins has its own

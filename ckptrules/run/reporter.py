@@ -19,11 +19,12 @@ from ckptrules import stopping
 from ckptrules.engine.values import Plan
 from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style, count_of, printed
-from ckptrules.report.text import Going, Several, Tally, by_file, magnitude, summary, trash_sentence
+from ckptrules.report.text import Several, Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
+from ckptrules.run.outcome import NONE, NOTHING, UP_TO_DATE, Output
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -31,48 +32,12 @@ from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
-    from ckptrules.report.checkpoints import Room
-    from ckptrules.report.overview import Row
-    from ckptrules.report.what_if import Weighed
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
 KILLED = """ERROR: a worker was killed (was the memory full?)
     hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
 """
-NOTHING = Tally()
-UP_TO_DATE = Tally(up_to_date=1)
-NONE = Several()
-
-
-class Output(NamedTuple):
-    """What a task's action has to say; it stands in ``task.meta["output"]``.
-
-    Args:
-        text: what is printed.
-        tally: the numbers that are added up.
-        data: what is written to the JSON file.
-        going: what an experiment that loses something keeps and loses.
-        links: the files with several names, which count once in the whole run.
-        as_it_is: the text quotes what others wrote, so commands in it are not completed.
-        weighed: what would go otherwise, where that was asked for.
-        room: bytes that only a JSON file tells of.
-        row: what stands in place of the text, where a line an experiment was asked for.
-        unread: names that no rule knows and that look like checkpoints.
-        blind: a checkpoint that would go, where nothing tells which one is the best.
-    """
-
-    text: str
-    tally: Any = NOTHING
-    data: Mapping[str, Any] | None = None
-    going: Going | None = None
-    links: Several = NONE
-    as_it_is: bool = False
-    weighed: Weighed | None = None
-    room: Room | None = None
-    row: Row | None = None
-    unread: tuple[Unread, ...] = ()
-    blind: str = ""
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]

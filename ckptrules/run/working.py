@@ -16,9 +16,8 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.text import experiment_block, going, several, tally
 from ckptrules.run import pinning
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
-from ckptrules.run.experiments import Done
 from ckptrules.run.jobs import Job
-from ckptrules.run.reporter import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.storage.folders import Folders
 
 if TYPE_CHECKING:
@@ -59,6 +58,12 @@ def work_on(job: Job, found: Directory) -> Done:
     if done.failed or not outcome.stamp or not job.options.remembers:
         return done
     return done._replace(values=what_to_remember(job, found, decided, outcome))
+
+
+def work_silently(job: Job, found: Directory) -> Done:
+    """Plan one checkpoint directory; a page shows it, so nothing is printed."""
+    done = work_on(job, found)
+    return done._replace(output=done.output._replace(text=""))
 
 
 def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:

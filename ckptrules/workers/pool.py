@@ -31,7 +31,7 @@ from ckptrules.workers.pieces import File, Lost, Work, do_piece
 
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
 MOST = 61  # processes; doit's -n says how many of them have work at once
-PRELOADED = [__name__, "ckptrules.commands.plan", "ckptrules.run.working"]  # read once, by the fork server
+PRELOADED = [__name__, "ckptrules.run.working"]  # read once, by the fork server
 COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a message is sent wholly or not at all
 Answer = TypeVar("Answer")
 

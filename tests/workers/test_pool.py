@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
 from ckptrules.workers.pieces import SMALL, Lost, Progress
-from ckptrules.workers.pool import Pool
+from ckptrules.workers.pool import PRELOADED, Pool
 from ckptrules.workers.workers import NONE, PROCESSES, Workers
 
 pytestmark = pytest.mark.whole
@@ -75,3 +77,9 @@ def many(_: File, progress: Progress) -> int:
     for _number in range(20_000):
         progress(1)
     return 20_000
+
+
+def test_a_process_at_work_needs_no_doit() -> None:
+    needed = ", ".join([*PRELOADED, "ckptrules.run.verifying"])
+    code = f"import sys, {needed}; print(*(name for name in sys.modules if name.partition('.')[0] == 'doit'))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

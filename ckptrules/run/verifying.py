@@ -1,0 +1,73 @@
+"""The work of ``doit verify`` on one checkpoint directory: looked at, read here or by many workers, told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+
+from ckptrules.engine.values import Directory
+from ckptrules.outputs.listing import scan
+from ckptrules.run import deciding
+from ckptrules.run.jobs import Job
+from ckptrules.run.outcome import Apart, Done, Output
+from ckptrules.stopping import StoppedError, heed
+from ckptrules.verify import check, memory
+from ckptrules.verify.check import Begun, Desk, How, Read, Report
+from ckptrules.verify.report import VerifyTally, block, report_as_data, tally
+from ckptrules.workers.pieces import SMALL, Lost, weight
+
+STOPPED = Done(Output("", VerifyTally()), "stopped")
+
+
+def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
+    """Look at one checkpoint directory; read it here where that is little, else say what is to be read."""
+    options = job.options
+    try:
+        begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
+    except deciding.FAULTS as fault:
+        return told(job, Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems))
+    desk = begun.desk
+    if weight(begun.new) >= SMALL and (how.load or not how.quick):
+        return Apart(partial(check.read_one, desk), begun.new, partial(conclude, job, begun), STOPPED)
+    every: list[Read] = []
+    try:
+        for entry in begun.new:
+            heed()
+            every.append(check.read_one(desk, entry, lambda _: heed()))
+        report, unlike = check.end(begun, job.rules, every)
+        done = told(job, report)
+        every += unlike
+    except StoppedError:
+        done = STOPPED
+    if options.dry_run or not (every or memory.is_mostly_gone(desk.known, begun.living)):
+        return done
+    return Apart(None, (), partial(noted, desk, begun.living, every, done), STOPPED)
+
+
+def noted(desk: Desk, living: Collection[str], every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
+    """Remember what was read: only the process with the journal writes into the state."""
+    check.remember(desk, every)
+    check.forget(desk, living, every)
+    return done
+
+
+def conclude(job: Job, begun: Begun, answers: Iterable[Read | Lost]) -> Done:
+    """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost."""
+    every: list[Read] = []
+    for entry, answer in zip(begun.new, answers, strict=True):
+        every.append(check.not_read(entry, answer.why) if isinstance(answer, Lost) else answer)
+        if not job.options.dry_run:
+            check.remember(begun.desk, every[-1:])
+    report, unlike = check.end(begun, job.rules, every)
+    if not job.options.dry_run:
+        check.remember(begun.desk, unlike)
+        check.forget(begun.desk, begun.living, [*every, *unlike])
+    return told(job, report)
+
+
+def told(job: Job, report: Report) -> Done:
+    """Tell what came of one directory."""
+    data = report_as_data(report) if job.options.tells_data else None
+    output = Output(block(report, job.style), tally(report), data)
+    return Done(output, "problems left" if report.problems else "")
