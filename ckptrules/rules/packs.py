@@ -70,8 +70,9 @@ def shown(name: str) -> str:
 
 def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
     """Return the names of the packs that rules list; what is no pack is added to ``faults``."""
-    known, found = sources(), []
-    for value in names:
+    wanted, found = list(names), []
+    known = sources() if wanted else {}  # which looks through all that is installed
+    for value in wanted:
         if value.data not in known:
             hint = closest(value.data, known) or f"there are: {', '.join(known)}"
             faults.append(Fault(value.place, f"no pack '{value.data}'", hint))

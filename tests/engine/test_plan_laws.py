@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ CHECKPOINTS = [
     for epoch, step in [(0, 0), (3, 40), (9, 120), (11, 40), (100, 1_000_000)]
 ]
 
-laws = settings(max_examples=150, deadline=None)
+laws = settings(max_examples=300)
 formatted = st.sampled_from(CHECKPOINTS)
 junk = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).filter(lambda n: n not in (".", ".."))
 names = st.lists(st.sampled_from([*CHECKPOINTS, *SPECIAL, *OTHERS]) | formatted | junk, unique=True, max_size=14)
@@ -82,17 +83,22 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "keep_within": st.builds(Within, st.integers(1, 3), st.just("1s"), st.booleans()),
     "keep_hourly": st.integers(1, 3) | st.just(-1),
     "keep_yearly": st.integers(1, 3),
-    "max_total_size": st.builds(Bytes, st.integers(1, 60), st.just("1KB")),
 }
 NOW_NS = 3 * NS
 
 
 @st.composite
-def policies(draw: st.DrawFn, *, without: str = "", least: int = 1) -> Policy:
-    """Draw a policy with some of the lines, in any order."""
-    keys = draw(st.lists(st.sampled_from([k for k in VALUES if k != without]), unique=True, min_size=1, max_size=4))
-    lines = tuple(PolicyLine(key, draw(VALUES[key]), None) for key in keys)
-    return RULES.policies["default"]._replace(lines=lines, keep_at_least=draw(st.integers(least, 4)), examples=())
+def policies(draw: st.DrawFn, *, least: int = 1) -> tuple[Policy, Policy]:
+    """Draw a policy with some of the lines, in any order; and the same, or with a limit of the size among its lines."""
+    keys = draw(st.lists(st.sampled_from([*VALUES]), unique=True, min_size=1, max_size=4))
+    lines = [PolicyLine(key, draw(VALUES[key]), None) for key in keys]
+    at, limit = (
+        draw(st.integers(0, len(lines))),
+        PolicyLine("max_total_size", Bytes(draw(st.integers(1, 60)), "1KB"), None),
+    )
+    limited = draw(st.sampled_from([lines, [limit], [*lines[:at], limit, *lines[at:]]]))
+    policy = RULES.policies["default"]._replace(keep_at_least=draw(st.integers(least, 4)), examples=())
+    return policy._replace(lines=tuple(lines)), policy._replace(lines=tuple(limited))
 
 
 @st.composite
@@ -133,9 +139,6 @@ def listings(draw: st.DrawFn) -> Listing:
             size_kept = 0 if is_other or is_empty else size
             found.append(Entry(name, "other" if is_other else "file", size_kept, draw(st.integers(0, 2))))
     return look({entry.name: entry for entry in found})
-
-
-plans = st.tuples(listings(), st.none() | policies())
 
 
 @laws
@@ -200,46 +203,101 @@ def deleted(plan: Plan) -> set[str]:
     return {action.name for action in plan.actions if action.kind == "trash"}
 
 
+# --- laws of a directory -----------------------------------------------------------------------------------------------
+
+
+class Directory(NamedTuple):
+    """A directory, with what may be asked of it.
+
+    Only ``limited`` may have a limit of the size. ``shuffled`` is the listing in another order; of the two numbers the
+    ``larger`` may be the same; ``verified`` are names.
+    """
+
+    listing: Listing
+    policy: Policy
+    limited: Policy
+    shuffled: Listing
+    fewer: int
+    larger: int
+    verified: frozenset[str]
+
+
+DIRECTORIES: list[Callable[[Directory], None]] = []
+PLANS: list[Callable[[Listing, Policy | None], None]] = []
+
+
+@st.composite
+def directories(draw: st.DrawFn) -> Directory:
+    listing = draw(listings())
+    shuffled = listing._replace(entries=tuple(draw(st.permutations(listing.entries))))
+    count = draw(st.integers(1, 4))
+    verified = draw(st.frozensets(st.sampled_from(sorted(by_name(listing)) or ["none"])))
+    return Directory(listing, *draw(policies()), shuffled, count, count + draw(st.integers(0, 4)), verified)
+
+
 @laws
-@given(listings(), policies(without="max_total_size"), st.integers(1, 4), st.integers(0, 4))
-def test_a_larger_keep_last_never_deletes_more(listing: Listing, policy: Policy, count: int, more: int) -> None:
-    fewer, larger = (make_plan(RULES, listing, with_keep_last(policy, number)) for number in (count, count + more))
+@given(directories())
+def test_laws_of_a_directory(drawn: Directory) -> None:
+    for law in DIRECTORIES:
+        law(drawn)
+    for of_plans in PLANS:
+        for policy in (None, drawn.limited):
+            of_plans(drawn.listing, policy)
+
+
+@DIRECTORIES.append
+def a_larger_keep_last_never_deletes_more(drawn: Directory) -> None:
+    fewer, larger = (
+        make_plan(RULES, drawn.listing, with_keep_last(drawn.policy, number)) for number in (drawn.fewer, drawn.larger)
+    )
     assert deleted(larger) <= deleted(fewer)
 
 
-@laws
-@given(listings(), policies(without="max_total_size"))
-def test_without_a_line_goes_at_most_what_it_keeps(listing: Listing, policy: Policy) -> None:
+@DIRECTORIES.append
+def without_a_line_goes_at_most_what_it_keeps(drawn: Directory) -> None:
     evidence = Evidence(now_ns=NOW_NS)
-    plan = make_plan(RULES, listing, policy, evidence=evidence)
-    for line in lines_of(policy):
-        less = make_plan(RULES, listing, without(policy, line), evidence=evidence)
+    plan = make_plan(RULES, drawn.listing, drawn.policy, evidence=evidence)
+    for line in lines_of(drawn.policy):
+        less = make_plan(RULES, drawn.listing, without(drawn.policy, line), evidence=evidence)
         assert deleted(less) >= deleted(plan)
         assert len(deleted(less) - deleted(plan)) <= plan.keeps.get(line, 0)
 
 
-@laws
-@given(plans, st.data())
-def test_the_order_of_the_listing_changes_nothing(
-    given_plan: tuple[Listing, Policy | None], data: st.DataObject
-) -> None:
-    listing, policy = given_plan
-    other = listing._replace(entries=tuple(data.draw(st.permutations(listing.entries))))
-    assert make_plan(RULES, other, policy) == make_plan(RULES, listing, policy)
+@DIRECTORIES.append
+def the_order_of_the_listing_changes_nothing(drawn: Directory) -> None:
+    for policy in (None, drawn.limited):
+        assert make_plan(RULES, drawn.shuffled, policy) == make_plan(RULES, drawn.listing, policy)
 
 
-@laws
-@given(plans)
-def test_a_second_run_has_nothing_to_do(given_plan: tuple[Listing, Policy | None]) -> None:
-    listing, policy = given_plan
+@DIRECTORIES.append
+def the_floor_holds(drawn: Directory) -> None:
+    left = sound(drawn.listing) - deleted(make_plan(RULES, drawn.listing, drawn.limited))
+    assert len(left) >= min(drawn.limited.keep_at_least, len(sound(drawn.listing)))
+
+
+@DIRECTORIES.append
+def nothing_goes_where_nothing_that_stays_is_verified(drawn: Directory) -> None:
+    goes = deleted(make_plan(RULES, drawn.listing, drawn.limited))
+    is_proved = bool((sound(drawn.listing) - goes) & drawn.verified)
+    bound = make_plan(RULES, drawn.listing, drawn.limited, evidence=Evidence(verified=drawn.verified))
+    assert deleted(bound) == (goes if is_proved else set())
+    assert ("unverified" in {problem.id for problem in bound.problems}) == bool(goes and not is_proved)
+
+
+def sound(listing: Listing) -> set[str]:
+    """Return the names of the checkpoints that hold something."""
+    kinds = ("protected", "target", "legacy")
+    return {entry.name for entry in listing.entries if entry.size and claim(entry.name, RULES).kind in kinds}
+
+
+@PLANS.append
+def a_second_run_has_nothing_to_do(listing: Listing, policy: Policy | None) -> None:
     files, _ = carry_out(make_plan(RULES, listing, policy), listing)
     assert make_plan(RULES, look(files), policy).actions == ()
 
 
-@laws
-@given(plans)
-def test_no_content_disappears_and_links_lead_where_they_led(given_plan: tuple[Listing, Policy | None]) -> None:
-    listing, policy = given_plan
+@PLANS.append
+def no_content_disappears_and_links_lead_where_they_led(listing: Listing, policy: Policy | None) -> None:
     files, trash = carry_out(make_plan(RULES, listing, policy), listing)
     contents = Counter((entry.kind, entry.size, entry.mtime_ns) for entry in listing.entries)
     assert Counter((e.kind, e.size, e.mtime_ns) for e in (*files.values(), *trash.values())) == contents
@@ -251,10 +309,8 @@ def test_no_content_disappears_and_links_lead_where_they_led(given_plan: tuple[L
             assert leads_to._replace(name="") == led_to._replace(name="", link_text=leads_to.link_text)
 
 
-@laws
-@given(plans)
-def test_every_name_stands_in_the_plan_exactly_once(given_plan: tuple[Listing, Policy | None]) -> None:
-    listing, policy = given_plan
+@PLANS.append
+def every_name_stands_in_the_plan_exactly_once(listing: Listing, policy: Policy | None) -> None:
     plan = make_plan(RULES, listing, policy)
     rows: tuple[Kept | Skipped, ...] = (*plan.kept, *plan.skipped)
     told = [action.name for action in plan.actions] + [row.name for row in rows]
@@ -262,10 +318,8 @@ def test_every_name_stands_in_the_plan_exactly_once(given_plan: tuple[Listing, P
     assert sorted(told) == sorted(by_name(listing))
 
 
-@laws
-@given(plans)
-def test_only_understood_checkpoints_that_are_sound_are_touched(given_plan: tuple[Listing, Policy | None]) -> None:
-    listing, policy = given_plan
+@PLANS.append
+def only_understood_checkpoints_that_are_sound_are_touched(listing: Listing, policy: Policy | None) -> None:
     entries = by_name(listing)
     plan = make_plan(RULES, listing, policy)
     assert policy or not deleted(plan)
@@ -280,9 +334,8 @@ def test_only_understood_checkpoints_that_are_sound_are_touched(given_plan: tupl
             assert entry.size
 
 
-@laws
-@given(listings(), st.none() | policies())
-def test_nothing_goes_as_a_leftover_that_is_anything_else(listing: Listing, policy: Policy | None) -> None:
+@PLANS.append
+def nothing_goes_as_a_leftover_that_is_anything_else(listing: Listing, policy: Policy | None) -> None:
     everything = RULES._replace(leftovers=(Leftover("*", 1, "1s", Location("rules/x.yaml", 1, 1)),))
     plain = make_plan(RULES, listing, policy, evidence=Evidence(now_ns=9 * NS))
     made = make_plan(everything, listing, policy, evidence=Evidence(now_ns=9 * NS))
@@ -294,114 +347,125 @@ def test_nothing_goes_as_a_leftover_that_is_anything_else(listing: Listing, poli
     assert (made.kept, made.problems, made.remaining) == (plain.kept, plain.problems, plain.remaining)
 
 
-@laws
-@given(listings(), policies())
-def test_the_floor_holds(listing: Listing, policy: Policy) -> None:
-    sound = {
-        entry.name
-        for entry in listing.entries
-        if entry.size and claim(entry.name, RULES).kind in ("protected", "target", "legacy")
-    }
-    left = sound - deleted(make_plan(RULES, listing, policy))
-    assert len(left) >= min(policy.keep_at_least, len(sound))
+# --- laws of retention -------------------------------------------------------------------------------------------------
+
+
+class Candidates(NamedTuple):
+    """Checkpoints that a policy judges, with what may be asked of them.
+
+    Only ``limited`` may have a limit of the size, and its floor may be 0, as that of ``more``, which has no limit either.
+    ``others`` are checkpoints that stay in any case, ``pinned`` names.
+    """
+
+    found: list[Checkpoint]
+    shuffled: list[Checkpoint]
+    policy: Policy
+    limited: Policy
+    more: Policy
+    others: int
+    pinned: dict[str, Reason]
+    size: int
+    taken: int
+    newest: int
+
+
+CANDIDATES: list[Callable[[Candidates], None]] = []
+
+
+@st.composite
+def judged(draw: st.DrawFn) -> Candidates:
+    found = draw(candidates())
+    shuffled = draw(st.permutations(found))
+    numbers = draw(st.sets(st.integers(0, 13)))
+    pinned = {one.entry.name: Reason("pinned") for n, one in enumerate(found) if n in numbers}
+    policy, limited = draw(policies(least=0))
+    more, _ = draw(policies(least=0))
+    others, size, room = draw(st.integers(0, 3)), draw(st.integers(1, 90)), draw(st.integers(0, 30))
+    return Candidates(found, shuffled, policy, limited, more, others, pinned, size, room, draw(st.integers(1, 4)))
 
 
 @laws
-@given(listings(), policies(), st.data())
-def test_nothing_goes_where_nothing_that_stays_is_verified(
-    listing: Listing, policy: Policy, data: st.DataObject
-) -> None:
-    sound = {
-        entry.name
-        for entry in listing.entries
-        if entry.size and claim(entry.name, RULES).kind in ("protected", "target", "legacy")
-    }
-    verified = data.draw(st.sets(st.sampled_from(sorted(by_name(listing)) or ["none"])))
-    goes = deleted(make_plan(RULES, listing, policy))
-    is_proved = bool((sound - goes) & verified)
-    bound = make_plan(RULES, listing, policy, evidence=Evidence(verified=frozenset(verified)))
-    assert deleted(bound) == (goes if is_proved else set())
-    assert ("unverified" in {problem.id for problem in bound.problems}) == bool(goes and not is_proved)
+@given(judged())
+def test_laws_of_retention(drawn: Candidates) -> None:
+    for law in CANDIDATES:
+        law(drawn)
 
 
-@laws
-@given(candidates(), policies(least=0), st.integers(0, 3))
-def test_keep_and_remove_are_all_each_with_a_reason(found: list[Checkpoint], policy: Policy, others: int) -> None:
-    verdict = apply_policy(policy, found, Others(others), NOW_NS)
-    names = [checkpoint.entry.name for checkpoint in found]
+@CANDIDATES.append
+def keep_and_remove_are_all_each_with_a_reason(drawn: Candidates) -> None:
+    verdict = apply_policy(drawn.limited, drawn.found, Others(drawn.others), NOW_NS)
+    names = [checkpoint.entry.name for checkpoint in drawn.found]
     assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
     assert all([*verdict.keep.values(), *verdict.remove.values()])
-    assert others + len(verdict.keep) >= min(policy.keep_at_least, others + len(names))
+    assert drawn.others + len(verdict.keep) >= min(drawn.limited.keep_at_least, drawn.others + len(names))
     assert set(verdict.saves) == set(verdict.remove)
 
 
-@laws
-@given(candidates(), policies(least=0), st.data())
-def test_the_order_of_the_candidates_changes_no_decision(
-    found: list[Checkpoint], policy: Policy, data: st.DataObject
-) -> None:
-    other = data.draw(st.permutations(found))
-    assert apply_policy(policy, other, Others(0), NOW_NS) == apply_policy(policy, found, Others(0), NOW_NS)
+@CANDIDATES.append
+def the_order_of_the_candidates_changes_no_decision(drawn: Candidates) -> None:
+    verdicts = (apply_policy(drawn.limited, found, Others(0), NOW_NS) for found in (drawn.shuffled, drawn.found))
+    assert next(verdicts) == next(verdicts)
 
 
-@laws
-@given(candidates(), policies(without="max_total_size"), policies(without="max_total_size"), st.integers(0, 3))
-def test_more_lines_never_delete_more(found: list[Checkpoint], few: Policy, more: Policy, others: int) -> None:
+@CANDIDATES.append
+def more_lines_never_delete_more(drawn: Candidates) -> None:
+    few, more = drawn.policy, drawn.more
     both = few._replace(lines=(*few.lines, *more.lines), keep_at_least=max(few.keep_at_least, more.keep_at_least))
-    removed = [set(apply_policy(policy, found, Others(others), NOW_NS).remove) for policy in (few, more, both)]
+    removed = [
+        set(apply_policy(policy, drawn.found, Others(drawn.others), NOW_NS).remove) for policy in (few, more, both)
+    ]
     assert removed[2] <= removed[0] & removed[1]
 
 
-@laws
-@given(candidates(), policies(without="max_total_size"), st.sets(st.integers(0, 13)), st.integers(0, 3))
-def test_a_pin_makes_no_other_go(found: list[Checkpoint], policy: Policy, numbers: set[int], others: int) -> None:
-    held = {c.entry.name: Reason("pinned") for n, c in enumerate(found) if n in numbers}
-    without = set(apply_policy(policy, found, Others(others), NOW_NS).remove)
-    assert set(apply_policy(policy, found, Others(others), NOW_NS, held, pinned=held).remove) == without - held.keys()
+@CANDIDATES.append
+def a_pin_makes_no_other_go(drawn: Candidates) -> None:
+    policy, found, others, held = drawn.policy, drawn.found, Others(drawn.others), drawn.pinned
+    without = set(apply_policy(policy, found, others, NOW_NS).remove)
+    assert set(apply_policy(policy, found, others, NOW_NS, held, pinned=held).remove) == without - held.keys()
 
 
-@laws
-@given(candidates(), policies(without="max_total_size"), st.integers(1, 90), st.integers(0, 30))
-def test_a_size_limit_keeps_more_and_what_it_keeps_fits(
-    found: list[Checkpoint], policy: Policy, size: int, taken: int
-) -> None:
-    limited = policy._replace(lines=(*policy.lines, PolicyLine("max_total_size", Bytes(size, "1KB"), None)))
-    without = set(apply_policy(policy, found, Others(0, taken), NOW_NS).keep)
-    kept = set(apply_policy(limited, found, Others(0, taken), NOW_NS).keep)
+@CANDIDATES.append
+def a_size_limit_keeps_more_and_what_it_keeps_fits(drawn: Candidates) -> None:
+    found, others, size = drawn.found, Others(0, drawn.taken), drawn.size
+    limit = PolicyLine("max_total_size", Bytes(size, "1KB"), None)
+    limited = drawn.policy._replace(lines=(*drawn.policy.lines, limit))
+    without = set(apply_policy(drawn.policy, found, others, NOW_NS).keep)
+    kept = set(apply_policy(limited, found, others, NOW_NS).keep)
     assert without <= kept
-    assert without == kept or taken + sum(c.entry.size for c in found if c.entry.name in kept) <= size
+    assert without == kept or drawn.taken + sum(c.entry.size for c in found if c.entry.name in kept) <= size
 
 
-@laws
-@given(candidates(), st.integers(1, 4))
-def test_keep_last_never_cuts_through_equal_ones(found: list[Checkpoint], count: int) -> None:
-    said = LINES["keep_last"].judge(count, found, Around(NOW_NS, Others(0)))
-    by_order = {c.entry.name: c.age_order[:2] for c in found if "by file time" not in said[c.entry.name].why}
+@CANDIDATES.append
+def keep_last_never_cuts_through_equal_ones(drawn: Candidates) -> None:
+    said = LINES["keep_last"].judge(drawn.newest, drawn.found, Around(NOW_NS, Others(0)))
+    by_order = {c.entry.name: c.age_order[:2] for c in drawn.found if "by file time" not in said[c.entry.name].why}
     fates: dict[tuple[int, ...], set[bool]] = defaultdict(set)
     for name, order in by_order.items():
         fates[order].add(said[name].keeps)
-    for checkpoint in found:
+    for checkpoint in drawn.found:
         fates[checkpoint.age_order[:3]].add(said[checkpoint.entry.name].keeps)
     assert all(len(kept) == 1 for kept in fates.values())
 
 
-@laws
-@given(candidates(), policies())
-def test_the_line_that_would_save_a_checkpoint_does(found: list[Checkpoint], policy: Policy) -> None:
-    verdict = apply_policy(policy, found, Others(0), NOW_NS)
+@CANDIDATES.append
+def the_line_that_would_save_a_checkpoint_does(drawn: Candidates) -> None:
+    policy = with_floor(drawn.limited)
+    verdict = apply_policy(policy, drawn.found, Others(0), NOW_NS)
     for name, saves in verdict.saves.items():
         for changed in saves:
             lines = tuple(changed if line.key == changed.key else line for line in policy.lines)
-            assert name in apply_policy(policy._replace(lines=lines), found, Others(0), NOW_NS).keep
+            assert name in apply_policy(policy._replace(lines=lines), drawn.found, Others(0), NOW_NS).keep
 
 
-@laws
-@given(candidates(), policies())
-def test_the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(
-    found: list[Checkpoint], policy: Policy
-) -> None:
-    verdict = apply_policy(policy, found, Others(0), NOW_NS)
-    ends = sorted(found, key=lambda c: c.age_order)[-1:]
+@CANDIDATES.append
+def the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(drawn: Candidates) -> None:
+    policy = with_floor(drawn.limited)
+    verdict = apply_policy(policy, drawn.found, Others(0), NOW_NS)
+    ends = sorted(drawn.found, key=lambda c: c.age_order)[-1:]
     if any(line.key == "keep_last" for line in policy.lines):
-        ends += sorted(found, key=lambda c: (c.entry.mtime_ns, c.age_order))[-1:]
+        ends += sorted(drawn.found, key=lambda c: (c.entry.mtime_ns, c.age_order))[-1:]
     assert {checkpoint.entry.name for checkpoint in ends} <= set(verdict.keep)
+
+
+def with_floor(policy: Policy) -> Policy:
+    return policy._replace(keep_at_least=max(1, policy.keep_at_least))

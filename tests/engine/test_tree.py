@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from ckptrules.engine.values import Best, Budget, Bytes, Checkpoint, Entry, Hard
 
 HERE = Location("rules/x.yaml", 1, 1)
 NOW = 1_000_000 * NS
-laws = settings(max_examples=300, deadline=None)
 
 
 def one(
@@ -67,54 +67,83 @@ budgets = st.builds(budget, st.integers(0, 200)) | st.builds(
 )
 
 
-@laws
-@given(trees(), budgets, st.randoms())
-def test_the_order_of_directories_and_names_changes_nothing(parts: list[Part], limit: Budget, random: object) -> None:
-    mixed = [part._replace(rest=part.rest[::-1], stays=part.stays[::-1]) for part in parts]
-    random.shuffle(mixed)  # type: ignore[attr-defined]
-    assert share_out(limit, mixed, NOW) == share_out(limit, parts, NOW)
+class Drawn(NamedTuple):
+    """A tree and its budget; the same tree in ``another_order``, a ``greater`` budget, how many are to be the best."""
+
+    parts: list[Part]
+    limit: Budget
+    another_order: list[Part]
+    greater: Budget
+    best: int
 
 
-@laws
-@given(trees(), budgets)
-def test_only_what_no_line_keeps_is_spoken_of_and_all_of_it(parts: list[Part], limit: Budget) -> None:
-    said = share_out(limit, parts, NOW).says
-    assert {(d, n) for d in said for n in said[d]} == {(p.directory, c.entry.name) for p in parts for c in p.rest}
+LAWS: list[Callable[[Drawn], None]] = []
 
 
-@laws
-@given(trees(), budgets)
-def test_it_fits_or_nothing_stays_that_takes_room(parts: list[Part], limit: Budget) -> None:
-    shared = share_out(limit, parts, NOW)
-    must = [c for p in parts for c in p.stays]
-    left = [c for p in parts for c in p.rest if (p.directory, c.entry.name) in kept(shared)]
+@st.composite
+def drawn_trees(draw: st.DrawFn) -> Drawn:
+    parts, limit = draw(trees()), draw(budgets)
+    turned = [part._replace(rest=part.rest[::-1], stays=part.stays[::-1]) for part in parts]
+    greater = limit._replace(total=Bytes(limit.total.size + draw(st.integers(1, 100)), "more"))
+    return Drawn(parts, limit, draw(st.permutations(turned)), greater, draw(st.integers(1, 4)))
+
+
+@settings(max_examples=300)
+@given(drawn_trees())
+def test_laws_of_a_tree(drawn: Drawn) -> None:
+    for law in LAWS:
+        law(drawn)
+
+
+@LAWS.append
+def the_order_of_directories_and_names_changes_nothing(drawn: Drawn) -> None:
+    assert share_out(drawn.limit, drawn.another_order, NOW) == share_out(drawn.limit, drawn.parts, NOW)
+
+
+@LAWS.append
+def only_what_no_line_keeps_is_spoken_of_and_all_of_it(drawn: Drawn) -> None:
+    said = share_out(drawn.limit, drawn.parts, NOW).says
+    assert {(d, n) for d in said for n in said[d]} == {(p.directory, c.entry.name) for p in drawn.parts for c in p.rest}
+
+
+@LAWS.append
+def it_fits_or_nothing_stays_that_takes_room(drawn: Drawn) -> None:
+    shared = share_out(drawn.limit, drawn.parts, NOW)
+    must = [c for p in drawn.parts for c in p.stays]
+    left = [c for p in drawn.parts for c in p.rest if (p.directory, c.entry.name) in kept(shared)]
     assert (shared.must, shared.stays) == (room(must), room([*must, *left]))
-    assert shared.stays <= max(limit.total.size, shared.must)
-    assert shared.must <= shared.stays <= shared.every == room(c for p in parts for c in (*p.rest, *p.stays))
+    assert shared.stays <= max(drawn.limit.total.size, shared.must)
+    assert shared.must <= shared.stays <= shared.every == room(c for p in drawn.parts for c in (*p.rest, *p.stays))
 
 
-@laws
-@given(trees(), budgets)
-def test_where_all_fits_nothing_goes(parts: list[Part], limit: Budget) -> None:
-    shared = share_out(limit, parts, NOW)
-    if shared.every <= limit.total.size:
-        assert len(kept(shared)) == sum(len(part.rest) for part in parts)
+@LAWS.append
+def where_all_fits_nothing_goes(drawn: Drawn) -> None:
+    shared = share_out(drawn.limit, drawn.parts, NOW)
+    if shared.every <= drawn.limit.total.size:
+        assert len(kept(shared)) == sum(len(part.rest) for part in drawn.parts)
 
 
-@laws
-@given(trees(), budgets, st.integers(1, 100))
-def test_a_greater_budget_lets_nothing_more_go(parts: list[Part], limit: Budget, more: int) -> None:
-    greater = limit._replace(total=Bytes(limit.total.size + more, "more"))
-    assert kept(share_out(limit, parts, NOW)) <= kept(share_out(greater, parts, NOW))
+@LAWS.append
+def a_greater_budget_lets_nothing_more_go(drawn: Drawn) -> None:
+    less, more = (kept(share_out(limit, drawn.parts, NOW)) for limit in (drawn.limit, drawn.greater))
+    assert less <= more
 
 
-@laws
-@given(trees(), budgets)
-def test_what_would_save_it_does(parts: list[Part], limit: Budget) -> None:
-    for directory, said in share_out(limit, parts, NOW).says.items():
+@LAWS.append
+def what_would_save_it_does(drawn: Drawn) -> None:
+    for directory, said in share_out(drawn.limit, drawn.parts, NOW).says.items():
         for name, opinion in said.items():
             if not opinion.keeps:
-                assert (directory, name) in kept(share_out(opinion.would, parts, NOW))
+                assert (directory, name) in kept(share_out(opinion.would, drawn.parts, NOW))
+
+
+@LAWS.append
+def as_many_are_best_as_are_asked_for(drawn: Drawn) -> None:
+    said = best_across(Best("loss", "max", drawn.best, "*"), drawn.parts)
+    all_of_them = [c for p in drawn.parts for c in (*p.rest, *p.stays)]
+    rated = [c for c in all_of_them if c.metrics.get("loss", "none") not in ("none", "nan")]
+    assert sum(" is best " in one.why for rows in said.values() for one in rows.values()) == min(drawn.best, len(rated))
+    assert not any(math.isnan(float(c.metrics["loss"])) for c in rated)
 
 
 # --- single sentences -------------------------------------------------------------------------------------------------
@@ -181,15 +210,6 @@ def test_the_best_across_directories_are_ranked_together() -> None:
     assert said["a"]["a"].why == "loss 0.3 is not of the best 2 across 'sweep_*'"
     assert str(said["a"]["a"].would) == "{metric: loss, mode: min, count: 3, across: 'sweep_*'}"
     assert best_across(best, parts[::-1]) == said
-
-
-@laws
-@given(trees(), st.integers(1, 4))
-def test_as_many_are_best_as_are_asked_for(parts: list[Part], count: int) -> None:
-    said = best_across(Best("loss", "max", count, "*"), parts)
-    rated = [c for p in parts for c in (*p.rest, *p.stays) if c.metrics.get("loss", "none") not in ("none", "nan")]
-    assert sum(" is best " in one.why for rows in said.values() for one in rows.values()) == min(count, len(rated))
-    assert not any(math.isnan(float(c.metrics["loss"])) for c in rated)
 
 
 def test_the_line_that_would_save_it_is_whole() -> None:

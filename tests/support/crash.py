@@ -41,7 +41,7 @@ APART = (
 for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
     if module.name not in APART:
         importlib.import_module(module.name)
-forking.remember_plugins()
+forking.prepare()
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 for needed in ("blake3", "jinja2", "regex", "tqdm", "yaml", ZSTD):
     importlib.import_module(needed)

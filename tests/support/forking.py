@@ -114,18 +114,23 @@ def main() -> None:
     for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
         if module.name not in APART:
             importlib.import_module(module.name)
-    remember_plugins()
+    prepare()
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin.buffer:  # with no text of its own, a child has nothing of it
         print(run(Order(**json.loads(line))), file=answers, flush=True)
 
 
-def remember_plugins() -> None:
-    """Let doit look for its plug-ins among all that is installed once, and not three times a run."""
+def prepare() -> None:
+    """Do once what is the same for every run: look for plug-ins among all that is installed, compile the shipped rules."""
+    import doit.plugin
+
+    from ckptrules.rules import load, packs, shipped
+
     find = functools.cache(importlib.metadata.entry_points)
-    importlib.metadata.entry_points = find  # type: ignore[assignment]
-    for category in ("BACKEND", "COMMAND", "LOADER", "REPORTER"):
-        find(group=f"doit.{category}")
+    importlib.metadata.entry_points = doit.plugin.entry_points = find  # type: ignore[assignment]
+    for group in ("doit.BACKEND", "doit.COMMAND", "doit.LOADER", "doit.REPORTER", packs.ENTRY_POINTS):
+        find(group=group)
+    load.load_rules(shipped.rule_texts(shipped.shipped(shipped.RULES_DIR)))  # the patterns of the rules stay compiled
 
 
 def run(order: Order) -> int:
