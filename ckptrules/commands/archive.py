@@ -12,13 +12,13 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, progress_bar, selects
+from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, selects
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
-from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, WAIT, Common, OneOf, OptionError, flag, option
+from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, flag, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -39,6 +39,7 @@ class Options(Common):
     keep_source: bool = flag("leave the experiment where it is")
     format: str = option("zst", OneOf(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
     wait: int = WAIT
+    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -130,7 +131,7 @@ def pack_one(session: Session, options: Options, style: Style, place: Packing) -
     items = archives.listing(place)
     size, shown = sum(item.size for item in items), style.name(place.experiment)
     amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
-    with progress_bar(size) as progress:
+    with session.shown(size) as progress:
         before = archives.packed_before(place, items, progress)
     if before:
         archives.refuse_other(place, items, before)
@@ -142,11 +143,11 @@ def pack_one(session: Session, options: Options, style: Style, place: Packing) -
     if not options.keep_source:
         refuse_linked(options, place)
     if before:
-        with progress_bar(2 * size) as progress:
+        with session.shown(2 * size) as progress:
             archives.prove(place, items, progress)
     else:
         created = datetime.now().astimezone().isoformat(timespec="seconds")
-        archives.pack(place, items, created, progress_bar)
+        archives.pack(place, items, created, session.shown)
     line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {style.name(place.path)}"
     line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
     if options.keep_source:

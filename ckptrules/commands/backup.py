@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
@@ -16,9 +15,8 @@ from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUPS, EXPERIMENTS, WAIT, Common, OneOf, OptionError, as_pattern, option
+from ckptrules.run.options import BACKUPS, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, as_pattern, option
 from ckptrules.run.outcome import Output
-from ckptrules.run.progress import stoppable
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -32,7 +30,6 @@ Action = tuple[Callable[..., Any], list[Any]]
 Prepared = tuple[Action, tuple[str, ...]]  # what is to be done, and for which experiments
 Given = TypeVar("Given", bound=Common)
 LISTED = "'doit backups' lists them"
-progress_bar = functools.partial(stoppable, "")
 
 
 class Options(Common):
@@ -41,6 +38,7 @@ class Options(Common):
     experiments: str | None = EXPERIMENTS
     wait: int = WAIT
     to: str | None = BACKUPS
+    max_rate: str | None = MAX_RATE
     mode: str = option("auto", OneOf(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
 
 
@@ -84,7 +82,7 @@ def prepare_backup(session: Session, options: Options) -> Prepared:
     chosen = chosen_experiments(session, "backup", options, known_experiments(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.choose(chosen, None), whole, created)
-    return (make, [options, jobs.style(session, options), order]), chosen
+    return (make, [session, options, jobs.style(session, options), order]), chosen
 
 
 def known_experiments(session: Session, options: Common) -> list[str]:
@@ -165,7 +163,7 @@ def lock(session: Session, options: Common) -> None:
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:
+def make(session: Session, options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:
     """Make a backup, or tell what it would be."""
     what = f"backup '{style.name(order.path)}'"
     lost: dict[str, tuple[str, ...]] = {}
@@ -176,7 +174,7 @@ def make(options: Options, style: Style, order: Order, task: Task) -> TaskFailed
                 vault_backups.check_space(items, os.path.dirname(order.path) or ".")
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = vault_backups.make_backup(order, progress_bar, lost.__setitem__)
+            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
         return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules.commands.backup import one_task, progress_bar, tell
+from ckptrules.commands.backup import one_task, tell
 from ckptrules.report.style import Style
 from ckptrules.run import jobs
-from ckptrules.run.options import BACKUPS, Common, flag
+from ckptrules.run.options import BACKUPS, MAX_RATE, Common, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -26,14 +26,17 @@ class Options(Common):
     believes_state = False
     to: str | None = BACKUPS
     verify: bool = flag("check every file against its checksum")
+    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that lists the backups."""
-    return one_task(session, "backups", lambda *_: ((show, [options, jobs.style(session, options)]), ()), options)
+    return one_task(
+        session, "backups", lambda *_: ((show, [session, options, jobs.style(session, options)]), ()), options
+    )
 
 
-def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
+def show(session: Session, options: Options, style: Style, task: Task) -> TaskFailed | None:
     """List the backups, and check them where that is asked for."""
     folder = backups_folder(options.outputs_dir, options.to)
     try:
@@ -42,17 +45,17 @@ def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
         return tell(task, report.failed_text(f"'{style.name(folder)}'", why_of(error)), failed=True)
     if options.verify:
         try:
-            held = checked(folder, held)
+            held = checked(session, folder, held)
         except StoppedError:
             return tell(task, "Not finished: the backups are not checked.\n", failed=True)
     text = report.backups_table(held, folder, style, verified=options.verify)
     return tell(task, text, failed=any(backup.damage for backup in held))
 
 
-def checked(folder: str, held: Sequence[Held]) -> list[Held]:
+def checked(session: Session, folder: str, held: Sequence[Held]) -> list[Held]:
     """Check every file of the backups that are whole."""
     found = []
-    with progress_bar(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
+    with session.shown(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
         for backup in held:
             damage = backup.damage
             if backup.manifest and backup.manifest.complete:

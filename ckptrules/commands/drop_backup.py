@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules.commands.backup import Prepared, chosen_backup, lock, one_task, progress_bar, tell
+from ckptrules.commands.backup import Prepared, chosen_backup, lock, one_task, tell
 from ckptrules.report.style import Style
 from ckptrules.run import jobs
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import copying
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
@@ -64,8 +64,7 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
     try:
         if not style.preview:
             place = os.path.abspath(path)
-            with progress_bar(len(manifest.items)) as progress:
-                copying.remove_backup(place, backups.hidden_path(place), progress)
+            copying.remove_backup(place, backups.hidden_path(place), lambda _: heed())
     except StoppedError:
         rest = style.name(backups.hidden_path(os.path.normpath(path)))
         return tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)

@@ -15,7 +15,6 @@ from ckptrules.commands.backup import (
     chosen_experiments,
     lock,
     one_task,
-    progress_bar,
     selects,
     tell,
 )
@@ -24,7 +23,7 @@ from ckptrules.engine.values import Entry
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, pinning
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUP, EXPERIMENTS, WAIT, Common, OptionError, flag
+from ckptrules.run.options import BACKUP, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -42,6 +41,7 @@ class Options(Common):
     experiments: str | None = EXPERIMENTS
     force: bool = flag("bring back what differs as well; what is replaced goes to the trash")
     wait: int = WAIT
+    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -84,14 +84,14 @@ def bring_back(
     lost: dict[str, tuple[str, ...]] = {}
     stated, manifest = manifest, backups.believed(path, manifest)
     try:
-        with progress_bar(manifest.size) as progress:
+        with session.shown(manifest.size) as progress:
             steps = backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
         pinned = pinning.all_pinned(session, options)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             journal = jobs.open_journal(session, outputs_dir, jobs.run_header(session, "restore", options))
             run, note = session.run_id, lost.__setitem__
-            steps = backups.restore(outputs_dir, path, run, steps, progress_bar, note, journal, stopping.stopped)
+            steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped)
     except StoppedError:
         state.clear_work(outputs_dir)
         return tell(

@@ -15,12 +15,12 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.changes.units import NO_RECORD
 from ckptrules.commands.archive import change
-from ckptrules.commands.backup import Prepared, one_task, progress_bar
+from ckptrules.commands.backup import Prepared, one_task
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs
-from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
+from ckptrules.run.options import MAX_RATE, WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -39,6 +39,7 @@ class Options(Common):
     changes = True
     archive: str | None = option(None, some_text, "the archive to bring back")
     wait: int = WAIT
+    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -59,7 +60,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     fact = f"command line: archive '{options.archive}'"
     try:
         with contextlib.ExitStack() as stack:
-            unpacked = read(options.archive, options, stack)
+            unpacked = read(session, options.archive, options, stack)
             (experiment,) = unpacked.manifest.experiments
             if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
                 hint = "move it away first; nothing is overwritten"
@@ -84,7 +85,7 @@ class Unpacked(NamedTuple):
     staged: str = ""
 
 
-def read(path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
+def read(session: Session, path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
     """Read and prove an archive; when the stack ends, what was unpacked of it is gone.
 
     Raises:
@@ -93,7 +94,7 @@ def read(path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
     form = archives.format_of(path)
     if not os.path.isfile(path):
         raise ArchiveError("is no file")
-    with progress_bar(os.path.getsize(path)) as progress:
+    with session.shown(os.path.getsize(path)) as progress:
         if not options.dry_run:
             staged, manifest = stack.enter_context(archives.unpacked(path, options.outputs_dir, progress))
             return Unpacked(manifest, staged)
@@ -115,7 +116,7 @@ def bring_back(
         return None
     lost: dict[str, tuple[str, ...]] = {}
     try:
-        with kept, progress_bar(stated.size) as progress:
+        with kept, session.shown(stated.size) as progress:
             manifest = archives.believed(str(options.archive), stated)
             identity = archives.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
             copying.make_parents(options.outputs_dir, experiment)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ckptrules.run import experiments
-from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, OptionError, Planning, flag
+from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
 from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -28,6 +28,7 @@ class Options(Planning):
     load: bool = flag("really load each with torch, running no code of it")
     unsafe: bool = flag("with load=1: RUN the code that a checkpoint names where it needs that to load")
     executor: str | None = EXECUTOR
+    max_rate: str | None = MAX_RATE
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -49,6 +50,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         in_tally,
         nothing=VerifyTally(),
         summarise=summary,
+        reads=True,
     )
 
 

@@ -44,6 +44,19 @@ def size(text: str) -> int:
     return read
 
 
+def rate(text: str) -> int:
+    """Read a rate such as ``2GB/s``, in bytes a second.
+
+    Raises:
+        ValueError: it is none; the message says what is wanted.
+    """
+    amount, _, unit = text.rpartition("/")
+    try:
+        return size(amount if unit == "s" else "")
+    except ValueError:
+        raise ValueError("a rate such as 2GB/s or 500MB/s (with KB, MB, GB, TB, or KiB, MiB, GiB, TiB)") from None
+
+
 def max_delete(text: str) -> str:
     """Read a limit for deletions: ``25`` or ``20%``.
 

@@ -39,12 +39,12 @@ from ckptrules.run.jobs import (
 )
 from ckptrules.run.options import Common, Migrating, OptionError, Planning, encode_task, fits
 from ckptrules.run.outcome import Apart, Done, Output
-from ckptrules.run.progress import stoppable
 from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import RunContext, WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import DATABASE, TaskDict, params_of
 from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.workers.pieces import Work
 from ckptrules.workers.workers import is_alone
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
@@ -256,18 +256,21 @@ def do(
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
-    if isinstance(done, Apart):
-        done = _finished(session, found, done)
+    if isinstance(done, Apart) and done.work:
+        done = _finished(session, done.work, done)
+    else:
+        done = done.then(()) if isinstance(done, Apart) else done
+        session.bar.know(done.moved)
+        session.workers.pay(done.moved)
     task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
 
 
-def _finished(session: Session, found: Directory, apart: Apart) -> Done:
-    if not apart.work:
-        return apart.then(())
+def _finished(session: Session, work: Work[Any, Any], apart: Apart) -> Done:
+    session.bar.know()
     try:
-        with stoppable(found.experiment, sum(one.size for one in apart.files)) as progress:
-            return apart.then(session.workers.each(apart.work, apart.files, progress))
+        with session.bar.work(sum(one.size for one in apart.files)) as shown:
+            return apart.then(shown.settling(apart.files, session.workers.each(work, apart.files, shown)))
     except StoppedError:
         return apart.stopped
 

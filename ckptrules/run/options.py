@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform, get_args
 
-from ckptrules.engine.measures import max_delete, seconds
+from ckptrules.engine.measures import max_delete, rate, seconds
 from ckptrules.engine.values import OnConflict
 
 DEFAULT_TASK = "plan"
@@ -102,6 +102,12 @@ def an_executor(text: str) -> str:
     """Read where the work is done."""
     if text not in EXECUTORS:
         raise ValueError(f"one of {', '.join(EXECUTORS)}")
+    return text
+
+
+def a_rate(text: str) -> str:
+    """Read a rate such as ``2GB/s``."""
+    rate(text)
     return text
 
 
@@ -237,6 +243,7 @@ class Common(Declared):
     summary: bool = False
     wait: int = 0
     executor: str | None = None
+    max_rate: str | None = None
 
     @property
     def will_change(self) -> bool:
@@ -261,6 +268,7 @@ KEEP_LAST = option(
 EXECUTOR = option(
     None, an_executor, "where the work is done: none (this process) or processes (else these where it pays)"
 )
+MAX_RATE = option(None, a_rate, "at most so many bytes a second, for all workers together: 2GB/s, say")
 RUN = option(None, some_text, "the run in question, as 'doit history' has it")
 ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
 BACKUP = option(None, some_text, "the backup to work with")

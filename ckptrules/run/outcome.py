@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules.report.text import Going, Several, Tally
-from ckptrules.workers.pieces import Progress
+from ckptrules.workers.pieces import Work
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
@@ -52,11 +52,15 @@ class Output(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember."""
+    """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember.
+
+    ``moved`` are the bytes of contents that were read for it, if nobody was told of them yet.
+    """
 
     output: Output
     failed: str = ""
     values: Mapping[str, Any] = {}
+    moved: int = 0
 
 
 class Apart(NamedTuple):
@@ -66,7 +70,7 @@ class Apart(NamedTuple):
     the journal; where Ctrl-C ends it before, ``stopped`` is what came of it. With no files, ``then`` alone is left.
     """
 
-    work: Callable[[Any, Progress], Any] | None
+    work: Work[Any, Any] | None
     files: Sequence[Any]
     then: Callable[[Iterable[Any]], Done]
     stopped: Done

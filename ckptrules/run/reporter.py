@@ -51,8 +51,8 @@ class RunContext(NamedTuple):
     without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
     that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
     ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by. ``rows`` say what
-    was weighed besides (`run.what_if`). ``drawn`` says what there is to say of a page, given its name for people and
-    its path.
+    was weighed besides (`run.what_if`). ``reads`` marks a command that reads the contents in all directories. ``drawn``
+    says what there is to say of a page, given its name for people and its path.
     """
 
     options: Common
@@ -67,6 +67,7 @@ class RunContext(NamedTuple):
     refused: bool = False
     links: Links | None = None
     rows: tuple[Mapping[str, Any], ...] = ()
+    reads: bool = False
     drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]
 
 
@@ -107,12 +108,14 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._crashed = self._is_silent = self._killed = False
         self._not_remembered: list[str] = []
 
-    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:  # noqa: ARG002 - as doit calls it
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
         self._not_remembered = _let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self._contexts:
                 self._heard[base] = Heard(self._contexts[base].nothing)
+                if self._contexts[base].reads:
+                    self._session.bar.expect(len(tasks[name].task_dep) if tasks[name].has_subtask else 1)
 
     def execute_task(self, task: Task) -> None:
         """Say nothing yet: blocks are printed whole, when they are finished."""
@@ -160,6 +163,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 problems are left. doit itself would exit with 2, because it takes the group of a failed experiment for
                 an error.
         """
+        self._session.bar.close()
         for base, heard in self._heard.items():
             context, links = self._contexts[base], heard.links
             total = by_file(heard.total, links) if links else heard.total
@@ -195,7 +199,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def write(self, text: str, *, flush: bool = False) -> None:
         """Print a text. Where the output cannot be written (a full disk), that is output once, and the work goes on."""
         try:
-            print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
+            with self._session.bar.aside():
+                print(printed(text, colour=self.outstream.isatty()), end="", file=self.outstream, flush=flush)
         except OSError as error:
             self._is_silent = True
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)

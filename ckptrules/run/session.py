@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, quoted
 from ckptrules.run.options import CommandLine, Common
+from ckptrules.run.progress import Bar, terminal
+from ckptrules.workers.pieces import Progress
 from ckptrules.workers.workers import Workers
 
 Answer = TypeVar("Answer")
@@ -36,6 +39,7 @@ class Session:
         self.contexts: dict[str, Any] = {}  # `reporter.RunContext`; `doit list` needs no reporter
         self.problems_before = False
         self.locks: dict[str, int] = {}
+        self.bar = Bar(terminal())
         self.workers = Workers(self.locks, asked=processes_asked(line.arguments))
         self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
         self.asking = threading.RLock()
@@ -54,6 +58,16 @@ class Session:
     @functools.cached_property
     def _force(self) -> InForce:
         return force_of(self.line.arguments)
+
+    @contextlib.contextmanager
+    def shown(self, total: int) -> Iterator[Progress]:
+        """Expect work of so many bytes in this process, and give what shows how far it is and holds it back.
+
+        Raises:
+            StoppedError: Ctrl-C or SIGTERM came.
+        """
+        with self.bar.work(total) as work:
+            yield self.workers.held(work)
 
     def completed(self, text: str) -> str:
         """Write the commands that a text names so that they work here when they are copied."""

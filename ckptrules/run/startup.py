@@ -21,7 +21,7 @@ from typing import Any
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 from doit.exceptions import InvalidDodoFile
 
-from ckptrules.engine.measures import visible, visible_lines
+from ckptrules.engine.measures import rate, visible, visible_lines
 from ckptrules.engine.values import STATE, RuleError
 from ckptrules.run.command_line import (
     TASKS,
@@ -280,6 +280,8 @@ def processes(session: Session) -> int:
     """Return how many processes are worth their start, where ``-n`` does not say it; 0 is this one alone."""
     line, asked = session.line, session.line.asked().items()
     session.workers.executor = next((options.executor for _, options in asked if options.executor), None)
+    if max_rate := next((options.max_rate for _, options in asked if options.max_rate), None):
+        session.workers.limit(rate(max_rate))
     sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
     if not sharing or line.has_foreign_words or session.workers.executor == NONE:
         return 0

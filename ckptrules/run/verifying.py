@@ -36,7 +36,7 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
             heed()
             every.append(check.read_one(desk, entry, lambda _: heed()))
         report, unlike = check.end(begun, job.rules, every)
-        done = told(job, report)
+        done = told(job, report)._replace(moved=sum(entry.size for entry in begun.new))
         every += unlike
     except StoppedError:
         done = STOPPED

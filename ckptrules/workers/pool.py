@@ -28,6 +28,7 @@ from ckptrules.outputs.evidence import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
 from ckptrules.workers.pieces import File, Lost, Work, do_piece
+from ckptrules.workers.rate import Held, Limiter
 
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
 MOST = 61  # processes; doit's -n says how many of them have work at once
@@ -45,13 +46,14 @@ class Pool:
         locks: descriptors that the other processes hold as well.
         slots: how many pieces of files are at work at once.
         asked: the user asked for processes: nothing is done here.
+        limiter: holds back what reads or writes files.
     """
 
     deaths = (BrokenExecutor, CancelledError)
 
-    def __init__(self, locks: Sequence[int], slots: int, *, asked: bool) -> None:
+    def __init__(self, locks: Sequence[int], slots: int, *, asked: bool, limiter: Limiter | None = None) -> None:
         self.slots = slots
-        self._locks = locks
+        self._locks, self._limiter = locks, limiter
         self._until = time.monotonic() + PATIENCE
         self._here = None if asked else ThreadPoolExecutor(1)
         self._starter, self._once = ThreadPoolExecutor(1), threading.Lock()
@@ -105,7 +107,7 @@ class Pool:
 
     def _begin(self) -> Executor:
         try:
-            return _start(self._locks, self._told.end)
+            return _start(self._locks, self._told.end, self._limiter)
         except (OSError, BrokenExecutor):  # no room for a socket or for shared memory: less speed, and no less safety
             return self._here or ThreadPoolExecutor(1)
 
@@ -125,7 +127,7 @@ class _Told:
         return count
 
 
-def _start(locks: Sequence[int], told: Connection) -> Executor:
+def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None) -> Executor:
     """Start a fork server and the first process."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -133,7 +135,7 @@ def _start(locks: Sequence[int], told: Connection) -> Executor:
     stopping.share(wish)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
     with _no_word_of_semaphores():
-        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, told, frozenset(believing.NO_MODES)))
+        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, told, frozenset(believing.NO_MODES), limiter))
         with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
             pool.submit(os.getpid).result()
     return pool
@@ -164,12 +166,15 @@ def _signals_blocked() -> Iterator[None]:
 
 
 _pipe: Connection | None = None  # of a process at work: it tells through it how many bytes are done
+_limiter: Limiter | None = None  # of a process at work
 
 
-def _begin(wish: Any, locks: Sequence[Connection], pipe: Connection, no_modes: frozenset[int]) -> None:
+def _begin(
+    wish: Any, locks: Sequence[Connection], pipe: Connection, no_modes: frozenset[int], limiter: Limiter | None
+) -> None:
     """Begin a process; it hears of the wish to stop from the main process only."""
-    global _pipe  # noqa: PLW0603 - a process at work has nothing else that lasts
-    _pipe = pipe
+    global _pipe, _limiter  # a process at work has nothing else that lasts
+    _pipe, _limiter = pipe, limiter
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     stopping.share(wish)
@@ -179,7 +184,7 @@ def _begin(wish: Any, locks: Sequence[Connection], pipe: Connection, no_modes: f
 
 
 def _piece(work: Work[File, Answer], files: Sequence[File]) -> list[Answer | Lost]:
-    return do_piece(work, files, _tell)
+    return do_piece(work, files, Held(_limiter, _tell) if _limiter else _tell)
 
 
 def _tell(count: int) -> None:

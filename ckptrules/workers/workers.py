@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ckptrules import stopping
 from ckptrules.workers.pieces import SMALL, File, Lost, Progress, Work, weight
+from ckptrules.workers.rate import Held, Limiter
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
     from ckptrules.workers.pool import Pool
@@ -19,7 +23,7 @@ Answer = TypeVar("Answer")
 class Workers:
     """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
 
-    ``executor`` is what the user has chosen, if anything.
+    ``executor`` is what the user has chosen, if anything; ``limiter`` holds all of them back, if there is one.
 
     Args:
         locks: descriptors by folder; a lock is held until the last process at work is gone.
@@ -28,8 +32,24 @@ class Workers:
 
     def __init__(self, locks: Mapping[str, int], *, asked: int = 0) -> None:
         self.executor: str | None = None
+        self.limiter: Limiter | None = None
         self._locks, self._asked, self._once = locks, asked, threading.Lock()
         self._pool: Pool | None = None
+
+    def limit(self, rate: int) -> None:
+        """Let no more than so many bytes a second pass, of all workers together."""
+        from multiprocessing import RawValue
+
+        self.limiter = Limiter(rate, RawValue("d", time.monotonic()))
+
+    def held(self, progress: Progress) -> Progress:
+        """Return what does as ``progress``, and waits where that is asked for: for work that is done here."""
+        return Held(self.limiter, progress) if self.limiter else progress
+
+    def pay(self, count: int) -> None:
+        """Wait for what was done without progress, where that is asked for; a wish to stop ends the waiting."""
+        with contextlib.suppress(stopping.StoppedError):
+            self.held(lambda _: stopping.heed())(count)
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
         """Do a piece of work somewhere, and return what comes of it.
@@ -46,13 +66,14 @@ class Workers:
             StoppedError: it is wished that all ends.
             Exception: one that ``progress`` raised; likewise one of ``work`` that was done here. Nothing new is begun.
         """
+        free = progress.progress if isinstance(progress, Held) else progress
         if self.executor == NONE or not (self.executor or not is_alone()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
-            return each(work, files, progress)
+            return each(work, files, self.held(free))
         from ckptrules.workers.pieces import spread
 
-        return spread(self._shared(), work, files, progress)
+        return spread(self._shared(), work, files, free)
 
     def end(self, *, killed: bool) -> None:
         """End the other processes, if there are any; ``killed`` says that one was killed."""
@@ -65,7 +86,7 @@ class Workers:
                 from ckptrules.workers.pool import Pool
 
                 chosen = bool(self._asked or self.executor)
-                self._pool = Pool([*self._locks.values()], self._asked or cores(), asked=chosen)
+                self._pool = Pool([*self._locks.values()], self._asked or cores(), asked=chosen, limiter=self.limiter)
             return self._pool
 
 

@@ -13,3 +13,16 @@ from ckptrules.engine import measures
 def test_a_limit_that_is_written_is_never_less(limit: int, text: str) -> None:
     assert measures.written(limit) == text
     assert measures.size(text) >= limit
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2GB/s", 2 * 10**9), ("500MB/s", 500 * 10**6), ("1.5 GiB/s", 3 << 29), ("1B/s", 1)]
+)
+def test_a_rate_is_bytes_a_second(text: str, expected: int) -> None:
+    assert measures.rate(text) == expected
+
+
+@pytest.mark.parametrize("text", ["2GB", "2GB/m", "2/s", "GB/s", "0GB/s", "-1GB/s", "2GB/s/s", "/s", "s", ""])
+def test_what_is_no_rate_is_refused_with_one_that_is(text: str) -> None:
+    with pytest.raises(ValueError, match="a rate such as 2GB/s"):
+        measures.rate(text)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 
 import pytest
@@ -26,9 +29,10 @@ RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
 NAME = "epoch_epoch_02_step_step_000264_20251009_015037.ckpt"
 
 
-def on_terminal(project: Project, width: int, *words: str) -> list[str]:
-    """Run a command on a terminal of some columns, and return the lines that it shows."""
+def screen_of(project: Project, width: int, *words: str) -> str:
+    """Run a command on a terminal of some columns, and return all that it writes there."""
     main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = {**default(), "COLUMNS": str(width), "TERM": "xterm"}
     with os.fdopen(main, "rb", buffering=0) as screen:
         child = subprocess.Popen(
@@ -43,7 +47,12 @@ def on_terminal(project: Project, width: int, *words: str) -> list[str]:
         except OSError:  # the end, on Linux
             pass
         child.wait()
-    return COLOUR.sub("", shown.decode()).replace("\r\n", "\n").splitlines()
+    return COLOUR.sub("", shown.decode()).replace("\r\n", "\n")
+
+
+def on_terminal(project: Project, width: int, *words: str) -> list[str]:
+    """Run a command on a terminal of some columns, and return the lines that it shows."""
+    return screen_of(project, width, *words).splitlines()
 
 
 @pytest.fixture
@@ -107,3 +116,37 @@ def test_the_guide_states_the_order_in_which_columns_go(command: str) -> None:
     drops, later = (", ".join(names) for names in STATED[command])
     row = f"| `{command}` | {drops} | {later} |".replace("|  |", "| |")
     assert row in (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+
+
+SLOW = "max_rate=1MB/s"  # so that there is time for a bar
+
+
+@pytest.fixture
+def large(project: Project) -> Project:
+    """Give a tree of which all is read in some two seconds at that rate."""
+    project.make({f"e{number:02}/checkpoints/epoch-12_step-000200.ckpt": 50_000 for number in range(40)})
+    return project
+
+
+@pytest.mark.parametrize(
+    ("words", "bar"),
+    [
+        (f"verify {SLOW}", r"\d+ of 40: +\d+%\|.*\| \d.*/2\.00M \[00:\d\d<00:\d\d, .*B/s\]"),
+        (f"-n 3 verify {SLOW}", r"\d+ of 40: +\d+%\|.*\| \d.*/2\.00M \[00:\d\d<00:\d\d, .*B/s\]"),
+        (f"backup {SLOW}", r" *\d+%\|.*\| \d.*/2\.00M \[00:\d\d<00:\d\d, .*B/s\]"),
+    ],
+)
+def test_one_bar_of_bytes_rate_and_time_left_stands_below_the_texts(large: Project, words: str, bar: str) -> None:
+    written = screen_of(large, 80, *words.split())
+    lines = [line.rpartition("\r")[2] for line in written.split("\n")]
+    assert lines[-1] == ""
+    assert not [line for line in lines if "%|" in line], lines
+    bars = [text for text in re.split("[\r\n]", written) if "%|" in text]
+    assert re.fullmatch(bar, bars[-1]), bars
+    assert max(map(columns, bars)) <= 80
+    assert "\x1b[A" not in written  # no second line
+
+
+@pytest.mark.parametrize("words", [f"verify {SLOW}", f"backup {SLOW}"])
+def test_a_pipe_gets_no_bar(large: Project, words: str) -> None:
+    assert "%|" not in large.doit(*words.split(), check=int(words.startswith("verify")))

@@ -1,0 +1,73 @@
+"""Holds work back to so many bytes a second, for all that share one moment: threads, or processes of one machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ckptrules.workers.pieces import Progress
+
+CREDIT = 1.0  # seconds: what was not used of them is made up for, since a disk stalls and goes on
+STEP = 0.1  # seconds between two looks at the wish to stop
+
+
+class Moment(Protocol):
+    """A time that can be set, of `time.monotonic`: all processes of a machine have the same."""
+
+    value: float
+
+
+class Here:
+    """A moment in the memory of this process."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+
+class Limiter:
+    """Lets so many bytes pass a second. It can be sent to a process that is started, if its moment can.
+
+    Two that take in the same microsecond may count as one: nobody holds a lock, since who holds it may be killed.
+
+    Args:
+        rate: bytes a second.
+        paid: up to when all that has passed is paid for; at first, the present.
+        clock: in seconds.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        paid: Moment | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.rate = rate
+        self._paid = paid or Here(clock())
+        self._clock, self._sleep = clock, sleep
+
+    def take(self, count: int, progress: Progress) -> None:
+        """Wait until so many bytes more, which are done, are paid for; meanwhile call ``progress`` with 0.
+
+        Raises:
+            Exception: one that ``progress`` raised.
+        """
+        until = max(self._paid.value, self._clock() - CREDIT) + count / self.rate
+        self._paid.value = until
+        while (left := until - self._clock()) > 0:
+            progress(0)
+            self._sleep(min(left, STEP))
+
+
+class Held:
+    """Progress that waits after each call until what was done is paid for."""
+
+    def __init__(self, limiter: Limiter, progress: Progress) -> None:
+        self.limiter, self.progress = limiter, progress
+
+    def __call__(self, count: int) -> None:
+        """Take the bytes done since the last call."""
+        self.progress(count)
+        self.limiter.take(count, self.progress)

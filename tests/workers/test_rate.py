@@ -1,0 +1,116 @@
+"""All workers together pass no more than so many bytes a second: what waits hears of a wish to stop, and is made up for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from ckptrules.stopping import StoppedError
+from ckptrules.workers.pieces import SMALL, Progress
+from ckptrules.workers.rate import CREDIT, STEP, Held, Here, Limiter
+from ckptrules.workers.workers import NONE, PROCESSES, Workers
+
+RATE = 100
+
+
+class Clock:
+    """A clock that goes on only where somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def limiter(clock: Clock, paid: Here | None = None) -> Limiter:
+    return Limiter(RATE, paid, clock, clock.sleep)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([(0, 100)] * 10, 10),
+        ([(0.5, 100)] * 10, 10),
+        ([(2, 100)] * 10, 20),
+        ([(CREDIT, 0), (0, 100), (0, 100)], 2),
+        ([(50, 0), (0, 100), (0, 300)], 50 + 3),
+        ([(0, 0)], 0),
+    ],
+)  # fmt: skip
+def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], expected: float) -> None:
+    clock = Clock()
+    held = Held(limiter(clock), lambda _: None)
+    for seconds, count in steps:
+        clock.now += seconds
+        held(count)
+    assert clock.now - 1000 == pytest.approx(expected)
+    assert max(clock.slept, default=0) <= STEP
+
+
+def test_those_who_share_a_moment_share_the_rate() -> None:
+    clock, paid = Clock(), Here(1000)
+    for _ in range(10):
+        for one in (limiter(clock, paid), limiter(clock, paid)):
+            one.take(100, lambda _: None)
+    assert clock.now - 1000 == pytest.approx(20)
+
+
+def test_who_waits_hears_of_the_wish_to_stop() -> None:
+    clock, heard = Clock(), list[int]()
+
+    def progress(count: int) -> None:
+        heard.append(count)
+        if len(heard) > 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        Held(limiter(clock), progress)(1_000_000)
+    assert heard == [1_000_000, 0, 0, 0]
+    assert clock.now - 1000 == pytest.approx(2 * STEP)
+
+
+class File(NamedTuple):
+    """A file of so many bytes."""
+
+    size: int = SMALL
+
+
+def work(file: File, progress: Progress) -> None:
+    for _ in range(8):
+        progress(file.size // 8)
+
+
+@pytest.fixture(params=[NONE, PROCESSES])
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    found = Workers({}, asked=3)
+    found.executor = request.param
+    yield found
+    found.end(killed=False)
+
+
+@pytest.mark.whole
+def test_all_workers_together_are_held_back(workers: Workers) -> None:
+    start, told = time.monotonic(), list[int]()
+    workers.limit(4 * SMALL)
+    list(workers.each(work, [File()] * 6, workers.held(told.append)))
+    assert time.monotonic() - start >= 1.5
+    assert sum(told) == 6 * SMALL
+    workers.pay(2 * SMALL)
+    assert time.monotonic() - start >= 2
+
+
+@pytest.mark.whole
+def test_each_byte_is_paid_for_once_and_where_it_was_read(workers: Workers) -> None:
+    clock = Clock()
+    workers.limiter = Limiter(SMALL, None, clock, clock.sleep)
+    list(workers.each(work, [File()] * 6, workers.held(lambda _: None)))
+    assert clock.now - 1000 == pytest.approx(6 if workers.executor == NONE else 0)
