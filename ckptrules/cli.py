@@ -13,7 +13,8 @@ from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, own_page, page, refuse_unknown, task_page
-from ckptrules.run.options import OptionError, encode_word, selects_by_name
+from ckptrules.run.options import OptionError
+from ckptrules.run.words import encode_word, selects_by_name
 
 REFUSED, STOPPED = 3, 130
 PROGRAM = "ckptrules"

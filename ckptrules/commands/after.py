@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ckptrules.commands.plan import WORK
 from ckptrules.run import sparing
 from ckptrules.run.experiments import experiments
-from ckptrules.run.jobs import outputs_dir
 from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
+from ckptrules.run.places import outputs_dir
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 

@@ -17,7 +17,7 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs
+from ckptrules.run import jobs, places, records
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, flag, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -53,7 +53,7 @@ def prepare_archive(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: that is not said, or cannot be.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     if not selects(session, "archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects(session, "archive", options) else "experiments"
         hint = "'doit archive experiments=PATTERN archive_dir=DIR'"
@@ -61,7 +61,7 @@ def prepare_archive(session: Session, options: Options) -> Prepared:
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
-    if jobs.is_inside(options.archive_dir, options.outputs_dir):
+    if places.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
     experiments = known_experiments(session, options)
@@ -74,10 +74,10 @@ def prepare_archive(session: Session, options: Options) -> Prepared:
     except ArchiveError as error:
         raise OptionError(f"command line: format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
-    places = [
+    packings = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
     ]
-    return (pack_all, [session, options, jobs.style(session, options), places]), names
+    return (pack_all, [session, options, jobs.style(session, options), packings]), names
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
@@ -99,11 +99,13 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def pack_all(session: Session, options: Options, style: Style, places: list[Packing], task: Task) -> TaskFailed | None:
+def pack_all(
+    session: Session, options: Options, style: Style, packings: list[Packing], task: Task
+) -> TaskFailed | None:
     """Pack experiments one after the other; what fails is told, the others are done."""
     lines: list[str] = []
     failed: list[str] = []
-    for place in places:
+    for place in packings:
         shown = style.name(place.experiment)
         try:
             if inner := next((name for name in failed if name.startswith(f"{place.experiment}/")), None):
@@ -111,7 +113,7 @@ def pack_all(session: Session, options: Options, style: Style, places: list[Pack
             lines.append(pack_one(session, options, style, place))
         except StoppedError:
             lines.append(f"Stopped: {shown} is not archived.")
-            jobs.note_stop(session)
+            records.note_stop(session)
             failed.append(place.experiment)
             break
         except (ArchiveError, OSError) as error:
@@ -211,7 +213,7 @@ def change(session: Session, options: Common, command: str, experiment: str, uni
     Raises:
         OSError: it could not be recorded, or done.
     """
-    journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, command, options))
+    journal = records.open_journal(session, options.outputs_dir, records.run_header(session, command, options))
     place = Workplace(options.outputs_dir, session.run_id, journal, 1, stopping.stopped)
     if why := transact(place, experiment, experiment, [unit]).why:
         raise OSError(errno.EIO, why)

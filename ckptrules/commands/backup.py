@@ -13,12 +13,13 @@ from doit.task import Task
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, places, selecting, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUPS, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, as_pattern, option
+from ckptrules.run.options import BACKUPS, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
+from ckptrules.run.words import as_pattern
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups as vault_backups
@@ -57,7 +58,7 @@ def one_task(
         yield {"basename": name, "actions": []}
         return
     action, names = prepare(session, options)
-    yield from jobs.one_task(session, name, [action], names)
+    yield from selecting.one_task(session, name, [action], names)
 
 
 # --- what is refused before anything is touched ----------------------------------------------------------------------
@@ -69,7 +70,7 @@ def prepare_backup(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     chosen_experiments(
         session, "backup", options, known_experiments(session, options)
     )  # refused before anything is written
@@ -93,7 +94,7 @@ def known_experiments(session: Session, options: Common) -> list[str]:
 
 def selects(session: Session, task: str, options: Common) -> bool:
     """Say whether only some experiments are meant."""
-    return options.experiments is not None or jobs.selects_by_word(session, task)
+    return options.experiments is not None or selecting.selects_by_word(session, task)
 
 
 def chosen_experiments(session: Session, task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ def chosen_experiments(session: Session, task: str, options: Common, experiments
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         hint = f"there are: {visible(', '.join(names)) or 'none'}"
         raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
-    return tuple(jobs.chosen_of(session, task, options, names))
+    return tuple(selecting.chosen_of(session, task, options, names))
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
@@ -137,7 +138,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
     except OSError as error:
         hint = "the folder for the backups must be there already"
         raise OptionError(f"command line: to={folder}: {why_of(error)}\n    hint: {hint}") from None
-    if jobs.is_inside(folder, options.outputs_dir):
+    if places.is_inside(folder, options.outputs_dir):
         fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
         raise OptionError(f"command line: {fact}\n    hint: name another folder with to=DIR")
     if {os.path.basename(path), os.path.basename(vault_backups.hidden_path(path))} & set(names):
@@ -155,7 +156,7 @@ def lock(session: Session, options: Common) -> None:
         LockedError, OptionError: it cannot be had.
     """
     if not options.dry_run:
-        jobs.outputs_dir(options)
+        places.outputs_dir(options)
         startup.take_lock(session, options.outputs_dir, options.wait)
         startup.recover_first(session, options.outputs_dir)
 

@@ -18,7 +18,7 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import deciding, jobs, pinning
+from ckptrules.run import deciding, jobs, pinning, places, selecting
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -47,12 +47,12 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     Raises:
         OptionError, RuleError: nothing can be listed with these.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     rules = jobs.load(session, options.rules_dir, options.outputs_dir)
-    names = jobs.chosen_of(session, "catalog", options, jobs.names_of(session, options.outputs_dir, rules))
+    names = selecting.chosen_of(session, "catalog", options, jobs.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed
     style = jobs.style(session, options)  # here, as doit catches what a task prints
-    yield from jobs.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
+    yield from selecting.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
 
 
 def show_catalog(

@@ -10,7 +10,7 @@ from doit.task import Task
 
 from ckptrules.commands.backup import Prepared, chosen_backup, lock, one_task, tell
 from ckptrules.report.style import Style
-from ckptrules.run import jobs
+from ckptrules.run import jobs, places
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -42,7 +42,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
     """
     path, manifest = chosen_backup(options.backup, "drop_backup")
-    if jobs.is_inside(options.outputs_dir, path) or jobs.is_inside(path, options.outputs_dir):
+    if places.is_inside(options.outputs_dir, path) or places.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
     try:

@@ -31,7 +31,7 @@ from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
-from ckptrules.run import deciding, jobs, startup, whole_tree
+from ckptrules.run import deciding, jobs, places, selecting, startup, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -94,13 +94,13 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     Raises:
         OptionError: no name is given.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     if options.name is None and any(word.base == "explain" for word in session.line.words):
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
-    names = jobs.chosen_of(session, "explain", options, jobs.names_of(session, options.outputs_dir, job.rules))
-    yield from jobs.one_task(session, "explain", [(show, [session, options, job, names])], names)
+    names = selecting.chosen_of(session, "explain", options, jobs.names_of(session, options.outputs_dir, job.rules))
+    yield from selecting.one_task(session, "explain", [(show, [session, options, job, names])], names)
 
 
 def show(

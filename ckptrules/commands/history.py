@@ -12,7 +12,7 @@ from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
-from ckptrules.run import jobs, past, startup
+from ckptrules.run import jobs, past, places, records, startup
 from ckptrules.run.options import HTML, Common, a_file, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.reporter import targets
@@ -32,7 +32,7 @@ class Options(Common):
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Show which runs there were."""
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     yield {"basename": "history", "actions": [(show_history, [session, options, jobs.style(session, options)])]}
 
 
@@ -73,7 +73,7 @@ def show_history(session: Session, options: Options, style: Style, task: Task) -
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))
-    data = {**head_of(jobs.run_header(session, "history", options)), "runs": rows}
+    data = {**head_of(records.run_header(session, "history", options)), "runs": rows}
     path = ""
     try:
         for path, write in targets(options):

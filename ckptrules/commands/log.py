@@ -16,7 +16,7 @@ from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
-from ckptrules.run import jobs, startup
+from ckptrules.run import places, startup
 from ckptrules.run.options import RUN, Common, a_file, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of
@@ -43,7 +43,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
     run = run and as_the_disk_tells(options.outputs_dir, run)
     yield {"basename": "log", "actions": [(write_entry, [options, run])]}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from ckptrules.commands import plan
 from ckptrules.run.experiments import backups_first, experiments, in_tally
-from ckptrules.run.jobs import load, style, waiting_days
+from ckptrules.run.jobs import load, style
 from ckptrules.run.options import WAIT
+from ckptrules.run.records import waiting_days
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.posix import Disk

@@ -17,7 +17,7 @@ from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run import jobs, pinning
+from ckptrules.run import jobs, pinning, places
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
@@ -55,7 +55,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: there is no such checkpoint, or no place for pins.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     folder = os.path.dirname(pins_file(options.rules_dir))
     if not os.path.isdir(folder):
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"

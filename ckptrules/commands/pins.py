@@ -13,7 +13,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
 from ckptrules.report.style import Style, columns, count_of, table
 from ckptrules.report.text import problem_lines
-from ckptrules.run import jobs, pinning
+from ckptrules.run import jobs, pinning, places, selecting
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -32,9 +32,9 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     Raises:
         OptionError, RuleError: nobody can know what is pinned.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     found = pinning.all_pinned(session, options)
-    yield from jobs.one_task(session, "pins", [(show, [options, jobs.style(session, options), found])])
+    yield from selecting.one_task(session, "pins", [(show, [options, jobs.style(session, options), found])])
 
 
 def show(options: Options, style: Style, found: Sequence[Found], task: Task) -> TaskFailed | None:

@@ -19,7 +19,7 @@ from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size, seconds
 from ckptrules.engine.values import STATE
 from ckptrules.report.style import Style, count_of, table
-from ckptrules.run import jobs
+from ckptrules.run import jobs, places, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
 from ckptrules.run.outcome import Output
@@ -56,7 +56,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     Raises:
         SystemExit: Ctrl-C was the answer.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     runs = waiting(options, seconds(options.older_than) / 86_400 if options.older_than else 0)
     style = jobs.style(session, options)
     shown = trash_text(options, style, runs)
@@ -70,7 +70,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 def waiting(options: Options, days: float) -> list[str]:
     """List the runs whose trash has waited for so many days."""
     runs = trash_runs(Disk(options.outputs_dir))
-    return [run for run in runs if not days or jobs.waiting_days(options.outputs_dir, run) >= days]
+    return [run for run in runs if not days or records.waiting_days(options.outputs_dir, run) >= days]
 
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
@@ -88,7 +88,7 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
 
 def day_of(run: str) -> str:
     """Return the day on which a run started (local time)."""
-    return time.strftime("%Y-%m-%d", time.localtime(jobs.run_started(run)))
+    return time.strftime("%Y-%m-%d", time.localtime(records.run_started(run)))
 
 
 def is_to_ask(session: Session, options: Options) -> bool:
@@ -152,7 +152,7 @@ def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Empti
     emptied = empty_trash(Disk(options.outputs_dir), runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
-            journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, "purge", options))
+            journal = records.open_journal(session, options.outputs_dir, records.run_header(session, "purge", options))
             journal.purged(runs, sorted(emptied.left))
         except OSError as error:
             return emptied, [f"The trash is empty, but the journal cannot be written: {why_of(error)}"]

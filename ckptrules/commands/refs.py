@@ -19,7 +19,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.values import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, places, records, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
 from ckptrules.run.outcome import Output
@@ -74,7 +74,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     Raises:
         OptionError: a path that is not there.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     options = options.but(apply=options.will_change)
     asked = any(word.task == "refs" for word in session.line.words)  # doit makes the task for `doit list --all`, too
     paths = paths_of(options) if asked else []
@@ -258,7 +258,7 @@ def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
-    journal = jobs.open_journal(session, options.outputs_dir, jobs.run_header(session, "refs", options), own)
+    journal = records.open_journal(session, options.outputs_dir, records.run_header(session, "refs", options), own)
     done = transact(
         Workplace(own, session.run_id, journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
     )

@@ -21,7 +21,7 @@ from ckptrules.commands.backup import (
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.engine.values import Entry
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, pinning
+from ckptrules.run import jobs, pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.session import Session
@@ -89,7 +89,7 @@ def bring_back(
         pinned = pinning.all_pinned(session, options)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
-            journal = jobs.open_journal(session, outputs_dir, jobs.run_header(session, "restore", options))
+            journal = records.open_journal(session, outputs_dir, records.run_header(session, "restore", options))
             run, note = session.run_id, lost.__setitem__
             steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped)
     except StoppedError:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from doit.task import Task
 
 from ckptrules.engine.measures import visible
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, places, startup
 from ckptrules.run.options import Migrating, OptionError
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -29,7 +29,7 @@ class Options(Migrating):
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """Print a line for cron, and a service and a timer for systemd."""
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     jobs.prepare(session, options, "schedule")
     words, folder = command(options), os.getcwd()
     if any(word.task == "schedule" for word in session.line.words):

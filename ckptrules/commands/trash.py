@@ -19,7 +19,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, places, records, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Output
@@ -42,7 +42,7 @@ class Options(Common):
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """List what waits in the trash."""
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     days = jobs.load(session, options.rules_dir, options.outputs_dir).trash_days
     yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(session, options)])]}
 
@@ -151,5 +151,5 @@ def freed_on(outputs_dir: str, run: str, days: int) -> str:
     """Return the day from which on `doit migrate` frees what a run left in the trash (local time)."""
     if not days:
         return "when purged"
-    since = jobs.waits_since(outputs_dir, run)
+    since = records.waits_since(outputs_dir, run)
     return datetime.fromtimestamp(since + days * DAY, UTC).astimezone().strftime("%Y-%m-%d")

@@ -19,7 +19,7 @@ from ckptrules.commands.backup import Prepared, one_task
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs
+from ckptrules.run import jobs, places
 from ckptrules.run.options import MAX_RATE, WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -54,7 +54,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         OptionError: it is not there, or cannot be believed; nothing of it is left.
         SystemExit: Ctrl-C or SIGTERM came.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     if options.archive is None:
         raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
     fact = f"command line: archive '{options.archive}'"

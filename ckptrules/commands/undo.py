@@ -26,12 +26,13 @@ from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.rules.shape import closest
-from ckptrules.run import jobs, pinning, startup
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError, as_pattern, encode_task
+from ckptrules.run import jobs, pinning, places, records, selecting, startup
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of, trash_days
 from ckptrules.run.reporter import RunContext
 from ckptrules.run.session import Session
+from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
@@ -65,7 +66,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     Raises:
         OptionError: there is no such run, or it changed no such experiment.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
@@ -73,12 +74,12 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     if run:
-        jobs.refuse_unknown_experiments(session, "undo", options, lambda: changed)
+        selecting.refuse_unknown_experiments(session, "undo", options, lambda: changed)
     backs = take_back(run, session.run_id, pattern) if run else []
     pinned = pinning.all_pinned(session, options)
-    header = jobs.run_header(session, "undo", options, takes_back=run.id if run else None)
+    header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
-    job = UndoJob(options, header, jobs.style(session, options), jobs.own_state(options.outputs_dir), pinned)
+    job = UndoJob(options, header, jobs.style(session, options), records.own_state(options.outputs_dir), pinned)
     session.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -100,7 +101,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
             "params": startup.params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(changed) - names) if jobs.selects_by_word(session, "undo") else ():
+    for name in sorted(set(changed) - names) if selecting.selects_by_word(session, "undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
@@ -113,7 +114,7 @@ def chosen_run(
         OptionError: there is no such run, or the journals cannot be read.
     """
     try:
-        runs = read_runs(outputs_dir, jobs.own_state(outputs_dir))
+        runs = read_runs(outputs_dir, records.own_state(outputs_dir))
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
         raise OptionError(f"{visible(fault_of(outputs_dir, error))}\n    hint: {hint}") from None
@@ -133,7 +134,7 @@ def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> Task
     back, held = without_pinned(back, job.pinned)
     plan, came = as_plan(back), Done({})
     if stopping.stopped():
-        jobs.note_stop(session)
+        records.note_stop(session)
         task.meta["output"] = Output("")
         return TaskFailed("stopped", report=False)
     own = job.own_state if back.own else ""
@@ -142,11 +143,11 @@ def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> Task
         with Folders(root, texts=back.own) as folders:
             came = Done(foresee(folders, back.units))
     elif back.units:
-        journal = jobs.open_journal(session, job.options.outputs_dir, job.header, own)
+        journal = records.open_journal(session, job.options.outputs_dir, job.header, own)
         place = Workplace(root, session.run_id, journal, 1, stopping.stopped, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
         if stopping.stopped():
-            jobs.note_stop(session)
+            records.note_stop(session)
     done = after(plan, came.failed, (*held, *problems_of(plan, came)))
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
     data = plan_as_data(done, state) if job.options.tells_data else None

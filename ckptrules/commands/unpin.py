@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from ckptrules.commands.backup import Prepared, one_task
 from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
-from ckptrules.run import jobs, pinning
+from ckptrules.run import jobs, pinning, places
 from ckptrules.run.options import WAIT, Common, option, some_text
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -32,7 +32,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: there is no such pin.
     """
-    jobs.outputs_dir(options)
+    places.outputs_dir(options)
     found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
     paths = chosen("unpin", options.name, list(found), options.outputs_dir)
     gone = {found[path].path for path in paths}

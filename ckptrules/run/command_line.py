@@ -13,7 +13,8 @@ from typing import Any, TextIO
 
 from ckptrules.engine.measures import visible_lines
 from ckptrules.run.hints import InForce, complete, in_force
-from ckptrules.run.options import CommandLine, Common, read_command_line
+from ckptrules.run.options import Common
+from ckptrules.run.words import CommandLine, read_command_line
 
 FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "commands")
 COMMANDS = "ckptrules.commands"  # each file of it is a command, by its name

@@ -16,7 +16,8 @@ from ckptrules.outputs.picking import survey_by
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.run.help import WITHOUT_OPTIONS
-from ckptrules.run.options import Common, Option, encode_task
+from ckptrules.run.options import Common, Option
+from ckptrules.run.words import encode_task
 
 LISTED = ("policy", "experiments")  # options with values that the program lists
 PATH, ASKED = "@", "+"  # in place of a value: any path; what the program lists

@@ -20,29 +20,26 @@ from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
     Job,
     Packed,
-    age_days,
-    begun,
     find,
-    is_selected,
     is_up_to_date,
     jobs_of,
     load,
     names_of,
     nothing_understood,
-    outputs_dir,
-    own_state,
     pins_of,
-    refuse_unknown_experiments,
-    selects_by_word,
     survey,
     uncovered,
 )
-from ckptrules.run.options import Common, Migrating, OptionError, Planning, encode_task, fits
+from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, Output
+from ckptrules.run.places import outputs_dir
+from ckptrules.run.records import age_days, begun, own_state
 from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import RunContext, WorkerKilled
+from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.startup import DATABASE, TaskDict, params_of
+from ckptrules.run.words import encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import Work
 from ckptrules.workers.workers import is_alone

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.run.options import DOIT_COMMANDS, Common, Option, OptionError, Word
+from ckptrules.run.options import Common, Option, OptionError
+from ckptrules.run.words import DOIT_COMMANDS, Word
 
 WIDTH = 79
 HELP = ("-h", "--help")

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ckptrules.run.options import DOIT_COMMANDS, Common, Declarations, Migrating
+from ckptrules.run.options import Common, Migrating
+from ckptrules.run.words import DOIT_COMMANDS, Declarations
 
 OUTPUTS_DIR = "outputs_dir"  # by default, the rules may say another than we do
 CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch", "keep_last")

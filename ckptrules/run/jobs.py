@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
-import getpass
 import hashlib
 import os
 import pickle
 import sys
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules import __version__
-from ckptrules.changes import clock, journals
-from ckptrules.changes.clock import LastRun
-from ckptrules.changes.journal import Journal
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
@@ -34,70 +27,23 @@ from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins, rule_texts
-from ckptrules.run.hints import quoted
-from ckptrules.run.options import (
-    DEFAULT_TASK,
-    Common,
-    OptionError,
-    Planning,
-    a_file,
-    a_page,
-    as_pattern,
-    encode_task,
-    fits,
-    is_page,
-)
+from ckptrules.run.options import Common, OptionError, Planning
+from ckptrules.run.places import outputs_dir
+from ckptrules.run.records import Journals, begun, journals_of, run_header
+from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session, once
-from ckptrules.storage import believing, notes, reading, trash
+from ckptrules.run.words import as_pattern
+from ckptrules.storage import notes
 from ckptrules.storage.posix import Disk
 
 if TYPE_CHECKING:
     from ckptrules.engine.what_if import Others
 
-LISTED = "'doit plan' shows those that there are"
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
-LAST_RUN = "lock.last_run"  # likewise
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 Answer = TypeVar("Answer")
-
-
-class Journals:
-    """The journals of one run, one for each thread. Sent to another process, they are all that this run has there."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._of: dict[tuple[str, int], Journal] = {}
-
-    def __reduce__(self) -> tuple[Callable[[str], Journals], tuple[str]]:
-        return _journals_there, (self._run,)
-
-    def of_this_thread(self, root: str, header: Mapping[str, Any]) -> Journal:
-        """Open the journal of this thread, once.
-
-        Args:
-            root: the ``outputs_dir``, or the user's own state.
-            header: what the run says of itself.
-        """
-        key = (root, threading.get_native_id())
-        if key not in self._of:
-            self._of[key] = Journal(Disk(root), self._run, key[1], header)
-        return self._of[key]
-
-    def note_stop(self) -> None:
-        """Let the journal of this thread say that the run ends before its time."""
-        for (_, thread), journal in list(self._of.items()):  # other threads add theirs meanwhile
-            if thread == threading.get_native_id():
-                with contextlib.suppress(OSError):  # then history tells less
-                    journal.stopped()
-
-
-@functools.cache
-def _journals_there(run: str) -> Journals:
-    """Return the journals of a run in a process at work, which knows no session."""
-    return Journals(run)
 
 
 class Job(NamedTuple):
@@ -279,123 +225,6 @@ def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str
     return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
 
 
-def run_header(session: Session, command: str, options: Common, **more: Any) -> dict[str, Any]:
-    """Return what a run says of itself, in its journal and in its JSON file."""
-    return {
-        "command": command,
-        "dry_run": options.dry_run,
-        "run": session.run_id if options.changes and not options.dry_run else None,
-        "started_ns": session.started_ns,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_ns / 1e9)),
-        "who": who(),
-        "host": os.uname().nodename,
-        "options": options.given(),
-        **more,
-    }
-
-
-def who() -> str:
-    """Return the name of the user, or the number where it has no name (in a container, say)."""
-    try:
-        return getpass.getuser()
-    except (ImportError, KeyError, OSError):  # which of them depends on the version of Python
-        return str(os.getuid())
-
-
-class Begun(NamedTuple):
-    """A run that may change something: what is remembered of it, and how the clock has leapt since the one before."""
-
-    last: LastRun
-    leap: str
-
-
-@once
-def begun(_: Session, outputs_dir: str) -> Begun:
-    """Give this run its number, once, under the lock; and see whether the clock can be believed.
-
-    Raises:
-        OSError: it cannot be noted.
-    """
-    storage = Disk(outputs_dir)
-    now, last = journals.clocks(storage), clock.read(notes.read_note(storage, LAST_RUN))
-    highest = 0 if last else clock.highest(journals.journal_headers(storage))
-    this = clock.begin(last, highest, now, trash.trash_runs(storage))
-    try:
-        notes.write_note(storage, LAST_RUN, clock.write(this))
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
-    return Begun(this, clock.leap(last, now))
-
-
-def waits_since(outputs_dir: str, run: str) -> float:
-    """Return since when what a run left in the trash waits there, in seconds since 1970."""
-    return clock.waits_since(clock.read(notes.read_note(Disk(outputs_dir), LAST_RUN)), run, run_started(run))
-
-
-def age_days(run: str) -> float:
-    """Return how many days ago a run started, by the clock."""
-    return (time.time() - run_started(run)) / 86400
-
-
-def waiting_days(outputs_dir: str, run: str) -> float:
-    """Return for how many days what a run left in the trash waits there, as far as the clock can be believed."""
-    return (time.time() - waits_since(outputs_dir, run)) / 86400
-
-
-def run_started(run: str) -> float:
-    """Return when a run started, in seconds since 1970."""
-    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
-
-
-def outputs_dir(options: Common) -> None:
-    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
-
-    Raises:
-        OptionError: with the hint what to do.
-    """
-    try:
-        with os.scandir(options.outputs_dir):
-            pass
-    except OSError as error:
-        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
-        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Say whether a path is a folder or lies in it, wherever links lead."""
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([path, folder]) == folder
-
-
-def refuse_report_place(options: Common) -> None:
-    """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
-
-    Raises:
-        OptionError: there is no place for a file.
-    """
-    files = [name for name, option in options.known().items() if option.read in (a_file, a_page)]
-    places = [(name, path) for name in files if (path := getattr(options, name))]
-    for name, path in places:
-        real = os.path.realpath(path)
-        fact = ""
-        if not os.path.isdir(os.path.dirname(real)):
-            fact = "there is no such folder to write in"
-        elif os.path.exists(real) and not os.path.isfile(real):
-            fact = "is no file"
-        elif options.known()[name].read is a_page and not is_page(real):
-            fact = f"leads to '{real}', which is no page"
-        # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
-        beside = os.path.dirname(real) == os.path.realpath(os.curdir) and options.known()[name].read is a_page
-        for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
-            if is_inside(real, folder) and not (beside and folder == options.outputs_dir):
-                fact = f"would be written into '{folder}', among what it tells of"
-                fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
-        if fact:
-            raise OptionError(f"command line: {name}={path}: {fact}")
-
-
 def prepare(session: Session, options: Planning, command: str = "migrate") -> Job:
     """Load the rules and find the policy, for a command.
 
@@ -507,87 +336,6 @@ def with_pins(job: Job, found: Directory, around: Iterable[Pin]) -> Job:
     return job._replace(pins=pins, fingerprint=_digest(decides))
 
 
-def is_selected(session: Session, base: str, experiment: str) -> bool:
-    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    words = session.chosen or {DEFAULT_TASK}
-    return base in words or any(fits(word, f"{base}:{encode_task(experiment)}") for word in words)
-
-
-def selects_by_word(session: Session, base: str) -> bool:
-    """Say whether a command is asked for by words with experiments only: ``usage:ocr``, not ``usage``."""
-    words = [word.task for word in session.line.words if word.base == base]
-    return bool(words) and base not in words
-
-
-def refuse_unknown_experiments(
-    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]]
-) -> None:
-    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
-
-    ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
-
-    Raises:
-        OptionError: with the name that is nearest.
-    """
-    line = session.line
-    words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
-    if not words and options.experiments is None:
-        return
-    names = list(names_of())
-    known = [f"{task}:{encode_task(name)}" for name in names]
-    for word in words:
-        if not any(fits(word.task, name) for name in known):
-            near = nearest(word.task, known)
-            raise _no_experiment(word.typed or word.task, near and f"did you mean {in_quotes(near)}?")
-    pattern = as_pattern(options.experiments, names)
-    if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
-        near = nearest(pattern, names)
-        raise _no_experiment(str(options.experiments), near and f"did you mean experiments={quoted(near)}?")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """Return the name that is nearest to a mistyped one, or nothing."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word.replace("*", ""), list(names), n=1)), "")
-
-
-def in_quotes(word: str) -> str:
-    """Write a word with quotes around it, as a shell takes it."""
-    text = quoted(word)
-    return f"'{text}'" if text == word else text
-
-
-def _no_experiment(word: str, hint: str) -> OptionError:
-    return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
-
-
-def chosen_of(session: Session, base: str, options: Common, names: Collection[str]) -> list[str]:
-    """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
-
-    Raises:
-        OptionError: one of the two fits none of the names.
-    """
-    refuse_unknown_experiments(session, base, options, lambda: names)
-    pattern = as_pattern(options.experiments, names)
-    return [
-        name
-        for name in names
-        if (pattern is None or fnmatchcase(name, pattern))
-        and (not selects_by_word(session, base) or is_selected(session, base, name))
-    ]
-
-
-def one_task(session: Session, base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Make the one task of a command; where words name experiments, doit wants one for each: the first does it all."""
-    if not selects_by_word(session, base):
-        yield {"basename": base, "actions": actions}
-        return
-    selected = (encode_task(name) for name in names if is_selected(session, base, name))
-    for number, name in enumerate(dict.fromkeys(selected)):
-        yield {"basename": base, "name": name, "actions": [] if number else actions}
-
-
 def count_asked_for(session: Session, base: str, options: Planning) -> int:
     """Count the checkpoint directories that are asked for."""
     outputs_dir(options)
@@ -649,39 +397,3 @@ def terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
         return 0
-
-
-@once
-def journals_of(session: Session) -> Journals:
-    """Return the journals of this run."""
-    return Journals(session.run_id)
-
-
-def open_journal(session: Session, path: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
-    """Open the journal of this thread in this run, once.
-
-    Args:
-        session: of the run, which this process has begun.
-        path: the ``outputs_dir``.
-        header: what the run says of itself.
-        own_state: where the journal lies, if not in the state of ``outputs_dir``.
-    """
-    header = {**header, "number": begun(session, path).last.number}
-    return journals_of(session).of_this_thread(own_state or path, header)
-
-
-def own_state(outputs_dir: str) -> str:
-    """Return the folder of a tree in the user's own state, or nothing where none can be had.
-
-    Raises:
-        OptionError: somebody else could write there.
-    """
-    try:
-        return believing.own_state(outputs_dir)
-    except OSError as error:
-        raise OptionError(f"{error.filename}: {reading.why_of(error)}") from None
-
-
-def note_stop(session: Session) -> None:
-    """Let the journal of this thread say that the run ends before its time."""
-    journals_of(session).note_stop()

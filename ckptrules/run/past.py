@@ -15,8 +15,9 @@ from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.values import RuleError
 from ckptrules.run.command_line import declared
 from ckptrules.run.hints import command
-from ckptrules.run.jobs import load, waits_since
+from ckptrules.run.jobs import load
 from ckptrules.run.options import Common, Option, OptionError
+from ckptrules.run.records import waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.storage import believing

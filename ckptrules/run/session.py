@@ -13,8 +13,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, quoted
-from ckptrules.run.options import CommandLine, Common
+from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, terminal
+from ckptrules.run.words import CommandLine
 from ckptrules.workers.pieces import Progress
 from ckptrules.workers.workers import Workers
 

@@ -46,7 +46,7 @@ from ckptrules.rules.shipped import (
     rule_texts,
     starter_files,
 )
-from ckptrules.run import deciding, jobs
+from ckptrules.run import deciding, jobs, places, records
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.options import OptionError, Planning
 from ckptrules.storage import writing
@@ -258,7 +258,7 @@ def _not_too_much(folder: str) -> str:
     Raises:
         OptionError: the home folder lies in it: much more than experiments.
     """
-    if jobs.is_inside(os.path.expanduser("~"), folder):
+    if places.is_inside(os.path.expanduser("~"), folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
         raise OptionError(f"command line: {fact}\n    hint: name the folder of the experiments: ckptrules init FOLDER")
     return folder
@@ -408,7 +408,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     """
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
     header = {"started_ns": time.time_ns()}
-    job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), jobs.Journals(""))
+    job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), records.Journals(""))
     tree, seen = Tree(place), set[tuple[int, int]]()
     goes = total = blind = 0
     for found in survey_by(place, rules)[0]:

@@ -34,8 +34,9 @@ from ckptrules.run.command_line import (
     refusal,
 )
 from ckptrules.run.hints import OURS
-from ckptrules.run.options import DEFAULT_TASK, CommandLine, Common, OptionError, Planning
+from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.session import Session, lacking, once
+from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.workers.workers import NONE, cores
 
 SHARE = 40  # directories, below which a process of its own is not worth its start
@@ -153,7 +154,7 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_lacking(line, session.dodo)
     if not line.asks_for(name):
         return
-    from ckptrules.run.jobs import refuse_report_place
+    from ckptrules.run.places import refuse_report_place
 
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
@@ -246,14 +247,9 @@ def _database(session: Session) -> str:
     changing = {task: options for task, options in line.asked().items() if options.will_change}
     database = IN_MEMORY
     for task, options in changing.items():
-        from ckptrules.run.jobs import (
-            names_of,
-            note_proof,
-            outputs_dir,
-            prepare,
-            refuse_report_place,
-            refuse_unknown_experiments,
-        )
+        from ckptrules.run.jobs import names_of, note_proof, prepare
+        from ckptrules.run.places import outputs_dir, refuse_report_place
+        from ckptrules.run.selecting import refuse_unknown_experiments
 
         refuse_report_place(options)
         outputs_dir(options)
@@ -317,7 +313,8 @@ def recover_first(session: Session, path: str) -> None:
     """
     from ckptrules.changes.journal import JOURNALS
     from ckptrules.changes.journals import unfinished_journals
-    from ckptrules.run.jobs import begun, find_anew, own_state
+    from ckptrules.run.jobs import find_anew
+    from ckptrules.run.records import begun, own_state
     from ckptrules.storage import reading, state
     from ckptrules.storage.posix import Disk
 

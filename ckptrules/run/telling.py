@@ -23,7 +23,8 @@ from ckptrules.report.text import Several, Tally
 from ckptrules.run import past
 from ckptrules.run.deciding import Decided
 from ckptrules.run.hints import CARRIED, command, quoted
-from ckptrules.run.jobs import Job, waits_since, was_verified
+from ckptrules.run.jobs import Job, was_verified
+from ckptrules.run.records import waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.stopping import StoppedError

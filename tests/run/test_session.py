@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.rules.load import load_rules
-from ckptrules.run import jobs, startup
+from ckptrules.run import jobs, records, startup
 from ckptrules.run.command_line import TASKS, command_line
 from ckptrules.run.options import OptionError
 from ckptrules.run.session import Session, once
@@ -123,7 +123,7 @@ def test_a_dodo_that_begins_no_session_is_refused(project: Project) -> None:
 
 def test_the_journals_of_a_session_are_made_once() -> None:
     session = Session(command_line([]), {})
-    assert jobs.journals_of(session) is jobs.journals_of(session)
+    assert records.journals_of(session) is records.journals_of(session)
 
 
 def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from ckptrules.run.command_line import declared
 from ckptrules.run.deciding import decided_of
 from ckptrules.run.jobs import jobs_of
-from ckptrules.run.options import Planning, read_command_line
+from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
 from ckptrules.run.what_if import weigh, with_others
+from ckptrules.run.words import read_command_line
 from tests.conftest import Project, default, run_program
 from tests.whole.test_golden import FILES
 

@@ -7,7 +7,8 @@ import pickle
 
 import pytest
 
-from ckptrules.run.options import Migrating, Planning, as_pattern, encode_task, encode_word
+from ckptrules.run.options import Migrating, Planning
+from ckptrules.run.words import as_pattern, encode_task, encode_word
 from tests.conftest import Project
 
 OLD, NEW = "epoch=20-step=200.ckpt", "epoch-20_step-000200.ckpt"

@@ -1,0 +1,55 @@
+"""Where a command may work and write: refused before anything is done."""
+
+from __future__ import annotations
+
+import os
+
+from ckptrules.rules.shipped import RULES_DIR
+from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
+
+
+def outputs_dir(options: Common) -> None:
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
+
+    Raises:
+        OptionError: with the hint what to do.
+    """
+    try:
+        with os.scandir(options.outputs_dir):
+            pass
+    except OSError as error:
+        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
+        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Say whether a path is a folder or lies in it, wherever links lead."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder
+
+
+def refuse_report_place(options: Common) -> None:
+    """Refuse to write a report where it could take the place of a checkpoint, a rule file or a device.
+
+    Raises:
+        OptionError: there is no place for a file.
+    """
+    files = [name for name, option in options.known().items() if option.read in (a_file, a_page)]
+    places = [(name, path) for name in files if (path := getattr(options, name))]
+    for name, path in places:
+        real = os.path.realpath(path)
+        fact = ""
+        if not os.path.isdir(os.path.dirname(real)):
+            fact = "there is no such folder to write in"
+        elif os.path.exists(real) and not os.path.isfile(real):
+            fact = "is no file"
+        elif options.known()[name].read is a_page and not is_page(real):
+            fact = f"leads to '{real}', which is no page"
+        # where we stand among the outputs, a page lies beside dodo.py: it takes no checkpoint's place
+        beside = os.path.dirname(real) == os.path.realpath(os.curdir) and options.known()[name].read is a_page
+        for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
+            if is_inside(real, folder) and not (beside and folder == options.outputs_dir):
+                fact = f"would be written into '{folder}', among what it tells of"
+                fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
+        if fact:
+            raise OptionError(f"command line: {name}={path}: {fact}")

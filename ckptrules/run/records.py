@@ -1,0 +1,167 @@
+"""What a run says of itself, and where: its header, its number, its journals."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import getpass
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ckptrules.changes import clock, journals
+from ckptrules.changes.clock import LastRun
+from ckptrules.changes.journal import Journal
+from ckptrules.run.options import Common, OptionError
+from ckptrules.run.session import Session, once
+from ckptrules.storage import believing, notes, reading, trash
+from ckptrules.storage.posix import Disk
+
+LAST_RUN = "lock.last_run"  # the file in the state folder
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Journals:
+    """The journals of one run, one for each thread. Sent to another process, they are all that this run has there."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._of: dict[tuple[str, int], Journal] = {}
+
+    def __reduce__(self) -> tuple[Callable[[str], Journals], tuple[str]]:
+        return _journals_there, (self._run,)
+
+    def of_this_thread(self, root: str, header: Mapping[str, Any]) -> Journal:
+        """Open the journal of this thread, once.
+
+        Args:
+            root: the ``outputs_dir``, or the user's own state.
+            header: what the run says of itself.
+        """
+        key = (root, threading.get_native_id())
+        if key not in self._of:
+            self._of[key] = Journal(Disk(root), self._run, key[1], header)
+        return self._of[key]
+
+    def note_stop(self) -> None:
+        """Let the journal of this thread say that the run ends before its time."""
+        for (_, thread), journal in list(self._of.items()):  # other threads add theirs meanwhile
+            if thread == threading.get_native_id():
+                with contextlib.suppress(OSError):  # then history tells less
+                    journal.stopped()
+
+
+@functools.cache
+def _journals_there(run: str) -> Journals:
+    """Return the journals of a run in a process at work, which knows no session."""
+    return Journals(run)
+
+
+def run_header(session: Session, command: str, options: Common, **more: Any) -> dict[str, Any]:
+    """Return what a run says of itself, in its journal and in its JSON file."""
+    return {
+        "command": command,
+        "dry_run": options.dry_run,
+        "run": session.run_id if options.changes and not options.dry_run else None,
+        "started_ns": session.started_ns,
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_ns / 1e9)),
+        "who": who(),
+        "host": os.uname().nodename,
+        "options": options.given(),
+        **more,
+    }
+
+
+def who() -> str:
+    """Return the name of the user, or the number where it has no name (in a container, say)."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # which of them depends on the version of Python
+        return str(os.getuid())
+
+
+class Begun(NamedTuple):
+    """A run that may change something: what is remembered of it, and how the clock has leapt since the one before."""
+
+    last: LastRun
+    leap: str
+
+
+@once
+def begun(_: Session, outputs_dir: str) -> Begun:
+    """Give this run its number, once, under the lock; and see whether the clock can be believed.
+
+    Raises:
+        OSError: it cannot be noted.
+    """
+    storage = Disk(outputs_dir)
+    now, last = journals.clocks(storage), clock.read(notes.read_note(storage, LAST_RUN))
+    highest = 0 if last else clock.highest(journals.journal_headers(storage))
+    this = clock.begin(last, highest, now, trash.trash_runs(storage))
+    try:
+        notes.write_note(storage, LAST_RUN, clock.write(this))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
+    return Begun(this, clock.leap(last, now))
+
+
+def waits_since(outputs_dir: str, run: str) -> float:
+    """Return since when what a run left in the trash waits there, in seconds since 1970."""
+    return clock.waits_since(clock.read(notes.read_note(Disk(outputs_dir), LAST_RUN)), run, run_started(run))
+
+
+def age_days(run: str) -> float:
+    """Return how many days ago a run started, by the clock."""
+    return (time.time() - run_started(run)) / 86400
+
+
+def waiting_days(outputs_dir: str, run: str) -> float:
+    """Return for how many days what a run left in the trash waits there, as far as the clock can be believed."""
+    return (time.time() - waits_since(outputs_dir, run)) / 86400
+
+
+def run_started(run: str) -> float:
+    """Return when a run started, in seconds since 1970."""
+    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+@once
+def journals_of(session: Session) -> Journals:
+    """Return the journals of this run."""
+    return Journals(session.run_id)
+
+
+def open_journal(session: Session, path: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
+    """Open the journal of this thread in this run, once.
+
+    Args:
+        session: of the run, which this process has begun.
+        path: the ``outputs_dir``.
+        header: what the run says of itself.
+        own_state: where the journal lies, if not in the state of ``outputs_dir``.
+    """
+    header = {**header, "number": begun(session, path).last.number}
+    return journals_of(session).of_this_thread(own_state or path, header)
+
+
+def own_state(outputs_dir: str) -> str:
+    """Return the folder of a tree in the user's own state, or nothing where none can be had.
+
+    Raises:
+        OptionError: somebody else could write there.
+    """
+    try:
+        return believing.own_state(outputs_dir)
+    except OSError as error:
+        raise OptionError(f"{error.filename}: {reading.why_of(error)}") from None
+
+
+def note_stop(session: Session) -> None:
+    """Let the journal of this thread say that the run ends before its time."""
+    journals_of(session).note_stop()

@@ -1,0 +1,95 @@
+"""Which experiments are meant: by words of the command line (``usage:ocr``) and by ``experiments=``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ckptrules.run.hints import quoted
+from ckptrules.run.options import Common, OptionError
+from ckptrules.run.session import Session
+from ckptrules.run.words import DEFAULT_TASK, as_pattern, encode_task, fits
+
+LISTED = "'doit plan' shows those that there are"
+
+
+def is_selected(session: Session, base: str, experiment: str) -> bool:
+    """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
+    words = session.chosen or {DEFAULT_TASK}
+    return base in words or any(fits(word, f"{base}:{encode_task(experiment)}") for word in words)
+
+
+def selects_by_word(session: Session, base: str) -> bool:
+    """Say whether a command is asked for by words with experiments only: ``usage:ocr``, not ``usage``."""
+    words = [word.task for word in session.line.words if word.base == base]
+    return bool(words) and base not in words
+
+
+def refuse_unknown_experiments(
+    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]]
+) -> None:
+    """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
+
+    ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
+
+    Raises:
+        OptionError: with the name that is nearest.
+    """
+    line = session.line
+    words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
+    if not words and options.experiments is None:
+        return
+    names = list(names_of())
+    known = [f"{task}:{encode_task(name)}" for name in names]
+    for word in words:
+        if not any(fits(word.task, name) for name in known):
+            near = nearest(word.task, known)
+            raise _no_experiment(word.typed or word.task, near and f"did you mean {in_quotes(near)}?")
+    pattern = as_pattern(options.experiments, names)
+    if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
+        near = nearest(pattern, names)
+        raise _no_experiment(str(options.experiments), near and f"did you mean experiments={quoted(near)}?")
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """Return the name that is nearest to a mistyped one, or nothing."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word.replace("*", ""), list(names), n=1)), "")
+
+
+def in_quotes(word: str) -> str:
+    """Write a word with quotes around it, as a shell takes it."""
+    text = quoted(word)
+    return f"'{text}'" if text == word else text
+
+
+def _no_experiment(word: str, hint: str) -> OptionError:
+    return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
+
+
+def chosen_of(session: Session, base: str, options: Common, names: Collection[str]) -> list[str]:
+    """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
+
+    Raises:
+        OptionError: one of the two fits none of the names.
+    """
+    refuse_unknown_experiments(session, base, options, lambda: names)
+    pattern = as_pattern(options.experiments, names)
+    return [
+        name
+        for name in names
+        if (pattern is None or fnmatchcase(name, pattern))
+        and (not selects_by_word(session, base) or is_selected(session, base, name))
+    ]
+
+
+def one_task(session: Session, base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
+    """Make the one task of a command; where words name experiments, doit wants one for each: the first does it all."""
+    if not selects_by_word(session, base):
+        yield {"basename": base, "actions": actions}
+        return
+    selected = (encode_task(name) for name in names if is_selected(session, base, name))
+    for number, name in enumerate(dict.fromkeys(selected)):
+        yield {"basename": base, "name": name, "actions": [] if number else actions}

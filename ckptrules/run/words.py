@@ -1,0 +1,326 @@
+"""Pure: the command line → the tasks that are asked for, with their options. Nothing unknown or said twice passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from ckptrules.run.options import Common, Option, OptionError
+
+DEFAULT_TASK = "plan"
+DOIT_COMMANDS = frozenset(
+    "auto clean dumpdb forget help ignore info list reset-dep run strace tabcompletion".split(),
+)
+DOIT_FLAGS_WITH_VALUE = frozenset(
+    "-f --file -d --dir --db-file --backend --check_file_uptodate -v --verbosity -r --reporter -o --output-file "
+    "-n --process -P --parallel-type --failure-verbosity".split(),
+)
+
+Known = Mapping[str, Option]
+Declarations = Callable[[str], type[Common]]  # of a command, by its name
+
+
+class Word(NamedTuple):
+    """A task asked for (``migrate`` or ``migrate:ocr_training``) with the flags behind it.
+
+    ``typed`` is what was typed, where doit takes that for a variable: it has a ``=``.
+    """
+
+    task: str
+    flags: MutableMapping[str, Any]
+    typed: str = ""
+
+    @property
+    def base(self) -> str:
+        """The task without the experiment."""
+        return self.task.split(":", 1)[0]
+
+    def selects(self, task: str) -> bool:
+        """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
+        start, star, _ = self.task.partition("*")
+        whole = f"{task}:"
+        return (whole.startswith(start) or start.startswith(whole)) if star else self.base == task
+
+
+class CommandLine(NamedTuple):
+    """What the user asked for. ``command`` is doit's own (``run``, ``list``, …)."""
+
+    command: str
+    words: tuple[Word, ...]
+    variables: Mapping[str, Any]
+    arguments: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    declared: Declarations = lambda _: Common
+    outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
+
+    @property
+    def has_foreign_words(self) -> bool:
+        """Say whether it names something else than our tasks: a task of the user's own, say."""
+        return any(not _selects_any(word, self.tasks) for word in self.words)
+
+    def asks_for(self, task: str) -> bool:
+        """Say whether a task is needed at all: doit calls every task creator on every command."""
+        if self.command == "help" or (self.command == "list" and "--all" not in self.arguments):
+            return False
+        if not self.words:
+            return task == DEFAULT_TASK or self.command not in ("run", "clean")
+        return any(word.selects(task) for word in self.words)
+
+    def asked(self) -> dict[str, Common]:
+        """Return the tasks that are asked for, with their options."""
+        return {task: self.options(task) for task in self.tasks if self.asks_for(task)}
+
+    def options(self, task: str, given: Mapping[str, Any] | None = None) -> Common:
+        """Return the options of one task; ``given`` holds defaults from doit's own configuration.
+
+        Raises:
+            OptionError: an option is given twice, or two selections of one task differ in their flags.
+        """
+        flags: dict[str, Any] = {}
+        for word in (word for word in self.words if word.selects(task)):
+            for name, value in word.flags.items():
+                if name in self.variables or flags.get(name, value) != value:
+                    raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+                flags[name] = value
+        if any(word.flags != flags for word in self.words if word.base == task):
+            raise OptionError(
+                f"command line: the selections of '{task}' have different flags\n"
+                "    hint: run one after the other, or give the options as name=value for all"
+            )
+        known = self.declared(task).known()
+        defaults = {
+            name: _read_value(known[name], value) if isinstance(value, str) else value
+            for name, value in (given or {}).items()
+            if value is not None
+        }
+        values = {**defaults, **self.variables, **flags}
+        if "outputs_dir" not in values and self.declared(task).needs_outputs:
+            said = self.outputs_dir_by(values.get("rules_dir"))
+            values |= {"outputs_dir": said} if said else {}
+        return self.declared(task)(**{name: value for name, value in values.items() if name in known})
+
+
+def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: Declarations) -> CommandLine:
+    """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
+
+    Only the commands that are asked for need be declared, unless something is refused.
+
+    Raises:
+        OptionError: an unknown option, or a value that does not fit.
+    """
+    reader = _Reader(tuple(tasks), declared)
+    rest = list(arguments)
+    while rest:
+        reader.read(rest.pop(0), rest)
+    return reader.finish(tuple(arguments))
+
+
+class _Reader:
+    """Reads one argument after the other. What a ``name=value`` means is known only when all tasks are."""
+
+    def __init__(self, tasks: tuple[str, ...], declared: Declarations) -> None:
+        self.tasks, self.declared = tasks, declared
+        self.command = "run"
+        self.words: list[Word] = []
+        self.texts: list[tuple[str, str]] = []
+
+    def read(self, argument: str, rest: list[str]) -> None:
+        name, is_value, text = argument.partition("=")
+        if argument.startswith("-"):
+            if self.words and _selects_any(self.words[-1], self.tasks):
+                _refuse_short(argument, self.words[-1])
+                _set_once(self.words[-1].flags, *self._flag(argument, rest))
+            elif not self.words and argument in DOIT_FLAGS_WITH_VALUE and rest:
+                rest.pop(0)
+        elif is_value and selects_by_name(argument, self.tasks):
+            self.words.append(Word(encode_word(argument), {}, typed=argument))
+        elif is_value:
+            self.texts.append((name, text))
+        elif not self.words and self.command == "run" and argument in DOIT_COMMANDS:
+            self.command = argument
+        else:
+            self.words.append(Word(argument, {}))
+
+    def finish(self, arguments: tuple[str, ...]) -> CommandLine:
+        """Give every ``name=value`` its meaning, and refuse what has none."""
+        words = self.words or [Word(DEFAULT_TASK, {})] if self.command == "run" else self.words
+        known = self._known(words)
+        variables: dict[str, Any] = {}
+        for name, text in self.texts:
+            if name in known or name in (known := {**self._elsewhere(words, name), **known}):
+                _set_once(variables, name, self._value(words, known[name], text))
+            elif not self.words or any(_selects_any(word, self.tasks) for word in self.words):
+                raise OptionError(f"command line: unknown option '{name}'" + _hint(name, known))
+        for word in self.words:
+            if word.task in known and word.task not in self.tasks:
+                raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
+        _refuse_mixed(self.words)
+        if self.command == "run":
+            self._refuse_foreign(words, variables)
+        return CommandLine(self.command, tuple(self.words), variables, arguments, self.tasks, self.declared)
+
+    def _known(self, words: Iterable[Word]) -> Known:
+        """Return what the commands that some words select may be told; what all may, where they select none."""
+        return {name: one for known in self._selected(words) for name, one in known.items()} or Common.known()
+
+    def _selected(self, words: Iterable[Word]) -> list[Known]:
+        return [self.declared(task).known() for task in self.tasks if any(word.selects(task) for word in words)]
+
+    def _value(self, words: Iterable[Word], option: Option, text: str) -> Any:
+        """Read a value as each command does that has the option: one may take less than another."""
+        return [_read_value(known.get(option.name, option), text) for known in (self._selected(words) or [{}])][-1]
+
+    def _elsewhere(self, words: Iterable[Word], name: str) -> Known:
+        """Return an option that no selected command has, and some other one does."""
+        ours = [word for word in words if _selects_any(word, self.tasks)]
+        every = [self.declared(task).known() for task in self.tasks] if ours or not words else []
+        return next(({name: known[name]} for known in every if name in known), {})
+
+    def _flag(self, argument: str, rest: list[str]) -> tuple[str, Any]:
+        """Read a flag behind a task, and its value, which may be the next argument."""
+        dashed, has_value, text = argument[2:].partition("=")
+        flags = _by_flag(self._known(self.words[-1:]))
+        full = _fitting(dashed, flags)
+        if not full:
+            every = _by_flag({name: one for task in self.tasks for name, one in self.declared(task).known().items()})
+            full, flags = _fitting(dashed, every), every | flags
+        if len(full) != 1:
+            fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
+            raise OptionError(f"command line: {fact}" + _hint(dashed, flags, "--"))
+        found = flags[full[0]]
+        if found.is_flag and has_value:
+            fact = f"--{full[0]} takes no value"
+            raise OptionError(f"command line: {fact}\n    hint: write {found.name}={text}")
+        if found.is_flag:
+            return found.name, not full[0].startswith("no-")
+        if not has_value:
+            if not rest:
+                raise OptionError(f"command line: --{full[0]} needs a value")
+            text = rest.pop(0)
+        return found.name, self._value(self.words[-1:], found, text)
+
+    def _refuse_foreign(self, words: Iterable[Word], variables: Mapping[str, Any]) -> None:
+        """Refuse an option that a task does not know: it would do without it what was meant to be done with it.
+
+        Raises:
+            OptionError: with the tasks that the option is for.
+        """
+        for word in (word for word in words if word.base in self.tasks):
+            for name in (*variables, *word.flags):
+                if name not in self.declared(word.base).known():
+                    tasks = [task for task in self.tasks if name in self.declared(task).known()]
+                    fact = f"option '{name}' is not for '{word.base}'"
+                    raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(tasks)}")
+
+
+def _by_flag(known: Known) -> dict[str, Option]:
+    return {one.dashed: one for one in known.values()} | {
+        f"no-{one.dashed}": one for one in known.values() if one.is_flag
+    }
+
+
+def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
+    """Return the flags that a flag means, which may be shortened."""
+    return [dashed] if dashed in flags else [name for name in flags if name.startswith(dashed)]
+
+
+def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
+    return any(word.selects(task) for task in tasks)
+
+
+def _refuse_mixed(words: Sequence[Word]) -> None:
+    """Refuse selections of which doit would see some only: what has a ``=`` is a variable for it.
+
+    Raises:
+        OptionError: with how to write them.
+    """
+    hidden = [word for word in words if word.typed]
+    if hidden and len(hidden) < len(words):
+        fact = f"doit reads '{hidden[0].typed}' as an option beside other tasks, because of its '='"
+        raise OptionError(f"command line: {fact}\n    hint: write '{hidden[0].task}'")
+    for word in hidden:
+        if word.flags:
+            flag = next(iter(word.flags))
+            fact = f"doit sees no task before '--{flag.replace('_', '-')}', because of the '=' in '{word.typed}'"
+            raise OptionError(f"command line: {fact}\n    hint: write '{word.task}'")
+
+
+def _refuse_short(argument: str, word: Word) -> None:
+    """Refuse what doit would answer with a dump of its own objects.
+
+    Raises:
+        OptionError: with the right place of doit's own flags.
+    """
+    if not argument.startswith("--"):
+        hint = f"doit's own flags come before the task: doit {argument} … {word.task}"
+        raise OptionError(f"command line: unknown option '{argument}' behind '{word.task}'\n    hint: {hint}")
+
+
+def _read_value(option: Option, text: str) -> Any:
+    try:
+        return option.read(text)
+    except ValueError as error:
+        raise OptionError(f"command line: {option.name}={text}: must be {error}") from None
+
+
+def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
+    if name in values:
+        raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+    values[name] = value
+
+
+def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, list(words), n=1)
+    if near:
+        return f"\n    hint: did you mean '{dashes}{near[0]}'?"
+    return f"\n    hint: there are: {', '.join(words)}"
+
+
+_IN_NO_TASK = frozenset("=*")
+_ENCODED = re.compile("%(?=[0-9A-Fa-f]{2})")  # what looks like it, and is not
+
+
+def fits(word: str, task: str) -> bool:
+    """Say whether a word of the command line selects a task: for doit it is a pattern where it has a ``*``."""
+    return fnmatchcase(task, word) if "*" in word else task == word
+
+
+def as_pattern(text: str | None, names: Collection[str]) -> str | None:
+    """Return the shell pattern that ``experiments=`` means: an experiment's own name (``run[1]``) means that."""
+    return re.sub(r"([*?[])", r"[\1]", text) if text is not None and text in names else text
+
+
+def selects_by_name(argument: str, tasks: Collection[str]) -> bool:
+    """Say whether an argument is a task of ours with the name of an experiment behind it: ``migrate:lr=0.1``."""
+    task, colon, _ = argument.partition("=")[0].partition(":")
+    return bool(colon) and _selects_any(Word(task, {}), tasks)
+
+
+def encode_word(argument: str) -> str:
+    """Write a selection, as people type it, as doit wants it: ``migrate:*lr=0.1*`` → ``migrate:*lr%3D0.1*``.
+
+    What is encoded already stays.
+    """
+    if "=" not in argument:
+        return argument
+    return "*".join(encode_task(part) for part in argument.split("*"))
+
+
+def encode_task(experiment: str) -> str:
+    """Write an experiment's name as a doit task name, which may hold no ``=``; ``*`` would select several.
+
+    Like in a URL: ``lr=0.1`` becomes ``lr%3D0.1``. Bytes that are no text are encoded too, and a ``%`` where it would
+    look like the beginning of such a code.
+    """
+    if experiment.isprintable() and _IN_NO_TASK.isdisjoint(experiment) and "%" not in experiment:
+        return experiment
+    return "".join(
+        character
+        if character.isprintable() and character not in _IN_NO_TASK
+        else "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+        for character in _ENCODED.sub("%25", experiment)
+    )
