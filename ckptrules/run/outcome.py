@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ckptrules.report.what_if import Weighed
 
 NOTHING = Tally()
-UP_TO_DATE = Tally(up_to_date=1)
 NONE = Several()
 
 

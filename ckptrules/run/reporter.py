@@ -24,7 +24,7 @@ from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import NONE, NOTHING, UP_TO_DATE, Output
+from ckptrules.run.outcome import NONE, NOTHING, Output
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -75,13 +75,18 @@ class Heard:
     """What the tasks of one command have told so far; their texts are printed and gone."""
 
     def __init__(self, nothing: Any) -> None:
-        self.total = nothing
+        self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
         self._outputs: list[Output] = []
 
     def add(self, output: Output) -> None:
         """Hear of one more."""
-        self.total += output.tally
+        self._told += output.tally
         self._outputs.append(output._replace(text="", tally=NOTHING))
+
+    @property
+    def total(self) -> Any:
+        """All that was told, added up."""
+        return self._told + Tally(up_to_date=self.up_to_date) if self.up_to_date else self._told
 
     def all(self, what: str) -> list[Any]:
         """Return what they have told of one kind, which is the name of a field of `Output`."""
@@ -129,12 +134,12 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             found = task.meta["found"]
             if context.style.verbose:
                 self.write(f"Up to date: {context.style.name(found.experiment)}\n")
-            data = None
+            heard = self._heard[_base(task)]
+            heard.up_to_date += 1
             if context.options.tells_data:
                 from ckptrules.report.data import plan_as_data  # not above: most runs write no JSON
 
-                data = plan_as_data(Plan(found.experiment, found.directory), "up to date")
-            self._heard[_base(task)].add(Output("", UP_TO_DATE, data))
+                heard.add(Output("", data=plan_as_data(Plan(found.experiment, found.directory), "up to date")))
 
     def add_success(self, task: Task) -> None:
         """Print what the task tells."""

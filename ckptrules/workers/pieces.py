@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from ckptrules.stopping import StoppedError
+
+if TYPE_CHECKING:  # it takes 10 ms, and a run that has nothing to do needs only the types here
+    from concurrent.futures import Future
 
 FILES = 64  # at most in one piece
 BYTES = 100 << 30  # likewise
@@ -105,7 +107,10 @@ def spread(
         StoppedError: it is wished that all ends. Nothing new is begun then.
         BaseException: what ``progress`` raised, or OSError where no worker is left.
     """
-    waiting, begun = deque(cut(files, place.slots)), dict[Future[list[Answer | Lost]], Piece[File]]()
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    begun: dict[Future[list[Answer | Lost]], Piece[File]] = {}
+    waiting = deque(cut(files, place.slots))
     answers, told = dict[int, Answer | Lost](), 0
     try:
         while waiting or begun:
@@ -130,6 +135,8 @@ def _begin(
     begun: dict[Future[list[Answer | Lost]], Piece[File]],
 ) -> None:
     """Begin what there is a slot for; a file that is done again has no other beside it."""
+    from concurrent.futures import Future
+
     while waiting and len(begun) < (1 if waiting[0].died else place.slots):
         if any(piece.died for piece in begun.values()):
             return

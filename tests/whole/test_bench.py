@@ -92,6 +92,7 @@ def test_a_second_run_imports_nothing_that_only_work_needs(project: Project) -> 
     needless = {
         "jinja2",
         "regex",
+        "concurrent.futures",
         "multiprocessing.queues",
         "ckptrules.run.working",
         "ckptrules.engine.plan",
