@@ -15,7 +15,7 @@ from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, places, selecting, startup
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUPS, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
+from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
@@ -41,6 +41,7 @@ class Options(Common):
     to: str | None = BACKUPS
     max_rate: str | None = MAX_RATE
     mode: str = option("auto", OneOf(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
+    executor: str | None = EXECUTOR
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -175,7 +176,7 @@ def make(session: Session, options: Options, style: Style, order: Order, task: T
                 vault_backups.check_space(items, os.path.dirname(order.path) or ".")
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__)
+            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__, session.workers.each)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
         return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)

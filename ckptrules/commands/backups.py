@@ -11,7 +11,7 @@ from doit.task import Task
 from ckptrules.commands.backup import one_task, tell
 from ckptrules.report.style import Style
 from ckptrules.run import jobs
-from ckptrules.run.options import BACKUPS, MAX_RATE, Common, flag
+from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -27,6 +27,7 @@ class Options(Common):
     to: str | None = BACKUPS
     verify: bool = flag("check every file against its checksum")
     max_rate: str | None = MAX_RATE
+    executor: str | None = EXECUTOR
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -59,6 +60,8 @@ def checked(session: Session, folder: str, held: Sequence[Held]) -> list[Held]:
         for backup in held:
             damage = backup.damage
             if backup.manifest and backup.manifest.complete:
-                damage = check_backup(os.path.join(folder, backup.name), backup.manifest, progress)
+                damage = check_backup(
+                    os.path.join(folder, backup.name), backup.manifest, progress, session.workers.each
+                )
             found.append(backup._replace(damage=damage))
     return found

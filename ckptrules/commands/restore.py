@@ -23,7 +23,7 @@ from ckptrules.engine.values import Entry
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, pinning, records
 from ckptrules.run.hints import command
-from ckptrules.run.options import BACKUP, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
+from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
@@ -42,6 +42,7 @@ class Options(Common):
     force: bool = flag("bring back what differs as well; what is replaced goes to the trash")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
+    executor: str | None = EXECUTOR
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -80,18 +81,20 @@ def bring_back(
     task: Task,
 ) -> TaskFailed | None:
     """Restore a backup, or tell what that would do."""
-    outputs_dir = options.outputs_dir
+    outputs_dir, each = options.outputs_dir, session.workers.each
     lost: dict[str, tuple[str, ...]] = {}
     stated, manifest = manifest, backups.believed(path, manifest)
     try:
         with session.shown(manifest.size) as progress:
-            steps = backups.plan_restore(outputs_dir, manifest, chosen, force=options.force, progress=progress)
+            steps = backups.plan_restore(
+                outputs_dir, manifest, chosen, force=options.force, progress=progress, each=each
+            )
         pinned = pinning.all_pinned(session, options)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             journal = records.open_journal(session, outputs_dir, records.run_header(session, "restore", options))
             run, note = session.run_id, lost.__setitem__
-            steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped)
+            steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each)
     except StoppedError:
         state.clear_work(outputs_dir)
         return tell(

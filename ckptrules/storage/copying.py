@@ -27,6 +27,7 @@ from ckptrules.storage.state import WORK, open_state
 from ckptrules.storage.writing import new_file, remove, temporary_name, write, write_beside, write_with_holes
 
 FICLONE = 0x40049409  # linux/fs.h
+TRIES = 5  # to remove a folder into which somebody has just written
 PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
 SYNCS = 4  # files that may be on their way to the disk while another one is written
 
@@ -63,16 +64,61 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
 
 
 @contextlib.contextmanager
-def staging(outputs_dir: str) -> Iterator[str]:
+def staging(outputs_dir: str, start: str = "unarchive-") -> Iterator[str]:
     """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
-    name = temporary_name("unarchive-")
+    name = temporary_name(start)
     with open_state(outputs_dir, "work") as work:
         os.mkdir(name, PRIVATE, dir_fd=work)
         try:
             yield f"{WORK}/{name}"
         finally:
             with contextlib.suppress(OSError):  # the next run clears the workplace
-                remove(work, name)
+                _remove_in_use(work, name)
+
+
+@contextlib.contextmanager
+def waiting(root: str, path: str) -> Iterator[None]:
+    """Make a folder in which copies wait for their places; at the end it is removed, with what is left in it.
+
+    Raises:
+        OSError: it cannot be made, or removed.
+    """
+    folder, name = os.path.split(path)
+    with open_below(root, folder) as directory:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _remove_in_use(directory, name)
+            raise
+        _remove_in_use(directory, name)
+
+
+def _remove_in_use(directory: int, name: str) -> None:
+    """Remove a folder into which others may still write: under another name none of them finds it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    gone = f"{name}.gone"
+    rename(directory, name, gone)
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):
+            return remove(directory, gone)
+    return remove(directory, gone)
+
+
+def move_below(root: str, path: str, to: str) -> None:
+    """Move a name below a root to a place that must be free.
+
+    Raises:
+        FileExistsError: it is not.
+        OSError: the system refuses.
+    """
+    (folder, name), (to_folder, to_name) = os.path.split(path), os.path.split(to)
+    with open_below(root, folder) as directory, open_below(root, to_folder) as target:
+        rename(directory, name, to_name, target)
 
 
 def untold(_: str, __: tuple[str, ...]) -> None:
@@ -225,13 +271,13 @@ def copy_file(
         how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
         progress: is called with the number of bytes of each step.
         tell: is called with what the copy could not be given.
-        as_item: whether the copy is dressed as the item says, and not like the file: a backup may lie where the system
-            knows no owners and no access lists.
+        as_item: whether the copy is dressed as the item says, with its time, and not like the file: a backup may lie
+            where the system knows no owners and no access lists.
 
     Raises:
-        SourceError: the file cannot be read; the copy is removed.
+        SourceError: the file cannot be read.
         FileExistsError: the new name is taken.
-        OSError: the copy cannot be written.
+        OSError: the copy cannot be written. Whatever failed, nothing of it is left.
     """
     (folder, name), (to_folder, to_name) = os.path.split(item.path), os.path.split(to)
     with reading.open_file(root, item.path) as origin, open_below(to_root, to_folder) as directory:
@@ -253,15 +299,16 @@ def copy_file(
                 size = reading.digest_part(copy, 0, awaited, digest, progress)
             if how != "link":
                 _tell(tell, item.path, dress_as(copy, item))
-                os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))
+                os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
             after = os.fstat(origin)
             changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
             if changed and how == "copy":  # what was hashed may be younger than what was copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
                 reading.digest_part(copy, 0, size, digest, lambda _: progress(0))
-        except reading.SourceError:
-            os.unlink(to_name, dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(to_name, dir_fd=directory)
             raise
         finally:
             os.close(copy)
@@ -345,32 +392,6 @@ def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
         _tell(tell, item.path, dress_as(directory, item))
         os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(directory)
-
-
-def stage(backup: str, item: Item, outputs_dir: str, progress: Progress, tell: Tell = untold) -> tuple[str, str]:
-    """Make in the workplace what is to be brought back from a backup, one move from where it belongs.
-
-    A directory is made empty. Returns its name there, and the checksum of a file.
-
-    It is dressed as the manifest says.
-
-    Raises:
-        SourceError: it cannot be read.
-        OSError: it cannot be written.
-    """
-    name = temporary_name("restore-")
-    place = f"{WORK}/{name}"
-    checksum = ""
-    with open_state(outputs_dir, "work") as work:
-        if item.kind == "file":
-            copied, _ = copy_file(backup, item, outputs_dir, place, "clone", progress, tell, as_item=True)
-            checksum = copied.checksum
-            os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=work)
-        elif item.kind == "directory":
-            make_directory(outputs_dir, item._replace(path=place))
-        else:
-            make_link(outputs_dir, item._replace(path=place), lambda _, lost: tell(item.path, lost))
-    return name, checksum
 
 
 def _remove_partial(directory: int, name: str, folder: str) -> None:

@@ -17,7 +17,7 @@ from ckptrules.storage.reading import (
     Progress,
     identity_of,
 )
-from ckptrules.storage.state import WORK, open_state
+from ckptrules.storage.state import WORK, open_directory, open_state
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
 if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
@@ -69,9 +69,9 @@ def lay_in_trash(outputs_dir: str, staged: str, folder: str, name: str) -> None:
         rename(work, staged, name, trash)
 
 
-def drop_staged(outputs_dir: str, staged: str) -> None:
+def drop_staged(outputs_dir: str, staged: str, folder: str = WORK) -> None:
     """Remove what was staged and is of no use; it may have left the workplace, and the next run clears that."""
-    with contextlib.suppress(OSError), open_state(outputs_dir, "work") as work:
+    with contextlib.suppress(OSError), open_directory(outputs_dir, folder) as work:
         remove(work, staged)
 
 

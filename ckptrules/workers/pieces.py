@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from ckptrules.stopping import StoppedError
@@ -45,6 +46,26 @@ class Lost(NamedTuple):
     """In place of an answer: why there is none."""
 
     why: str
+
+
+class Each(Protocol):
+    """Has work done on many files, side by side, and yields what comes of each, in their order."""
+
+    def __call__(
+        self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
+    ) -> Generator[Answer | Lost, None, None]:
+        """As said; where it is closed, nothing new is begun.
+
+        Args:
+            work: can be sent to another process.
+            files: what is worked on.
+            progress: is told the bytes that are done.
+            room: for the bytes that may be done before an earlier file is; with more of them nothing new is begun.
+
+        Raises:
+            StoppedError: it is wished that all ends.
+            Exception: one that ``progress`` raised; likewise one of ``work`` that was done here.
+        """
 
 
 class Piece(NamedTuple, Generic[File]):
@@ -99,9 +120,9 @@ def weight(files: Iterable[Sized]) -> int:
 
 
 def spread(
-    place: Place, work: Work[File, Answer], files: Sequence[File], progress: Progress
-) -> Iterator[Answer | Lost]:
-    """Yield what ``work``, which can be sent to another process, makes of each file.
+    place: Place, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
+) -> Generator[Answer | Lost, None, None]:
+    """Yield what ``work`` makes of each file, as `Each`.
 
     Raises:
         StoppedError: it is wished that all ends. Nothing new is begun then.
@@ -114,7 +135,8 @@ def spread(
     answers, told = dict[int, Answer | Lost](), 0
     try:
         while waiting or begun:
-            _begin(place, work, waiting, begun)
+            if not begun or room == inf or weight(files[number] for number in answers) <= room:
+                _begin(place, work, waiting, begun)
             for future in wait(begun, TICK, FIRST_COMPLETED).done:
                 piece = begun.pop(future)
                 answers.update(enumerate(_answers(place, future, piece, waiting), piece.number))

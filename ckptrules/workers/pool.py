@@ -80,12 +80,16 @@ class Pool:
             raise KilledError from None
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
-        """As `pieces.Place`. Where a process has died, others take its place."""
+        """As `pieces.Place`. Where a process has died, others take the place of all: some may wait for the dead one."""
+        start = self._others()
         try:
-            return self._others().result().submit(_piece, work, files)
+            return start.result().submit(_piece, work, files)
         except BrokenExecutor:
             with self._once:
-                self._start = None
+                if self._start is start:
+                    self._start = None
+                    for left in active_children():
+                        left.kill()
             return self._others().result().submit(_piece, work, files)
 
     def done(self) -> int:

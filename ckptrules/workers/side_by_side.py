@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from math import inf
 from typing import TypeVar
 
 from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
@@ -20,15 +21,17 @@ AHEAD = 1000  # files that may be done before an earlier one is
 Answer = TypeVar("Answer")
 
 
-def each(work: Work[File, Answer], items: Sequence[File], progress: Progress) -> Generator[Answer, None, None]:
-    """Yield what ``work`` makes of each file, in their order. ``progress`` is called by one thread at a time.
+def each(
+    work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
+) -> Generator[Answer, None, None]:
+    """Yield what ``work`` makes of each file, as `pieces.Each`. ``progress`` is called by one thread at a time.
 
     Raises:
         Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what
             was at work was ended by its next call of the ``progress`` that it was given.
     """
-    if AT_ONCE == 1 or weight(items) < WORTHWHILE:
-        yield from (work(item, progress) for item in items)
+    if AT_ONCE == 1 or weight(files) < WORTHWHILE:
+        yield from (work(file, progress) for file in files)
         return
     ended: list[BaseException] = []
     alone = threading.Lock()
@@ -39,16 +42,16 @@ def each(work: Work[File, Answer], items: Sequence[File], progress: Progress) ->
                 raise CancelledError
             progress(count)
 
-    def guarded(item: File) -> Answer:
+    def guarded(file: File) -> Answer:
         try:
-            return work(item, step)
+            return work(file, step)
         except BaseException as error:
             ended.append(error)
             raise
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         try:
-            yield from _in_order(lambda item: pool.submit(guarded, item), items)
+            yield from _in_order(lambda file: pool.submit(guarded, file), files, room)
         except CancelledError:
             raise ended[0] from None
         finally:
@@ -72,11 +75,15 @@ def ahead(read: Callable[[int], bytes]) -> Generator[bytes, None, None]:
             pool.shutdown(cancel_futures=True)
 
 
-def _in_order(begin: Callable[[File], Future[Answer]], items: Sequence[File]) -> Iterator[Answer]:
-    begun: deque[Future[Answer]] = deque()
-    for item in items:
-        begun.append(begin(item))
-        if len(begun) > AHEAD:
-            yield begun.popleft().result()
+def _in_order(begin: Callable[[File], Future[Answer]], files: Sequence[File], room: float) -> Iterator[Answer]:
+    begun: deque[tuple[int, Future[Answer]]] = deque()
+    size = 0
+    for file in files:
+        begun.append((file.size, begin(file)))
+        size += file.size
+        while len(begun) > AHEAD or (size > room and len(begun) >= AT_ONCE):
+            first, future = begun.popleft()
+            size -= first
+            yield future.result()
     while begun:
-        yield begun.popleft().result()
+        yield begun.popleft()[1].result()

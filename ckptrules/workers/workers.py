@@ -6,7 +6,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptrules import stopping
@@ -59,21 +60,18 @@ class Workers:
         """
         return work(*values) if is_alone() else self._shared().do(work, *values)
 
-    def each(self, work: Work[File, Answer], files: Sequence[File], progress: Progress) -> Iterator[Answer | Lost]:
-        """Yield what ``work``, which can be sent to another process, makes of each file, in their order.
-
-        Raises:
-            StoppedError: it is wished that all ends.
-            Exception: one that ``progress`` raised; likewise one of ``work`` that was done here. Nothing new is begun.
-        """
+    def each(
+        self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
+    ) -> Generator[Answer | Lost, None, None]:
+        """Have work done on many files; it is a `pieces.Each`."""
         free = progress.progress if isinstance(progress, Held) else progress
         if self.executor == NONE or not (self.executor or not is_alone()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
-            return each(work, files, self.held(free))
+            return each(work, files, self.held(free), room=room)
         from ckptrules.workers.pieces import spread
 
-        return spread(self._shared(), work, files, free)
+        return spread(self._shared(), work, files, free, room=room)
 
     def end(self, *, killed: bool) -> None:
         """End the other processes, if there are any; ``killed`` says that one was killed."""

@@ -180,7 +180,7 @@ def test_clones_need_no_space_and_fall_back_to_copies(
     project.make({"a/checkpoints/x.ckpt": 5000, "a/checkpoints/y.ckpt": 10})
 
     def clone(origin: int, directory: int, name: str) -> None:
-        if name == "y.ckpt":
+        if os.fstat(origin).st_size == 10:
             raise OSError(errno.EXDEV, "")
         copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
         os.write(copy, os.pread(origin, 9999, 0))
@@ -460,14 +460,18 @@ def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
         synced.add(os.fstat(file).st_ino)
         sync(file)
 
-    def rename(*args: Any) -> None:
-        found = [path for path in (tmp_path / ".made.partial").rglob("*") if not path.is_symlink()]
-        assert {path.name for path in found if path.stat().st_ino not in synced} == {STATE}
-        name(*args)
+    def rename(directory: int, old: str, new: str, to: int | None = None) -> None:
+        if new == "made":
+            found = [path for path in (tmp_path / ".made.partial").rglob("*") if not path.is_symlink()]
+            assert {path.name for path in found if path.stat().st_ino not in synced} == {STATE}
+        name(directory, old, new, to)
+        renamed.append(new)
 
+    renamed: list[str] = []
     monkeypatch.setattr(os, "fsync", watched)
     monkeypatch.setattr(copying, "rename", rename)
     make_backup(order(project, tmp_path / "made"), bar)
+    assert renamed[-1] == "made"
 
 
 def test_what_a_killed_backup_leaves_is_listed_and_can_be_dropped_but_not_restored(project: Project) -> None:

@@ -145,7 +145,7 @@ def test_what_cannot_be_written_is_named(project: Project, tmp_path: Path, monke
     really = os.fsync
 
     def fsync(file: int) -> None:
-        if os.readlink(f"/proc/self/fd/{file}").endswith("/07.ckpt"):
+        if os.fstat(file).st_size == 1007:
             fail()
         really(file)
 
