@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
+from ckptrules.report.style import Style
 from ckptrules.run import experiments
+from ckptrules.run.expecting import expected_time
 from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
 from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
@@ -49,9 +51,15 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         partial(WORK, how),
         in_tally,
         nothing=VerifyTally(),
-        summarise=summary,
+        summarise=partial(summarise, options),
         reads=True,
     )
+
+
+def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterable[str]) -> str:
+    """Show the numbers, and in a preview how long it takes; of ``quick`` nobody knows, as it reads little of a file."""
+    expected = [] if options.quick and not options.load else expected_time("verify", options, total.bytes_to_read)
+    return summary(total, style, [*expected, *notes])
 
 
 def in_tally(total: VerifyTally) -> int:

@@ -15,6 +15,7 @@ from ckptrules.workers.pieces import Sized
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+MUCH, LONG = 10**9, 1.0  # bytes and seconds: what is less tells nothing of the next run
 SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
 Answer = TypeVar("Answer")
 
@@ -67,6 +68,11 @@ class Bar:
         self._lock, self._at_work = threading.RLock(), 0
         self._drawn: tqdm[NoReturn] | None = None
         self._visible = False
+
+    @property
+    def moved_much(self) -> bool:
+        """Whether so much was done that it tells how fast such work is here."""
+        return self.amount.done >= MUCH and self.seconds >= LONG
 
     def expect(self, directories: int) -> None:
         """Expect work in so many more directories."""

@@ -169,6 +169,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
                 an error.
         """
         self._session.bar.close()
+        if self._session.bar.moved_much:
+            from ckptrules.run.expecting import note_rate  # not above: few runs move so much
+
+            note_rate(self._session)
         for base, heard in self._heard.items():
             context, links = self._contexts[base], heard.links
             total = by_file(heard.total, links) if links else heard.total

@@ -27,6 +27,8 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
     except deciding.FAULTS as fault:
         return told(job, Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems))
+    if options.dry_run:
+        return told(job, check.end(begun, job.rules, ())[0])
     desk = begun.desk
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
         return Apart(partial(check.read_one, desk), begun.new, partial(conclude, job, begun), STOPPED)
@@ -40,7 +42,7 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         every += unlike
     except StoppedError:
         done = STOPPED
-    if options.dry_run or not (every or memory.is_mostly_gone(desk.known, begun.living)):
+    if not (every or memory.is_mostly_gone(desk.known, begun.living)):
         return done
     return Apart(None, (), partial(noted, desk, begun.living, every, done), STOPPED)
 
@@ -57,12 +59,10 @@ def conclude(job: Job, begun: Begun, answers: Iterable[Read | Lost]) -> Done:
     every: list[Read] = []
     for entry, answer in zip(begun.new, answers, strict=True):
         every.append(check.not_read(entry, answer.why) if isinstance(answer, Lost) else answer)
-        if not job.options.dry_run:
-            check.remember(begun.desk, every[-1:])
+        check.remember(begun.desk, every[-1:])
     report, unlike = check.end(begun, job.rules, every)
-    if not job.options.dry_run:
-        check.remember(begun.desk, unlike)
-        check.forget(begun.desk, begun.living, [*every, *unlike])
+    check.remember(begun.desk, unlike)
+    check.forget(begun.desk, begun.living, [*every, *unlike])
     return told(job, report)
 
 

@@ -39,7 +39,8 @@ class How(NamedTuple):
 class Row(NamedTuple):
     """One checkpoint of the list. ``known`` is None where it is not sound; ``read`` says that it was read just now.
 
-    ``with_it`` are its other names where it is several, and ``whole`` is false where something of it is missing.
+    ``unread`` is one that nobody knows yet, in a preview. ``with_it`` are its other names where it is several, and
+    ``whole`` is false where something of it is missing.
     """
 
     name: str
@@ -48,15 +49,17 @@ class Row(NamedTuple):
     read: bool
     with_it: tuple[str, ...] = ()
     whole: bool = True
+    unread: bool = False
 
 
 class Report(NamedTuple):
-    """What came of one checkpoint directory."""
+    """What came of one checkpoint directory; in a preview, with how many bytes are to be read."""
 
     experiment: str
     directory: str
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
+    to_read: int = 0
 
 
 class Desk(NamedTuple):
@@ -156,15 +159,21 @@ def read_one(desk: Desk, entry: Entry, tell: Tell) -> Read:
 
 
 def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
-    """Judge a directory by what was read of it; return what is to be remembered besides, too."""
+    """Judge a directory by what was read of it; return what is to be remembered besides, too.
+
+    What was not read is told as such.
+    """
     found, listing, marked = begun.found, begun.listing, begun.marked
     by_name = {read.entry.name: read for read in every}
-    told = [*by_name.values(), *(_as_twin(by_name[name], twin) for twin, name in begun.twins)]
+    told = [*by_name.values(), *(_as_twin(by_name[name], twin) for twin, name in begun.twins if name in by_name)]
+    to_read = [entry for entry in begun.new if entry.name not in by_name]
+    unread = [*to_read, *(twin for twin, name in begun.twins if name not in by_name)]
     read_now = [
         Row(one.entry.name, one.entry.size, None if one.problem else one.known, read=one.entry.name in by_name)
         for one in told
     ]
-    rows = sorted([*begun.rows, *read_now], key=lambda row: row.name)
+    rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
+    rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
     checkpoints = _every(found)
     unlike = [
@@ -187,9 +196,8 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
         for one in checkpoints
         if one.entry.name in marked
     ]
-    return Report(
-        listing.experiment, listing.directory, tuple(joined(rows, checkpoints)), tuple(sorted(problems))
-    ), unlike
+    all_rows, size = tuple(joined(rows, checkpoints)), sum(entry.size for entry in to_read)
+    return Report(listing.experiment, listing.directory, all_rows, tuple(sorted(problems)), size), unlike
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -243,6 +251,7 @@ def _one_of(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
         any(row.read for row in rows),
         names[1:],
         all(row.whole for row in rows),
+        any(row.unread for row in rows),
     )
 
 

@@ -23,6 +23,8 @@ class VerifyTally(NamedTuple):
     failed: int = 0
     bytes_verified: int = 0
     bytes_read: int = 0
+    to_read: int = 0
+    bytes_to_read: int = 0
 
     def __add__(self, other: VerifyTally) -> VerifyTally:  # type: ignore[override]
         return VerifyTally(*(one + two for one, two in zip(self, other, strict=True)))
@@ -39,6 +41,8 @@ def tally(report: Report) -> VerifyTally:
         failed=len(report.problems),
         bytes_verified=sum(row.size for row in whole),
         bytes_read=sum(row.size for row in read),
+        to_read=sum(row.unread for row in report.rows),
+        bytes_to_read=report.to_read,
     )
 
 
@@ -49,7 +53,7 @@ def block(report: Report, style: Style) -> str:
         (style.name(row.name) + files_of(len(row.with_it)), human_size(row.size), _told(row, style))
         for row in report.rows
     ]
-    signs = [_sign(style, whole=row.name in whole) for row in report.rows]
+    signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in report.rows]
     lines = [f"{sign} {line}" for sign, line in zip(signs, table((), cells, (1,)).splitlines(), strict=True)]
     for number, problem in enumerate(report.problems, 1):
         name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
@@ -68,10 +72,13 @@ def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
         ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
         ("checkpoints", total.checkpoints, ""),
         ("verified", total.verified, human_size(total.bytes_verified) if total.verified else ""),
-        ("read now", total.read, human_size(total.bytes_read) if total.read else ""),
+        ("to read", total.to_read, human_size(total.bytes_to_read) if total.to_read else "")
+        if style.preview
+        else ("read now", total.read, human_size(total.bytes_read) if total.read else ""),
         ("problems", total.failed, "see above" if total.failed else ""),
     ]
-    return "\n".join([style.paint("Summary", "bold"), *numbers(rows), *(note for note in notes if note), ""])
+    title = style.paint("Summary", "bold") + " (nothing was read)" * style.preview
+    return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
 
 
 def report_as_data(report: Report) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def report_as_data(report: Report) -> dict[str, Any]:
     return {
         "experiment": report.experiment,
         "directory": report.directory,
-        "state": "problems" if report.problems else "verified",
+        "state": "problems" if report.problems else "planned" if report.to_read else "verified",
         "checkpoints": [_row_as_data(row, whole=row.name in whole) for row in report.rows],
         "problems": [
             {"id": problem.id, "names": list(problem.names), "text": problem.text, "hint": problem.hint or None}
@@ -90,7 +97,7 @@ def report_as_data(report: Report) -> dict[str, Any]:
 
 
 def _told(row: Row, style: Style) -> str:
-    not_sound = "not sound" if row.whole else "not whole"
+    not_sound = "to be read" if row.unread else "not sound" if row.whole else "not whole"
     return "; ".join(_said(row, row.known, style)) if row.known else not_sound
 
 

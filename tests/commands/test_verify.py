@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import struct
 import zipfile
@@ -182,6 +183,32 @@ def test_a_preview_and_a_damaged_memory_change_nothing(project: Project) -> None
     assert result(project)["summary"]["read"] == 1
 
 
+def test_a_preview_tells_what_would_be_read_and_reads_nothing(project: Project) -> None:
+    size = put(project, GOOD, lightning(3, 352)).stat().st_size
+    project.doit("verify")
+    damaged = put(project, "epoch-04_step-000400.ckpt", lightning(4, 400)[:-9])
+    os.link(damaged, damaged.with_name("best.ckpt"))
+    found, out = result(project, "dry_run=1"), project.doit("verify", "dry_run=1")
+    bytes_to_read = damaged.stat().st_size
+    assert found["summary"] == {
+        "experiments": 1, "checkpoints": 3, "verified": 1, "read": 0, "failed": 0, "bytes_verified": size,
+        "bytes_read": 0, "to_read": 3 - 1, "bytes_to_read": bytes_to_read,
+    }  # fmt: skip
+    (one,) = found["experiments"]
+    assert (one["state"], [row["verified"] for row in one["checkpoints"]]) == ("planned", [False, True, False])
+    assert f"to read     2  {human_size(bytes_to_read)}" in out
+    assert "Expected time: not known yet" in out
+    assert "Expected time" not in project.doit("verify", "dry_run=1", "quick=1")
+    assert problem_ids(result(project, check=1)) == ["truncated"] * 2
+    damaged.unlink()
+    (project.outputs / "exp/checkpoints/best.ckpt").unlink()
+    out = project.doit("verify", "dry_run=1")
+    assert "to read     0" in out
+    assert "Expected time" not in out
+    shutil.rmtree(project.outputs / "exp")
+    assert "No checkpoint" in project.doit("verify", "dry_run=1", check=1)
+
+
 def test_nothing_but_the_memory_is_written_and_it_forgets_what_is_gone(project: Project) -> None:
     for number in range(30):
         put(project, "best.ckpt", lightning(3, 352 + number))
@@ -199,8 +226,9 @@ def test_four_processes_come_to_the_same(project: Project) -> None:
     for number in range(6):
         put(project, GOOD, lightning(3, 352), f"exp{number}")
     put(project, "epoch-04_step-000001.ckpt", lightning(5, 1), "exp3")
-    one = result(project, "dry_run=1", check=1)
-    project.doit("-n", "4", "verify", f"json={project.folder / 'n.json'}", "dry_run=1", check=1)
+    one = result(project, check=1)
+    shutil.rmtree(project.outputs / ".ckptrules")
+    project.doit("-n", "4", "verify", f"json={project.folder / 'n.json'}", check=1)
     parallel = json.loads((project.folder / "n.json").read_text())
     assert one["experiments"] == parallel["experiments"]
 

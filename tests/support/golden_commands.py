@@ -207,6 +207,10 @@ COMMANDS: Mapping[str, list[str]] = {
         "doit migrate:'ocr training' delete_old=1 verified=1",
         "doit verify:'ocr training'",
         "doit verify:group/run_1 dry_run=1",
+        "rm outputs/.ckptrules/verified/exp/checkpoints/files.jsonl",
+        "doit verify:exp dry_run=1 max_rate=1KB/s json=planned.json",
+        "cat planned.json",
+        "doit verify:exp dry_run=1 quick=1",
         "ls outputs/.ckptrules/verified",
     ],
     "catalog": [

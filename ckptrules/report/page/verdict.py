@@ -98,6 +98,11 @@ def of_bytes(goes: int, stays: int, held: int, many: int, *, would: bool) -> Pie
 def of_verify(data: Data) -> Pieces:
     """Say how many are sound."""
     summary = data["summary"]
+    if unread := summary.get("to_read"):
+        return [
+            (f"{count_of(unread, 'checkpoint')} to read", True),
+            (f": {human_size(summary['bytes_to_read'])}", False),
+        ]
     broken = summary["checkpoints"] - summary["verified"]
     if broken:
         start = f"{broken} of {summary['checkpoints']} {'is' if broken == 1 else 'are'} not sound"

@@ -1,0 +1,97 @@
+"""How long a run will take is told by the rate that is allowed, or by the last such run here, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ckptrules.run.command_line import command_line
+from ckptrules.run.expecting import UNKNOWN, expected_time, note_rate, rates, sentence
+from ckptrules.run.options import Common
+from ckptrules.run.progress import Bar
+from ckptrules.run.session import Session
+from tests.conftest import Project
+
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("size", "max_rate", "last", "expected"),
+    [
+        (31 * GB, "2GB/s", None, "about 16s, at max_rate=2GB/s"),
+        (31 * GB, "2GB/s", 4 * GB, "about 16s, at max_rate=2GB/s"),
+        (31 * GB, "2GB/s", GB, "about 31s, at 1 GB/s as in the last such run here"),
+        (31 * GB, None, 2_100_000_000, "about 15s, at 2.1 GB/s as in the last such run here"),
+        (5000 * GB, None, GB, "about 2h, at 1 GB/s as in the last such run here"),
+        (1, None, GB, "about 1s, at 1 GB/s as in the last such run here"),
+        (31 * GB, None, None, UNKNOWN),
+    ],
+)  # fmt: skip
+def test_the_time_is_told_with_what_it_goes_by(
+    size: int, max_rate: str | None, last: int | None, expected: str
+) -> None:
+    assert sentence(size, max_rate, last) == f"Expected time: {expected}"
+
+
+def test_nothing_takes_no_time(tmp_path: Path) -> None:
+    assert expected_time("verify", Common(outputs_dir=str(tmp_path)), 0) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"verify": 5, "backup": 7}', {"verify": 5, "backup": 7}),
+        ('{"verify": 0, "backup": -1, "restore": "5", "archive": true, "unarchive": 1.5}', {}),
+        ("[5]", {}),
+        ('"x"', {}),
+        ("[" * 100_000, {}),
+        ("{", {}),
+        ("", {}),
+    ],
+)  # fmt: skip
+def test_a_damaged_note_tells_nothing(tmp_path: Path, text: str, expected: dict[str, int]) -> None:
+    state = tmp_path / ".ckptrules"
+    state.mkdir(0o700)
+    (state / "rates").write_text(text)
+    assert rates(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "moved", "seconds", "expected"),
+    [
+        ("verify", 4 * GB, 2, {"archive": 3, "verify": 2 * GB}),
+        ("backup", 4 * GB, 2, {"archive": 3, "backup": 2 * GB}),
+        ("archive", 4 * GB, 2, {"archive": 2 * GB}),
+        ("backup migrate", 4 * GB, 2, {"archive": 3, "backup": 2 * GB}),
+        ("backup verify", 4 * GB, 2, None),
+        ("verify dry_run=1", 4 * GB, 2, None),
+        ("verify max_rate=2GB/s", 4 * GB, 2, None),
+        ("verify", GB - 1, 2, None),
+        ("verify", 4 * GB, 0.9, None),
+    ],
+)  # fmt: skip
+def test_a_run_that_moved_much_is_noted(
+    tmp_path: Path, words: str, moved: int, seconds: float, expected: dict[str, int] | None
+) -> None:
+    (tmp_path / ".ckptrules").mkdir(0o700)
+    (tmp_path / ".ckptrules/rates").write_text('{"archive": 3}')
+    session = Session(command_line([*words.split(), f"outputs_dir={tmp_path}"]), {})
+    now = 100.0
+    session.bar = Bar(clock=lambda: now)
+    with session.bar.work(moved) as work:
+        now += seconds
+        work(moved)
+    if session.bar.moved_much:
+        note_rate(session)
+    assert rates(str(tmp_path)) == (expected or {"archive": 3})
+
+
+def test_a_preview_goes_by_the_last_run(project: Project) -> None:
+    project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 5000})
+    assert f"Expected time: {UNKNOWN}" in project.doit("verify", "dry_run=1")
+    (project.outputs / ".ckptrules").mkdir(0o700)
+    (project.outputs / ".ckptrules/rates").write_text('{"verify": 1000}')
+    assert "Expected time: about 5s, at 1 KB/s as in the last such run here" in project.doit("verify", "dry_run=1")
+    assert os.listdir(project.outputs / ".ckptrules") == ["rates"]
