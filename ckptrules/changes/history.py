@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
@@ -59,6 +60,7 @@ class Run(NamedTuple):
 class TakeBack(NamedTuple):
     """What is to be taken back in one checkpoint directory, in this order, and which units that undoes.
 
+    ``units`` are those that do it, from `take_back` on; in what `standing` gives, they are those that were done last.
     ``own`` says that the user's own state tells of it: it may rewrite texts.
     """
 
@@ -136,8 +138,11 @@ class _Replay:
         for ref in reversed(self.units):
             last[ref] = last.get(self._again.get(ref, ref), (ref, self.units[ref]))
         stands = {ref: pair for ref, pair in last.items() if self._stands[ref]}
-        gone = self._freed | {ref for ref, (_, unit) in stands.items() if _is_freed(unit, self._purged)}
-        gone |= self._lost_with(gone, stands)
+        gone = set(self._freed)
+        if self._purged:
+            gone |= {ref for ref, (_, unit) in stands.items() if _is_freed(unit, self._purged)}
+        if gone:
+            gone |= self._lost_with(gone, stands)
         kept = {ref: p for ref, p in stands.items() if ref not in gone and self.barred.isdisjoint((ref, p[0]))}
         return kept, gone
 
@@ -171,14 +176,23 @@ def newest_standing(runs: Sequence[Run]) -> Run | None:
     return next((run for run in reversed(runs) if run.standing and not run.takes_back), None)
 
 
-def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
-    """List what taking a run back means, for the experiments that a shell pattern fits; newest changes first.
+def take_back(run: Run, by: str) -> list[TakeBack]:
+    """List what taking a run back means; newest changes first. See `inverted`."""
+    return [inverted(back, by) for back in standing(run)]
+
+
+def inverted(back: TakeBack, by: str) -> TakeBack:
+    """Return with the units that take back what stands.
 
     Args:
-        run: what is taken back.
+        back: one of those that `standing` gives.
         by: the run that does it; what it deletes waits in its trash, and its age is counted from there.
-        pattern: fits the experiments that are meant, or None for all.
     """
+    return back._replace(units=tuple(in_trash_of(by, inverse_of(unit)) for unit in back.units))
+
+
+def standing(run: Run, pattern: str | None = None) -> list[TakeBack]:
+    """List what of a run stands, for the experiments that a shell pattern fits; newest changes first."""
     found: dict[tuple[bool, str], TakeBack] = {}
     for record, intent in reversed(run.intents):
         if pattern is not None and not fnmatchcase(intent.experiment, pattern):
@@ -189,10 +203,32 @@ def take_back(run: Run, by: str, pattern: str | None = None) -> list[TakeBack]:
         key = (record.own, intent.directory)
         before = found.get(key, TakeBack(intent.experiment, intent.directory, (), (), record.own))
         found[key] = before._replace(
-            units=(*before.units, *(in_trash_of(by, inverse_of(unit)) for _, unit in reversed(pairs))),
+            units=(*before.units, *(unit for _, unit in reversed(pairs))),
             undoes=(*before.undoes, *(ref for ref, _ in reversed(pairs))),
         )
     return sorted(found.values())
+
+
+def are_independent(backs: Iterable[TakeBack]) -> bool:
+    """Say whether each changes names in its own directory alone, which is no part of another: in any order, then."""
+    every = sorted(backs, key=_start)
+    nested = any(_start(one).startswith(_start(above)) for above, one in pairwise(every))
+    return not nested and not any(back.own or _strays(back) for back in every)
+
+
+def _start(back: TakeBack) -> str:
+    """Return what all paths in a directory begin with."""
+    return f"{back.directory}/".lstrip("/")
+
+
+def _strays(back: TakeBack) -> bool:
+    """Say whether a step is made anywhere but in the directory, or in the trash where that has its place."""
+    places = {place for unit in back.units for step in unit.steps for place in (step.directory, step.to_directory)}
+    homes = (
+        place.removeprefix(f"{TRASH}/").partition("/")[2] if place.startswith(f"{TRASH}/") else place
+        for place in places
+    )
+    return not all(f"{home}/".startswith(_start(back)) for home in homes)
 
 
 def in_trash_of(run: str, unit: Unit) -> Unit:

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from itertools import compress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
-from ckptrules import stopping
-from ckptrules.changes.history import Run, TakeBack, newest_standing, take_back
+from ckptrules.changes.history import Run, TakeBack, are_independent, newest_standing, standing
 from ckptrules.changes.journals import fault_of, read_runs
-from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.record import JournalError
-from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Done, after, head_of, parts_of, problems_of
 from ckptrules.engine.measures import visible
-from ckptrules.engine.pins import Found
-from ckptrules.engine.values import TRASH, Action, Plan, Problem, Step, Unit
-from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
-from ckptrules.report.text import Tally, experiment_block, tally
+from ckptrules.report.text import Tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, places, records, selecting, startup
+from ckptrules.run.experiments import hand_over
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
-from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of, trash_days
 from ckptrules.run.reporter import RunContext
-from ckptrules.run.session import Session
+from ckptrules.run.session import Session, once
+from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
@@ -43,21 +34,12 @@ class Options(Common):
 
     reads_journals = True
     changes = True
+    shares = True
     run: str | None = RUN
     experiments: str | None = EXPERIMENTS
     json: str | None = JSON
     html: str | None = HTML
     wait: int = WAIT
-
-
-class UndoJob(NamedTuple):
-    """What all tasks of one undo share."""
-
-    options: Options
-    header: Mapping[str, Any]
-    style: Style
-    own_state: str
-    pinned: Sequence[Found]
 
 
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
@@ -66,20 +48,22 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     Raises:
         OptionError: there is no such run, or it changed no such experiment.
     """
-    places.outputs_dir(options)
-    run = chosen_run(options.outputs_dir, options.run)
-    changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
-    pattern = as_pattern(options.experiments, changed)
+    run, changed, pattern, backs = found_out(session, options)
     if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
     if run:
         selecting.refuse_unknown_experiments(session, "undo", options, lambda: changed)
-    backs = take_back(run, session.run_id, pattern) if run else []
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
-    job = UndoJob(options, header, jobs.style(session, options), records.own_state(options.outputs_dir), pinned)
+    changes = options.will_change and session.line.command == "run"
+    number = records.begun(session, options.outputs_dir).last.number if changes else None
+    job = UndoJob(
+        options.outputs_dir, records.own_state(options.outputs_dir), session.run_id, {**header, "number": number},
+        records.journals_of(session), jobs.style(session, options), pinned, options.dry_run, options.tells_data
+    )  # fmt: skip
+    undo_one = functools.partial(undo_anywhere, session) if are_independent(backs) else undo_here
     session.contexts["undo"] = RunContext(
         options,
         job.style,
@@ -97,12 +81,45 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         yield {
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
-            "actions": [(undo_one, [session, job, back])],
+            "actions": [(undo_one, [job, back])],
             "params": startup.params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
     for name in sorted(set(changed) - names) if selecting.selects_by_word(session, "undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
+
+
+class Meant(NamedTuple):
+    """What is to be taken back: a run, if there is one, the experiments that it changed, and what stands of it."""
+
+    run: Run | None
+    changed: Sequence[str]
+    pattern: str | None
+    backs: Sequence[TakeBack]
+
+
+@once
+def found_out(_: Session, options: Options) -> Meant:
+    """Find out what is to be taken back, once: under the lock, where anything is to change.
+
+    Raises:
+        OptionError: there is no such run, or the journals cannot be read.
+    """
+    places.outputs_dir(options)
+    run = chosen_run(options.outputs_dir, options.run)
+    changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
+    pattern = as_pattern(options.experiments, changed)
+    return Meant(run, changed, pattern, standing(run, pattern) if run else ())
+
+
+def count_shared(session: Session, base: str, options: Options) -> int:
+    """Count the directories that are asked for, if several processes may share them.
+
+    Raises:
+        OptionError: as `found_out`.
+    """
+    backs = found_out(session, options).backs
+    return sum(selecting.is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
 
 
 def chosen_run(
@@ -129,67 +146,15 @@ def chosen_run(
     return by_id[run]
 
 
-def undo_one(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
-    """Take back, or say what would be taken back, in one checkpoint directory."""
-    back, held = without_pinned(back, job.pinned)
-    plan, came = as_plan(back), Done({})
-    if stopping.stopped():
-        records.note_stop(session)
-        task.meta["output"] = Output("")
-        return TaskFailed("stopped", report=False)
-    own = job.own_state if back.own else ""
-    root = own or job.options.outputs_dir
-    if job.options.dry_run:
-        with Folders(root, texts=back.own) as folders:
-            came = Done(foresee(folders, back.units))
-    elif back.units:
-        journal = records.open_journal(session, job.options.outputs_dir, job.header, own)
-        place = Workplace(root, session.run_id, journal, 1, stopping.stopped, back.own)
-        came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
-        if stopping.stopped():
-            records.note_stop(session)
-    done = after(plan, came.failed, (*held, *problems_of(plan, came)))
-    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
-    data = plan_as_data(done, state) if job.options.tells_data else None
-    task.meta["output"] = Output(experiment_block(done, (), job.style), tally(done), data)
-    return TaskFailed("problems left", report=False) if done.problems else None
+def undo_here(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+    """Take back in this process what a run did in one checkpoint directory, or tell it."""
+    return hand_over(task, lambda: work_on(job, back))
 
 
-def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
-    """Leave out what would bring a pinned checkpoint, or a directory with one in it, into the trash; tell of each."""
-    held = [pinning.first_in(pinned, lost_by(unit)) for unit in back.units]
-    stays = [one is None for one in held]
-    rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
-    return rest, [pinning.refused(one) for one in held if one]
-
-
-def lost_by(unit: Unit) -> list[str]:
-    """List the paths of what a unit brings into the trash."""
-    steps = [step for step in unit.steps if f"{step.to_directory}/".startswith(f"{TRASH}/")]
-    return [f"{step.directory}/{step.name}".lstrip("/") for step in steps]
-
-
-def as_plan(back: TakeBack) -> Plan:
-    """Turn what is to be taken back into the form that is reported."""
-    actions = []
-    for unit in back.units:
-        action, head = ACTIONS[unit.kind], head_of(unit)
-        name, rest, parts = shown(head), [step for step in unit.steps if step is not head], parts_of(unit)
-        along = [step for step in rest if KINDS[step.kind].moves and not action.in_sequence]
-        along.sort(key=lambda step: step not in parts)
-        with_it = tuple((shown(step), step.to if action.shows_to else "") for step in along)
-        to = head.to if action.shows_to else ""
-        actions.append(Action(unit.kind, name, to, unit.size, (), with_it, parts=len(parts)))
-        for step in (step for step in rest if KINDS[step.kind].follows):
-            elsewhere = "" if step.directory == back.directory else step.directory
-            follower = Action(step.kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere)
-            actions.append(follower)
-    return Plan(back.experiment, back.directory, tuple(actions))
-
-
-def shown(step: Step) -> str:
-    """Return the name by which people know what a step changes."""
-    return KINDS[step.kind].shown(step)
+def undo_anywhere(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
+    """Have what a run did in one checkpoint directory taken back, or told, by a process that is free."""
+    there = [one for one in job.pinned if f"{one.path}/".startswith(f"{back.directory}/")]
+    return hand_over(task, lambda: session.workers.do(work_on, job._replace(pinned=there), back))
 
 
 def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:

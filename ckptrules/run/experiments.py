@@ -247,20 +247,28 @@ def do(
     task: Task,
 ) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
-    links = packed.job.links
+    links = packed.job.links if is_alone() else packed.job.links.only(found.directory)
+    return hand_over(task, lambda: _whole(session, session.workers.do(packed.apply, work, links, found)))
+
+
+def hand_over(task: Task, work: Callable[[], Done]) -> TaskFailed | None:
+    """Hand to doit what comes of work that another process may do."""
     try:
-        done = session.workers.do(packed.apply, work, links if is_alone() else links.only(found.directory), found)
+        done = work()
     except KilledError:
         task.meta["output"] = Output("")
         return WorkerKilled("a worker was killed", report=False)
-    if isinstance(done, Apart) and done.work:
-        done = _finished(session, done.work, done)
-    else:
-        done = done.then(()) if isinstance(done, Apart) else done
-        session.bar.know(done.moved)
-        session.workers.pay(done.moved)
     task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
+
+
+def _whole(session: Session, done: Done | Apart) -> Done:
+    if isinstance(done, Apart) and done.work:
+        return _finished(session, done.work, done)
+    done = done.then(()) if isinstance(done, Apart) else done
+    session.bar.know(done.moved)
+    session.workers.pay(done.moved)
+    return done
 
 
 def _finished(session: Session, work: Work[Any, Any], apart: Apart) -> Done:

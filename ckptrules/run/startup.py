@@ -278,7 +278,7 @@ def processes(session: Session) -> int:
     session.workers.executor = next((options.executor for _, options in asked if options.executor), None)
     if max_rate := next((options.max_rate for _, options in asked if options.max_rate), None):
         session.workers.limit(rate(max_rate))
-    sharing = [(task, options) for task, options in asked if options.shares and isinstance(options, Planning)]
+    sharing = [(task, options) for task, options in asked if options.shares]
     if not sharing or line.has_foreign_words or session.workers.executor == NONE:
         return 0
     if session.workers.executor:
@@ -287,9 +287,10 @@ def processes(session: Session) -> int:
         return 0
     from ckptrules.run.jobs import count_asked_for
 
-    number = 0
+    number, (task, options) = 0, sharing[0]
     with contextlib.suppress(OptionError):  # told by the task, if it needs what is refused
-        number = min(count_asked_for(session, *sharing[0]) // SHARE, cores() + 1)  # one more: each waits for the disk
+        count: Any = getattr(module_of(task), "count_shared", count_asked_for)
+        number = min(count(session, task, options) // SHARE, cores() + 1)  # one more: each waits for the disk
     return number if number > 1 else 0
 
 

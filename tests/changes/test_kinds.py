@@ -20,10 +20,10 @@ from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Done, head_of, inverse_of, refused
-from ckptrules.commands.undo import as_plan
 from ckptrules.engine.values import TRASH, Action, Identity, Plan, Step, Unit
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
+from ckptrules.run.undoing import as_plan
 from ckptrules.storage import exchanging, state
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk

@@ -158,6 +158,10 @@ def test_a_large_tree_is_shared_by_processes_and_a_small_one_is_not(project: Pro
     known = len(os.listdir(journal))
     project.doit("-n", "1", "migrate")
     assert len(os.listdir(journal)) == known + 1
+    project.doit("undo")
+    assert len(os.listdir(journal)) == known + 2  # two directories
+    project.doit("undo")
+    assert len(os.listdir(journal)) > known + 3
 
 
 def test_the_benchmark_prints_its_table() -> None:

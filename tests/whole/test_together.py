@@ -45,6 +45,14 @@ moving.rename = rename
 """
 
 
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
+NO_WORKERS = """from ckptrules.workers import workers
+def do(self, *_):
+    raise AssertionError
+workers.Workers.do = do
+"""
+
+
 def hook(project: Project, at: int, act: str) -> None:
     """Let every process that `start` starts, and every one of its own, do something right before one of its renames."""
     (project.folder / "hook").mkdir()
@@ -87,6 +95,73 @@ def test_workers_do_what_one_process_does(project: Project) -> None:
     did = [len(re.findall(f"  migrate delete_old=1 +{renamed} +{deleted} ", line)) for line in history]
     assert did == [0, 1, 0, 1], history
     project.doit("-n", "4", "undo")
+    assert project.tree() == before
+
+
+def test_workers_take_back_what_one_process_does(project: Project) -> None:
+    project.make(TREE)
+    before = project.tree()
+    project.doit(*COMMAND)
+    foreseen = project.doit("undo", "dry_run=1")
+    assert sorted(project.doit("-n", "4", "undo", "dry_run=1").splitlines()) == sorted(foreseen.splitlines())
+    alone = project.doit("undo")
+    assert project.tree() == before
+    project.doit(*COMMAND)
+    known = set(os.listdir(project.outputs / ".ckptrules/journal"))
+    together = project.doit("-n", "4", "undo")
+    assert project.tree() == before
+    assert RUN.sub("", "\n".join(sorted(together.splitlines()))) == RUN.sub("", "\n".join(sorted(alone.splitlines())))
+    assert len(set(os.listdir(project.outputs / ".ckptrules/journal")) - known) > 1
+    undone = project.doit("history").splitlines()[1]
+    assert re.search(rf"  undo +{EXPERIMENTS * 2} ", undone), undone
+    assert "There is nothing to take back." in project.doit("-n", "4", "undo")
+
+
+LINKED: dict[str, int | str] = {"run0/checkpoints/best.ckpt": "-> ../../run1/checkpoints/epoch=5-step=50.ckpt"}
+
+
+def test_where_directories_have_to_do_with_one_another_one_process_takes_back(project: Project) -> None:
+    project.make({**TREE, **LINKED})
+    before = project.tree()
+    project.doit(*COMMAND)
+    (project.folder / "dodo.py").write_text(NO_WORKERS + (project.folder / "dodo.py").read_text())
+    project.doit("-n", "4", "undo")
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_workers_killed_while_they_take_back_lose_nothing(project: Project, at: int) -> None:
+    project.make(TREE)
+    before = project.tree()
+    project.doit(*COMMAND)
+    hook(project, at, "os.killpg(0, signal.SIGKILL)")
+    run = start(project, "-n", "4", "undo")
+    run.communicate(timeout=PATIENCE)
+    assert run.returncode == -signal.SIGKILL
+    had = {text for text in before.values() if text[:2] != "->"}
+    assert had <= set(project.tree(state=True).values())
+    unhook(project)
+    undo_all(project)
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("act", "code"),
+    [("os.kill(os.getpid(), signal.SIGKILL)", 2), ("once() and os.killpg(0, signal.SIGINT)", 130)],
+    ids=["killed", "stopped"],
+)
+def test_an_undo_of_which_a_worker_ends_goes_on_with_the_next(project: Project, act: str, code: int) -> None:
+    project.make(TREE)
+    before = project.tree()
+    project.doit(*COMMAND)
+    hook(project, 3, act)
+    run = start(project, "-n", "2", "undo")
+    out, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == code, out
+    assert "Traceback" not in out
+    assert project.tree() != before
+    unhook(project)
+    undo_all(project)
     assert project.tree() == before
 
 
