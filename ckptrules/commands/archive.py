@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
+from functools import partial
+from itertools import groupby, islice
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -14,20 +18,33 @@ from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, selects
 from ckptrules.engine.measures import human_size, visible
-from ckptrules.engine.values import Entry, Identity, Step, Unit, trash_folder, trash_name
+from ckptrules.engine.values import Entry, Identity, Item, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places, records
-from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, flag, option
+from ckptrules.run.options import (
+    ARCHIVE_DIR,
+    EXECUTOR,
+    EXPERIMENTS,
+    MAX_RATE,
+    WAIT,
+    Common,
+    OneOf,
+    OptionError,
+    flag,
+    option,
+)
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import reading
+from ckptrules.storage import copying, reading
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import archives
-from ckptrules.vault.archives import ArchiveError, Packing
+from ckptrules.vault.archives import ArchiveError, Packing, Ready
 from ckptrules.vault.backups import choose
+from ckptrules.workers.pieces import FILES, Lost
+from ckptrules.workers.workers import cores
 
 
 class Options(Common):
@@ -40,6 +57,7 @@ class Options(Common):
     format: str = option("zst", OneOf(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
+    executor: str | None = EXECUTOR
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
@@ -99,66 +117,140 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
+class Told:
+    """What came of each experiment, to be told; ``failed`` are those that could not be archived."""
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self.lines: dict[str, str] = {}
+        self.failed: list[str] = []
+
+    @contextlib.contextmanager
+    def trying(self, place: Packing) -> Iterator[None]:
+        """Tell what goes wrong with an experiment; the others are done."""
+        try:
+            yield
+        except (ArchiveError, OSError) as error:
+            why = why_of(error) if isinstance(error, OSError) else str(error)
+            shown, sign = self.style.name(place.experiment), self.style.paint(self.style.signs["problem"], "red")
+            self.fail(place, f"{sign} Problem: {shown}: {self.style.name(why)}")
+
+    def fail(self, place: Packing, line: str) -> None:
+        """Tell that an experiment could not be archived."""
+        self.lines[place.experiment] = line
+        self.failed.append(place.experiment)
+
+
 def pack_all(
     session: Session, options: Options, style: Style, packings: list[Packing], task: Task
 ) -> TaskFailed | None:
-    """Pack experiments one after the other; what fails is told, the others are done."""
-    lines: list[str] = []
-    failed: list[str] = []
-    for place in packings:
-        shown = style.name(place.experiment)
-        try:
-            if inner := next((name for name in failed if name.startswith(f"{place.experiment}/")), None):
-                raise ArchiveError(f"holds {inner}, which could not be archived")  # noqa: TRY301 - told like the others
-            lines.append(pack_one(session, options, style, place))
-        except StoppedError:
-            lines.append(f"Stopped: {shown} is not archived.")
-            records.note_stop(session)
-            failed.append(place.experiment)
-            break
-        except (ArchiveError, OSError) as error:
-            why = why_of(error) if isinstance(error, OSError) else str(error)
-            lines.append(f"{style.paint(style.signs['problem'], 'red')} Problem: {shown}: {style.name(why)}")
-            failed.append(place.experiment)
+    """Pack experiments, some at once, and those that hold others after these; what fails is told, the rest is done."""
+    told = Told(style)
+    try:
+        for places_here in at_once(packings):
+            ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
+            for batch in that_fit(ready):
+                pack_batch(session, options, told, batch)
+    except StoppedError:
+        place = next(place for place in packings if place.experiment not in told.lines)
+        told.fail(place, f"Stopped: {style.name(place.experiment)} is not archived.")
+        records.note_stop(session)
+    lines = [told.lines[place.experiment] for place in packings if place.experiment in told.lines]
     task.meta = {"output": Output("\n".join([*lines, ""]))}
-    return TaskFailed("problems left", report=False) if failed else None
+    return TaskFailed("problems left", report=False) if told.failed else None
 
 
-def pack_one(session: Session, options: Options, style: Style, place: Packing) -> str:
-    """Pack one experiment, and move it to the trash unless it is to stay; return what to tell.
+def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
+    """Divide experiments into some of which none lies in another one, the inner first."""
+    for _, level in groupby(packings, lambda place: place.experiment.count("/")):
+        while some := list(islice(level, FILES)):
+            yield some
+
+
+def that_fit(ready: Iterable[Ready]) -> Iterator[list[Ready]]:
+    """Divide what is to be packed into as many as there is room for, when it is their turn; one is always tried."""
+    waiting = deque(ready)
+    while waiting:
+        batch = [waiting.popleft()]
+        left = archives.free(batch[0].place.folder) - batch[0].needed
+        while waiting and waiting[0].needed <= left:
+            left -= waiting[0].needed
+            batch.append(waiting.popleft())
+        yield batch
+
+
+def prepare_one(session: Session, options: Options, told: Told, place: Packing) -> Ready | None:
+    """Find out whether an experiment is to be packed and may be; if not, that is told.
 
     Raises:
-        ArchiveError, OSError, StoppedError: it was not done.
+        StoppedError: Ctrl-C or SIGTERM came.
     """
-    items = archives.listing(place)
-    size, shown = sum(item.size for item in items), style.name(place.experiment)
-    amount = f"{count_of(sum(item.kind != 'directory' for item in items), 'file')}, {human_size(size)}"
-    with session.shown(size) as progress:
-        before = archives.packed_before(place, items, progress)
-    if before:
-        archives.refuse_other(place, items, before)
-    if before and options.keep_source:
-        return f"Up to date: {shown} is in {style.name(place.path)}."
-    if options.dry_run:
-        return f"Would archive: {shown} to {style.name(place.path)} ({amount})"
-    busy(session, options, place)
-    if not options.keep_source:
-        refuse_linked(options, place)
-    if before:
-        with session.shown(2 * size) as progress:
-            archives.prove(place, items, progress)
-    else:
-        created = datetime.now().astimezone().isoformat(timespec="seconds")
-        archives.pack(place, items, created, session.shown)
-    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {shown} to {style.name(place.path)}"
-    line += f" ({amount}, packed {human_size(os.path.getsize(place.path))})"
+    with told.trying(place):
+        if inner := next((name for name in told.failed if name.startswith(f"{place.experiment}/")), None):
+            raise ArchiveError(f"holds {inner}, which could not be archived")
+        items = archives.listing(place)
+        with session.shown(sum(item.size for item in items)) as progress:
+            before = archives.packed_before(place, items, progress)
+        if before:
+            archives.refuse_other(place, items, before)
+        shown, archive = told.style.name(place.experiment), told.style.name(place.path)
+        if before and options.keep_source:
+            told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
+        elif options.dry_run:
+            told.lines[place.experiment] = f"Would archive: {shown} to {archive} ({amount(items)})"
+        else:
+            busy(session, options, place)
+            if not options.keep_source:
+                refuse_linked(options, place)
+            created = datetime.now().astimezone().isoformat(timespec="seconds")
+            return Ready(place, items, created, before=bool(before))
+    return None
+
+
+def amount(items: Collection[Item]) -> str:
+    """Write how much an experiment is."""
+    files = count_of(sum(item.kind != "directory" for item in items), "file")
+    return f"{files}, {human_size(sum(item.size for item in items))}"
+
+
+def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready]) -> None:
+    """Have experiments packed by whoever is free, and put each away as soon as that is done.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    work = partial(archives.pack_apart, max(1, cores() // len(batch)))
+    with (
+        session.shown(sum(one.size for one in batch)) as progress,
+        contextlib.closing(session.workers.each(work, batch, progress)) as answers,
+    ):
+        for ready, why in zip(batch, answers, strict=True):
+            with told.trying(ready.place):
+                if isinstance(why, Lost):
+                    copying.drop_partial(ready.place.path)
+                    raise ArchiveError(f"was not packed: {why.why}")
+                if why:
+                    raise ArchiveError(why)
+                told.lines[ready.place.experiment] = put_away(session, options, told.style, ready)
+
+
+def put_away(session: Session, options: Options, style: Style, ready: Ready) -> str:
+    """Move a packed experiment to the trash unless it is to stay; return what to tell.
+
+    Raises:
+        ArchiveError, OSError: it was not done.
+    """
+    place, items = ready.place, ready.items
+    line = f"{style.paint(style.signs['rename'], 'green')} Archived: {style.name(place.experiment)} to"
+    line += f" {style.name(place.path)} ({amount(items)}, packed {human_size(os.path.getsize(place.path))})"
     if options.keep_source:
         return line
+    busy(session, options, place)  # once more: others may have been packed for hours
     with reading.open_below(place.root, "") as root:
         identity = reading.identify(root, place.top)
     if archives.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
-    to_trash(session, options, place, size, identity)
+    to_trash(session, options, place, sum(item.size for item in items), identity)
     return f"{line}; the source is in the trash"
 
 

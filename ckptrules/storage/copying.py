@@ -27,6 +27,7 @@ from ckptrules.storage.state import WORK, open_state
 from ckptrules.storage.writing import new_file, remove, temporary_name, write, write_beside, write_with_holes
 
 FICLONE = 0x40049409  # linux/fs.h
+PARTIAL = ".{}.partial"  # what an archive is called until it is proved
 TRIES = 5  # to remove a folder into which somebody has just written
 PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
 SYNCS = 4  # files that may be on their way to the disk while another one is written
@@ -44,7 +45,7 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
         OSError: it cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    partial = f".{name}.partial"
+    partial = PARTIAL.format(name)
     with open_below(folder, "") as directory:
         _remove_partial(directory, partial, folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
@@ -392,6 +393,13 @@ def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
         _tell(tell, item.path, dress_as(directory, item))
         os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(directory)
+
+
+def drop_partial(path: str) -> None:
+    """Remove what one who was killed has left of an archive; where that cannot be, the next run tries again."""
+    folder, name = os.path.split(os.path.abspath(path))
+    with contextlib.suppress(OSError), open_below(folder, "") as directory:
+        _remove_partial(directory, PARTIAL.format(name), folder)
 
 
 def _remove_partial(directory: int, name: str, folder: str) -> None:

@@ -73,6 +73,25 @@ class Packing(NamedTuple):
         return os.path.join(self.folder, self.name)
 
 
+class Ready(NamedTuple):
+    """An experiment that is to be packed, or, where that was done ``before``, to be compared with its archive."""
+
+    place: Packing
+    items: tuple[Item, ...]
+    created: str
+    before: bool = False
+
+    @property
+    def size(self) -> int:
+        """The bytes that pass on the way there, and on the way back."""
+        return 2 * sum(item.size for item in self.items)
+
+    @property
+    def needed(self) -> int:
+        """The bytes that an archive takes at the most; zeros are packed into next to nothing."""
+        return 0 if self.before else sum(item.size - item.holes for item in self.items) + SPARE
+
+
 def listing(place: Packing) -> tuple[Item, ...]:
     """List the experiment, directories before what is in them.
 
@@ -101,21 +120,42 @@ def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) ->
         raise ArchiveError(OTHER.format(place.path))
 
 
-def pack(place: Packing, items: tuple[Item, ...], created: str, bar: Callable[[int], Any]) -> Manifest:
+def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
+    """Pack an experiment, or compare it with its archive; return why that could not be, or nothing.
+
+    Args: ``threads`` is how many of them compress.
+    """
+    try:
+        if ready.before:
+            prove(ready.place, ready.items, progress)
+        else:
+            pack(ready, threads, progress)
+    except ArchiveError as error:
+        return str(error)
+    except OSError as error:
+        return why_of(error)
+    return ""
+
+
+def free(folder: str) -> int:
+    """Return the bytes that are free for archives."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
     """Write the archive, read it back, and only then give it its name.
 
     Raises:
         ArchiveError: it would not fit, the experiment has changed meanwhile, or something else was read back.
         OSError: it cannot be read or written. Nothing of the archive is left.
     """
-    size = sum(item.size for item in items)
-    needed = sum(item.size - item.holes for item in items) + SPARE  # zeros are packed into next to nothing
-    free = os.statvfs(place.folder)
-    if needed > free.f_bavail * free.f_frsize:
-        there = human_size(free.f_bavail * free.f_frsize)
-        raise ArchiveError(f"needs up to {human_size(needed)} in {place.folder}, but only {there} are free")
-    with copying.new_archive(place.path) as (file, partial), bar(2 * size) as progress:
-        manifest = _write(place, items, created, file, progress)
+    place, items, there = ready.place, ready.items, free(ready.place.folder)
+    if ready.needed > there:
+        needed, less = human_size(ready.needed), human_size(there)
+        raise ArchiveError(f"needs up to {needed} in {place.folder}, but only {less} are free")
+    with copying.new_archive(place.path) as (file, partial):
+        manifest = _write(ready, file, threads, progress)
         file.flush()
         if check(partial, place.format, progress) != manifest:
             raise ArchiveError("what was read back is not what was packed")
@@ -438,15 +478,16 @@ def _refuse_more(needed: int, there: int, folder: str) -> None:
         raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
 
 
-def _write(place: Packing, items: tuple[Item, ...], created: str, file: BinaryIO, progress: Progress) -> Manifest:
+def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Manifest:
+    place = ready.place
     with (
-        _writer(file, place.format) as packed,
+        _writer(file, place.format, threads) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=reading.CHUNK) as tar,
     ):
         tar.copybufsize = reading.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
-        held = tuple(_add(tar, place.root, item, progress) for item in items)
+        held = tuple(_add(tar, place.root, item, progress) for item in ready.items)
         source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
-        manifest = Manifest(created, source, place.format, complete=True, experiments=names, items=held)
+        manifest = Manifest(ready.created, source, place.format, complete=True, experiments=names, items=held)
         content = to_json(manifest).encode()
         info = tarfile.TarInfo(MANIFEST)
         info.size = len(content)
@@ -589,13 +630,13 @@ def _zstd() -> Any:
 
 
 @contextlib.contextmanager
-def _writer(file: BinaryIO, form: str) -> Iterator[Any]:
+def _writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
             yield packed
     else:
         zstd, key = _zstd(), _zstd().CompressionParameter
-        options = {key.compression_level: LEVEL, key.nb_workers: os.cpu_count() or 1}
+        options = {key.compression_level: LEVEL, key.nb_workers: threads}
         with zstd.ZstdFile(file, "wb", options=options) as packed:
             yield packed
 

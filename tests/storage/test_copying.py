@@ -38,7 +38,7 @@ from ckptrules.storage import copying, moving, staging, state
 from ckptrules.storage import reading as storage_reading
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
-from ckptrules.vault.archives import ArchiveError, Packing, believed, listing, pack, refuse_other
+from ckptrules.vault.archives import ArchiveError, Packing, Ready, believed, listing, pack, refuse_other
 from ckptrules.vault.backups import Order, check_space, make_backup, space_needed
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.vault.report import lost_lines
@@ -470,7 +470,7 @@ def test_attributes_that_cannot_be_read_are_no_attributes_that_are_not_there(
     assert "its attributes" in problem.text
     place = Packing(str(project.outputs), "exp", str(tmp_path), "gz")
     with pytest.raises(ArchiveError, match="its attributes"):
-        pack(place, listing(place), "now", lambda _: contextlib.nullcontext(lambda _: None))
+        pack(Ready(place, listing(place), "now"), 1, lambda _: None)
     assert not (tmp_path / "exp.tar.gz").exists()
 
 

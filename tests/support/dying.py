@@ -9,26 +9,31 @@ from collections.abc import Callable
 from typing import Any
 
 from ckptrules.engine.values import Item
+from ckptrules.vault.archives import Ready
 from ckptrules.vault.backups import NotCopied
 from ckptrules.workers.pieces import Progress
 
 
-def die(number: int, work: Callable[[Item, Progress], Any], item: Item, progress: Progress) -> Any:
+def die(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready, progress: Progress) -> Any:
     """Do the work, but die in the middle of one file: a copy that nobody has dressed is left."""
 
     def kill(_: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    return work(item, kill if item.path.endswith(f"{number:02}.ckpt") else progress)
+    return work(item, kill if _is_it(item, name) else progress)
 
 
-def break_(number: int, work: Callable[[Item, Progress], Any], item: Item, progress: Progress) -> Any:
-    if item.path.endswith(f"{number:02}.ckpt"):
+def break_(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready, progress: Progress) -> Any:
+    if _is_it(item, name):
         raise RuntimeError("it is broken")
     return work(item, progress)
 
 
-def fill(number: int, work: Callable[[Item, Progress], Any], item: Item, progress: Progress) -> Any:
-    if item.path.endswith(f"{number:02}.ckpt"):
+def fill(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready, progress: Progress) -> Any:
+    if _is_it(item, name):
         return NotCopied(errno.ENOSPC, "No space left on device", in_origin=False)
     return work(item, progress)
+
+
+def _is_it(item: Item | Ready, name: str) -> bool:
+    return (item.place.experiment if isinstance(item, Ready) else os.path.basename(item.path)) == name

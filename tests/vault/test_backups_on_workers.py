@@ -193,7 +193,7 @@ def instead(each: Each, act: Callable[..., Any], number: int) -> Each:
     def other(
         work: Any, files: Sequence[Any], progress: Progress, *, room: float = inf
     ) -> Generator[Any | Lost, None, None]:
-        return each(partial(act, number, work), files, progress, room=room)
+        return each(partial(act, f"{number:02}.ckpt", work), files, progress, room=room)
 
     return other
 

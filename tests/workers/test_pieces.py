@@ -136,6 +136,26 @@ def test_where_workers_die_and_come_back_everything_is_done() -> None:
         assert list(spread(place, name_of, files, lambda _: None)) == [file.name for file in files]
 
 
+def test_with_no_room_for_what_is_done_nothing_new_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that wait for an earlier one take space, of a disk say; nothing waits for ever."""
+    monkeypatch.setattr(pieces, "TICK", 0.01)
+    files, first, counted = some(*[SMALL] * 40), threading.Event(), list[int]()
+
+    def work(file: File, progress: Progress) -> str:
+        if file.name == "0":
+            assert first.wait(60)
+        return name_of(file, progress)
+
+    def progress(_: int) -> None:
+        counted.append(len(place.begun))
+        if counted[-20:] == [counted[-1]] * 20:
+            first.set()
+
+    with Place() as place:
+        assert list(spread(place, work, files, progress, room=3 * SMALL)) == [file.name for file in files]
+    assert (counted[19], counted[-1]) == (3, 20)  # pieces of two: one is at work, two are done
+
+
 def test_a_wish_to_stop_begins_nothing_more() -> None:
     def stop(_: int) -> None:
         raise StoppedError

@@ -70,6 +70,30 @@ def test_all_are_done_in_order_by_several_threads_that_tell_one_at_a_time() -> N
     assert (len(seen), told) == (4, FILES)
 
 
+def test_with_no_room_for_what_is_done_nothing_new_is_begun() -> None:
+    first, begun = threading.Event(), list[str]()
+
+    def work(item: Item, _: reading.Progress) -> str:
+        begun.append(item.path)
+        if item.path == "0":
+            assert first.wait(60)
+        return item.path
+
+    def let_go() -> None:
+        while len(begun) < 4:
+            threading.Event().wait(0.001)
+        threading.Event().wait(0.05)
+        seen.append(len(begun))
+        first.set()
+
+    seen: list[int] = []
+    one = threading.Thread(target=let_go)
+    one.start()
+    assert list(each(work, ITEMS, lambda _: None, room=2)) == [item.path for item in ITEMS]
+    one.join()
+    assert seen == [4]
+
+
 @pytest.mark.parametrize("who", ["work", "progress", "the one who asks"])
 def test_the_first_error_ends_all_work(who: str) -> None:
     begun: list[str] = []
