@@ -15,7 +15,7 @@ ROOMS: dict[str, str] = {
     "engine": "",
     "stopping": "",
     "formats": "engine",
-    "storage": "engine",
+    "storage": "engine stopping",
     "rules": "engine storage",
     "outputs": "engine stopping formats storage",
     "workers": "stopping storage outputs",

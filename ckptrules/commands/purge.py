@@ -112,7 +112,7 @@ def confirmed() -> bool:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
     except KeyboardInterrupt:
         print("\nStopped: nothing was freed.")
-        raise SystemExit(stopping.EXIT_CODE) from None
+        raise SystemExit(stopping.exit_code()) from None
     finally:
         signal.signal(signal.SIGINT, before)
 

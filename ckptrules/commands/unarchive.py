@@ -73,7 +73,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError(f"{fact}: {why_of(error)}") from None
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
-        raise SystemExit(stopping.EXIT_CODE) from None
+        raise SystemExit(stopping.exit_code()) from None
     atexit.register(kept.close)  # the task may never be done
     return (bring_back, [session, options, jobs.style(session, options), unpacked, kept]), ()
 

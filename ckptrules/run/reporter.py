@@ -38,6 +38,9 @@ DRAFTS = 3  # formats for names that no rule reads
 KILLED = """ERROR: a worker was killed (was the memory full?)
     hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
 """
+LOST = """ERROR: {}
+    hint: run again, on one host: that finishes what was begun; no change is half done
+"""
 
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
@@ -164,9 +167,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """Print the summary of each command that was run, and write its JSON file.
 
         Raises:
-            SystemExit: with 2 where the output could not be written; with 130 after Ctrl-C or SIGTERM; with 1 where
-                problems are left. doit itself would exit with 2, because it takes the group of a failed experiment for
-                an error.
+            SystemExit: with 2 where the output could not be written or the lock was lost; with 130 after Ctrl-C or
+                SIGTERM; with 1 where problems are left. doit itself would exit with 2, because it takes the group of a
+                failed experiment for an error.
         """
         self._session.bar.close()
         if self._session.bar.moved_much:
@@ -195,13 +198,16 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         self._session.workers.end(killed=self._killed)
         if self._killed:
             print(self._session.completed(KILLED), end="", file=sys.stderr)
+        elif why := stopping.why_lost():
+            print(LOST.format(why), end="", file=sys.stderr)
         elif stopping.stopped():
             self.write("Stopped: no change is half done. Run again to go on.\n")
         self.write("", flush=True)
+        self._session.held.close()
         if self._is_silent or self._killed:
             raise SystemExit(stopping.FAILED)
         if stopping.stopped():
-            raise SystemExit(stopping.EXIT_CODE)
+            raise SystemExit(stopping.exit_code())
         if not self.runtime_errors and self._problems_left and not self._crashed:
             raise SystemExit(PROBLEMS_LEFT)
 

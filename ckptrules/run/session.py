@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -27,7 +28,8 @@ class Session:
     """One call, from its beginning to its end.
 
     ``contexts`` is what the reporter must know, by task: the task creators put it there. ``problems_before`` says that
-    problems were left before any task was made. ``locks`` are the descriptors of those that are held, by folder.
+    problems were left before any task was made. ``locks`` are the descriptors of those that are held, by folder;
+    ``held`` lets them go, at the latest when the process ends.
 
     Args:
         line: what was typed.
@@ -41,6 +43,8 @@ class Session:
         self.problems_before = False
         self.locks: dict[str, int] = {}
         self.bar = Bar(terminal())
+        self.held = contextlib.ExitStack()
+        weakref.finalize(self, self.held.close)
         self.workers = Workers(self.locks, asked=processes_asked(line.arguments))
         self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
         self.asking = threading.RLock()

@@ -207,7 +207,7 @@ def told_by_doit() -> Iterator[None]:
 
 
 def take_lock(session: Session, path: str, wait: int = 0) -> None:
-    """Take the lock, once, for as long as this process lives.
+    """Take the lock, once, for as long as the session lives.
 
     Args:
         session: that holds it.
@@ -226,7 +226,8 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
     try:
-        session.locks[folder] = contextlib.ExitStack().enter_context(Disk(path).lock(holder, wait))
+        lock = session.held.enter_context(Disk(path).lock(holder, wait, functools.partial(_tell, session)))
+        session.locks[folder] = lock.descriptor
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
         raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
@@ -331,8 +332,12 @@ def recover_first(session: Session, path: str) -> None:
         raise OptionError(_refusal(error) if isinstance(error, reading.StateError) else text) from None
     find_anew(session)  # another run may have been at work until the lock was free
     for sentence in told:
-        with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-            print(session.completed(visible(sentence)))
+        _tell(session, sentence)
+
+
+def _tell(session: Session, sentence: str) -> None:
+    with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+        print(session.completed(visible(sentence)), flush=True)
 
 
 def _finish(session: Session, path: str, own: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
 
 from ckptrules.engine.values import EntryKind, HardLinks, Identity
+
+Say = Callable[[str], object]
 
 
 class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened
@@ -98,8 +100,10 @@ class Storage(Protocol):
             Changed: another version stands there, and stays.
         """
 
-    def lock(self, holder: str, wait: float = 0) -> AbstractContextManager[object]:
+    def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> AbstractContextManager[object]:
         """Keep all other runs out, which are told of the ``holder``; wait so many seconds for one to finish.
+
+        ``say`` is given each sentence that there is to tell meanwhile.
 
         Raises:
             LockedError: another run is at work.

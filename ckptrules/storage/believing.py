@@ -32,7 +32,7 @@ STRANGER = "look who that is (ls -la); move it away, and a new one is begun"
 
 OTHERS_WRITE = 0o022
 
-BELIEVED = tuple("lock lock.last_run proved doit.db journal verified trash work refs".split())
+BELIEVED = tuple("lock lock.host lock.last_run proved doit.db journal verified trash work refs".split())
 
 NO_MODES: set[int] = set()  # the devices on which every file has one mode: no mode tells anything there
 
@@ -92,15 +92,17 @@ def open_believed(directory: int, name: str, place: str) -> int:
     return checked(file, directory, os.path.join(place, name))
 
 
-def checked(file: int, directory: int, path: str) -> int:
+def checked(file: int, directory: int, path: str, names: int = 1) -> int:
     """Return an open file of the state; close it where it is no plain file of its own, or not to be believed.
+
+    It may have so many ``names``.
 
     Raises:
         StateError: as said.
     """
     try:
         status = os.fstat(file)
-        refuse_other_kinds(status, path)
+        refuse_other_kinds(status, path, names)
         believe(status, os.fstat(directory), path)
     except OSError:
         os.close(file)
@@ -121,15 +123,15 @@ def explained(error: OSError, directory: int, name: str, place: str) -> OSError:
     return StateError(path, fact, SHARE) if isinstance(error, PermissionError) else error
 
 
-def refuse_other_kinds(status: os.stat_result, path: str) -> None:
-    """Refuse what is no plain file with one name: whatever is written there would be written elsewhere, too.
+def refuse_other_kinds(status: os.stat_result, path: str, names: int = 1) -> None:
+    """Refuse what is no plain file with one name, or so many: what is written there would be written elsewhere, too.
 
     Raises:
         StateError: as said.
     """
     if kind := OTHER_KINDS.get(stat.S_IFMT(status.st_mode)):
         raise StateError(path, f"is {kind}, not a plain file of its own", AWAY)
-    if status.st_nlink > 1:
+    if status.st_nlink > names:
         raise StateError(path, "has a second name (a hard link), so it is not a plain file of its own", COPY)
 
 

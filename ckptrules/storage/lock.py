@@ -1,4 +1,4 @@
-"""One run at a time in one tree."""
+"""One run at a time in one tree: by the kernel's lock on this machine, by a file among hosts (`storage.hosts`)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,55 @@ import contextlib
 import fcntl
 import os
 import time
+from typing import Self
 
 from ckptrules.engine.values import STATE
-from ckptrules.storage.base import LockedError
+from ckptrules.storage.base import LockedError, Say
+from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
 from ckptrules.storage.state import open_own, open_state
 
 LOCK_POLL = 0.2  # seconds
+HOSTS_POLL = 1.0  # likewise; it asks the file server
 
 
-def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
-    """Take the lock of ``outputs_dir``; the kernel drops it when the process and its children are gone.
+class Lock(contextlib.AbstractContextManager["Lock"]):
+    """The lock of a tree, until it is closed.
+
+    ``descriptor`` is of the kernel's lock: a process that has it, too, keeps other runs of this machine out.
+    """
+
+    def __init__(self, descriptor: int, among_hosts: HostLock) -> None:
+        self.descriptor, self._among_hosts = descriptor, among_hosts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let it go, first among hosts: as long as we have the other, no run of this machine makes that file."""
+        self._among_hosts.release()
+        os.close(self.descriptor)
+
+
+def lock(
+    outputs_dir: str,
+    holder: str,
+    wait: float = 0,
+    say: Say = lambda _: None,
+    host: Host | None = None,
+    pace: Pace = PACE,
+) -> Lock:
+    """Take the lock of ``outputs_dir``; the kernel's goes when the process and its children are gone.
 
     Args:
         outputs_dir: the folder that one run at a time may change.
         holder: what another run is told about this one.
         wait: seconds to wait for another run to finish.
+        say: is given each sentence that there is to tell.
+        host: where this run is; found out where it is not given.
+        pace: of the signs of life among hosts.
 
     Raises:
         LockedError: another run has it.
@@ -28,17 +62,21 @@ def lock(outputs_dir: str, holder: str, wait: float = 0) -> int:
     """
     with open_state(outputs_dir) as state:
         descriptor = open_own(state, "lock", os.path.join(outputs_dir, STATE), os.O_RDWR)
+    among_hosts = HostLock(outputs_dir, holder, host or this_host(), pace)
     deadline = time.monotonic() + wait
-    while not _try_lock(descriptor):
-        if time.monotonic() >= deadline:
-            text = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
-            os.close(descriptor)
-            raise LockedError(text or "it has just begun")
-        time.sleep(LOCK_POLL)
+    try:
+        while not ((is_alone := _try_lock(descriptor)) and among_hosts.take(say)):
+            if time.monotonic() >= deadline:
+                text = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
+                raise LockedError(among_hosts.other() or text or "it has just begun")  # noqa: TRY301 - closed as well
+            time.sleep(HOSTS_POLL if is_alone else LOCK_POLL)
+    except BaseException:
+        os.close(descriptor)
+        raise
     with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
         os.ftruncate(descriptor, 0)
         os.write(descriptor, holder.encode("utf-8", "backslashreplace"))
-    return descriptor
+    return Lock(descriptor, among_hosts)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.storage.base import LockedError, Stat, refuse_others
+from ckptrules.storage.base import LockedError, Say, Stat, refuse_others
 
 
 class _File(NamedTuple):
@@ -103,7 +103,7 @@ class Memory:
             del self._files[inner]
 
     @contextlib.contextmanager
-    def lock(self, holder: str, wait: float = 0) -> Iterator[None]:
+    def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Iterator[None]:  # noqa: ARG002 - no host dies
         """As `Storage.lock`."""
         if not self._lock.acquire(timeout=wait):
             raise LockedError(self._holder)

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ckptrules.storage.base import Stat, refuse_others
+from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.dressing import PRIVATE
-from ckptrules.storage.lock import lock
+from ckptrules.storage.lock import Lock, lock
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import (
     hard_links,
@@ -144,9 +144,9 @@ class Disk:
             if error := _remove(directory, name):
                 raise error
 
-    def lock(self, holder: str, wait: float = 0) -> contextlib.AbstractContextManager[int]:
-        """As `Storage.lock`; gives a descriptor. The kernel drops the lock when every process that has it is gone."""
-        return _Held(lock(self.root, holder, wait))
+    def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Lock:
+        """As `Storage.lock`."""
+        return lock(self.root, holder, wait, say)
 
     def free(self) -> int | None:
         """As `Storage.free`."""
@@ -171,19 +171,6 @@ class Disk:
         refuse_path(name)
         with open_directory(self.root, folder, make=make) as directory:
             yield directory, name
-
-
-class _Held(contextlib.AbstractContextManager[int]):
-    """A descriptor that is closed on leaving, and not before."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __enter__(self) -> int:
-        return self._descriptor
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
 
 
 def _stat_of(status: os.stat_result) -> Stat:

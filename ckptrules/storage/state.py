@@ -62,7 +62,7 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
         file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
     except FileNotFoundError:
         try:
-            return _made(directory, name, place, flags)
+            return made(directory, name, place, flags)
         except FileExistsError:  # another process has just made it
             return open_own(directory, name, place, flags)
     except OSError as error:
@@ -144,7 +144,7 @@ def _not_shared(error: OSError, folder: str) -> reading.StateError:
     return reading.StateError(folder, f"cannot be written: {reading.why_of(error)}", believing.SHARE)
 
 
-def _made(directory: int, name: str, place: str, flags: int) -> int:
+def made(directory: int, name: str, place: str, flags: int) -> int:
     """Make a file of the state.
 
     Raises:

@@ -137,11 +137,11 @@ def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None) -> E
     """Start a fork server and the first process."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    wish = context.RawValue("b", 0)
-    stopping.share(wish)
+    run = context.RawArray("d", 2)
+    stopping.share(run)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
     with _no_word_of_semaphores():
-        pool = ProcessPoolExecutor(MOST, context, _begin, (wish, held, told, frozenset(believing.NO_MODES), limiter))
+        pool = ProcessPoolExecutor(MOST, context, _begin, (run, held, told, frozenset(believing.NO_MODES), limiter))
         with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
             pool.submit(os.getpid).result()
     return pool
@@ -176,14 +176,14 @@ _limiter: Limiter | None = None  # of a process at work
 
 
 def _begin(
-    wish: Any, locks: Sequence[Connection], pipe: Connection, no_modes: frozenset[int], limiter: Limiter | None
+    run: Any, locks: Sequence[Connection], pipe: Connection, no_modes: frozenset[int], limiter: Limiter | None
 ) -> None:
     """Begin a process; it hears of the wish to stop from the main process only."""
     global _pipe, _limiter  # a process at work has nothing else that lasts
     _pipe, _limiter = pipe, limiter
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    stopping.share(wish)
+    stopping.share(run)
     ignore_lease_breaks()
     believing.NO_MODES.update(no_modes)
     threading.Thread(target=_end_with_main, args=(locks,), daemon=True).start()

@@ -355,7 +355,7 @@ def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(p
     changes = crash.run(project.folder, "migrate").changes
     shutil.rmtree(project.outputs)
     project.make(TREE)
-    crash.run(project.folder, "migrate", fault=Fault(changes // 2, "after"))
+    crash.run(project.folder, "migrate", fault=Fault(changes - 8, "after"))
     (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
     text = journal.read_text()
     journal.write_text(text.replace('"intent": 1', '"intent": "x"', 1))
@@ -370,8 +370,8 @@ def test_a_second_run_waits_for_the_first_as_long_as_it_is_told(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = lock.lock(str(project.outputs), "the first")
-    monkeypatch.setattr(time, "sleep", lambda _: os.close(held))
-    os.close(lock.lock(str(project.outputs), "the second", wait=60))
+    monkeypatch.setattr(time, "sleep", lambda _: held.close())
+    lock.lock(str(project.outputs), "the second", wait=60).close()
 
 
 def test_plan_and_history_work_where_nothing_can_be_written(project: Project) -> None:
@@ -384,9 +384,10 @@ def test_plan_and_history_work_where_nothing_can_be_written(project: Project) ->
         project.doit("history")
         project.doit("undo", "dry_run=1")
     finally:
-        os.close(held)
+        held.close()
     after = project.tree(state=True)
-    assert {**after, ".ckptrules/lock": ""} == {**before, ".ckptrules/lock": ""}
+    lock_files = dict.fromkeys((".ckptrules/lock", ".ckptrules/lock.spare"), "")
+    assert {**after, **lock_files} == {**before, **lock_files}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -98,12 +97,11 @@ def test_a_session_holds_one_lock_for_a_folder(tmp_path: Path, monkeypatch: pyte
     startup.take_lock(one, "outputs", 3)
     startup.take_lock(one, "outputs")
     startup.take_lock(one, str(tmp_path / "outputs"))
-    (held,) = one.locks.values()
     with pytest.raises(OptionError, match="another run is at work"):
         startup.take_lock(other, "outputs")
-    os.close(held)
+    one.held.close()
     startup.take_lock(other, "outputs")
-    os.close(*other.locks.values())
+    other.held.close()
 
 
 def test_a_command_that_waits_beside_one_that_does_not_takes_one_lock(project: Project) -> None:

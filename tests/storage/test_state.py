@@ -31,7 +31,7 @@ TREE: dict[str, int | str] = {
     "one/checkpoints/last.ckpt": "-> epoch=12-step=90.ckpt",
 }
 FILES = (
-    "lock proved doit.db doit.db-journal doit.db-wal doit.db-shm journal/RUN journal/planted.jsonl "
+    "lock lock.host proved doit.db doit.db-journal doit.db-wal doit.db-shm journal/RUN journal/planted.jsonl "
     "verified/one/checkpoints/files.jsonl work/restore"
 ).split()
 FOLDERS = [".", *"journal trash trash/RUN verified verified/one work".split()]
@@ -42,7 +42,7 @@ CASES = [
     for name in (*FILES, *FOLDERS)
     for kind in KINDS
     if not (name in FOLDERS and kind == "folder")
-    and (kind not in RARE or name in ("lock", "doit.db", "journal/planted.jsonl", "."))
+    and (kind not in RARE or name in ("lock", "lock.host", "doit.db", "journal/planted.jsonl", "."))
 ]
 COMMANDS = [
     ["plan", "delete_old=1", "verified=1"],
@@ -192,7 +192,7 @@ def test_what_another_run_says_of_itself_is_escaped(used: Project) -> None:
         assert (ended.code, "\x1b" in ended.output) == (3, False)
         assert r"process 1 \x1b[2J on here" in ended.output
     finally:
-        os.close(lock)
+        lock.close()
     assert state.exists()
 
 
@@ -510,4 +510,4 @@ def test_a_user_without_a_name_is_a_number(
 
 
 def test_scan_and_store_agree_on_the_state() -> None:
-    assert {"lock", "journal", "trash", "verified", "proved", "doit.db"} <= set(believing.BELIEVED)
+    assert {"lock", "lock.host", "journal", "trash", "verified", "proved", "doit.db"} <= set(believing.BELIEVED)

@@ -452,7 +452,7 @@ def test_a_second_run_beside_a_first_is_refused_and_told_who_holds_the_lock(proj
         out = project.doit("migrate", check=3)
         project.doit("plan")
     finally:
-        os.close(held)
+        held.close()
     assert out == (
         "ERROR: another run is at work in 'outputs': process 1 on somewhere\n"
         "    hint: wait=60 waits a minute for it to finish; the lock goes with its holder\n"

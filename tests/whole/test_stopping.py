@@ -201,7 +201,7 @@ def test_two_large_files_are_not_compared_to_their_end(tmp_path: Path, monkeypat
     directory = os.open(tmp_path, os.O_RDONLY)
     entries = {name: Entry(name, "file", SIZE, 0) for name in "ab"}
     assert len(evidence.same_content(directory, "ab", entries)) == 2
-    monkeypatch.setattr(stopping, "_asked", True)
+    monkeypatch.setattr(stopping, "_run", [stopping.ASKED, 0])
     with pytest.raises(StoppedError):
         evidence.same_content(directory, "ab", entries)
     os.close(directory)
