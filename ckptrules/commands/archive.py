@@ -16,7 +16,7 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.commands.backup import Prepared, chosen_experiments, known_experiments, one_task, selects
+from ckptrules.commands.backup import Prepared, chosen_experiments, expected, known_experiments, one_task, selects
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Entry, Identity, Item, Step, Unit, trash_folder, trash_name
 from ckptrules.outputs.evidence import Links, in_use
@@ -118,12 +118,16 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 
 
 class Told:
-    """What came of each experiment, to be told; ``failed`` are those that could not be archived."""
+    """What came of each experiment, to be told; ``failed`` are those that could not be archived.
+
+    ``to_come`` are the bytes that would pass, in a preview.
+    """
 
     def __init__(self, style: Style) -> None:
         self.style = style
         self.lines: dict[str, str] = {}
         self.failed: list[str] = []
+        self.to_come = 0
 
     @contextlib.contextmanager
     def trying(self, place: Packing) -> Iterator[None]:
@@ -156,7 +160,7 @@ def pack_all(
         told.fail(place, f"Stopped: {style.name(place.experiment)} is not archived.")
         records.note_stop(session)
     lines = [told.lines[place.experiment] for place in packings if place.experiment in told.lines]
-    task.meta = {"output": Output("\n".join([*lines, ""]))}
+    task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "archive", told.to_come))}
     return TaskFailed("problems left", report=False) if told.failed else None
 
 
@@ -198,6 +202,7 @@ def prepare_one(session: Session, options: Options, told: Told, place: Packing) 
             told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
         elif options.dry_run:
             told.lines[place.experiment] = f"Would archive: {shown} to {archive} ({amount(items)})"
+            told.to_come += 2 * sum(item.size for item in items)  # on the way there, and on the way back
         else:
             busy(session, options, place)
             if not options.keep_source:
@@ -222,7 +227,7 @@ def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready
     work = partial(archives.pack_apart, max(1, cores() // len(batch)))
     with (
         session.shown(sum(one.size for one in batch)) as progress,
-        contextlib.closing(session.workers.each(work, batch, progress)) as answers,
+        contextlib.closing(session.each(work, batch, progress)) as answers,
     ):
         for ready, why in zip(batch, answers, strict=True):
             with told.trying(ready.place):

@@ -14,6 +14,7 @@ from doit.task import Task
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, places, selecting, startup
+from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Output
@@ -176,7 +177,7 @@ def make(session: Session, options: Options, style: Style, order: Order, task: T
                 vault_backups.check_space(items, os.path.dirname(order.path) or ".")
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__, session.workers.each)
+            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__, session.each)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
         return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)
@@ -185,7 +186,13 @@ def make(session: Session, options: Options, style: Style, order: Order, task: T
         return tell(task, report.failed_text(what, str(error), hint), failed=True)
     except OSError as error:
         return tell(task, report.failed_text(what, why_of(error)), failed=True)
-    return tell(task, report.backup_text(order.path, manifest, problems, style, lost), failed=bool(problems))
+    text = report.backup_text(order.path, manifest, problems, style, lost)
+    return tell(task, text + expected(options, "backup", manifest.size), failed=bool(problems))
+
+
+def expected(options: Common, command: str, size: int) -> str:
+    """Say in a preview how long so many bytes take."""
+    return "".join(f"{line}\n" for line in expected_time(command, options, size)) if options.dry_run else ""
 
 
 def tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:

@@ -60,8 +60,6 @@ def checked(session: Session, folder: str, held: Sequence[Held]) -> list[Held]:
         for backup in held:
             damage = backup.damage
             if backup.manifest and backup.manifest.complete:
-                damage = check_backup(
-                    os.path.join(folder, backup.name), backup.manifest, progress, session.workers.each
-                )
+                damage = check_backup(os.path.join(folder, backup.name), backup.manifest, progress, session.each)
             found.append(backup._replace(damage=damage))
     return found

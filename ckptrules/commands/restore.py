@@ -13,6 +13,7 @@ from ckptrules.commands.backup import (
     Prepared,
     chosen_backup,
     chosen_experiments,
+    expected,
     lock,
     one_task,
     selects,
@@ -81,7 +82,7 @@ def bring_back(
     task: Task,
 ) -> TaskFailed | None:
     """Restore a backup, or tell what that would do."""
-    outputs_dir, each = options.outputs_dir, session.workers.each
+    outputs_dir, each = options.outputs_dir, session.each
     lost: dict[str, tuple[str, ...]] = {}
     stated, manifest = manifest, backups.believed(path, manifest)
     try:
@@ -104,7 +105,9 @@ def bring_back(
         return tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error)), failed=True)
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     notes += report.lost_lines(lost, style)
-    return tell(task, report.restore_text(steps, style, notes), failed=any(step.problem for step in steps))
+    text = report.restore_text(steps, style, notes)
+    size = sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))
+    return tell(task, text + expected(options, "restore", size), failed=any(step.problem for step in steps))
 
 
 def unless_pinned(step: RestoreStep, pinned: Sequence[Found]) -> RestoreStep:

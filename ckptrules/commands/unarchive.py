@@ -15,7 +15,7 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.changes.units import NO_RECORD
 from ckptrules.commands.archive import change
-from ckptrules.commands.backup import Prepared, one_task
+from ckptrules.commands.backup import Prepared, expected, one_task
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
@@ -112,7 +112,7 @@ def bring_back(
     top = stated.items[0].path
     what = f"{style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
     if options.dry_run:
-        task.meta = {"output": Output(f"Would bring back: {what}\n")}
+        task.meta = {"output": Output(f"Would bring back: {what}\n{expected(options, 'unarchive', stated.size)}")}
         return None
     lost: dict[str, tuple[str, ...]] = {}
     try:

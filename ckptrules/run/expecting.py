@@ -7,6 +7,7 @@ import json
 
 from ckptrules.engine.measures import human_size, human_time, rate
 from ckptrules.run.options import Common
+from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session
 from ckptrules.storage.notes import read_note, write_note
 from ckptrules.storage.posix import Disk
@@ -16,17 +17,18 @@ UNKNOWN = "not known yet, as no such run here has moved a GB"
 
 
 def expected_time(command: str, options: Common, size: int) -> list[str]:
-    """Say in a line how long so many bytes take; nothing where there are none."""
-    return [sentence(size, options.max_rate, rates(options.outputs_dir).get(command))] if size else []
+    """Say in a line how long so many bytes take; nothing where there are none, or few of which nobody knows."""
+    text = told(size, options.max_rate, rates(options.outputs_dir).get(command)) if size else ""
+    return [f"Expected time: {text}"] if text else []
 
 
-def sentence(size: int, max_rate: str | None, last: int | None) -> str:
+def told(size: int, max_rate: str | None, last: int | None) -> str:
     """Say how long so many bytes take by the rate that is allowed, or that of the last run, in bytes a second."""
     if max_rate and not (last and last < rate(max_rate)):
-        return f"Expected time: {_time(size, rate(max_rate))}, at max_rate={max_rate}"
+        return f"{_time(size, rate(max_rate))}, at max_rate={max_rate}"
     if last:
-        return f"Expected time: {_time(size, last)}, at {human_size(last)}/s as in the last such run here"
-    return f"Expected time: {UNKNOWN}"
+        return f"{_time(size, last)}, at {human_size(last)}/s as in the last such run here"
+    return UNKNOWN if size >= MUCH else ""
 
 
 def _time(size: int, rate: int) -> str:

@@ -275,7 +275,7 @@ def _finished(session: Session, work: Work[Any, Any], apart: Apart) -> Done:
     session.bar.know()
     try:
         with session.bar.work(sum(one.size for one in apart.files)) as shown:
-            return apart.then(shown.settling(apart.files, session.workers.each(work, apart.files, shown)))
+            return apart.then(session.each(work, apart.files, shown))
     except StoppedError:
         return apart.stopped
 

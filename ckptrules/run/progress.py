@@ -83,13 +83,13 @@ class Bar:
         self._add(Amount(done, done, done, known=1))
 
     @contextlib.contextmanager
-    def work(self, total: int) -> Iterator[Work]:
+    def work(self, total: int) -> Iterator[Shown]:
         """Expect work of so many bytes, and give what takes them as they are done; what is done at its end was all.
 
         Raises:
             StoppedError: Ctrl-C or SIGTERM came.
         """
-        work = Work(self._add)
+        work = Shown(self._add)
         self._add(Amount(total), at_work=1)
         try:
             yield work
@@ -136,7 +136,7 @@ class Bar:
             self._visible = False
 
 
-class Work:
+class Shown:
     """Takes the bytes of one piece of work that a bar shows."""
 
     def __init__(self, add: Callable[[Amount], None]) -> None:
@@ -183,7 +183,7 @@ def line_on(screen: TextIO, total: int) -> tqdm[NoReturn]:
 
 
 @contextlib.contextmanager
-def stoppable(_: str, total: int) -> Iterator[Work]:
+def stoppable(_: str, total: int) -> Iterator[Shown]:
     """Show work that knows no session: in the main process alone, since two would write into one line.
 
     Raises:

@@ -9,15 +9,17 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, quoted
 from ckptrules.run.options import Common
-from ckptrules.run.progress import Bar, terminal
+from ckptrules.run.progress import Bar, Shown, terminal
 from ckptrules.run.words import CommandLine
-from ckptrules.workers.pieces import Progress
+from ckptrules.workers.pieces import File, Lost, Progress, Work
+from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
 
 Answer = TypeVar("Answer")
@@ -73,6 +75,14 @@ class Session:
         """
         with self.bar.work(total) as work:
             yield self.workers.held(work)
+
+    def each(
+        self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
+    ) -> Generator[Answer | Lost, None, None]:
+        """Have work done on many files; it is a `pieces.Each`. With its answer, all bytes of a file are done."""
+        with contextlib.closing(self.workers.each(work, files, progress, room=room)) as answers:
+            shown = unheld(progress)
+            yield from shown.settling(files, answers) if isinstance(shown, Shown) else answers
 
     def completed(self, text: str) -> str:
         """Write the commands that a text names so that they work here when they are copied."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptrules import stopping
 from ckptrules.workers.pieces import SMALL, File, Lost, Progress, Work, weight
-from ckptrules.workers.rate import Held, Limiter
+from ckptrules.workers.rate import Held, Limiter, unheld
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
     from ckptrules.workers.pool import Pool
@@ -64,14 +64,13 @@ class Workers:
         self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
     ) -> Generator[Answer | Lost, None, None]:
         """Have work done on many files; it is a `pieces.Each`."""
-        free = progress.progress if isinstance(progress, Held) else progress
         if self.executor == NONE or not (self.executor or not is_alone()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
-            return each(work, files, self.held(free), room=room)
+            return each(work, files, self.held(unheld(progress)), room=room)
         from ckptrules.workers.pieces import spread
 
-        return spread(self._shared(), work, files, free, room=room)
+        return spread(self._shared(), work, files, unheld(progress), room=room)
 
     def end(self, *, killed: bool) -> None:
         """End the other processes, if there are any; ``killed`` says that one was killed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.run.command_line import command_line
-from ckptrules.run.expecting import UNKNOWN, expected_time, note_rate, rates, sentence
+from ckptrules.run.expecting import UNKNOWN, expected_time, note_rate, rates, told
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar
 from ckptrules.run.session import Session
@@ -27,12 +27,13 @@ GB = 10**9
         (5000 * GB, None, GB, "about 2h, at 1 GB/s as in the last such run here"),
         (1, None, GB, "about 1s, at 1 GB/s as in the last such run here"),
         (31 * GB, None, None, UNKNOWN),
+        (GB - 1, None, None, ""),
     ],
 )  # fmt: skip
 def test_the_time_is_told_with_what_it_goes_by(
     size: int, max_rate: str | None, last: int | None, expected: str
 ) -> None:
-    assert sentence(size, max_rate, last) == f"Expected time: {expected}"
+    assert told(size, max_rate, last) == expected
 
 
 def test_nothing_takes_no_time(tmp_path: Path) -> None:
@@ -90,8 +91,26 @@ def test_a_run_that_moved_much_is_noted(
 
 def test_a_preview_goes_by_the_last_run(project: Project) -> None:
     project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 5000})
+    assert "Expected time" not in project.doit("verify", "dry_run=1")
+    os.truncate(project.outputs / "a/checkpoints/epoch-12_step-000200.ckpt", GB)
     assert f"Expected time: {UNKNOWN}" in project.doit("verify", "dry_run=1")
+    os.truncate(project.outputs / "a/checkpoints/epoch-12_step-000200.ckpt", 5000)
     (project.outputs / ".ckptrules").mkdir(0o700)
     (project.outputs / ".ckptrules/rates").write_text('{"verify": 1000}')
     assert "Expected time: about 5s, at 1 KB/s as in the last such run here" in project.doit("verify", "dry_run=1")
     assert os.listdir(project.outputs / ".ckptrules") == ["rates"]
+
+
+def test_previews_of_copies_tell_the_time_too(project: Project) -> None:
+    project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 5000})
+    (project.folder / "kept").mkdir()
+    packing = ("archive", "experiments=a", "archive_dir=kept", "format=gz")
+    for words, seconds in (("backup", "to=kept"), 5), (packing, 10):
+        out = project.doit(*words, "dry_run=1", "max_rate=1KB/s")
+        assert f"Expected time: about {seconds}s, at max_rate=1KB/s" in out
+        assert "Expected time" not in project.doit(*words)
+    (backup,) = (name for name in os.listdir(project.folder / "kept") if "backup" in name)
+    for words in (("restore", f"backup=kept/{backup}"), ("unarchive", "archive=kept/a.tar.gz")):
+        assert "Expected time: about 5s, at max_rate=1KB/s" in project.doit(*words, "dry_run=1", "max_rate=1KB/s")
+    assert "Expected time" not in project.doit("restore", f"backup=kept/{backup}")
+    assert "Expected time" not in project.doit("restore", f"backup=kept/{backup}", "dry_run=1", "max_rate=1KB/s")
