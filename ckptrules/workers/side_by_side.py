@@ -43,6 +43,8 @@ def each(
             progress(count)
 
     def guarded(file: File) -> Answer:
+        if ended:
+            raise CancelledError
         try:
             return work(file, step)
         except BaseException as error:
