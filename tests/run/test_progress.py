@@ -121,7 +121,7 @@ def test_several_threads_tell_one_bar() -> None:
 
 
 def test_the_wish_to_stop_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_asked", True)
+    monkeypatch.setattr(stopping, "_run", [stopping.ASKED, 0])
     with pytest.raises(StoppedError), Bar().work(10) as work:
         work(0)
 

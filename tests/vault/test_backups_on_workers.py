@@ -58,7 +58,7 @@ def bar(_: int) -> Iterator[reading.Progress]:
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    monkeypatch.setattr(stopping, "_shared", None)
+    monkeypatch.setattr(stopping, "_run", [0, 0])
     monkeypatch.setattr(workers_module, "SMALL", 0)
     found = Workers({}, asked=2)
     found.executor = PROCESSES
@@ -281,7 +281,7 @@ def test_where_the_main_process_is_killed_the_manifest_is_not_believed(
     long: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = long
-    monkeypatch.setattr(stopping, "_shared", None)
+    monkeypatch.setattr(stopping, "_run", [0, 0])
     monkeypatch.setattr(workers_module, "SMALL", 0)
     place = tmp_path / "place"
     place.mkdir()
