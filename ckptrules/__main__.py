@@ -4,4 +4,5 @@ import sys
 
 from ckptrules.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a process that is spawned imports it again
+    sys.exit(main())

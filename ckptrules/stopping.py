@@ -111,4 +111,4 @@ def heed() -> None:
 
 
 class KilledError(Exception):
-    """A process at work was killed."""
+    """A process at work was killed, or there are no workers any more: then it says why, and what helps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -18,10 +18,11 @@ from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Output
+from ckptrules.run.reporter import WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.run.words import as_pattern
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault import report
@@ -44,6 +45,11 @@ class Options(Common):
     mode: str = option("auto", OneOf(("auto", "copy", "link")), "auto: clones where possible; copy; link: hard links")
     executor: str | None = EXECUTOR
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The outputs, and where backups lie."""
+        return (self.outputs_dir, vault_backups.backups_folder(self.outputs_dir, self.to))
+
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that makes one backup."""
@@ -60,7 +66,16 @@ def one_task(
         yield {"basename": name, "actions": []}
         return
     action, names = prepare(session, options)
-    yield from selecting.one_task(session, name, [action], names)
+    yield from selecting.one_task(session, name, [(attempt, [*action])], names)
+
+
+def attempt(act: Callable[..., TaskFailed | None], values: Sequence[Any], task: Task) -> TaskFailed | None:
+    """Do what a task does; that there are no workers is told at the end of the run."""
+    try:
+        return act(*values, task=task)
+    except KilledError as error:
+        tell(task, "", failed=True)
+        return WorkerKilled(str(error), report=False)
 
 
 # --- what is refused before anything is touched ----------------------------------------------------------------------

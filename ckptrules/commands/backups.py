@@ -29,6 +29,11 @@ class Options(Common):
     max_rate: str | None = MAX_RATE
     executor: str | None = EXECUTOR
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The backups alone."""
+        return (backups_folder(self.outputs_dir, self.to),)
+
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that lists the backups."""

@@ -45,6 +45,11 @@ class Options(Common):
     max_rate: str | None = MAX_RATE
     executor: str | None = EXECUTOR
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The outputs, and where the backup lies."""
+        return (self.outputs_dir, os.path.dirname(os.path.abspath(self.backup or "")))
+
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make the task that restores one backup."""

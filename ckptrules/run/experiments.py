@@ -41,7 +41,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.startup import DATABASE, TaskDict, params_of
 from ckptrules.run.words import encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
-from ckptrules.workers.pieces import Work
+from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
@@ -251,18 +251,25 @@ def do(
     return hand_over(task, lambda: _whole(session, session.workers.do(packed.apply, work, links, found)))
 
 
-def hand_over(task: Task, work: Callable[[], Done]) -> TaskFailed | None:
+def hand_over(task: Task, work: Callable[[], Done | Lost]) -> TaskFailed | None:
     """Hand to doit what comes of work that another process may do."""
     try:
         done = work()
-    except KilledError:
+    except KilledError as error:
         task.meta["output"] = Output("")
-        return WorkerKilled("a worker was killed", report=False)
+        return WorkerKilled(str(error), report=False)
+    except StoppedError:
+        task.meta["output"] = Output("")
+        return TaskFailed("stopped", report=False)
+    if isinstance(done, Lost):
+        return TaskFailed(done.why, report=False)
     task.meta["output"], task.values = done.output, dict(done.values)
     return TaskFailed(done.failed, report=False) if done.failed else None
 
 
-def _whole(session: Session, done: Done | Apart) -> Done:
+def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
+    if isinstance(done, Lost):
+        return done
     if isinstance(done, Apart) and done.work:
         return _finished(session, done.work, done)
     done = done.then(()) if isinstance(done, Apart) else done

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform, get_arg
 
 from ckptrules.engine.measures import max_delete, rate, seconds
 from ckptrules.engine.values import OnConflict
+from ckptrules.workers.where import DASK, HERE, read_executor
 
 WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
-
-
-EXECUTORS = ("none", "processes")
 
 
 class OptionError(Exception):
@@ -90,8 +88,17 @@ def a_checkpoint(text: str) -> str:
 
 def an_executor(text: str) -> str:
     """Read where the work is done."""
-    if text not in EXECUTORS:
-        raise ValueError(f"one of {', '.join(EXECUTORS)}")
+    read_executor(text)
+    return text
+
+
+def an_executor_here(text: str) -> str:
+    """Read where work is done that does not leave this machine."""
+    if text not in HERE:
+        more = (
+            "\n    hint: this stays where its journal is; verify, backup, backups and restore can go to other machines"
+        )
+        raise ValueError(f"one of {', '.join(HERE)}" + more * text.startswith(DASK))
     return text
 
 
@@ -241,6 +248,11 @@ class Common(Declared):
         return self.changes and not self.dry_run
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that workers of other machines must see as this one does."""
+        return (self.outputs_dir,)
+
+    @property
     def tells_data(self) -> bool:
         """Whether what is planned or done is wanted as data: for a JSON file, or for the page that is drawn from it."""
         return bool(self.json or self.html)
@@ -255,9 +267,14 @@ KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (ove
 KEEP_LAST = option(
     None, one_or_more, "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
 )
-EXECUTOR = option(
-    None, an_executor, "where the work is done: none (this process) or processes (else these where it pays)"
+EXECUTOR_HERE = option(
+    None, an_executor_here, "where the work is done: none (this process) or processes (else these where it pays)"
 )
+EXECUTOR = option(
+    None, an_executor,
+    "where the work is done: none (this process), processes (else these where it pays), dask:local:N (so many "
+    "workers), dask:tls://host:8786 (those of a scheduler)",
+)  # fmt: skip
 MAX_RATE = option(None, a_rate, "at most so many bytes a second, for all workers together: 2GB/s, say")
 RUN = option(None, some_text, "the run in question, as 'doit history' has it")
 ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
@@ -306,4 +323,4 @@ class Migrating(Planning):
     leave_links: bool = flag("leave a link under each old name")
     fix_state: bool = flag("also bring the paths inside the checkpoints up to date")
     quiet: bool = flag("print nothing where nothing was done and no problem is left")
-    executor: str | None = EXECUTOR
+    executor: str | None = EXECUTOR_HERE

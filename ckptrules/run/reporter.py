@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
-KILLED = """ERROR: a worker was killed (was the memory full?)
-    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then
-"""
+KILLED = """a worker was killed (was the memory full?)
+    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then"""
 LOST = """ERROR: {}
     hint: run again, on one host: that finishes what was begun; no change is half done
 """
@@ -113,7 +112,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         escape_what_has_no_letter(outstream)
         self._heard: dict[str, Heard] = {}  # by command
         self._problems_left = session.problems_before
-        self._crashed = self._is_silent = self._killed = False
+        self._crashed = self._is_silent = False
+        self._killed = ""  # what there is to say of it
         self._not_remembered: list[str] = []
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
@@ -150,7 +150,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print what the task tells; a failure without words of its own is shown as doit has it."""
-        self._killed |= isinstance(fail, WorkerKilled)
+        if isinstance(fail, WorkerKilled):
+            self._killed = self._killed or fail.message or KILLED
         if isinstance(fail, TaskFailed | UnmetDependency):
             self._problems_left = True
         elif not task.has_subtask:
@@ -195,9 +196,9 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             fact = f"What is up to date cannot be remembered: {why}. The next run looks at everything again."
             self.write(self._session.completed(f"{fact}\n    hint: {hint}\n"))
             self._problems_left |= "migrate" in self._contexts
-        self._session.workers.end(killed=self._killed)
+        self._session.workers.end(killed=bool(self._killed))
         if self._killed:
-            print(self._session.completed(KILLED), end="", file=sys.stderr)
+            print(self._session.completed(f"ERROR: {self._killed}"), file=sys.stderr)
         elif why := stopping.why_lost():
             print(LOST.format(why), end="", file=sys.stderr)
         elif stopping.stopped():

@@ -64,6 +64,7 @@ class Each(Protocol):
 
         Raises:
             StoppedError: it is wished that all ends.
+            KilledError: there are no workers.
             Exception: one that ``progress`` raised; likewise one of ``work`` that was done here.
         """
 

@@ -7,17 +7,14 @@ import os
 import signal
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import (
-    FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
-    wait,
 )
 from multiprocessing import Pipe, active_children, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -27,6 +24,7 @@ from ckptrules import stopping
 from ckptrules.outputs.evidence import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
+from ckptrules.workers.here_first import HereFirst
 from ckptrules.workers.pieces import File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
@@ -38,10 +36,8 @@ COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a me
 Answer = TypeVar("Answer")
 
 
-class Pool:
-    """Does work, each piece wholly in one process. It is a `pieces.Place`, too.
-
-    Until other processes have started, `do` does its work here, one after the other; a run that soon ends starts none.
+class Pool(HereFirst):
+    """Does work, each piece wholly in one process of this machine. It is a `pieces.Place`, too.
 
     Args:
         locks: descriptors that the other processes hold as well.
@@ -53,32 +49,10 @@ class Pool:
     deaths = (BrokenExecutor, CancelledError)
 
     def __init__(self, locks: Sequence[int], slots: int, *, asked: bool, limiter: Limiter | None = None) -> None:
+        super().__init__(None if asked else PATIENCE)
         self.slots = slots
         self._locks, self._limiter = locks, limiter
-        self._until = time.monotonic() + PATIENCE
-        self._here = None if asked else ThreadPoolExecutor(1)
-        self._starter, self._once = ThreadPoolExecutor(1), threading.Lock()
-        self._start: Future[Executor] | None = None
         self._told = _Told()
-
-    def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
-        """Do a piece of work somewhere, and return what comes of it.
-
-        Raises:
-            KilledError: the process that did it, or another, was killed.
-        """
-        if self._here:
-            turn = self._here.submit(work, *values)
-            wait([turn], max(0, self._until - time.monotonic()))
-            if not turn.done():
-                either: tuple[Future[Any], ...] = (turn, self._others())
-                wait(either, return_when=FIRST_COMPLETED)
-            if not turn.cancel():
-                return turn.result()
-        try:
-            return self._others().result().submit(work, *values).result()
-        except BrokenExecutor:
-            raise KilledError from None
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
         """As `pieces.Place`. Where a process has died, others take the place of all: some may wait for the dead one."""
@@ -105,13 +79,13 @@ class Pool:
         if self._start:
             self._start.result().shutdown(cancel_futures=True)
 
-    def _others(self) -> Future[Executor]:
-        with self._once:
-            if self._start is None:
-                self._start = self._starter.submit(self._begin)
-            return self._start
+    def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
+        try:
+            return self._others().result().submit(work, *values).result()
+        except BrokenExecutor:
+            raise KilledError from None
 
-    def _begin(self) -> Executor:
+    def _start_others(self) -> Executor:
         try:
             return _start(self._locks, self._told.end, self._limiter)
         except (OSError, BrokenExecutor):  # no room for a socket or for shared memory: less speed, and no less safety

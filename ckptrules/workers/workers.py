@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ckptrules import stopping
 from ckptrules.workers.pieces import SMALL, File, Lost, Progress, Work, weight
 from ckptrules.workers.rate import Held, Limiter, unheld
+from ckptrules.workers.where import NONE, read_executor
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
+    from ckptrules.workers.dask import Dask
     from ckptrules.workers.pool import Pool
 
-NONE, PROCESSES = "none", "processes"
 Answer = TypeVar("Answer")
 
 
@@ -25,6 +26,7 @@ class Workers:
     """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
 
     ``executor`` is what the user has chosen, if anything; ``limiter`` holds all of them back, if there is one.
+    ``folders`` are those that workers of other machines must see as this one does.
 
     Args:
         locks: descriptors by folder; a lock is held until the last process at work is gone.
@@ -33,9 +35,10 @@ class Workers:
 
     def __init__(self, locks: Mapping[str, int], *, asked: int = 0) -> None:
         self.executor: str | None = None
+        self.folders: tuple[str, ...] = ()
         self.limiter: Limiter | None = None
         self._locks, self._asked, self._once = locks, asked, threading.Lock()
-        self._pool: Pool | None = None
+        self._pool: Pool | Dask | None = None
 
     def limit(self, rate: int) -> None:
         """Let no more than so many bytes a second pass, of all workers together."""
@@ -52,11 +55,12 @@ class Workers:
         with contextlib.suppress(stopping.StoppedError):
             self.held(lambda _: stopping.heed())(count)
 
-    def do(self, work: Callable[..., Answer], *values: Any) -> Answer:
+    def do(self, work: Callable[..., Answer], *values: Any) -> Answer | Lost:
         """Do a piece of work somewhere, and return what comes of it.
 
         Raises:
-            KilledError: the process that did it, or another, was killed.
+            KilledError: the process that did it, or another, was killed, or there are no workers.
+            StoppedError: it is wished that all ends.
         """
         return work(*values) if is_alone() else self._shared().do(work, *values)
 
@@ -77,14 +81,21 @@ class Workers:
         if self._pool:
             self._pool.end(killed=killed)
 
-    def _shared(self) -> Pool:
+    def _shared(self) -> Pool | Dask:
         with self._once:
             if self._pool is None:
-                from ckptrules.workers.pool import Pool
-
-                chosen = bool(self._asked or self.executor)
-                self._pool = Pool([*self._locks.values()], self._asked or cores(), asked=chosen, limiter=self.limiter)
+                self._pool = self._made()
             return self._pool
+
+    def _made(self) -> Pool | Dask:
+        if self.executor and (cluster := read_executor(self.executor)):
+            from ckptrules.workers.dask import Dask
+
+            return Dask(cluster, self.executor, self.folders, self.limiter.rate if self.limiter else None)
+        from ckptrules.workers.pool import Pool
+
+        chosen = bool(self._asked or self.executor)
+        return Pool([*self._locks.values()], self._asked or cores(), asked=chosen, limiter=self.limiter)
 
 
 def is_alone() -> bool:

@@ -38,7 +38,8 @@ from ckptrules.vault.backups import (
 from ckptrules.workers import pieces
 from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each, Lost, Progress
-from ckptrules.workers.workers import PROCESSES, Workers
+from ckptrules.workers.where import PROCESSES
+from ckptrules.workers.workers import Workers
 from tests.commands.test_backup import NAME, contents
 from tests.conftest import Project
 from tests.support import crash

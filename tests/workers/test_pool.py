@@ -13,7 +13,8 @@ import pytest
 
 from ckptrules.workers.pieces import SMALL, Lost, Progress
 from ckptrules.workers.pool import PRELOADED, Pool
-from ckptrules.workers.workers import NONE, PROCESSES, Workers
+from ckptrules.workers.where import NONE, PROCESSES
+from ckptrules.workers.workers import Workers
 
 pytestmark = pytest.mark.whole
 

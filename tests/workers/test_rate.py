@@ -11,7 +11,8 @@ import pytest
 from ckptrules.stopping import StoppedError
 from ckptrules.workers.pieces import SMALL, Progress
 from ckptrules.workers.rate import CREDIT, STEP, Held, Here, Limiter
-from ckptrules.workers.workers import NONE, PROCESSES, Workers
+from ckptrules.workers.where import NONE, PROCESSES
+from ckptrules.workers.workers import Workers
 
 RATE = 100
 

@@ -1,0 +1,273 @@
+"""Dask workers, of this machine or of others. They read, and what they make of it comes back as values."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pkgutil
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, Executor, Future, wait
+from functools import partial
+from multiprocessing import resource_tracker
+from typing import Any, TypeVar
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster
+
+import ckptrules
+from ckptrules import stopping
+from ckptrules.stopping import KilledError, StoppedError, heed
+from ckptrules.storage import believing
+from ckptrules.storage.token import token
+from ckptrules.workers.at_dask import PYTHON, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
+from ckptrules.workers.here_first import HereFirst
+from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
+from ckptrules.workers.where import Cluster, is_private
+
+PATIENCE = 2.0  # seconds that a run is alone at work: as long as workers of this machine take to start
+LOOK = 2.0  # seconds between two looks at who is there
+LONELY = 10.0  # seconds without any worker, after which that is said
+GOING = 3.0  # seconds that workers have to end when the run is to stop
+TIMEOUT = "12s"  # until a link that does not answer is given up; by Dask's own settings, 30; it takes no less than 11
+DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end the process where a worker has gone
+SILENT = logging.CRITICAL + 1
+QUIETLY = {
+    "distributed.scheduler.allowed-failures": 0,  # deaths are counted by `pieces`
+    "distributed.scheduler.http.routes": [],  # all users of this machine could read there
+    "distributed.worker.http.routes": [],
+}
+Answer = TypeVar("Answer")
+
+
+class Dask(HereFirst):
+    """Does work, each piece wholly in one worker, which has one thread. It is a `pieces.Place`, too.
+
+    Args:
+        cluster: the workers.
+        name: what the user calls them.
+        folders: what they must see.
+        rate: bytes a second for all of them together, if that is limited.
+    """
+
+    deaths = (Exception,)  # of whatever kind: what fails with a file comes back as an answer
+
+    def __init__(self, cluster: Cluster, name: str, folders: Sequence[str], rate: float | None = None) -> None:
+        super().__init__(PATIENCE)
+        self._cluster, self._name, self._folders, self._rate = cluster, name, folders, rate
+        self._order = Order(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
+        self._client: Any = None
+        self._ends = contextlib.ExitStack()
+        self._lock, self._bytes = threading.Lock(), 0
+        self._fit: frozenset[str] = frozenset()
+        self._look_at, self._lonely_at = 0.0, time.monotonic() + LONELY
+        self._looking: Future[None] = Future()
+        self._looking.set_result(None)
+        self._stopper = threading.Thread(target=self._tell_to_stop, daemon=True)
+
+    @property
+    def slots(self) -> int:
+        """As `pieces.Place`. The first question starts the workers, or waits for one.
+
+        Raises:
+            KilledError: none can be had.
+            StoppedError: it is wished that all ends.
+        """
+        self._executor()
+        return max(1, len(self._fit))
+
+    def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
+        """As `pieces.Place`."""
+        return self._executor().submit(do_files, self._order, self._share(), work, files)
+
+    def done(self) -> int:
+        """As `pieces.Place`.
+
+        Raises:
+            KilledError: the scheduler is gone.
+        """
+        self._look_after()
+        with self._lock:
+            count, self._bytes = self._bytes, 0
+        return count
+
+    def end(self, *, killed: bool) -> None:  # noqa: ARG002 - as `pool.Pool.end`; those that are left still listen
+        """Let the workers go; what is still at work is told to stop."""
+        if self._start and not self._start.exception():
+            with self._lock:
+                self._stop()
+            self._stopper.join(GOING)
+        with contextlib.suppress(Exception):  # what is gone already need not be ended
+            self._ends.close()
+
+    def _share(self) -> float | None:
+        """Return what one worker may do of what all may."""
+        return self._rate and self._rate / max(1, len(self._fit))
+
+    def _executor(self) -> Executor:
+        start = self._others()
+        while not wait([start], TICK).done:
+            heed()
+        return start.result()
+
+    def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
+        for _ in range(DEATHS):
+            future = self._executor().submit(do_whole, self._order, work, values)
+            with contextlib.suppress(KilledWorker, CancelledError, UnfitError):
+                return self._answer(future)
+        return Lost(f"{DEATHS} workers died of it")
+
+    def _answer(self, future: Future[Answer]) -> Answer:
+        """Wait for an answer; where the run is to stop, not for long.
+
+        Raises:
+            StoppedError: the worker did not hear of it.
+            BaseException: what the work raised.
+        """
+        left = GOING
+        while not wait([future], TICK).done:
+            self._look_after()
+            left -= TICK * stopping.stopped()
+            if left < 0:
+                future.cancel()
+                raise StoppedError
+        return future.result()
+
+    def _start_others(self) -> Executor:
+        try:
+            return self._started()
+        except (KilledError, StoppedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - of Dask, of TLS, of the network: for that reason there are none
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise self._no_workers(why, "docs/cluster.md says what is needed") from None
+
+    def _started(self) -> Executor:
+        resource_tracker.ensure_running()  # not below: it unblocks signals
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, DEAF
+        )  # inherited by the threads and processes that are begun from here
+        dask.config.set({f"distributed.comm.timeouts.{what}": TIMEOUT for what in ("connect", "tcp")})
+        for handler in logging.getLogger("distributed").handlers:
+            handler.setLevel(SILENT)
+        self._renew_tokens()
+        self._client = self._connected()
+        self._ends.callback(self._client.close)
+        self._client.subscribe_topic(TOPIC, self._hear)
+        if why := self._open_to_all(self._client.scheduler_info()["address"]):
+            raise self._no_workers(f"its scheduler {why}")
+        while not (there := self._look()):
+            heed()
+            time.sleep(TICK)
+        if unfit := self._unfit(there):
+            worker, why = next(iter(unfit.items()))
+            more = f" (and {len(unfit) - 1} more do not fit)" * (len(unfit) > 1)
+            raise self._no_workers(f"worker {worker}{more} {why}")
+        executor: Executor = self._client.get_executor(pure=False)
+        return executor
+
+    def _connected(self) -> Client:
+        if self._cluster.url:
+            return Client(self._cluster.url, set_as_default=False)
+        dask.config.set(QUIETLY)
+        cluster = LocalCluster(
+            n_workers=self._cluster.workers, threads_per_worker=1, memory_limit=0, host="127.0.0.1",
+            security=True, silence_logs=SILENT,
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
+        )  # fmt: skip
+        self._ends.callback(cluster.close)
+        return Client(cluster, set_as_default=False)
+
+    def _no_workers(self, why: str, hint: str = "") -> KilledError:
+        return KilledError(f"executor={self._name}: {why}" + f"\n    hint: {hint}" * bool(hint))
+
+    def _renew_tokens(self) -> None:
+        tokens = tuple(self._ends.enter_context(token(folder)) for folder in self._folders)
+        no_modes = tuple(folder for folder in self._folders if os.stat(folder).st_dev in believing.NO_MODES)
+        self._order = self._order._replace(tokens=tokens, no_modes=no_modes)
+
+    def _look_after(self) -> None:
+        """See to the workers, now and then: tell them to stop, and look who has come.
+
+        Raises:
+            KilledError: the scheduler is gone.
+        """
+        if self._client.status != "running":
+            raise self._no_workers("the scheduler is gone", "start it, and run again: what was done is remembered")
+        with self._lock:
+            if stopping.stopped():
+                self._stop()
+            elif self._looking.done() and time.monotonic() > self._look_at:
+                self._look_at = time.monotonic() + LOOK
+                self._looking = self._starter.submit(self._send_away)
+
+    def _look(self) -> dict[str, int]:
+        """Return the workers that are there, with the threads of each; where none is for a while, say so once."""
+        there: dict[str, int] = self._client.nthreads()
+        if there:
+            self._lonely_at = time.monotonic() + LONELY
+        elif time.monotonic() > self._lonely_at:
+            self._lonely_at = float("inf")
+            print(f"Waiting for a worker: executor={self._name} has none.", file=sys.stderr, flush=True)
+        return there
+
+    def _send_away(self) -> None:
+        """Send workers away that came later and do not fit."""
+        there = self._look()
+        self._fit &= there.keys()
+        if not all(map(os.path.exists, self._order.tokens)):  # another run has cleared the workplace
+            self._renew_tokens()
+        for worker, why in self._unfit({one: there[one] for one in there.keys() - self._fit}).items():
+            print(f"Sent away: worker {worker} {why}", file=sys.stderr, flush=True)
+            self._client.retire_workers([worker])
+
+    def _unfit(self, there: Mapping[str, int]) -> dict[str, str]:
+        """Say of workers why they do not fit, with what helps. From now on the others do, but for those gone by now."""
+        ask = partial(self._client.run, on_error="return")
+        versions = ask(pkgutil.resolve_name, "ckptrules:__version__", workers=[*there]) if there else {}
+        alike = [one for one, version in versions.items() if version == self._order.version]
+        joined = ask(join, self._order, workers=alike) if alike else {}
+        answers = {**versions, **joined}
+        said = {
+            one: self._complaint(one, there[one], answer, is_alike=one in joined) for one, answer in answers.items()
+        }
+        self._fit |= {one for one, why in said.items() if why == ""}
+        return {one: why for one, why in said.items() if why}
+
+    def _complaint(self, worker: str, threads: int, answer: str | Exception, *, is_alike: bool) -> str | None:
+        """Say why a worker does not fit, or nothing; None where it did not answer."""
+        if isinstance(answer, OSError):
+            return None
+        if why := self._open_to_all(worker):
+            return why
+        if threads > 1:
+            return f"has {threads} threads, which would share one folder\n    hint: start it with --nthreads 1"
+        if is_alike:
+            return str(answer)
+        said = f"cannot take part: {answer}" if isinstance(answer, Exception) else f"has ckptrules {answer}"
+        return f"{said}; here is {self._order.version}\n    hint: install the same on all machines"
+
+    def _open_to_all(self, address: str) -> str:
+        if self._cluster.is_trusted or is_private(address):
+            return ""
+        trust = f"where you trust all who do: executor=dask:insecure:{self._cluster.url}"
+        return f"{address} has no TLS: whoever reaches it runs code as you\n    hint: {trust}"
+
+    def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
+        _, told = event
+        if told["run"] == self._order.run:
+            with self._lock:
+                self._bytes += told["done"]
+
+    def _stop(self) -> None:
+        if not self._stopper.ident:
+            self._stopper.start()
+
+    def _tell_to_stop(self) -> None:
+        with contextlib.suppress(Exception):  # who cannot be told is gone
+            self._client.run(stop, self._order.run, on_error="ignore")

@@ -1,0 +1,82 @@
+"""Where the work is to be done, as it is typed, and whether that can be had."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+NONE, PROCESSES, DASK = "none", "processes", "dask:"
+HERE = (NONE, PROCESSES)
+PATIENCE = 3  # seconds for a scheduler to take a call
+CLUSTER = re.compile(
+    r"dask:(?:local:(?P<workers>[1-9]\d{0,2})"
+    r"|(?P<trust>insecure:)?(?P<url>(?P<scheme>tcp|tls)://(?P<host>[^\s/:@\[\]]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})))"
+)
+FORMS = f"{NONE}, {PROCESSES}, dask:local:N, dask:tls://HOST:PORT or dask:tcp://localhost:PORT"
+
+
+class Cluster(NamedTuple):
+    """Dask workers: so many on this machine, or those of the scheduler at ``url``, however it is reached if trusted."""
+
+    workers: int = 0
+    url: str = ""
+    is_trusted: bool = False
+
+    @property
+    def host(self) -> str:
+        """Where the scheduler is, without the brackets of IPv6."""
+        return host_of(self.url)
+
+
+def read_executor(text: str) -> Cluster | None:
+    """Read where the work is to be done; only Dask has more to it than a word.
+
+    Raises:
+        ValueError: what it must be.
+    """
+    found = CLUSTER.fullmatch(text)
+    if text in HERE:
+        return None
+    if not found or int(found["port"] or 0) > 65535:  # noqa: PLR2004 - the last port
+        raise ValueError(f"{FORMS}\n    hint: executor=dask:local:2 starts two workers here")
+    cluster = Cluster(int(found["workers"] or 0), found["url"] or "", bool(found["trust"]))
+    if cluster.url and not cluster.is_trusted and not is_private(cluster.url):
+        raise ValueError(
+            f"dask:tls://…: without TLS, whoever reaches the port runs code as you\n"
+            f"    hint: where you trust all who do: executor=dask:insecure:{cluster.url}"
+        )
+    return cluster
+
+
+def host_of(url: str) -> str:
+    """Return the host of ``tcp://host:port``, without the brackets of IPv6."""
+    return url.partition("://")[2].rpartition(":")[0].strip("[]")
+
+
+def is_private(url: str) -> bool:
+    """Say whether nobody else can take part: it is on this machine, or all show certificates to one another."""
+    if url.startswith("tls://") or host_of(url) == "localhost":
+        return True
+    import ipaddress  # not above: at every start
+
+    try:
+        return ipaddress.ip_address(host_of(url)).is_loopback
+    except ValueError:
+        return False
+
+
+def why_not(cluster: Cluster) -> str:
+    """Say why a cluster cannot be had, with what helps; nothing where it probably can. Dask is not imported for it."""
+    import importlib.util
+    import socket
+
+    if importlib.util.find_spec("distributed") is None:
+        return "needs dask.distributed\n    hint: pip install 'ckptrules[dask]'"
+    if cluster.url:
+        try:
+            socket.create_connection((cluster.host, int(cluster.url.rpartition(":")[2])), PATIENCE).close()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            return f"nobody answers there: {why}\n    hint: is 'dask scheduler' at work, and is that its address?"
+    return ""

@@ -1,0 +1,314 @@
+"""Dask workers do as this process does: what dies, fails or does not fit costs no more than it must, and is told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ckptrules
+from ckptrules import stopping
+from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.workers.pieces import SMALL, Lost, Progress
+from ckptrules.workers.workers import Workers
+from tests.conftest import ROOT, Project, default
+
+distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
+pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+LOCAL = "dask:local:2"
+
+
+class File(NamedTuple):
+    """A file of so many bytes; its name says what happens to the worker, and ``place`` is a folder for its notes."""
+
+    name: str
+    place: str = ""
+    size: int = SMALL
+
+
+def work(file: File, progress: Progress) -> int:
+    note = os.path.join(file.place, file.name)
+    progress(file.size)
+    if file.name == "kills" or (file.name == "kills once" and not os.path.exists(note)):
+        Path(note).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if file.name == "fails":
+        raise PermissionError(13, "in no language", note)
+    if file.name == "slow":
+        time.sleep(0.5)
+    if file.name == "long":
+        _take_long(note, progress)
+    return os.getpid()
+
+
+def _take_long(note: str, progress: Progress) -> None:
+    Path(note).touch()
+    try:
+        for _ in range(1200):
+            time.sleep(0.05)
+            progress(1)
+    except StoppedError:
+        Path(f"{note}.stopped").touch()
+        raise
+
+
+def workers_of(executor: str, outputs: Path) -> Workers:
+    found = Workers({})
+    found.executor, found.folders = executor, (str(outputs),)
+    outputs.mkdir(exist_ok=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Give two Dask workers of this machine."""
+    outputs = tmp_path_factory.mktemp("seen")
+    found = workers_of(LOCAL, outputs)
+    yield found
+    found.end(killed=False)
+    assert not list(outputs.iterdir())  # the token, and what it needed, is gone
+
+
+class Scheduler:
+    """A scheduler that the user has started, with one worker, to which others can come."""
+
+    def __init__(self, host: str = "127.0.0.1", threads: int = 1) -> None:
+        self.cluster = distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=threads,
+            host=host,
+            silence_logs=60,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+        )
+        self.client = distributed.Client(self.cluster, set_as_default=False)
+        port = self.cluster.scheduler_address.rpartition(":")[2]
+        self.executor = f"dask:tcp://127.0.0.1:{port}"
+
+    def end(self) -> None:
+        self.client.close()
+        self.cluster.close()
+
+
+@pytest.fixture
+def scheduler(request: pytest.FixtureRequest) -> Iterator[Scheduler]:
+    found = Scheduler(**getattr(request, "param", {}))
+    yield found
+    found.end()
+
+
+def test_files_are_worked_on_by_dask_workers_and_all_bytes_are_told(workers: Workers) -> None:
+    told: list[int] = []
+    pids = list(workers.each(work, [File("a")] * 8, told.append))
+    assert os.getpid() not in pids
+    assert len(set(pids)) == 2
+    assert sum(told) == 8 * SMALL
+
+
+def test_what_dies_or_fails_costs_no_more_than_its_file(workers: Workers, tmp_path: Path) -> None:
+    names = ["a", "kills once", "kills", "b", "fails", "c"]
+    answers = list(workers.each(work, [File(name, str(tmp_path)) for name in names], lambda _: None))
+    lost = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Lost)}
+    assert lost == {
+        "kills": Lost("3 workers died of it (KilledWorker)"),
+        "fails": Lost("the worker failed: PermissionError: Permission denied"),
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_wish_to_stop_reaches_a_worker_in_the_middle_of_a_file(number: signal.Signals, tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to all processes of the group, SLURM sends SIGTERM: only the main one heeds it itself."""
+    code = "import sys; from pathlib import Path; from tests.workers.test_dask import wait_for_stop; wait_for_stop(Path(sys.argv[1]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], cwd=ROOT, env=default(), start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as run:  # fmt: skip
+        assert run.stdout
+        assert run.stdout.readline() == "done: 1\n"
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "long").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(run.pid, number)
+        out, _ = run.communicate(timeout=60)
+    assert out == "stopped\n"
+    assert (tmp_path / "long.stopped").exists()
+
+
+def wait_for_stop(place: Path) -> None:
+    """Do what is done until the run is to stop."""
+    stopping.install()
+    workers = workers_of(LOCAL, place / "outputs")
+    files = [File("a"), File("long", str(place)), File("long", str(place)), File("never")]
+    try:
+        for number, _ in enumerate(workers.each(work, files, lambda _: stopping.heed()), 1):
+            print(f"done: {number}", flush=True)
+    except StoppedError:
+        workers.end(killed=False)
+        print("stopped", flush=True)
+
+
+@pytest.mark.parametrize("scheduler", [{"threads": 2}], indirect=True)
+def test_a_worker_of_several_threads_is_refused(scheduler: Scheduler, tmp_path: Path) -> None:
+    assert refusal(scheduler, tmp_path) == (
+        "worker <address> has 2 threads, which would share one folder\n    hint: start it with --nthreads 1"
+    )
+
+
+def test_workers_of_another_version_and_those_that_see_other_files_are_refused(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler.client.run(setattr, ckptrules, "__version__", "9.9")
+    here = ckptrules.__version__
+    same = "\n    hint: install the same on all machines"
+    assert refusal(scheduler, tmp_path) == f"worker <address> has ckptrules 9.9; here is {here}{same}"
+    scheduler.client.run(setattr, ckptrules, "__version__", here)
+    with monkeypatch.context() as other:
+        other.setattr("ckptrules.workers.dask.PYTHON", "3.9")
+        python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        assert refusal(scheduler, tmp_path) == (
+            f"worker <address> has ckptrules {here} on Python {python}; here is {here} on 3.9{same}"
+        )
+    monkeypatch.setattr("ckptrules.workers.dask.token", lambda _: NoToken())
+    assert refusal(scheduler, tmp_path) == (
+        "worker <address> does not see /nowhere/token\n"
+        "    hint: all machines must have the same folders under the same paths"
+    )
+
+
+class NoToken:
+    """A token on a disk that only this process has."""
+
+    def __enter__(self) -> str:
+        return "/nowhere/token"
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("scheduler", [{"host": "0.0.0.0"}], indirect=True)
+def test_a_scheduler_that_others_can_reach_is_refused(scheduler: Scheduler, tmp_path: Path) -> None:
+    url = scheduler.executor.removeprefix("dask:")
+    assert refusal(scheduler, tmp_path) == (
+        "its scheduler <address> has no TLS: whoever reaches it runs code as you\n"
+        f"    hint: where you trust all who do: executor=dask:insecure:{url}"
+    )
+
+
+def refusal(scheduler: Scheduler, tmp_path: Path) -> str:
+    workers = workers_of(scheduler.executor, tmp_path / "outputs")
+    with pytest.raises(KilledError) as refused:
+        list(workers.each(work, [File("a")], lambda _: None))
+    workers.end(killed=True)
+    return addressed(str(refused.value).removeprefix(f"executor={scheduler.executor}: "))
+
+
+def addressed(text: str) -> str:
+    return re.sub(r"(worker|scheduler) tcp://[\d.:]+", r"\1 <address>", text)
+
+
+def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(
+    scheduler: Scheduler, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "older.py").write_text("import ckptrules\nckptrules.__version__ = '0.0.9'\n")
+    workers = workers_of(scheduler.executor, tmp_path / "outputs")
+    answers = workers.each(work, [File("slow")] * 16, lambda _: None)
+    pids = {next(answers)}
+    url = scheduler.executor.removeprefix("dask:")
+    words = "--nthreads 1 --no-nanny --no-dashboard --preload".split()
+    with subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_worker", url, *words, tmp_path / "older.py"],
+        cwd=ROOT, env=default(), stderr=subprocess.DEVNULL,
+    ) as newcomer:  # fmt: skip
+        pids |= set(answers)
+        newcomer.wait(60)
+    workers.end(killed=False)
+    assert pids == set(scheduler.client.run(os.getpid).values())
+    here = ckptrules.__version__
+    sent = (
+        f"Sent away: worker <address> has ckptrules 0.0.9; here is {here}\n    hint: install the same on all machines\n"
+    )
+    assert addressed(capfd.readouterr().err) == sent
+
+
+def test_where_the_scheduler_is_gone_what_was_done_stands(scheduler: Scheduler, tmp_path: Path) -> None:
+    workers = workers_of(scheduler.executor, tmp_path / "outputs")
+    answers = workers.each(work, [File("slow")] * 24, lambda _: None)
+    assert next(answers)
+    scheduler.cluster.close()
+    with pytest.raises(KilledError, match="the scheduler is gone\n    hint: start it, and run again: what was done"):
+        list(answers)
+    workers.end(killed=True)
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def big(project: Project) -> Project:
+    """Give a project with directories that are worth workers: one is damaged, one is small."""
+    for name, count, size in (("a", 2, SMALL), ("b", 3, SMALL // 2), ("c", 2, 1000)):
+        folder = project.outputs / name / "checkpoints"
+        folder.mkdir(parents=True)
+        for number in range(count):
+            with zipfile.ZipFile(folder / f"epoch-0{number}_step-00000{number}.ckpt", "w") as file:
+                file.writestr("archive/data.pkl", b"\x80\x02}q\x00.")
+                file.writestr("archive/version", "3\n")
+                file.writestr("archive/data/0", bytes(size))
+    with (project.outputs / "b/checkpoints/epoch-01_step-000001.ckpt").open("r+b") as file:
+        file.seek(SMALL // 4)
+        file.write(b"flipped")
+    return project
+
+
+def doit(project: Project, *words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "doit", *words], cwd=project.folder, env={**default(), "PYTHONPATH": str(ROOT), **(env or {})},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def test_verify_by_dask_tells_and_remembers_the_same(big: Project) -> None:
+    for path in big.outputs.rglob("*.ckpt"):
+        os.utime(path, (1e9, 1e9))  # else it is too young to be remembered
+    code, here = doit(big, "verify", "executor=none")
+    assert code == 1
+    assert "damaged" in here
+    shutil.rmtree(big.outputs / ".ckptrules")
+    assert blocks(doit(big, "verify", f"executor={LOCAL}")[1]) == blocks(here)
+    broken = big.folder / "broken" / "distributed"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise SystemExit('imported')")
+    code, again = doit(big, "verify", f"executor={LOCAL}", env={"PYTHONPATH": f"{broken.parent}:{ROOT}"})
+    assert code == 1
+    assert "read now    0" in again
+
+
+def blocks(text: str) -> list[str]:
+    """Return what is told of each experiment, in the order of their names: the first that is done is told first."""
+    return sorted(re.split(r"(?m)^(?=Verifying|Summary)", text))
+
+
+def test_what_changes_names_stays_where_its_journal_is(project: Project) -> None:
+    for task in ("migrate", "plan", "page", "archive"):
+        out = project.doit(task, f"executor={LOCAL}", check=3)
+        assert (
+            f"executor={LOCAL}: must be one of none, processes\n    hint: this stays where its journal is; verify, backup"
+            in out
+        )
+
+
+def test_a_scheduler_that_is_not_there_is_told_in_one_line(project: Project) -> None:
+    out = project.doit("verify", "executor=dask:tcp://127.0.0.1:9", check=3)
+    assert out.startswith(
+        "ERROR: command line: executor=dask:tcp://127.0.0.1:9: nobody answers there: Connection refused\n    hint: "
+    )
