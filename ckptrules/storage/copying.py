@@ -172,7 +172,7 @@ def write_member(
     folder, name = os.path.split(path)
     digest = Checksum()
     with open_below(root, folder) as directory, new_file(directory, name) as file:
-        while chunk := content.read(reading.CHUNK):
+        while chunk := content.read(reading.STREAM):
             digest.update(chunk)
             write_with_holes(file, chunk)
             progress(len(chunk))

@@ -20,6 +20,7 @@ OPEN = "everybody may write to it, so it is not believed"
 AWAY = "look at it (ls -la), then move it away: nothing is read or written through it"
 
 CHUNK = 1 << 20
+STREAM = 256 << 10  # bytes of a stream at once: for more, Python asks the system for new memory each time
 
 BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
 

@@ -329,12 +329,13 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
     with (
         open(open_plain(path), "rb") as file,
         _reader(file, form) as plain,
-        contextlib.closing(side_by_side.ahead(plain.read)) as pieces,
+        contextlib.closing(side_by_side.ahead(lambda: plain.read(reading.STREAM))) as pieces,
     ):
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
         bounded = _Bounded(pieces, progress)
         with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read
             while member := tar.next():
+                progress(0)
                 _refuse(member)
                 left -= MEMBER + len(member.name) + len(member.linkname)
                 if left < 0 or tar.pax_headers:
@@ -546,16 +547,19 @@ class _Bounded:
         Raises:
             ArchiveError: a header is longer than any of ours.
         """
-        self._progress(0)
         chunk = self._piece[self._at : self._at + count]
         self._at += len(chunk)
-        while len(chunk) < count and (piece := next(self._pieces, b"")):
+        while len(chunk) < count and (piece := self._next()):
             self._piece, self._at = piece, count - len(chunk)
             chunk += piece[: self._at]
         self.left -= len(chunk)
         if self.left < 0:
             raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
         return chunk
+
+    def _next(self) -> bytes:
+        self._progress(0)
+        return next(self._pieces, b"")
 
 
 class _Hashing:
@@ -580,7 +584,7 @@ def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress, with_
     if item.kind != "file":
         return item
     digest = Checksum(with_)
-    while chunk := content.read(reading.CHUNK):
+    while chunk := content.read(reading.STREAM):
         digest.update(chunk)
         progress(len(chunk))
     return item._replace(checksum=str(digest))

@@ -14,8 +14,7 @@ from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
 
 WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
-PIECE = 256 << 10  # bytes that are read of a stream at once
-PIECES = 16  # that are read before they are asked for
+PIECES = 16  # of a stream that are read before they are asked for
 AHEAD = 1000  # files that may be done before an earlier one is
 
 Answer = TypeVar("Answer")
@@ -61,17 +60,17 @@ def each(
             pool.shutdown(cancel_futures=True)
 
 
-def ahead(read: Callable[[int], bytes]) -> Generator[bytes, None, None]:
-    """Yield what ``read`` returns for `PIECE` until that is nothing; a thread reads on while the caller is at work.
+def ahead(read: Callable[[], bytes]) -> Generator[bytes, None, None]:
+    """Yield what ``read`` returns until that is nothing; a thread reads on while the caller is at work.
 
     Raises:
         Exception: one that ``read`` raised, where its piece would have come.
     """
     with ThreadPoolExecutor(1) as pool:
-        begun = deque(pool.submit(read, PIECE) for _ in range(PIECES))
+        begun = deque(pool.submit(read) for _ in range(PIECES))
         try:
             while piece := begun.popleft().result():
-                begun.append(pool.submit(read, PIECE))
+                begun.append(pool.submit(read))
                 yield piece
         finally:
             pool.shutdown(cancel_futures=True)
