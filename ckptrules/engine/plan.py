@@ -513,4 +513,5 @@ def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
 
 def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:
     """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
-    return tuple(dict.fromkeys((checkpoint.named_by, *verdict.keep.get(checkpoint.entry.name, ()))))
+    said = verdict.keep.get(checkpoint.entry.name, ())
+    return tuple(dict.fromkeys((checkpoint.named_by, *said))) if said else (checkpoint.named_by,)

@@ -141,10 +141,10 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 
     A link that leads elsewhere may be one as well.
     """
-    there = [e for e in listing.entries if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
-    files = [(entry.name, in_part_folder(entry.name)[1]) for entry in there]
-    special = [(name, base) for name, base in files if rules.special.match(base)]
-    fitting = {name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for name, base in special}
+    names = ((entry, in_part_folder(entry.name)[1]) for entry in listing.entries)
+    special = [(e, base) for e, base in names if rules.special.match(base)]  # first: of most names that is all
+    files = [(e, b) for e, b in special if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
+    fitting = {e.name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for e, base in files}
     return {name: any(protects) for name, protects in fitting.items() if protects}
 
 

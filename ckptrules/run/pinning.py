@@ -77,6 +77,8 @@ def all_pinned(session: Session, options: Common) -> list[Found]:
 
 def told(plan: Plan, found: Sequence[Found]) -> Plan:
     """Let a plan say what is pinned, also where nothing is to be deleted, and what of it was not found."""
+    if not found:
+        return plan
     reasons = {one.name: one.pin.reason for one in found}
 
     def because(row: Any) -> Any:
