@@ -35,3 +35,20 @@ def task_copies():
             {"name": "rounds", "long": "rounds", "default": "5"},
         ],
     }
+
+
+def task_memory():
+    """Print the most memory of each process, with many checkpoints and with a large one; takes some GB in TMPDIR"""
+    return {
+        "actions": [
+            (
+                f'"{sys.executable}" "{HERE / "memory.py"}" --experiments %(experiments)s'
+                " --checkpoints %(checkpoints)s --gigabytes %(gigabytes)s"
+            )
+        ],
+        "params": [
+            {"name": "experiments", "long": "experiments", "default": "10000"},
+            {"name": "checkpoints", "long": "checkpoints", "default": "100"},
+            {"name": "gigabytes", "long": "gigabytes", "default": "1000"},
+        ],
+    }

@@ -70,6 +70,16 @@ def test_what_moves_bytes_is_measured_beside_plain_tools() -> None:
     assert names == ["| backup", "| backups verify=1", "| backups verify=1", "| undo"], out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="there the kernel tells how much memory a process has held")
+def test_the_memory_of_each_command_is_printed() -> None:
+    words = "--experiments 2 --checkpoints 3 --gigabytes 1".split()
+    command = [sys.executable, str(ROOT / "bench/memory.py"), *words]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in out.splitlines() if "MB" in line]
+    assert [row[0] for row in rows[8:]] == ["plan", "verify", "migrate", "catalog", "backup to=backups"], out
+    assert all(10 < int(row[2].removesuffix(" MB")) < 200 for row in rows), out
+
+
 def test_list_imports_neither_the_rules_nor_what_they_need(project: Project) -> None:
     imported = imports(project, "list")
     assert {"ckptrules.run.startup", "ckptrules.run.options"} <= imported
