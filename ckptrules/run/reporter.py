@@ -32,6 +32,7 @@ from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
+    from ckptrules.report.data import Experiments
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
@@ -79,11 +80,17 @@ class Heard:
     def __init__(self, nothing: Any) -> None:
         self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
         self._outputs: list[Output] = []
+        self.experiments: Experiments | None = None  # what a JSON file tells
 
     def add(self, output: Output) -> None:
         """Hear of one more."""
         self._told += output.tally
-        self._outputs.append(output._replace(text="", tally=NOTHING))
+        if output.data is not None:
+            from ckptrules.report.data import Experiments  # not above: most runs write no JSON
+
+            self.experiments = self.experiments or Experiments()
+            self.experiments.add(output.data)
+        self._outputs.append(output._replace(text="", tally=NOTHING, data=None))
 
     @property
     def total(self) -> Any:
@@ -230,8 +237,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         head = head_of(header)
         if isinstance(total, Tally):
             head |= around(self._session, header, Sums(total, heard.links, heard.all("room")), context.trash_days)
-        experiments = [with_hints_completed(one, self._session.completed) for one in heard.all("data")]
-        data = run_as_data(head, experiments, total)
+        data = run_as_data(head, heard.experiments, total)
         for path, write in targets(options):
             shown = context.style.name(path)
             try:
@@ -251,7 +257,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output.row is None and not (context and context.options.quiet and not _says_something(output.tally)):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
-            self._heard[_base(task)].add(output)
+            data = output.data and with_hints_completed(output.data, self._session.completed)
+            self._heard[_base(task)].add(output._replace(data=data))
         return True
 
     def _context(self, task: Task) -> RunContext | None:
@@ -379,7 +386,12 @@ def targets(options: Common) -> Iterator[tuple[str, Callable[[str, Mapping[str, 
     if options.json:
         yield options.json, writing.write_json
     if options.html:
-        yield options.html, write_page
+        yield options.html, _write_page_of
+
+
+def _write_page_of(path: str, data: Mapping[str, Any]) -> None:
+    """Write a page: what is drawn looks at all experiments at once."""
+    write_page(path, {key: list(value) if key == "experiments" else value for key, value in data.items()})
 
 
 def write_page(path: str, data: Mapping[str, Any]) -> None:

@@ -217,5 +217,5 @@ def keep_content(own_state: str, content: bytes) -> str:
     """
     name = hashlib.sha256(content).hexdigest()
     with open_state(own_state, "refs") as folder:
-        put(folder, name, content)
+        put(folder, name, [content])
     return name

@@ -9,7 +9,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from ckptrules.engine.values import STATE
@@ -26,6 +26,7 @@ TEMPORARY = ".tmp"
 
 HOLE = 4096  # bytes; zeros of fewer are written
 ROWS = 4  # the depth in a report at which a row of a directory stands
+AT_ONCE = 4096  # pieces of a report that are written at once: some hundred KB
 
 
 @contextlib.contextmanager
@@ -59,7 +60,11 @@ def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o60
 
 
 def put(
-    directory: int, name: str, content: bytes, dress: Callable[[int], object] = lambda _: None, mode: int = 0o600
+    directory: int,
+    name: str,
+    content: Iterable[bytes],
+    dress: Callable[[int], object] = lambda _: None,
+    mode: int = 0o600,
 ) -> None:
     """Write a file as a whole, and durably: readers see the old or the new content, never half of one.
 
@@ -68,14 +73,14 @@ def put(
     Args:
         directory: the open directory where it belongs.
         name: what it is called there.
-        content: what it holds.
+        content: what it holds, in pieces that are made as they are written.
         dress: gives the open file what else it needs.
         mode: what it is made with, less the umask.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.
     """
-    with beside(directory, name, [content], mode) as (file, temporary):
+    with beside(directory, name, content, mode) as (file, temporary):
         dress(file)
         os.fsync(file)
         os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -92,13 +97,17 @@ def write_beside(path: str, text: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    _put_beside(path, [text.encode()])
+
+
+def _put_beside(path: str, content: Iterable[bytes]) -> None:
     folder, name = os.path.split(os.path.abspath(path))
     with open_below(folder, "") as directory:
         before = status_of(directory, name)
         if before and stat.S_ISREG(before.st_mode):
-            put(directory, name, text.encode(), lambda file: _keep_mode(file, before))
+            put(directory, name, content, lambda file: _keep_mode(file, before))
         else:
-            put(directory, name, text.encode(), mode=0o664 & os.fstat(directory).st_mode)
+            put(directory, name, content, mode=0o664 & os.fstat(directory).st_mode)
 
 
 def change_beside(path: str, change: Callable[[str], str]) -> None:
@@ -133,22 +142,27 @@ def refuse_taken(path: str) -> None:
 
 
 def write_json(path: str, data: object) -> None:
-    """Write a report as JSON, as a whole: what a directory tells of one name is a line."""
-    write_whole(path, _json(data) + "\n")
+    """Write a report as JSON, as a whole: what a directory tells of one name is a line.
+
+    It is written as it is made: a report may be longer than the memory, if what iterates over its parts makes them.
+    """
+    texts = itertools.chain(_json(data), ["\n"])
+    chunks = iter(lambda: "".join(itertools.islice(texts, AT_ONCE)).encode(), b"")
+    _put_beside(os.path.realpath(path), chunks)
 
 
-def _json(data: Any, depth: int = 0) -> str:
+def _json(data: Any, depth: int = 0) -> Iterator[str]:
     """Write data as JSON, indented down to the rows of an experiment: Python takes ten times as long for the rest."""
-    if depth == ROWS or not data or not isinstance(data, dict | list):
-        return json.dumps(data)
-    if isinstance(data, dict):
-        start, end = "{}"
-        items = [f"{json.dumps(key)}: {_json(value, depth + 1)}" for key, value in data.items()]
-    else:
-        start, end = "[]"
-        items = [_json(value, depth + 1) for value in data]
+    if depth == ROWS or not data or isinstance(data, str) or not isinstance(data, Iterable):
+        yield json.dumps(data)
+        return
+    start, end = "{}" if isinstance(data, Mapping) else "[]"
     line = "\n" + " " * depth
-    return f"{start}{line} " + f",{line} ".join(items) + line + end
+    items = data.items() if isinstance(data, Mapping) else ((None, item) for item in data)
+    for number, (key, value) in enumerate(items):
+        yield f"{',' if number else start}{line} " + ("" if key is None else f"{json.dumps(key)}: ")
+        yield from _json(value, depth + 1)
+    yield line + end
 
 
 def nowhere() -> TextIO:

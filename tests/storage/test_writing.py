@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -42,3 +45,32 @@ def test_a_row_is_a_line(tmp_path: Path) -> None:
 }
 """
     )
+
+
+class Made:
+    """A list whose items are made as they are read; the last of them may fail."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[object]:
+        yield {"a": 1}
+        if self.fails:
+            raise OSError(errno.EIO, "made to fail")
+        yield {"b": []}
+
+
+def test_what_is_made_as_it_is_written_is_written_like_a_list(tmp_path: Path) -> None:
+    write_json(str(tmp_path / "r.json"), {"experiments": Made(fails=False)})
+    write_json(str(tmp_path / "s.json"), {"experiments": [{"a": 1}, {"b": []}]})
+    assert (tmp_path / "r.json").read_bytes() == (tmp_path / "s.json").read_bytes()
+
+
+def test_what_cannot_be_made_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("old")
+    with pytest.raises(OSError, match="made to fail"):
+        write_json(str(tmp_path / "r.json"), {"experiments": Made(fails=True)})
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("r.json", "old")]
