@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from ckptrules.run.session import Session
 from ckptrules.storage import writing
 
 STEPS_PER_EPOCH = 88
+DAY_NS, MS_NS = 86_400 * 10**9, 10**6
 SAMPLE: Mapping[str, tuple[str, range, tuple[str, ...]]] = {
     "ocr_training": (
         "epoch_epoch_{epoch:02d}_step_step_{step:06d}_20251009_015037.ckpt",
@@ -37,14 +39,16 @@ WALK = (
 
 
 def sample_tree(outputs_dir: str) -> None:
-    """Make a small outputs tree: three experiments, each in another legacy format, with a few KB a file."""
+    """Make a small outputs tree: three experiments of yesterday, each in another legacy format, a few KB a file."""
+    time_ns = time.time_ns() - DAY_NS
     for experiment, (template, epochs, others) in SAMPLE.items():
         names = [template.format(epoch=epoch, step=(epoch + 1) * STEPS_PER_EPOCH) for epoch in epochs]
         for number, name in enumerate([*names, *others]):
             size = len(f"{experiment}/{name}\n".encode()) * (100 + number)
             epoch = epochs[min(number, len(epochs) - 1)]
             content = sample_checkpoint(epoch, (epoch + 1) * STEPS_PER_EPOCH, size)
-            writing.write_new(os.path.join(outputs_dir, experiment, "checkpoints", name), content)
+            path = os.path.join(outputs_dir, experiment, "checkpoints", name)
+            writing.write_new(path, content, time_ns := time_ns + MS_NS)
 
 
 def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:

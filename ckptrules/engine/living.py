@@ -16,9 +16,9 @@ CHANGED = frozenset({"rename", "trash"})  # kinds of actions on checkpoints
 def live_run(plan: Plan, listing: Listing, rules: RuleSet, now_ns: int) -> tuple[Problem, Reason] | None:
     """Tell that a run may go on which would miss what a plan touches, and why that stays; None where there is no such.
 
-    Where the rules say how long a checkpoint must be unchanged (``settle``), that is asked of each, and this is not.
+    Where somebody says how long a checkpoint must be unchanged (``settle``), that is asked of each, and this is not.
     """
-    rule = None if rules.settle else next(_living(plan, rules), None)
+    rule = None if rules.settle and not rules.shared else next(_living(plan, rules), None)
     if rule is None:
         return None
     newest = max(entry.mtime_ns for entry in listing.entries)

@@ -427,7 +427,8 @@ class RuleSet(NamedTuple):
     ``targets`` are the formats that names should have, the first that serves before the others; where there is none,
     nothing is renamed. ``formats`` are recognised and keep their names. ``part_folders`` fit the folders beside each
     other that hold the parts of one checkpoint.
-    ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged.
+    ``sidecars`` are the suffixes of what belongs to a checkpoint, ``settle`` the seconds that it must be unchanged, and
+    ``shared`` is the kind of a shared file system for which these were chosen, as nobody said them; else it is empty.
     ``pointers`` fit the text files that name a checkpoint, ``facts`` say where files know more. ``unfinished`` are the
     endings of the markers beside what is not finished. ``special`` fits whatever one of these or a shell pattern fits.
     ``leftovers`` fit what is no checkpoint and goes when it is old. ``budget`` is a line of every policy.
@@ -460,6 +461,8 @@ class RuleSet(NamedTuple):
     packs: "tuple[Pack, ...]" = ()
     user: "RuleSet | None" = None
     layout_of_packs: bool = False
+    says_settle: bool = False
+    shared: str = ""
 
     def __hash__(self) -> int:
         """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""

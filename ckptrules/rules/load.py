@@ -196,6 +196,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         policies=by_name,
         trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
         settle=merged["settle"].data if "settle" in merged else 0,
+        says_settle="settle" in merged,
         experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
         max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
         outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,

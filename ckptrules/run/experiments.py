@@ -15,9 +15,11 @@ from ckptrules.changes.journals import interrupted
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.values import STATE, Directory, MaxDelete
 from ckptrules.outputs import find as outputs_find
+from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run.jobs import (
+    SETTLE,
     Job,
     Packed,
     find,
@@ -74,7 +76,7 @@ def experiments(
     notes = [] if options.path else [*linked_directories(job), *inner_directories(session, job)]
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    notes += not_asked_for(job, jobs)
+    notes += [*not_asked_for(job, jobs), *unseen(session, base, job)]
     notes += leapt(session, base, options)
     policies = {id(own.policy): own.policy for own, _ in jobs if own.policy}.values()
     selected_any = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
@@ -206,6 +208,21 @@ def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[s
     if others and said:
         what = count_of(len(others), "experiment has", "experiments have")
         yield f"Not by {' and '.join(said)}: {what} another policy, by 'experiments' in the rules."
+
+
+def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
+    """Say so where other hosts may write unseen: what is young is left alone, which a plan tells, or it is not."""
+    options, settle = job.options, job.rules.settle
+    if "settle" not in options.known() or options.path or not (options.dry_run or settle == 0):
+        return
+    kind = job.rules.shared or (settle == 0 and shared_kind(options.outputs_dir))
+    fact = f"{job.style.name(options.outputs_dir)} lies on {kind}, where nobody sees what other hosts write to"
+    if job.rules.shared:
+        yield f"{fact}: what has changed within {settle} s is left alone, unless 'settle' says otherwise."
+    elif kind:
+        command = session.command(base, options.but(settle=SETTLE), base)
+        shown = f"`{command}`" if "'" in command else f"'{command}'"
+        yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 
 def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:

@@ -22,6 +22,7 @@ from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSe
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links
+from ckptrules.outputs.mounts import shared_kind
 from ckptrules.outputs.picking import Tree, holders_by, rules_here, survey_by
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
@@ -39,6 +40,7 @@ from ckptrules.storage.posix import Disk
 if TYPE_CHECKING:
     from ckptrules.engine.what_if import Others
 
+SETTLE = 60  # seconds, on a file system that hosts share, where nobody says them
 DIGITS = 32  # of a fingerprint: 128 bits
 PROOF = "proved"  # the file in the state folder
 
@@ -99,7 +101,11 @@ def _packed_there(text: bytes) -> Packed:
 def load(session: Session, rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
     texts = read_rules(session, rules_dir)
-    return load_rules(texts, proved=bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts))
+    proved = bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts)
+    rules = load_rules(texts, proved=proved)
+    if outputs_dir and not rules.says_settle and (shared := shared_kind(outputs_dir)):
+        return rules._replace(settle=SETTLE, shared=shared)
+    return rules
 
 
 @once
@@ -147,12 +153,16 @@ def find_anew(session: Session) -> None:
 
 def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
     """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(session, path, rules._replace(settle=0))[:2]  # an option may change that, and it finds nothing else
+    return _survey(session, path, _as_found(rules))[:2]
 
 
 def passed_over(session: Session, path: str, rules: RuleSet) -> frozenset[str]:
     """Return the directories that the layout of packs covers, and in which no pack knows anything."""
-    return _survey(session, path, rules._replace(settle=0))[2]
+    return _survey(session, path, _as_found(rules))[2]
+
+
+def _as_found(rules: RuleSet) -> RuleSet:
+    return rules._replace(settle=0, shared="")  # an option may change that, and it finds nothing else
 
 
 @once
@@ -171,7 +181,8 @@ def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> Rul
     """Return the rules for one checkpoint directory, with the packs that its evidence picks."""
     if not rules.packs:
         return rules
-    return _rules_of(session, path, rules._replace(settle=0), directory)._replace(settle=rules.settle)
+    found = _rules_of(session, path, _as_found(rules), directory)
+    return found._replace(settle=rules.settle, shared=rules.shared)
 
 
 @once
@@ -246,7 +257,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
         raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
     if options.settle is not None:
-        rules = rules._replace(settle=options.settle)
+        rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
     command = "plan" if options.dry_run and command == "migrate" else command
     header = run_header(session, command, options, rules=digest)

@@ -176,12 +176,17 @@ def silence(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def write_new(path: str, content: bytes) -> None:
-    """Write a new file, with its folders; a file that is there already is an error, never overwritten."""
+def write_new(path: str, content: bytes, time_ns: int | None = None) -> None:
+    """Write a new file, with its folders; a file that is there already is an error, never overwritten.
+
+    Its time is now, or ``time_ns`` since 1970.
+    """
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "xb", buffering=0) as file:
         try:
             write(file.fileno(), content)
+            if time_ns is not None:
+                os.utime(file.fileno(), ns=(time_ns, time_ns))
         except OSError:  # half of it would look whole to the next run
             os.unlink(path)
             raise

@@ -179,7 +179,7 @@ def test_any_encoding_will_do(tmp_path: Path, words: str) -> None:
 def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
-    def refuse(path: str, _: bytes) -> None:
+    def refuse(path: str, *_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     monkeypatch.setattr(writing, "write_new", refuse)

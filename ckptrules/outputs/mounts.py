@@ -1,0 +1,64 @@
+"""Which file systems other hosts write to as well: what they have open there, nobody sees on this one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+TABLE = "/proc/self/mountinfo"  # proc_pid_mountinfo(5)
+SHARED = frozenset(
+    "9p acfs afs beegfs beegfs_nodev ceph cifs coda gfs2 glusterfs gpfs kafs lustre mmfs ncpfs nfs nfs4 ocfs2 orangefs "
+    "panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs vmhgfs wekafs".split()
+)
+FUSE = "fuse."  # begins the kinds of which only the program behind them knows where the files are
+LOCAL = frozenset("bindfs exfat fuse-overlayfs mergerfs ntfs ntfs-3g unionfs".split())  # such programs
+
+
+class Mount(NamedTuple):
+    """Where a file system begins, and of what kind it is."""
+
+    point: str
+    kind: str
+
+
+def shared_kind(outputs_dir: str) -> str:
+    """Return the kind of the file system that a folder lies on, or that begins below it, where hosts share it."""
+    return shared_in(table(), os.path.realpath(outputs_dir))
+
+
+def table() -> str:
+    """Read which file systems this process sees; an empty text where the system does not tell."""
+    try:
+        with open(TABLE, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def shared_in(mounts: str, path: str) -> str:
+    """Return such a kind by a table of mounts, for a path without links; nothing where no host shares it."""
+    above, below = Mount("", ""), []
+    for mount in _read(mounts):
+        if is_within(path, mount.point) and len(mount.point) >= len(above.point):  # of one point, the last is on top
+            above = mount
+        elif is_within(mount.point, path):
+            below.append(mount)
+    return next((mount.kind for mount in (above, *below) if _is_shared(mount.kind)), "")
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Say whether a path is a folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _read(mounts: str) -> Iterator[Mount]:
+    for line in mounts.splitlines():
+        where, _, what = line.partition(" - ")
+        if len(fields := where.split(" ")) > 4 and what:  # noqa: PLR2004 - the place of the mount point
+            yield Mount(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]), what.partition(" ")[0])
+
+
+def _is_shared(kind: str) -> bool:
+    return kind in SHARED or (kind.startswith(FUSE) and kind.removeprefix(FUSE) not in LOCAL)
