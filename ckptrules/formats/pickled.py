@@ -54,7 +54,7 @@ class Limited:
     Args:
         file: what is read.
         limit: the bytes.
-        tell: called every few thousand opcodes and before each mebibyte; what it raises ends the reading.
+        tell: takes the bytes read, each few thousand opcodes and before each mebibyte; what it raises ends the reading.
 
     Raises:
         TooLongError: more was asked for.
@@ -66,13 +66,14 @@ class Limited:
     ) -> None:
         self._file = file
         self._left = limit
-        self._opcodes = 0
+        self._opcodes = self._untold = 0
         self._tell = tell
 
     def next_opcode(self) -> bytes:
         """Read the byte that says which opcode comes; nothing where the file ends."""
         if self._opcodes % TELL_EVERY == 0:
-            self._tell(0)
+            self._tell(self._untold)
+            self._untold = 0
         self._opcodes += 1
         if self._opcodes > MOST_OPCODES:
             raise TooLongError(f"a pickle of more than {MOST_OPCODES // 10**6} million opcodes is not read")
@@ -85,6 +86,7 @@ class Limited:
         if not 0 <= count <= self._left:
             raise TooLongError(f"a pickle of more than {LONGEST_PICKLE >> 20} MB is not read")
         self._left -= count
+        self._untold += count
         return self._file.read(count)
 
     def readline(self) -> bytes:
@@ -93,15 +95,17 @@ class Limited:
         if len(line) == LONGEST_LINE:
             raise UnreadableError(f"a line in it is longer than {LONGEST_LINE} bytes")
         self._left -= len(line)
+        self._untold += len(line)
         return line
 
     def _pass_over(self, count: int) -> None:
         """Read what is too long to be kept, in pieces: it must be there."""
         while count:
-            self._tell(0)
+            self._tell(self._untold)
             piece = self._file.read(min(count, LONGEST_VALUE))
             if not piece:
                 raise EOFError
+            self._untold = len(piece)
             count -= len(piece)
         raise _PassedOverError
 

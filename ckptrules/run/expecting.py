@@ -43,7 +43,7 @@ def note_rate(session: Session) -> None:
     command, options = asked[0]
     if options.max_rate or options.dry_run:
         return
-    found = {**rates(options.outputs_dir), command: int(session.bar.amount.done / session.bar.seconds)}
+    found = {**rates(options.outputs_dir), command: int(session.bar.passed / session.bar.seconds)}
     with contextlib.suppress(OSError):  # then the next preview knows less
         write_note(Disk(options.outputs_dir), RATES, f"{json.dumps(found, sort_keys=True)}\n")
 

@@ -290,8 +290,8 @@ def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
     if isinstance(done, Apart) and done.work:
         return _finished(session, done.work, done)
     done = done.then(()) if isinstance(done, Apart) else done
-    session.bar.know(done.moved)
-    session.workers.pay(done.moved)
+    session.bar.know(done.moved, done.passed)
+    session.workers.pay(done.passed)
     return done
 
 

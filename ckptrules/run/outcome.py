@@ -53,13 +53,15 @@ class Output(NamedTuple):
 class Done(NamedTuple):
     """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember.
 
-    ``moved`` are the bytes of contents that were read for it, if nobody was told of them yet.
+    ``moved`` are the bytes of the files that were worked on, if nobody was told of them yet. ``passed`` are those that
+    were read for it: of some formats a part tells that a file is whole.
     """
 
     output: Output
     failed: str = ""
     values: Mapping[str, Any] = {}
     moved: int = 0
+    passed: int = 0
 
 
 class Apart(NamedTuple):

@@ -62,6 +62,7 @@ class Bar:
 
     def __init__(self, screen: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.amount = Amount()
+        self.passed = 0  # bytes that were really read or written, as far as somebody told
         self.seconds = 0.0  # from the beginning of the first work to the last news
         self._screen, self._clock = screen, clock
         self._began: float | None = None
@@ -72,15 +73,15 @@ class Bar:
     @property
     def moved_much(self) -> bool:
         """Whether so much was done that it tells how fast such work is here."""
-        return self.amount.done >= MUCH and self.seconds >= LONG
+        return self.passed >= MUCH and self.seconds >= LONG
 
     def expect(self, directories: int) -> None:
         """Expect work in so many more directories."""
         self.amount += Amount(directories=directories)
 
-    def know(self, done: int = 0) -> None:
-        """Take note of one more directory, and of the bytes that are done of it already."""
-        self._add(Amount(done, done, done, known=1))
+    def know(self, done: int = 0, passed: int = 0) -> None:
+        """Take note of one more directory, of the bytes that are done of it already, and of those that passed."""
+        self._add(Amount(done, done, done, known=1), passed=passed)
 
     @contextlib.contextmanager
     def work(self, total: int) -> Iterator[Shown]:
@@ -114,8 +115,9 @@ class Bar:
                 self._drawn.close()
             self._screen, self._drawn = None, None
 
-    def _add(self, more: Amount, at_work: int = 0) -> None:
+    def _add(self, more: Amount, at_work: int = 0, passed: int = 0) -> None:
         with self._lock:
+            self.passed += passed
             now = self._clock()
             self._began = now if self._began is None else self._began
             self.seconds = now - self._began
@@ -139,7 +141,7 @@ class Bar:
 class Shown:
     """Takes the bytes of one piece of work that a bar shows."""
 
-    def __init__(self, add: Callable[[Amount], None]) -> None:
+    def __init__(self, add: Callable[..., None]) -> None:
         self._add = add
         self.told = self.settled = 0
 
@@ -151,7 +153,7 @@ class Shown:
         """
         heed()
         self.told += count
-        self._add(Amount(told=count))
+        self._add(Amount(told=count), passed=count)
 
     def settling(self, files: Iterable[Sized], answers: Iterable[Answer]) -> Iterator[Answer]:
         """Yield the answers on files: the bytes of each are done then, whatever was told of them."""
@@ -170,7 +172,10 @@ def line_on(screen: TextIO, total: int) -> tqdm[NoReturn]:
     """Return what draws the bar in a line of a terminal."""
     from tqdm import tqdm  # not above: only where there is something to show
 
-    return tqdm(
+    class Line(tqdm):  # type: ignore[misc] # it has no types
+        monitor_interval = 0  # no thread of its own: each look at the progress draws
+
+    return Line(
         total=total,
         unit="B",
         unit_scale=True,

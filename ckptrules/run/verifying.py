@@ -33,12 +33,21 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
         return Apart(partial(check.read_one, desk), begun.new, partial(conclude, job, begun), STOPPED)
     every: list[Read] = []
+    passed = 0
+
+    def progress(count: int) -> None:
+        nonlocal passed
+        heed()
+        passed += count
+
     try:
         for entry in begun.new:
             heed()
-            every.append(check.read_one(desk, entry, lambda _: heed()))
+            every.append(check.read_one(desk, entry, progress))
         report, unlike = check.end(begun, job.rules, every)
-        done = told(job, report)._replace(moved=sum(entry.size for entry in begun.new))
+        done = told(job, report)._replace(
+            moved=passed if how.quick else sum(one.size for one in begun.new), passed=passed
+        )
         every += unlike
     except StoppedError:
         done = STOPPED

@@ -21,8 +21,7 @@ class Moment(Protocol):
 class Here:
     """A moment in the memory of this process."""
 
-    def __init__(self, value: float) -> None:
-        self.value = value
+    value = 0.0
 
 
 class Limiter:
@@ -32,7 +31,7 @@ class Limiter:
 
     Args:
         rate: bytes a second.
-        paid: up to when all that has passed is paid for; at first, the present.
+        paid: up to when all that has passed is paid for; 0 as long as nothing has.
         clock: in seconds.
         sleep: waits for so many seconds.
     """
@@ -45,7 +44,7 @@ class Limiter:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.rate = rate
-        self._paid = paid or Here(clock())
+        self._paid = Here() if paid is None else paid  # one of ctypes is false where it is 0
         self._clock, self._sleep = clock, sleep
 
     def take(self, count: int, progress: Progress) -> None:
@@ -54,7 +53,8 @@ class Limiter:
         Raises:
             Exception: one that ``progress`` raised.
         """
-        until = max(self._paid.value, self._clock() - CREDIT) + count / self.rate
+        now, paid = self._clock(), self._paid.value
+        until = (max(paid, now - CREDIT) if paid else now) + count / self.rate
         self._paid.value = until
         while (left := until - self._clock()) > 0:
             progress(0)

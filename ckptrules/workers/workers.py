@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,7 +43,7 @@ class Workers:
         """Let no more than so many bytes a second pass, of all workers together."""
         from multiprocessing import RawValue
 
-        self.limiter = Limiter(rate, RawValue("d", time.monotonic()))
+        self.limiter = Limiter(rate, RawValue("d", 0))
 
     def held(self, progress: Progress) -> Progress:
         """Return what does as ``progress``, and waits where that is asked for: for work that is done here."""

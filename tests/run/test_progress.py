@@ -92,6 +92,15 @@ def test_when_the_answers_are_there_all_is_done(tell: Callable[[Callable[[int], 
     assert (bar.amount.done, bar.amount.expected) == (100, 100)
 
 
+def test_what_passed_is_what_was_told() -> None:
+    bar = Bar()
+    bar.know(100, 30)
+    with bar.work(100) as work:
+        work(40)
+        list(work.settling([File(100)], iter("a")))
+    assert (bar.amount.done, bar.passed) == (200, 70)
+
+
 def test_what_was_not_done_is_not_expected_any_more() -> None:
     bar = Bar()
     with contextlib.suppress(StoppedError), bar.work(100) as work:
@@ -154,4 +163,4 @@ def test_without_a_terminal_nothing_is_shown_and_all_is_counted() -> None:
     bar = Bar(clock=lambda: next(ticks))
     with bar.work(GB) as work:
         work(GB)
-    assert (bar.amount.done, bar.seconds) == (GB, 5)
+    assert (bar.amount.done, bar.passed, bar.seconds) == (GB, GB, 5)

@@ -40,10 +40,10 @@ def limiter(clock: Clock, paid: Here | None = None) -> Limiter:
     ("steps", "expected"),
     [
         ([(0, 100)] * 10, 10),
-        ([(0.5, 100)] * 10, 10),
-        ([(2, 100)] * 10, 20),
-        ([(CREDIT, 0), (0, 100), (0, 100)], 2),
-        ([(50, 0), (0, 100), (0, 300)], 50 + 3),
+        ([(0.5, 100)] * 10, 10.5),
+        ([(2, 100)] * 10, 21),
+        ([(3, 0), (CREDIT, 100), (0, 100)], 3 + 2),
+        ([(50, 0), (0, 100), (0, 300)], 50 + 4),
         ([(0, 0)], 0),
     ],
 )  # fmt: skip
@@ -58,7 +58,7 @@ def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], e
 
 
 def test_those_who_share_a_moment_share_the_rate() -> None:
-    clock, paid = Clock(), Here(1000)
+    clock, paid = Clock(), Here()
     for _ in range(10):
         for one in (limiter(clock, paid), limiter(clock, paid)):
             one.take(100, lambda _: None)
