@@ -24,7 +24,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places, records
 from ckptrules.run.options import (
     ARCHIVE_DIR,
-    EXECUTOR_HERE,
+    EXECUTOR,
     EXPERIMENTS,
     MAX_RATE,
     WAIT,
@@ -57,7 +57,12 @@ class Options(Common):
     format: str = option("zst", OneOf(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
-    executor: str | None = EXECUTOR_HERE
+    executor: str | None = EXECUTOR
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The outputs, and where archives lie."""
+        return (self.outputs_dir, self.archive_dir or self.outputs_dir)
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:

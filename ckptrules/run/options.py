@@ -95,9 +95,7 @@ def an_executor(text: str) -> str:
 def an_executor_here(text: str) -> str:
     """Read where work is done that does not leave this machine."""
     if text not in HERE:
-        more = (
-            "\n    hint: this stays where its journal is; verify, backup, backups and restore can go to other machines"
-        )
+        more = "\n    hint: this stays where its journal is; what copies, packs or verifies can go to other machines"
         raise ValueError(f"one of {', '.join(HERE)}" + more * text.startswith(DASK))
     return text
 

@@ -21,6 +21,7 @@ from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die
+from tests.vault.test_backups_on_workers import EXECUTORS
 
 pytestmark = pytest.mark.whole
 BIG = 12 << 20  # bytes, of each experiment, to be packed and read back; for less in all no process is started
@@ -56,11 +57,11 @@ def manifest(path: Path) -> dict[str, Any]:
     return data
 
 
-def test_processes_pack_the_same_as_one(project: Project) -> None:
+def test_workers_pack_the_same_as_one_process(project: Project) -> None:
     packed = make(project)
     before = everything(project.outputs)
     told, held = [], []
-    for executor in ("none", "processes"):
+    for executor in EXECUTORS:
         command = ("archive", "experiments=*", "archive_dir=archive", f"executor={executor}")
         out = [project.doit(*command, "dry_run=1"), project.doit(*command, "keep_source=1")]
         out += [project.doit(*command, "keep_source=1")]
@@ -80,13 +81,13 @@ def test_processes_pack_the_same_as_one(project: Project) -> None:
         assert [path for path in before if path not in (".", "three") and before[path] != after[path]] == []
         for path in packed.iterdir():
             path.unlink()
-    assert told[0] == told[1]
+    assert [one == told[0] for one in told] == [True] * len(EXECUTORS)
     order = ["three/inner", "one", "three", "two"]
     assert [len(text.splitlines()) for text in told[0]] == [len(order)] * 4
     assert [line.split()[2] for line in told[0][1].splitlines()] == order
     assert told[0][2].count("Up to date: ") == len(order)
     assert told[0][3].count("; the source is in the trash\n") == len(order)
-    assert held[0] == held[1]
+    assert [one == held[0] for one in held] == [True] * len(EXECUTORS)
 
 
 def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import signal
 import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from math import inf
 from multiprocessing import active_children
 from pathlib import Path
@@ -131,10 +132,13 @@ def everything(project: Project) -> None:
         os.utime(path, ns=(1, 1_600_000_000_123_456_789 + number), follow_symlinks=False)
 
 
-def test_processes_make_check_and_restore_the_same_as_one(project: Project) -> None:
+EXECUTORS = ["none", "processes", *(["dask:local:2"] if find_spec("distributed") else [])]
+
+
+def test_workers_make_check_and_restore_the_same_as_one_process(project: Project) -> None:
     everything(project)
     told, trees, manifests = [], [], []
-    for executor in ("none", "processes"):
+    for executor in EXECUTORS:
         place = project.folder / executor
         place.mkdir()
         words = (f"to={place}", f"executor={executor}")
@@ -164,12 +168,12 @@ def test_processes_make_check_and_restore_the_same_as_one(project: Project) -> N
         told.append(
             [re.sub(r"\d{4}-\S+ \S+:\d\d", "THEN", NAME.sub("NAME", one.replace(str(place), "PLACE"))) for one in out]
         )
-    assert told[0] == told[1]
+    assert [one == told[0] for one in told] == [True] * len(EXECUTORS)
     assert "Replaced: b/checkpoints/hole first.ckpt" in told[0][3]
     assert "b/checkpoints/data first.ckpt" not in told[0][3].replace("Identical", "")
-    assert manifests[0] == manifests[1]
+    assert [one == manifests[0] for one in manifests] == [True] * len(EXECUTORS)
     touched = {"a/checkpoints", "b/checkpoints", "b/checkpoints/data first.ckpt", "a/checkpoints/epoch=1-step=1.ckpt"}
-    for one, other in zip(trees[:3], trees[3:], strict=True):
+    for one, other in zip(trees[:3] * (len(EXECUTORS) - 1), trees[3:], strict=True):
         assert one.keys() == other.keys()
         assert {path for path in one if one[path] != other[path]} <= touched
 

@@ -299,10 +299,10 @@ def blocks(text: str) -> list[str]:
 
 
 def test_what_changes_names_stays_where_its_journal_is(project: Project) -> None:
-    for task in ("migrate", "plan", "page", "archive"):
+    for task in ("migrate", "plan", "page"):
         out = project.doit(task, f"executor={LOCAL}", check=3)
         assert (
-            f"executor={LOCAL}: must be one of none, processes\n    hint: this stays where its journal is; verify, backup"
+            f"executor={LOCAL}: must be one of none, processes\n    hint: this stays where its journal is; what copies"
             in out
         )
 
