@@ -12,6 +12,7 @@ taken over: whoever lives gives a sign within that time.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import json
@@ -34,7 +35,9 @@ from ckptrules.storage.writing import TEMPORARY, write
 
 NAME = "lock.host"
 SPARE = "lock.spare"  # a file that a run has left for the next: on a full disk there is room for no other
-MOST = 1000  # bytes of such a file
+WATCH_POLL = 0.2  # seconds, after which a run that watches another heeds the wish to stop
+SIZE = 400  # bytes of such a file: nearly always the same, as to change the size of a file may take milliseconds
+MOST = 1000  # bytes of it that are read
 NAMES = 2  # that it may have: its own, and the one under which it was made, where a crash left that
 TAKEN_OVER = "another host took its lock over, or somebody removed it"
 
@@ -108,7 +111,7 @@ class HostLock:
         self._outputs_dir, self._host, self._pace = outputs_dir, host, pace
         self._nonce = os.urandom(8).hex()
         row = {"holder": holder, "host": host.name, "boot": host.boot, "nonce": self._nonce}
-        self._content = json.dumps(row).encode()  # of the file; on a full disk it may come to less
+        self._content = json.dumps(row).encode().ljust(SIZE)  # of the file; on a full disk it may come to less
         self._made, self._made_ns = 0.0, 0  # by our clock that counts on, and by that of the file server
         self._process, self._ended = os.getpid(), threading.Event()
 
@@ -124,7 +127,7 @@ class HostLock:
                 return False
             self._clear(state)
         stopping.hold(self, self._made + self._pace.silence / 2)
-        threading.Thread(target=self._live, daemon=True).start()
+        _thread.start_new_thread(self._live, ())  # a `threading.Thread` is waited for: milliseconds, on a busy machine
         return True
 
     def release(self) -> None:
@@ -173,8 +176,10 @@ class HostLock:
             return False
         watch = self._pace.watch
         say(f"{other.holder} has the lock and gives no sign of life; it is watched for {human_time(round(watch))}.")
-        time.sleep(watch)
-        return self._look(state) == other
+        end = time.monotonic() + watch
+        while (left := end - time.monotonic()) > 0 and not stopping.stopped():
+            time.sleep(min(left, WATCH_POLL))
+        return not stopping.stopped() and self._look(state) == other
 
     def _take_away(self, state: int, other: Sign) -> bool:
         """Take the file of a holder away; where it is another by now, or gives a sign of life, it is put back."""
@@ -246,7 +251,8 @@ class HostLock:
         with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
             try:
                 write(file, self._content)
-                os.ftruncate(file, len(self._content))
+                if os.fstat(file).st_size != len(self._content):
+                    os.ftruncate(file, len(self._content))
             finally:
                 os.close(file)
 

@@ -8,12 +8,14 @@ import os
 import time
 from typing import Self
 
+from ckptrules import stopping
 from ckptrules.engine.values import STATE
 from ckptrules.storage.base import LockedError, Say
 from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
 from ckptrules.storage.state import open_own, open_state
 
 LOCK_POLL = 0.2  # seconds
+SIZE = 200  # bytes of what a holder says of itself: to change the size of a file may take milliseconds
 HOSTS_POLL = 1.0  # likewise; it asks the file server
 
 
@@ -66,7 +68,7 @@ def lock(
     deadline = time.monotonic() + wait
     try:
         while not ((is_alone := _try_lock(descriptor)) and among_hosts.take(say)):
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or stopping.stopped():
                 text = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
                 raise LockedError(among_hosts.other() or text or "it has just begun")  # noqa: TRY301 - closed as well
             time.sleep(HOSTS_POLL if is_alone else LOCK_POLL)
@@ -74,8 +76,10 @@ def lock(
         os.close(descriptor)
         raise
     with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, holder.encode("utf-8", "backslashreplace"))
+        said = holder.encode("utf-8", "backslashreplace").ljust(SIZE)
+        if os.fstat(descriptor).st_size > len(said):
+            os.ftruncate(descriptor, 0)
+        os.write(descriptor, said)
     return Lock(descriptor, among_hosts)
 
 

@@ -176,7 +176,10 @@ def test_of_two_that_take_over_at_once_one_gets_it(tree: str, monkeypatch: pytes
 
 def test_who_is_robbed_just_after_taking_over_does_not_begin(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
     left_by(tree, THERE, 6 * MINUTE)
-    monkeypatch.setattr(time, "sleep", lambda slept: left_by(tree, RESTARTED) if slept != QUICK.watch else None)
+    really = time.sleep
+    monkeypatch.setattr(
+        time, "sleep", lambda slept: left_by(tree, RESTARTED) if slept == QUICK.beat / 5 else really(slept)
+    )
     assert not a_lock(tree).take()
 
 
@@ -330,6 +333,22 @@ def test_two_machines(tree: str) -> None:
     ours.release()
     other.kill()
     other.communicate()
+
+
+@pytest.mark.parametrize("ago", [0, 6 * MINUTE])
+def test_ctrl_c_ends_a_wait_and_a_watch(tree: str, monkeypatch: pytest.MonkeyPatch, ago: float) -> None:
+    left_by(tree, THERE, ago)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        monkeypatch.setattr(stopping, "_run", [stopping.ASKED, 0])
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(LockedError, match=HOLDER):
+        lock.lock(tree, "process 1 on here", 60, host=HERE)
+    assert len(slept) == 1
+    assert slept[0] < 2
 
 
 def test_a_wait_is_for_the_other_host_too(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
