@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ from hypothesis import settings
 
 from ckptrules.run.command_line import TASKS
 from ckptrules.storage.base import Storage
-from tests.support.forking import AT_START, Server, start_of
+from tests.support.forking import AT_START, IN_TURN, Server, start_of
 from tests.support.storages import STORAGES
 
 REFUSED = 3
@@ -71,6 +72,11 @@ class Project:
         return out
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read nothing of what the quick suite leaves out as a whole."""
+    return True if collection_path == ROOT / "tests/whole" and config.option.markexpr == "not whole" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what the quick suite leaves out, and let it come last."""
     for item in items:
@@ -94,7 +100,7 @@ def server(start: tuple[tuple[str, str], ...]) -> Server:
     """Return what forks the runs of all tests of this process that start in this way, and ends with it."""
     if start not in _servers:
         rest = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
-        _servers[start] = Server({**rest, **dict(start)})
+        _servers[start] = Server({**rest, **dict(start)}, how=IN_TURN)
     return _servers[start]
 
 
@@ -194,20 +200,29 @@ def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         yield Path(place)
 
 
+_states = itertools.count()
+
+
 @pytest.fixture(autouse=True)
-def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every test a user's state folder of its own."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def _own_state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every test a user's state folder of its own; for most tests, which need no folder, none is made."""
+    has_folder = "tmp_path" in request.fixturenames
+    base = request.getfixturevalue("tmp_path_factory").getbasetemp() / f"state{next(_states)}"
+    monkeypatch.setenv("XDG_STATE_HOME", str(request.getfixturevalue("tmp_path") / "state" if has_folder else base))
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    folder = tmp_path / "my project"
+def new_project(place: Path) -> Project:
+    folder = place / "my project"
     folder.mkdir()
     shutil.copy(ROOT / "dodo.py", folder)
     shutil.copytree(ROOT / "rules", folder / "rules")
     (folder / "outputs").mkdir()
     return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return new_project(tmp_path)
 
 
 @pytest.fixture(params=STORAGES)

@@ -10,7 +10,6 @@ import pytest
 
 from ckptrules.engine.lines.keep_best import shortened
 from tests.conftest import Project
-from tests.support import crash
 
 
 class Case(NamedTuple):
@@ -96,16 +95,14 @@ def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, na
     fill(project, "exp", case.names)
     arguments = ("delete_old=1", *(["policy=mine"] if case.policy else []))
     for command in ("plan", "migrate"):
-        ended = crash.run(project.folder, command, *arguments)
-        assert ended.code == 0, ended.output
-        notes = [line for line in ended.output.splitlines() if line.startswith("  * Note: ")]
+        notes = [line for line in project.doit(command, *arguments).splitlines() if line.startswith("  * Note: ")]
         assert len(notes) == len(case.notes), notes
         assert all(any(note in line for line in notes) for note in case.notes), notes
 
 
 def test_without_delete_old_nothing_is_said(project: Project) -> None:
     project.make({f"exp/checkpoints/{name}": 9 for name in SIX})
-    assert "Note" not in crash.run(project.folder, "plan").output
+    assert "Note" not in project.doit("plan")
 
 
 @pytest.mark.parametrize(

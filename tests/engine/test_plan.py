@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os.path
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,7 @@ from ckptrules.outputs.facts import documents, names_of
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
+from tests.support.tables import every
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
 DIRECTORY = "/outputs/ocr/checkpoints"
@@ -84,20 +87,21 @@ CASES = ListOf(
 )
 
 
-class Case(NamedTuple):
-    """A golden plan, as its file has it."""
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A golden plan, as its file has it; equal to itself only, so that what is made of it can be remembered."""
 
     name: str
     plan: list[str]
-    listing: dict[str, str] = {}  # noqa: RUF012
-    options: dict[str, Any] = {}  # noqa: RUF012
-    rules: dict[str, str] = {}  # noqa: RUF012
-    same: dict[str, int] = {}  # noqa: RUF012
-    in_use: dict[str, str] = {}  # noqa: RUF012
-    links: dict[str, str] = {}  # noqa: RUF012
-    pointers: dict[str, str] = {}  # noqa: RUF012
-    files: dict[str, str] = {}  # noqa: RUF012
-    pins: dict[str, str] = {}  # noqa: RUF012
+    listing: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    same: dict[str, int] = field(default_factory=dict)
+    in_use: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    pointers: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    pins: dict[str, str] = field(default_factory=dict)
 
 
 def read_cases(text: str, file: str) -> Iterator[Case]:
@@ -138,8 +142,18 @@ def entries(case: Case) -> list[Entry]:
     ]
 
 
+@functools.cache
+def rules_of(case: Case) -> RuleSet:
+    return load_rules(RULES | case.rules)
+
+
+@functools.cache
+def golden(case: Case) -> Plan:
+    return plan(case, entries(case))
+
+
 def plan(case: Case, listed: Iterable[Entry]) -> Plan:
-    rules = load_rules(RULES | case.rules)
+    rules = rules_of(case)
     policy = pick_policy(rules, assignment(rules, "ocr"), case.options.get("policy", "default"))
     assert policy
     if (count := case.options.get("keep_last")) is not None:
@@ -232,11 +246,12 @@ def because(reasons: Iterable[Reason]) -> str:
 
 
 FILES = sorted((ROOT / "tests/cases/plans").glob("*.yaml"))
-GOLDEN = [
-    pytest.param(case, id=f"{file.stem}: {case.name}")
+READ = [
+    (f"{file.stem}: {case.name}", case)
     for file in FILES
     for case in read_cases(file.read_text(encoding="utf-8"), f"plans/{file.name}")
 ]
+GOLDEN = dict(READ)
 LINE_OF_REASON: Mapping[str, str | None] = {
     r"(?:legacy rule|format) '(.+)'$": r"id: \1",
     r"is not whole: .+": "id: |complete: |template: ",
@@ -267,12 +282,12 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"is not finished, as .+ says$": "unfinished: ",
     r"leftover, .+ goes after (\d+[a-z]+)$": "after: ",
 }
-every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
+every_golden_plan = every(GOLDEN)
 
 
-@every_golden_plan
-def test_the_plan_is_the_golden_one(case: Case) -> None:
-    assert lines(plan(case, entries(case))) == case.plan
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_plan_is_the_golden_one(name: str) -> None:
+    assert lines(golden(GOLDEN[name])) == GOLDEN[name].plan
 
 
 @every_golden_plan
@@ -280,12 +295,12 @@ def test_the_order_of_the_entries_changes_nothing(case: Case) -> None:
     listed = entries(case)
     half = len(listed) // 2
     orders = [listed[::-1], sorted(listed), listed[half:] + listed[:half]]
-    assert [plan(case, order) for order in orders] == [plan(case, listed)] * len(orders)
+    assert [plan(case, order) for order in orders] == [golden(case)] * len(orders)
 
 
 @every_golden_plan
 def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
-    made = plan(case, entries(case))
+    made = golden(case)
     rows: list[Any] = [
         *(act for act in made.actions if not act.directory and act.kind != "repoint"),
         *made.kept,
@@ -300,7 +315,7 @@ def test_every_name_stands_in_the_plan_exactly_once(case: Case) -> None:
 @every_golden_plan
 def test_a_reason_points_to_the_line_of_its_rule(case: Case) -> None:
     texts = RULES | case.rules
-    made = plan(case, entries(case))
+    made = golden(case)
     rows: list[Any] = [*made.actions, *made.kept]
     assert all(note.place for note in made.notes)
     for reason in (reason for row in rows for reason in row.reasons):
@@ -316,9 +331,9 @@ def test_a_reason_points_to_the_line_of_its_rule(case: Case) -> None:
 
 @every_golden_plan
 def test_no_checkpoint_is_cut(case: Case) -> None:
-    made = plan(case, entries(case))
+    made = golden(case)
     goes = [{act.name, *(name for name, _ in act.with_it)} for act in made.actions if act.kind in ("trash", "rename")]
-    found = sort_entries(load_rules(RULES | case.rules), Listing("ocr", "ocr/checkpoints", tuple(entries(case))))
+    found = sort_entries(rules_of(case), Listing("ocr", "ocr/checkpoints", tuple(entries(case))))
     for one in (*found.checkpoints, *found.protected):
         for names in goes:
             assert names.isdisjoint(one.names) or names.issuperset(one.names), one.names
@@ -326,8 +341,8 @@ def test_no_checkpoint_is_cut(case: Case) -> None:
 
 @every_golden_plan
 def test_what_is_not_whole_never_makes_another_go(case: Case) -> None:
-    made = plan(case, entries(case))
-    rules = load_rules(RULES | case.rules)
+    made = golden(case)
+    rules = rules_of(case)
     listing = Listing("ocr", "ocr/checkpoints", tuple(entries(case)))
     found = sort_entries(rules, listing)
     marked = unwhole(found, listing, rules, Evidence(inside=inside(case, rules))).keys() | case.in_use.keys()
@@ -346,7 +361,7 @@ def gone(made: Plan) -> set[str]:
 
 
 def test_case_names_are_unique() -> None:
-    assert [name for name, count in Counter(param.id for param in GOLDEN).items() if count > 1] == []
+    assert [name for name, count in Counter(name for name, _ in READ).items() if count > 1] == []
 
 
 @pytest.mark.parametrize(

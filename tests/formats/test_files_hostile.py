@@ -40,6 +40,7 @@ from ckptrules.verify.check import How, begin, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.torch_files import zipped
 
 MB = 2**20
 NINES = "9" * 4300
@@ -54,14 +55,6 @@ def checked(content: bytes, *, quick: bool = False) -> FileContent | str:
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------
-
-
-def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 def in_torch(pickled: bytes) -> bytes:
@@ -114,7 +107,7 @@ LEGACY: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize("name", [name for name in LEGACY if "7 million" not in name])  # those are among HEAVY
 def test_a_torch_file_of_old_that_lies_about_its_tensors_is_not_verified(name: str) -> None:
     assert checked(LEGACY[name]()) in ("damaged", "incomplete", "truncated", "not_read")
 
@@ -530,22 +523,25 @@ def test_what_the_system_refuses_is_no_fault_of_the_file() -> None:
 # --- the paths inside, and sidecars ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        in_torch(b"\x80\x02" + b"}" * 4 * MB + b"."),
-        zipped({"x/data.pkl": b"X\x01\0\0\0a.", "x/version": b"3", "x/.storage_alignment": b"9" * 4000}),
-        zipped({"x/data.pkl": b"X\x01\0\0\0a.", "x/version": b"3", "x/.storage_alignment": b"1000000000000"}),
-        zipped({"x/data.pkl": b"X\x01\0\0\0a.", "x/version": b"3", "x/.storage_alignment": b"-64"}),
-        zipped({"x/data.pkl": b"X\x01\0\0\0a."}),
-        _directory(200_000),
-        *(make() for make in ZIPS.values()),
-    ],
-    ids=lambda content: str(len(content)),
-)
-def test_no_bomb_and_no_lie_is_edited(content: bytes) -> None:
+NOT_EDITED: dict[str, Callable[[], bytes]] = {
+    "4 MB of dictionaries": lambda: in_torch(b"\x80\x02" + b"}" * 4 * MB + b"."),
+    "a long alignment": lambda: aligned(b"9" * 4000),
+    "a large alignment": lambda: aligned(b"1000000000000"),
+    "a negative alignment": lambda: aligned(b"-64"),
+    "no version": lambda: zipped({"x/data.pkl": b"X\x01\0\0\0a."}),
+    "a long directory": lambda: _directory(200_000),
+    **ZIPS,
+}
+
+
+def aligned(text: bytes) -> bytes:
+    return zipped({"x/data.pkl": b"X\x01\0\0\0a.", "x/version": b"3", "x/.storage_alignment": text})
+
+
+@pytest.mark.parametrize("name", NOT_EDITED)
+def test_no_bomb_and_no_lie_is_edited(name: str) -> None:
     with pytest.raises(NotRewritableError, match=r"\w"):
-        rewrite(io.BytesIO(content), lambda text: f"{text}x")
+        rewrite(io.BytesIO(NOT_EDITED[name]()), lambda text: f"{text}x")
 
 
 @pytest.mark.parametrize(
@@ -603,12 +599,12 @@ LONG: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("at", [1, 2, 5, 15])
-def test_reading_ends_as_soon_as_that_is_wished(name: str, at: int) -> None:
+def test_reading_ends_as_soon_as_that_is_wished(name: str) -> None:
     content = LONG[name]()
     assert isinstance(checked(content), FileContent)
-    with pytest.raises(StopError):
-        check_file(io.BytesIO(content), len(content), stopper(at), quick=False)
+    for at in (1, 2, 5, 15):
+        with pytest.raises(StopError):
+            check_file(io.BytesIO(content), len(content), stopper(at), quick=False)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5, 15])

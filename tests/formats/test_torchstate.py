@@ -13,6 +13,7 @@ import pytest
 from ckptrules.engine.values import Rewrite
 from ckptrules.formats.torchstate import NotRewritableError, edit, rewrite
 from tests.conftest import ROOT
+from tests.support.torch_files import zipped
 
 FILES = sorted(path for path in (ROOT / "tests" / "real" / "outputs").glob("*/checkpoints/*.ckpt") if path.is_file())
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -91,14 +92,6 @@ def test_small_changes_move_no_tensor() -> None:
 def test_what_is_no_torch_file_is_refused(content: bytes, why: str) -> None:
     with pytest.raises(NotRewritableError, match=why):
         rewrite(io.BytesIO(content), lambda text: text)
-
-
-def zipped(names: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
-        for name, content in names.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ from ckptrules.engine.values import Evidence, Listing, Mention, Plan, Reason
 from ckptrules.report.checkpoints import Seen, Told, told_of
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules
-from tests.engine.test_plan import GOLDEN, RULES, Case, entries, plan
+from tests.engine.test_plan import GOLDEN, RULES, Case, entries, golden, rules_of
+from tests.support.tables import every
 
-every_golden_plan = pytest.mark.parametrize("case", GOLDEN)
+every_golden_plan = every(GOLDEN)
 
 
 class Made(NamedTuple):
@@ -26,10 +28,10 @@ class Made(NamedTuple):
     told: Told
 
 
+@functools.cache
 def make(case: Case) -> Made:
-    rules = load_rules(RULES | case.rules)
+    rules, made = rules_of(case), golden(case)
     listing = Listing("ocr", "ocr/checkpoints", tuple(entries(case)))
-    made = plan(case, listing.entries)
     return Made(made, sort_entries(rules, listing), told_of(Seen(listing, rules, Evidence()), made))
 
 
@@ -59,7 +61,7 @@ def test_states_agree_with_actions_and_problems(case: Case) -> None:
 
 @every_golden_plan
 def test_the_rows_add_up_to_the_sums(case: Case) -> None:
-    made, total = make(case), tally(plan(case, entries(case)))
+    made, total = make(case), tally(golden(case))
     swept = sum(action.size for action in made.plan.actions if action.kind == "sweep")
     assert sum(row.size for row in made.told.rows if row.state == "goes") + swept == total.bytes_deleted
     stays = [*(row.size for row in made.told.rows if row.state == "stays"), *(row.size for row in made.told.stays)]

@@ -18,25 +18,18 @@ ROWS = [
 ]
 TOTAL = Tally(kept=16, deleted=9, renamed=3, bytes_kept=12 * GB, bytes_deleted=41 * GB, problems=2)
 FIRST = "41 GB would go of 53 GB; 12 GB stays, 3 need you."
+WIDE = f"""\
+{FIRST}
+
+experiment                                             goes  to delete  stays  kept  to rename  needs you
+{LONG}  40 GB          8   7 GB    10          3  1 unread
+検出器                                                 1 GB          1   2 GB     4             2 problems
+small                                                                    3 GB     2
+all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
+"""
 IN = {
-    0: f"""\
-{FIRST}
-
-experiment                                             goes  to delete  stays  kept  to rename  needs you
-{LONG}  40 GB          8   7 GB    10          3  1 unread
-検出器                                                 1 GB          1   2 GB     4             2 problems
-small                                                                    3 GB     2
-all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
-""",
-    120: f"""\
-{FIRST}
-
-experiment                                             goes  to delete  stays  kept  to rename  needs you
-{LONG}  40 GB          8   7 GB    10          3  1 unread
-検出器                                                 1 GB          1   2 GB     4             2 problems
-small                                                                    3 GB     2
-all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
-""",
+    0: WIDE,
+    120: WIDE,
     80: f"""\
 {FIRST}
 

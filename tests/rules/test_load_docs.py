@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -39,7 +40,7 @@ def plans() -> Iterator[Case]:
     for kind, block in BLOCKS:
         if kind:
             (case,) = read_cases(f"- name: {next(iter(rules), '')}\n{textwrap.indent(block, '  ')}", FILE.name)
-            yield case._replace(rules=rules)
+            yield replace(case, rules=rules)
         else:
             rules = rules_with(block)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import sqlite3
 import stat
@@ -13,14 +12,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
 from ckptrules.storage import believing, writing
 from ckptrules.storage import lock as storage_lock
 from ckptrules.verify import memory
-from tests.conftest import Project, content_hash
+from tests.conftest import Project, content_hash, default, new_project, run_program
 from tests.support import crash
 
 OLD = "epoch=3-step=40.ckpt"
@@ -53,33 +52,42 @@ COMMANDS = [
     ["migrate", "delete_old=1"],
     ["purge"],
 ]
-SECONDS = 20  # after which a run hangs
 
 
-@pytest.fixture(autouse=True)
-def ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_doit = crash._be_doit  # noqa: SLF001
-
-    def in_time(*args: Any) -> None:
-        signal.alarm(SECONDS)
-        be_doit(*args)
-
-    monkeypatch.setattr(crash, "_be_doit", in_time)
-
-
-@pytest.fixture
-def used(project: Project) -> Project:
-    """Return a project whose state holds every file that there can be."""
+@pytest.fixture(scope="session")
+def once_used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a project whose state holds every file that there can be."""
+    place = tmp_path_factory.mktemp("used")
+    project = new_project(place)
     project.make(TREE)
     (project.folder / "saved").mkdir()
     for command in (["migrate", "delete_old=1"], ["verify"]):
-        crash.run(project.folder, *command)
+        project.doit(*command, check=int(command == ["verify"]), env={"XDG_STATE_HOME": str(place / "state")})
     known = project.outputs / ".ckptrules/verified/one/checkpoints"
     known.mkdir(parents=True, exist_ok=True)
     (known / "files.jsonl").touch()
     (project.outputs / ".ckptrules/work").mkdir(exist_ok=True)
     shutil.copytree(project.outputs, project.folder / "kept", symlinks=True)
-    return project
+    return project.folder
+
+
+@pytest.fixture
+def used(once_used: Path, tmp_path: Path) -> Project:
+    shutil.copytree(once_used, tmp_path / "my project", symlinks=True)
+    return Project(tmp_path / "my project")
+
+
+def run(project: Project, *arguments: str) -> Ended:
+    """Run doit, which ends in time."""
+    code, output, _ = run_program("doit", *arguments, folder=project.folder, environment=default())
+    return Ended(code, output)
+
+
+class Ended(NamedTuple):
+    """The exit code and the output of a run."""
+
+    code: int
+    output: str
 
 
 def again(project: Project) -> Path:
@@ -150,7 +158,7 @@ def test_nothing_planted_in_the_state_hangs_a_run_or_is_written_through(used: Pr
         place = place_of(again(used), name)
         plant(kind, place, used.folder / "elsewhere", is_folder=is_folder)
         before, planted = contents(used), os.lstat(place)
-        ended = crash.run(used.folder, *command)
+        ended = run(used, *command)
         why = (name, kind, command, ended.code, ended.output)
         assert ended.code in (0, 1, 3), why
         assert "Traceback" not in ended.output, why
@@ -169,7 +177,7 @@ def test_what_cannot_be_believed_is_refused_by_its_name(used: Project, name: str
     for command in refused:
         place = place_of(again(used), name)
         plant(kind, place, used.folder / "elsewhere", is_folder=False)
-        ended = crash.run(used.folder, command)
+        ended = run(used, command)
         assert ended.code == 3, (command, ended)
         assert f"ERROR: outputs/.ckptrules/{place.relative_to(used.outputs / '.ckptrules')}: " in ended.output
         assert "plain file of its own" in ended.output
@@ -179,7 +187,7 @@ def test_what_cannot_be_believed_is_refused_by_its_name(used: Project, name: str
 def test_a_name_that_would_change_the_terminal_is_escaped(used: Project) -> None:
     state = again(used)
     os.mkfifo(state / "journal" / "\x1b[2Jplanted.jsonl")
-    ended = crash.run(used.folder, "migrate")
+    ended = run(used, "migrate")
     assert (ended.code, "\x1b" in ended.output) == (3, False)
     assert r"journal/\x1b[2Jplanted.jsonl: is a named pipe" in ended.output
 
@@ -188,7 +196,7 @@ def test_what_another_run_says_of_itself_is_escaped(used: Project) -> None:
     state = again(used)
     lock = storage_lock.lock(str(used.outputs), "process 1 \x1b[2J on here")
     try:
-        ended = crash.run(used.folder, "migrate")
+        ended = run(used, "migrate")
         assert (ended.code, "\x1b" in ended.output) == (3, False)
         assert r"process 1 \x1b[2J on here" in ended.output
     finally:
@@ -200,10 +208,10 @@ def test_a_hard_linked_journal_is_mended_by_what_the_hint_says(used: Project) ->
     """Who copies a tree with `cp -al` has hard links."""
     place = place_of(again(used), "journal/RUN")
     os.link(place, used.folder / "elsewhere" / "other name")
-    out = crash.run(used.folder, "history").output
+    out = run(used, "history").output
     hint = out.partition("hint: give it a copy of its own: ")[2].strip()
     subprocess.run(["sh", "-c", hint], cwd=used.folder, check=True)
-    assert crash.run(used.folder, "undo").code == 0
+    assert run(used, "undo").code == 0
 
 
 # --- the memory of what was verified ---------------------------------------------------------------------------------
@@ -213,7 +221,7 @@ def test_a_hard_linked_journal_is_mended_by_what_the_hint_says(used: Project) ->
 def test_a_proof_in_no_plain_file_is_no_proof_and_verify_tells(used: Project, kind: str) -> None:
     place = place_of(again(used), "verified/one/checkpoints/files.jsonl")
     plant(kind, place, used.folder / "elsewhere", is_folder=False)
-    ended = crash.run(used.folder, "verify")
+    ended = run(used, "verify")
     assert ended.code == 1, ended
     assert "verified/one/checkpoints/files.jsonl: " in ended.output
 
@@ -233,8 +241,8 @@ def test_a_proof_in_no_plain_file_is_no_proof_and_verify_tells(used: Project, ki
 def test_rubbish_in_the_memory_is_not_known(used: Project, text: str) -> None:
     state = again(used)
     (state / "verified/one/checkpoints/files.jsonl").write_bytes(text.encode("latin-1"))
-    assert crash.run(used.folder, "catalog").code == 0
-    assert "Traceback" not in crash.run(used.folder, "verify").output
+    assert run(used, "catalog").code == 0
+    assert "Traceback" not in run(used, "verify").output
 
 
 @pytest.mark.parametrize(
@@ -263,7 +271,7 @@ def test_a_rule_file_that_is_none_is_refused_at_once(used: Project, name: str, k
         place.symlink_to(used.folder / "elsewhere" / "pipe")
     else:
         plant(kind, place, used.folder / "elsewhere", is_folder=False)
-    ended = crash.run(used.folder, "check" if name == "zz.yaml" else "log")
+    ended = run(used, "check" if name == "zz.yaml" else "log")
     assert ended.code == (3 if name == "zz.yaml" else 1), ended
     assert f"rules/{name}" in ended.output
 
@@ -273,7 +281,7 @@ def test_a_rule_file_may_be_a_link(used: Project) -> None:
     rules = used.folder / "rules"
     (rules / "retention.yaml").rename(used.folder / "real.yaml")
     (rules / "retention.yaml").symlink_to(used.folder / "real.yaml")
-    assert crash.run(used.folder, "check").code == 0
+    assert run(used, "check").code == 0
 
 
 # --- what we write elsewhere -----------------------------------------------------------------------------------------
@@ -292,7 +300,7 @@ def test_what_stands_where_an_archive_is_made_is_not_written_through(
     used: Project, archive: Path, name: str, kind: str
 ) -> None:
     plant(kind, archive / name, used.folder / "elsewhere", is_folder=False)
-    ended = crash.run(used.folder, "archive", "experiments=one", "archive_dir=archive", "format=gz")
+    ended = run(used, "archive", "experiments=one", "archive_dir=archive", "format=gz")
     assert (ended.code, "Traceback" in ended.output) == (1, False), ended
     assert "Problem: one: " in ended.output
     assert (used.folder / "elsewhere/precious").read_text() == "precious"
@@ -434,25 +442,25 @@ def test_a_database_that_doit_cannot_use_is_set_aside_and_the_run_goes_on(used: 
     DAMAGES[damage](state / "doit.db")
     damaged = (state / "doit.db").read_bytes()
     for command in ("list", "plan", "history"):
-        ended = crash.run(used.folder, command)
+        ended = run(used, command)
         assert (ended.code, "Traceback" in ended.output) == (0, False), (command, ended)
         assert (state / "doit.db").read_bytes() == damaged
-    assert "doit.db: " in crash.run(used.folder, "list").output
-    ended = crash.run(used.folder, "migrate", "delete_old=1")
+    assert "doit.db: " in run(used, "list").output
+    ended = run(used, "migrate", "delete_old=1")
     assert (ended.code, "Traceback" in ended.output) == (0, False), ended
     told = [line for line in ended.output.splitlines() if "doit.db" in line]
     assert len(told) == 1, ended.output
     assert told[0].startswith("outputs/.ckptrules/doit.db: ")
     assert "It is now doit.db.damaged-1; it only remembers what is up to date" in told[0]
     assert (state / "doit.db.damaged-1").read_bytes() == damaged
-    assert "up to date" in crash.run(used.folder, "migrate", "delete_old=1").output
+    assert "up to date" in run(used, "migrate", "delete_old=1").output
 
 
 def test_what_was_set_aside_before_stays(used: Project) -> None:
     state = again(used)
     for text in ("one", "two"):
         (state / "doit.db").write_text(text)
-        assert crash.run(used.folder, "migrate").code == 0
+        assert run(used, "migrate").code == 0
     assert [(state / f"doit.db.damaged-{n}").read_text() for n in (1, 2)] == ["one", "two"]
 
 
@@ -461,7 +469,7 @@ def test_a_change_that_was_left_in_the_middle_is_set_aside_with_its_database(use
     """SQLite would believe it: a planted one can make it write, and remove files elsewhere."""
     state = again(used)
     (state / f"doit.db{left}").write_text("planted")
-    assert crash.run(used.folder, "migrate").code == 0
+    assert run(used, "migrate").code == 0
     assert (state / f"doit.db.damaged-1{left}").read_text() == "planted"
     assert (state / "doit.db.damaged-1").exists()
 
@@ -472,12 +480,12 @@ def test_a_database_that_another_program_holds_is_refused_plainly(used: Project,
     with contextlib.closing(sqlite3.connect(state / "doit.db")) as connection:
         for statement in statements:
             connection.execute(statement)
-        ended = crash.run(used.folder, "migrate")
+        ended = run(used, "migrate")
         assert ended.code == 3, ended
         assert "doit.db: cannot be " in ended.output
         assert "database is locked\n    hint: another program is at work on it" in ended.output
-        assert "Traceback" not in crash.run(used.folder, "list").output
-    assert crash.run(used.folder, "migrate").code == 0
+        assert "Traceback" not in run(used, "list").output
+    assert run(used, "migrate").code == 0
 
 
 @pytest.mark.parametrize("damage", ["random bytes", "a list", "a wrong table"])
@@ -485,9 +493,9 @@ def test_a_damaged_database_of_the_users_own_tasks_is_refused(used: Project, dam
     again(used)
     dodo = used.folder / "dodo.py"
     dodo.write_text(dodo.read_text() + "\n\ndef task_mine():\n    return {'actions': []}\n")
-    assert crash.run(used.folder, "mine").code == 0
+    assert run(used, "mine").code == 0
     DAMAGES[damage](used.folder / ".doit.db")
-    ended = crash.run(used.folder, "mine")
+    ended = run(used, "mine")
     assert ended.code == 3, ended
     assert "hint: move it away" in ended.output
 

@@ -1,21 +1,30 @@
-"""Runs ``python -m PROGRAM`` many times from one Python, each time in a forked process: a start costs milliseconds.
+"""Runs ``python -m PROGRAM`` many times from one Python: a start costs milliseconds.
 
-`Server` is the side of the tests. ``python forking.py ABSENT… `` reads one JSON object a line (`Order`) and answers each
-with the exit code. It imports what runs need and runs none of it, so every run starts as a new one does; ``ABSENT`` are
-modules that seem not to be installed.
+`Server` is the side of the tests. ``python forking.py HOW ABSENT…`` reads one JSON object a line (`Order`) and answers
+each with the exit code. It imports what runs need and runs none of it; ``ABSENT`` are modules that seem not to be
+installed. ``HOW`` is `FORKED`, where every run is a process that starts as a new one does, or `IN_TURN`: one process
+does the runs in turn, for a fork costs more than most runs. It is replaced as soon as a run leaves anything behind in it:
+a thread, a process, an open file, or its own death. A run with tasks of its own is forked all the same.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import copy
 import functools
+import gc
 import importlib
 import importlib.metadata
+import io
 import json
+import linecache
+import mmap
 import os
 import pkgutil
+import re
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +33,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
 multiprocessing.pool pickletools regex sqlite3 tarfile tempfile tqdm yaml zipfile""".split()
@@ -35,6 +44,11 @@ APART = (
     "ckptrules.huggingface",
 )  # with torch, or when run
 AT_START = ("PYTHON", "LANG", "LC_")
+FORKED, IN_TURN = "forked", "in-turn"
+OURS = Path(__file__).parents[2].joinpath("dodo.py").read_bytes()
+JOURNAL = re.compile(r"/\.ckptrules/journal/[^/]+( \(deleted\))?$")
+SECONDS = 120  # after which a run hangs, and is killed
+NO_MORE = 77  # orders: an exit code of the process that does the runs in turn
 
 
 def packed(text: str) -> str:
@@ -65,12 +79,12 @@ class Order(NamedTuple):
 
 
 class Server:
-    """One Python from which runs are forked."""
+    """One Python that does runs."""
 
-    def __init__(self, environment: Mapping[str, str], *absent: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *absent: str, how: str = FORKED) -> None:
         self.environment = dict(environment)
         self.python = subprocess.Popen(
-            [sys.executable, __file__, *absent], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, __file__, how, *absent], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
 
@@ -104,7 +118,8 @@ class Server:
 
 
 def main() -> None:
-    for absent in sys.argv[1:]:
+    _, how, *absents = sys.argv
+    for absent in absents:
         sys.modules[absent] = None  # type: ignore[assignment] # so Python says that it is not there
     for needed in NEEDED:
         with contextlib.suppress(ImportError):
@@ -115,8 +130,12 @@ def main() -> None:
         if module.name not in APART:
             importlib.import_module(module.name)
     prepare()
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin.buffer:  # with no text of its own, a child has nothing of it
+    gc.freeze()
+    orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
+    if how == IN_TURN:
+        in_turn(orders, answers)
+        return
+    for line in orders:  # with no text of its own, a child has nothing of it
         print(run(Order(**json.loads(line))), file=answers, flush=True)
 
 
@@ -144,24 +163,9 @@ def be(order: Order) -> None:
     """Become the program."""
     code = 1
     try:
-        folder, arguments = unpacked(order.folder), list(map(unpacked, order.arguments))
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update({unpacked(name): unpacked(value) for name, value in order.environment.items()})
-        os.umask(order.umask)
-        time.tzset()
-        if order.host:
-            seeming = os.uname_result((os.uname().sysname, order.host, *os.uname()[2:]))
-            os.uname = lambda: seeming
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(order.stdout, os.O_RDWR | os.O_APPEND), 1)
-        os.dup2(1 if order.stderr == order.stdout else os.open(order.stderr, os.O_RDWR | os.O_APPEND), 2)
-        sys.path[0] = folder
-        sys.argv[1:] = arguments
-        vars(sys.modules["ckptrules.stopping"]).update(_main=os.getpid(), _here=os.getpid())  # noted when imported
+        begin(order)
         code = exit_code(order.program)
-        threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001 - as Python does at the end,
-        atexit._run_exitfuncs()  # noqa: SLF001 - but for the time that it takes to free all memory
+        end()
     except BaseException:  # noqa: BLE001 - as Python itself would tell it
         traceback.print_exc()
     finally:
@@ -169,6 +173,154 @@ def be(order: Order) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def begin(order: Order) -> None:
+    """Let all that a process has of its own be as the order says."""
+    signal.alarm(SECONDS)
+    folder, arguments = unpacked(order.folder), list(map(unpacked, order.arguments))
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update({unpacked(name): unpacked(value) for name, value in order.environment.items()})
+    os.umask(order.umask)
+    time.tzset()
+    if order.host:
+        seeming = os.uname_result((os.uname().sysname, order.host, *os.uname()[2:]))
+        os.uname = lambda: seeming
+    for number, path, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, order.stdout, os.O_RDWR | os.O_APPEND),
+        (2, order.stderr, os.O_RDWR | os.O_APPEND),
+    ):
+        opened = os.open(path, flags)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.path[0] = folder
+    sys.argv[1:] = arguments
+
+
+def end() -> None:
+    """End as Python does, but for the time that it takes to free all memory."""
+    threading._shutdown()  # type: ignore[attr-defined] # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001
+
+
+def in_turn(orders: IO[bytes], answers: IO[str]) -> None:
+    """Let a process do the runs, and another one go on where it ends."""
+    busy, code = mmap.mmap(-1, 1), 0
+    while code != NO_MORE:
+        if (child := os.fork()) == 0:
+            Worker(orders, answers, busy).work()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if busy[0]:  # it was the run that ended it
+            print(code, file=answers, flush=True)
+            busy[0], code = 0, 0
+        elif code not in (0, NO_MORE):
+            raise SystemExit(code)
+
+
+class Worker:
+    """Does runs in turn."""
+
+    def __init__(self, orders: IO[bytes], answers: IO[str], busy: mmap.mmap) -> None:
+        from doit.doit_cmd import DoitMain
+
+        from ckptrules import stopping
+
+        self.orders, self.answers, self.busy = orders, answers, busy
+        self.modules, self.path, self.uname, self.name = set(sys.modules), list(sys.path), os.uname, DoitMain.BIN_NAME
+        self.streams = [(stream, stream.encoding, stream.errors) for stream in (sys.stdout, sys.stderr)]
+        self.signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        notes = {
+            name: note for name, note in vars(stopping).items() if name[0] == "_" != name[1] and not callable(note)
+        }
+        self.wishes = copy.deepcopy(notes)
+        self.garbage, self.files = gc.get_threshold(), os.listdir("/proc/self/fd")
+
+    def work(self) -> None:
+        for line in self.orders:
+            self.busy[0] = 1
+            order = Order(**json.loads(line))
+            code = self.run(order) if has_our_tasks(order) else run(order)
+            if is_spent := self.is_spent():
+                end()
+            self.busy[0] = 0
+            print(code, file=self.answers, flush=True)
+            if is_spent:
+                os._exit(0)
+        os._exit(NO_MORE)
+
+    def run(self, order: Order) -> int:
+        code = 1
+        try:
+            begin(order)
+            code = exit_code(order.program)
+        except BaseException:  # noqa: BLE001 - as Python itself would tell it
+            traceback.print_exc()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        self.forget(unpacked(order.folder))
+        return code
+
+    def forget(self, folder: str) -> None:
+        """Let nothing of a run stay, but what is compiled."""
+        from doit.doit_cmd import DoitMain
+
+        from ckptrules import stopping
+        from ckptrules.storage import believing
+
+        signal.alarm(0)
+        os.chdir("/")
+        os.uname = self.uname
+        (sys.stdout, *_), (sys.stderr, *_) = self.streams
+        for stream, encoding, errors in self.streams:
+            assert isinstance(stream, io.TextIOWrapper)
+            stream.reconfigure(encoding=encoding, errors=errors)
+        for number, handler in self.signals.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        for name in sys.modules.keys() - self.modules:
+            if name == "dodo" or (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+                del sys.modules[name]
+        for path in sys.path:
+            if path not in self.path:
+                sys.path_importer_cache.pop(path, None)
+        sys.path[:] = self.path
+        linecache.clearcache()
+        gc.set_threshold(*self.garbage)
+        DoitMain.BIN_NAME = self.name
+        vars(stopping).update(copy.deepcopy(self.wishes))
+        believing.NO_MODES.clear()
+
+    def is_spent(self) -> bool:
+        """Say whether something of a run stays all the same, and ends with the process that it was in."""
+        if os.listdir("/proc/self/fd") != self.files:
+            gc.collect()  # a session lets go of its locks when nobody has it any more
+            close_journals()
+        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+            thread.join(0.05)  # one that was told to end does
+        if threading.active_count() > 1 or os.listdir("/proc/self/fd") != self.files:
+            return True
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return True
+
+
+def has_our_tasks(order: Order) -> bool:
+    """Say whether none but the shipped tasks run: others may change what Python itself does."""
+    dodo = Path(unpacked(order.folder), "dodo.py")
+    return "-f" not in order.arguments and (not dodo.exists() or dodo.read_bytes() == OURS)
+
+
+def close_journals() -> None:
+    """Close the journals, which a run holds until its process ends."""
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if JOURNAL.search(os.readlink(f"/proc/self/fd/{number}")):
+                os.close(int(number))
 
 
 def exit_code(program: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import difflib  # noqa: F401 - what a run imports late
 import importlib
@@ -36,6 +37,7 @@ def run(folder: Path, *arguments: str) -> crash.Ended:
         ):
             importlib.import_module(module.name)
     time.strptime("2020", "%Y")
+    codecs.lookup("ascii")
     moving._system_rename()  # noqa: SLF001 - what it imports is found by root only
     with tempfile.TemporaryFile("w+") as result:
         if (child := os.fork()) == 0:

@@ -21,3 +21,12 @@ def lightning_file(*best: str) -> bytes:
     """Return a checkpoint of Lightning with a ``ModelCheckpoint`` for each path that it calls the best."""
     callbacks = {f"ModelCheckpoint{{'monitor': {n}}}": {"best_model_path": path} for n, path in enumerate(best)}
     return torch_file({"epoch": 1, "global_step": 2, "state_dict": {}, "callbacks": {"Timer": {}, **callbacks}})
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    """Return a zip file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()

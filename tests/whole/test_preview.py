@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.conftest import ROOT, Project, memory
 from tests.support import crash
 from tests.support.crash import Fault
+from tests.support.state_machines import go_through
 
 EPOCHS, DAY = st.integers(8, 12), 86_400
 CHECKPOINTS = st.one_of(
@@ -231,18 +231,5 @@ def said(data: dict[str, Any]) -> Any:
     return actions, problems, [note["text"] for note in data["notes"]], stays
 
 
-EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "12"))
-
-
 def test_the_preview_is_the_run_and_then_there_is_nothing_to_do() -> None:
-    run_state_machine_as_test(
-        Preview,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=15,
-            deadline=None,
-            derandomize=EXAMPLES < 100,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    go_through(Preview)

@@ -8,13 +8,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.conftest import ROOT, Project, content_hash, memory
 from tests.support import crash
 from tests.support.crash import Fault
+from tests.support.state_machines import go_through
 
 NAMES = st.one_of(
     st.builds("epoch={}-step={}.ckpt".format, st.integers(0, 15), st.integers(0, 20)),
@@ -125,18 +125,5 @@ class Outputs(RuleBasedStateMachine):
             assert experiment == ".ckptrules" or os.listdir(self.project.outputs / experiment) == ["checkpoints"]
 
 
-EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "12"))
-
-
 def test_whatever_happens_no_content_is_lost() -> None:
-    run_state_machine_as_test(
-        Outputs,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=15,
-            deadline=None,
-            derandomize=EXAMPLES < 100,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    go_through(Outputs)
