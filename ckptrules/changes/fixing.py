@@ -44,7 +44,7 @@ OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a
 SPARE_BYTES = 1 << 20
 LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
 NOTHING: Mapping[str, str] = {}
-Bar = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+Bar = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
 class Finding(NamedTuple):
@@ -71,7 +71,7 @@ def fix(
         rules: the compiled rules; they say what an old name has become.
         listing: the directory as it is now.
         now_ns: the present, in nanoseconds since 1970.
-        bar: gives, for a name and a number of bytes, what takes the bytes written.
+        bar: gives, for a number of bytes, what takes the bytes written.
         kept: how many checkpoints stay, for the record.
         pinned: what is pinned, and what is said of that: its content stays.
 
@@ -81,7 +81,7 @@ def fix(
     found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), pinned)
     actions, problems = [], list(found.problems)
     stop = Problem("stopped", (listing.directory,), "was not finished", "run again to go on")
-    with bar(listing.experiment, sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+    with bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         for entry, recipe in found.recipes:
             if place.stopped():
                 problems.append(stop)

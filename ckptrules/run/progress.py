@@ -184,11 +184,12 @@ def line_on(screen: TextIO, total: int) -> tqdm[NoReturn]:
         delay=SHOW_AFTER,
         dynamic_ncols=True,
         miniters=0,
+        smoothing=0.1,
     )
 
 
 @contextlib.contextmanager
-def stoppable(_: str, total: int) -> Iterator[Shown]:
+def stoppable(total: int) -> Iterator[Shown]:
     """Show work that knows no session: in the main process alone, since two would write into one line.
 
     Raises:

@@ -139,6 +139,10 @@ def test_a_hostile_name_is_text_and_what_cannot_be_seen_is_written_out(name: str
             plan([], command="verify", what_if=[], space=None, summary={"checkpoints": 1, "verified": 1, "bytes_verified": 10}),
             "1 checkpoint is sound: 10 B verified.",
         ),
+        (
+            plan([], command="verify", what_if=[], space=None, summary={"checkpoints": 5, "to_read": 2, "bytes_to_read": 3000}),
+            "2 checkpoints to read: 3 KB.",
+        ),
         (plan([], command="history", runs=plan([])["history"]), "3 runs, 1.71 TB deleted and not taken back."),
         (plan([{**stays(0), "actions": [{}, {}]}], command="undo", dry_run=False), "2 changes made."),
     ],
