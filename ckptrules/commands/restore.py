@@ -28,7 +28,7 @@ from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT,
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import state, writing
+from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
 from ckptrules.vault.backups import RestoreStep
@@ -102,7 +102,6 @@ def bring_back(
             run, note = session.run_id, lost.__setitem__
             steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each)
     except StoppedError:
-        state.clear_work(outputs_dir)
         return tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
         )

@@ -22,7 +22,6 @@ from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, SourceError, why_of
-from ckptrules.storage.state import clear_work
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json, to_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -533,7 +532,6 @@ def restore(
                 steps = [
                     _carry_out(step, place, way, answers, tell) if step.verdict in COMES else step for step in steps
                 ]
-    clear_work(outputs_dir)
     for step in reversed(steps):
         if step.item.kind == "directory" and step.verdict in COMES:
             copying.dress_directory(outputs_dir, step.item, tell)
