@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -17,7 +18,7 @@ from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import explained
 from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.dressing import PRIVATE, described, dress, dress_as, give_link_away
-from ckptrules.storage.moving import rename
+from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import (
     NO_TRICKS,
     Progress,
@@ -110,16 +111,20 @@ def _remove_in_use(directory: int, name: str) -> None:
     return remove(directory, gone)
 
 
-def move_below(root: str, path: str, to: str) -> None:
-    """Move a name below a root to a place that must be free.
+def place_copy(root: str, path: str, to: str) -> None:
+    """Move a copy to its place below a folder in which this process alone gives names, a backup that is being made.
+
+    So it need not be the system that finds the place free: not every disk that takes a backup can (FAT behind FUSE).
 
     Raises:
-        FileExistsError: it is not.
+        FileExistsError: the place is not free.
         OSError: the system refuses.
     """
     (folder, name), (to_folder, to_name) = os.path.split(path), os.path.split(to)
     with open_below(root, folder) as directory, open_below(root, to_folder) as target:
-        rename(directory, name, to_name, target)
+        if status_of(target, to_name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name)
+        os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=target)
 
 
 def untold(_: str, __: tuple[str, ...]) -> None:

@@ -293,7 +293,7 @@ def _place_all(
             if isinstance(copied, Problem):
                 problems.append(copied)
                 continue
-            copying.move_below(hidden, copied.path, item.path)
+            copying.place_copy(hidden, copied.path, item.path)
         except OSError as error:
             raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
         if copied.item.changed:

@@ -277,7 +277,9 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
         first, second = backups.copy_apart(way, item), backups.copy_apart(way, item)
         assert isinstance(first, backups.Copied)
         assert isinstance(second, backups.Copied)
-        copying.move_below(str(tmp_path), first.path, "placed")
+        copying.place_copy(str(tmp_path), first.path, "placed")
+        with pytest.raises(FileExistsError):
+            copying.place_copy(str(tmp_path), second.path, "placed")
     assert not any(name.startswith("copies") for name in os.listdir(tmp_path))
     assert (tmp_path / "placed").read_bytes() == (tree.outputs / item.path).read_bytes()
 
