@@ -43,10 +43,14 @@ TAKEN_OVER = "another host took its lock over, or somebody removed it"
 
 
 class Host(NamedTuple):
-    """A machine from one start to the next; where the system does not name the start, ``boot`` is empty."""
+    """A machine from one start to the next, and the number that it gives to the disk: the reach of the kernel's lock.
+
+    Where the system does not name the start, ``boot`` is empty. One disk may be mounted twice, under two numbers.
+    """
 
     name: str
     boot: str = ""
+    disk: str = ""
 
 
 class Pace(NamedTuple):
@@ -86,15 +90,15 @@ class Sign(NamedTuple):
     @property
     def host(self) -> Host:
         """Where that was."""
-        return Host(self.tells("host"), self.tells("boot"))
+        return Host(self.tells("host"), self.tells("boot"), self.tells("disk"))
 
 
-def this_host() -> Host:
-    """Name the machine that we run on."""
+def this_host(directory: int) -> Host:
+    """Name the machine that we run on, and the disk of an open directory."""
     boot = ""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         boot = file.read().strip()
-    return Host(os.uname().nodename, boot)
+    return Host(os.uname().nodename, boot, str(os.fstat(directory).st_dev))
 
 
 class HostLock:
@@ -110,7 +114,7 @@ class HostLock:
     def __init__(self, outputs_dir: str, holder: str, host: Host, pace: Pace = PACE) -> None:
         self._outputs_dir, self._host, self._pace = outputs_dir, host, pace
         self._nonce = os.urandom(8).hex()
-        row = {"holder": holder, "host": host.name, "boot": host.boot, "nonce": self._nonce}
+        row = {"holder": holder, "host": host.name, "boot": host.boot, "disk": host.disk, "nonce": self._nonce}
         self._content = json.dumps(row).encode().ljust(SIZE)  # of the file; on a full disk it may come to less
         self._made, self._made_ns = 0.0, 0  # by our clock that counts on, and by that of the file server
         self._process, self._ended = os.getpid(), threading.Event()
@@ -151,7 +155,8 @@ class HostLock:
             return f"{sign.holder}; its last sign of life came {human_time(ago)} ago"
 
     def _is_here(self, host: Host) -> bool:
-        return bool(host.boot) and host.boot == self._host.boot
+        """Say whether the kernel's lock, which we have, keeps those out who are there."""
+        return bool(host.boot) and host[1:] == self._host[1:]
 
     def _take_over(self, state: int, say: Say) -> bool:
         other = self._look(state)
@@ -168,13 +173,14 @@ class HostLock:
         return True
 
     def _is_dead(self, state: int, other: Sign, say: Say) -> bool:
-        """Find out whether a holder is dead. We have the kernel's lock, so on this machine none lives."""
+        """Find out whether a holder is dead, by the kernel's lock where it tells."""
         if self._is_here(other.host):
             return True
-        is_restarted = other.host.name == self._host.name  # or a namesake of ours: it is watched in any case
+        ours, theirs = self._host, other.host
+        is_restarted = theirs.name == ours.name and not (ours.boot and theirs.boot == ours.boot)
         if not is_restarted and self._made_ns - other.time_ns < self._pace.silence * NS:
             return False
-        watch = self._pace.watch
+        watch = self._pace.watch  # also where it is restarted: it may be a namesake
         say(f"{other.holder} has the lock and gives no sign of life; it is watched for {human_time(round(watch))}.")
         end = time.monotonic() + watch
         while (left := end - time.monotonic()) > 0 and not stopping.stopped():

@@ -64,7 +64,8 @@ def lock(
     """
     with open_state(outputs_dir) as state:
         descriptor = open_own(state, "lock", os.path.join(outputs_dir, STATE), os.O_RDWR)
-    among_hosts = HostLock(outputs_dir, holder, host or this_host(), pace)
+        host = host or this_host(state)
+    among_hosts = HostLock(outputs_dir, holder, host, pace)
     deadline = time.monotonic() + wait
     try:
         while not ((is_alone := _try_lock(descriptor)) and among_hosts.take(say)):

@@ -26,7 +26,7 @@ from tests.conftest import Project, default, run_program
 from tests.support import crash
 
 QUICK = Pace(beat=0.01, silence=300, watch=0.03)
-HERE, THERE = Host("here", "boot 1"), Host("there", "boot 2")
+HERE, THERE = Host("here", "boot 1", "8"), Host("there", "boot 2", "8")
 RESTARTED = Host("there", "boot 3")
 NAMELESS = Host("there")  # on macOS, say
 MINUTE = 60
@@ -52,7 +52,9 @@ def file_of(tree: str, name: str = NAME) -> Path:
 def left_by(tree: str, host: Host, ago: float = 0, holder: str = HOLDER) -> bytes:
     """Leave the file of a holder who gave the last sign of life some seconds ago."""
     file_of(tree).parent.mkdir(exist_ok=True)
-    file_of(tree).write_text(json.dumps({"holder": holder, "host": host.name, "boot": host.boot, "nonce": "x"}))
+    file_of(tree).write_text(
+        json.dumps({"holder": holder, "host": host.name, "boot": host.boot, "disk": host.disk, "nonce": "x"})
+    )
     signed(tree, ago)
     return file_of(tree).read_bytes()
 
@@ -92,6 +94,8 @@ TAKEN = "The lock was taken over from process 5 on there, since 2026-11-26 20:15
         (NAMELESS, 4 * MINUTE, False),
         (Host("here", "boot 0"), 0, True),  # this machine was started anew
         (Host("here"), 0, True),
+        (HERE._replace(disk="9"), 6 * MINUTE, True),  # the same disk, mounted a second time
+        (HERE._replace(disk="9"), 4 * MINUTE, False),
     ],
 )
 def test_the_lock_of_a_dead_host_is_taken_over_and_no_other(tree: str, left: Host, ago: float, is_taken: bool) -> None:  # noqa: FBT001 - a column of the table

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +112,51 @@ def test_a_read_only_disk_can_be_looked_at_and_nothing_else(project: Project, di
     assert "Backup made: saved/outputs_backup_" in project.doit("backup", "to=saved")
     assert mount("-o", "remount,rw", str(disk))
     assert project.tree(state=True) == before
+
+
+@pytest.fixture
+def twice(project: Project) -> Iterator[tuple[str, str]]:
+    """Mount the outputs twice, as ``here`` and ``there``."""
+    mounted: list[str] = []
+    for name in ("here", "there"):
+        (project.folder / name).mkdir()
+        command = ["bindfs", os.fspath(project.outputs), os.fspath(project.folder / name)]
+        if shutil.which("bindfs") and subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            mounted.append(command[-1])
+    try:
+        if len(mounted) != 2:
+            pytest.skip("cannot mount with bindfs here")
+        yield "outputs_dir=here", "outputs_dir=there"
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_mounted_twice_has_one_lock(project: Project, twice: tuple[str, str]) -> None:
+    """As for two hosts of an NFS server: the kernel's lock of one mount knows nothing of that of the other."""
+    project.make(TREE)
+    here, there = twice
+    before, dodo = project.tree(), project.folder / "dodo.py"
+    text = dodo.read_text()
+    dodo.write_text(
+        "import time\nfrom ckptrules.storage import moving\nmoving.rename = lambda *_: time.sleep(60)\n" + text
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen([sys.executable, "-m", "doit", "migrate", here], cwd=project.folder, env=environment)
+    try:
+        while not (project.outputs / ".ckptrules/lock.host").exists():
+            time.sleep(0.01)
+        dodo.write_text(text)
+        out = project.doit("migrate", there, check=3)
+        assert re.match(
+            r"ERROR: another run is at work in 'there': process .*; its last sign of life came \d+s ago\n", out
+        )
+        assert project.tree() == before
+    finally:
+        first.kill()
+        first.wait()
+    project.doit("migrate", here)
+    assert len(project.names("exp")) == len(TREE)
 
 
 def test_left_links_on_a_disk_of_their_own_can_be_dropped_and_taken_back(project: Project) -> None:
