@@ -80,8 +80,8 @@ def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[O
 def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
     """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
 
-    ``seen`` are the files that were counted already; it grows. The names in ``last`` are looked at last, so that what
-    they share with others counts with these.
+    ``seen`` are the files with several names that were counted already; it grows. The names in ``last`` are looked at
+    last, so that what they share with others counts with these.
     """
     found = {}
     with open_below(outputs_dir, directory) as here:
@@ -97,10 +97,11 @@ def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Co
 
 
 def _once(status: os.stat_result, seen: set[tuple[int, int]]) -> int:
-    key = status.st_dev, status.st_ino
-    if status.st_nlink > 1 and key in seen:
-        return 0
-    seen.add(key)
+    if status.st_nlink > 1:
+        key = status.st_dev, status.st_ino
+        if key in seen:
+            return 0
+        seen.add(key)
     return status.st_size
 
 

@@ -30,6 +30,47 @@ class Weighed(NamedTuple):
     rows: tuple[Weight, ...]
     lines: Mapping[InUse, Used]
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether it can be added to others: no file in it has several names, which count once in a tree."""
+        every = [self.base, *self.rows, *(used.without for used in self.lines.values())]
+        return all(weight.links == Several() for weight in every)
+
+    def __add__(self, other: Weighed) -> Weighed:  # type: ignore[override]
+        return Weighed(
+            _sum(self.base, other.base),
+            tuple(map(_sum, self.rows, other.rows)),
+            {use: _both(use, self, other) for use in {**self.lines, **other.lines}},
+        )
+
+
+def _sum(one: Weight, other: Weight) -> Weight:
+    return Weight(one.total + other.total)
+
+
+def _both(use: InUse, one: Weighed, other: Weighed) -> Used:
+    mine, others = (some.lines.get(use, Used(0, some.base)) for some in (one, other))
+    return Used(mine.keeps + others.keeps, _sum(mine.without, others.without))
+
+
+class Weighings:
+    """What was weighed in directories, added up as it comes: ten thousand of them mostly leave one value."""
+
+    def __init__(self) -> None:
+        self._sum: Weighed | None = None
+        self._others: list[Weighed] = []
+
+    def add(self, one: Weighed) -> None:
+        """Hear of one more."""
+        if not one.adds_up:
+            self._others.append(one)
+        else:
+            self._sum = self._sum + one if self._sum else one
+
+    def all(self) -> list[Weighed]:
+        """Return what comes to the same as all that was heard of."""
+        return [*([self._sum] if self._sum else []), *self._others]
+
 
 def added(weights: Iterable[Weight]) -> Tally:
     """Add up what goes; a file with names in several directories counts once."""

@@ -33,6 +33,7 @@ from ckptrules.storage.trash import trash_use
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
     from ckptrules.report.data import Experiments
+    from ckptrules.report.what_if import Weighings
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
@@ -81,6 +82,7 @@ class Heard:
         self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
         self._outputs: list[Output] = []
         self.experiments: Experiments | None = None  # what a JSON file tells
+        self.weighings: Weighings | None = None  # likewise
 
     def add(self, output: Output) -> None:
         """Hear of one more."""
@@ -90,7 +92,12 @@ class Heard:
 
             self.experiments = self.experiments or Experiments()
             self.experiments.add(output.data)
-        self._outputs.append(output._replace(text="", tally=NOTHING, data=None))
+        if output.weighed is not None:
+            from ckptrules.report.what_if import Weighings  # likewise
+
+            self.weighings = self.weighings or Weighings()
+            self.weighings.add(output.weighed)
+        self._outputs.append(output._replace(text="", tally=NOTHING, data=None, weighed=None))
 
     @property
     def total(self) -> Any:
@@ -318,7 +325,7 @@ def _with_what_if(heard: Heard, context: RunContext) -> Mapping[str, Any]:
         return context.header
     from ckptrules.report.what_if import lines_as_data, rows_as_data
 
-    weighed, header = heard.all("weighed"), context.header
+    weighed, header = heard.weighings.all() if heard.weighings else [], context.header
     rules = {**header["rules"], "lines": lines_as_data(weighed)}
     return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 
