@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,7 @@ READING_FLAGS = set("O_RDONLY O_DIRECTORY O_CLOEXEC O_NOFOLLOW O_NONBLOCK".split
 CHANGING_METHODS = set("hardlink_to rmtree symlink_to touch unlink write_bytes write_text".split())
 
 
+@functools.cache
 def parse(file: str) -> ast.Module:
     return ast.parse(FILES[file].read_text(encoding="utf-8"))
 

@@ -205,6 +205,7 @@ def test_a_path_outside_by_a_link_is_refused(tree: Project, tmp_path: Path) -> N
     assert len(os.listdir(tmp_path / "elsewhere/checkpoints")) == len(NAMES)
 
 
+@pytest.mark.whole
 def test_a_rule_that_is_slow_for_the_name_is_told_of(tree: Project) -> None:
     (tree.folder / "rules/slow.yaml").write_text(SLOW % "1aa-2.ckpt")
     name = f"1{MANY}!-2.ckpt"

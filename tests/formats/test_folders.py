@@ -294,6 +294,7 @@ def test_what_an_older_version_has_verified_is_read_again(project: Project) -> N
     assert result(project)["summary"]["read"] == 2
 
 
+@pytest.mark.whole
 def test_what_is_not_read_is_a_problem_and_no_proof(project: Project) -> None:
     make(project, 1, s100=hugging_face(100))
     put(project, "checkpoint-200", b"\x80\x02" + b"}" * 2**22 + b".")

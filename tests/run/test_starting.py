@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pickle
 import re
@@ -17,7 +18,7 @@ import yaml
 from ckptrules import cli
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.measures import visible_lines
-from ckptrules.engine.values import Fault, Location, RuleError
+from ckptrules.engine.values import Fault, Location, RuleError, RuleSet
 from ckptrules.outputs.find import find_directories
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules
@@ -25,6 +26,20 @@ from ckptrules.run import starting
 from ckptrules.run.options import OptionError
 from ckptrules.run.starting import NAMING, RETENTION, Start, begin, read_words, start_of
 from tests.conftest import ROOT, Project, default, run_program
+
+
+@functools.cache
+def compiled(texts: tuple[tuple[str, str], ...], proved: bool) -> RuleSet:  # noqa: FBT001 - part of the key
+    return load_rules(dict(texts), proved=proved)
+
+
+@pytest.fixture(autouse=True)
+def _all_packs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look at a tree goes by the same rules: those of all packs."""
+    monkeypatch.setattr(
+        starting, "load_rules", lambda texts, *, proved=False: compiled(tuple(sorted(texts.items())), proved)
+    )
+
 
 TREES = yaml.safe_load((ROOT / "tests/cases/trees.yaml").read_text(encoding="utf-8"))
 
