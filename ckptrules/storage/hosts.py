@@ -288,6 +288,8 @@ class HostLock:
             with contextlib.suppress(OSError):  # no answer: if none comes, the time will be up
                 if self._give_sign():
                     stopping.hold(self, began + self._pace.silence / 2)
+                    if self._ended.is_set():  # meanwhile
+                        stopping.let_go(self)
                 elif not self._ended.is_set():
                     stopping.lose(TAKEN_OVER)
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +224,40 @@ def test_a_holder_that_can_give_no_sign_ends_after_half_of_the_time(tree: str, m
         time.sleep(5 * QUICK.beat)
         assert stopping.why_lost() == stopping.SILENT
     assert file_of(tree).exists()  # nobody knows whose it is
+
+
+def test_processes_at_work_know_until_when_the_lock_is_held(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask a time in the memory of all, also while the main process is stuck."""
+    now = stopping.now()
+    monkeypatch.setattr(stopping, "now", lambda: now)
+    with held(tree):
+        at_work = [0, 0]
+        stopping.share(at_work)  # as the main process does, when it has begun them
+        Path(tree, STATE).rename(Path(tree, "away"))
+        Path(tree, STATE).write_text("not a folder")
+        for name in ("_locks", "_why"):  # which they do not know
+            monkeypatch.setattr(stopping, name, {})
+        assert not stopping.stopped()
+        now += 151
+        assert stopping.stopped()
+        assert at_work[stopping.WISH] == stopping.LOST
+
+
+def test_a_sign_that_comes_while_the_lock_is_let_go_holds_nothing(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_let_go, really = threading.Event(), os.utime
+
+    def utime(*arguments: Any) -> None:
+        is_let_go.wait(20)
+        really(*arguments)
+
+    begun = held(tree)
+    begun.__enter__()
+    monkeypatch.setattr(os, "utime", utime)
+    time.sleep(5 * QUICK.beat)
+    begun.__exit__(None, None, None)
+    is_let_go.set()
+    time.sleep(5 * QUICK.beat)
+    assert stopping._run[stopping.UNTIL] == 0  # noqa: SLF001 - by which all processes go
 
 
 def test_a_fork_lets_nothing_go(tree: str) -> None:
