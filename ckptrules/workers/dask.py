@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any, TypeVar
@@ -39,13 +39,14 @@ DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end the process whe
 SILENT = logging.CRITICAL + 1
 QUIETLY = {
     "distributed.scheduler.allowed-failures": 0,  # deaths are counted by `pieces`
+    "distributed.deploy.lost-worker-timeout": "5s",  # then a new one may take its place
     "distributed.scheduler.http.routes": [],  # all users of this machine could read there
     "distributed.worker.http.routes": [],
 }
 Answer = TypeVar("Answer")
 
 
-class Dask(HereFirst):
+class Dask(HereFirst[Client]):
     """Does work, each piece wholly in one worker, which has one thread. It is a `pieces.Place`, too.
 
     Args:
@@ -62,6 +63,7 @@ class Dask(HereFirst):
         self._cluster, self._name, self._folders, self._rate = cluster, name, folders, rate
         self._order = Order(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
         self._client: Any = None
+        self._local: Any = None
         self._ends = contextlib.ExitStack()
         self._lock, self._bytes = threading.Lock(), 0
         self._fit: frozenset[str] = frozenset()
@@ -78,12 +80,12 @@ class Dask(HereFirst):
             KilledError: none can be had.
             StoppedError: it is wished that all ends.
         """
-        self._executor()
+        self._reached()
         return max(1, len(self._fit))
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
         """As `pieces.Place`."""
-        return self._executor().submit(do_files, self._order, self._share(), work, files)
+        return self._submit(do_files, self._order, self._share(), work, files)
 
     def done(self) -> int:
         """As `pieces.Place`.
@@ -109,15 +111,28 @@ class Dask(HereFirst):
         """Return what one worker may do of what all may."""
         return self._rate and self._rate / max(1, len(self._fit))
 
-    def _executor(self) -> Executor:
+    def _reached(self) -> Client:
         start = self._others()
         while not wait([start], TICK).done:
             heed()
         return start.result()
 
+    def _submit(self, function: Callable[..., Answer], *values: Any) -> Future[Answer]:
+        """Have a function called by a worker, and have the answer forgotten there: else the next death redoes it."""
+        asked = self._reached().submit(function, *values, pure=False)
+        answer = Future[Answer]()
+
+        def let_go(answer: Future[Answer]) -> None:
+            with contextlib.suppress(Exception):  # whoever is gone has forgotten it, too
+                asked.cancel() if answer.cancelled() else asked.release()
+
+        answer.add_done_callback(let_go)
+        asked.add_done_callback(partial(_take, answer))
+        return answer
+
     def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
         for _ in range(DEATHS):
-            future = self._executor().submit(do_whole, self._order, work, values)
+            future: Future[Answer] = self._submit(do_whole, self._order, work, values)
             with contextlib.suppress(KilledWorker, CancelledError, UnfitError):
                 return self._answer(future)
         return Lost(f"{DEATHS} workers died of it")
@@ -138,7 +153,7 @@ class Dask(HereFirst):
                 raise StoppedError
         return future.result()
 
-    def _start_others(self) -> Executor:
+    def _start_others(self) -> Client:
         try:
             return self._started()
         except (KilledError, StoppedError):
@@ -147,7 +162,7 @@ class Dask(HereFirst):
             why = (str(error) or type(error).__name__).splitlines()[0]
             raise self._no_workers(why, "docs/cluster.md says what is needed") from None
 
-    def _started(self) -> Executor:
+    def _started(self) -> Client:
         resource_tracker.ensure_running()  # not below: it unblocks signals
         signal.pthread_sigmask(
             signal.SIG_BLOCK, DEAF
@@ -168,20 +183,20 @@ class Dask(HereFirst):
             worker, why = next(iter(unfit.items()))
             more = f" (and {len(unfit) - 1} more do not fit)" * (len(unfit) > 1)
             raise self._no_workers(f"worker {worker}{more} {why}")
-        executor: Executor = self._client.get_executor(pure=False)
-        return executor
+        client: Client = self._client
+        return client
 
     def _connected(self) -> Client:
         if self._cluster.url:
             return Client(self._cluster.url, set_as_default=False)
         dask.config.set(QUIETLY)
-        cluster = LocalCluster(
+        self._local = LocalCluster(
             n_workers=self._cluster.workers, threads_per_worker=1, memory_limit=0, host="127.0.0.1",
             security=True, silence_logs=SILENT,
             dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
         )  # fmt: skip
-        self._ends.callback(cluster.close)
-        return Client(cluster, set_as_default=False)
+        self._ends.callback(self._local.close)
+        return Client(self._local, set_as_default=False)
 
     def _no_workers(self, why: str, hint: str = "") -> KilledError:
         return KilledError(f"executor={self._name}: {why}" + f"\n    hint: {hint}" * bool(hint))
@@ -217,8 +232,10 @@ class Dask(HereFirst):
         return there
 
     def _send_away(self) -> None:
-        """Send workers away that came later and do not fit."""
+        """Send workers away that came later and do not fit; start those that are missing and nobody starts again."""
         there = self._look()
+        if len(there) < self._cluster.workers:
+            self._local.scale(self._cluster.workers)
         self._fit &= there.keys()
         if not all(map(os.path.exists, self._order.tokens)):  # another run has cleared the workplace
             self._renew_tokens()
@@ -271,3 +288,15 @@ class Dask(HereFirst):
     def _tell_to_stop(self) -> None:
         with contextlib.suppress(Exception):  # who cannot be told is gone
             self._client.run(stop, self._order.run, on_error="ignore")
+
+
+def _take(answer: Future[Any], asked: Any) -> None:
+    """Take the answer of a worker, or why there is none."""
+    if not answer.set_running_or_notify_cancel():
+        return
+    try:
+        found = asked.result()
+    except Exception as error:  # noqa: BLE001 - it is raised where the answer is asked for
+        answer.set_exception(error)
+    else:
+        answer.set_result(found)

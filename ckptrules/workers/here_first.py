@@ -6,15 +6,16 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from typing import Any, TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Generic, TypeVar
 
 from ckptrules.workers.pieces import Lost
 
 Answer = TypeVar("Answer")
+Others = TypeVar("Others")
 
 
-class HereFirst(ABC):
+class HereFirst(ABC, Generic[Others]):
     """Does pieces of work, each wholly in one process: one after the other in this one, until others have started.
 
     Args:
@@ -25,7 +26,7 @@ class HereFirst(ABC):
         self._until = time.monotonic() + (patience or 0)
         self._here = None if patience is None else ThreadPoolExecutor(1)
         self._starter, self._once = ThreadPoolExecutor(1), threading.Lock()
-        self._start: Future[Executor] | None = None
+        self._start: Future[Others] | None = None
 
     def do(self, work: Callable[..., Answer], *values: Any) -> Answer | Lost:
         """Do a piece of work somewhere, and return what comes of it.
@@ -43,15 +44,15 @@ class HereFirst(ABC):
                 return turn.result()
         return self._there(work, values)
 
-    def _others(self) -> Future[Executor]:
+    def _others(self) -> Future[Others]:
         with self._once:
             if self._start is None:
                 self._start = self._starter.submit(self._start_others)
             return self._start
 
     @abstractmethod
-    def _start_others(self) -> Executor:
-        """Start the others."""
+    def _start_others(self) -> Others:
+        """Start the others, and return what hands work to them."""
 
     @abstractmethod
     def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:

@@ -36,7 +36,7 @@ COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a me
 Answer = TypeVar("Answer")
 
 
-class Pool(HereFirst):
+class Pool(HereFirst[Executor]):
     """Does work, each piece wholly in one process of this machine. It is a `pieces.Place`, too.
 
     Args:

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from ckptrules import stopping
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import SMALL, Lost, Progress
 from ckptrules.workers.workers import Workers
-from tests.conftest import ROOT, Project, default
+from tests.conftest import ROOT, Project, content_hash, default
 
 distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -123,6 +124,28 @@ def test_what_dies_or_fails_costs_no_more_than_its_file(workers: Workers, tmp_pa
         "kills": Lost("3 workers died of it (KilledWorker)"),
         "fails": Lost("the worker failed: PermissionError: Permission denied"),
     }
+
+
+def kill_other(main: int, note: Path, times: int) -> int:
+    """Return the number of the process; another one than the main process is killed so many times before."""
+    time.sleep(0.3)  # so that not all is done here
+    if os.getpid() != main and len(list(note.iterdir())) < times:
+        (note / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+@pytest.mark.parametrize(("times", "lost"), [(0, 0), (1, 0), (99, 3)])
+def test_whole_pieces_go_to_workers_too_and_come_back_when_these_die(
+    workers: Workers, tmp_path: Path, times: int, lost: int
+) -> None:
+    assert len(list(workers.each(work, [File("a")] * 2, lambda _: None))) == 2  # they have started
+    with ThreadPoolExecutor(4) as threads:  # as doit has them
+        answers = list(threads.map(lambda _: workers.do(kill_other, os.getpid(), tmp_path, times), range(4)))
+    died = [answer for answer in answers if isinstance(answer, Lost)]
+    assert set(died) == {Lost("3 workers died of it")} or not lost
+    assert len(died) >= lost
+    assert len(set(answers) - {os.getpid()}) >= 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -230,6 +253,10 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(
     ) as newcomer:  # fmt: skip
         pids |= set(answers)
         newcomer.wait(60)
+    deadline = time.monotonic() + 10
+    while any(scheduler.client.who_has().values()):  # what is kept would be done again when its worker dies
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     workers.end(killed=False)
     assert pids == set(scheduler.client.run(os.getpid).values())
     here = ckptrules.__version__
@@ -296,6 +323,38 @@ def test_verify_by_dask_tells_and_remembers_the_same(big: Project) -> None:
 def blocks(text: str) -> list[str]:
     """Return what is told of each experiment, in the order of their names: the first that is done is told first."""
     return sorted(re.split(r"(?m)^(?=Verifying|Summary)", text))
+
+
+def test_a_backup_by_dask_is_the_same_and_nothing_is_left_where_there_are_no_workers(
+    big: Project, scheduler: Scheduler
+) -> None:
+    (big.folder / "here").mkdir()
+    (big.folder / "dask").mkdir()
+    for to, executor in (("here", "none"), ("dask", LOCAL)):
+        code, out = doit(big, "backup", f"to={to}", f"executor={executor}", "mode=copy")
+        assert code == 0, out
+    assert held(big.folder / "dask") == held(big.folder / "here") == held(big.outputs)
+    assert doit(big, "backups", "to=dask", "verify=1", f"executor={LOCAL}")[1].split()[-1] == "verified"
+    shutil.rmtree(big.outputs / "a")
+    [backup] = (big.folder / "dask").iterdir()
+    code, out = doit(big, "restore", f"backup={backup}", f"executor={LOCAL}")
+    assert code == 0, out
+    assert held(big.outputs) == held(big.folder / "here")
+    scheduler.client.run(setattr, ckptrules, "__version__", "9.9")
+    code, out = doit(big, "backup", "to=here", f"executor={scheduler.executor}", "mode=copy")
+    assert code == 2
+    assert addressed(out).startswith(
+        f"ERROR: executor={scheduler.executor}: worker <address> has ckptrules 9.9; here is"
+    )
+    assert len(list((big.folder / "here").iterdir())) == 1
+
+
+def held(folder: Path) -> dict[str, str]:
+    """Return what a folder of checkpoints, or the one backup in a folder, holds."""
+    return {
+        str(path).rpartition("checkpoints/")[2] + path.parts[-3]: content_hash(str(path))
+        for path in folder.rglob("*.ckpt")
+    }
 
 
 def test_what_changes_names_stays_where_its_journal_is(project: Project) -> None:
