@@ -1,4 +1,4 @@
-"""Measures what moves bytes, each beside plain tools that do as much, in turn, several rounds; prints ratios.
+"""Measures ours beside plain tools that do as much, in turn, several rounds; prints ratios.
 
 ``python bench/copies.py --files 32 --megabytes 64 --renames 100000 --rounds 5``, in ``TMPDIR``, which needs five times
 the room. The files are torch checkpoints with content like weights; all are in the memory of the system when the rounds
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measure import ROOT, make, measured
+from measure import BARE, EMPTY, ROOT, make, measured
 
 EXPONENTS = bytes(b"\x3a\x3b\x3c\x3d\xba\xbb\xbc\xbd"[n % 8] for n in range(256))  # what small floats begin with
 HASH = """
@@ -87,6 +87,15 @@ def pairs() -> Mapping[str, Pair]:
         "undo / the migrate that it takes back": Pair(
             f"{DOIT} -d small undo", f"{DOIT} -d small migrate", "rm -rf small/outputs/.ckptrules", 1.5
         ),
+        "first run / bare loop (scandir, re, os.rename)": Pair(
+            f"{DOIT} -d fresh migrate",
+            f"cd bare; {sys.executable} ../bare.py",
+            "rm -rf fresh bare; cp -a made fresh; cp -a made bare; sync",
+            2.5,
+        ),
+        "second run / doit with as many empty tasks": Pair(
+            f"{DOIT} -d fresh migrate", f"{DOIT} -d fresh -f fresh/empty.py", at_most=1.5
+        ),
     }
 
 
@@ -102,7 +111,10 @@ def prepare(folder: Path, files: int, megabytes: int, renames: int) -> None:
         half.mkdir(parents=True, exist_ok=True)
         os.link(path, half / path.name)
     make(folder / "small", max(1, renames // 1000), min(1000, renames))
-    for place in (folder, folder / "small"):
+    make(folder / "made", max(1, renames // 100), min(100, renames))
+    (folder / "bare.py").write_text(BARE)
+    (folder / "made/empty.py").write_text(EMPTY % max(1, renames // 100))
+    for place in (folder, folder / "small", folder / "made"):
         shutil.copy(ROOT / "dodo.py", place)
         shutil.copytree(ROOT / "rules", place / "rules")
     os.sync()
@@ -157,7 +169,7 @@ def main() -> None:
     given = parser.parse_args()
     machine = f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     load = os.getloadavg()[0]
-    print(f"{given.files} files of {given.megabytes} MiB, {given.renames} renames, {given.rounds} rounds; {machine}")
+    print(f"{given.files} files of {given.megabytes} MiB, {given.renames:,} renames, {given.rounds} rounds; {machine}")
     print(f"load when it began: {load:.1f}\n")
     print("| | ours: s (min–max) | plain | ratio | at most |\n" + "| --- " * 5 + "|")
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ def task_measure():
 
 
 def task_copies():
-    """Print ours beside plain tools, where bytes are moved: backup, verify, archive, undo; takes some GB in TMPDIR"""
+    """Print ours beside plain tools: backup, verify, archive, undo, first and second run; takes some GB in TMPDIR"""
     return {
         "actions": [
             (
@@ -52,3 +52,8 @@ def task_memory():
             {"name": "gigabytes", "long": "gigabytes", "default": "1000"},
         ],
     }
+
+
+def task_table():
+    """Print all that docs/performance.md holds us to, from one run: what `copies` and `memory` print; half an hour"""
+    return {"actions": [f'"{sys.executable}" "{HERE / name}"' for name in ("copies.py", "memory.py")]}

@@ -62,12 +62,19 @@ def imports(project: Project, *arguments: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
 
 
-def test_what_moves_bytes_is_measured_beside_plain_tools() -> None:
-    words = "--files 2 --megabytes 1 --renames 3 --rounds 1 --only back".split()
+@pytest.mark.parametrize(
+    ("only", "rows"),
+    [
+        ("back", ["| backup", "| backups verify=1", "| backups verify=1", "| undo"]),
+        ("run", ["| first run", "| second run"]),
+    ],
+)
+def test_what_is_ours_is_measured_beside_plain_tools(only: str, rows: list[str]) -> None:
+    words = f"--files 2 --megabytes 1 --renames 3 --rounds 1 --only {only}".split()
     command = [sys.executable, str(ROOT / "bench/copies.py"), *words]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     names = [row.split(" /")[0] for row in out.splitlines()[5:]]
-    assert names == ["| backup", "| backups verify=1", "| backups verify=1", "| undo"], out
+    assert names == rows, out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there the kernel tells how much memory a process has held")
