@@ -45,7 +45,11 @@ def is_moved(folders: Folders, here: Spot, there: Spot, identity: Identity, *, t
 
     ``taken_again`` says that a later step brought what stands under the old name now.
     """
-    directory, target = folders.descriptor(here.directory), folders.descriptor(there.directory)
+    target = folders.descriptor(there.directory)
+    try:
+        directory = folders.descriptor(here.directory)
+    except FileNotFoundError:  # a folder of the workplace, which went when all that waited in it had left
+        return stands_for(target, there.name, identity)
     old, new = None if taken_again else moving.status_of(directory, here.name), moving.status_of(target, there.name)
     both = (directory, here.name, target, there.name)
     if old and new and stands_for(directory, here.name, identity) and _finish_two_steps(*both, old, new):

@@ -637,6 +637,25 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
     assert file.read_text() == "new"
 
 
+@pytest.mark.parametrize("command", ["restore", "unarchive"])
+def test_what_was_brought_is_taken_back_also_where_the_power_went_before_that_was_on_record(
+    project: Project, command: str
+) -> None:
+    """The folder from which it came is gone by then, and the outcome is not on the disk before the next intent."""
+    project.make({"a/checkpoints/x.ckpt": 70})
+    (project.folder / "archive").mkdir()
+    made = back_up(project)
+    project.doit("archive", "experiments=a", "archive_dir=archive", "format=gz", "keep_source=1")
+    shutil.rmtree(project.outputs / "a")
+    project.doit(command, f"backup={made.name}" if command == "restore" else "archive=archive/a.tar.gz")
+    (journal,) = (project.outputs / STATE / "journal").iterdir()
+    *lines, last = journal.read_text().splitlines(keepends=True)
+    assert '"line": "outcome"' in last
+    journal.write_text("".join(lines))
+    project.doit("undo")
+    assert project.tree() == {}
+
+
 def restore(project: Project, made: str, manifest: Manifest) -> list[vault_backups.RestoreStep]:
     steps = vault_backups.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
     return vault_backups.restore(str(project.outputs), made, "20200101T000000Z-1", steps, bar)
