@@ -251,7 +251,7 @@ def skip(file: int, count: int) -> None:
 def write_with_holes(file: int, data: bytes) -> None:
     """Write data, and leave a hole for each block of zeros."""
     blocks = range(0, len(data), HOLE)
-    for is_hole, run in itertools.groupby(blocks, lambda at: not data[at : at + HOLE].strip(b"\0")):
+    for is_hole, run in itertools.groupby(blocks, lambda at: not (data[at] or data[at : at + HOLE].strip(b"\0"))):
         first, *more = run
         part = data[first : first + HOLE * (1 + len(more))]
         skip(file, len(part)) if is_hole else write(file, part)
