@@ -12,7 +12,6 @@ import fcntl
 import functools
 import importlib
 import os
-import pkgutil
 import re
 import signal
 import sys
@@ -24,7 +23,6 @@ from typing import Any, Literal, NamedTuple
 from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
-import ckptrules
 from ckptrules.storage import moving
 from tests.support import forking
 
@@ -33,14 +31,7 @@ READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lsta
 ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
 STATE = re.compile(r"(^|/)\.?ckptrules(/(?!(\w+/)*(refs|trash)/)|$)")
-APART = (
-    "ckptrules.__main__",
-    "ckptrules.lightning",
-    "ckptrules.huggingface",
-)  # the others, and what they need, are imported once for all runs
-for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
-    if module.name not in APART:
-        importlib.import_module(module.name)
+forking.import_ours()  # once for all runs, with what they need
 forking.prepare()
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 for needed in ("blake3", "jinja2", "regex", "tqdm", "yaml", ZSTD):

@@ -10,6 +10,7 @@ a thread, a process, an open file, or its own death. A run with tasks of its own
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import copy
 import functools
@@ -42,7 +43,8 @@ APART = (
     "ckptrules.formats.loading",
     "ckptrules.lightning",
     "ckptrules.huggingface",
-)  # with torch, or when run
+    "ckptrules.workers.dask",
+)  # with a large library, or when run
 AT_START = ("PYTHON", "LANG", "LC_")
 FORKED, IN_TURN = "forked", "in-turn"
 OURS = Path(__file__).parents[2].joinpath("dodo.py").read_bytes()
@@ -124,11 +126,7 @@ def main() -> None:
     for needed in NEEDED:
         with contextlib.suppress(ImportError):
             importlib.import_module(needed)
-    import ckptrules
-
-    for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
-        if module.name not in APART:
-            importlib.import_module(module.name)
+    import_ours()
     prepare()
     gc.freeze()
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
@@ -137,6 +135,16 @@ def main() -> None:
         return
     for line in orders:  # with no text of its own, a child has nothing of it
         print(run(Order(**json.loads(line))), file=answers, flush=True)
+
+
+def import_ours() -> None:
+    """Import all of ours that any run may need."""
+    import ckptrules
+
+    for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
+        if module.name not in APART:
+            importlib.import_module(module.name)
+    codecs.lookup("ascii")  # who runs as another user may not be let into the folder of Python
 
 
 def prepare() -> None:

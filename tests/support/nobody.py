@@ -5,9 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import difflib  # noqa: F401 - what a run imports late
-import importlib
 import os
-import pkgutil
 import shutil
 import sqlite3  # noqa: F401 - what a run imports late
 import tempfile
@@ -18,24 +16,16 @@ from pathlib import Path
 import jinja2.sandbox  # noqa: F401 - what a run imports late
 import pytest
 
-import ckptrules
 from ckptrules.storage import moving
 from tests.conftest import ROOT, Project
-from tests.support import crash
+from tests.support import crash, forking
 
 NOBODY = 65534
 
 
 def run(folder: Path, *arguments: str) -> crash.Ended:
     """Run doit in a folder as nobody."""
-    for module in pkgutil.walk_packages(ckptrules.__path__, "ckptrules."):
-        if module.name not in (
-            "ckptrules.__main__",
-            "ckptrules.formats.loading",
-            "ckptrules.lightning",
-            "ckptrules.huggingface",
-        ):
-            importlib.import_module(module.name)
+    forking.import_ours()
     time.strptime("2020", "%Y")
     codecs.lookup("ascii")
     moving._system_rename()  # noqa: SLF001 - what it imports is found by root only
