@@ -103,8 +103,10 @@ def _at_work(order: Order) -> Iterator[Progress]:
 
 def _wait_to_be_sent_away(order: Order) -> None:
     """Give the main process the time to look who has come: else the same worker would take the same piece again."""
-    until = time.monotonic() + AWAY
-    while order.run not in _stopped and time.monotonic() < until:
+    from distributed import get_worker
+
+    worker, until = get_worker(), time.monotonic() + AWAY
+    while order.run not in _stopped and time.monotonic() < until and worker.status.name not in ("closing", "closed"):
         time.sleep(TELL)
 
 

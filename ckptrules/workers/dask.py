@@ -34,6 +34,7 @@ PATIENCE = 2.0  # seconds that a run is alone at work: as long as workers of thi
 LOOK = 2.0  # seconds between two looks at who is there
 LONELY = 10.0  # seconds without any worker, after which that is said
 GOING = 3.0  # seconds that workers have to end when the run is to stop
+CALL = 15.0  # seconds for a scheduler to answer
 TIMEOUT = "12s"  # until a link that does not answer is given up; by Dask's own settings, 30; it takes no less than 11
 DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end the process where a worker has gone
 SILENT = logging.CRITICAL + 1
@@ -188,7 +189,7 @@ class Dask(HereFirst[Client]):
 
     def _connected(self) -> Client:
         if self._cluster.url:
-            return Client(self._cluster.url, set_as_default=False)
+            return _call(self._cluster.url)
         dask.config.set(QUIETLY)
         self._local = LocalCluster(
             n_workers=self._cluster.workers, threads_per_worker=1, memory_limit=0, host="127.0.0.1",
@@ -300,3 +301,24 @@ def _take(answer: Future[Any], asked: Any) -> None:
         answer.set_exception(error)
     else:
         answer.set_result(found)
+
+
+def _call(url: str) -> Client:
+    """Call a scheduler. What listens there and is none may never answer, and Dask would wait for ever.
+
+    Raises:
+        Exception: why it cannot be had.
+    """
+    called: Future[Any] = Future()
+    called.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            called.set_result(Client(url, set_as_default=False))
+        except Exception as error:  # noqa: BLE001 - it is raised below
+            called.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    if not wait([called], CALL).done:
+        raise TimeoutError("what listens there does not answer as a scheduler of Dask")
+    return called.result()

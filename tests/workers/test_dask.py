@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -243,7 +244,7 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(
 ) -> None:
     (tmp_path / "older.py").write_text("import ckptrules\nckptrules.__version__ = '0.0.9'\n")
     workers = workers_of(scheduler.executor, tmp_path / "outputs")
-    answers = workers.each(work, [File("slow")] * 16, lambda _: None)
+    answers = workers.each(work, [File("slow")] * 200, lambda _: None)
     pids = {next(answers)}
     url = scheduler.executor.removeprefix("dask:")
     words = "--nthreads 1 --no-nanny --no-dashboard --preload".split()
@@ -251,8 +252,10 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(
         [sys.executable, "-m", "distributed.cli.dask_worker", url, *words, tmp_path / "older.py"],
         cwd=ROOT, env=default(), stderr=subprocess.DEVNULL,
     ) as newcomer:  # fmt: skip
-        pids |= set(answers)
-        newcomer.wait(60)
+        while newcomer.poll() is None and (pid := next(answers, None)):
+            pids.add(pid)
+        answers.close()
+        newcomer.kill()
     deadline = time.monotonic() + 10
     while any(scheduler.client.who_has().values()):  # what is kept would be done again when its worker dies
         assert time.monotonic() < deadline
@@ -264,6 +267,15 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(
         f"Sent away: worker <address> has ckptrules 0.0.9; here is {here}\n    hint: install the same on all machines\n"
     )
     assert addressed(capfd.readouterr().err) == sent
+
+
+def test_what_listens_and_is_no_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptrules.workers.dask.CALL", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        workers = workers_of(f"dask:tcp://127.0.0.1:{server.getsockname()[1]}", tmp_path / "outputs")
+        with pytest.raises(KilledError, match="what listens there does not answer as a scheduler of Dask"):
+            list(workers.each(work, [File("a")], lambda _: None))
+    workers.end(killed=True)
 
 
 def test_where_the_scheduler_is_gone_what_was_done_stands(scheduler: Scheduler, tmp_path: Path) -> None:

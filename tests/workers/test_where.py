@@ -50,7 +50,8 @@ def test_an_address_of_a_worker_is_judged_likewise() -> None:
     assert [is_private(f"tcp://{host}:4711") for host in ("127.0.0.1", "10.0.0.1", "")] == [True, False, False]
 
 
-def test_a_scheduler_that_does_not_answer_is_told_at_once() -> None:
+def test_a_scheduler_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     with socket.create_server(("127.0.0.1", 0)) as server:
         cluster = Cluster(url=f"tcp://127.0.0.1:{server.getsockname()[1]}")
     assert why_not(cluster).startswith("nobody answers there: Connection refused\n    hint: ")
