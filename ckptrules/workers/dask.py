@@ -28,6 +28,7 @@ from ckptrules.storage.token import token
 from ckptrules.workers.at_dask import PYTHON, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
 from ckptrules.workers.here_first import HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
+from ckptrules.workers.pool import no_word_of_semaphores
 from ckptrules.workers.where import Cluster, is_private
 
 PATIENCE = 2.0  # seconds that a run is alone at work: as long as workers of this machine take to start
@@ -164,7 +165,8 @@ class Dask(HereFirst[Client]):
             raise self._no_workers(why, "docs/cluster.md says what is needed") from None
 
     def _started(self) -> Client:
-        resource_tracker.ensure_running()  # not below: it unblocks signals
+        with no_word_of_semaphores():
+            resource_tracker.ensure_running()  # not below: it unblocks signals
         signal.pthread_sigmask(
             signal.SIG_BLOCK, DEAF
         )  # inherited by the threads and processes that are begun from here

@@ -114,7 +114,7 @@ def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None) -> E
     run = context.RawArray("d", 2)
     stopping.share(run)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
-    with _no_word_of_semaphores():
+    with no_word_of_semaphores():
         pool = ProcessPoolExecutor(MOST, context, _begin, (run, held, told, frozenset(believing.NO_MODES), limiter))
         with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
             pool.submit(os.getpid).result()
@@ -122,7 +122,7 @@ def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None) -> E
 
 
 @contextlib.contextmanager
-def _no_word_of_semaphores() -> Iterator[None]:
+def no_word_of_semaphores() -> Iterator[None]:
     """Let Python's tracker clean up without a word where this process is killed, by `| head` say."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))
