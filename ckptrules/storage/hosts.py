@@ -34,7 +34,7 @@ from ckptrules.storage.state import made, open_own, open_state
 from ckptrules.storage.writing import TEMPORARY, write
 
 NAME = "lock.host"
-SPARE = "lock.spare"  # a file that a run has left for the next: on a full disk there is room for no other
+NEXT = "lock.next"  # a file that a run has left for the next: on a full disk there is room for no other
 WATCH_POLL = 0.2  # seconds, after which a run that watches another heeds the wish to stop
 SIZE = 400  # bytes of such a file: nearly always the same, as to change the size of a file may take milliseconds
 MOST = 1000  # bytes of it that are read
@@ -142,7 +142,7 @@ class HostLock:
         is_held = stopping.let_go(self)
         with contextlib.suppress(OSError), open_state(self._outputs_dir) as state:
             if is_held and self._is_ours(state):
-                self._spare(state, NAME)
+                self._leave(state, NAME)
 
     def other(self) -> str:
         """Say who holds it and, of another host, when it gave its last sign of life; nothing where nobody does."""
@@ -198,14 +198,14 @@ class HostLock:
             with contextlib.suppress(FileExistsError):
                 rename(state, aside, NAME)
             return False
-        self._spare(state, aside)
+        self._leave(state, aside)
         return True
 
     @staticmethod
-    def _spare(state: int, name: str) -> None:
+    def _leave(state: int, name: str) -> None:
         """Leave a file to the next run."""
         try:
-            os.replace(name, SPARE, src_dir_fd=state, dst_dir_fd=state)
+            os.replace(name, NEXT, src_dir_fd=state, dst_dir_fd=state)
         except OSError:  # something else stands there
             os.unlink(name, dir_fd=state)
 
@@ -242,11 +242,11 @@ class HostLock:
                 os.unlink(temporary, dir_fd=state)
 
     def _own_file(self, state: int, name: str) -> int:
-        """Open a file of our own for writing: the spare one, or a new one."""
+        """Open a file of our own for writing: what the last run left, or a new one."""
         with contextlib.suppress(OSError):
-            status = os.lstat(SPARE, dir_fd=state)
+            status = os.lstat(NEXT, dir_fd=state)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-                os.rename(SPARE, name, src_dir_fd=state, dst_dir_fd=state)
+                os.rename(NEXT, name, src_dir_fd=state, dst_dir_fd=state)
                 return open_own(state, name, self._place, os.O_WRONLY)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=state)

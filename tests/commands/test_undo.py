@@ -386,7 +386,7 @@ def test_plan_and_history_work_where_nothing_can_be_written(project: Project) ->
     finally:
         held.close()
     after = project.tree(state=True)
-    lock_files = dict.fromkeys((".ckptrules/lock", ".ckptrules/lock.spare"), "")
+    lock_files = dict.fromkeys((".ckptrules/lock", ".ckptrules/lock.next"), "")
     assert {**after, **lock_files} == {**before, **lock_files}
 
 

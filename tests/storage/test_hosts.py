@@ -120,7 +120,7 @@ def test_what_was_left_on_this_machine_is_taken_over_at_once(tree: str, monkeypa
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
     with held(tree) as said:
         assert said == []
-    assert sorted(os.listdir(Path(tree, STATE))) == ["lock", hosts.SPARE]
+    assert sorted(os.listdir(Path(tree, STATE))) == ["lock", hosts.NEXT]
 
 
 @pytest.mark.parametrize("ahead", [-5, 5])
@@ -302,7 +302,7 @@ def test_a_link_whose_answer_is_lost_is_made(tree: str, monkeypatch: pytest.Monk
 def test_on_a_full_disk_it_is_held_as_well(tree: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(tree):
         pass
-    spare = file_of(tree, hosts.SPARE).stat().st_ino
+    spare = file_of(tree, hosts.NEXT).stat().st_ino
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -313,7 +313,7 @@ def test_on_a_full_disk_it_is_held_as_well(tree: str, monkeypatch: pytest.Monkey
             assert file_of(tree).stat().st_ino == spare
             assert not a_lock(tree, THERE).take()
             assert not stopping.stopped()
-        file_of(tree, hosts.SPARE).unlink()
+        file_of(tree, hosts.NEXT).unlink()
         with held(tree, THERE):
             assert file_of(tree).read_bytes() == b""
             assert not a_lock(tree).take()
