@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import difflib  # noqa: F401 - what a run imports late
 import os
@@ -18,16 +17,14 @@ import pytest
 
 from ckptrules.storage import moving
 from tests.conftest import ROOT, Project
-from tests.support import crash, forking
+from tests.support import crash
 
 NOBODY = 65534
 
 
 def run(folder: Path, *arguments: str) -> crash.Ended:
     """Run doit in a folder as nobody."""
-    forking.import_ours()
     time.strptime("2020", "%Y")
-    codecs.lookup("ascii")
     moving._system_rename()  # noqa: SLF001 - what it imports is found by root only
     with tempfile.TemporaryFile("w+") as result:
         if (child := os.fork()) == 0:
