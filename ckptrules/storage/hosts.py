@@ -46,11 +46,13 @@ class Host(NamedTuple):
     """A machine from one start to the next, and the number that it gives to the disk: the reach of the kernel's lock.
 
     Where the system does not name the start, ``boot`` is empty. One disk may be mounted twice, under two numbers.
+    ``processes`` names the numbering of processes, which a container has of its own.
     """
 
     name: str
     boot: str = ""
     disk: str = ""
+    processes: str = ""
 
 
 class Pace(NamedTuple):
@@ -90,15 +92,26 @@ class Sign(NamedTuple):
     @property
     def host(self) -> Host:
         """Where that was."""
-        return Host(self.tells("host"), self.tells("boot"), self.tells("disk"))
+        return Host(*(self.tells(key) for key in ("host", "boot", "disk", "processes")))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is no such process any more; that is known only where its numbering is ours."""
+        with contextlib.suppress(OSError, OverflowError, ValueError):
+            try:
+                os.kill(int(self.tells("process")), 0)
+            except ProcessLookupError:
+                return True
+        return False
 
 
 def this_host(directory: int) -> Host:
     """Name the machine that we run on, and the disk of an open directory."""
-    boot = ""
+    boot = processes = ""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        processes = str(os.stat("/proc/self/ns/pid").st_ino)
         boot = file.read().strip()
-    return Host(os.uname().nodename, boot, str(os.fstat(directory).st_dev))
+    return Host(os.uname().nodename, boot, str(os.fstat(directory).st_dev), processes)
 
 
 class HostLock:
@@ -114,7 +127,8 @@ class HostLock:
     def __init__(self, outputs_dir: str, holder: str, host: Host, pace: Pace = PACE) -> None:
         self._outputs_dir, self._host, self._pace = outputs_dir, host, pace
         self._nonce = os.urandom(8).hex()
-        row = {"holder": holder, "host": host.name, "boot": host.boot, "disk": host.disk, "nonce": self._nonce}
+        named = {"host": host.name, "boot": host.boot, "disk": host.disk, "processes": host.processes}
+        row = {"holder": holder, **named, "process": os.getpid(), "nonce": self._nonce}
         self._content = json.dumps(row).encode().ljust(SIZE)  # of the file; on a full disk it may come to less
         self._made, self._made_ns = 0.0, 0  # by our clock that counts on, and by that of the file server
         self._process, self._ended = os.getpid(), threading.Event()
@@ -158,13 +172,18 @@ class HostLock:
         """Say whether the kernel's lock, which we have, keeps those out who are there."""
         return bool(host.boot) and host[1:] == self._host[1:]
 
+    def _has_ended(self, other: Sign) -> bool:
+        """Say whether a run of this machine, to which the disk had another number, has ended without letting go."""
+        is_ours = other.host._replace(disk="") == self._host._replace(disk="")
+        return bool(other.host.boot and other.host.processes) and is_ours and other.has_ended
+
     def _take_over(self, state: int, say: Say) -> bool:
         other = self._look(state)
         if other is None:
             return self._make(state)
         if not (self._is_dead(state, other, say) and self._take_away(state, other) and self._make(state)):
             return False
-        if self._is_here(other.host):
+        if self._is_here(other.host) or self._has_ended(other):
             return True
         time.sleep(self._pace.beat / 5)  # another host may have looked just before us, and take ours away just now
         if not self._is_ours(state):
@@ -173,8 +192,8 @@ class HostLock:
         return True
 
     def _is_dead(self, state: int, other: Sign, say: Say) -> bool:
-        """Find out whether a holder is dead, by the kernel's lock where it tells."""
-        if self._is_here(other.host):
+        """Find out whether a holder is dead, by the kernel's lock or its list of processes where one of them tells."""
+        if self._is_here(other.host) or self._has_ended(other):
             return True
         ours, theirs = self._host, other.host
         is_restarted = theirs.name == ours.name and not (ours.boot and theirs.boot == ours.boot)
@@ -253,12 +272,16 @@ class HostLock:
         return made(state, name, self._place, os.O_WRONLY)
 
     def _write(self, file: int) -> None:
-        """Write what the lock is to hold, and close the file: NFS shows it to others only then."""
+        """Write what the lock is to hold, see it on the disk, and close the file: NFS shows it to others only then.
+
+        A power cut may leave the name; by the content the next run knows that it was of this machine.
+        """
         with contextlib.suppress(OSError):  # on a full disk 'doit purge' must be able to begin
             try:
                 write(file, self._content)
                 if os.fstat(file).st_size != len(self._content):
                     os.ftruncate(file, len(self._content))
+                os.fsync(file)
             finally:
                 os.close(file)
 

@@ -123,6 +123,41 @@ def test_what_was_left_on_this_machine_is_taken_over_at_once(tree: str, monkeypa
     assert sorted(os.listdir(Path(tree, STATE))) == ["lock", hosts.NEXT]
 
 
+@pytest.mark.parametrize(
+    ("processes", "number", "is_taken"),
+    [
+        ("ours", "one that has ended", True),
+        ("ours", "1", False),
+        ("ours", "", False),
+        ("ours", "0", False),
+        ("ours", "9" * 30, False),
+        ("those of a container", "one that has ended", False),
+        ("", "one that has ended", False),
+    ],
+)
+def test_where_the_disk_was_mounted_anew_the_list_of_processes_tells_who_is_dead(
+    tree: str,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: str,
+    number: str,
+    is_taken: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    here = HERE._replace(processes="ours")
+    left = {**dict(zip(("host", "boot", "disk", "processes"), here, strict=True)), "disk": "9", "processes": processes}
+    left_by(tree, HERE)
+    number = str(ended.pid) if number.startswith("one") else number
+    file_of(tree).write_text(json.dumps({**left, "holder": HOLDER, "process": number}))
+    if is_taken:
+        with held(tree, here) as said:
+            assert said == []
+    else:
+        with pytest.raises(LockedError, match="came 0s ago"):
+            held(tree, here).__enter__()
+
+
 @pytest.mark.parametrize("ahead", [-5, 5])
 def test_the_clock_of_this_machine_decides_nothing(tree: str, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
     left_by(tree, THERE, 4 * MINUTE)
