@@ -155,7 +155,8 @@ def read_one(desk: Desk, entry: Entry, tell: Tell) -> Read:
                 entry, identity * bool(broken), broken, Problem(fault.id, (entry.name,), str(fault), fault.hint)
             )
         except OSError as error:
-            return Read(entry, "", None, _unreadable(entry, f"cannot be read: {reading.why_of(error)}"))
+            fact, hint = f"cannot be read: {reading.why_of(error)}", "look at the owner and the mode: ls -la"
+            return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, hint))
 
 
 def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, list[Read]]:
@@ -348,11 +349,8 @@ def _read_in(desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell
 
 def not_read(entry: Entry, why: str) -> Read:
     """Tell of a checkpoint that nobody could read to its end, though nothing is known against it."""
-    return Read(entry, "", None, _unreadable(entry, f"was not read: {why}"))
-
-
-def _unreadable(entry: Entry, fact: str) -> Problem:
-    return Problem("unreadable", (entry.name,), fact, "look at the owner and the mode: ls -la")
+    hint = "'doit verify executor=none' reads it in the process that you start"
+    return Read(entry, "", None, Problem("unreadable", (entry.name,), f"was not read: {why}", hint))
 
 
 def _identity(desk: Desk, directory: int, entry: Entry) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine.values import Entry
+from ckptrules.verify.check import not_read
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
 from tests.conftest import Project
 
@@ -216,3 +218,13 @@ def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
     put(tree, "D_10.pth", state(10))
     tree.doit("verify", "dry_run=1")
     assert plan_of(tree)["problems"] == []
+
+
+def test_what_no_worker_could_read_is_read_again_by_the_command_in_its_hint(tree: Project) -> None:
+    (path,) = ranks(tree, 100, state(100))
+    lost = not_read(Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns), "3 workers died of it")
+    problem = lost.problem
+    assert problem
+    assert (problem.id, problem.text) == ("unreadable", "was not read: 3 workers died of it")
+    command = problem.hint.split("'")[1].removeprefix("doit ").split()
+    assert f"✓ {path.name}" in tree.doit(*command)
