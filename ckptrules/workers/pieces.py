@@ -99,7 +99,7 @@ class Place(Protocol):
         """Return how many bytes the workers have done since the last call.
 
         Raises:
-            OSError: there are no workers any more.
+            KilledError: there are no workers any more.
         """
 
 
@@ -127,7 +127,8 @@ def spread(
 
     Raises:
         StoppedError: it is wished that all ends. Nothing new is begun then.
-        BaseException: what ``progress`` raised, or OSError where no worker is left.
+        KilledError: no worker is left.
+        Exception: one that ``progress`` raised.
     """
     from concurrent.futures import FIRST_COMPLETED, wait
 
