@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from ckptrules.engine.values import Item
 from ckptrules.storage import believing, reading
@@ -25,7 +25,7 @@ from ckptrules.storage.reading import (
     open_below,
 )
 from ckptrules.storage.state import WORK, open_state
-from ckptrules.storage.writing import new_file, remove, temporary_name, write, write_beside, write_with_holes
+from ckptrules.storage.writing import in_blocks, new_file, remove, temporary_name, write, write_beside, write_with_holes
 
 FICLONE = 0x40049409  # linux/fs.h
 PARTIAL = ".{}.partial"  # what an archive is called until it is proved
@@ -164,7 +164,7 @@ def _sync(file: int) -> None:
 
 
 def write_member(
-    root: str, path: str, content: IO[bytes], progress: Progress, sync: Callable[[int], None] = os.fsync
+    root: str, path: str, content: Iterator[bytes], progress: Progress, sync: Callable[[int], None] = os.fsync
 ) -> str:
     """Write a file of an archive, for the owner alone, ``sync`` it, and return its checksum.
 
@@ -177,10 +177,10 @@ def write_member(
     folder, name = os.path.split(path)
     digest = Checksum()
     with open_below(root, folder) as directory, new_file(directory, name) as file:
-        while chunk := content.read(reading.STREAM):
-            digest.update(chunk)
-            write_with_holes(file, chunk)
-            progress(len(chunk))
+        for piece in in_blocks(content):
+            digest.update(piece)
+            write_with_holes(file, piece)
+            progress(len(piece))
         os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
         sync(file)
     return str(digest)

@@ -248,6 +248,20 @@ def skip(file: int, count: int) -> None:
     os.lseek(file, count, os.SEEK_CUR)
 
 
+def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut pieces of any length where blocks end, so that no block of zeros is half of one and half of another."""
+    rest = b""
+    for piece in pieces:
+        over = (len(rest) + len(piece)) % HOLE
+        if over >= len(piece):
+            rest += piece
+            continue
+        with memoryview(piece) as view:
+            yield b"".join((rest, view[: len(piece) - over]))
+        rest = piece[len(piece) - over :]
+    yield rest
+
+
 def write_with_holes(file: int, data: bytes) -> None:
     """Write data, and leave a hole for each block of zeros."""
     blocks = range(0, len(data), HOLE)

@@ -14,7 +14,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.values import Identity, Item
@@ -157,8 +157,10 @@ def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
     with copying.new_archive(place.path) as (file, partial):
         manifest = _write(ready, file, threads, progress)
         file.flush()
-        if check(partial, place.format, progress) != manifest:
-            raise ArchiveError("what was read back is not what was packed")
+        with copying.syncing() as sync:
+            sync(file.fileno())
+            if check(partial, place.format, progress) != manifest:
+                raise ArchiveError("what was read back is not what was packed")
         if _plain(listing(place)) != _plain(items):
             raise ArchiveError("has changed while it was packed")
         writing.refuse_taken(beside(place.path))
@@ -317,8 +319,8 @@ def format_of(path: str) -> str:
     raise ArchiveError("is not called *.tar.zst or *.tar.gz")
 
 
-def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, IO[bytes]], None, None]:
-    """Yield what is in an archive, in order; only plain names of files, directories and links get past.
+def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, Iterator[bytes]], None, None]:
+    """Yield what is in an archive, in order, and its content; only plain names of files, directories, links get past.
 
     Nothing is held of those before. There may be so many as an archive of its size can hold.
 
@@ -327,13 +329,13 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
         Exception: what the libraries say of damage (`believing` tells it in one way).
     """
     with (
-        open(open_plain(path), "rb") as file,
-        _reader(file, form) as plain,
-        contextlib.closing(side_by_side.ahead(lambda: plain.read(reading.STREAM))) as pieces,
+        open(open_plain(path), "rb", buffering=0) as file,
+        contextlib.closing(_unpacked(file, form)) as plain,
+        contextlib.closing(side_by_side.ahead(plain)) as pieces,
     ):
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
-        bounded = _Bounded(pieces, progress)
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload] # any object with read
+        stream = _Stream(pieces, progress)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload] # only read and tell are used
             while member := tar.next():
                 progress(0)
                 _refuse(member)
@@ -341,9 +343,10 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
                 if left < 0 or tar.pax_headers:
                     raise ArchiveError("tells of more names than an archive of its size can hold")
                 tar.members.clear()
-                bounded.left = HEADERS + member.size
-                content = tar.extractfile(member) if member.isreg() else None
-                yield member, content or io.BytesIO()
+                content = stream.content(member.size if member.isreg() else 0)
+                yield member, content
+                for _ in content:
+                    pass
 
 
 @contextlib.contextmanager
@@ -375,7 +378,7 @@ def _read(
     form: str,
     progress: Progress,
     most: int | None,
-    take: Callable[[tarfile.TarInfo, IO[bytes]], Item],
+    take: Callable[[tarfile.TarInfo, Iterator[bytes]], Item],
 ) -> tuple[Manifest, dict[str, Item]]:
     """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
 
@@ -431,7 +434,7 @@ class _Unpacking:
         self._block, self._needed = _block(folder), 0
         self._directories = {""}
 
-    def take(self, member: tarfile.TarInfo, content: IO[bytes]) -> Item:
+    def take(self, member: tarfile.TarInfo, content: Iterator[bytes]) -> Item:
         """Write a member, and return what it is. Where there is no more room, it is only read: to know how much it is.
 
         Raises:
@@ -483,7 +486,7 @@ def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Ma
     place = ready.place
     with (
         _writer(file, place.format, threads) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT, bufsize=reading.CHUNK) as tar,
+        tarfile.open(fileobj=packed, mode="w:", format=tarfile.PAX_FORMAT) as tar,
     ):
         tar.copybufsize = reading.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
         held = tuple(_add(tar, place.root, item, progress) for item in ready.items)
@@ -533,13 +536,16 @@ def _plain(items: Iterable[Item]) -> list[Item]:
     return [item._replace(**BESIDE) for item in items]
 
 
-class _Bounded:
-    """The tar stream of an archive, of which only so much is read between two members: headers may lie."""
+class _Stream:
+    """The tar stream of an archive, forwards only. tarfile reads the headers, of which only so much: they may lie."""
 
     def __init__(self, pieces: Iterator[bytes], progress: Progress) -> None:
         self._pieces, self._progress = pieces, progress
-        self._piece, self._at = b"", 0
-        self.left = HEADERS
+        self._rest, self._at, self._left = b"", 0, HEADERS
+
+    def tell(self) -> int:
+        """Return how many bytes have been read."""
+        return self._at
 
     def read(self, count: int) -> bytes:
         """Read so many bytes; fewer at the end.
@@ -547,15 +553,31 @@ class _Bounded:
         Raises:
             ArchiveError: a header is longer than any of ours.
         """
-        chunk = self._piece[self._at : self._at + count]
-        self._at += len(chunk)
-        while len(chunk) < count and (piece := self._next()):
-            self._piece, self._at = piece, count - len(chunk)
-            chunk += piece[: self._at]
-        self.left -= len(chunk)
-        if self.left < 0:
+        self._left -= count
+        if self._left < 0:
             raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
-        return chunk
+        return b"".join(self._take(count))
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """Yield so many bytes in pieces, as they come, and go behind what fills up their last block.
+
+        Raises:
+            ReadError: the archive is cut off.
+        """
+        behind = self._at + size
+        yield from self._take(size)
+        if self._at < behind:
+            raise tarfile.ReadError("unexpected end of data")
+        for _ in self._take(-size % tarfile.BLOCKSIZE):
+            pass
+        self._left = HEADERS
+
+    def _take(self, count: int) -> Iterator[bytes]:
+        while count and (piece := self._rest or self._next()):
+            self._rest, piece = piece[count:], piece[:count]
+            self._at += len(piece)
+            count -= len(piece)
+            yield piece
 
     def _next(self) -> bytes:
         self._progress(0)
@@ -578,15 +600,15 @@ class _Hashing:
         return chunk
 
 
-def _seen(member: tarfile.TarInfo, content: IO[bytes], progress: Progress, with_: str) -> Item:
+def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress, with_: str) -> Item:
     """Return what a member is, with its checksum if it is a file."""
     item = _item(member)
     if item.kind != "file":
         return item
     digest = Checksum(with_)
-    while chunk := content.read(reading.STREAM):
-        digest.update(chunk)
-        progress(len(chunk))
+    for piece in content:
+        digest.update(piece)
+        progress(len(piece))
     return item._replace(checksum=str(digest))
 
 
@@ -596,11 +618,11 @@ def _item(member: tarfile.TarInfo) -> Item:
     return Item(member.name, kind, member.size, 0, 0, link=member.linkname if member.issym() else "")
 
 
-def _manifest(member: tarfile.TarInfo, content: IO[bytes], found: Collection[Item]) -> Manifest:
+def _manifest(member: tarfile.TarInfo, content: Iterator[bytes], found: Collection[Item]) -> Manifest:
     if member.size > longest(found):
         raise ArchiveError("its manifest: is longer than one of what it holds")
     try:
-        manifest = from_json(content.read().decode("utf-8"), len(found))
+        manifest = from_json(b"".join(content).decode("utf-8"), len(found))
     except ManifestError as error:
         raise ArchiveError(f"its manifest: {error}") from None
     if len(manifest.experiments) != 1 or not manifest.items or "/" in manifest.items[0].path:
@@ -645,15 +667,30 @@ def _writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
             yield packed
 
 
-@contextlib.contextmanager
-def _reader(file: BinaryIO, form: str) -> Iterator[Any]:
+def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
+    """Yield what a compressed file holds, in pieces.
+
+    zstd gets 256 KiB at once: a file of its library would read 8 KiB, and wait for other threads each time.
+    """
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:
-            yield plain
-    else:
-        zstd = _zstd()
-        with zstd.ZstdFile(file, "rb", options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG}) as plain:
-            yield plain
+            yield from iter(lambda: plain.read(reading.STREAM), b"")
+        return
+    zstd = _zstd()
+    options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+    frame = zstd.ZstdDecompressor(options=options)
+    data = file.read(reading.STREAM)
+    while data:
+        if frame.eof:
+            frame = zstd.ZstdDecompressor(options=options)
+        while piece := frame.decompress(data, reading.STREAM):
+            yield piece
+            data = b""
+            if frame.eof:
+                break
+        data = frame.unused_data or file.read(reading.STREAM)
+    if not frame.eof:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
 
 def needed_library(form: str) -> None:

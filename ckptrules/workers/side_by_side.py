@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -14,7 +15,8 @@ from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
 
 WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
-PIECES = 16  # of a stream that are read before they are asked for
+PIECES = 8  # of a stream that a thread hands over at once
+BATCHES = 3  # of such pieces that are read before they are asked for
 AHEAD = 1000  # files that may be done before an earlier one is
 
 Answer = TypeVar("Answer")
@@ -60,20 +62,24 @@ def each(
             pool.shutdown(cancel_futures=True)
 
 
-def ahead(read: Callable[[], bytes]) -> Generator[bytes, None, None]:
-    """Yield what ``read`` returns until that is nothing; a thread reads on while the caller is at work.
+def ahead(pieces: Iterator[bytes]) -> Generator[bytes, None, None]:
+    """Yield pieces; a thread goes on with them, several at once, while the caller is at work.
 
     Raises:
-        Exception: one that ``read`` raised, where its piece would have come.
+        Exception: one that came with a piece, where that would have come, or a few before.
     """
     with ThreadPoolExecutor(1) as pool:
-        begun = deque(pool.submit(read) for _ in range(PIECES))
+        begun = deque(pool.submit(_some, pieces) for _ in range(BATCHES))
         try:
-            while piece := begun.popleft().result():
-                begun.append(pool.submit(read))
-                yield piece
+            while some := begun.popleft().result():
+                begun.append(pool.submit(_some, pieces))
+                yield from some
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _some(pieces: Iterator[bytes]) -> list[bytes]:
+    return list(itertools.islice(pieces, PIECES))
 
 
 def _in_order(begin: Callable[[File], Future[Answer]], files: Sequence[File], room: float) -> Iterator[Answer]:

@@ -1,4 +1,4 @@
-"""A report is the JSON that Python would write, with a row a line."""
+"""A report is the JSON that Python would write, with a row a line; what is unpacked is cut where blocks end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptrules.storage.writing import write_json
+from ckptrules.storage.writing import HOLE, in_blocks, write_json
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 DATA = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
@@ -74,3 +74,12 @@ def test_what_cannot_be_made_leaves_the_old_file_and_nothing_else(tmp_path: Path
     with pytest.raises(OSError, match="made to fail"):
         write_json(str(tmp_path / "r.json"), {"experiments": Made(fails=True)})
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("r.json", "old")]
+
+
+@given(lengths=st.lists(st.sampled_from([0, 1, 3, HOLE - 1, HOLE, HOLE + 1, 3 * HOLE + 7])))
+def test_pieces_are_cut_where_blocks_end(lengths: list[int]) -> None:
+    pieces = [bytes([number]) * length for number, length in enumerate(lengths)]
+    *whole, last = in_blocks(pieces)
+    assert b"".join([*whole, last]) == b"".join(pieces)
+    assert [len(piece) % HOLE for piece in whole] == [0] * len(whole)
+    assert len(last) < HOLE
