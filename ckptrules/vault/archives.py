@@ -335,7 +335,7 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
     ):
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
         stream = _Stream(pieces, progress)
-        with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload] # only read and tell are used
+        with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload] # it has what tarfile uses
             while member := tar.next():
                 progress(0)
                 _refuse(member)
@@ -564,12 +564,13 @@ class _Stream:
         Raises:
             ReadError: the archive is cut off.
         """
-        behind = self._at + size
+        filling = -size % tarfile.BLOCKSIZE
+        behind = self._at + size + filling
         yield from self._take(size)
+        for _ in self._take(filling):
+            pass
         if self._at < behind:
             raise tarfile.ReadError("unexpected end of data")
-        for _ in self._take(-size % tarfile.BLOCKSIZE):
-            pass
         self._left = HEADERS
 
     def _take(self, count: int) -> Iterator[bytes]:

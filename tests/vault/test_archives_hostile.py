@@ -16,6 +16,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -539,3 +540,42 @@ def test_whatever_reads_an_archive_can_be_stopped_at_any_step(project: Project) 
     work_left = project.outputs / "other" / ".ckptrules" / "work"
     assert os.listdir(work_left) == []
     assert {path: text for path, text in project.tree(state=True).items() if not path.startswith("other/")} == before
+
+
+def changed_somewhere(tar: bytes, random: Random) -> bytes:
+    """Change some bytes and blocks of a tar file; the checksums of its headers hold."""
+    content = bytearray(tar)
+    for _ in range(random.choice((1, 1, 2, 4))):
+        at, blocks = random.randrange(len(content) // BLOCK) * BLOCK, random.randrange(1, 4)
+        change = random.randrange(8)
+        if change == 0:
+            del content[at : at + blocks * BLOCK]
+        elif change == 1:
+            content[at:at] = content[: blocks * BLOCK]
+        elif change == 2 and len(content) > 4 * BLOCK:
+            del content[random.randrange(2 * BLOCK, len(content)) :]
+        else:
+            content[random.randrange(len(content))] = random.choice([*b"\0 01257xLKS", 255])
+    for at in range(0, len(content), BLOCK):
+        if content[at + 257 : at + 262] == b"ustar":
+            content[at + 148 : at + 156] = b" " * 8
+            content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + BLOCK])
+    return bytes(content)
+
+
+def test_a_changed_archive_is_whole_or_refused_in_plain_words(tmp_path: Path) -> None:
+    random, refused = Random(5), 0
+    (tmp_path / "outputs/e").mkdir(parents=True)
+    (tmp_path / "archive").mkdir()
+    for number, name in enumerate(("one", "two", "n" * 150)):
+        (tmp_path / "outputs/e" / name).write_bytes(b"weights" * 100 * number)
+    place = Packing(str(tmp_path / "outputs"), "e", str(tmp_path / "archive"), "gz")
+    vault_archives.pack(vault_archives.Ready(place, vault_archives.listing(place), "2026"), 1, lambda _: None)
+    tar = gzip.decompress(Path(place.path).read_bytes())
+    for _ in range(500):
+        Path(place.path).write_bytes(gzip.compress(changed_somewhere(tar, random), 1))
+        try:
+            vault_archives.check(place.path, "gz", lambda _: None)
+        except ArchiveError:
+            refused += 1
+    assert refused > 300
