@@ -40,9 +40,10 @@ from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying, reading
 from ckptrules.storage.reading import why_of
-from ckptrules.vault import archives
-from ckptrules.vault.archives import ArchiveError, Packing, Ready
+from ckptrules.vault import packing, tar
 from ckptrules.vault.backups import choose
+from ckptrules.vault.packing import Packing, Ready
+from ckptrules.vault.tar import ArchiveError
 from ckptrules.workers.pieces import FILES, Lost
 from ckptrules.workers.workers import cores
 
@@ -54,7 +55,7 @@ class Options(Common):
     experiments: str | None = EXPERIMENTS
     archive_dir: str | None = ARCHIVE_DIR
     keep_source: bool = flag("leave the experiment where it is")
-    format: str = option("zst", OneOf(tuple(archives.FORMATS)), f"how it is packed: {' or '.join(archives.FORMATS)}")
+    format: str = option("zst", OneOf(tuple(tar.FORMATS)), f"how it is packed: {' or '.join(tar.FORMATS)}")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
     executor: str | None = EXECUTOR
@@ -93,7 +94,7 @@ def prepare_archive(session: Session, options: Options) -> Prepared:
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
     try:
-        archives.needed_library(options.format)
+        tar.needed_library(options.format)
     except ArchiveError as error:
         raise OptionError(f"command line: format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
@@ -181,7 +182,7 @@ def that_fit(ready: Iterable[Ready]) -> Iterator[list[Ready]]:
     waiting = deque(ready)
     while waiting:
         batch = [waiting.popleft()]
-        left = archives.free(batch[0].place.folder) - batch[0].needed
+        left = packing.free(batch[0].place.folder) - batch[0].needed
         while waiting and waiting[0].needed <= left:
             left -= waiting[0].needed
             batch.append(waiting.popleft())
@@ -197,11 +198,11 @@ def prepare_one(session: Session, options: Options, told: Told, place: Packing) 
     with told.trying(place):
         if inner := next((name for name in told.failed if name.startswith(f"{place.experiment}/")), None):
             raise ArchiveError(f"holds {inner}, which could not be archived")
-        items = archives.listing(place)
+        items = packing.listing(place)
         with session.shown(sum(item.size for item in items)) as progress:
-            before = archives.packed_before(place, items, progress)
+            before = packing.packed_before(place, items, progress)
         if before:
-            archives.refuse_other(place, items, before)
+            packing.refuse_other(place, items, before)
         shown, archive = told.style.name(place.experiment), told.style.name(place.path)
         if before and options.keep_source:
             told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
@@ -229,7 +230,7 @@ def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
     """
-    work = partial(archives.pack_apart, max(1, cores() // len(batch)))
+    work = partial(packing.pack_apart, max(1, cores() // len(batch)))
     with (
         session.shown(sum(one.size for one in batch)) as progress,
         contextlib.closing(session.each(work, batch, progress)) as answers,
@@ -258,7 +259,7 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
     busy(session, options, place)  # once more: others may have been packed for hours
     with reading.open_below(place.root, "") as root:
         identity = reading.identify(root, place.top)
-    if archives.listing(place) != items:
+    if packing.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
     to_trash(session, options, place, sum(item.size for item in items), identity)
     return f"{line}; the source is in the trash"

@@ -24,9 +24,10 @@ from ckptrules.run.startup import TaskDict
 from ckptrules.run.words import as_pattern
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
+from ckptrules.vault import backing_up, report
 from ckptrules.vault import backups as vault_backups
-from ckptrules.vault import report
-from ckptrules.vault.backups import NoBackupError, NoSpaceError, Order
+from ckptrules.vault.backing_up import NoSpaceError, Order
+from ckptrules.vault.backups import NoBackupError
 from ckptrules.vault.manifest import Manifest
 
 Action = tuple[Callable[..., Any], list[Any]]
@@ -187,12 +188,12 @@ def make(session: Session, options: Options, style: Style, order: Order, task: T
     lost: dict[str, tuple[str, ...]] = {}
     try:
         if options.dry_run:
-            items, problems = vault_backups.collect(order)
+            items, problems = backing_up.collect(order)
             if order.mode == "copy":
-                vault_backups.check_space(items, os.path.dirname(order.path) or ".")
+                backing_up.check_space(items, os.path.dirname(order.path) or ".")
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
-            manifest, problems = vault_backups.make_backup(order, session.shown, lost.__setitem__, session.each)
+            manifest, problems = backing_up.make_backup(order, session.shown, lost.__setitem__, session.each)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
         return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)

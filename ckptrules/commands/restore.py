@@ -30,9 +30,9 @@ from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
-from ckptrules.vault import backups, report
-from ckptrules.vault.backups import RestoreStep
+from ckptrules.vault import backups, report, restoring
 from ckptrules.vault.manifest import Manifest
+from ckptrules.vault.restoring import RestoreStep
 
 
 class Options(Common):
@@ -89,10 +89,10 @@ def bring_back(
     """Restore a backup, or tell what that would do."""
     outputs_dir, each = options.outputs_dir, session.each
     lost: dict[str, tuple[str, ...]] = {}
-    stated, manifest = manifest, backups.believed(path, manifest)
+    stated, manifest = manifest, restoring.believed(path, manifest)
     try:
         with session.shown(manifest.size) as progress:
-            steps = backups.plan_restore(
+            steps = restoring.plan_restore(
                 outputs_dir, manifest, chosen, force=options.force, progress=progress, each=each
             )
         pinned = pinning.all_pinned(session, options)
@@ -100,7 +100,9 @@ def bring_back(
         if not options.dry_run:
             journal = records.open_journal(session, outputs_dir, records.run_header(session, "restore", options))
             run, note = session.run_id, lost.__setitem__
-            steps = backups.restore(outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each)
+            steps = restoring.restore(
+                outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each
+            )
     except StoppedError:
         return tell(
             task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True

@@ -27,10 +27,10 @@ from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
 from ckptrules.storage.reading import why_of
-from ckptrules.vault import archives
-from ckptrules.vault.archives import ArchiveError
+from ckptrules.vault import tar, unpacking
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.report import doubt_lines, lost_lines
+from ckptrules.vault.tar import ArchiveError
 
 
 class Options(Common):
@@ -91,15 +91,15 @@ def read(session: Session, path: str, options: Options, stack: contextlib.ExitSt
     Raises:
         ArchiveError, OSError, StoppedError: it cannot be believed, or read, or unpacked.
     """
-    form = archives.format_of(path)
+    form = tar.format_of(path)
     if not os.path.isfile(path):
         raise ArchiveError("is no file")
     with session.shown(os.path.getsize(path)) as progress:
         if not options.dry_run:
-            staged, manifest = stack.enter_context(archives.unpacked(path, options.outputs_dir, progress))
+            staged, manifest = stack.enter_context(unpacking.unpacked(path, options.outputs_dir, progress))
             return Unpacked(manifest, staged)
-        manifest = archives.check(path, form, progress, archives.room(options.outputs_dir))
-    archives.refuse_full(options.outputs_dir, manifest.items)
+        manifest = unpacking.check(path, form, progress, unpacking.room(options.outputs_dir))
+    unpacking.refuse_full(options.outputs_dir, manifest.items)
     return Unpacked(manifest)
 
 
@@ -117,8 +117,8 @@ def bring_back(
     lost: dict[str, tuple[str, ...]] = {}
     try:
         with kept, session.shown(stated.size) as progress:
-            manifest = archives.believed(str(options.archive), stated)
-            identity = archives.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
+            manifest = unpacking.believed(str(options.archive), stated)
+            identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
             copying.make_parents(options.outputs_dir, experiment)
             step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
             change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,)))

@@ -1,1 +1,1 @@
-"""Backups and archives."""
+"""Backups: copies, backing_up, backups, restoring. Archives: tar, packing, unpacking."""

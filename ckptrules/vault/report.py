@@ -9,8 +9,9 @@ from ckptrules.engine.values import Item, Problem
 from ckptrules.report.style import Style, count_of, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN
-from ckptrules.vault.backups import Held, RestoreStep
+from ckptrules.vault.backups import Held
 from ckptrules.vault.manifest import Manifest
+from ckptrules.vault.restoring import RestoreStep
 
 HEADINGS = ("name", "created", "mode", "files", "size", "state")
 DROPS = ("mode", "created", "files")

@@ -29,8 +29,10 @@ from hypothesis import strategies as st
 from ckptrules.engine.values import STATE, Item
 from ckptrules.storage import copying, moving, reading
 from ckptrules.storage.trash import RUN_ID
+from ckptrules.vault import backing_up, restoring
 from ckptrules.vault import backups as vault_backups
-from ckptrules.vault.backups import Order, hidden_path, make_backup
+from ckptrules.vault.backing_up import Order, make_backup
+from ckptrules.vault.backups import hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from tests.conftest import Project
 from tests.support import crash
@@ -187,14 +189,14 @@ def test_clones_need_no_space_and_fall_back_to_copies(
         os.close(copy)
 
     def no_space(*_: object) -> None:
-        raise vault_backups.NoSpaceError
+        raise backing_up.NoSpaceError
 
     monkeypatch.setattr(copying, "_cloner", lambda: clone)
-    monkeypatch.setattr(vault_backups, "check_space", no_space)
+    monkeypatch.setattr(backing_up, "check_space", no_space)
     manifest, problems = make_backup(order(project, tmp_path / "b"), bar)
     assert (manifest.mode, problems) == ("clone and copy", [])
     assert snapshot(tmp_path / "b") == snapshot(project.outputs)
-    with pytest.raises(vault_backups.NoSpaceError):
+    with pytest.raises(backing_up.NoSpaceError):
         make_backup(order(project, tmp_path / "c")._replace(mode="copy"), bar)
 
 
@@ -631,8 +633,8 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
         yield lambda _: (file.write_text("new"), None)[1]
 
     run, manifest = "20200101T000000Z-1", vault_backups.read_backup(made)
-    steps = vault_backups.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
-    problems = [step.problem for step in vault_backups.restore(str(project.outputs), made, run, steps, disturbing)]
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
+    problems = [step.problem for step in restoring.restore(str(project.outputs), made, run, steps, disturbing)]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]
     assert file.read_text() == "new"
 
@@ -656,9 +658,9 @@ def test_what_was_brought_is_taken_back_also_where_the_power_went_before_that_wa
     assert project.tree() == {}
 
 
-def restore(project: Project, made: str, manifest: Manifest) -> list[vault_backups.RestoreStep]:
-    steps = vault_backups.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
-    return vault_backups.restore(str(project.outputs), made, "20200101T000000Z-1", steps, bar)
+def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
+    steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
+    return restoring.restore(str(project.outputs), made, "20200101T000000Z-1", steps, bar)
 
 
 def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:
@@ -974,10 +976,8 @@ def test_experiments_are_chosen_by_name_and_own_what_is_below_them() -> None:
 
 def test_space_is_counted_in_blocks() -> None:
     file = Item("a", "file", 4097, 0, 0o644)
-    assert vault_backups.space_needed([file], 4096) == 8192 + 512
-    assert (
-        vault_backups.space_needed([file, file, Item("d", "directory", 0, 0, 0o755)], 4096) == 2 * 8192 + 4096 + 3 * 512
-    )
+    assert backing_up.space_needed([file], 4096) == 8192 + 512
+    assert backing_up.space_needed([file, file, Item("d", "directory", 0, 0, 0o755)], 4096) == 2 * 8192 + 4096 + 3 * 512
 
 
 PATHS = st.text(st.characters(codec=None, exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)

@@ -38,10 +38,12 @@ from ckptrules.storage import copying, moving, staging, state
 from ckptrules.storage import reading as storage_reading
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
-from ckptrules.vault.archives import ArchiveError, Packing, Ready, believed, listing, pack, refuse_other
-from ckptrules.vault.backups import Order, check_space, make_backup, space_needed
+from ckptrules.vault.backing_up import Order, check_space, make_backup, space_needed
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
+from ckptrules.vault.packing import Packing, Ready, listing, pack, refuse_other
 from ckptrules.vault.report import lost_lines
+from ckptrules.vault.tar import ArchiveError
+from ckptrules.vault.unpacking import believed
 from tests.conftest import ROOT, Project
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "setxattr"), reason="no extended attributes of Linux here")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ckptrules.engine.values import Item
-from ckptrules.vault.archives import Ready
-from ckptrules.vault.backups import NotCopied
+from ckptrules.vault.copies import NotCopied
+from ckptrules.vault.packing import Ready
 from ckptrules.workers.pieces import Progress
 
 

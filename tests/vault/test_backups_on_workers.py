@@ -24,18 +24,10 @@ import pytest
 from ckptrules import stopping
 from ckptrules.engine.values import STATE
 from ckptrules.storage import copying, reading, writing
-from ckptrules.vault import backups
-from ckptrules.vault.backups import (
-    Order,
-    RestoreStep,
-    check_backup,
-    find_backups,
-    foreign_names,
-    hidden_path,
-    make_backup,
-    plan_restore,
-    read_backup,
-)
+from ckptrules.vault import copies, restoring
+from ckptrules.vault.backing_up import Order, make_backup
+from ckptrules.vault.backups import check_backup, find_backups, foreign_names, hidden_path, read_backup
+from ckptrules.vault.restoring import RestoreStep, plan_restore
 from ckptrules.workers import pieces
 from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each, Lost, Progress
@@ -89,7 +81,7 @@ def order(project: Project, path: Path) -> Order:
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
     steps = plan_restore(str(project.outputs), read_backup(made), None, force=True, progress=lambda _: None, each=each)
-    return backups.restore(str(project.outputs), made, RUN, steps, bar, each=each)
+    return restoring.restore(str(project.outputs), made, RUN, steps, bar, each=each)
 
 
 # --- the same --------------------------------------------------------------------------------------------------------
@@ -214,7 +206,7 @@ def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Wor
         shutil.rmtree(tree.outputs)
         tree.outputs.mkdir()
         steps = plan_restore(str(tree.outputs), manifest, None, force=False, progress=lambda _: None, each=workers.each)
-        done = backups.restore(str(tree.outputs), str(made), RUN, steps, killing(times, killed), each=workers.each)
+        done = restoring.restore(str(tree.outputs), str(made), RUN, steps, killing(times, killed), each=workers.each)
         assert [step.problem for step in done if step.problem] == []
         assert contents(tree.outputs) == contents(made)
         assert os.listdir(tree.outputs / STATE / "work") == []
@@ -264,19 +256,19 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
     tree: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is cut off from the main process may write for a while: no name of his is one that anybody reads."""
-    way = backups.Way(str(tree.outputs), str(tmp_path), "copies", "copy")
+    way = copies.Way(str(tree.outputs), str(tmp_path), "copies", "copy")
     item = next(item for item in reading.read_tree(str(tree.outputs))[0] if item.path.endswith("03.ckpt"))
     removed = writing.remove
 
     def remove(directory: int, name: str) -> None:
-        backups.copy_apart(way, item)
+        copies.copy_apart(way, item)
         removed(directory, name)
 
     monkeypatch.setattr("ckptrules.storage.copying.remove", remove)
     with copying.waiting(str(tmp_path), "copies"):
-        first, second = backups.copy_apart(way, item), backups.copy_apart(way, item)
-        assert isinstance(first, backups.Copied)
-        assert isinstance(second, backups.Copied)
+        first, second = copies.copy_apart(way, item), copies.copy_apart(way, item)
+        assert isinstance(first, copies.Copied)
+        assert isinstance(second, copies.Copied)
         copying.place_copy(str(tmp_path), first.path, "placed")
         with pytest.raises(FileExistsError):
             copying.place_copy(str(tmp_path), second.path, "placed")

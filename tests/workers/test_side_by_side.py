@@ -18,7 +18,8 @@ from ckptrules.engine.values import Item
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying, reading
 from ckptrules.vault import backups
-from ckptrules.vault.backups import Order, check_backup, find_backups, hidden_path, make_backup
+from ckptrules.vault.backing_up import Order, make_backup
+from ckptrules.vault.backups import check_backup, find_backups, hidden_path
 from ckptrules.workers import side_by_side
 from ckptrules.workers.side_by_side import each
 from tests.commands.test_backup import STEPS, contents, hidden

@@ -15,8 +15,9 @@ import pytest
 
 from ckptrules.commands import archive
 from ckptrules.engine.values import Item
-from ckptrules.vault import archives
-from ckptrules.vault.archives import SPARE, Packing, Ready
+from ckptrules.vault import packing
+from ckptrules.vault.packing import Packing, Ready
+from ckptrules.vault.unpacking import SPARE
 from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
@@ -94,7 +95,7 @@ def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several(mo
     item = Item("one", "file", 0, 0, 0o644)
     ready = [Ready(Packing("", str(size), "", "gz"), (item._replace(size=size - SPARE),), "") for size in SIZES]
     room = iter([100, 100, 100, 20])
-    monkeypatch.setattr(archives, "free", lambda _: next(room) * SPARE)
+    monkeypatch.setattr(packing, "free", lambda _: next(room) * SPARE)
     batches = [[int(one.place.experiment) // SPARE for one in batch] for batch in archive.that_fit(ready)]
     assert batches == [[50, 50], [60], [70, 30], [40]]
 

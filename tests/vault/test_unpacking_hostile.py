@@ -24,10 +24,10 @@ import pytest
 from ckptrules.engine.values import Item
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
-from ckptrules.vault import archives as vault_archives
-from ckptrules.vault import backups
-from ckptrules.vault.archives import ArchiveError, Packing
+from ckptrules.vault import backups, packing, tar, unpacking
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
+from ckptrules.vault.packing import Packing
+from ckptrules.vault.tar import ArchiveError
 from tests.commands.test_archive import make
 from tests.conftest import ROOT, Project
 from tests.support import crash
@@ -71,10 +71,10 @@ def compressed(path: Path, *parts: bytes | tuple[bytes, int]) -> None:
 LARGE = 600 << 20
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "a manifest of empty lists": lambda path: compressed(
-        path, header("x"), header(vault_archives.MANIFEST, LARGE), (b"[],", LARGE)
+        path, header("x"), header(unpacking.MANIFEST, LARGE), (b"[],", LARGE)
     ),
-    "a manifest of numbers": lambda path: compressed(path, header(vault_archives.MANIFEST, LARGE), (b"1,", LARGE)),
-    "a manifest of one long text": lambda path: compressed(path, header(vault_archives.MANIFEST, LARGE), (b"'", LARGE)),
+    "a manifest of numbers": lambda path: compressed(path, header(unpacking.MANIFEST, LARGE), (b"1,", LARGE)),
+    "a manifest of one long text": lambda path: compressed(path, header(unpacking.MANIFEST, LARGE), (b"'", LARGE)),
     "a header of extended attributes": lambda path: compressed(
         path, header("x", LARGE, tarfile.XHDTYPE), (b"30 comment=aaaaaaaaaaaaaaaaaa\n", LARGE)
     ),
@@ -121,10 +121,10 @@ def test_a_hostile_archive_takes_no_memory(project: Project, write: Callable[[Pa
 def test_there_are_no_more_members_than_an_archive_of_its_size_can_hold(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault_archives, "MEMBERS", 1 << 20)
-    monkeypatch.setattr(vault_archives, "MEMBERS_RATIO", 1)
+    monkeypatch.setattr(tar, "MEMBERS", 1 << 20)
+    monkeypatch.setattr(tar, "MEMBERS_RATIO", 1)
     compressed(tmp_path / "many.tar.gz", *(header(name.format(number)) for number in range(2000)))
-    members = vault_archives.members(str(tmp_path / "many.tar.gz"), "gz", lambda _: None)
+    members = tar.members(str(tmp_path / "many.tar.gz"), "gz", lambda _: None)
     for _ in range(500):
         next(members)
     with pytest.raises(ArchiveError, match="more names than an archive of its size can hold"):
@@ -135,7 +135,7 @@ def test_a_name_that_comes_twice_is_refused_at_once(tmp_path: Path) -> None:
     compressed(tmp_path / "many.tar.gz", (header("x"), 2000 * BLOCK))
     calls, progress = stopping_after(10**9)
     with pytest.raises(ArchiveError, match="x is in it twice"):
-        vault_archives.check(str(tmp_path / "many.tar.gz"), "gz", progress)
+        unpacking.check(str(tmp_path / "many.tar.gz"), "gz", progress)
     assert len(calls) < 5
 
 
@@ -211,7 +211,7 @@ def bomb(path: Path, size: int, checksum: str = "") -> None:
         header("e", kind=tarfile.DIRTYPE),
         header("e/zeros", size),
         (b"\0", size),
-        header(vault_archives.MANIFEST, len(text)),
+        header(unpacking.MANIFEST, len(text)),
         text,
     )
 
@@ -223,12 +223,12 @@ def _checksum_of_zeros(size: int) -> str:
 @pytest.mark.parametrize("checksum", ["sha256:" + "0" * 64, "blake3:" + "0" * 64])
 def test_a_checksum_is_compared_by_the_algorithm_that_it_names(tmp_path: Path, checksum: str) -> None:
     bomb(tmp_path / "sound.tar.gz", 5000)
-    assert vault_archives.check(str(tmp_path / "sound.tar.gz"), "gz", lambda _: None).items[
+    assert unpacking.check(str(tmp_path / "sound.tar.gz"), "gz", lambda _: None).items[
         1
     ].checksum == _checksum_of_zeros(5000)
     bomb(tmp_path / "other.tar.gz", 5000, checksum)
     with pytest.raises(ArchiveError, match="is not what its manifest says"):
-        vault_archives.check(str(tmp_path / "other.tar.gz"), "gz", lambda _: None)
+        unpacking.check(str(tmp_path / "other.tar.gz"), "gz", lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_what_an_archive_unpacks_to_beyond_the_limit_is_not_read(tmp_path: Path)
     bomb(tmp_path / "zeros.tar.gz", 64 << 20)
     calls, progress = stopping_after(10**9)
     with pytest.raises(ArchiveError, match="holds more than 1 MB"):
-        vault_archives.check(str(tmp_path / "zeros.tar.gz"), "gz", progress, 10**6)
+        unpacking.check(str(tmp_path / "zeros.tar.gz"), "gz", progress, 10**6)
     assert sum(calls) == 0
 
 
 def unpack(path: str, outputs_dir: str, progress: Callable[[int], object]) -> None:
     """Bring an archive back, but without a record of it."""
-    with vault_archives.unpacked(path, outputs_dir, progress) as (staged, manifest):
-        vault_archives.dress(outputs_dir, staged, manifest, progress)
+    with unpacking.unpacked(path, outputs_dir, progress) as (staged, manifest):
+        unpacking.dress(outputs_dir, staged, manifest, progress)
         os.rename(f"{outputs_dir}/{staged}/{manifest.items[0].path}", f"{outputs_dir}/{manifest.items[0].path}")
 
 
@@ -281,7 +281,7 @@ def written(path: Path, *members: tuple[tarfile.TarInfo, bytes], says: Iterable[
     """Write an archive of members, and a manifest of other items maybe."""
     text = to_json(Manifest("2026", "/s", "gz", complete=True, experiments=("e",), items=tuple(says))).encode()
     parts = [part for info, content in members for part in (info.tobuf(tarfile.GNU_FORMAT), content)]
-    compressed(path, *filter(None, [*parts, header(vault_archives.MANIFEST, len(text)), text, after]))
+    compressed(path, *filter(None, [*parts, header(unpacking.MANIFEST, len(text)), text, after]))
 
 
 def entry(
@@ -417,8 +417,8 @@ def test_what_is_refused_for_the_room_was_never_written_beyond_it(
         return really(root, path, *more)
 
     monkeypatch.setattr(copying, "write_member", write)
-    monkeypatch.setattr(vault_archives, "room", lambda _: 50 * 4096)
-    monkeypatch.setattr(vault_archives, "_block", lambda _: 4096)
+    monkeypatch.setattr(unpacking, "room", lambda _: 50 * 4096)
+    monkeypatch.setattr(unpacking, "_block", lambda _: 4096)
     with pytest.raises(ArchiveError, match=r"needs 414 KB in .*, but only 205 KB are free"):
         unpack(str(project.folder / "e.tar.gz"), str(project.outputs), lambda _: None)
     assert made == names[:49]
@@ -516,9 +516,9 @@ def test_what_is_no_file_is_no_archive(project: Project, name: str) -> None:
 def reading(project: Project) -> Iterator[Callable[[Callable[[int], None]], object]]:
     path = str(project.folder / "archive" / "old_1.tar.gz")
     place = Packing(str(project.outputs), "old_1", str(project.folder / "archive"), "gz")
-    items = vault_archives.listing(place)
-    yield lambda progress: vault_archives.check(path, "gz", progress)
-    yield lambda progress: vault_archives.prove(place, items, progress)
+    items = packing.listing(place)
+    yield lambda progress: unpacking.check(path, "gz", progress)
+    yield lambda progress: packing.prove(place, items, progress)
     (project.outputs / "other").mkdir()
     yield lambda progress: unpack(path, str(project.outputs / "other"), progress)
 
@@ -570,12 +570,12 @@ def test_a_changed_archive_is_whole_or_refused_in_plain_words(tmp_path: Path) ->
     for number, name in enumerate(("one", "two", "n" * 150)):
         (tmp_path / "outputs/e" / name).write_bytes(b"weights" * 100 * number)
     place = Packing(str(tmp_path / "outputs"), "e", str(tmp_path / "archive"), "gz")
-    vault_archives.pack(vault_archives.Ready(place, vault_archives.listing(place), "2026"), 1, lambda _: None)
+    packing.pack(packing.Ready(place, packing.listing(place), "2026"), 1, lambda _: None)
     tar = gzip.decompress(Path(place.path).read_bytes())
     for _ in range(500):
         Path(place.path).write_bytes(gzip.compress(changed_somewhere(tar, random), 1))
         try:
-            vault_archives.check(place.path, "gz", lambda _: None)
+            unpacking.check(place.path, "gz", lambda _: None)
         except ArchiveError:
             refused += 1
     assert refused > 300

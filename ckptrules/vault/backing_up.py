@@ -1,0 +1,226 @@
+"""Makes a backup of ``outputs_dir``. What changes the disk is in the storage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Item, Problem
+from ckptrules.storage import copying, dressing, reading, writing
+from ckptrules.storage.copying import Tell, untold
+from ckptrules.storage.reading import SourceError, why_of
+from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
+from ckptrules.vault.copies import Bar, Copied, NotCopied, Way, apart, copy_apart
+from ckptrules.vault.manifest import LONGEST, Manifest, to_json
+from ckptrules.workers.pieces import Each, Lost
+from ckptrules.workers.side_by_side import each as by_threads
+
+COPIES = f"{MANIFEST}.copies"  # a folder in which copies wait until they are moved to their places
+MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
+CHANGED_HINT = "back it up again when nothing writes into it"
+LOST_HINT = "back it up again, with executor=none if it happens again"
+
+
+class NoSpaceError(Exception):
+    """There is not enough space for a backup; nothing is left of it. The message is one fact."""
+
+
+class Order(NamedTuple):
+    """What is to be backed up, and where to.
+
+    ``experiments`` are the paths of those in it; ``whole`` says that all the rest of ``outputs_dir`` comes along.
+    ``path`` is where the backup will be, ``created`` is for its manifest.
+    """
+
+    outputs_dir: str
+    path: str
+    mode: str
+    experiments: tuple[str, ...]
+    whole: bool
+    created: str
+
+
+def collect(order: Order) -> tuple[list[Item], list[Problem]]:
+    """List what is to be backed up, directories before what is in them."""
+    items, unreadable = reading.read_tree(order.outputs_dir)
+    problems = [
+        _unreadable(path or order.outputs_dir, why_of(error))
+        for path, error in sorted(unreadable.items())
+        if order.whole or belongs(path, order.experiments)
+    ]
+    return [item for item in items if order.whole or belongs(item.path, order.experiments)], problems
+
+
+def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_threads) -> tuple[Manifest, list[Problem]]:
+    """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
+
+    ``tell`` is called with what the copies could not be given; the manifest holds it. ``each`` has files copied; what
+    none of those who do that has finished is a problem, too.
+
+    Raises:
+        NoSpaceError: it would not fit.
+        OSError: it cannot be written. Nothing of it is left, if that can be removed.
+    """
+    items, problems = collect(order)
+    source = os.path.realpath(order.outputs_dir)
+    to_come = tuple(item for item in items if item.kind != "other")
+    manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments, items=to_come)
+    hidden = hidden_path(order.path)
+    writing.make_folder(hidden, dressing.PRIVATE)
+    try:
+        copying.write_manifest(hidden, MANIFEST, _text(manifest))
+        how = _way(order, items, hidden)
+        if how == "copy":
+            check_space(items, hidden)
+        held = _directories(order.outputs_dir, items, hidden, problems)
+        with bar(sum(item.size for item in items)) as progress, copying.waiting(hidden, COPIES):
+            work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
+            with contextlib.closing(each(work, apart(items), progress)) as answers:
+                modes = _place_all(hidden, items, answers, held, problems, tell)
+        held.sort()
+        for item in reversed(held):
+            if item.kind == "directory":
+                copying.dress_directory(hidden, item, tell)
+        manifest = manifest._replace(
+            mode=" and ".join(sorted(modes)) or order.mode,
+            complete=True,
+            items=tuple(held),
+            missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
+        )
+        copying.write_manifest(hidden, MANIFEST, _text(manifest))
+        copying.finish_backup(hidden, order.path, order.outputs_dir, tell)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            copying.remove_backup(hidden, hidden)
+        raise
+    return manifest, problems
+
+
+def check_space(items: Iterable[Item], folder: str) -> None:
+    """Refuse copies that would not fit, where the file system says how large it is.
+
+    Raises:
+        NoSpaceError: with how much is needed and how much there is.
+    """
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    needed = space_needed(items, status.f_frsize)
+    if needed > free and status.f_blocks:
+        raise NoSpaceError(f"needs {human_size(needed)}, but only {human_size(free)} are free")
+
+
+def space_needed(items: Iterable[Item], block: int) -> int:
+    """Sum up the bytes that copies take: their holes take none.
+
+    Args: ``block`` is the step in which the file system gives space away.
+    """
+    return sum(
+        MANIFEST_ROW + (-(-(item.size - item.holes) // block) * block if item.kind == "file" else block)
+        for item in items
+    )
+
+
+def _way(order: Order, items: Iterable[Item], partial: str) -> str:
+    """Decide how files come into the backup: clones are tried with the first file that can be read."""
+    if order.mode != "auto":
+        return order.mode
+    for item in items:
+        with contextlib.suppress(SourceError):
+            if item.kind == "file" and item.size:
+                probe = f"{partial}/{MANIFEST}.probe"
+                return "clone" if copying.can_clone(order.outputs_dir, item.path, probe) else "copy"
+    return "copy"
+
+
+def _place_all(
+    hidden: str,
+    items: Iterable[Item],
+    answers: Iterator[Copied | NotCopied | Lost],
+    held: list[Item],
+    problems: list[Problem],
+    tell: Tell,
+) -> set[str]:
+    """Give copies their places as they come, and return how the files came there.
+
+    What is in its place is added to ``held``. What cannot be read, or was not copied, is a problem.
+
+    Raises:
+        OSError: one cannot be written; the message names it.
+    """
+    modes = set[str]()
+    for item in items:
+        if item.kind == "other":
+            fact = "is neither a file nor a directory nor a link: left out"
+            problems.append(Problem("not_a_file", (item.path,), fact))
+        if item.kind not in ("file", "link"):
+            continue
+        try:
+            copied = _copied(item, next(answers))
+            if isinstance(copied, Problem):
+                problems.append(copied)
+                continue
+            copying.place_copy(hidden, copied.path, item.path)
+        except OSError as error:
+            raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
+        if copied.item.changed:
+            problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
+        if copied.lost:
+            tell(item.path, copied.lost)
+        held.append(copied.item)
+        modes |= {copied.how} - {""}
+    return modes
+
+
+def _copied(item: Item, answer: Copied | NotCopied | Lost) -> Copied | Problem:
+    """Return what was copied, or why it is left out.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if isinstance(answer, Lost):
+        return Problem("unreadable", (item.path,), f"was not copied: {answer.why}; left out", LOST_HINT)
+    if isinstance(answer, NotCopied):
+        if not answer.in_origin:
+            raise OSError(answer.number, answer.why)
+        return _unreadable(item.path, answer.why)
+    return answer
+
+
+def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems: list[Problem]) -> list[Item]:
+    """Make all directories, and return them as the backup holds them."""
+    held = []
+    for item in items:
+        if item.kind == "directory":
+            copying.make_directory(hidden, item)
+            held.append(_directory(outputs_dir, item, problems))
+    return held
+
+
+def _directory(outputs_dir: str, item: Item, problems: list[Problem]) -> Item:
+    """Return a directory with its attributes; what cannot be read may have a list, so only its owner keeps rights."""
+    try:
+        return dressing.described_below(outputs_dir, item)
+    except SourceError as error:
+        if not any(item.path in problem.names for problem in problems):
+            problems.append(_unreadable(item.path, why_of(error)))
+        return item._replace(mode=item.mode & ~0o077)
+
+
+def _text(manifest: Manifest) -> str:
+    """Write a manifest that `read_backup` reads.
+
+    Raises:
+        NoSpaceError: it is too long.
+    """
+    text = to_json(manifest)
+    if len(text) > LONGEST:
+        raise NoSpaceError(f"holds too many names for one backup: {TOO_LONG}; take fewer experiments=…")
+    return text
+
+
+def _unreadable(path: str, why: str) -> Problem:
+    return Problem("unreadable", (path,), f"cannot be read: {why}; left out", "ls -ld tells its owner")

@@ -1,0 +1,71 @@
+"""Copies of files that wait under names of their own until they are moved to their places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from ckptrules.engine.values import Item
+from ckptrules.storage import copying, writing
+from ckptrules.storage.reading import Progress, SourceError, why_of
+
+Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
+
+
+class Way(NamedTuple):
+    """How files are copied side by side: out of the folder ``origin`` into ``folder`` below ``root``, where they wait.
+
+    ``as_item`` is that of `copying.copy_file`, and ``how`` as well.
+    """
+
+    origin: str
+    root: str
+    folder: str
+    how: str
+    as_item: bool = False
+
+
+class Copied(NamedTuple):
+    """A copy that waits under a path of its own, how it came there, and what of the original it has not got."""
+
+    item: Item
+    path: str
+    how: str
+    lost: tuple[str, ...]
+
+
+class NotCopied(NamedTuple):
+    """Why a file could not be copied: an error number and words; ``in_origin``: it cannot be read, else not written."""
+
+    number: int | None
+    why: str
+    in_origin: bool
+
+
+def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Copied | NotCopied:
+    """Copy a file or a link to where it waits, or make an empty directory there, under a name that nobody else takes.
+
+    So it is of no matter who dies of it, or still goes on with the same when another one has begun it anew.
+    """
+    path, lost, how = f"{way.folder}/{writing.temporary_name('')}", list[str](), ""
+
+    def hear(_: str, words: tuple[str, ...]) -> None:
+        lost.extend(words)
+
+    try:
+        if item.kind == "directory":
+            copying.make_directory(way.root, item._replace(path=path))
+        elif item.kind == "link":
+            copying.make_link(way.root, item._replace(path=path), hear)
+        else:
+            to = (way.root, path, way.how)
+            item, how = copying.copy_file(way.origin, item, *to, progress, hear, as_item=way.as_item)
+    except OSError as error:
+        return NotCopied(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
+    return Copied(item, path, how, tuple(lost))
+
+
+def apart(items: Iterable[Item]) -> list[Item]:
+    """Return what is copied side by side; directories are made before."""
+    return [item for item in items if item.kind in ("file", "link")]

@@ -1,0 +1,261 @@
+"""Packs one experiment into one compressed tar file, reads it back, and proves it by a manifest of checksums.
+
+The manifest is the last member of the archive; a copy of it lies beside, so that an unchanged experiment is recognised
+without reading the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Iterable
+from typing import BinaryIO, NamedTuple
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Item
+from ckptrules.storage import copying, dressing, reading, writing
+from ckptrules.storage.attributes import UNKNOWN
+from ckptrules.storage.checksums import Checksum
+from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
+from ckptrules.vault.tar import ArchiveError, writer
+from ckptrules.vault.unpacking import BESIDE, MANIFEST, SPARE, check
+
+OTHER = "{} is there already, and holds something else; it is not overwritten"
+
+
+class Packing(NamedTuple):
+    """An experiment, and where it is packed to."""
+
+    outputs_dir: str
+    experiment: str
+    folder: str
+    format: str
+
+    @property
+    def root(self) -> str:
+        """The folder that the experiment lies in; paths in the archive begin with the experiment's last name."""
+        return os.path.join(self.outputs_dir, os.path.dirname(self.experiment))
+
+    @property
+    def top(self) -> str:
+        """The experiment's last name."""
+        return os.path.basename(self.experiment)
+
+    @property
+    def name(self) -> str:
+        """The name of the archive."""
+        return f"{self.experiment.replace('/', '%2F')}.tar.{self.format}"
+
+    @property
+    def path(self) -> str:
+        """The archive."""
+        return os.path.join(self.folder, self.name)
+
+
+class Ready(NamedTuple):
+    """An experiment that is to be packed, or, where that was done ``before``, to be compared with its archive."""
+
+    place: Packing
+    items: tuple[Item, ...]
+    created: str
+    before: bool = False
+
+    @property
+    def size(self) -> int:
+        """The bytes that pass on the way there, and on the way back."""
+        return 2 * sum(item.size for item in self.items)
+
+    @property
+    def needed(self) -> int:
+        """The bytes that an archive takes at the most; zeros are packed into next to nothing."""
+        return 0 if self.before else sum(item.size - item.holes for item in self.items) + SPARE
+
+
+def listing(place: Packing) -> tuple[Item, ...]:
+    """List the experiment, directories before what is in them.
+
+    Raises:
+        ArchiveError: a part of it cannot be read, or is nothing that can be packed.
+    """
+    items, unreadable = reading.read_tree(place.root, place.top)
+    for path, error in unreadable.items():
+        raise ArchiveError(f"{path} cannot be read: {why_of(error)}")
+    for item in items:
+        if item.kind == "other":
+            raise ArchiveError(f"{item.path} is neither a file nor a directory nor a link")
+    own = reading.look(place.root, place.top)
+    if own is None:
+        raise ArchiveError("is gone")
+    return (own, *items)
+
+
+def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) -> None:
+    """Refuse a tree that is not, by names, sizes, times and modes, the one that an archive's manifest tells of.
+
+    Raises:
+        ArchiveError: it is another one.
+    """
+    if _plain(items) != _plain(item._replace(checksum="") for item in manifest.items):
+        raise ArchiveError(OTHER.format(place.path))
+
+
+def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
+    """Pack an experiment, or compare it with its archive; return why that could not be, or nothing.
+
+    Args: ``threads`` is how many of them compress.
+    """
+    try:
+        if ready.before:
+            prove(ready.place, ready.items, progress)
+        else:
+            pack(ready, threads, progress)
+    except ArchiveError as error:
+        return str(error)
+    except OSError as error:
+        return why_of(error)
+    return ""
+
+
+def free(folder: str) -> int:
+    """Return the bytes that are free for archives."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
+    """Write the archive, read it back, and only then give it its name.
+
+    Raises:
+        ArchiveError: it would not fit, the experiment has changed meanwhile, or something else was read back.
+        OSError: it cannot be read or written. Nothing of the archive is left.
+    """
+    place, items, there = ready.place, ready.items, free(ready.place.folder)
+    if ready.needed > there:
+        needed, less = human_size(ready.needed), human_size(there)
+        raise ArchiveError(f"needs up to {needed} in {place.folder}, but only {less} are free")
+    with copying.new_archive(place.path) as (file, partial):
+        manifest = _write(ready, file, threads, progress)
+        file.flush()
+        with copying.syncing() as sync:
+            sync(file.fileno())
+            if check(partial, place.format, progress) != manifest:
+                raise ArchiveError("what was read back is not what was packed")
+        if _plain(listing(place)) != _plain(items):
+            raise ArchiveError("has changed while it was packed")
+        writing.refuse_taken(beside(place.path))
+        writing.write_beside(beside(place.path), to_json(manifest))
+    return manifest
+
+
+def beside(path: str) -> str:
+    """Return where the copy of an archive's manifest lies."""
+    return f"{path}.manifest.json"
+
+
+def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
+    """Return the manifest of the archive that is there already, or None where none is.
+
+    The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
+
+    Raises:
+        ArchiveError: it cannot be believed.
+    """
+    if not os.path.lexists(place.path):
+        return None
+    try:
+        folder, name = os.path.split(beside(place.path))
+        with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
+            if os.fstat(file).st_size <= longest(items):
+                return from_json(text.read(), len(items))
+    except (SourceError, ManifestError, UnicodeDecodeError):
+        pass
+    return check(place.path, place.format, progress, sum(item.size for item in items))
+
+
+def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
+    """Read an archive that is there already, and the experiment, and refuse any difference between the two.
+
+    Raises:
+        ArchiveError: the archive is damaged, or holds something else.
+    """
+    manifest = check(place.path, place.format, progress, sum(item.size for item in items))
+    refuse_other(place, items, manifest)
+    for item, here in zip(manifest.items, items, strict=True):
+        if item.kind == "file" and reading.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
+        if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
+        if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
+            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has another owner")
+
+
+def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Manifest:
+    place = ready.place
+    with (
+        writer(file, place.format, threads) as packed,
+        tarfile.open(fileobj=packed, mode="w:", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        tar.copybufsize = reading.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
+        held = tuple(_add(tar, place.root, item, progress) for item in ready.items)
+        source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
+        manifest = Manifest(ready.created, source, place.format, complete=True, experiments=names, items=held)
+        content = to_json(manifest).encode()
+        info = tarfile.TarInfo(MANIFEST)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return manifest
+
+
+def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Item:
+    info = tarfile.TarInfo(item.path)
+    info.mode, info.mtime, info.linkname = item.mode, item.mtime_ns // 10**9, item.link
+    info.uid, info.gid = item.uid, item.gid
+    info.type = {"directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}.get(item.kind, tarfile.REGTYPE)
+    if item.kind != "file":
+        tar.addfile(info)
+        return _noted(root, item) if item.kind == "directory" else item
+    info.size = item.size
+    with reading.open_file(root, item.path) as file:
+        reader = _Hashing(file, progress)
+        try:
+            tar.addfile(info, reader)  # type: ignore[arg-type] # any object with read
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ArchiveError(f"{item.path} has changed while it was packed") from None
+    return _noted(root, item)._replace(checksum=str(reader.digest))
+
+
+def _noted(root: str, item: Item) -> Item:
+    """Return a file or directory with its attributes.
+
+    Raises:
+        ArchiveError: they cannot be read.
+    """
+    try:
+        return item._replace(attributes=dressing.described_below(root, item).attributes)
+    except SourceError as error:
+        raise ArchiveError(f"{item.path} cannot be read: {why_of(error)}") from None
+
+
+def _plain(items: Iterable[Item]) -> list[Item]:
+    """Return items by what every archive tells of them; earlier ones knew no owners."""
+    return [item._replace(**BESIDE) for item in items]
+
+
+class _Hashing:
+    """An open file that notes what is read of it."""
+
+    def __init__(self, file: int, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self.digest = Checksum()
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes; fewer where the file ends."""
+        chunk = os.read(self._file, count)
+        self.digest.update(chunk)
+        self._progress(len(chunk))
+        return chunk

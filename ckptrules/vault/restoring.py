@@ -1,0 +1,185 @@
+"""Brings back what a backup holds. What changes the disk is in the storage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+from ckptrules.changes.journal import Journal
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.units import cannot
+from ckptrules.engine.values import Identity, Item, Problem, Step, Unit, trash_folder, trash_name
+from ckptrules.storage import believing, copying, reading, staging
+from ckptrules.storage.attributes import disbelieved
+from ckptrules.storage.copying import Tell, untold
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.reading import Progress, why_of
+from ckptrules.vault.backups import MANIFEST, MISSING, belongs, difference, fault_of, unlike
+from ckptrules.vault.copies import Bar, Copied, NotCopied, Way, apart, copy_apart
+from ckptrules.vault.manifest import Manifest, from_json
+from ckptrules.workers.pieces import Each, Lost
+from ckptrules.workers.side_by_side import each as by_threads
+
+AHEAD = 16 << 30  # bytes that may be brought back into the workplace before an earlier file has its place
+FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
+DAMAGED_HINT = "'doit backups verify=1' tells what else is damaged; take this one from another backup"
+Decision = Literal["bring", "replace", "identical", "failed"]
+COMES: tuple[Decision, ...] = ("bring", "replace")
+
+
+class RestoreStep(NamedTuple):
+    """What is to happen, or has happened, with one name of a backup; one that failed has a problem."""
+
+    item: Item
+    verdict: Decision
+    problem: Problem | None = None
+
+
+def believed(folder: str, manifest: Manifest) -> Manifest:
+    """Return the manifest of a backup without owners and access lists if somebody else could have written it."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        reading.open_file(folder, MANIFEST) as file,
+        open(file, encoding="utf-8", closefd=False) as text,
+    ):
+        if believing.is_trusted(os.fstat(file)) and from_json(text.read()) == manifest:
+            return manifest
+    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
+
+
+def plan_restore(
+    outputs_dir: str,
+    manifest: Manifest,
+    chosen: Collection[str] | None,
+    *,
+    force: bool,
+    progress: Progress,
+    each: Each = by_threads,
+) -> list[RestoreStep]:
+    """Decide for every name of a backup, or for those of the chosen experiments; nothing is changed.
+
+    What lies below a directory that cannot be brought back is left out.
+    """
+    steps: list[RestoreStep] = []
+    unread: list[Item] = []
+    new: set[str] = set()
+    blocked: set[str] = set()
+    for item in manifest.items:
+        if chosen is not None and not belongs(item.path, chosen):
+            continue
+        parent = os.path.dirname(item.path)
+        if parent in blocked:
+            blocked.add(item.path)
+            continue
+        fault = MISSING if parent in new else unlike(outputs_dir, item, by_time=True)
+        unread += [item] if fault is None else []
+        step = _decide(item, fault or "", force=force)
+        if step.problem:
+            blocked.add(item.path)
+        elif fault:
+            new.add(item.path)
+        steps.append(step)
+    with contextlib.closing(each(partial(difference, outputs_dir), unread, progress)) as answers:
+        read = {item.path: fault for item, fault in zip(unread, map(fault_of, answers), strict=True)}
+    return [_decide(step.item, read[step.item.path], force=force) if step.item.path in read else step for step in steps]
+
+
+def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
+    if not fault:
+        return RestoreStep(item, "identical")
+    if fault == MISSING:
+        return RestoreStep(item, "bring")
+    if force:
+        return RestoreStep(item, "replace")
+    below = "; nothing below it was brought back" * (item.kind == "directory")
+    return _failed(item, "differs", f"differs from the backup: {fault}{below}", FORCE_HINT)
+
+
+def restore(
+    outputs_dir: str,
+    backup: str,
+    run: str,
+    steps: Sequence[RestoreStep],
+    bar: Bar,
+    tell: Tell = untold,
+    journal: Journal | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    each: Each = by_threads,
+) -> list[RestoreStep]:
+    """Carry out what was decided, and return what came of it.
+
+    What is replaced goes to the trash of ``run``; ``journal`` is its record; ``stopped`` says whether it is to end
+    before the next change. ``tell`` is called with what a copy has lost. ``each`` has files copied into the workplace,
+    a few ahead of those that have their places.
+
+    Raises:
+        OSError: the workplace of the restore, or a directory that was just made, cannot be written.
+    """
+    journal = journal or Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"})
+    place = Workplace(outputs_dir, run, journal, 1, stopped)
+    coming = [step.item for step in steps if step.verdict in COMES]
+    if coming:
+        with bar(sum(item.size for item in coming)) as progress, copying.staging(outputs_dir, "restore-") as folder:
+            way = Way(backup, outputs_dir, folder, "clone", as_item=True)
+            with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:
+                steps = [
+                    _carry_out(step, place, way, answers, tell) if step.verdict in COMES else step for step in steps
+                ]
+    for step in reversed(steps):
+        if step.item.kind == "directory" and step.verdict in COMES:
+            copying.dress_directory(outputs_dir, step.item, tell)
+    return list(steps)
+
+
+def _carry_out(
+    step: RestoreStep, place: Workplace, way: Way, answers: Iterator[Copied | NotCopied | Lost], tell: Tell
+) -> RestoreStep:
+    """Bring back one name; a file is known to be sound before what is in its place is touched."""
+    item = step.item
+    answer = copy_apart(way, item) if item.kind == "directory" else next(answers)
+    if isinstance(answer, Lost):
+        return _failed(item, "refused", f"was not brought back: {answer.why}")
+    if isinstance(answer, NotCopied) and answer.in_origin:
+        return _failed(item, "damaged", f"cannot be read in the backup: {answer.why}", DAMAGED_HINT)
+    if isinstance(answer, NotCopied):
+        return _failed(item, "refused", f"cannot be brought back: {answer.why}")
+    name = os.path.basename(answer.path)
+    try:
+        if answer.item.checksum != item.checksum:
+            text = "is damaged in the backup: its checksum is not that of the manifest"
+            return _failed(item, "damaged", text, DAMAGED_HINT)
+        if why := _put_in_place(step, place, way.folder, name):
+            return _failed(item, "refused", cannot("be brought back", why))
+    finally:
+        staging.drop_staged(place.outputs_dir, name, way.folder)
+    if answer.lost:
+        tell(item.path, answer.lost)
+    return step
+
+
+def _put_in_place(step: RestoreStep, place: Workplace, waits_in: str, staged: str) -> str:
+    """Move what was staged to where it belongs, and what stands there to the trash; say why that could not be."""
+    folder, name = os.path.split(step.item.path)
+    try:
+        bring = Step("move", waits_in, staged, folder, name, identity=_identity(place, waits_in, staged))
+        unit = Unit("restore", step.item.size, (bring,))
+        if step.verdict == "replace":
+            trash, there = trash_folder(place.run, folder), _identity(place, folder, name)
+            away = Step("move", folder, name, trash, trash_name(name), identity=there)
+            unit = Unit("replace", step.item.size, (away, bring))
+    except OSError as error:
+        return why_of(error)
+    top = step.item.path.partition("/")[0]  # what lies in one another is taken back in one task, the inner first
+    return transact(place, top, top, [unit]).why
+
+
+def _identity(place: Workplace, folder: str, name: str) -> Identity:
+    with reading.open_below(place.outputs_dir, folder) as directory:
+        return reading.identify(directory, name)
+
+
+def _failed(item: Item, identity: str, text: str, hint: str = "") -> RestoreStep:
+    return RestoreStep(item, "failed", Problem(identity, (item.path,), text, hint))

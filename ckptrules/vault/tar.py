@@ -1,0 +1,222 @@
+"""The compressed tar stream of an archive: written, and read forwards only, whatever it holds.
+
+gzip is Python's own, and so is zstd from 3.14 on (before: the extra ``archive``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import sys
+import tarfile
+import zlib
+from collections.abc import Generator, Iterator
+from typing import Any, BinaryIO
+
+from ckptrules.engine.measures import human_size
+from ckptrules.storage import reading
+from ckptrules.storage.believing import open_plain
+from ckptrules.storage.reading import Progress
+from ckptrules.vault.manifest import unsafe_path
+from ckptrules.workers import side_by_side
+
+FORMATS = ("zst", "gz")
+LEVEL = 3  # what zstd itself takes; weights hardly shrink further
+WINDOW_LOG = 23  # 8 MiB; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
+MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
+MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
+MEMBERS_RATIO = 128  # and as many more for each byte of it; a member takes some 20 bytes at the least
+
+
+class ArchiveError(Exception):
+    """An archive that cannot be made, believed or brought back; the message is one fact."""
+
+
+def format_of(path: str) -> str:
+    """Tell the format of an archive by its name.
+
+    Raises:
+        ArchiveError: it is called otherwise.
+    """
+    for form in FORMATS:
+        if path.endswith(f".tar.{form}"):
+            return form
+    raise ArchiveError("is not called *.tar.zst or *.tar.gz")
+
+
+def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile.TarInfo, Iterator[bytes]], None, None]:
+    """Yield what is in an archive, in order, and its content; only plain names of files, directories, links get past.
+
+    Nothing is held of those before. There may be so many as an archive of its size can hold.
+
+    Raises:
+        ArchiveError: it holds anything else.
+        Exception: what the libraries say of damage (`believing` tells it in one way).
+    """
+    with (
+        open(open_plain(path), "rb", buffering=0) as file,
+        contextlib.closing(_unpacked(file, form)) as plain,
+        contextlib.closing(side_by_side.ahead(plain)) as pieces,
+    ):
+        left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
+        stream = _Stream(pieces, progress)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload] # it has what tarfile uses
+            while member := tar.next():
+                progress(0)
+                _refuse(member)
+                left -= MEMBER + len(member.name) + len(member.linkname)
+                if left < 0 or tar.pax_headers:
+                    raise ArchiveError("tells of more names than an archive of its size can hold")
+                tar.members.clear()
+                content = stream.content(member.size if member.isreg() else 0)
+                yield member, content
+                for _ in content:
+                    pass
+
+
+@contextlib.contextmanager
+def believing() -> Iterator[None]:
+    """Tell in one way what the libraries say of a damaged archive.
+
+    Raises:
+        ArchiveError: it is damaged.
+    """
+    try:
+        yield
+    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError, RecursionError) as error:
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+    except OSError as error:
+        if error.errno is not None:  # gzip's own errors have none
+            raise
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":  # where nobody uses zstd, its module is not imported for this
+            raise
+        raise ArchiveError(f"is damaged or cut off: {error}") from None
+
+
+class _Stream:
+    """The tar stream of an archive, forwards only. tarfile reads the headers, of which only so much: they may lie."""
+
+    def __init__(self, pieces: Iterator[bytes], progress: Progress) -> None:
+        self._pieces, self._progress = pieces, progress
+        self._rest, self._at, self._left = b"", 0, HEADERS
+
+    def tell(self) -> int:
+        """Return how many bytes have been read."""
+        return self._at
+
+    def read(self, count: int) -> bytes:
+        """Read so many bytes; fewer at the end.
+
+        Raises:
+            ArchiveError: a header is longer than any of ours.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise ArchiveError(f"is damaged: a header in it is longer than {human_size(HEADERS)}")
+        return b"".join(self._take(count))
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """Yield so many bytes in pieces, as they come, and go behind what fills up their last block.
+
+        Raises:
+            ReadError: the archive is cut off.
+        """
+        filling = -size % tarfile.BLOCKSIZE
+        behind = self._at + size + filling
+        yield from self._take(size)
+        for _ in self._take(filling):
+            pass
+        if self._at < behind:
+            raise tarfile.ReadError("unexpected end of data")
+        self._left = HEADERS
+
+    def _take(self, count: int) -> Iterator[bytes]:
+        while count and (piece := self._rest or self._next()):
+            self._rest, piece = piece[count:], piece[:count]
+            self._at += len(piece)
+            count -= len(piece)
+            yield piece
+
+    def _next(self) -> bytes:
+        self._progress(0)
+        return next(self._pieces, b"")
+
+
+def _refuse(member: tarfile.TarInfo) -> None:
+    fault = unsafe_path(member.name)
+    plain = (member.isreg() and not member.issparse()) or member.isdir() or member.issym()
+    if fault or not plain or member.size < 0:
+        raise ArchiveError(f"holds {member.name!r}, which {fault or 'is neither a file nor a directory nor a link'}")
+
+
+def _zstd() -> Any:
+    """Return the module for zstd.
+
+    Raises:
+        ArchiveError: it is not installed.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise ArchiveError("needs zstd: pip install 'ckptrules[archive]', or take format=gz") from None
+    return zstd
+
+
+@contextlib.contextmanager
+def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
+    """Give what compresses into a file, ``threads`` at once where the format can.
+
+    Raises:
+        ArchiveError: the library for it is not installed.
+    """
+    if form == "gz":
+        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+            yield packed
+    else:
+        zstd, key = _zstd(), _zstd().CompressionParameter
+        options = {key.compression_level: LEVEL, key.nb_workers: threads}
+        with zstd.ZstdFile(file, "wb", options=options) as packed:
+            yield packed
+
+
+def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
+    """Yield what a compressed file holds, in pieces.
+
+    zstd gets 256 KiB at once: a file of its library would read 8 KiB, and wait for other threads each time.
+    """
+    if form == "gz":
+        with gzip.GzipFile(fileobj=file, mode="rb") as plain:
+            yield from iter(lambda: plain.read(reading.STREAM), b"")
+        return
+    zstd = _zstd()
+    options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+    frame = zstd.ZstdDecompressor(options=options)
+    data = file.read(reading.STREAM)
+    while data:
+        if frame.eof:
+            frame = zstd.ZstdDecompressor(options=options)
+        while piece := frame.decompress(data, reading.STREAM):
+            yield piece
+            data = b""
+            if frame.eof:
+                break
+        data = frame.unused_data or file.read(reading.STREAM)
+    if not frame.eof:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+
+def needed_library(form: str) -> None:
+    """Find out whether a format can be written and read here.
+
+    Raises:
+        ArchiveError: its library is not installed.
+    """
+    if form == "zst":
+        _zstd()

@@ -1,0 +1,264 @@
+"""Reads an archive, proves it by the manifest at its end, and brings back the experiment that it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tarfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.values import Identity, Item
+from ckptrules.storage import copying, reading
+from ckptrules.storage.attributes import disbelieved
+from ckptrules.storage.believing import is_trusted
+from ckptrules.storage.checksums import Checksum, algorithm_of
+from ckptrules.storage.copying import Tell, untold
+from ckptrules.storage.reading import Progress, why_of
+from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
+from ckptrules.vault.tar import ArchiveError, believing, format_of, members
+from ckptrules.workers import side_by_side
+
+MANIFEST = ".ckptrules-manifest.json"
+SPARE = 1 << 20
+BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
+
+
+def check(path: str, form: str, progress: Progress, most: int | None = None, *, with_: str = "") -> Manifest:
+    """Read an archive to its end, compare it with its manifest, and return that.
+
+    Args:
+        path: the archive.
+        form: its format.
+        progress: is called with the bytes of each step, and before the next bytes are read.
+        most: the most bytes that its files may have; where it tells of more, it is read no further.
+        with_: a checksum of the algorithm that its manifest names, which comes last: where it turns out to be another
+            one than that of new archives, the archive is read again.
+
+    Raises:
+        ArchiveError: it is damaged, cut off, no archive of ours, or holds something else than it says.
+    """
+    manifest, found = _read(path, form, progress, most, lambda member, content: _seen(member, content, progress, with_))
+    old = _some_checksum(manifest)
+    if not with_ and algorithm_of(old) != algorithm_of(with_):
+        return check(path, form, progress, most, with_=old)
+    _refuse_difference(manifest, found)
+    return manifest
+
+
+@contextlib.contextmanager
+def unpacked(path: str, outputs_dir: str, progress: Progress) -> Iterator[tuple[str, Manifest]]:
+    """Read an archive once: unpack it into a folder of the workplace, and compare what came with its manifest.
+
+    Gives that folder, below ``outputs_dir``, and the manifest. Nothing is dressed yet, and links are not made. What is
+    left in the folder at the end, or where anything is wrong, is removed.
+
+    Raises:
+        ArchiveError: it would not fit, or as `check`.
+    """
+    with copying.staging(outputs_dir) as staged:
+        root, there = os.path.join(outputs_dir, staged), room(outputs_dir)
+        with copying.syncing() as sync:
+            unpacking = _Unpacking(root, outputs_dir, there, progress, sync)
+            manifest, found = _read(path, format_of(path), progress, there, unpacking.take)
+        unpacking.refuse_full()
+        old = _some_checksum(manifest)
+        if algorithm_of(old) != algorithm_of(""):
+            for item in (item for item in found.values() if item.kind == "file"):
+                found[item.path] = item._replace(checksum=reading.checksum(root, item.path, progress, old))
+        _refuse_difference(manifest, found)
+        yield staged, manifest
+
+
+def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell = untold) -> Identity:
+    """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
+
+    ``tell`` is called with what could not be given to what was brought back.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    root = os.path.join(outputs_dir, staged)
+    files = [item for item in manifest.items if item.kind == "file"]
+    every = side_by_side.each(lambda item, step: copying.dress_file(root, item, step), files, progress)
+    for item, lost in zip(files, every, strict=True):
+        if lost:
+            tell(item.path, lost)
+    for item in reversed(manifest.items):
+        if item.kind == "link":
+            copying.make_link(root, item, tell)
+        elif item.kind == "directory":
+            copying.dress_directory(root, item, tell)
+    with reading.open_below(outputs_dir, staged) as directory:
+        return reading.identify(directory, manifest.items[0].path)
+
+
+def believed(path: str, manifest: Manifest) -> Manifest:
+    """Return the manifest of an archive without owners and access lists if somebody else could have written it."""
+    real = os.path.realpath(path)
+    if all(is_trusted(os.stat(place)) for place in (real, os.path.dirname(real))):
+        return manifest
+    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
+
+
+def room(folder: str) -> int:
+    """Return the bytes that files may take in a folder; a file system in memory may set no limit, and reports none.
+
+    Raises:
+        OSError: that is not known.
+    """
+    disk = os.statvfs(folder)
+    return sys.maxsize if disk.f_blocks == 0 else max(0, disk.f_bavail * disk.f_frsize - SPARE)
+
+
+def refuse_full(folder: str, items: Iterable[Item]) -> None:
+    """Refuse what would not fit into a folder.
+
+    Raises:
+        ArchiveError: with how much is needed, and how much there is.
+    """
+    block = _block(folder)
+    _refuse_more(sum(_taken(item.size - item.holes, block) for item in items), room(folder), folder)
+
+
+def _read(
+    path: str,
+    form: str,
+    progress: Progress,
+    most: int | None,
+    take: Callable[[tarfile.TarInfo, Iterator[bytes]], Item],
+) -> tuple[Manifest, dict[str, Item]]:
+    """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
+
+    Raises:
+        ArchiveError: it is damaged, cut off or no archive of ours, or its files have more bytes than ``most``.
+    """
+    found: dict[str, Item] = {}
+    manifest, size = None, 0
+    with believing(), contextlib.closing(members(path, form, progress)) as every:
+        for member, content in every:
+            if manifest is not None:
+                raise ArchiveError(f"{member.name} comes behind its manifest")
+            if member.name == MANIFEST:
+                manifest = _manifest(member, content, found.values())
+                continue
+            if member.name in found:
+                raise ArchiveError(f"{member.name} is in it twice")
+            size += member.size
+            if most is not None and size > most:
+                raise ArchiveError(f"holds more than {human_size(most)}")
+            found[member.name] = take(member, content)
+    if manifest is None:
+        raise ArchiveError("holds no manifest of ckptrules, or is cut off")
+    return manifest, found
+
+
+def _refuse_difference(manifest: Manifest, found: dict[str, Item]) -> None:
+    """Refuse an archive in which anything else was ``found`` than its manifest says.
+
+    Raises:
+        ArchiveError: with one difference.
+    """
+    for item in manifest.items:
+        seen = found.pop(item.path, None)
+        if seen != item._replace(mtime_ns=0, mode=0, **BESIDE):
+            raise ArchiveError(f"{item.path} is {'missing in it' if seen is None else 'not what its manifest says'}")
+    if found:
+        raise ArchiveError(f"{min(found)} is in it, but not in its manifest")
+
+
+def _some_checksum(manifest: Manifest) -> str:
+    return next((item.checksum for item in manifest.items if item.checksum), "")
+
+
+class _Unpacking:
+    """Takes the members of an archive into a folder, for the owner alone, as long as there is room for them.
+
+    Links are not made before all is proved: no later member is written through one.
+    """
+
+    def __init__(self, root: str, folder: str, room: int, progress: Progress, sync: Callable[[int], None]) -> None:
+        self._root, self._folder, self._room, self._progress, self._sync = root, folder, room, progress, sync
+        self._block, self._needed = _block(folder), 0
+        self._directories = {""}
+
+    def take(self, member: tarfile.TarInfo, content: Iterator[bytes]) -> Item:
+        """Write a member, and return what it is. Where there is no more room, it is only read: to know how much it is.
+
+        Raises:
+            ArchiveError: it cannot be written, or comes before its directory.
+        """
+        self._needed += _taken(member.size, self._block)
+        if self._needed > self._room:
+            return _seen(member, content, self._progress, "")
+        if os.path.dirname(member.name) not in self._directories:
+            raise ArchiveError(f"{member.name} comes before the directory that it lies in")
+        item = _item(member)
+        try:
+            if item.kind == "directory":
+                copying.make_directory(self._root, item)
+                self._directories.add(item.path)
+            elif item.kind == "file":
+                checksum = copying.write_member(self._root, item.path, content, self._progress, self._sync)
+                return item._replace(checksum=checksum)
+        except OSError as error:
+            if error.errno is None:  # of gzip: the archive is damaged
+                raise
+            raise ArchiveError(f"cannot be unpacked: {why_of(error)}") from None
+        return item
+
+    def refuse_full(self) -> None:
+        """Refuse what did not fit.
+
+        Raises:
+            ArchiveError: with how much is needed, and how much there is.
+        """
+        _refuse_more(self._needed, self._room, self._folder)
+
+
+def _block(folder: str) -> int:
+    return os.statvfs(folder).f_frsize or 1
+
+
+def _taken(size: int, block: int) -> int:
+    """Return the bytes of a disk that a file of some bytes takes, or a directory or a link of none."""
+    return -(-size // block) * block or block
+
+
+def _refuse_more(needed: int, there: int, folder: str) -> None:
+    if needed > there:
+        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+
+
+def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress, with_: str) -> Item:
+    """Return what a member is, with its checksum if it is a file."""
+    item = _item(member)
+    if item.kind != "file":
+        return item
+    digest = Checksum(with_)
+    for piece in content:
+        digest.update(piece)
+        progress(len(piece))
+    return item._replace(checksum=str(digest))
+
+
+def _item(member: tarfile.TarInfo) -> Item:
+    """Return what a member says of itself, without mode and time: these are those of the manifest."""
+    kind: Any = "file" if member.isreg() else "directory" if member.isdir() else "link"
+    return Item(member.name, kind, member.size, 0, 0, link=member.linkname if member.issym() else "")
+
+
+def _manifest(member: tarfile.TarInfo, content: Iterator[bytes], found: Collection[Item]) -> Manifest:
+    if member.size > longest(found):
+        raise ArchiveError("its manifest: is longer than one of what it holds")
+    try:
+        manifest = from_json(b"".join(content).decode("utf-8"), len(found))
+    except ManifestError as error:
+        raise ArchiveError(f"its manifest: {error}") from None
+    if len(manifest.experiments) != 1 or not manifest.items or "/" in manifest.items[0].path:
+        raise ArchiveError("its manifest: is not that of one experiment")
+    if fault := unsafe_path(manifest.experiments[0]):
+        raise ArchiveError(f"its manifest: the experiment {fault}")
+    return manifest
