@@ -13,7 +13,7 @@ from doit.task import Task
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, places, selecting, startup
+from ckptrules.run import jobs, locking, places, selecting
 from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
@@ -175,8 +175,8 @@ def lock(session: Session, options: Common) -> None:
     """
     if not options.dry_run:
         places.outputs_dir(options)
-        startup.take_lock(session, options.outputs_dir, options.wait)
-        startup.recover_first(session, options.outputs_dir)
+        locking.take_lock(session, options.outputs_dir, options.wait)
+        locking.recover_first(session, options.outputs_dir)
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
+from ckptrules.run.database import DATABASE
 from ckptrules.run.jobs import (
     SETTLE,
     Job,
@@ -40,7 +41,7 @@ from ckptrules.run.remembered import remembered, values_of
 from ckptrules.run.reporter import RunContext, WorkerKilled
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
-from ckptrules.run.startup import DATABASE, TaskDict, params_of
+from ckptrules.run.startup import TaskDict, params_of
 from ckptrules.run.words import encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import Lost, Work

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.rules.load import load_rules
-from ckptrules.run import jobs, records, startup
+from ckptrules.run import jobs, locking, records, startup
 from ckptrules.run.command_line import TASKS, command_line
 from ckptrules.run.options import OptionError
 from ckptrules.run.session import Session, once
@@ -94,13 +94,13 @@ def test_a_session_holds_one_lock_for_a_folder(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outputs").mkdir()
     one, other = (Session(command_line([]), {}) for _ in range(2))
-    startup.take_lock(one, "outputs", 3)
-    startup.take_lock(one, "outputs")
-    startup.take_lock(one, str(tmp_path / "outputs"))
+    locking.take_lock(one, "outputs", 3)
+    locking.take_lock(one, "outputs")
+    locking.take_lock(one, str(tmp_path / "outputs"))
     with pytest.raises(OptionError, match="another run is at work"):
-        startup.take_lock(other, "outputs")
+        locking.take_lock(other, "outputs")
     one.held.close()
-    startup.take_lock(other, "outputs")
+    locking.take_lock(other, "outputs")
     other.held.close()
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ckptrules.run.startup import SHARE
+from ckptrules.run.processes import SHARE
 from ckptrules.workers.workers import cores
 from tests.conftest import ROOT, Project
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from ckptrules.engine.companions import by_name_only
-from ckptrules.run import startup
+from ckptrules.run import locking
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import OptionError
 from ckptrules.run.session import Session
@@ -284,7 +284,7 @@ def test_a_tree_never_seen_on_a_full_disk_is_told_what_helps(monkeypatch: pytest
 
     monkeypatch.setattr(posix, "lock", lock)
     with pytest.raises(OptionError, match=r"are enough to begin: .*'doit plan delete_old=1' needs no space"):
-        startup.take_lock(Session(command_line([]), {}), "outputs")
+        locking.take_lock(Session(command_line([]), {}), "outputs")
 
 
 def test_on_a_full_disk_purge_is_named_where_it_helps(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

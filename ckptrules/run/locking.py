@@ -1,0 +1,158 @@
+"""Before a run changes anything: the state is refused or believed, the lock taken, and an interrupted run finished."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import time
+
+from ckptrules.engine.measures import visible
+from ckptrules.run.options import OptionError
+from ckptrules.run.session import Session, once
+
+PURGE = "'doit purge' frees what waits in the trash"
+LITTLE = (
+    "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
+    "trash_days: 0 in the rules frees at once what is deleted"
+)
+
+
+def refuse_state(session: Session) -> None:
+    """Refuse to act on a state that others could have written.
+
+    Raises:
+        OptionError: with its place and what helps.
+    """
+    from ckptrules.changes import journals
+    from ckptrules.storage import reading
+    from ckptrules.storage.posix import Disk
+
+    for options in filter(lambda options: options.believes_state, session.line.asked().values()):
+        path = options.outputs_dir
+        try:
+            _look_at_state(session, path)
+            if options.reads_journals:
+                journals.unfinished_journals(Disk(path))  # opens each
+        except reading.StateError as error:
+            raise OptionError(refusal_of(error)) from None
+        except OSError:  # told by what needs it
+            continue
+
+
+@once
+def _look_at_state(_: Session, path: str) -> None:
+    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over.
+
+    Raises:
+        StateError: it is not to be believed.
+    """
+    from ckptrules.storage import believing, reading, state
+
+    try:
+        believing.refuse_state(path)
+    except reading.StateError as error:
+        if not error.is_open or state.keeps_modes(path):
+            raise
+        believing.NO_MODES.add(os.stat(path).st_dev)
+        believing.refuse_state(path)
+
+
+def take_lock(session: Session, path: str, wait: int = 0) -> None:
+    """Take the lock, once, for as long as the session lives.
+
+    Args:
+        session: that holds it.
+        path: the folder of the outputs.
+        wait: seconds for another run to finish.
+
+    Raises:
+        OptionError: another run has it, or ``outputs_dir`` cannot be written.
+    """
+    from ckptrules.storage.base import LockedError
+    from ckptrules.storage.posix import Disk
+
+    folder = os.path.realpath(path)
+    if folder in session.locks:
+        return
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    holder = f"process {os.getpid()} on {os.uname().nodename}, since {started}"
+    try:
+        lock = session.held.enter_context(Disk(path).lock(holder, wait, functools.partial(_tell, session)))
+        session.locks[folder] = lock.descriptor
+    except LockedError as other:
+        hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
+        raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
+    except OSError as error:
+        raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
+
+
+def recover_first(session: Session, path: str) -> None:
+    """Finish what an interrupted run began, and say so; what cannot be read of it is a problem that is left.
+
+    Raises:
+        OptionError: the journals cannot be read, so nothing is begun.
+    """
+    from ckptrules.changes.journal import JOURNALS
+    from ckptrules.changes.journals import unfinished_journals
+    from ckptrules.run.jobs import find_anew
+    from ckptrules.run.records import begun, own_state
+    from ckptrules.storage import reading, state
+    from ckptrules.storage.posix import Disk
+
+    own = own_state(path)
+    try:
+        begun(session, path)
+        interrupted = any(unfinished_journals(Disk(root)) for root in (path, own) if root)
+        told = _finish(session, path, own) if interrupted else []
+        state.clear_work(path)
+    except OSError as error:
+        fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
+        text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
+        raise OptionError(refusal_of(error) if isinstance(error, reading.StateError) else text) from None
+    find_anew(session)  # another run may have been at work until the lock was free
+    for sentence in told:
+        _tell(session, sentence)
+
+
+def _finish(session: Session, path: str, own: str) -> list[str]:
+    from ckptrules.changes.recovery import recover
+
+    recovered = recover(path, own)
+    session.problems_before |= bool(recovered.unread)
+    return [*recovered.told, *recovered.unread]
+
+
+def _tell(session: Session, sentence: str) -> None:
+    with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
+        print(session.completed(visible(sentence)), flush=True)
+
+
+def cannot_be_written(path: str, what: str, error: OSError) -> str:
+    """Say that a part of the state cannot be written, and what helps.
+
+    Args:
+        path: the folder of the outputs.
+        what: the part, as it is called.
+        error: what the system says.
+    """
+    from ckptrules.storage import reading, trash
+    from ckptrules.storage.posix import Disk
+
+    if isinstance(error, reading.StateError):
+        return refusal_of(error)
+    fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
+    if isinstance(error, PermissionError):
+        return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {path}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        can_purge = any(trash.trash_runs(Disk(path)))
+        return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
+    return fact
+
+
+def refusal_of(error: OSError) -> str:
+    """Say why the system or the state refuses, with the hint that a `reading.StateError` carries."""
+    from ckptrules.storage.reading import StateError, why_of
+
+    return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)

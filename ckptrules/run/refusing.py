@@ -1,0 +1,118 @@
+"""What is refused as it was typed, before anything is looked at; and the help, which is no run."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ckptrules.run.command_line import TASKS, declared, program, refusal
+from ckptrules.run.hints import OURS
+from ckptrules.run.options import Common, OptionError
+from ckptrules.run.session import lacking
+from ckptrules.run.words import DEFAULT_TASK, CommandLine
+
+REFUSED = 3
+
+
+def show_help_first() -> None:
+    """Print the options of a task where its help is asked for; doit would answer with a dump of its own objects.
+
+    Raises:
+        SystemExit: with 0 where something was printed; with 3 where there is no such task, which doit would not say.
+    """
+    from ckptrules.run.help import OWN, asks_for_help, own_page, task_page
+
+    topic = asks_for_help(sys.argv[1:], TASKS)
+    if not topic:
+        return
+    if topic in OWN:
+        print(own_page(topic), end="", flush=True)
+        raise SystemExit(0)
+    try:
+        refuse_not_ours(topic)
+    except OptionError as error:
+        print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
+        raise SystemExit(REFUSED) from None
+    if topic in TASKS:
+        from ckptrules.rules.shipped import sentences
+
+        print(task_page(topic, sentences()[topic], program(), declared(topic)), end="", flush=True)
+        raise SystemExit(0)
+
+
+def refuse_mistyped(line: CommandLine) -> None:
+    """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
+    if line.command in ("run", "info") and foreign and "*" not in foreign[0]:
+        refuse_not_ours(foreign[0])
+
+
+def refuse_not_ours(task: str) -> None:
+    """Refuse a task that is none of ours, unless it may be one of the user's own.
+
+    Raises:
+        OptionError: with the task that is nearest.
+    """
+    from ckptrules.rules.shipped import has_own_tasks
+    from ckptrules.run.help import refuse_unknown
+
+    if program() == OURS or not has_own_tasks():
+        refuse_unknown(task, TASKS)
+
+
+def refuse_runs_without_lock(line: CommandLine) -> None:
+    """Refuse doit's other commands that run tasks: the lock is taken, and recovery done, for a plain run only.
+
+    Raises:
+        OptionError: with the command that runs the same.
+    """
+    ours = [word.base for word in line.words if any(word.selects(task) for task in TASKS)]
+    ours += [DEFAULT_TASK] * (line.command == "auto" and not line.words)
+    if line.command in ("auto", "strace") and ours:
+        fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
+        raise OptionError(f"command line: {fact}\n    hint: leave '{line.command}' out")
+
+
+def refuse_processes_of_doit(line: CommandLine) -> None:
+    """Refuse ``-P process``: doit's own would wait for ever for one that was killed, and outlive a main process.
+
+    Raises:
+        OptionError: with what does the same.
+    """
+    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
+        raise OptionError(
+            "command line: processes of doit's own are not used\n    hint: leave out '-P process': -n is enough"
+        )
+
+
+def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
+    """Refuse a command that a dodo.py does not have.
+
+    Raises:
+        OptionError: with what to write into it.
+    """
+    lacks = lacking(dodo) if line.command == "run" else ()
+    asked = [word.base for word in line.words] or [DEFAULT_TASK]
+    if task := next((task for task in asked if task in lacks), None):
+        from ckptrules.rules.shipped import lines_to_add
+
+        fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"
+        raise OptionError("\n    ".join([fact, "hint: add to it:", *lines_to_add([task], dodo)]))
+
+
+def refuse_configured_folder(options: Common, said: Common) -> None:
+    """Refuse an ``outputs_dir`` that stands in doit's own configuration: the lock was taken before that is read.
+
+    Raises:
+        OptionError: with where to say it instead.
+    """
+    if options.outputs_dir != said.outputs_dir:
+        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
+        raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
