@@ -12,22 +12,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Literal, NamedTuple
 
+from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, number
+from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
 from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
-from ckptrules.engine.values import (
-    Checkpoint,
-    Claim,
-    Directory,
-    Entry,
-    Evidence,
-    Listing,
-    Reason,
-    RuleSet,
-    in_part_folder,
-    number,
-)
 from ckptrules.engine.wholeness import markers_in, unwhole, why_unfinished
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.facts import all_facts

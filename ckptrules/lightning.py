@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ckptrules.engine.naming import TemplateError, claim, fits, named, render, stem_of
-from ckptrules.engine.values import Rule
+from ckptrules.engine.ruleset import Rule
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.storage import writing

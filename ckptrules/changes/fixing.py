@@ -14,22 +14,11 @@ from typing import NamedTuple
 
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import refused
+from ckptrules.engine.actions import Action, Plan, Problem, Rewrite, Skipped, Step, Unit
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.naming import named
-from ckptrules.engine.values import (
-    Action,
-    Entry,
-    Listing,
-    Plan,
-    Problem,
-    Reason,
-    Rewrite,
-    RuleSet,
-    Skipped,
-    Step,
-    Unit,
-    trash_folder,
-    trash_name,
-)
+from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file

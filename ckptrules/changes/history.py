@@ -11,7 +11,9 @@ from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.record import Intent, Record, refs, rewrites_texts
 from ckptrules.changes.units import inverse_of
-from ckptrules.engine.values import TRASH, Identity, Spot, Unit
+from ckptrules.engine.actions import Spot, Unit
+from ckptrules.engine.entries import Identity
+from ckptrules.engine.state_folder import TRASH
 
 STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
 

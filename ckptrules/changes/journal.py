@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.values import STATE, Unit
+from ckptrules.engine.actions import Unit
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 
 JOURNALS = f"{STATE}/journal"

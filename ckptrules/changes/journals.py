@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ckptrules.changes.clock import NS, Now
 from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, is_finished
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import CHUNK, why_of

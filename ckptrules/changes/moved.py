@@ -12,7 +12,7 @@ from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.record import JournalError
-from ckptrules.engine.values import TRASH
+from ckptrules.engine.state_folder import TRASH
 
 
 class Moved(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, get_args
 
 from ckptrules.changes.journal import NAME, STOPPED, TORN, VERSION, UnitRef, outcome_of
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.engine.values import EntryKind, Identity, Step, Unit
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import EntryKind, Identity
 
 _ENTRY_KINDS = get_args(EntryKind)
 

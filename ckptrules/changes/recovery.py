@@ -13,7 +13,7 @@ from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.record import JournalError, Record, closing, read
 from ckptrules.changes.units import head_of
-from ckptrules.engine.values import Spot, Step, Unit
+from ckptrules.engine.actions import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 

@@ -17,7 +17,8 @@ from ckptrules.changes.units import (
     to_be_freed,
     units_of,
 )
-from ckptrules.engine.values import Listing, Plan, Stamp, Unit
+from ckptrules.engine.actions import Plan, Unit
+from ckptrules.engine.entries import Listing, Stamp
 from ckptrules.outputs.evidence import obstacle
 from ckptrules.storage import moving, trash
 from ckptrules.storage.folders import Folders

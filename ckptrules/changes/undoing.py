@@ -9,7 +9,7 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.record import refs
 from ckptrules.changes.units import head_of
-from ckptrules.engine.values import Spot, Step, Unit
+from ckptrules.engine.actions import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
 

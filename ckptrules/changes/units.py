@@ -9,20 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.engine.values import (
-    DELETES,
-    Action,
-    Entry,
-    Identity,
-    Listing,
-    Plan,
-    Problem,
-    Step,
-    Unit,
-    in_part_folder,
-    trash_folder,
-    trash_name,
-)
+from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
+from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
+from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import dressing
 from ckptrules.storage.moving import CHANGED, LINK_CHANGED, NEITHER
 

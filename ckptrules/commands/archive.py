@@ -17,8 +17,10 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.commands.backup import Prepared, chosen_experiments, expected, known_experiments, one_task, selects
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
-from ckptrules.engine.values import Entry, Identity, Item, Step, Unit, trash_folder, trash_name
+from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.evidence import Links, in_use
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places, records

@@ -13,9 +13,9 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.discovery import Record, records_in
+from ckptrules.engine.actions import Problem
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
-from ckptrules.engine.values import Problem
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import deciding, jobs, pinning, places, selecting

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from doit.task import Task
 
-from ckptrules.engine.values import Policy, RuleSet
+from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.report.style import count_of, table
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run.jobs import load, pins_of

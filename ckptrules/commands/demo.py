@@ -12,7 +12,7 @@ from typing import Any
 
 from doit.exceptions import TaskFailed
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.run.options import Common
 from ckptrules.run.session import Session
 from ckptrules.storage import writing

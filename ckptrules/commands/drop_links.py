@@ -8,10 +8,12 @@ from ckptrules.changes.transaction import transact
 from ckptrules.changes.units import after, problems_of, refused
 from ckptrules.commands import fix_state
 from ckptrules.commands.fix_state import each, summary
+from ckptrules.engine.actions import Action, Plan, Step, Unit
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import named
 from ckptrules.engine.plan import link_targets
+from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import is_left_link
-from ckptrules.engine.values import Action, Listing, Plan, Reason, Step, Unit
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.session import Session

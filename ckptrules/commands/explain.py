@@ -10,23 +10,15 @@ from typing import Any, NamedTuple
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.actions import DELETES, Action, Plan
+from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
+from ckptrules.engine.entries import EntryKind, Listing, in_part_folder
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
-from ckptrules.engine.values import (
-    DELETES,
-    Action,
-    Claim,
-    EntryKind,
-    Listing,
-    Plan,
-    PolicyLine,
-    Reason,
-    RuleSet,
-    in_part_folder,
-)
 from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style

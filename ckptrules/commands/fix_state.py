@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ckptrules import stopping
 from ckptrules.changes.fixing import fix, foresee
-from ckptrules.engine.values import Directory, Listing, Plan
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, numbers
 from ckptrules.report.text import Tally

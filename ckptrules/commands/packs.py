@@ -11,11 +11,12 @@ from typing import Any
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import agreed_fields
-from ckptrules.engine.values import Claim, Fault, Pack, RuleError
+from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.picking import LAST_RESORT, Tree
 from ckptrules.outputs.scouting import Sight, scout

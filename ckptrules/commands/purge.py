@@ -17,7 +17,7 @@ from doit.task import Task
 from ckptrules import stopping
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size, seconds
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs, places, records
 from ckptrules.run.hints import quoted

@@ -16,7 +16,7 @@ from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.record import JournalError
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.engine.values import Step, Unit
+from ckptrules.engine.actions import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places, records, startup

@@ -19,8 +19,8 @@ from ckptrules.commands.backup import (
     selects,
     tell,
 )
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.pins import Found, is_it
-from ckptrules.engine.values import Entry
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, pinning, records
 from ckptrules.run.hints import command

@@ -16,7 +16,7 @@ from ckptrules.changes.journals import read_runs
 from ckptrules.changes.record import JournalError
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import old_text_name, pointer_of
+from ckptrules.engine.state_folder import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import jobs, places, records, startup

@@ -16,8 +16,8 @@ from ckptrules import stopping
 from ckptrules.changes.units import NO_RECORD
 from ckptrules.commands.archive import change
 from ckptrules.commands.backup import Prepared, expected, one_task
+from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
-from ckptrules.engine.values import Step, Unit
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places
 from ckptrules.run.options import MAX_RATE, WAIT, Common, OptionError, option, some_text

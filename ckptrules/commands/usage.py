@@ -11,8 +11,9 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.commands.trash import stranger_notes
+from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import DELETES, Listing, Plan
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, jobs, places, selecting, startup, whole_tree

@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Action, Kept, Problem
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import MAX_NAME_BYTES, stem_of
-from ckptrules.engine.values import Action, Checkpoint, Kept, Listing, Problem, Reason
+from ckptrules.engine.ruleset import Reason
 
 Owned = Mapping[str, Sequence["Sidecar"]]  # by the name of the checkpoint
 Pairs = Mapping[str, Sequence[tuple[str, str]]]  # by the name of the checkpoint: old and new name of each sidecar

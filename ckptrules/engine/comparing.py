@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.packs import told
-from ckptrules.engine.values import Checkpoint
 
 Inside = Mapping[str, int | None]
 """What stands in a checkpoint: ``epoch`` and ``step``, or `COUNTS`, each if anything is known of it."""

@@ -6,9 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Kept, OnConflict, Problem
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import is_misdated, misdated_of
-from ckptrules.engine.values import Checkpoint, Entry, Evidence, Kept, OnConflict, Problem, Reason
+from ckptrules.engine.ruleset import Reason
 
 TWO = 2
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.shapes import in_yaml
-from ckptrules.engine.values import in_part_folder
 from ckptrules.engine.words import ENDING, KEYS
 
 SOME = 20  # names of a kind, from which a format is drafted

@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of
+from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.pointers import mentioned, stems
-from ckptrules.engine.values import Evidence, Fact, Listing, Mention, in_part_folder, number, order_of
+from ckptrules.engine.ruleset import Fact
 
 LAST_SECOND = 253_402_300_800  # of the year 9999
 LONGEST = 4096  # characters of a text that names a checkpoint

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.shapes import Shape
-from ckptrules.engine.values import Checkpoint, HardLinks
 
 NS = 1_000_000_000
 SKEW_NS = 60 * NS  # what the clocks of two machines may differ by

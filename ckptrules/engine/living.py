@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import human_time
 from ckptrules.engine.naming import fits
-from ckptrules.engine.values import Listing, Plan, Problem, Reason, Rule, RuleSet, in_part_folder
+from ckptrules.engine.ruleset import Reason, Rule, RuleSet
 
 OVER = 3600  # seconds after its newest file, from which on a run is taken for over
 CHANGED = frozenset({"rename", "trash"})  # kinds of actions on checkpoints

@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.lines.keep_best import as_float, shortened
 from ckptrules.engine.naming import BEST
-from ckptrules.engine.values import Checkpoint, Policy, Reason
+from ckptrules.engine.ruleset import Policy, Reason
 
 SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left
 LOW = frozenset("loss err error perplexity ppl wer cer mae mse rmse nll bpb bpc bpd fid lpips eer distance".split())

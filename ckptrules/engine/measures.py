@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from ckptrules.engine.values import HardLinks
+from ckptrules.engine.entries import HardLinks
 
 SECONDS = {"y": 31_536_000, "mo": 2_592_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 ROUNDS_UP = 999.5  # from here on three digits would show 1000

@@ -8,20 +8,9 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
-from ckptrules.engine.values import (
-    Claim,
-    ClaimKind,
-    Fact,
-    Named,
-    Pattern,
-    PointerPattern,
-    Reason,
-    Rule,
-    RuleSet,
-    number,
-    order_of,
-)
+from ckptrules.engine.ruleset import Fact, Pattern, PointerPattern, Reason, Rule, RuleSet
 from ckptrules.engine.words import read_words
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from ckptrules.engine.values import Claim, Complete, Pack, Reason, Rule, RuleSet, number
+from ckptrules.engine.checkpoints import Claim, number
+from ckptrules.engine.ruleset import Complete, Pack, Reason, Rule, RuleSet
 
 NUMBERS = ("epoch", "step", "number")
 PACKS_DIFFER = "the packs "

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.values import Directory, Entry, Location, Reason
+from ckptrules.engine.entries import Directory, Entry
+from ckptrules.engine.ruleset import Location, Reason
 
 NS = 1_000_000_000
 GONE = "is not there"

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, Mention
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
+from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import UNDECIDED
 from ckptrules.engine.pointers import cannot_follow, repoints
 from ckptrules.engine.retention import NOTHING, Verdict
+from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
 from ckptrules.engine.sorting import Sorted, beside, sort_entries
-from ckptrules.engine.values import (
-    Action,
-    Checkpoint,
-    Entry,
-    Evidence,
-    Kept,
-    Listing,
-    Mention,
-    OnConflict,
-    OutsideLink,
-    Plan,
-    Policy,
-    Problem,
-    Reason,
-    RuleSet,
-    Skipped,
-)
 from ckptrules.engine.wholeness import BROKEN, complete_lines, unwhole
 
 

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ckptrules.engine.values import Mention, number
+from ckptrules.engine.checkpoints import Mention, number
 
 LONGEST = 16 * 1024  # bytes; such files have a few lines
 LONGEST_LIST = 64 * 1024  # bytes of a list of checksums: what it held goes to the trash once for each rename

@@ -7,20 +7,12 @@ from datetime import UTC, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import NS, SKEW_NS, Around, Judged, Others, both_ranks, is_misdated, misdated_of, yes
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import human_size, human_time, taken
-from ckptrules.engine.values import (
-    Assignment,
-    Checkpoint,
-    Location,
-    MaxDelete,
-    Plan,
-    Policy,
-    PolicyLine,
-    Reason,
-    RuleSet,
-)
+from ckptrules.engine.ruleset import Assignment, Location, MaxDelete, Policy, PolicyLine, Reason, RuleSet
 
 SERIES = 3  # of so many checkpoints it is news that a line keeps all or none
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
 from ckptrules.engine.judging import Others
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy, unless_verified
+from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
-from ckptrules.engine.values import Checkpoint, Evidence, Policy, Reason, order_of
 
 Series = tuple[str, ...]  # the run, the kind of number, and what a policy splits by
 TOLD = frozenset(

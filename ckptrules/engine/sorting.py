@@ -6,22 +6,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Problem, Skipped
+from ckptrules.engine.checkpoints import Checkpoint, Claim, Named, Part
 from ckptrules.engine.companions import Sidecar, find_sidecars
+from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
-from ckptrules.engine.values import (
-    NOT_READ,
-    Checkpoint,
-    Claim,
-    Entry,
-    Listing,
-    Named,
-    Part,
-    Problem,
-    RuleSet,
-    Skipped,
-    in_part_folder,
-)
+from ckptrules.engine.ruleset import RuleSet
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
 Read = tuple[Entry, Named]

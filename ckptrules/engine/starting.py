@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.checkpoints import number
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
 from ckptrules.engine.shapes import in_yaml
-from ckptrules.engine.values import number
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
 NAMING_HEAD = (

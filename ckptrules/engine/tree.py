@@ -7,25 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import OnConflict, Plan
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
 from ckptrules.engine.plan import by_heads, make_plan, with_metrics
 from ckptrules.engine.retention import by_tree
+from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import (
-    Best,
-    Budget,
-    Checkpoint,
-    Evidence,
-    Listing,
-    OnConflict,
-    Plan,
-    Policy,
-    RuleSet,
-    order_of,
-)
 
 Spot = tuple[str, str]  # a directory, and a name in it
 Rank = tuple[float | int | str, ...]  # the higher stays

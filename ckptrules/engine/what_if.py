@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Judged
-from ckptrules.engine.values import DELETES, Checkpoint, Pattern, Plan, Policy, PolicyLine, RuleSet
+from ckptrules.engine.ruleset import Pattern, Policy, PolicyLine, RuleSet
 
 COUNTS = (1, 2, 3, 5)  # values of keep_last that one may wonder about
 FLOOR = "keep_at_least"

@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
+from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
+from ckptrules.engine.ruleset import Reason, Rule, RuleSet
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.sorting import Sorted
-from ckptrules.engine.values import Checkpoint, Evidence, Listing, Reason, Rule, RuleSet, in_part_folder, number
 
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"

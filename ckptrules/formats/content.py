@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from ckptrules.engine.values import number
+from ckptrules.engine.checkpoints import number
 from ckptrules.formats.machine import Made, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Contents
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from typing import BinaryIO
 
-from ckptrules.engine.values import number
+from ckptrules.engine.checkpoints import number
 from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse

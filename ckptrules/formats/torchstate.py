@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ckptrules.engine.values import Piece, Rewrite
+from ckptrules.engine.actions import Piece, Rewrite
 from ckptrules.formats.machine import TooLongError, UnreadableError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
 from ckptrules.formats.zips import open_entry, open_zip

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
+from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.naming import SlowRuleError, own_claim
-from ckptrules.engine.values import Pack, in_part_folder, order_of
+from ckptrules.engine.ruleset import Pack
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse

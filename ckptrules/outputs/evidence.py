@@ -14,20 +14,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.checkpoints import Evidence, Mention
+from ckptrules.engine.entries import Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.values import (
-    STATE,
-    Entry,
-    Evidence,
-    Listing,
-    Mention,
-    OutsideLink,
-    Plan,
-    Problem,
-    RuleSet,
-    in_part_folder,
-)
+from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed

@@ -10,9 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from ckptrules.engine.checkpoints import Evidence, order_of
+from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.facts import Told, joined, series_of, told_by
 from ckptrules.engine.naming import reader
-from ckptrules.engine.values import STATE, Evidence, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
+from ckptrules.engine.ruleset import Fact, Reason, RuleSet
+from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
 from ckptrules.stopping import heed

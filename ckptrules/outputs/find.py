@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import NamedTuple
 
-from ckptrules.engine.values import Directory, Stamp
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.storage.reading import stamp_of
 
 _GLOB = re.compile(r"[*?[]")

@@ -11,9 +11,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from ckptrules.engine.checkpoints import order_of
+from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.facts import series_of
 from ckptrules.engine.naming import named
-from ckptrules.engine.values import LONGEST_NAME, Entry, Fact, Listing, Reason, RuleSet, in_part_folder, order_of
+from ckptrules.engine.ruleset import Fact, Reason, RuleSet
+from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.machine import Made, UnreadableError
 from ckptrules.formats.torchstate import read_state
 from ckptrules.outputs.facts import NOT_TO_BE_HAD, Row

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.values import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.storage.reading import hard_links, look_inside, open_below
 
 LEADS_NOWHERE = (

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
+from ckptrules.engine.checkpoints import ClaimKind
+from ckptrules.engine.entries import Directory, in_part_folder
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.values import ClaimKind, Directory, Pack, RuleSet, in_part_folder
+from ckptrules.engine.ruleset import Pack, RuleSet
 from ckptrules.engine.wholeness import asked_inside
 from ckptrules.outputs.find import Inner, survey
 

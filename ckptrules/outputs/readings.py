@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.values import Directory, Entry, Listing, OutsideLink
+from ckptrules.engine.entries import Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import read_directory, read_names
 from ckptrules.storage import reading

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.naming import own_claim
-from ckptrules.engine.values import STATE, Pack
+from ckptrules.engine.ruleset import Pack
+from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import asked_inside
 from ckptrules.outputs.picking import BY_NAME, Tree, holds_parts, pick_in
 

@@ -9,12 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.comparing import compare, first_middle_last
+from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
+from ckptrules.engine.ruleset import Pack, RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
-from ckptrules.engine.values import Directory, Listing, Pack, RuleSet, Stamp, in_part_folder
 from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack, look_into
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan

@@ -7,26 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from ckptrules.engine.actions import Kept, Plan
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
+from ckptrules.engine.entries import Entry, HardLinks, Listing, in_part_folder
 from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
 from ckptrules.engine.plan import by_heads, with_metrics
+from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries
-from ckptrules.engine.values import (
-    Checkpoint,
-    Entry,
-    Evidence,
-    HardLinks,
-    Kept,
-    Listing,
-    Plan,
-    Policy,
-    PolicyLine,
-    Reason,
-    RuleSet,
-    in_part_folder,
-)
 from ckptrules.report.text import Several, Tally
 
 NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell

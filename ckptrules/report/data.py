@@ -8,8 +8,10 @@ from operator import itemgetter
 from typing import Any
 from zlib import compress, decompress
 
+from ckptrules.engine.actions import Plan
 from ckptrules.engine.drafting import drafts
-from ckptrules.engine.values import Entry, Plan, PolicyLine, Reason
+from ckptrules.engine.entries import Entry
+from ckptrules.engine.ruleset import PolicyLine, Reason
 from ckptrules.report.checkpoints import Row, Told, finite, whole_number
 from ckptrules.report.text import Tally
 

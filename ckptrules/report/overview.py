@@ -6,9 +6,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Plan
 from ckptrules.engine.drafting import drafts
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Entry, Plan
 from ckptrules.report.page.verdict import ended, of_bytes
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import Tally

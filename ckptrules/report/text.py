@@ -9,8 +9,10 @@ from itertools import zip_longest
 from operator import add
 from typing import NamedTuple
 
+from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, Skipped
+from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
-from ckptrules.engine.values import DELETES, Action, Entry, HardLinks, Kept, Plan, Problem, Reason, Skipped
+from ckptrules.engine.ruleset import Reason
 from ckptrules.report.style import Style, count_of, numbers, table, when
 
 LARGEST = 10  # so many lines show the order of magnitude

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from ckptrules.engine.ruleset import Fact, Fault, PointerPattern
 from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
-from ckptrules.engine.values import STATE, Fact, Fault, PointerPattern
+from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
 
 TRUTH = {"true": True, "false": False}

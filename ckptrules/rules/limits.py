@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ckptrules.engine import measures
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.lines.budget import OLDEST
+from ckptrules.engine.ruleset import Budget, Bytes, Fault, Leftover, PolicyLine, Rule
 from ckptrules.engine.shapes import Either, ListOf, Record, Shape, Text, fault_of
-from ckptrules.engine.values import Budget, Bytes, Fault, Leftover, PolicyLine, Rule
 from ckptrules.rules.policies import unknown_metric
 from ckptrules.rules.shape import Value
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
-from ckptrules.engine.values import STATE, Fault, Location, Pack, Pattern, RuleError, RuleSet
+from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, limits, naming, packs, policies
 from ckptrules.rules.shape import Value, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.naming import (
     BRANCH,
     CHECKPOINTS,
@@ -20,8 +21,8 @@ from ckptrules.engine.naming import (
     target_name,
     template_variables,
 )
+from ckptrules.engine.ruleset import Complete, Fault, FolderKind, Location, Rule, RuleSet
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
-from ckptrules.engine.values import Claim, Complete, Fault, FolderKind, Location, Rule, RuleSet
 from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value, closest
 

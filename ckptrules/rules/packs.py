@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ckptrules.engine.ruleset import Fault, Location, Pack, RuleError
 from ckptrules.engine.shapes import ListOf, Record, Shape, Text
-from ckptrules.engine.values import Fault, Location, Pack, RuleError
 from ckptrules.rules.limits import several
 from ckptrules.rules.shape import Value, closest, read_yaml
 from ckptrules.rules.shipped import PACKAGE

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from ckptrules.engine.pins import NS, Pin
+from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
-from ckptrules.engine.values import Fault, Location, RuleError
 from ckptrules.rules.shape import read_yaml
 from ckptrules.rules.shipped import has_pins, pins_file
 from ckptrules.storage import believing, reading, writing

@@ -7,29 +7,26 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ckptrules.engine import measures
+from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Entry, EntryKind, Listing
 from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import IN_POLICIES, LINES
 from ckptrules.engine.naming import captures
 from ckptrules.engine.retention import by_tree
-from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
-from ckptrules.engine.values import (
-    DELETES,
+from ckptrules.engine.ruleset import (
     Assignment,
-    Entry,
-    EntryKind,
-    Evidence,
     Fault,
-    Listing,
     Location,
     MaxDelete,
     Pattern,
-    Plan,
     Policy,
     PolicyExample,
     PolicyLine,
     Rule,
     RuleSet,
 )
+from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.rules.shape import Value, closest
 
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages

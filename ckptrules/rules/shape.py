@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ckptrules.engine.ruleset import Fault, Location
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
-from ckptrules.engine.values import Fault, Location
 
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from ckptrules.engine.values import Fault, Location, RuleError
+from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.storage import believing, reading
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

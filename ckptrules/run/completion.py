@@ -11,7 +11,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.picking import survey_by
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts

@@ -9,7 +9,7 @@ import sys
 
 from doit.dependency import DatabaseException, JSONCodec, SqliteDB
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.run.locking import cannot_be_written
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session

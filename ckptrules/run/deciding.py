@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.comparing import misleading
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
@@ -15,18 +18,9 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan, with_metrics
 from ckptrules.engine.retention import reads_files
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.series import Series, called, counts_in, series_of
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.engine.values import (
-    Checkpoint,
-    Directory,
-    Evidence,
-    Listing,
-    Plan,
-    Problem,
-    Reason,
-    RuleSet,
-)
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (

@@ -12,8 +12,10 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.journals import interrupted
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.retention import Excess, by_tree, too_many
-from ckptrules.engine.values import STATE, Directory, MaxDelete
+from ckptrules.engine.ruleset import MaxDelete
+from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of

@@ -14,11 +14,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules import __version__
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_keep_last, with_min_epoch
-from ckptrules.engine.values import STATE, Assignment, Directory, Policy, RuleSet
+from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
+from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.evidence import Links

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform, get_args
 
+from ckptrules.engine.actions import OnConflict
 from ckptrules.engine.measures import max_delete, rate, seconds
-from ckptrules.engine.values import OnConflict
 from ckptrules.workers.where import DASK, HERE, read_executor
 
 WAYS: tuple[OnConflict, ...] = get_args(OnConflict)

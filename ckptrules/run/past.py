@@ -12,7 +12,7 @@ from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import SECONDS
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.run.command_line import declared
 from ckptrules.run.hints import command
 from ckptrules.run.jobs import load

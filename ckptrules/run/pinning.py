@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ckptrules.changes.moved import follower
+from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.entries import Directory, Entry, Listing
 from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, name_in
-from ckptrules.engine.values import Directory, Entry, Listing, Plan, Problem, RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.listing import read_names
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins, read_pins

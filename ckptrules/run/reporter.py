@@ -16,7 +16,7 @@ from doit.reporter import ConsoleReporter
 from doit.task import Task
 
 from ckptrules import stopping
-from ckptrules.engine.values import Plan
+from ckptrules.engine.actions import Plan
 from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Several, Tally, by_file, magnitude, summary, trash_sentence

@@ -6,10 +6,13 @@ import os
 from collections.abc import Iterator
 
 from ckptrules.changes.moved import follower
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.naming import SlowRuleError, claim
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.series import Series, series_of
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import STATE, Checkpoint, Directory, Listing, Reason, RuleSet
+from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import find_holders
 from ckptrules.outputs.picking import Tree, holders_by, rules_here
 from ckptrules.run.options import OptionError, Planning

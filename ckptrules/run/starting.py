@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import DELETES
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, looks_like
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.retention import assignment, pick_policy
+from ckptrules.engine.ruleset import Fault, RuleError, RuleSet
 from ckptrules.engine.starting import (
     IGNORED,
     PROTOCOL,
@@ -27,7 +29,6 @@ from ckptrules.engine.starting import (
     preset_text,
     retention_text,
 )
-from ckptrules.engine.values import DELETES, Fault, RuleError, RuleSet
 from ckptrules.outputs import listing
 from ckptrules.outputs.evidence import Links
 from ckptrules.outputs.picking import Tree, pick_in, survey_by

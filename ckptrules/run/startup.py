@@ -18,7 +18,8 @@ from typing import Any
 from doit.exceptions import InvalidDodoFile
 
 from ckptrules.engine.measures import visible_lines
-from ckptrules.engine.values import STATE, RuleError
+from ckptrules.engine.ruleset import RuleError
+from ckptrules.engine.state_folder import STATE
 from ckptrules.run.command_line import (
     TASKS,
     command_line,

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from ckptrules import __version__
 from ckptrules.changes.record import JournalError
+from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.facts import believed, merged
 from ckptrules.engine.judging import NS
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Evidence
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import read_metrics, read_pointers
 from ckptrules.report.checkpoints import Room, Seen, space_of

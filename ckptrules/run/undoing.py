@@ -13,8 +13,9 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import after, head_of, parts_of, problems_of
+from ckptrules.engine.actions import Action, Plan, Problem, Step, Unit
 from ckptrules.engine.pins import Found
-from ckptrules.engine.values import TRASH, Action, Plan, Problem, Step, Unit
+from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style
 from ckptrules.report.text import experiment_block, tally

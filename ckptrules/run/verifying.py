@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 
-from ckptrules.engine.values import Directory
+from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.run import deciding
 from ckptrules.run.jobs import Job

@@ -6,20 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Directory, Listing, Stamp
 from ckptrules.engine.retention import assignment, pick_policy
+from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import (
-    Assignment,
-    Directory,
-    Evidence,
-    Listing,
-    Plan,
-    Policy,
-    PolicyLine,
-    Reason,
-    RuleSet,
-    Stamp,
-)
 from ckptrules.engine.what_if import (
     COUNTS,
     PROTECTED,

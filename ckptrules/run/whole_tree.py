@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.facts import believed
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import by_tree
+from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
-from ckptrules.engine.values import Best, Directory, PolicyLine
 from ckptrules.outputs.evidence import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of

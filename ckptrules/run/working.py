@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Outcome, Workplace, carry_out, stamp_after
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import by_tree, holds_until, reads_files
-from ckptrules.engine.values import Directory, Listing, Plan
 from ckptrules.outputs.listing import scan
 from ckptrules.report.text import experiment_block, going, several, tally
 from ckptrules.run import pinning

@@ -13,7 +13,7 @@ import struct
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 
 ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
 
-from ckptrules.engine.values import EntryKind, HardLinks, Identity
+from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 Say = Callable[[str], object]
 

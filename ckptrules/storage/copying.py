@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import explained
 from ckptrules.storage.checksums import Checksum

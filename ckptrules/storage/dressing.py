@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
 from ckptrules.storage.attributes import (
     ACCESS,

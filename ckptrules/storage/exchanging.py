@@ -7,7 +7,7 @@ import hashlib
 import os
 from typing import NamedTuple
 
-from ckptrules.engine.values import Spot
+from ckptrules.engine.actions import Spot
 from ckptrules.storage import reading
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, link_exclusively, status_of, swap

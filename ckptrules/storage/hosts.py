@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from ckptrules import stopping
 from ckptrules.engine.measures import human_time
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Say
 from ckptrules.storage.believing import checked, explained
 from ckptrules.storage.moving import NS, link_exclusively, rename

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ckptrules.engine.values import Spot
+from ckptrules.engine.actions import Spot
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED, UNSUPPORTED, rename, swap
 from ckptrules.storage.reading import refuse_path

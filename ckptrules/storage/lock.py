@@ -9,7 +9,7 @@ import time
 from typing import Self
 
 from ckptrules import stopping
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import LockedError, Say
 from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
 from ckptrules.storage.state import open_own, open_state

@@ -7,7 +7,8 @@ import errno
 import os
 import stat
 
-from ckptrules.engine.values import Identity, Spot
+from ckptrules.engine.actions import Spot
+from ckptrules.engine.entries import Identity
 from ckptrules.storage import moving
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import stands_for

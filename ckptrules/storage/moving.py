@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ckptrules.engine.values import Stamp
+from ckptrules.engine.entries import Stamp
 from ckptrules.storage.reading import stamp_of, why_of
 
 NS = 1_000_000_000

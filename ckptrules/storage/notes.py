@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 
 LONGEST = 1 << 20  # bytes

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.entries import NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.pointers import LONGEST_LIST, is_text
-from ckptrules.engine.values import NOT_READ, STATE, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.checksums import Checksum
 

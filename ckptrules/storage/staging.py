@@ -21,7 +21,7 @@ from ckptrules.storage.state import WORK, open_directory, open_state
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
 if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
-    from ckptrules.engine.values import Piece, Rewrite
+    from ckptrules.engine.actions import Piece, Rewrite
 
 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:

@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import checked, explained
 from ckptrules.storage.dressing import PRIVATE

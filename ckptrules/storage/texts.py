@@ -9,7 +9,8 @@ import itertools
 import os
 from collections.abc import Callable
 
-from ckptrules.engine.values import TRASH, Spot, old_text_name
+from ckptrules.engine.actions import Spot
+from ckptrules.engine.state_folder import TRASH, old_text_name
 from ckptrules.storage import believing, reading
 from ckptrules.storage.dressing import dress_or_refuse
 from ckptrules.storage.folders import Folders

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.reading import NO_TRICKS
 from ckptrules.storage.state import WORK, open_state
 

@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Step
+from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.measures import freed
-from ckptrules.engine.values import TRASH, TRASH_SUFFIX, HardLinks, Step, pointer_of
+from ckptrules.engine.state_folder import TRASH, TRASH_SUFFIX, pointer_of
 from ckptrules.storage.base import Changed, Stat, Storage, identity_of, is_known_by
 
 NOT_IN_TRASH = "is not in the trash"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.moving import rename, status_of

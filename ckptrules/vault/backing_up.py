@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Problem
+from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Item, Problem
 from ckptrules.storage import copying, dressing, reading, writing
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import SourceError, why_of

@@ -11,8 +11,10 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Problem
+from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import STATE, Item, Problem
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import reading
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.storage import copying, writing
 from ckptrules.storage.reading import Progress, SourceError, why_of
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ckptrules.engine.values import STATE, Item
+from ckptrules.engine.entries import Item
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound
 from ckptrules.storage.checksums import is_sound
 

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
+from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Item
 from ckptrules.storage import copying, dressing, reading, writing
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.checksums import Checksum

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ckptrules.engine.actions import Problem
+from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Item, Problem
 from ckptrules.report.style import Style, count_of, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN

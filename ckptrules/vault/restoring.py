@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
-from ckptrules.engine.values import Identity, Item, Problem, Step, Unit, trash_folder, trash_name
+from ckptrules.engine.actions import Problem, Step, Unit
+from ckptrules.engine.entries import Identity, Item
+from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import believing, copying, reading, staging
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold

@@ -9,8 +9,8 @@ import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.values import Identity, Item
 from ckptrules.storage import copying, reading
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted

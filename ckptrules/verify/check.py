@@ -7,9 +7,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.actions import Problem
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, Part
 from ckptrules.engine.companions import suffix_of
+from ckptrules.engine.entries import Entry, Listing
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, beside, sort_entries
-from ckptrules.engine.values import Checkpoint, Entry, Evidence, Listing, Part, Problem, Reason, RuleSet
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats import loading
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault

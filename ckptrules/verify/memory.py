@@ -16,7 +16,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from ckptrules.engine.values import STATE, EntryKind, Listing
+from ckptrules.engine.entries import EntryKind, Listing
+from ckptrules.engine.state_folder import STATE
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard, parts_of
 from ckptrules.storage import believing, reading

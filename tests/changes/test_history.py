@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.changes.history import TakeBack, are_independent
-from ckptrules.engine.values import TRASH, Step, Unit
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.state_folder import TRASH
 
 RUN = "20260101T000000Z-1"
 

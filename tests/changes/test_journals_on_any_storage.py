@@ -9,7 +9,9 @@ from ckptrules.changes.history import Run, read_history, take_back
 from ckptrules.changes.journal import JOURNALS, Journal
 from ckptrules.changes.record import closing, read
 from ckptrules.changes.units import inverse_of
-from ckptrules.engine.values import STATE, Identity, Step, Unit
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Identity
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Changed, LockedError, Storage, identity_of
 from ckptrules.storage.notes import drop_note, read_note, write_note
 from ckptrules.storage.trash import TrashUse, empty_trash, free_at_once, trash_items, trash_runs, trash_use

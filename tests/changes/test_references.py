@@ -17,7 +17,7 @@ from ckptrules.changes.record import Intent, Record
 from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, Renamed, find, renames, stays_valid
 from ckptrules.commands import refs
 from ckptrules.commands.refs import Text, diff, unsure_lines
-from ckptrules.engine.values import Step, Unit
+from ckptrules.engine.actions import Step, Unit
 from ckptrules.report.style import Style
 
 ONE = {"old.ckpt": (Renamed("one/checkpoints", "new.ckpt"),)}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import trash_name
+from ckptrules.engine.state_folder import trash_name
 from ckptrules.storage import exchanging, moving, texts
 from tests.conftest import Project
 from tests.support import crash

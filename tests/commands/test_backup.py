@@ -26,7 +26,8 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptrules.engine.values import STATE, Item
+from ckptrules.engine.entries import Item
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import copying, moving, reading
 from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring

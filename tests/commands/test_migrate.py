@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import Action, Plan
+from ckptrules.engine.actions import Action, Plan
 from ckptrules.outputs import evidence
 from ckptrules.storage import moving, reading
 from tests.conftest import Project
@@ -210,7 +210,7 @@ def test_nothing_goes_while_a_file_that_names_the_best_is_not_understood(
 
 
 def test_a_pointer_file_that_cannot_be_read_lets_nothing_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckptrules.engine.values import Entry, Listing
+    from ckptrules.engine.entries import Entry, Listing
     from ckptrules.rules.load import load_rules
 
     def refuse(*_: object) -> bytes:

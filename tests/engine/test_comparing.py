@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.comparing import Compared, Inside, compare, first_middle_last, in_words, misleading
-from ckptrules.engine.values import Checkpoint, Entry, Reason
+from ckptrules.engine.entries import Entry
+from ckptrules.engine.ruleset import Reason
 
 NONE: Inside = {"epoch": None, "step": None}
 IGNITE: Inside = {**NONE, "iterations": 8, "epochs": 2}

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.values import Checkpoint, Entry, Every, Reason
+from ckptrules.engine.ruleset import Every, Reason
 
 
 def made(name: str, time: int = 0, **fields: object) -> Checkpoint:

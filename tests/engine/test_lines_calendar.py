@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import NS, Around, Judged, Others
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.values import Checkpoint, Entry, Reason
+from ckptrules.engine.ruleset import Reason
 
 BUCKETS = {
     "keep_hourly": "%Y %m %d %H",

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 import pytest
 
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import Entry, Evidence, Listing, Plan, RuleSet
+from ckptrules.engine.ruleset import RuleSet
 from ckptrules.rules.load import load_rules
 
 NS = 1_000_000_000

@@ -7,9 +7,11 @@ from collections import Counter
 import pytest
 
 from ckptrules.engine import naming
+from ckptrules.engine.checkpoints import Claim, Evidence
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
+from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Claim, Entry, Evidence, Listing, RuleSet
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.rules.load import load_rules
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.naming import claim
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import Entry, Listing
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
 

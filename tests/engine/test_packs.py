@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.naming import claim
 from ckptrules.engine.packs import agreed_fields, with_packs
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import Entry, Fault, Listing, Pack, RuleSet
+from ckptrules.engine.ruleset import Fault, Pack, RuleSet
 from ckptrules.rules.load import PACK, compile_pack, load_rules
 
 USER = load_rules(

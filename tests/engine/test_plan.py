@@ -13,27 +13,18 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine.actions import Action, Plan, Problem
+from ckptrules.engine.checkpoints import Evidence, Mention
+from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
+from ckptrules.engine.ruleset import Reason, RuleError, RuleSet
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
-from ckptrules.engine.values import (
-    Action,
-    Entry,
-    Evidence,
-    Listing,
-    Mention,
-    OutsideLink,
-    Plan,
-    Problem,
-    Reason,
-    RuleError,
-    RuleSet,
-)
 from ckptrules.engine.wholeness import asked_inside, fitted, unwhole
 from ckptrules.outputs.evidence import pointer_files
 from ckptrules.outputs.facts import documents, names_of

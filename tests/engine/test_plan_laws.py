@@ -9,30 +9,16 @@ from typing import NamedTuple
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ckptrules.engine.actions import Kept, Plan, Skipped
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.conflicts import find_groups, has_no_rivals
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.judging import NS, Around, Others
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.naming import claim
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy, with_keep_last
-from ckptrules.engine.values import (
-    Best,
-    Bytes,
-    Checkpoint,
-    Entry,
-    Every,
-    Evidence,
-    Kept,
-    Leftover,
-    Listing,
-    Location,
-    Plan,
-    Policy,
-    PolicyLine,
-    Reason,
-    Skipped,
-    Within,
-)
+from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
 from ckptrules.engine.what_if import lines_of, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT

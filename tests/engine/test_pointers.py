@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptrules.engine.checkpoints import Mention
 from ckptrules.engine.pointers import (
     LONGEST,
     LONGEST_LIST,
@@ -20,7 +21,6 @@ from ckptrules.engine.pointers import (
     stems,
     with_other_name,
 )
-from ckptrules.engine.values import Mention
 
 SUM = "0" * 64
 

@@ -11,7 +11,7 @@ import pytest
 
 from ckptrules.engine import retention
 from ckptrules.engine.judging import NS
-from ckptrules.engine.values import Policy, PolicyLine, Within
+from ckptrules.engine.ruleset import Policy, PolicyLine, Within
 from tests.conftest import Project
 from tests.support import crash
 

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import taken
+from ckptrules.engine.ruleset import Best, Budget, Bytes, Location, Reason
 from ckptrules.engine.tree import Part, SharedOut, best_across, budget_note, share_out, times_of
-from ckptrules.engine.values import Best, Budget, Bytes, Checkpoint, Entry, HardLinks, Location, Reason
 
 HERE = Location("rules/x.yaml", 1, 1)
 NOW = 1_000_000 * NS

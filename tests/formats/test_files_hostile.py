@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ckptrules import stopping
 from ckptrules.engine.companions import Sidecar
-from ckptrules.engine.values import Entry, Listing
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.formats import pickled as formats_pickled
 from ckptrules.formats.content import FileContent, UnsoundError
 from ckptrules.formats.files import check_file

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import Rewrite
+from ckptrules.engine.actions import Rewrite
 from ckptrules.formats.torchstate import NotRewritableError, edit, rewrite
 from tests.conftest import ROOT
 from tests.support.torch_files import zipped

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import Directory, Evidence, Fact, Location, Stamp
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.ruleset import Fact, Location
 from ckptrules.outputs import facts
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules

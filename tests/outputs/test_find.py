@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules import catalog
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs import find
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT, Project

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.values import Directory, Stamp
 from ckptrules.outputs import facts, inside
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.sorting import sort_entries
-from ckptrules.engine.values import Directory, Listing
 from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.listing import scan

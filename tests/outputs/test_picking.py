@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import Fault, Pack
+from ckptrules.engine.ruleset import Fault, Pack
 from ckptrules.outputs import picking
 from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here, survey_by
 from ckptrules.rules.load import compile_pack, load_rules

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from ckptrules.commands.packs import as_rules
+from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.naming import fits, own_claim
 from ckptrules.engine.packs import agreed_fields, told
-from ckptrules.engine.values import Claim, Fault, Pack, Rule
+from ckptrules.engine.ruleset import Fault, Pack, Rule
 from ckptrules.outputs.find import find_directories
 from ckptrules.outputs.picking import Tree
 from ckptrules.rules import packs

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
+from ckptrules.engine.actions import Plan
 from ckptrules.engine.naming import claim
-from ckptrules.engine.values import Plan
 from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick_in, rules_here
 from ckptrules.outputs.seeing import see

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.values import Directory, Stamp
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.packs import sources
 from tests.packs.test_trees2 import Tree, check, make, planned

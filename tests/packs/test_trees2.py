@@ -11,9 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import Directory, Evidence, Plan, RuleSet, Stamp
+from ckptrules.engine.ruleset import RuleSet
 from ckptrules.outputs.evidence import look_inside, read_pointers
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
-from ckptrules.engine.values import RuleError  # noqa: E402
+from ckptrules.engine.ruleset import RuleError  # noqa: E402
 from ckptrules.lightning import RulesCheckpoint  # noqa: E402
 from tests.real.runs import train  # noqa: E402
 

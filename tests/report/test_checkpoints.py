@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ckptrules.engine.actions import Plan
+from ckptrules.engine.checkpoints import Evidence, Mention
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.plan import make_plan
+from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted, sort_entries
-from ckptrules.engine.values import Evidence, Listing, Mention, Plan, Reason
 from ckptrules.report.checkpoints import Seen, Told, told_of
 from ckptrules.report.text import tally
 from ckptrules.rules.load import load_rules

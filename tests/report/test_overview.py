@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine.values import Entry, Plan, Problem, Reason, Skipped
+from ckptrules.engine.actions import Plan, Problem, Skipped
+from ckptrules.engine.entries import Entry
+from ckptrules.engine.ruleset import Reason
 from ckptrules.report.overview import Row, overview, row_of, verdict
 from ckptrules.report.style import Style, columns
 from ckptrules.report.text import Tally

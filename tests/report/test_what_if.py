@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptrules.engine.values import HardLinks, PolicyLine
+from ckptrules.engine.entries import HardLinks
+from ckptrules.engine.ruleset import PolicyLine
 from ckptrules.engine.what_if import InUse
 from ckptrules.report.text import Several, Tally
 from ckptrules.report.what_if import Used, Weighed, Weighings, Weight, lines_as_data, rows_as_data

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import FAST, MAX_BYTES, parsed_by
 from ckptrules.run import jobs

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptrules.engine.pins import Pin
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from ckptrules.rules.pins import change_pins, from_yaml, read_pins, to_yaml
 from ckptrules.rules.shipped import rule_texts
 

@@ -18,7 +18,7 @@ import yaml
 from ckptrules import cli
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.measures import visible_lines
-from ckptrules.engine.values import Fault, Location, RuleError, RuleSet
+from ckptrules.engine.ruleset import Fault, Location, RuleError, RuleSet
 from ckptrules.outputs.find import find_directories
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules

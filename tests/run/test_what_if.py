@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.engine.values import Directory, Stamp
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.outputs import facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here

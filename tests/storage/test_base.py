@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Changed, LockedError, Stat, Storage
 from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
 

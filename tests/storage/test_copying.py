@@ -26,8 +26,11 @@ from ckptrules.changes import doing
 from ckptrules.changes.fixing import look_inside
 from ckptrules.changes.references import Reference
 from ckptrules.commands.refs import Text, obstacle
+from ckptrules.engine.actions import Plan, Problem, Rewrite, Step
+from ckptrules.engine.checkpoints import Evidence
+from ckptrules.engine.entries import Item
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.values import STATE, Evidence, Item, Plan, Problem, Rewrite, Step
+from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find
 from ckptrules.outputs.evidence import Links, look
 from ckptrules.outputs.listing import scan

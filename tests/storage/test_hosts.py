@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ckptrules import stopping
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import hosts, lock, posix
 from ckptrules.storage.base import LockedError
 from ckptrules.storage.hosts import NAME, Host, HostLock, Pace

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.vault.copies import NotCopied
 from ckptrules.vault.packing import Ready
 from ckptrules.workers.pieces import Progress

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 
 FOLDER, OTHER, NOTES = "exp", "exp/inner", f"{STATE}/journal"  # only folders of the state are made by what needs them

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from ckptrules import stopping
-from ckptrules.engine.values import STATE
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import copying, reading, writing
 from ckptrules.vault import copies, restoring
 from ckptrules.vault.backing_up import Order, make_backup

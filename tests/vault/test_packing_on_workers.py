@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ckptrules.commands import archive
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.vault import packing
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.unpacking import SPARE

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.engine.values import Item
+from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying
 from ckptrules.vault import backups, packing, tar, unpacking

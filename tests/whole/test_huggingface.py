@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.engine.values import RuleError
+from ckptrules.engine.ruleset import RuleError
 from tests.conftest import Project
 
 RULES = """\

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes import doing
-from ckptrules.engine.values import STATE, Identity, Step
+from ckptrules.engine.actions import Step
+from ckptrules.engine.entries import Identity
+from ckptrules.engine.state_folder import STATE
 from ckptrules.run.command_line import command_line
 from ckptrules.run.session import Session
 from ckptrules.storage import moving, reading, staging, trash

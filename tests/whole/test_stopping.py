@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules import stopping
-from ckptrules.engine.values import Entry
+from ckptrules.engine.entries import Entry
 from ckptrules.outputs import evidence
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import copying, trash, writing

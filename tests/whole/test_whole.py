@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules import catalog
-from ckptrules.engine.values import Entry
+from ckptrules.engine.entries import Entry
 from ckptrules.outputs import evidence
 from tests.conftest import Project
 from tests.support import crash

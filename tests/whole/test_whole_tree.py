@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.values import Best, Budget, Bytes, Checkpoint, Entry, Location, Reason
+from ckptrules.engine.ruleset import Best, Budget, Bytes, Location, Reason
 from tests.conftest import Project
 
 pytestmark = pytest.mark.whole

@@ -7,7 +7,7 @@ marks of both, as they stood before.
 from __future__ import annotations
 
 from ckptrules.changes.kinds.kind import ActionKind, Kind
-from ckptrules.engine.values import Step
+from ckptrules.engine.actions import Step
 from ckptrules.storage import exchanging, reading
 from ckptrules.storage.folders import Folders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, NamedTuple
 
-from ckptrules.engine.values import Spot, Step
+from ckptrules.engine.actions import Spot, Step
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED
 

@@ -10,7 +10,7 @@ import errno
 import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.engine.values import Step
+from ckptrules.engine.actions import Step
 from ckptrules.storage import links, moves
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED

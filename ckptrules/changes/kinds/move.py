@@ -9,7 +9,9 @@ import errno
 import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.engine.values import STATE, TRASH, Identity, Spot, Step, trash_folder, trash_name
+from ckptrules.engine.actions import Spot, Step
+from ckptrules.engine.entries import Identity
+from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import moves, reading
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.state import WORK

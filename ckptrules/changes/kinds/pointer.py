@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
+from ckptrules.engine.actions import Step
 from ckptrules.engine.pointers import mentions, with_other_name
-from ckptrules.engine.values import Step, trash_folder
+from ckptrules.engine.state_folder import trash_folder
 from ckptrules.storage import texts
 from ckptrules.storage.folders import Folders
 

@@ -7,7 +7,7 @@ checksums of both contents, which are kept in the user's own state.
 from __future__ import annotations
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.engine.values import Step
+from ckptrules.engine.actions import Step
 from ckptrules.storage import texts
 from ckptrules.storage.folders import Folders
 

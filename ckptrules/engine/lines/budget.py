@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, yes
 from ckptrules.engine.measures import size
+from ckptrules.engine.ruleset import Budget
 from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text, fault_of
-from ckptrules.engine.values import Budget, Checkpoint
 
 OLDEST = "oldest"
 

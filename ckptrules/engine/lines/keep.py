@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, no, yes
 from ckptrules.engine.shapes import Choice
-from ckptrules.engine.values import Checkpoint
 
 
 def keep(word: str, checkpoints: Sequence[Checkpoint], _: Around) -> Judged:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
+from ckptrules.engine.ruleset import Best
 from ckptrules.engine.shapes import Choice, Either, ListOf, Number, Record, Text
-from ckptrules.engine.values import Best, Checkpoint
 
 DIGITS = 6  # of a metric, for people
 MANY = 10**DIGITS  # from here on a number would be written with an exponent

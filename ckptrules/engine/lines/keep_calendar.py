@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from typing import NamedTuple
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import NS, Around, Judged, Line, Opinion, is_misdated, kept_by, no, place_of, yes
 from ckptrules.engine.shapes import Number
-from ckptrules.engine.values import Checkpoint
 
 ALL = -1
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, untold, yes
+from ckptrules.engine.ruleset import Every
 from ckptrules.engine.shapes import Choice, Either, Number, Record
-from ckptrules.engine.values import Checkpoint, Every
 
 Field = Literal["epoch", "step"]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from ckptrules.engine.checkpoints import Checkpoint
+from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, Others, both_ranks, no, yes
 from ckptrules.engine.measures import human_size, size, taken, written
+from ckptrules.engine.ruleset import Bytes
 from ckptrules.engine.shapes import Text, fault_of
-from ckptrules.engine.values import Bytes, Checkpoint, Entry
 
 Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 

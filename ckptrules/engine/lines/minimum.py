@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, no, untold, yes
 from ckptrules.engine.shapes import Number
-from ckptrules.engine.values import Checkpoint
 
 
 def minimum(field: Literal["epoch", "step"]) -> Callable[[int, Sequence[Checkpoint], Around], Judged]:

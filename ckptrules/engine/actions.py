@@ -1,0 +1,152 @@
+"""What a plan consists of, and the steps by which it comes true."""
+
+# Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from ckptrules.engine.entries import Identity
+from ckptrules.engine.ruleset import PolicyLine, Reason
+
+DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
+OnConflict = Literal["report", "keep_newest", "keep_largest", "skip", "merge_identical"]
+
+
+class Action(NamedTuple):
+    """One change, of a kind that `changes.kinds` knows; ``to`` is the new name, or text of a link, if there is one.
+
+    ``with_it`` are the other parts of a checkpoint, ``parts`` in number, and then its sidecars: old and new name of
+    each, the new one empty where they go to the trash. ``keep_in_trash`` says that it waits there in any case. A link
+    that is re-pointed ``follows`` a checkpoint, by its old name, and ``was`` its text; ``directory`` is where the link
+    is, below ``outputs_dir``, where that is not the directory of the plan. A pointer file that is to name another
+    checkpoint (``repoint``) follows in the same way. ``leaves_link`` says that a link stays under the old name.
+    ``saves`` are policy lines each of which would keep what goes.
+    """
+
+    kind: str
+    name: str
+    to: str
+    size: int
+    reasons: tuple[Reason, ...]
+    with_it: tuple[tuple[str, str], ...] = ()
+    keep_in_trash: bool = False
+    follows: str = ""
+    was: str = ""
+    directory: str = ""
+    leaves_link: bool = False
+    saves: tuple[PolicyLine, ...] = ()
+    parts: int = 0
+
+
+class Kept(NamedTuple):
+    """A name that stays as it is, with the other names that are one checkpoint with it."""
+
+    name: str
+    size: int
+    reasons: tuple[Reason, ...]
+    with_it: tuple[str, ...] = ()
+
+
+class Skipped(NamedTuple):
+    """A name that is left alone because the rules do not speak of it (``unrecognised``) or say to (``ignored``)."""
+
+    name: str
+    kind: Literal["unrecognised", "ignored"]
+    reason: Reason
+
+
+class Problem(NamedTuple):
+    """Something only a person can solve; ``names`` are left untouched. ``remarks``, if any, are on each of them."""
+
+    id: str
+    names: tuple[str, ...]
+    text: str
+    hint: str = ""
+    remarks: tuple[str, ...] = ()
+
+
+class Plan(NamedTuple):
+    """What is to happen in one checkpoint directory, and why; after a run, what did happen.
+
+    ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
+    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
+    less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
+    soon be otherwise though no name changes, so that it is not remembered. ``keeps`` counts what each line keeps.
+    ``blind`` says that something goes by the policy though nothing tells which checkpoint is the best.
+    """
+
+    experiment: str
+    directory: str
+    actions: tuple[Action, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Reason, ...] = ()
+    policy: Reason | None = None
+    remaining: int = 0
+    rests_on: tuple[str, ...] = ()
+    unwhole: tuple[str, ...] = ()
+    keeps: Mapping[PolicyLine, int] = {}
+    blind: bool = False
+
+
+class Spot(NamedTuple):
+    """A name in a directory; the directory is a path below ``outputs_dir``."""
+
+    directory: str
+    name: str
+
+
+class Step(NamedTuple):
+    """One change of one name, with all that is needed to repeat it, and to take it back.
+
+    What the fields mean, each kind says (`changes.kinds`). Directories are paths below ``outputs_dir``.
+    """
+
+    kind: str
+    directory: str
+    name: str
+    to_directory: str
+    to: str
+    was: str = ""
+    identity: Identity = Identity("link", 0, 0)
+
+    @property
+    def here(self) -> Spot:
+        """Where the change begins."""
+        return Spot(self.directory, self.name)
+
+    @property
+    def there(self) -> Spot:
+        """Where it leads, if it leads anywhere else."""
+        return Spot(self.to_directory, self.to)
+
+
+class Unit(NamedTuple):
+    """Steps that belong together, all or none: a checkpoint first, then its sidecars and the links that follow it.
+
+    ``kind`` is that of the action that they carry out, ``size`` that of the checkpoint, in bytes. Of a checkpoint that
+    is several files, ``parts`` of the steps behind the first move the others: the first of those, or the last where it
+    is negative, in a unit that takes another back.
+    """
+
+    kind: str
+    size: int
+    steps: tuple[Step, ...]
+    parts: int = 0
+
+
+Piece = bytes | tuple[int, int]
+"""Bytes, or a range of the old file: its first byte, and the one behind its last."""
+
+
+class Rewrite(NamedTuple):
+    """A recipe for a new file, and which texts it changes: old → new."""
+
+    parts: tuple[Piece, ...]
+    changes: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """The bytes that the new file will have."""
+        return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in self.parts)

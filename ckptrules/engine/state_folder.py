@@ -1,0 +1,38 @@
+"""What the state folder is called, and what in its trash."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
+TRASH = f"{STATE}/trash"
+TRASH_SUFFIX = ".trashed"
+OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held
+_OLD_TEXT = re.compile(rf"(?s:(.+)){re.escape(OLD_TEXT)}(?:-\d+)?(?:{re.escape(TRASH_SUFFIX)})?")
+LONGEST_NAME = 255  # bytes
+
+
+def trash_folder(run: str, directory: str) -> str:
+    """Return where in the trash lies what a run puts there from a directory; both are paths below ``outputs_dir``."""
+    return f"{TRASH}/{run}/{directory}".rstrip("/")
+
+
+def trash_name(name: str) -> str:
+    """Return what a name is called in the trash; where the suffix leaves no room, its end gives way to a checksum."""
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) + len(TRASH_SUFFIX) > LONGEST_NAME:
+        end = f"~{hashlib.sha256(raw).hexdigest()[:16]}"
+        name = raw[: LONGEST_NAME - len(TRASH_SUFFIX) - len(end)].decode("utf-8", "surrogateescape") + end
+    return name + TRASH_SUFFIX
+
+
+def old_text_name(name: str, number: int) -> str:
+    """Return what the text that a pointer file held is called in the trash; ``number`` counts them from 1."""
+    return trash_name(f"{name}{OLD_TEXT}-{number}" if number > 1 else name + OLD_TEXT)
+
+
+def pointer_of(name: str) -> str:
+    """Return the pointer file whose old text a name in the trash is, or nothing: that text was deleted by nobody."""
+    found = _OLD_TEXT.fullmatch(name)
+    return found[1] if found else ""
