@@ -40,7 +40,7 @@ from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, reading
+from ckptrules.storage import reading, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import packing, tar
 from ckptrules.vault.backups import choose
@@ -240,7 +240,7 @@ def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready
         for ready, why in zip(batch, answers, strict=True):
             with told.trying(ready.place):
                 if isinstance(why, Lost):
-                    copying.drop_partial(ready.place.path)
+                    unfinished.drop_partial(ready.place.path)
                     raise ArchiveError(f"was not packed: {why.why}")
                 if why:
                     raise ArchiveError(why)

@@ -15,7 +15,7 @@ from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import copying
+from ckptrules.storage import unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
 from ckptrules.vault.manifest import Manifest
@@ -64,7 +64,7 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
     try:
         if not style.preview:
             place = os.path.abspath(path)
-            copying.remove_backup(place, backups.hidden_path(place), lambda _: heed())
+            unfinished.remove_backup(place, backups.hidden_path(place), lambda _: heed())
     except StoppedError:
         rest = style.name(backups.hidden_path(os.path.normpath(path)))
         return tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)

@@ -25,7 +25,7 @@ from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying
+from ckptrules.storage import making
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import tar, unpacking
 from ckptrules.vault.manifest import Manifest
@@ -119,7 +119,7 @@ def bring_back(
         with kept, session.shown(stated.size) as progress:
             manifest = unpacking.believed(str(options.archive), stated)
             identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
-            copying.make_parents(options.outputs_dir, experiment)
+            making.make_parents(options.outputs_dir, experiment)
             step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
             change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,)))
     except (ArchiveError, OSError, StoppedError) as error:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import copying, dressing, reading, writing
+from ckptrules.storage import copying, dressing, making, reading, unfinished, writing
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
@@ -73,30 +73,30 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
     hidden = hidden_path(order.path)
     writing.make_folder(hidden, dressing.PRIVATE)
     try:
-        copying.write_manifest(hidden, MANIFEST, _text(manifest))
+        unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         how = _way(order, items, hidden)
         if how == "copy":
             check_space(items, hidden)
         held = _directories(order.outputs_dir, items, hidden, problems)
-        with bar(sum(item.size for item in items)) as progress, copying.waiting(hidden, COPIES):
+        with bar(sum(item.size for item in items)) as progress, unfinished.waiting(hidden, COPIES):
             work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
             with contextlib.closing(each(work, apart(items), progress)) as answers:
                 modes = _place_all(hidden, items, answers, held, problems, tell)
         held.sort()
         for item in reversed(held):
             if item.kind == "directory":
-                copying.dress_directory(hidden, item, tell)
+                making.dress_directory(hidden, item, tell)
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
             items=tuple(held),
             missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
         )
-        copying.write_manifest(hidden, MANIFEST, _text(manifest))
-        copying.finish_backup(hidden, order.path, order.outputs_dir, tell)
+        unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
+        unfinished.finish_backup(hidden, order.path, order.outputs_dir, tell)
     except BaseException:
         with contextlib.suppress(OSError):
-            copying.remove_backup(hidden, hidden)
+            unfinished.remove_backup(hidden, hidden)
         raise
     return manifest, problems
 
@@ -164,7 +164,7 @@ def _place_all(
             if isinstance(copied, Problem):
                 problems.append(copied)
                 continue
-            copying.place_copy(hidden, copied.path, item.path)
+            unfinished.place_copy(hidden, copied.path, item.path)
         except OSError as error:
             raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
         if copied.item.changed:
@@ -196,7 +196,7 @@ def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems:
     held = []
     for item in items:
         if item.kind == "directory":
-            copying.make_directory(hidden, item)
+            making.make_directory(hidden, item)
             held.append(_directory(outputs_dir, item, problems))
     return held
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Item
-from ckptrules.storage import copying, writing
+from ckptrules.storage import copying, making, writing
 from ckptrules.storage.reading import Progress, SourceError, why_of
 
 Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
@@ -55,9 +55,9 @@ def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Cop
 
     try:
         if item.kind == "directory":
-            copying.make_directory(way.root, item._replace(path=path))
+            making.make_directory(way.root, item._replace(path=path))
         elif item.kind == "link":
-            copying.make_link(way.root, item._replace(path=path), hear)
+            making.make_link(way.root, item._replace(path=path), hear)
         else:
             to = (way.root, path, way.how)
             item, how = copying.copy_file(way.origin, item, *to, progress, hear, as_item=way.as_item)

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import copying, dressing, reading, writing
+from ckptrules.storage import dressing, making, reading, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.reading import Progress, SourceError, why_of
@@ -135,10 +135,10 @@ def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
     if ready.needed > there:
         needed, less = human_size(ready.needed), human_size(there)
         raise ArchiveError(f"needs up to {needed} in {place.folder}, but only {less} are free")
-    with copying.new_archive(place.path) as (file, partial):
+    with unfinished.new_archive(place.path) as (file, partial):
         manifest = _write(ready, file, threads, progress)
         file.flush()
-        with copying.syncing() as sync:
+        with making.syncing() as sync:
             sync(file.fileno())
             if check(partial, place.format, progress) != manifest:
                 raise ArchiveError("what was read back is not what was packed")

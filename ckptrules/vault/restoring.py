@@ -14,7 +14,7 @@ from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import believing, copying, reading, staging
+from ckptrules.storage import believing, making, reading, staging, unfinished
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.posix import Disk
@@ -124,7 +124,7 @@ def restore(
     place = Workplace(outputs_dir, run, journal, 1, stopped)
     coming = [step.item for step in steps if step.verdict in COMES]
     if coming:
-        with bar(sum(item.size for item in coming)) as progress, copying.staging(outputs_dir, "restore-") as folder:
+        with bar(sum(item.size for item in coming)) as progress, unfinished.staging(outputs_dir, "restore-") as folder:
             way = Way(backup, outputs_dir, folder, "clone", as_item=True)
             with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:
                 steps = [
@@ -132,7 +132,7 @@ def restore(
                 ]
     for step in reversed(steps):
         if step.item.kind == "directory" and step.verdict in COMES:
-            copying.dress_directory(outputs_dir, step.item, tell)
+            making.dress_directory(outputs_dir, step.item, tell)
     return list(steps)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import copying, reading
+from ckptrules.storage import making, reading, unfinished
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
@@ -58,9 +58,9 @@ def unpacked(path: str, outputs_dir: str, progress: Progress) -> Iterator[tuple[
     Raises:
         ArchiveError: it would not fit, or as `check`.
     """
-    with copying.staging(outputs_dir) as staged:
+    with unfinished.staging(outputs_dir) as staged:
         root, there = os.path.join(outputs_dir, staged), room(outputs_dir)
-        with copying.syncing() as sync:
+        with making.syncing() as sync:
             unpacking = _Unpacking(root, outputs_dir, there, progress, sync)
             manifest, found = _read(path, format_of(path), progress, there, unpacking.take)
         unpacking.refuse_full()
@@ -82,15 +82,15 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
     """
     root = os.path.join(outputs_dir, staged)
     files = [item for item in manifest.items if item.kind == "file"]
-    every = side_by_side.each(lambda item, step: copying.dress_file(root, item, step), files, progress)
+    every = side_by_side.each(lambda item, step: making.dress_file(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
         if lost:
             tell(item.path, lost)
     for item in reversed(manifest.items):
         if item.kind == "link":
-            copying.make_link(root, item, tell)
+            making.make_link(root, item, tell)
         elif item.kind == "directory":
-            copying.dress_directory(root, item, tell)
+            making.dress_directory(root, item, tell)
     with reading.open_below(outputs_dir, staged) as directory:
         return reading.identify(directory, manifest.items[0].path)
 
@@ -198,10 +198,10 @@ class _Unpacking:
         item = _item(member)
         try:
             if item.kind == "directory":
-                copying.make_directory(self._root, item)
+                making.make_directory(self._root, item)
                 self._directories.add(item.path)
             elif item.kind == "file":
-                checksum = copying.write_member(self._root, item.path, content, self._progress, self._sync)
+                checksum = making.write_member(self._root, item.path, content, self._progress, self._sync)
                 return item._replace(checksum=checksum)
         except OSError as error:
             if error.errno is None:  # of gzip: the archive is damaged

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import copying, moving, reading
+from ckptrules.storage import copying, moving, reading, unfinished
 from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring
 from ckptrules.vault import backups as vault_backups
@@ -472,7 +472,7 @@ def test_every_byte_is_on_the_disk_before_a_backup_has_its_name(
 
     renamed: list[str] = []
     monkeypatch.setattr(os, "fsync", watched)
-    monkeypatch.setattr(copying, "rename", rename)
+    monkeypatch.setattr(unfinished, "rename", rename)
     make_backup(order(project, tmp_path / "made"), bar)
     assert renamed[-1] == "made"
 
@@ -879,7 +879,7 @@ def test_a_backup_that_is_half_dropped_is_still_known_as_ours(project: Project) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "rmdir", lambda *_, **__: fail())
         with pytest.raises(OSError, match="No space"):
-            copying.remove_backup(str(made), hidden_path(str(made)))
+            unfinished.remove_backup(str(made), hidden_path(str(made)))
     (left,) = hidden(project.folder)
     assert said(project, "backups").endswith("incomplete: interrupted, or still at work\n")
     project.doit("drop_backup", f"backup={left}")

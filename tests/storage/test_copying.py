@@ -37,7 +37,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.storage import copying, moving, staging, state
+from ckptrules.storage import copying, making, moving, staging, state
 from ckptrules.storage import reading as storage_reading
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
@@ -673,7 +673,7 @@ def test_a_copy_has_the_bytes_and_the_holes(
         copy = tmp_path / "copy"
         if way == "member":
             with origin.open("rb") as file:
-                copying.write_member(str(tmp_path), "copy", file, lambda _: None)
+                making.write_member(str(tmp_path), "copy", file, lambda _: None)
         else:
             held, _ = copying.copy_file(str(tmp_path), item, str(tmp_path), "copy", way, lambda _: None)
             assert held.checksum == storage_reading.checksum(str(tmp_path), "origin", lambda _: None)

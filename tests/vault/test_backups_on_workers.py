@@ -23,7 +23,7 @@ import pytest
 
 from ckptrules import stopping
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import copying, reading, writing
+from ckptrules.storage import reading, unfinished, writing
 from ckptrules.vault import copies, restoring
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.backups import check_backup, find_backups, foreign_names, hidden_path, read_backup
@@ -264,14 +264,14 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
         copies.copy_apart(way, item)
         removed(directory, name)
 
-    monkeypatch.setattr("ckptrules.storage.copying.remove", remove)
-    with copying.waiting(str(tmp_path), "copies"):
+    monkeypatch.setattr("ckptrules.storage.unfinished.remove", remove)
+    with unfinished.waiting(str(tmp_path), "copies"):
         first, second = copies.copy_apart(way, item), copies.copy_apart(way, item)
         assert isinstance(first, copies.Copied)
         assert isinstance(second, copies.Copied)
-        copying.place_copy(str(tmp_path), first.path, "placed")
+        unfinished.place_copy(str(tmp_path), first.path, "placed")
         with pytest.raises(FileExistsError):
-            copying.place_copy(str(tmp_path), second.path, "placed")
+            unfinished.place_copy(str(tmp_path), second.path, "placed")
     assert not any(name.startswith("copies") for name in os.listdir(tmp_path))
     assert (tmp_path / "placed").read_bytes() == (tree.outputs / item.path).read_bytes()
 

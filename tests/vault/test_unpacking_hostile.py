@@ -23,7 +23,7 @@ import pytest
 
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying
+from ckptrules.storage import making
 from ckptrules.vault import backups, packing, tar, unpacking
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
 from ckptrules.vault.packing import Packing
@@ -410,13 +410,13 @@ def test_what_is_refused_for_the_room_was_never_written_beyond_it(
     says = [FOLDER, *(file_item(name, b"1") for name in names)]
     written(project.folder / "e.tar.gz", TOP, *(entry(name, b"1") for name in names), says=says)
     made: list[str] = []
-    really = copying.write_member
+    really = making.write_member
 
     def write(root: str, path: str, *more: Any) -> str:
         made.append(path)
         return really(root, path, *more)
 
-    monkeypatch.setattr(copying, "write_member", write)
+    monkeypatch.setattr(making, "write_member", write)
     monkeypatch.setattr(unpacking, "room", lambda _: 50 * 4096)
     monkeypatch.setattr(unpacking, "_block", lambda _: 4096)
     with pytest.raises(ArchiveError, match=r"needs 414 KB in .*, but only 205 KB are free"):
@@ -432,7 +432,7 @@ def test_an_error_of_the_disk_in_a_thread_is_heard_of(
     project: Project, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     """Large files are seen on the disk while others are written."""
-    monkeypatch.setattr(copying, "PIECE", 10)
+    monkeypatch.setattr(making, "PIECE", 10)
     project.make({f"e/checkpoints/{number}.ckpt": 100 for number in range(20)})
     (project.folder / "archive").mkdir()
     project.doit("archive", "experiments=e", "archive_dir=archive", "format=gz")

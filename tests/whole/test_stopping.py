@@ -14,7 +14,7 @@ from ckptrules import stopping
 from ckptrules.engine.entries import Entry
 from ckptrules.outputs import evidence
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, trash, writing
+from ckptrules.storage import trash, unfinished, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.vault.backups import hidden_path, read_backup
 from tests.commands.test_fix_state import real
@@ -180,9 +180,9 @@ def test_a_backup_whose_removal_is_stopped_is_still_known_as_one(project: Projec
         writing.make_folder(str(project.folder / "again"))
         path = shutil.copytree(place, project.folder / "again" / "held", symlinks=True)
         with pytest.raises(StoppedError):
-            copying.remove_backup(str(path), hidden_path(str(path)), stopping_at(number))
+            unfinished.remove_backup(str(path), hidden_path(str(path)), stopping_at(number))
         assert read_backup(hidden_path(str(path))).complete
-        copying.remove_backup(hidden_path(str(path)), hidden_path(str(path)))
+        unfinished.remove_backup(hidden_path(str(path)), hidden_path(str(path)))
         os.rmdir(project.folder / "again")
 
 

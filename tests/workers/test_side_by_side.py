@@ -16,7 +16,7 @@ import pytest
 
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import copying, reading
+from ckptrules.storage import reading, unfinished
 from ckptrules.vault import backups
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.backups import check_backup, find_backups, hidden_path
@@ -236,7 +236,7 @@ def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Projec
         assert held.manifest
         assert (held.name, held.manifest.complete) == (os.path.basename(hidden_path(str(made))), False)
         assert backups.foreign_names(hidden_path(str(made)), held.manifest) == []
-        copying.remove_backup(hidden_path(str(made)), hidden_path(str(made)))
+        unfinished.remove_backup(hidden_path(str(made)), hidden_path(str(made)))
 
 
 SYSTEMS: dict[str, Callable[..., Callable[..., int]]] = {

@@ -1,0 +1,129 @@
+"""Makes files, directories and links that an item tells of, first for the owner alone, then with all that it says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ckptrules.engine.entries import Item
+from ckptrules.storage import reading
+from ckptrules.storage.checksums import Checksum
+from ckptrules.storage.copying import PIECE, Tell, tell_lost, untold
+from ckptrules.storage.dressing import PRIVATE, dress_as, give_link_away
+from ckptrules.storage.reading import Progress, open_below
+from ckptrules.storage.writing import in_blocks, new_file, write_with_holes
+
+SYNCS = 4  # files that may be on their way to the disk while another one is written
+
+
+@contextlib.contextmanager
+def syncing() -> Iterator[Callable[[int], None]]:
+    """Give what sees an open file on the disk: a large one while others are written; at the end all are there.
+
+    It is synced through the descriptor that has written it, since no other is sure to hear of an error.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    begun: deque[Future[None]] = deque()
+
+    def sync(file: int) -> None:
+        if os.fstat(file).st_size < PIECE:
+            os.fsync(file)
+            return
+        begun.append(pool.submit(_sync, os.dup(file)))
+        if len(begun) > SYNCS:
+            begun.popleft().result()
+
+    with ThreadPoolExecutor(SYNCS) as pool:
+        yield sync
+        for each in begun:
+            each.result()
+
+
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_member(
+    root: str, path: str, content: Iterator[bytes], progress: Progress, sync: Callable[[int], None] = os.fsync
+) -> str:
+    """Write a file of an archive, for the owner alone, ``sync`` it, and return its checksum.
+
+    Zeros become holes.
+
+    Raises:
+        FileExistsError: the name is taken.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(path)
+    digest = Checksum()
+    with open_below(root, folder) as directory, new_file(directory, name) as file:
+        for piece in in_blocks(content):
+            digest.update(piece)
+            write_with_holes(file, piece)
+            progress(len(piece))
+        os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
+        sync(file)
+    return str(digest)
+
+
+def make_parents(outputs_dir: str, path: str) -> None:
+    """Make the folders above a path that are missing, through no link.
+
+    Raises:
+        OSError: something else stands there, or it cannot be written.
+    """
+    parts = path.split("/")[:-1]
+    for length in range(1, len(parts) + 1):
+        parent = "/".join(parts[: length - 1])
+        with open_below(outputs_dir, parent) as directory, contextlib.suppress(FileExistsError):
+            os.mkdir(parts[length - 1], dir_fd=directory)
+
+
+def make_directory(root: str, item: Item) -> None:
+    """Make a directory that only its owner can fill; `dress_directory` ends that.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+
+
+def make_link(root: str, item: Item, tell: Tell = untold) -> None:
+    """Make a symbolic link with its owner and its time.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    folder, name = os.path.split(item.path)
+    with open_below(root, folder) as directory:
+        os.symlink(item.link, name, dir_fd=directory)
+        tell_lost(tell, item.path, give_link_away(directory, name, item))
+        os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+
+def dress_file(root: str, item: Item, progress: Progress) -> tuple[str, ...]:
+    """Give a file all that its item says, and its time, see that on the disk, and return what it could not be given."""
+    progress(0)
+    with reading.open_file(root, item.path) as file:
+        lost = dress_as(file, item)
+        os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(file)
+    return lost
+
+
+def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
+    """Give a filled directory all that its item says, and its time, and see its names on the disk."""
+    with open_below(root, item.path) as directory:
+        tell_lost(tell, item.path, dress_as(directory, item))
+        os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(directory)

@@ -1,0 +1,175 @@
+"""What is not whole yet: under hidden names, archives, backups and folders in which work waits for its place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ckptrules.storage import believing
+from ckptrules.storage.believing import explained
+from ckptrules.storage.copying import Tell, tell_lost, untold
+from ckptrules.storage.dressing import PRIVATE, dress
+from ckptrules.storage.moving import rename, status_of
+from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
+from ckptrules.storage.state import WORK, open_state
+from ckptrules.storage.writing import remove, temporary_name, write_beside
+
+PARTIAL = ".{}.partial"  # what an archive is called until it is proved
+TRIES = 5  # to remove a folder into which somebody has just written
+
+
+@contextlib.contextmanager
+def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Give a file to write an archive to, and its hidden path; at the end it gets its name, or is gone.
+
+    Raises:
+        FileExistsError: the name is taken.
+        BlockingIOError: another run is writing it.
+        OSError: it cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    partial = PARTIAL.format(name)
+    with open_below(folder, "") as directory:
+        _remove_partial(directory, partial, folder)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_TRICKS
+        mode = 0o664 & os.fstat(directory).st_mode
+        with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                yield file, os.path.join(folder, partial)
+                file.flush()
+                os.fsync(file.fileno())
+                rename(directory, partial, name)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial, dir_fd=directory)
+                raise
+        os.fsync(directory)
+
+
+def drop_partial(path: str) -> None:
+    """Remove what one who was killed has left of an archive; where that cannot be, the next run tries again."""
+    folder, name = os.path.split(os.path.abspath(path))
+    with contextlib.suppress(OSError), open_below(folder, "") as directory:
+        _remove_partial(directory, PARTIAL.format(name), folder)
+
+
+def _remove_partial(directory: int, name: str, folder: str) -> None:
+    """Remove what an interrupted run left of an archive.
+
+    Raises:
+        BlockingIOError: another run is writing it.
+        OSError: something else stands there, or it cannot be removed.
+    """
+    try:
+        file = os.open(name, os.O_RDWR | NO_TRICKS, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise explained(error, directory, name, folder) from None
+    try:
+        believing.refuse_other_kinds(os.fstat(file), os.path.join(folder, name))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=directory)
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def staging(outputs_dir: str, start: str = "unarchive-") -> Iterator[str]:
+    """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
+    name = temporary_name(start)
+    with open_state(outputs_dir, "work") as work:
+        os.mkdir(name, PRIVATE, dir_fd=work)
+        try:
+            yield f"{WORK}/{name}"
+        finally:
+            with contextlib.suppress(OSError):  # the next run clears the workplace
+                _remove_in_use(work, name)
+
+
+@contextlib.contextmanager
+def waiting(root: str, path: str) -> Iterator[None]:
+    """Make a folder in which copies wait for their places; at the end it is removed, with what is left in it.
+
+    Raises:
+        OSError: it cannot be made, or removed.
+    """
+    folder, name = os.path.split(path)
+    with open_below(root, folder) as directory:
+        os.mkdir(name, PRIVATE, dir_fd=directory)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _remove_in_use(directory, name)
+            raise
+        _remove_in_use(directory, name)
+
+
+def _remove_in_use(directory: int, name: str) -> None:
+    """Remove a folder into which others may still write: under another name none of them finds it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    gone = f"{name}.gone"
+    rename(directory, name, gone)
+    for _ in range(TRIES):
+        with contextlib.suppress(OSError):
+            return remove(directory, gone)
+    return remove(directory, gone)
+
+
+def place_copy(root: str, path: str, to: str) -> None:
+    """Move a copy to its place below a folder in which this process alone gives names, a backup that is being made.
+
+    So it need not be the system that finds the place free: not every disk that takes a backup can (FAT behind FUSE).
+
+    Raises:
+        FileExistsError: the place is not free.
+        OSError: the system refuses.
+    """
+    (folder, name), (to_folder, to_name) = os.path.split(path), os.path.split(to)
+    with open_below(root, folder) as directory, open_below(root, to_folder) as target:
+        if status_of(target, to_name):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to_name)
+        os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=target)
+
+
+def write_manifest(folder: str, path: str, text: str) -> None:
+    """Write the manifest of a backup; it is the old or the new one at every moment."""
+    place = os.path.join(folder, path)
+    os.makedirs(os.path.dirname(place), 0o775, exist_ok=True)
+    write_beside(place, text)
+
+
+def finish_backup(partial: str, path: str, like: str, tell: Tell = untold) -> None:
+    """Give a finished backup its name; its folder is dressed like the one that it is a backup of.
+
+    Raises:
+        FileExistsError: the name was taken meanwhile.
+    """
+    with open_below(like, "") as origin, open_below(partial, "") as copy:
+        tell_lost(tell, like, dress(copy, origin))
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        rename(folder, os.path.basename(partial), os.path.basename(path))
+        os.fsync(folder)
+
+
+def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -> None:
+    """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
+
+    ``progress`` is called before each name that is removed.
+
+    Raises:
+        OSError: something could not be removed.
+    """
+    with open_below(os.path.dirname(path) or ".", "") as folder:
+        if hidden != path:
+            rename(folder, os.path.basename(path), os.path.basename(hidden))
+        remove(folder, os.path.basename(hidden), progress)
