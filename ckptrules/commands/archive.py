@@ -6,10 +6,11 @@ import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import groupby, islice
+from typing import Protocol, TypeVar
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -126,7 +127,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 
 
 class Told:
-    """What came of each experiment, to be told; ``failed`` are those that could not be archived.
+    """What came of each experiment or archive, by its name, to be told; ``failed`` are those that could not be done.
 
     ``to_come`` are the bytes that would pass, in a preview.
     """
@@ -138,19 +139,25 @@ class Told:
         self.to_come = 0
 
     @contextlib.contextmanager
-    def trying(self, place: Packing) -> Iterator[None]:
-        """Tell what goes wrong with an experiment; the others are done."""
+    def trying(self, name: str) -> Iterator[None]:
+        """Tell what goes wrong with one; the others are done."""
         try:
             yield
         except (ArchiveError, OSError) as error:
             why = why_of(error) if isinstance(error, OSError) else str(error)
-            shown, sign = self.style.name(place.experiment), self.style.paint(self.style.signs["problem"], "red")
-            self.fail(place, f"{sign} Problem: {shown}: {self.style.name(why)}")
+            shown, sign = self.style.name(name), self.style.paint(self.style.signs["problem"], "red")
+            self.fail(name, f"{sign} Problem: {shown}: {self.style.name(why)}")
 
-    def fail(self, place: Packing, line: str) -> None:
-        """Tell that an experiment could not be archived."""
-        self.lines[place.experiment] = line
-        self.failed.append(place.experiment)
+    def fail(self, name: str, line: str) -> None:
+        """Tell that one could not be done."""
+        self.lines[name] = line
+        self.failed.append(name)
+
+    def stop(self, session: Session, names: Iterable[str], done: str) -> None:
+        """Tell where it ended, if it ended before the last."""
+        if name := next((name for name in names if name not in self.lines), None):
+            self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
+        records.note_stop(session)
 
 
 def pack_all(
@@ -161,12 +168,10 @@ def pack_all(
     try:
         for places_here in at_once(packings):
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
-            for batch in that_fit(ready):
+            for batch in that_fit(ready, lambda: packing.free(str(options.archive_dir))):
                 pack_batch(session, options, told, batch)
     except StoppedError:
-        place = next(place for place in packings if place.experiment not in told.lines)
-        told.fail(place, f"Stopped: {style.name(place.experiment)} is not archived.")
-        records.note_stop(session)
+        told.stop(session, [place.experiment for place in packings], "archived")
     lines = [told.lines[place.experiment] for place in packings if place.experiment in told.lines]
     task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "archive", told.to_come))}
     return TaskFailed("problems left", report=False) if told.failed else None
@@ -179,12 +184,26 @@ def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
             yield some
 
 
-def that_fit(ready: Iterable[Ready]) -> Iterator[list[Ready]]:
-    """Divide what is to be packed into as many as there is room for, when it is their turn; one is always tried."""
-    waiting = deque(ready)
+class Needy(Protocol):
+    """What is to be packed or unpacked."""
+
+    @property
+    def needed(self) -> int:
+        """The bytes that it takes on the disk."""
+
+
+Some = TypeVar("Some", bound=Needy)
+
+
+def that_fit(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Some]]:
+    """Divide what is to be done into as many as there is room for, when it is their turn; one is always tried.
+
+    Args: ``free`` tells the bytes that are there.
+    """
+    waiting = deque(some)
     while waiting:
         batch = [waiting.popleft()]
-        left = packing.free(batch[0].place.folder) - batch[0].needed
+        left = free() - batch[0].needed
         while waiting and waiting[0].needed <= left:
             left -= waiting[0].needed
             batch.append(waiting.popleft())
@@ -197,7 +216,7 @@ def prepare_one(session: Session, options: Options, told: Told, place: Packing) 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
     """
-    with told.trying(place):
+    with told.trying(place.experiment):
         if inner := next((name for name in told.failed if name.startswith(f"{place.experiment}/")), None):
             raise ArchiveError(f"holds {inner}, which could not be archived")
         items = packing.listing(place)
@@ -238,7 +257,7 @@ def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready
         contextlib.closing(session.each(work, batch, progress)) as answers,
     ):
         for ready, why in zip(batch, answers, strict=True):
-            with told.trying(ready.place):
+            with told.trying(ready.place.experiment):
                 if isinstance(why, Lost):
                     unfinished.drop_partial(ready.place.path)
                     raise ArchiveError(f"was not packed: {why.why}")

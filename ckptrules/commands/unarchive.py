@@ -1,72 +1,79 @@
-"""`doit unarchive`: brings one archived experiment back."""
+"""`doit unarchive`: brings archived experiments back."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import glob
 import os
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.units import NO_RECORD
-from ckptrules.commands.archive import change
+from ckptrules.commands.archive import Told, change, that_fit
 from ckptrules.commands.backup import Prepared, expected, one_task
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places
-from ckptrules.run.options import MAX_RATE, WAIT, Common, OptionError, option, some_text
+from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import making
+from ckptrules.storage import making, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import tar, unpacking
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
+from ckptrules.vault.unpacking import Refused, Unpacked, Unpacking
+from ckptrules.workers.pieces import Lost
+
+PRESENT_HINT = "move it away first; nothing is overwritten"
 
 
 class Options(Common):
     """What `doit unarchive` may be told."""
 
     changes = True
-    archive: str | None = option(None, some_text, "the archive to bring back")
+    archive: str | None = option(None, some_text, "the archive to bring back, or a pattern: /archive/old_*.tar.zst")
     wait: int = WAIT
     max_rate: str | None = MAX_RATE
+    executor: str | None = EXECUTOR
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that brings one experiment back."""
+    """Make the task that brings experiments back."""
     return one_task(session, "unarchive", prepare, options)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archive to bring back, read it whole, and unpack it into the workplace unless nothing is to change.
+    """Find the archives to bring back; one alone is read whole, and unpacked into the workplace, before anything else.
 
     Raises:
-        OptionError: it is not there, or cannot be believed; nothing of it is left.
+        OptionError: there is none, or the only one cannot be believed; nothing of it is left.
         SystemExit: Ctrl-C or SIGTERM came.
     """
     places.outputs_dir(options)
     if options.archive is None:
         raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
-    fact = f"command line: archive '{options.archive}'"
+    path, *more = chosen_archives(options.archive)
+    fact, style = f"command line: archive '{path}'", jobs.style(session, options)
     try:
         with contextlib.ExitStack() as stack:
-            unpacked = read(session, options.archive, options, stack)
-            (experiment,) = unpacked.manifest.experiments
-            if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
-                hint = "move it away first; nothing is overwritten"
-                fact = f"{fact}: '{visible(experiment)}' is in {options.outputs_dir} already"
-                raise OptionError(f"{fact}\n    hint: {hint}")
-            kept = stack.pop_all()
+            if more:
+                folder = workplace(options, stack)
+                return (bring_all, [session, options, style, [path, *more], folder, kept_until_done(stack)]), ()
+            unpacked = read(session, path, options, stack)
+            if why := present(options, unpacked.manifest):
+                raise OptionError(f"{fact}: {visible(why)}\n    hint: {PRESENT_HINT}")
+            return (bring_one, [session, options, style, path, unpacked, kept_until_done(stack)]), ()
     except ArchiveError as error:
         raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
@@ -74,50 +81,104 @@ def prepare(session: Session, options: Options) -> Prepared:
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.exit_code()) from None
-    atexit.register(kept.close)  # the task may never be done
-    return (bring_back, [session, options, jobs.style(session, options), unpacked, kept]), ()
 
 
-class Unpacked(NamedTuple):
-    """What an archive holds, and where it lies in the workplace, below ``outputs_dir``; nowhere in a preview."""
+def chosen_archives(pattern: str) -> list[str]:
+    """Return the archives that are meant: the one of that very name, or all whose names a pattern fits.
 
-    manifest: Manifest
-    staged: str = ""
+    One that lies in another experiment comes after that, as else the folder of that would be there already.
+
+    Raises:
+        OptionError: there is none.
+    """
+    if os.path.lexists(pattern) or glob.escape(pattern) == pattern:
+        return [pattern]
+    if not (paths := archives_at(pattern)):
+        there = visible(", ".join(archives_at(os.path.join(os.path.dirname(pattern), "*")))) or "none"
+        raise OptionError(f"command line: no archive is named '{visible(pattern)}'\n    hint: there are: {there}")
+    return sorted(paths, key=depth)
+
+
+def depth(path: str) -> int:
+    """Tell by the name of an archive how deep its experiment lies."""
+    return os.path.basename(path).count("%2F")
+
+
+def archives_at(pattern: str) -> list[str]:
+    """List the archives whose paths a shell pattern fits."""
+    ends = tuple(f".tar.{form}" for form in tar.FORMATS)
+    return sorted(path for path in glob.glob(pattern) if path.endswith(ends))
+
+
+def workplace(options: Options, stack: contextlib.ExitStack) -> str:
+    """Give a folder to unpack in, below ``outputs_dir``; none in a preview. What is left in it goes with the stack.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    return "" if options.dry_run else stack.enter_context(unfinished.staging(options.outputs_dir))
+
+
+def kept_until_done(stack: contextlib.ExitStack) -> contextlib.ExitStack:
+    """Take over what a stack holds until the task is done, or, as that may never be, the process ends."""
+    kept = stack.pop_all()
+    atexit.register(kept.close)
+    return kept
+
+
+def present(options: Options, manifest: Manifest) -> str:
+    """Say that the experiment of an archive is there already, or return an empty text."""
+    (experiment,) = manifest.experiments
+    there = os.path.lexists(os.path.join(options.outputs_dir, experiment))
+    return f"'{experiment}' is in {options.outputs_dir} already" if there else ""
 
 
 def read(session: Session, path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
-    """Read and prove an archive; when the stack ends, what was unpacked of it is gone.
+    """Read and prove the only archive; when the stack ends, what was unpacked of it is gone.
 
     Raises:
         ArchiveError, OSError, StoppedError: it cannot be believed, or read, or unpacked.
     """
-    form = tar.format_of(path)
-    if not os.path.isfile(path):
-        raise ArchiveError("is no file")
-    with session.shown(os.path.getsize(path)) as progress:
-        if not options.dry_run:
-            staged, manifest = stack.enter_context(unpacking.unpacked(path, options.outputs_dir, progress))
-            return Unpacked(manifest, staged)
-        manifest = unpacking.check(path, form, progress, unpacking.room(options.outputs_dir))
-    unpacking.refuse_full(options.outputs_dir, manifest.items)
-    return Unpacked(manifest)
+    one = unpacking.unpacking_of(path, options.outputs_dir)
+    (one,) = unpacking.in_shares([one], workplace(options, stack), unpacking.room(options.outputs_dir))
+    with session.shown(one.size) as progress:
+        unpacked = unpacking.unpack(one, progress)
+    if options.dry_run:
+        unpacking.refuse_full(options.outputs_dir, unpacked.manifest.items)
+    return unpacked
 
 
-def bring_back(
-    session: Session, options: Options, style: Style, unpacked: Unpacked, kept: contextlib.ExitStack, task: Task
+# --- what the tasks do -----------------------------------------------------------------------------------------------
+
+
+def bring_one(
+    session: Session,
+    options: Options,
+    style: Style,
+    path: str,
+    unpacked: Unpacked,
+    kept: contextlib.ExitStack,
+    task: Task,
 ) -> TaskFailed | None:
     """Bring one experiment back, or say that it would be."""
+    with kept:
+        text, done = bring_back(session, options, style, path, unpacked)
+    task.meta = {"output": Output(f"{text}\n" + expected(options, "unarchive", unpacked.manifest.size))}
+    return None if done else TaskFailed("not brought back", report=False)
+
+
+def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> tuple[str, bool]:
+    """Bring the experiment of an archive back unless it is a preview; return what to tell, and whether it was done."""
     stated = unpacked.manifest
     (experiment,) = stated.experiments
     top = stated.items[0].path
     what = f"{style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
     if options.dry_run:
-        task.meta = {"output": Output(f"Would bring back: {what}\n{expected(options, 'unarchive', stated.size)}")}
-        return None
+        return f"Would bring back: {what}", True
     lost: dict[str, tuple[str, ...]] = {}
     try:
-        with kept, session.shown(stated.size) as progress:
-            manifest = unpacking.believed(str(options.archive), stated)
+        with session.shown(stated.size) as progress:
+            manifest = unpacking.believed(path, stated)
             identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
             making.make_parents(options.outputs_dir, experiment)
             step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
@@ -125,8 +186,105 @@ def bring_back(
     except (ArchiveError, OSError, StoppedError) as error:
         why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
         text = f"Brought back: {what}. It {why}" if why.startswith(NO_RECORD) else f"Not brought back: {what}: {why}"
-        task.meta = {"output": Output(f"{style.name(text)}\n")}
-        return TaskFailed("not brought back", report=False)
+        return style.name(text), False
     lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
-    task.meta = {"output": Output("\n".join([*lines, *lost_lines(lost, style), ""]))}
-    return None
+    return "\n".join([*lines, *lost_lines(lost, style)]), True
+
+
+# --- several archives ------------------------------------------------------------------------------------------------
+
+
+class Back(Told):
+    """What came of each archive, by its path.
+
+    ``holders`` are the archives of what was brought back, or would be; that needs so many bytes, in a preview.
+    """
+
+    def __init__(self, style: Style) -> None:
+        super().__init__(style)
+        self.holders: dict[str, str] = {}
+        self.needed = 0
+
+
+def bring_all(
+    session: Session,
+    options: Options,
+    style: Style,
+    paths: list[str],
+    folder: str,
+    kept: contextlib.ExitStack,
+    task: Task,
+) -> TaskFailed | None:
+    """Bring several experiments back; what fails is told, the rest is done.
+
+    Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
+    """
+    back, several = Back(style), list[Unpacking]()
+    with kept:
+        try:
+            for path in paths:
+                with back.trying(path):
+                    several.append(unpacking.unpacking_of(path, options.outputs_dir))
+            for _, level in groupby(several, lambda one: depth(one.path)):
+                batches = that_fit(level, lambda: unpacking.room(options.outputs_dir))
+                large = [one for batch in batches for one in bring_batch(session, options, back, batch, folder)]
+                for one in large:
+                    bring_batch(session, options, back, [one], folder)
+        except StoppedError:
+            back.stop(session, paths, "brought back")
+    lines = [back.lines[path] for path in paths if path in back.lines]
+    task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "unarchive", back.to_come))}
+    return TaskFailed("problems left", report=False) if back.failed else None
+
+
+def bring_batch(
+    session: Session, options: Options, back: Back, batch: Sequence[Unpacking], folder: str
+) -> list[Unpacking]:
+    """Have archives unpacked by whoever is free, and give each its place as soon as that is done.
+
+    Return those that need more than their share of the room.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    large = []
+    shares = unpacking.in_shares(batch, folder, unpacking.room(options.outputs_dir))
+    with (
+        session.shown(sum(one.size for one in batch)) as progress,
+        contextlib.closing(session.each(unpacking.unpack_apart, shares, progress)) as answers,
+    ):
+        for one, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Refused) and answer.for_room and folder and len(batch) > 1:
+                large.append(one)
+                continue
+            with back.trying(one.path):
+                if isinstance(answer, Lost | Refused):
+                    lost = "was not unpacked: " * isinstance(answer, Lost)
+                    raise ArchiveError(f"{lost}{answer.why}")
+                try:
+                    give_place(session, options, back, one.path, answer)
+                finally:
+                    unpacking.drop(options.outputs_dir, answer.staged)
+    return large
+
+
+def give_place(session: Session, options: Options, back: Back, path: str, unpacked: Unpacked) -> None:
+    """Bring one of several experiments back, and note what to tell.
+
+    Raises:
+        ArchiveError: it is there already, or would not fit beside those before.
+    """
+    manifest = unpacked.manifest
+    (experiment,) = manifest.experiments
+    if first := back.holders.get(experiment):
+        raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
+    if why := present(options, manifest):
+        raise ArchiveError(f"{why}: {PRESENT_HINT}")
+    if options.dry_run:
+        back.needed = unpacking.refuse_full(options.outputs_dir, manifest.items, back.needed)
+        back.to_come += manifest.size
+    back.lines[path], done = bring_back(session, options, back.style, path, unpacked)
+    if done:
+        back.holders[experiment] = path
+    else:
+        back.failed.append(path)

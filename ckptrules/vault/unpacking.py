@@ -6,17 +6,18 @@ import contextlib
 import os
 import sys
 import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import making, reading, unfinished
+from ckptrules.storage import making, reading, staging
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import Progress, why_of
+from ckptrules.storage.writing import temporary_name
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, believing, format_of, members
 from ckptrules.workers import side_by_side
@@ -24,6 +25,54 @@ from ckptrules.workers import side_by_side
 MANIFEST = ".ckptrules-manifest.json"
 SPARE = 1 << 20
 BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
+
+
+class NoRoomError(ArchiveError):
+    """An archive that holds more than there is room for."""
+
+
+class Unpacking(NamedTuple):
+    """An archive, and where it is unpacked to: a folder of the workplace, below ``outputs_dir``; or it is only read.
+
+    ``size`` are its own bytes, and ``room`` those that it may take on the disk.
+    """
+
+    path: str
+    outputs_dir: str
+    size: int
+    folder: str = ""
+    room: int = 0
+
+    @property
+    def needed(self) -> int:
+        """The bytes that weights take when they are unpacked, generously: they hardly shrink."""
+        return 2 * self.size + SPARE
+
+
+class Unpacked(NamedTuple):
+    """What an archive holds, and where it lies in the workplace, below ``outputs_dir``; nowhere if it was only read."""
+
+    manifest: Manifest
+    staged: str = ""
+
+
+class Refused(NamedTuple):
+    """Why an archive was not unpacked; ``for_room``: there would have to be more."""
+
+    why: str
+    for_room: bool = False
+
+
+def unpacking_of(path: str, outputs_dir: str) -> Unpacking:
+    """Look at an archive that is to be unpacked.
+
+    Raises:
+        ArchiveError: it is no file, or is not called like an archive.
+    """
+    format_of(path)
+    if not os.path.isfile(path):
+        raise ArchiveError("is no file")
+    return Unpacking(path, outputs_dir, os.path.getsize(path))
 
 
 def check(path: str, form: str, progress: Progress, most: int | None = None, *, with_: str = "") -> Manifest:
@@ -48,28 +97,67 @@ def check(path: str, form: str, progress: Progress, most: int | None = None, *, 
     return manifest
 
 
-@contextlib.contextmanager
-def unpacked(path: str, outputs_dir: str, progress: Progress) -> Iterator[tuple[str, Manifest]]:
-    """Read an archive once: unpack it into a folder of the workplace, and compare what came with its manifest.
+def unpack(one: Unpacking, progress: Progress) -> Unpacked:
+    """Read an archive once: unpack it into a folder of its own, and compare what came with its manifest.
 
-    Gives that folder, below ``outputs_dir``, and the manifest. Nothing is dressed yet, and links are not made. What is
-    left in the folder at the end, or where anything is wrong, is removed.
+    Nothing is dressed yet, and links are not made. Where anything is wrong, what was unpacked is removed.
 
     Raises:
-        ArchiveError: it would not fit, or as `check`.
+        NoRoomError: it would not fit.
+        ArchiveError: as `check`.
+        OSError: it cannot be read, or the folder cannot be made.
     """
-    with unfinished.staging(outputs_dir) as staged:
-        root, there = os.path.join(outputs_dir, staged), room(outputs_dir)
-        with making.syncing() as sync:
-            unpacking = _Unpacking(root, outputs_dir, there, progress, sync)
-            manifest, found = _read(path, format_of(path), progress, there, unpacking.take)
-        unpacking.refuse_full()
-        old = _some_checksum(manifest)
-        if algorithm_of(old) != algorithm_of(""):
-            for item in (item for item in found.values() if item.kind == "file"):
-                found[item.path] = item._replace(checksum=reading.checksum(root, item.path, progress, old))
-        _refuse_difference(manifest, found)
-        yield staged, manifest
+    if not one.folder:
+        return Unpacked(check(one.path, format_of(one.path), progress, one.room))
+    staged = f"{one.folder}/{temporary_name('')}"
+    making.make_directory(one.outputs_dir, Item(staged, "directory", 0, 0, 0))
+    try:
+        return Unpacked(_unpack(one, staged, progress), staged)
+    except BaseException:
+        drop(one.outputs_dir, staged)
+        raise
+
+
+def drop(outputs_dir: str, staged: str) -> None:
+    """Remove what is left in the folder that an archive was unpacked to, if it was; what cannot be removed stays."""
+    if staged:
+        folder, name = os.path.split(staged)
+        staging.drop_staged(outputs_dir, name, folder)
+
+
+def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Refused:
+    """Unpack an archive beside others; who dies of it leaves a folder that nobody names."""
+    try:
+        return unpack(one, progress)
+    except ArchiveError as error:
+        return Refused(str(error), for_room=isinstance(error, NoRoomError))
+    except OSError as error:
+        return Refused(why_of(error))
+
+
+def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:
+    """Let archives be unpacked in one folder at once, each with its share of the room that is there, by its size.
+
+    Where there is no folder, they are only read, and each has all of it.
+    """
+    if not folder:
+        return [one._replace(room=there) for one in several]
+    size = max(1, sum(one.size for one in several))
+    return [one._replace(folder=folder, room=there * one.size // size) for one in several]
+
+
+def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
+    root = os.path.join(one.outputs_dir, staged)
+    with making.syncing() as sync:
+        into = _Folder(root, one.outputs_dir, one.room, progress, sync)
+        manifest, found = _read(one.path, format_of(one.path), progress, one.room, into.take)
+    into.refuse_full()
+    old = _some_checksum(manifest)
+    if algorithm_of(old) != algorithm_of(""):
+        for item in (item for item in found.values() if item.kind == "file"):
+            found[item.path] = item._replace(checksum=reading.checksum(root, item.path, progress, old))
+    _refuse_difference(manifest, found)
+    return manifest
 
 
 def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell = untold) -> Identity:
@@ -113,14 +201,16 @@ def room(folder: str) -> int:
     return sys.maxsize if disk.f_blocks == 0 else max(0, disk.f_bavail * disk.f_frsize - SPARE)
 
 
-def refuse_full(folder: str, items: Iterable[Item]) -> None:
-    """Refuse what would not fit into a folder.
+def refuse_full(folder: str, items: Iterable[Item], before: int = 0) -> int:
+    """Refuse what would not fit into a folder beside other bytes that come ``before``; return how much all need.
 
     Raises:
-        ArchiveError: with how much is needed, and how much there is.
+        NoRoomError: with how much is needed, and how much there is.
     """
     block = _block(folder)
-    _refuse_more(sum(_taken(item.size - item.holes, block) for item in items), room(folder), folder)
+    needed = before + sum(_taken(item.size - item.holes, block) for item in items)
+    _refuse_more(needed, room(folder), folder)
+    return needed
 
 
 def _read(
@@ -148,7 +238,7 @@ def _read(
                 raise ArchiveError(f"{member.name} is in it twice")
             size += member.size
             if most is not None and size > most:
-                raise ArchiveError(f"holds more than {human_size(most)}")
+                raise NoRoomError(f"holds more than {human_size(most)}")
             found[member.name] = take(member, content)
     if manifest is None:
         raise ArchiveError("holds no manifest of ckptrules, or is cut off")
@@ -173,7 +263,7 @@ def _some_checksum(manifest: Manifest) -> str:
     return next((item.checksum for item in manifest.items if item.checksum), "")
 
 
-class _Unpacking:
+class _Folder:
     """Takes the members of an archive into a folder, for the owner alone, as long as there is room for them.
 
     Links are not made before all is proved: no later member is written through one.
@@ -213,7 +303,7 @@ class _Unpacking:
         """Refuse what did not fit.
 
         Raises:
-            ArchiveError: with how much is needed, and how much there is.
+            NoRoomError: with how much is needed, and how much there is.
         """
         _refuse_more(self._needed, self._room, self._folder)
 
@@ -229,7 +319,7 @@ def _taken(size: int, block: int) -> int:
 
 def _refuse_more(needed: int, there: int, folder: str) -> None:
     if needed > there:
-        raise ArchiveError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
+        raise NoRoomError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
 
 
 def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress, with_: str) -> Item:

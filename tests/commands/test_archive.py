@@ -240,6 +240,50 @@ def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
     assert project.tree() == before
 
 
+def test_of_several_archives_each_fails_by_itself(project: Project) -> None:
+    archive = make(project)
+    before = project.tree()
+    project.doit("archive", "experiments=old_*", "archive_dir=archive")
+    shutil.copy(archive / "old_1.tar.zst", archive / "older.tar.zst")
+    project.doit("archive", "experiments=new", "archive_dir=archive", "format=gz", "keep_source=1")
+    (archive / "folder.tar.gz").mkdir()
+    (archive / "hollow.tar.gz").touch()
+    told = """\
+! Problem: archive/folder.tar.gz: is no file
+! Problem: archive/hollow.tar.gz: is damaged or cut off: empty file
+! Problem: archive/new.tar.gz: 'new' is in outputs already: move it away first; nothing is overwritten
+Brought back: old_1 (7 files, 15 KB)
+Brought back: old_2 (2 files, 15 KB)
+! Problem: archive/older.tar.zst: holds 'old_1', as archive/old_1.tar.zst does, which comes first
+"""
+    preview = project.doit("unarchive", "archive=archive/*", "dry_run=1", check=1)
+    assert preview.startswith(told.replace("Brought back", "Would bring back"))
+    assert project.doit("unarchive", "archive=archive/*", check=1) == told
+    assert project.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "nowhere_*",
+            "no archive is named 'archive/nowhere_*'\n    hint: there are: archive/old_1.tar.zst, archive/old_[1].tar.zst",
+        ),
+        ("[x]/*", "no archive is named 'archive/[x]/*'\n    hint: there are: none"),
+        ("old_2.tar.zst", "archive 'archive/old_2.tar.zst': is no file"),
+        ("old_1.*", ""),
+        ("old_[1].tar.zst", ""),
+    ],
+)
+def test_a_pattern_finds_archives_and_a_name_means_that_very_one(project: Project, words: str, told: str) -> None:
+    archive = make(project)
+    project.doit("archive", "experiments=old_1", "archive_dir=archive")
+    shutil.copy(archive / "old_1.tar.zst", archive / "old_[1].tar.zst")
+    out = project.doit("unarchive", f"archive=archive/{words}", check=3 if told else 0)
+    assert told in out
+    assert (out == "Brought back: old_1 (7 files, 15 KB)\n") == (not told)
+
+
 def tar_of(*members: tarfile.TarInfo) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:

@@ -15,7 +15,6 @@ import pytest
 
 from ckptrules.commands import archive
 from ckptrules.engine.entries import Item
-from ckptrules.vault import packing
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.unpacking import SPARE
 from tests.commands.test_archive import everything
@@ -91,12 +90,14 @@ def test_workers_pack_the_same_as_one_process(project: Project) -> None:
     assert [one == held[0] for one in held] == [True] * len(EXECUTORS)
 
 
-def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several() -> None:
     item = Item("one", "file", 0, 0, 0o644)
     ready = [Ready(Packing("", str(size), "", "gz"), (item._replace(size=size - SPARE),), "") for size in SIZES]
     room = iter([100, 100, 100, 20])
-    monkeypatch.setattr(packing, "free", lambda _: next(room) * SPARE)
-    batches = [[int(one.place.experiment) // SPARE for one in batch] for batch in archive.that_fit(ready)]
+    batches = [
+        [int(one.place.experiment) // SPARE for one in batch]
+        for batch in archive.that_fit(ready, lambda: next(room) * SPARE)
+    ]
     assert batches == [[50, 50], [60], [70, 30], [40]]
 
 

@@ -23,7 +23,7 @@ import pytest
 
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import making
+from ckptrules.storage import making, unfinished
 from ckptrules.vault import backups, packing, tar, unpacking
 from ckptrules.vault.manifest import Manifest, ManifestError, count_values, from_json, longest, to_json
 from ckptrules.vault.packing import Packing
@@ -199,17 +199,17 @@ def test_a_backup_with_a_longer_manifest_than_any_is_not_read(
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-def bomb(path: Path, size: int, checksum: str = "") -> None:
+def bomb(path: Path, size: int, checksum: str = "", top: str = "e") -> None:
     """Write an archive of one file of zeros that says of itself what is true, but for the checksum, if one is given."""
     items = (
-        Item("e", "directory", 0, 0, 0o755),
-        Item("e/zeros", "file", size, 0, 0o644, checksum=checksum or _checksum_of_zeros(size)),
+        Item(top, "directory", 0, 0, 0o755),
+        Item(f"{top}/zeros", "file", size, 0, 0o644, checksum=checksum or _checksum_of_zeros(size)),
     )
-    text = to_json(Manifest("2026", "/s", "gz", complete=True, experiments=("e",), items=items)).encode()
+    text = to_json(Manifest("2026", "/s", "gz", complete=True, experiments=(top,), items=items)).encode()
     compressed(
         path,
-        header("e", kind=tarfile.DIRTYPE),
-        header("e/zeros", size),
+        header(top, kind=tarfile.DIRTYPE),
+        header(f"{top}/zeros", size),
         (b"\0", size),
         header(unpacking.MANIFEST, len(text)),
         text,
@@ -272,7 +272,9 @@ def test_what_an_archive_unpacks_to_beyond_the_limit_is_not_read(tmp_path: Path)
 
 def unpack(path: str, outputs_dir: str, progress: Callable[[int], object]) -> None:
     """Bring an archive back, but without a record of it."""
-    with unpacking.unpacked(path, outputs_dir, progress) as (staged, manifest):
+    with unfinished.staging(outputs_dir) as folder:
+        one = unpacking.unpacking_of(path, outputs_dir)._replace(folder=folder, room=unpacking.room(outputs_dir))
+        manifest, staged = unpacking.unpack(one, progress)
         unpacking.dress(outputs_dir, staged, manifest, progress)
         os.rename(f"{outputs_dir}/{staged}/{manifest.items[0].path}", f"{outputs_dir}/{manifest.items[0].path}")
 
