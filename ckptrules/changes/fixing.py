@@ -25,7 +25,7 @@ from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.evidence import in_use
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging
+from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging, streams
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
 
@@ -201,7 +201,7 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
 def _no_space(place: Workplace, listing: Listing, entry: Entry) -> str:
     with reading.open_below(place.outputs_dir, listing.directory) as directory:
         disk = os.fstatvfs(directory)
-        size = entry.size - reading.holes_of(os.lstat(entry.name, dir_fd=directory))
+        size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
     enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
     return "" if enough else "No space left on device for a copy of it"
 

@@ -14,7 +14,8 @@ from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, is_finished
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.reading import CHUNK, why_of
+from ckptrules.storage.reading import why_of
+from ckptrules.storage.streams import CHUNK
 
 if TYPE_CHECKING:
     from ckptrules.changes.history import Run

@@ -41,7 +41,7 @@ from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import reading, unfinished
+from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import packing, tar
 from ckptrules.vault.backups import choose
@@ -279,7 +279,7 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
         return line
     busy(session, options, place)  # once more: others may have been packed for hours
     with reading.open_below(place.root, "") as root:
-        identity = reading.identify(root, place.top)
+        identity = looking.identify(root, place.top)
     if packing.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
     to_trash(session, options, place, sum(item.size for item in items), identity)
@@ -295,7 +295,7 @@ def busy(session: Session, options: Options, place: Packing) -> None:
     """
     settle = jobs.load(session, options.rules_dir, options.outputs_dir).settle
     with reading.open_below(place.root, "") as root:
-        identity = reading.identify(root, place.top)
+        identity = looking.identify(root, place.top)
         if why := in_use(root, Entry(place.top, *identity), settle, session.started_ns):
             raise ArchiveError(f"is in use: a file in it {why}")
 

@@ -25,7 +25,9 @@ from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.reading import holds_something, open_below, read_pointer, read_text_behind, why_of
+from ckptrules.storage.looking import holds_something
+from ckptrules.storage.reading import open_below, why_of
+from ckptrules.storage.streams import read_pointer, read_text_behind
 
 if TYPE_CHECKING:
     from ckptrules.engine.companions import Sidecar

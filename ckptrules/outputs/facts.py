@@ -19,7 +19,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
 from ckptrules.stopping import heed
-from ckptrules.storage import reading
+from ckptrules.storage import reading, streams
 
 NO_CHECKPOINTS = ("ignored", "unrecognised", "ambiguous")  # kinds of claims
 LONGEST = 16 * 2**20  # bytes of one file
@@ -235,7 +235,7 @@ def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes
         return None
     try:
         with reading.open_file(outputs_dir, path) as file:
-            content = b"".join(reading.chunks(file, min(LONGEST, most) + 1))
+            content = b"".join(streams.chunks(file, min(LONGEST, most) + 1))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None

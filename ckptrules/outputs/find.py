@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Stamp
-from ckptrules.storage.reading import stamp_of
+from ckptrules.storage.looking import stamp_of
 
 _GLOB = re.compile(r"[*?[]")
 

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
-from ckptrules.storage.reading import hard_links, look_inside, open_below
+from ckptrules.storage.looking import hard_links, look_inside
+from ckptrules.storage.reading import open_below
 
 LEADS_NOWHERE = (
     errno.ENOENT,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ckptrules.storage import reading
+from ckptrules.storage import reading, streams
 
 CHANGED = "has changes that are not committed"
 UNKNOWN = "may have changes that are not committed"
@@ -94,7 +94,7 @@ def _bytes(folder: str, path: str) -> tuple[bytes, int]:
         status = os.fstat(file)
         if status.st_size > LARGEST:
             raise UnreadableError
-        return b"".join(reading.chunks(file, status.st_size)), status.st_mtime_ns
+        return b"".join(streams.chunks(file, status.st_size)), status.st_mtime_ns
 
 
 def _folders(name: bytes) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from ckptrules.engine.entries import Item
-from ckptrules.storage import reading
+from ckptrules.storage import reading, streams
 from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.dressing import PRIVATE, described, dress_as
 from ckptrules.storage.reading import Progress, open_below
@@ -75,7 +75,7 @@ def copy_file(
                 size = _copy_bytes(origin, copy, before.st_size, digest, progress)
             else:
                 awaited = os.fstat(copy).st_size if how == "clone" else before.st_size
-                size = reading.digest_part(copy, 0, awaited, digest, progress)
+                size = streams.digest_part(copy, 0, awaited, digest, progress)
             if how != "link":
                 tell_lost(tell, item.path, dress_as(copy, item))
                 os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
@@ -84,7 +84,7 @@ def copy_file(
             changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
             if changed and how == "copy":  # what was hashed may be younger than what was copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
-                reading.digest_part(copy, 0, size, digest, lambda _: progress(0))
+                streams.digest_part(copy, 0, size, digest, lambda _: progress(0))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(to_name, dir_fd=directory)
@@ -104,11 +104,11 @@ def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: P
         OSError: they cannot be written.
     """
     done = 0
-    for first, behind, is_hole in reading.extents(origin, 0, size):
+    for first, behind, is_hole in streams.extents(origin, 0, size):
         for at in range(first, behind, PIECE):
             end = min(at + PIECE, behind)
             copied = end if is_hole else _let_system_copy(origin, copy, at, end)
-            done += reading.digest_part(origin, at, copied, digest, progress)
+            done += streams.digest_part(origin, at, copied, digest, progress)
             if done == copied < end:
                 done += _copy_through_memory(origin, copy, copied, end, digest, progress)
             if done < end:  # cut off meanwhile
@@ -133,7 +133,7 @@ def _copy_through_memory(origin: int, copy: int, at: int, end: int, digest: Chec
     """Copy a part of an open file to the same place of another by reading, and hash it; return how many bytes."""
     size = 0
     os.lseek(copy, at, os.SEEK_SET)
-    for chunk, _ in reading.pieces(origin, at, end):
+    for chunk, _ in streams.pieces(origin, at, end):
         write(copy, chunk)
         digest.update(chunk)
         size += len(chunk)

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 
 from ckptrules.engine.entries import Item
-from ckptrules.storage import reading
+from ckptrules.storage import looking, reading
 from ckptrules.storage.attributes import (
     ACCESS,
     DEFAULT,
@@ -52,7 +52,7 @@ def dress(copy: int, like: int) -> tuple[str, ...]:
         SourceError: the attributes of the original cannot be read.
         OSError: the copy cannot be given a mode.
     """
-    kind = reading.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
+    kind = looking.KINDS[stat.S_IFMT(os.fstat(like).st_mode)]
     return dress_as(copy, described(Item("", kind, 0, 0, 0), like, modes=0o7777))
 
 

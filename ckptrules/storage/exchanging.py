@@ -8,7 +8,7 @@ import os
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Spot
-from ckptrules.storage import reading
+from ckptrules.storage import reading, streams
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, link_exclusively, status_of, swap
 
@@ -104,5 +104,5 @@ def _edges(file: int, size: int) -> str:
 
     At the end of a zip file stands its directory, with the checksum of every entry (APPNOTE.TXT 6.3.10, 4.3.12).
     """
-    ends = os.pread(file, reading.CHUNK, 0), os.pread(file, reading.CHUNK, max(0, size - reading.CHUNK))
+    ends = os.pread(file, streams.CHUNK, 0), os.pread(file, streams.CHUNK, max(0, size - streams.CHUNK))
     return hashlib.sha256(b"".join(ends)).hexdigest()[:32]

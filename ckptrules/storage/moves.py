@@ -11,7 +11,7 @@ from ckptrules.engine.actions import Spot
 from ckptrules.engine.entries import Identity
 from ckptrules.storage import moving
 from ckptrules.storage.folders import Folders
-from ckptrules.storage.reading import stands_for
+from ckptrules.storage.looking import stands_for
 
 
 def stands(folders: Folders, here: Spot, identity: Identity) -> bool:

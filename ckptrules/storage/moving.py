@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 from ckptrules.engine.entries import Stamp
-from ckptrules.storage.reading import stamp_of, why_of
+from ckptrules.storage.looking import stamp_of
+from ckptrules.storage.reading import why_of
 
 NS = 1_000_000_000
 TICK_NS = 20_000_000

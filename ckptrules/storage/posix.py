@@ -12,15 +12,9 @@ from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.lock import Lock, lock
+from ckptrules.storage.looking import hard_links, identity_of, look_inside, stamp_of
 from ckptrules.storage.moving import rename
-from ckptrules.storage.reading import (
-    hard_links,
-    identity_of,
-    look_inside,
-    open_file_in,
-    refuse_path,
-    stamp_of,
-)
+from ckptrules.storage.reading import open_file_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
 from ckptrules.storage.writing import TEMPORARY, beside, write
 

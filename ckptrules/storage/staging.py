@@ -8,15 +8,13 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ckptrules.storage import reading
+from ckptrules.storage import reading, streams
 from ckptrules.storage.copying import clone
 from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.looking import identity_of
 from ckptrules.storage.moving import CHANGED, rename
-from ckptrules.storage.reading import (
-    Progress,
-    identity_of,
-)
+from ckptrules.storage.reading import Progress
 from ckptrules.storage.state import WORK, open_directory, open_state
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
@@ -93,7 +91,7 @@ def _write_parts(origin: int, copy: int, parts: Sequence[Piece], progress: Progr
             cloned = False
         if not cloned:
             os.lseek(copy, at, os.SEEK_SET)
-            for chunk, is_hole in reading.pieces(origin, start, end):
+            for chunk, is_hole in streams.pieces(origin, start, end):
                 skip(copy, len(chunk)) if is_hole else write(copy, chunk)
                 progress(len(chunk))
         at += end - start

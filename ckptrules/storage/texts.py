@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from ckptrules.engine.actions import Spot
 from ckptrules.engine.state_folder import TRASH, old_text_name
-from ckptrules.storage import believing, reading
+from ckptrules.storage import believing, reading, streams
 from ckptrules.storage.dressing import dress_or_refuse
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, status_of, swap
-from ckptrules.storage.reading import open_below, read_pointer, refuse_path
+from ckptrules.storage.reading import open_below, refuse_path
+from ckptrules.storage.streams import read_pointer
 from ckptrules.storage.trash import NOT_IN_TRASH
 from ckptrules.storage.writing import new_file, temporary_name, write
 
@@ -38,7 +39,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
     if not trash.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, trash)
     with reading.open_file_in(directory, name) as origin:
-        content = reading.read_text(origin)
+        content = streams.read_text(origin)
         if content is None:
             raise OSError(errno.ESTALE, CHANGED, name)
         changed = change(content)
@@ -71,7 +72,7 @@ def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
 def text_checksum(here: Spot) -> str:
     """Return the checksum of what stands in a text file now; its directory is an absolute path, through no link."""
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as file:
-        return hashlib.sha256(b"".join(reading.chunks(file, os.fstat(file).st_size))).hexdigest()
+        return hashlib.sha256(b"".join(streams.chunks(file, os.fstat(file).st_size))).hexdigest()
 
 
 def _text_folder(here: Spot) -> contextlib.AbstractContextManager[int]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import copying, dressing, making, reading, unfinished, writing
+from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
@@ -47,7 +47,7 @@ class Order(NamedTuple):
 
 def collect(order: Order) -> tuple[list[Item], list[Problem]]:
     """List what is to be backed up, directories before what is in them."""
-    items, unreadable = reading.read_tree(order.outputs_dir)
+    items, unreadable = looking.read_tree(order.outputs_dir)
     problems = [
         _unreadable(path or order.outputs_dir, why_of(error))
         for path, error in sorted(unreadable.items())

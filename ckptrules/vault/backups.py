@@ -15,7 +15,7 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import reading
+from ckptrules.storage import looking, reading, streams
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
@@ -126,7 +126,7 @@ def foreign_names(folder: str, manifest: Manifest) -> list[str]:
         OSError: a part of the folder cannot be read.
     """
     ours = {item.path for item in manifest.items}
-    (items, unreadable), (state, _) = reading.read_tree(folder), reading.read_tree(folder, STATE)
+    (items, unreadable), (state, _) = looking.read_tree(folder), looking.read_tree(folder, STATE)
     for error in unreadable.values():
         raise error
     foreign = [item.path for item in items if item.path not in ours]
@@ -139,7 +139,7 @@ def difference(root: str, item: Item, progress: Progress) -> str:
     if fault is not None:
         return fault
     try:
-        checksum = reading.checksum(root, item.path, progress, item.checksum)
+        checksum = streams.checksum(root, item.path, progress, item.checksum)
     except OSError as error:
         return f"cannot be read: {why_of(error)}"
     return "" if checksum == item.checksum else "has another checksum"
@@ -151,7 +151,7 @@ def unlike(root: str, item: Item, *, by_time: bool = False) -> str | None:
     A file of the same size and time is taken as the same ``by_time``.
     """
     try:
-        there = reading.look(root, item.path)
+        there = looking.look(root, item.path)
     except OSError as error:
         return f"cannot be read: {why_of(error)}"
     if there is None:

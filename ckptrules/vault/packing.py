@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import dressing, making, reading, unfinished, writing
+from ckptrules.storage import dressing, looking, making, reading, streams, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.reading import Progress, SourceError, why_of
@@ -79,13 +79,13 @@ def listing(place: Packing) -> tuple[Item, ...]:
     Raises:
         ArchiveError: a part of it cannot be read, or is nothing that can be packed.
     """
-    items, unreadable = reading.read_tree(place.root, place.top)
+    items, unreadable = looking.read_tree(place.root, place.top)
     for path, error in unreadable.items():
         raise ArchiveError(f"{path} cannot be read: {why_of(error)}")
     for item in items:
         if item.kind == "other":
             raise ArchiveError(f"{item.path} is neither a file nor a directory nor a link")
-    own = reading.look(place.root, place.top)
+    own = looking.look(place.root, place.top)
     if own is None:
         raise ArchiveError("is gone")
     return (own, *items)
@@ -183,7 +183,7 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
     manifest = check(place.path, place.format, progress, sum(item.size for item in items))
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
-        if item.kind == "file" and reading.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
+        if item.kind == "file" and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
             raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
@@ -197,7 +197,7 @@ def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Ma
         writer(file, place.format, threads) as packed,
         tarfile.open(fileobj=packed, mode="w:", format=tarfile.PAX_FORMAT) as tar,
     ):
-        tar.copybufsize = reading.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
+        tar.copybufsize = streams.CHUNK  # type: ignore[attr-defined] # zstd is called for each; if not, it takes longer
         held = tuple(_add(tar, place.root, item, progress) for item in ready.items)
         source, names = os.path.realpath(place.outputs_dir), (place.experiment,)
         manifest = Manifest(ready.created, source, place.format, complete=True, experiments=names, items=held)

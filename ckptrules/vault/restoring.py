@@ -14,7 +14,7 @@ from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import believing, making, reading, staging, unfinished
+from ckptrules.storage import believing, looking, making, reading, staging, unfinished
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.posix import Disk
@@ -180,7 +180,7 @@ def _put_in_place(step: RestoreStep, place: Workplace, waits_in: str, staged: st
 
 def _identity(place: Workplace, folder: str, name: str) -> Identity:
     with reading.open_below(place.outputs_dir, folder) as directory:
-        return reading.identify(directory, name)
+        return looking.identify(directory, name)
 
 
 def _failed(item: Item, identity: str, text: str, hint: str = "") -> RestoreStep:

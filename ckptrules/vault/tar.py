@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO
 
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import reading
+from ckptrules.storage import streams
 from ckptrules.storage.believing import open_plain
 from ckptrules.storage.reading import Progress
 from ckptrules.vault.manifest import unsafe_path
@@ -193,21 +193,21 @@ def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
     """
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:
-            yield from iter(lambda: plain.read(reading.STREAM), b"")
+            yield from iter(lambda: plain.read(streams.STREAM), b"")
         return
     zstd = _zstd()
     options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
     frame = zstd.ZstdDecompressor(options=options)
-    data = file.read(reading.STREAM)
+    data = file.read(streams.STREAM)
     while data:
         if frame.eof:
             frame = zstd.ZstdDecompressor(options=options)
-        while piece := frame.decompress(data, reading.STREAM):
+        while piece := frame.decompress(data, streams.STREAM):
             yield piece
             data = b""
             if frame.eof:
                 break
-        data = frame.unused_data or file.read(reading.STREAM)
+        data = frame.unused_data or file.read(streams.STREAM)
     if not frame.eof:
         raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import making, reading, staging
+from ckptrules.storage import looking, making, reading, staging, streams
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
@@ -155,7 +155,7 @@ def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     old = _some_checksum(manifest)
     if algorithm_of(old) != algorithm_of(""):
         for item in (item for item in found.values() if item.kind == "file"):
-            found[item.path] = item._replace(checksum=reading.checksum(root, item.path, progress, old))
+            found[item.path] = item._replace(checksum=streams.checksum(root, item.path, progress, old))
     _refuse_difference(manifest, found)
     return manifest
 
@@ -180,7 +180,7 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
         elif item.kind == "directory":
             making.dress_directory(root, item, tell)
     with reading.open_below(outputs_dir, staged) as directory:
-        return reading.identify(directory, manifest.items[0].path)
+        return looking.identify(directory, manifest.items[0].path)
 
 
 def believed(path: str, manifest: Manifest) -> Manifest:

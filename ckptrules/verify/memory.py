@@ -20,7 +20,7 @@ from ckptrules.engine.entries import EntryKind, Listing
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard, parts_of
-from ckptrules.storage import believing, reading
+from ckptrules.storage import believing, looking, reading
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs
 
@@ -146,7 +146,7 @@ def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
     for run in trash_runs(Disk(outputs_dir)):
         with contextlib.suppress(OSError), believing.open_state(outputs_dir, f"trash/{run}/{directory}") as trash:
             for name in os.listdir(trash):
-                yield identity(parts(trash, name, reading.kind_of(trash, name)), LATER)
+                yield identity(parts(trash, name, looking.kind_of(trash, name)), LATER)
 
 
 def _memory_of(directory: str) -> str:

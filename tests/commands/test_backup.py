@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import copying, moving, reading, unfinished
+from ckptrules.storage import copying, moving, reading, streams, unfinished
 from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring
 from ckptrules.vault import backups as vault_backups
@@ -446,7 +446,7 @@ def test_half_a_file_is_not_kept(project: Project, tmp_path: Path, monkeypatch: 
         yield os.read(file, 50)
         raise reading.SourceError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(reading, "chunks", failing)
+    monkeypatch.setattr(streams, "chunks", failing)
     _, problems = make_backup(order(project, tmp_path / "made"), bar)
     assert [problem.text for problem in problems] == ["cannot be read: Input/output error; left out"]
     assert list(contents(tmp_path / "made")) == ["a", "a/checkpoints"]

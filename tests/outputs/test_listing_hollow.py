@@ -15,7 +15,7 @@ from ckptrules.outputs.evidence import inside_of
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
-from ckptrules.storage.reading import holds_something
+from ckptrules.storage.looking import holds_something
 
 RULES = """
 layout: ['*']

@@ -37,10 +37,10 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.storage import copying, making, moving, staging, state
-from ckptrules.storage import reading as storage_reading
+from ckptrules.storage import copying, looking, making, moving, staging, state, streams
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.reading import open_below
 from ckptrules.vault.backing_up import Order, check_space, make_backup, space_needed
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.vault.packing import Packing, Ready, listing, pack, refuse_other
@@ -360,7 +360,7 @@ def test_at_no_moment_may_anybody_do_more_with_the_copy(
         os, "setxattr", watched(os.setxattr, fails=lambda _, name, *__: loses == "the list" and name == ACCESS)
     )
     monkeypatch.setattr(os, "fchown", watched(os.fchown, fails=lambda *_: loses == "the group"))
-    item = storage_reading.look(str(shared), "original")
+    item = looking.look(str(shared), "original")
     assert item
     lost: dict[str, tuple[str, ...]] = {}
     copying.copy_file(str(shared), item, str(shared), "copy", "copy", lambda _: None, lost.__setitem__)
@@ -444,7 +444,7 @@ def test_a_tree_on_a_disk_without_attributes_tells_what_did_not_come_back(
 def test_a_disk_that_keeps_no_modes_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """FAT refuses a mode that it cannot hold."""
     (tmp_path / "x").touch()
-    item = storage_reading.look(str(tmp_path), "x")
+    item = looking.look(str(tmp_path), "x")
     assert item
 
     def refused(*_: object) -> None:
@@ -565,7 +565,7 @@ def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
     shutil.copytree(ROOT / "tests/real/outputs/lightning_default", shared / "lightning_default", symlinks=True)
     rules = load_rules(rule_texts(str(ROOT / "rules")))
     (found,) = find.find_directories(str(shared), ["*/checkpoints"])
-    with storage_reading.open_below(str(shared), found.directory) as directory:
+    with open_below(str(shared), found.directory) as directory:
         for name in os.listdir(directory):
             if "step" in name:
                 new = f"epoch-{int(name[6:].split('-')[0]):02}_step-{int(name.split('step=')[1][:-5]):06}.ckpt"
@@ -598,7 +598,7 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
 
     def plan() -> Plan:
         listing = scan(str(shared), found)
-        with storage_reading.open_below(str(shared), found.directory) as directory:
+        with open_below(str(shared), found.directory) as directory:
             evidence = look(Links(str(shared)), directory, listing, make_plan(rules, listing), rules, Evidence())
         return make_plan(rules, listing, evidence=evidence)
 
@@ -661,7 +661,7 @@ def test_a_copy_has_the_bytes_and_the_holes(
     content = origin.read_bytes()
     if way == "clone":
         monkeypatch.setattr(copying, "clone", lambda *_: False)  # a clone that cannot be becomes a copy
-    item = storage_reading.look(str(tmp_path), "origin")
+    item = looking.look(str(tmp_path), "origin")
     assert item
     if way == "state":
         name = staging.stage_rewrite(
@@ -676,7 +676,7 @@ def test_a_copy_has_the_bytes_and_the_holes(
                 making.write_member(str(tmp_path), "copy", file, lambda _: None)
         else:
             held, _ = copying.copy_file(str(tmp_path), item, str(tmp_path), "copy", way, lambda _: None)
-            assert held.checksum == storage_reading.checksum(str(tmp_path), "origin", lambda _: None)
+            assert held.checksum == streams.checksum(str(tmp_path), "origin", lambda _: None)
     assert copy.read_bytes() == content
     assert used(copy) <= used(origin) + 160 * 1024  # a part that has moved by some bytes touches more blocks
 
@@ -712,7 +712,7 @@ def test_a_hole_is_not_read_and_needs_no_space(tmp_path: Path, monkeypatch: pyte
         return chunk
 
     monkeypatch.setattr(os, "read", counting)
-    (item,) = storage_reading.read_tree(str(tmp_path), "exp")[0]
+    (item,) = looking.read_tree(str(tmp_path), "exp")[0]
     assert space_needed([item], 4096) < MIB
     check_space([item], str(tmp_path))
     held, _ = copying.copy_file(str(tmp_path), item, str(tmp_path), "copy", "copy", lambda _: None)
@@ -723,7 +723,7 @@ def test_a_hole_is_not_read_and_needs_no_space(tmp_path: Path, monkeypatch: pyte
 def test_a_file_that_shrinks_while_it_is_copied_ends_and_is_told(tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     make_sparse(origin, (0, b"a" * MIB), (6 * MIB, b"b"), size=8 * MIB)
-    item = storage_reading.look(str(tmp_path), "origin")
+    item = looking.look(str(tmp_path), "origin")
     assert item
     held, _ = copying.copy_file(
         str(tmp_path), item, str(tmp_path), "copy", "copy", lambda _: os.truncate(origin, 2 * MIB)
@@ -898,7 +898,7 @@ def test_a_plain_file_costs_three_calls_more_and_none_for_each_attribute_that_it
 
     for name in ("listxattr", "getxattr", "setxattr", "removexattr", "fchown", "fchmod"):
         monkeypatch.setattr(os, name, noted(name))
-    item = storage_reading.look(str(tmp_path), "x")
+    item = looking.look(str(tmp_path), "x")
     assert item
     copying.copy_file(str(tmp_path), item, str(tmp_path), "y", "copy", lambda _: None)
     assert calls == ["listxattr", "removexattr", "fchown", "fchmod"]

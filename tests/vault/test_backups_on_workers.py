@@ -23,7 +23,7 @@ import pytest
 
 from ckptrules import stopping
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import reading, unfinished, writing
+from ckptrules.storage import looking, reading, unfinished, writing
 from ckptrules.vault import copies, restoring
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.backups import check_backup, find_backups, foreign_names, hidden_path, read_backup
@@ -257,7 +257,7 @@ def test_a_worker_goes_on_with_a_backup_that_is_gone_and_leaves_nothing(
 ) -> None:
     """Whoever is cut off from the main process may write for a while: no name of his is one that anybody reads."""
     way = copies.Way(str(tree.outputs), str(tmp_path), "copies", "copy")
-    item = next(item for item in reading.read_tree(str(tree.outputs))[0] if item.path.endswith("03.ckpt"))
+    item = next(item for item in looking.read_tree(str(tree.outputs))[0] if item.path.endswith("03.ckpt"))
     removed = writing.remove
 
     def remove(directory: int, name: str) -> None:

@@ -18,7 +18,7 @@ from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import STATE
 from ckptrules.run.command_line import command_line
 from ckptrules.run.session import Session
-from ckptrules.storage import moving, reading, staging, trash
+from ckptrules.storage import looking, moving, reading, staging, trash
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from tests.conftest import ROOT, Project
@@ -268,7 +268,7 @@ def test_a_sharded_checkpoint_that_is_saved_anew_before_it_is_deleted_stays(proj
     project.make({f"{HERE}/{name}/{shard}": 9 for shard in ("0.pt", "more/1.pt")})
     outputs, shard = str(project.outputs), project.outputs / HERE / name / "more/1.pt"
     with reading.open_below(outputs, HERE) as directory:
-        step = Step("move", HERE, name, f"{STATE}/trash/run", name, identity=reading.identify(directory, name))
+        step = Step("move", HERE, name, f"{STATE}/trash/run", name, identity=looking.identify(directory, name))
     before = os.stat(shard).st_mtime_ns
     os.utime(shard, ns=(before, before + NS))
     with Folders(outputs) as folders:
@@ -311,17 +311,17 @@ def test_a_checkpoint_whose_links_lead_nowhere_saves_no_other_one_from_anything(
 def test_an_empty_directory_is_known_again_as_one(project: Project) -> None:
     (project.outputs / HERE).mkdir(parents=True)
     with reading.open_below(str(project.outputs), "") as directory:
-        empty = reading.identify(directory, "exp")
+        empty = looking.identify(directory, "exp")
         project.make({f"{HERE}/epoch=1-step=1.ckpt": 9})
-        assert not reading.stands_for(directory, "exp", empty)
+        assert not looking.stands_for(directory, "exp", empty)
 
 
 def test_a_directory_of_which_nothing_was_noted_is_known_by_being_one(project: Project) -> None:
     project.make({f"{HERE}/x.ckpt/0.pt": 9, f"{HERE}/y.ckpt": 9})
     with reading.open_below(str(project.outputs), HERE) as directory:
-        assert reading.stands_for(directory, "x.ckpt", Identity("directory", 0, 0))
-        assert not reading.stands_for(directory, "x.ckpt", Identity("directory", 9, 1))
-        assert not reading.stands_for(directory, "y.ckpt", Identity("directory", 0, 0))
+        assert looking.stands_for(directory, "x.ckpt", Identity("directory", 0, 0))
+        assert not looking.stands_for(directory, "x.ckpt", Identity("directory", 9, 1))
+        assert not looking.stands_for(directory, "y.ckpt", Identity("directory", 0, 0))
 
 
 def test_an_undo_does_not_take_a_directory_for_another_one(project: Project) -> None:

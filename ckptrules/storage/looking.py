@@ -1,0 +1,207 @@
+"""Looks at what stands under a name, and tells it from whatever may stand there later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from ckptrules.engine.entries import NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.state_folder import STATE
+from ckptrules.storage.base import is_known_by
+from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
+from ckptrules.storage.streams import holes_of
+
+WEIGHTS = (
+    *(".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".npy", ".msgpack", ".gguf", ".distcp"),
+    *(
+        ".th",
+        ".t7",
+        ".nemo",
+        ".keras",
+        ".onnx",
+        ".pkl",
+        ".params",
+        ".pdparams",
+        ".pdopt",
+        ".caffemodel",
+        ".solverstate",
+    ),
+    *(".index", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+)
+NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+
+
+def identify(directory: int, name: str) -> Identity:
+    """Find out what tells whether a name in an open directory still stands for what it stood for.
+
+    Raises:
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    status = os.lstat(name, dir_fd=directory)
+    if stat.S_ISDIR(status.st_mode):
+        return _identity_inside(directory, name)
+    return identity_of(status)
+
+
+def stands_for(directory: int, name: str, identity: Identity) -> bool:
+    """Say whether a name in an open directory still stands for what was identified.
+
+    Raises:
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    return is_known_by(identify(directory, name), identity)
+
+
+def kind_of(directory: int, name: str) -> EntryKind:
+    """Say what stands under a name in an open directory, without looking into it.
+
+    Raises:
+        OSError: nothing is there, or it cannot be looked at.
+    """
+    return KINDS.get(stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode), "other")
+
+
+def identity_of(status: os.stat_result) -> Identity:
+    """Turn what ``lstat`` says of anything but a directory into what is remembered of it."""
+    if stat.S_ISREG(status.st_mode):
+        return Identity("file", status.st_size, status.st_mtime_ns)
+    return Identity("link" if stat.S_ISLNK(status.st_mode) else "other", 0, 0)
+
+
+def look(root: str, path: str) -> Item | None:
+    """Say what is at a path below a folder, or None where nothing is.
+
+    Raises:
+        OSError: a part of the path is no directory (a link, say), or may not be looked into.
+    """
+    try:
+        with open_below(root, os.path.dirname(path)) as directory:
+            return _item(path, directory)
+    except FileNotFoundError:
+        return None
+
+
+def read_tree(root: str, top: str = "") -> tuple[list[Item], dict[str, OSError]]:
+    """Read everything below a path in a folder, sorted, so that a directory stands before what is in it.
+
+    Our state is left out. The second value tells which directories could not be read, and why.
+    """
+    found: list[Item] = []
+    unreadable: dict[str, OSError] = {}
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        try:
+            with open_below(root, folder) as directory:
+                paths = [os.path.join(folder, name) for name in os.listdir(directory)]
+                here = [item for path in paths if path != STATE and (item := _item(path, directory))]
+        except OSError as error:
+            unreadable[folder] = error
+        else:
+            found += here
+            pending += [item.path for item in here if item.kind == "directory"]
+    return sorted(found), unreadable
+
+
+def _item(path: str, directory: int) -> Item | None:
+    name = os.path.basename(path)
+    try:
+        status = os.lstat(name, dir_fd=directory)
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "other")
+        link = os.readlink(name, dir_fd=directory) if kind == "link" else ""
+    except FileNotFoundError:
+        return None
+    mode = status.st_mode & (DIRECTORY_MODES if kind == "directory" else FILE_MODES)
+    size, holes = (status.st_size if kind == "file" else 0), holes_of(status)
+    return Item(path, kind, size, status.st_mtime_ns, mode, link, uid=status.st_uid, gid=status.st_gid, holes=holes)
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Turn what ``stat`` says of a directory into what is remembered of it."""
+    return Stamp(status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
+    """Pick out the files with several names, each once, with the number of names that are among what was found."""
+    several = [(s.st_dev, s.st_ino, s.st_size, s.st_nlink) for s in found if s.st_nlink > 1 and stat.S_ISREG(s.st_mode)]
+    return tuple(HardLinks(*file, count) for file, count in Counter(several).items()) if several else ()
+
+
+class Inside(NamedTuple):
+    """What a walk through a checkpoint directory finds: its identity, why it is hollow, files with other names."""
+
+    identity: Identity
+    hollow: str
+    shared: tuple[HardLinks, ...]
+
+
+def look_inside(directory: int, name: str) -> Inside:
+    """Add up the bytes of all files in a directory, and find the newest of their times (-1 where there is no file).
+
+    A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
+    """
+    size, newest = 0, -1
+    hollow: list[str] = []
+    several: list[os.stat_result] = []
+    failed: list[OSError] = []
+    ahead = {name}  # folders to be walked through
+    for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
+        ahead.remove(folder)
+        for one in (*names, *directories):
+            below = os.lstat(one, dir_fd=inner)
+            if stat.S_ISREG(below.st_mode):
+                size, newest = size + below.st_size, max(newest, below.st_mtime_ns)
+                if not below.st_size and one.endswith(WEIGHTS):
+                    hollow.append(f"an empty file: {os.path.join(folder, one)[len(name) + 1 :]}")
+                if below.st_nlink > 1:
+                    several.append(below)
+            elif stat.S_ISLNK(below.st_mode):
+                size += 1
+                if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
+                    hollow.append(f"a link that leads nowhere: {os.path.join(folder, one)[len(name) + 1 :]}")
+            elif stat.S_ISDIR(below.st_mode):
+                ahead.add(os.path.join(folder, one))
+    unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
+    return Inside(Identity("directory", size, newest), unread or min(hollow, default=""), hard_links(several))
+
+
+def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
+    """Say which of the folders in a checkpoint nobody could walk through, and why; nothing where none failed.
+
+    It may hold what makes the checkpoint whole, or not.
+    """
+    paths = sorted(path.partition("/")[2] for path in folders)
+    if not (errors and paths):
+        return ""
+    where = f": {paths[0]}" if paths[0] else ""
+    return f"{NOT_READ}{where} ({os.strerror(errors[0].errno or 0)})"
+
+
+def leads_nowhere(directory: int, link: str) -> bool:
+    """Say whether a link leads to what is not there; what cannot be looked at may be."""
+    try:
+        os.stat(link, dir_fd=directory)
+    except OSError as error:
+        return error.errno in LEADS_NOWHERE
+    return False
+
+
+def holds_something(directory: int, path: str) -> bool:
+    """Say whether a path in an open directory is more than a name: no link that leads nowhere, no JSON of 0 bytes."""
+    try:
+        status = os.lstat(path, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(status.st_mode):
+        return not leads_nowhere(directory, path)
+    return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NEVER_EMPTY))
+
+
+def _identity_inside(directory: int, name: str) -> Identity:
+    return look_inside(directory, name).identity

@@ -1,0 +1,148 @@
+"""Reads the bytes of files: pieces and holes, checksums, the texts of pointer files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from ckptrules.engine.pointers import LONGEST_LIST, is_text
+from ckptrules.storage.checksums import Checksum
+from ckptrules.storage.reading import Progress, SourceError, open_file, open_file_in
+
+CHUNK = 1 << 20
+STREAM = 256 << 10  # bytes of a stream at once: for more, Python asks the system for new memory each time
+BLOCK = 512  # bytes, the unit of st_blocks, whatever the file system gives space away in
+_ZEROS = bytes(CHUNK)
+
+
+def read_pointer(directory: int, name: str) -> bytes | None:
+    """Read a pointer file whole; None where it is none: longer than some kB, or no text.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+    """
+    with open_file_in(directory, name) as file:
+        return read_text(file)
+
+
+def read_text_behind(directory: int, link: str) -> bytes | None:
+    """Read the pointer file that a link leads to; None where that is none. What it names is left alone, no more.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    file = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return read_text(file) if stat.S_ISREG(os.fstat(file).st_mode) else None
+    finally:
+        os.close(file)
+
+
+def read_text(file: int) -> bytes | None:
+    """Read an open pointer file whole, as `read_pointer` does."""
+    content = b"".join(chunks(file, LONGEST_LIST + 1))
+    return content if is_text(content) else None
+
+
+def chunks(file: int, size: int) -> Iterator[bytes]:
+    """Yield up to so many bytes of an open file.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    while size > 0:
+        try:
+            chunk = os.read(file, min(CHUNK, size))
+        except OSError as error:
+            raise SourceError(*error.args) from None
+        if not chunk:
+            return
+        size -= len(chunk)
+        yield chunk
+
+
+def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
+    """Yield a part of an open file chunk by chunk, and whether the chunk is a hole: its zeros are not read.
+
+    Args:
+        file: its descriptor.
+        start: the first byte.
+        end: the byte behind the last; less is yielded where the file is shorter.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    for first, behind, is_hole in extents(file, start, end):
+        if is_hole:
+            yield from ((_ZEROS[: behind - at], True) for at in range(first, behind, CHUNK))
+            continue
+        at = os.lseek(file, first, os.SEEK_SET)
+        for chunk in chunks(file, behind - first):
+            at += len(chunk)
+            yield chunk, False
+        if at < behind:  # cut off meanwhile
+            return
+
+
+def extents(file: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the data and the holes of a part of an open file, in order: where each begins and ends, and whether a hole.
+
+    What was cut off meanwhile may be yielded as data.
+    """
+    if not holes_of(os.fstat(file)):
+        yield start, end, False
+        return
+    while start < end:
+        data, hole = _extent(file, start, end)
+        if start < data:
+            yield start, data, True
+        if data < hole:
+            yield data, hole, False
+        if hole == start:  # cut off meanwhile
+            return
+        start = hole
+
+
+def digest_part(file: int, start: int, end: int, digest: Checksum, progress: Progress) -> int:
+    """Hand a part of an open file to a checksum; return how many bytes there were.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    size = 0
+    for chunk, _ in pieces(file, start, end):
+        digest.update(chunk)
+        size += len(chunk)
+        progress(len(chunk))
+    return size
+
+
+def holes_of(status: os.stat_result) -> int:
+    """Return how many bytes of a file take no space on its disk."""
+    return max(0, status.st_size - status.st_blocks * BLOCK) if stat.S_ISREG(status.st_mode) else 0
+
+
+def checksum(root: str, path: str, progress: Progress, with_: str = "") -> str:
+    """Return the checksum of a file below a folder, of the algorithm of the one that it is to be compared ``with``.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    digest = Checksum(with_)
+    with open_file(root, path) as file:
+        digest_part(file, 0, os.fstat(file).st_size, digest, progress)
+    return str(digest)
+
+
+def _extent(file: int, start: int, end: int) -> tuple[int, int]:
+    """Find the next data of a file: where they begin and end. A file system without holes says that all is data."""
+    try:
+        data = min(end, os.lseek(file, start, os.SEEK_DATA))
+        return data, min(end, os.lseek(file, data, os.SEEK_HOLE))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole up to the end of the file
+            last = max(start, min(end, os.fstat(file).st_size))
+            return last, last
+        return start, end
