@@ -10,8 +10,8 @@ from ckptrules.commands import fix_state
 from ckptrules.commands.fix_state import each, summary
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Listing
+from ckptrules.engine.holding import link_targets
 from ckptrules.engine.naming import named
-from ckptrules.engine.plan import link_targets
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import is_left_link
 from ckptrules.run import experiments, working

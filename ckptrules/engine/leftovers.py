@@ -22,6 +22,11 @@ class Swept(NamedTuple):
     actions: tuple[Action, ...] = ()
     skipped: tuple[Skipped, ...] = ()
 
+    @property
+    def names(self) -> set[str]:
+        """All of them."""
+        return {*(action.name for action in self.actions), *(row.name for row in self.skipped)}
+
 
 def sweep(
     found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence, linked: Mapping[str, Reason], *, deletes: bool

@@ -3,22 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
-from ckptrules.engine.checkpoints import Checkpoint, Evidence, Mention
+from ckptrules.engine.aside import broken_ones, held_by_foreign, hold_for_links, set_aside, why_aside, without, would_go
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
-from ckptrules.engine.entries import Entry, Listing, OutsideLink
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
-from ckptrules.engine.leftovers import sweep
+from ckptrules.engine.holding import holders, under_their_names, unless_unfollowed
+from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import UNDECIDED
-from ckptrules.engine.pointers import cannot_follow, repoints
+from ckptrules.engine.parts import all_names, by_heads, with_metrics
 from ckptrules.engine.retention import NOTHING, Verdict
+from ckptrules.engine.rows import (
+    kept,
+    kept_parts,
+    loser_action,
+    relink_actions,
+    rename_actions,
+    repoint_actions,
+    trash_actions,
+)
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
 from ckptrules.engine.sorting import Sorted, beside, sort_entries
-from ckptrules.engine.wholeness import BROKEN, complete_lines, unwhole
+from ckptrules.engine.wholeness import complete_lines, unwhole
+
+
+class Case(NamedTuple):
+    """What a plan is made of."""
+
+    rules: RuleSet
+    listing: Listing
+    policy: Policy | None
+    on_conflict: OnConflict
+    evidence: Evidence
+    leave_links: bool
+
+
+class Known(NamedTuple):
+    """What is known of checkpoints before anything is decided, by the names that they go by.
+
+    ``pairs`` are the sidecars that go with one. ``linked`` says why one stays in any case, ``marked`` why one is not
+    whole, and ``busy`` the same, with what is in use.
+    """
+
+    pairs: Pairs
+    linked: Mapping[str, Reason]
+    marked: Mapping[str, Reason]
+    busy: Mapping[str, str]
+
+
+class Cleared(NamedTuple):
+    """What is left to the policy when conflicts are resolved, and what may not be touched is set aside.
+
+    ``sound`` are its candidates. ``losers`` go, and ``winners`` are whom they lost to. ``stays`` are rows of what is
+    set aside, and ``problems`` tell of what a person must solve. ``disputed`` are the names that need no other row.
+    """
+
+    found: Sorted
+    sound: tuple[Checkpoint, ...]
+    losers: tuple[tuple[Checkpoint, Reason], ...]
+    winners: tuple[str, ...]
+    stays: tuple[Kept, ...]
+    problems: tuple[Problem, ...]
+    disputed: Collection[str]
 
 
 def make_plan(
@@ -40,34 +92,59 @@ def make_plan(
         evidence: what was found out beyond the listing.
         leave_links: whether a link stays under each old name.
     """
-    plan = _planned(rules, listing, policy, on_conflict, evidence, leave_links=leave_links)
+    case = Case(rules, listing, policy, on_conflict, evidence, leave_links)
+    plan = _planned(case)
     live = live_run(plan, listing, rules, evidence.now_ns)
     if live is None:
         return plan
     problem, why = live
     spared = {**{entry.name: why for entry in listing.entries}, **evidence.spared}
-    still = _planned(rules, listing, None, "report", evidence._replace(spared=spared), leave_links=leave_links)
+    still = _planned(case._replace(policy=None, on_conflict="report", evidence=evidence._replace(spared=spared)))
     touched = {action.name for action in plan.actions}
     kept = tuple(row._replace(reasons=(*row.reasons, why)) if row.name in touched else row for row in still.kept)
     return still._replace(kept=kept, problems=(*still.problems, problem))
 
 
-def _planned(
-    rules: RuleSet,
-    listing: Listing,
-    policy: Policy | None,
-    on_conflict: OnConflict,
-    evidence: Evidence,
-    *,
-    leave_links: bool,
-) -> Plan:
+def _planned(case: Case) -> Plan:
     """Decide it as if no run went on."""
-    unknown = evidence.best_unknown if policy else ()
-    policy = None if unknown else policy
-    listing = believed(listing, evidence.times)
-    found = sort_entries(rules, listing)
-    found = under_their_names(found, evidence.spared) if evidence.spared else found
-    evidence = by_heads(evidence, found)
+    unknown = case.evidence.best_unknown if case.policy else ()
+    case = case._replace(policy=None if unknown else case.policy, listing=believed(case.listing, case.evidence.times))
+    case, found, pairs = sorted_out(case)
+    known = known_before(case, found, pairs)
+    cleared = clear(case, found, known)
+    verdict = judged(case, cleared, known)
+    actions = actions_on(case, cleared, known, verdict)
+    relinks = followers(case, cleared, actions)
+    stays = names_that_stay(case, cleared, known, verdict, actions, relinks)
+    swept = sweep(cleared.found, case.listing, case.rules, case.evidence, known.linked, deletes=case.policy is not None)
+    found, behind = left_behind(swept_out(cleared.found, swept), actions, case.rules.sidecars)
+    trashed = sum(action.kind == "trash" for action in actions)
+    return Plan(
+        experiment=case.listing.experiment,
+        directory=case.listing.directory,
+        actions=(*actions, *swept.actions, *relinks),
+        kept=tuple(sorted(stays)),
+        skipped=left_alone(found, case.listing, case.rules),
+        problems=(
+            *found.problems,
+            *cleared.problems,
+            *(withheld(case.listing.directory, text) for text in verdict.withheld),
+            *best_unknown(case.listing.directory, unknown),
+        ),
+        notes=(*notes_of(case, cleared, known, verdict, swept), *behind),
+        policy=case.policy.picked if case.policy else None,
+        remaining=len(found.protected) + len(found.checkpoints) - trashed,
+        rests_on=all_names(found, rested_on(case, cleared, verdict)) if trashed else (),
+        unwhole=tuple(sorted(known.busy)),
+        keeps=verdict.keeps,
+    )
+
+
+def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
+    """Sort the names, give what is known of them to the checkpoints, and find what goes with each."""
+    found = sort_entries(case.rules, case.listing)
+    found = under_their_names(found, case.evidence.spared) if case.evidence.spared else found
+    evidence = by_heads(case.evidence, found)
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(found.checkpoints, pairs)
     if unfit or evidence.metrics:
@@ -75,78 +152,112 @@ def _planned(
             checkpoints=tuple(with_metrics(c, evidence) for c in found.checkpoints if c.entry.name not in unfit),
             problems=(*found.problems, *unfit.values()),
         )
-    linked = holders(found, evidence)
-    marked = unwhole(found, listing, rules, evidence)
-    busy = {**evidence.in_use, **{name: reason.text for name, reason in marked.items()}}
-    sound, losers, skipped, conflicts, winners = resolve(
-        found.checkpoints, listing.entries, pairs, on_conflict, evidence._replace(in_use=busy), linked
+    return case._replace(evidence=evidence), found, pairs
+
+
+def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
+    """Find what holds checkpoints, and which are not whole."""
+    marked = unwhole(found, case.listing, case.rules, case.evidence)
+    busy = {**case.evidence.in_use, **{name: reason.text for name, reason in marked.items()}}
+    return Known(pairs, holders(found, case.evidence), marked, busy)
+
+
+def clear(case: Case, found: Sorted, known: Known) -> Cleared:
+    """Resolve the conflicts, and set aside what may not be touched."""
+    evidence = case.evidence
+    sound, losers, skipped, problems, winners = resolve(
+        found.checkpoints,
+        case.listing.entries,
+        known.pairs,
+        case.on_conflict,
+        evidence._replace(in_use=known.busy),
+        known.linked,
     )
     left: tuple[Kept, ...] = ()
-    if busy:
-        wanted = would_go(policy, sound, found, evidence, marked)
-        sound, left, refused = set_aside(sound, evidence.in_use, marked, wanted)
-        conflicts = (*conflicts, *refused, *broken_ones(found, marked, conflicts))
+    if known.busy:
+        wanted = would_go(case.policy, sound, found, evidence, known.marked, known.linked)
+        sound, left, refused = set_aside(sound, evidence.in_use, known.marked, wanted)
+        problems = (*problems, *refused, *broken_ones(found, known.marked, problems))
     if stuck := held_by_foreign(sound, found, evidence):
-        conflicts = (*conflicts, *stuck.values())
+        problems = (*problems, *stuck.values())
         sound = tuple(c for c in sound if c.entry.name not in stuck)
-    disputed = {name for problem in conflicts for name in problem.names} | {row.name for row in skipped}
-    left = tuple(row for row in left if row.name not in disputed)
-    held: tuple[Kept, ...] = ()
+    disputed = {name for problem in problems for name in problem.names} | {row.name for row in skipped}
+    stays = (*skipped, *(row for row in left if row.name not in disputed))
     if disputed:
         sound, held = hold_for_links(sound, found, disputed)
-        found = without(found, disputed)
-    sound = tuple(unless_unfollowed(c, pairs, evidence) for c in sound) if evidence.pointers else sound
-    lost = [c.entry.name for c, _ in losers]
-    verdict = judge(policy, sound, found, evidence, busy, lost, linked) if policy else NOTHING
+        stays, found = (*stays, *held), without(found, disputed)
+    if evidence.pointers:
+        sound = tuple(unless_unfollowed(c, known.pairs, evidence) for c in sound)
+    return Cleared(found, sound, losers, winners, stays, problems, disputed)
+
+
+def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
+    """Let the policy decide, where there is one."""
+    if case.policy is None:
+        return NOTHING
+    lost = [checkpoint.entry.name for checkpoint, _ in cleared.losers]
+    return judge(case.policy, cleared.sound, cleared.found, case.evidence, known.busy, lost, known.linked)
+
+
+def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:
+    """List what is done with checkpoints, each with what goes along."""
     actions = [
-        *(loser_action(checkpoint, reason) for checkpoint, reason in losers),
-        *trash_actions(sound, verdict),
-        *rename_actions(sound, verdict, leaves_link=leave_links),
+        *(loser_action(checkpoint, reason) for checkpoint, reason in cleared.losers),
+        *trash_actions(cleared.sound, verdict),
+        *rename_actions(cleared.sound, verdict, leaves_link=case.leave_links),
     ]
-    trashed = sum(action.kind == "trash" for action in actions)
-    if pairs:
-        own = found.sidecars
-        actions = [take_along(a, pairs.get(a.name, ()), own.get(a.name, ()), listing) for a in actions]
-    relinks = [*relink_actions(actions, found.links, evidence.links), *repoint_actions(actions, evidence.pointers)]
+    if not known.pairs:
+        return actions
+    pairs, own = known.pairs, cleared.found.sidecars
+    return [take_along(a, pairs.get(a.name, ()), own.get(a.name, ()), case.listing) for a in actions]
+
+
+def followers(case: Case, cleared: Cleared, actions: Sequence[Action]) -> list[Action]:
+    """List the links and pointer files that follow what gets another name."""
+    links = relink_actions(actions, cleared.found.links, case.evidence.links)
+    return [*links, *repoint_actions(actions, case.evidence.pointers)]
+
+
+def names_that_stay(
+    case: Case, cleared: Cleared, known: Known, verdict: Verdict, actions: Sequence[Action], relinks: Sequence[Action]
+) -> list[Kept]:
+    """List what stays as it is, one row for each name, or for all names of one checkpoint."""
     here = {action.name for action in relinks if not action.directory}
-    moved = {name for action in actions for name, _ in action.with_it}
-    stays = [*kept(sound, verdict, found, here, busy), *held, *skipped, *left]
-    stays += kept_sidecars(found.sidecars, listing, moved | disputed)
-    if found.has_parts:
-        stays += kept_parts(found, {*moved, *disputed, *(name for row in stays for name in (row.name, *row.with_it))})
-    swept = sweep(found, listing, rules, evidence, linked, deletes=policy is not None)
-    old = {*(action.name for action in swept.actions), *(row.name for row in swept.skipped)}
-    if old:
-        others = [row for row in found.skipped if row.name not in old]
-        found = found._replace(skipped=tuple(sorted([*others, *swept.skipped])))
-    found, behind = left_behind(found, actions, rules.sidecars)
-    return Plan(
-        experiment=listing.experiment,
-        directory=listing.directory,
-        actions=(*actions, *swept.actions, *relinks),
-        kept=tuple(sorted(stays)),
-        skipped=left_alone(found, listing, rules),
-        problems=(
-            *found.problems,
-            *conflicts,
-            *(withheld(listing.directory, text) for text in verdict.withheld),
-            *best_unknown(listing.directory, unknown),
-        ),
-        notes=(
-            *verdict.notes,
-            *fields_that_differ(sound, policy),
-            *unwhole_notes(found, evidence.in_use, marked, old.union(*(problem.names for problem in conflicts))),
-            *(undecided_notes(sound) if policy else ()),
-            *complete_lines(found, {name: why for name, why in marked.items() if name not in disputed}, rules),
-            *map(no_pointer, evidence.no_pointers),
-            *behind,
-        ),
-        policy=policy.picked if policy else None,
-        remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=all_names(found, (*winners, *verdict.rests_on, *tellers(sound, verdict, evidence))) if trashed else (),
-        unwhole=tuple(sorted(busy)),
-        keeps=verdict.keeps,
-    )
+    told = {name for action in actions for name, _ in action.with_it}.union(cleared.disputed)
+    stays = [*kept(cleared.sound, verdict, cleared.found, here, known.busy), *cleared.stays]
+    stays += kept_sidecars(cleared.found.sidecars, case.listing, told)
+    if cleared.found.has_parts:
+        rows = {name for row in stays for name in (row.name, *row.with_it)}
+        stays += kept_parts(cleared.found, told | rows)
+    return stays
+
+
+def rested_on(case: Case, cleared: Cleared, verdict: Verdict) -> Iterator[str]:
+    """Yield what stays and without which less would go."""
+    yield from cleared.winners
+    yield from verdict.rests_on
+    yield from tellers(cleared.sound, verdict, case.evidence)
+
+
+def swept_out(found: Sorted, swept: Swept) -> Sorted:
+    """Leave out the leftovers that go, and say why the others stay."""
+    old = swept.names
+    if not old:
+        return found
+    others = [row for row in found.skipped if row.name not in old]
+    return found._replace(skipped=tuple(sorted([*others, *swept.skipped])))
+
+
+def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept: Swept) -> Iterator[Reason]:
+    """Yield what is to be said of the directory as a whole."""
+    told = swept.names.union(*(problem.names for problem in cleared.problems))
+    marked = {name: why for name, why in known.marked.items() if name not in cleared.disputed}
+    yield from verdict.notes
+    yield from fields_that_differ(cleared.sound, case.policy)
+    yield from unwhole_notes(cleared.found, case.evidence.in_use, known.marked, told)
+    yield from undecided_notes(cleared.sound) if case.policy else ()
+    yield from complete_lines(cleared.found, marked, case.rules)
+    yield from map(no_pointer, case.evidence.no_pointers)
 
 
 def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:
@@ -175,36 +286,6 @@ def left_behind(
     return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)
 
 
-def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
-    """Add what the sidecars of a checkpoint tell."""
-    told = evidence.metrics.get(checkpoint.entry.name)
-    return checkpoint._replace(metrics=told) if told else checkpoint
-
-
-def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
-    """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
-    if not found.has_parts:
-        return evidence
-    whole = {name: one for one in (*found.checkpoints, *found.protected) if one.parts for name in one.names}
-    in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
-    metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
-    verified = evidence.verified
-    for head, one in {one.entry.name: one for one in whole.values()}.items():
-        if used := next((name for name in one.names if name in evidence.in_use), ""):
-            in_use[head] = evidence.in_use[used] + f" ({used})" * (used != head)
-        metrics[head] = {key: text for name in one.names for key, text in evidence.metrics.get(name, {}).items()}
-        if verified is not None and not verified.issuperset(one.names):
-            verified -= {head}
-    same = {name: number for name, number in evidence.same.items() if name not in whole}
-    return evidence._replace(in_use=in_use, metrics=metrics, verified=verified, same=same)
-
-
-def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
-    """Return all names of some checkpoints."""
-    whole = {one.entry.name: one.names for one in (*found.checkpoints, *found.protected) if one.parts}
-    return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
-
-
 def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
     """Return what stays and says inside which one is the best: what it is silent of may go."""
     files = [pointer for pointer in evidence.pointers if "/" in pointer]
@@ -213,122 +294,6 @@ def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -
     within = [name for name in folders if any(file.startswith(f"{name}/") for file in files)]
     inside = set(evidence.best_inside.values())
     return [*within, *(one.name for one in stays if one.name in inside)]
-
-
-def set_aside(
-    sound: Sequence[Checkpoint], in_use: Mapping[str, str], marked: Mapping[str, Reason], wanted: Collection[str]
-) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
-    """Split off what is not whole: what would be touched is a problem of its own, the rest stays and is nothing more.
-
-    Args:
-        sound: the checkpoints that have a name to go to.
-        in_use: why some may still be written to.
-        marked: what is not whole otherwise; it is not touched.
-        wanted: what would go if it were not in use.
-    """
-    aside = [c for c in sound if c.entry.name in marked or c.entry.name in in_use]
-    refused = [c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in wanted)]
-    left = [c for c in aside if c not in refused]
-    return (
-        tuple(c for c in sound if c not in aside) if aside else tuple(sound),
-        tuple(stay(c, c.named_by, why_aside(c.entry.name, in_use, marked)) for c in left),
-        tuple(busy_problem(c, in_use[c.entry.name]) for c in refused),
-    )
-
-
-def why_aside(name: str, in_use: Mapping[str, str], marked: Mapping[str, Reason]) -> Reason:
-    """Say why a checkpoint is not whole."""
-    return marked[name] if name in marked else Reason(in_use[name])
-
-
-def busy_problem(checkpoint: Checkpoint, why: str) -> Problem:
-    """Tell of a checkpoint that may still be written to, and would be touched."""
-    return Problem("in_use", checkpoint.names, f"is in use: {why}", "run again when it is finished")
-
-
-def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:
-    """Tell of what verify found broken, unless it is in conflict as well."""
-    told = {name for problem in conflicts for name in problem.names}
-    for one in (*found.protected, *found.checkpoints):
-        why = marked.get(one.entry.name)
-        if why and why.text.startswith(BROKEN) and one.entry.name not in told:
-            hint = "bring back a whole one, or remove it; it is left alone and does not count"
-            yield Problem("broken", one.names, why.text, hint)
-
-
-def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:
-    """Say that a checkpoint stays as it is."""
-    return Kept(checkpoint.entry.name, checkpoint.entry.size, reasons, checkpoint.names[1:])
-
-
-def would_go(
-    policy: Policy | None,
-    sound: Sequence[Checkpoint],
-    found: Sorted,
-    evidence: Evidence,
-    marked: Mapping[str, Reason],
-) -> Collection[str]:
-    """Return the names in use that the policy would let go if they were not."""
-    if policy is None or not evidence.in_use:
-        return ()
-    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in marked]
-    lost = [c.entry.name for c in found.checkpoints if c.entry.name not in {one.entry.name for one in finished}]
-    linked = holders(found, evidence)
-    verdict = judge(policy, finished, found, evidence._replace(verified=None), marked, lost, linked)
-    return verdict.remove.keys() & evidence.in_use.keys()
-
-
-def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Evidence) -> dict[str, Problem]:
-    """Tell which checkpoints keep their names: a pointer file names them that would become ours by following."""
-    heads = found.heads if evidence.foreign else {}
-    owners = {
-        heads.get(mention.name, mention.name): (pointer, owner)
-        for pointer, owner in evidence.foreign.items()
-        for mention in evidence.pointers[pointer]
-        if not mention.text.isdigit()
-    }
-    held = [c for c in sound if c.entry.name in owners and c.target != c.entry.name]
-    text = "cannot be renamed to {}: {} names it, and belongs to {}"
-    return {
-        c.entry.name: Problem(
-            "foreign",
-            c.names,
-            text.format(c.target, *owners[c.entry.name]),
-            "let the owner of both run this, or root",
-        )
-        for c in held
-    }
-
-
-def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
-    """Move what lost a conflict to the trash; it waits there whatever ``trash_days`` says."""
-    entry = checkpoint.entry
-    return Action("trash", entry.name, "", entry.size, (reason,), keep_in_trash=True)
-
-
-def without(found: Sorted, disputed: Collection[str]) -> Sorted:
-    """Take out what a conflict tells of already."""
-    return found._replace(
-        links=tuple(link for link in found.links if link.name not in disputed),
-        problems=tuple(problem for problem in found.problems if not set(disputed).intersection(problem.names)),
-        skipped=tuple(row for row in found.skipped if row.name not in disputed),
-        protected=tuple(one for one in found.protected if one.entry.name not in disputed),
-    )
-
-
-def hold_for_links(
-    sound: Sequence[Checkpoint], found: Sorted, disputed: Collection[str]
-) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...]]:
-    """Split off what a link in conflict points to: the link may not be touched, so it could not follow."""
-    heads = found.heads
-    links = [link for link in found.links if link.name in disputed]
-    holders = {heads.get(link.sibling, link.sibling): link.name for link in links if link.sibling}
-    held = tuple(
-        stay(c, Reason(f"{holders[c.entry.name]} points to it and is in conflict"))
-        for c in sound
-        if c.entry.name in holders
-    )
-    return tuple(c for c in sound if c.entry.name not in holders), held
 
 
 def withheld(directory: str, text: str) -> Problem:
@@ -364,141 +329,6 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
         yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
 
 
-def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
-    """Map the names that links and pointer files lead to, that checkpoints call the best, or that are pinned or spared.
-
-    What leads to a part, a sidecar or a left link leads to its owner.
-    """
-    named = {name: Reason(f"{file} calls it the best") for name, file in evidence.best_inside.items()}
-    named |= {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
-    named |= {**evidence.spared, **evidence.pins}
-    if not named:
-        return {}
-    heads = found.heads
-    return {heads.get(name, name): reason for name, reason in named.items()}
-
-
 def no_pointer(name: str) -> Reason:
     """Tell of a file that has a pointer's name: whatever it holds, it protects nothing and is left as it is."""
     return Reason(f"{name} is no pointer, as it is no short text: left as it is")
-
-
-def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
-    """Map the names that links of this directory or of others point to."""
-    named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
-    return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
-
-
-def named_by_pointers(pointers: Mapping[str, Collection[Mention]]) -> dict[str, Reason]:
-    """Map the names that pointer files name, and protect by that."""
-    rows = ((mention, pointer) for pointer, said in sorted(pointers.items()) for mention in said)
-    return {mention.name: Reason(f"{pointer} names it") for mention, pointer in rows if mention.protects}
-
-
-def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
-    """Let what is spared keep its name, whatever the rules would make of it: nothing of it is moved."""
-    why = {found.heads.get(name, name): reason for name, reason in spared.items()}
-
-    def as_it_is(one: Checkpoint) -> Checkpoint:
-        if one.entry.name not in why or one.target == one.entry.name:
-            return one
-        parts = tuple(part._replace(target=part.entry.name) for part in one.parts)
-        return one._replace(target=one.entry.name, named_by=why[one.entry.name], parts=parts)
-
-    return found._replace(checkpoints=tuple(map(as_it_is, found.checkpoints)))
-
-
-def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) -> Checkpoint:
-    """Let a checkpoint keep its name where a pointer file that names it could not follow."""
-    name, target = checkpoint.entry.name, checkpoint.target
-    renames = {name: target, **dict(pairs.get(name, ()))}
-    pointer = cannot_follow(evidence.pointers, renames, checkpoint.fields) if name != target else ""
-    reason = Reason(f"{pointer} names it, and could not follow to {target}")
-    return checkpoint._replace(target=name, named_by=reason) if pointer else checkpoint
-
-
-def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict) -> list[Action]:
-    """List the deletions; they come first, so that a name is free before it is wanted."""
-    return [
-        Action("trash", name, "", c.entry.size, verdict.remove[name], saves=verdict.saves[name])
-        for c in sound
-        if (name := c.entry.name) in verdict.remove
-    ]
-
-
-def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict, *, leaves_link: bool) -> list[Action]:
-    """List the renames of what stays."""
-    return [
-        Action("rename", name, c.target, c.entry.size, why_it_stays(c, verdict), leaves_link=leaves_link)
-        for c in sound
-        if c.target != (name := c.entry.name) and name not in verdict.remove
-    ]
-
-
-def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> list[Action]:
-    """Re-point the links whose target gets another name; a relative link stays relative."""
-    if not links and not elsewhere:
-        return []
-    renamed = {
-        name: (to, action.name)
-        for action in actions
-        if action.kind == "rename"
-        for name, to in ((action.name, action.to), *action.with_it)
-        if to
-    }
-    relinks = []
-    for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
-        if link.sibling in renamed:
-            reasons = (Reason(f"{link.sibling} is renamed"),)
-            to, head = renamed[link.sibling]
-            text = link.link_text.removesuffix(link.sibling + link.behind) + to + link.behind
-            relinks.append(
-                Action("relink", link.name, text, 0, reasons, follows=head, was=link.link_text, directory=directory)
-            )
-    return relinks
-
-
-def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[Mention]]) -> list[Action]:
-    """Let the pointer files name what gets another name by that."""
-    return [
-        Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
-        for action in (actions if pointers else ())
-        if action.kind == "rename"
-        for pointer, was, to in repoints(pointers, {action.name: action.to, **dict(action.with_it)})
-    ]
-
-
-def kept(
-    sound: Sequence[Checkpoint],
-    verdict: Verdict,
-    found: Sorted,
-    relinked: Collection[str],
-    busy: Mapping[str, str],
-) -> tuple[Kept, ...]:
-    """List what stays as it is: protected names, living links, names already right."""
-    rows = [
-        stay(one, one.named_by, *(Reason(why) for why in [busy.get(one.entry.name)] if why)) for one in found.protected
-    ]
-    rows += [
-        Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
-    ]
-    rows += [
-        stay(c, *why_it_stays(c, verdict))
-        for c in sound
-        if c.target == c.entry.name and c.entry.name not in verdict.remove
-    ]
-    return tuple(rows)
-
-
-def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
-    """Yield the parts of checkpoints of which only the name that they go by is told of."""
-    for one in (*found.checkpoints, *found.protected):
-        for part in one.parts:
-            if part.entry.name not in told and part.entry.name != one.entry.name:
-                yield Kept(part.entry.name, part.entry.size, (Reason(f"is a part of {one.entry.name}"),))
-
-
-def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:
-    """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
-    said = verdict.keep.get(checkpoint.entry.name, ())
-    return tuple(dict.fromkeys((checkpoint.named_by, *said))) if said else (checkpoint.named_by,)

@@ -14,7 +14,8 @@ from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
-from ckptrules.engine.plan import by_heads, make_plan, with_metrics
+from ckptrules.engine.parts import by_heads, with_metrics
+from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
 from ckptrules.engine.sorting import sort_entries

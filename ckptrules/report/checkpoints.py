@@ -14,7 +14,7 @@ from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
-from ckptrules.engine.plan import by_heads, with_metrics
+from ckptrules.engine.parts import by_heads, with_metrics
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries
 from ckptrules.report.text import Several, Tally

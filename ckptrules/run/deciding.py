@@ -15,8 +15,9 @@ from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
 from ckptrules.engine.naming import SlowRuleError
+from ckptrules.engine.parts import with_metrics
 from ckptrules.engine.pins import Found
-from ckptrules.engine.plan import make_plan, with_metrics
+from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.series import Series, called, counts_in, series_of

@@ -1,0 +1,111 @@
+"""The rows of a plan: what goes, what gets another name, what follows that, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from ckptrules.engine.actions import Action, Kept
+from ckptrules.engine.checkpoints import Checkpoint, Mention
+from ckptrules.engine.entries import Entry, OutsideLink
+from ckptrules.engine.pointers import repoints
+from ckptrules.engine.retention import Verdict
+from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.sorting import Sorted
+
+
+def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
+    """Move what lost a conflict to the trash; it waits there whatever ``trash_days`` says."""
+    entry = checkpoint.entry
+    return Action("trash", entry.name, "", entry.size, (reason,), keep_in_trash=True)
+
+
+def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict) -> list[Action]:
+    """List the deletions; they come first, so that a name is free before it is wanted."""
+    return [
+        Action("trash", name, "", c.entry.size, verdict.remove[name], saves=verdict.saves[name])
+        for c in sound
+        if (name := c.entry.name) in verdict.remove
+    ]
+
+
+def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict, *, leaves_link: bool) -> list[Action]:
+    """List the renames of what stays."""
+    return [
+        Action("rename", name, c.target, c.entry.size, why_it_stays(c, verdict), leaves_link=leaves_link)
+        for c in sound
+        if c.target != (name := c.entry.name) and name not in verdict.remove
+    ]
+
+
+def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> list[Action]:
+    """Re-point the links whose target gets another name; a relative link stays relative."""
+    if not links and not elsewhere:
+        return []
+    renamed = {
+        name: (to, action.name)
+        for action in actions
+        if action.kind == "rename"
+        for name, to in ((action.name, action.to), *action.with_it)
+        if to
+    }
+    relinks = []
+    for directory, link in (*(("", link) for link in links), *((d or ".", link) for d, link in elsewhere)):
+        if link.sibling in renamed:
+            reasons = (Reason(f"{link.sibling} is renamed"),)
+            to, head = renamed[link.sibling]
+            text = link.link_text.removesuffix(link.sibling + link.behind) + to + link.behind
+            relinks.append(
+                Action("relink", link.name, text, 0, reasons, follows=head, was=link.link_text, directory=directory)
+            )
+    return relinks
+
+
+def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[Mention]]) -> list[Action]:
+    """Let the pointer files name what gets another name by that."""
+    return [
+        Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
+        for action in (actions if pointers else ())
+        if action.kind == "rename"
+        for pointer, was, to in repoints(pointers, {action.name: action.to, **dict(action.with_it)})
+    ]
+
+
+def kept(
+    sound: Sequence[Checkpoint],
+    verdict: Verdict,
+    found: Sorted,
+    relinked: Collection[str],
+    busy: Mapping[str, str],
+) -> tuple[Kept, ...]:
+    """List what stays as it is: protected names, living links, names already right."""
+    rows = [
+        stay(one, one.named_by, *(Reason(why) for why in [busy.get(one.entry.name)] if why)) for one in found.protected
+    ]
+    rows += [
+        Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked
+    ]
+    rows += [
+        stay(c, *why_it_stays(c, verdict))
+        for c in sound
+        if c.target == c.entry.name and c.entry.name not in verdict.remove
+    ]
+    return tuple(rows)
+
+
+def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
+    """Yield the parts of checkpoints of which only the name that they go by is told of."""
+    for one in (*found.checkpoints, *found.protected):
+        for part in one.parts:
+            if part.entry.name not in told and part.entry.name != one.entry.name:
+                yield Kept(part.entry.name, part.entry.size, (Reason(f"is a part of {one.entry.name}"),))
+
+
+def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:
+    """Say that a checkpoint stays as it is."""
+    return Kept(checkpoint.entry.name, checkpoint.entry.size, reasons, checkpoint.names[1:])
+
+
+def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:
+    """List the rule that named a checkpoint, and what the policy says for keeping it where one was asked."""
+    said = verdict.keep.get(checkpoint.entry.name, ())
+    return tuple(dict.fromkeys((checkpoint.named_by, *said))) if said else (checkpoint.named_by,)
