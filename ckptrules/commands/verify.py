@@ -58,7 +58,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterable[str]) -> str:
     """Show the numbers, and in a preview how long it takes; of ``quick`` nobody knows, as it reads little of a file."""
-    expected = [] if options.quick and not options.load else expected_time("verify", options, total.bytes_to_read)
+    expected = [] if options.quick and not options.load else expected_time("verify", options, total.bytes_expected)
     return summary(total, style, [*expected, *notes])
 
 

@@ -27,9 +27,13 @@ class UnsoundError(Exception):
     """A file that is no whole checkpoint: ``id`` as in docs/verify.md, one fact, a hint or nothing."""
 
     def __init__(self, id: str, fact: str, hint: str = "") -> None:  # noqa: A002 - as in model.Problem
-        super().__init__(fact)
+        super().__init__(id, fact, hint)  # all of it: it may come from another process
         self.id = id
+        self.fact = fact
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.fact
 
 
 @contextlib.contextmanager

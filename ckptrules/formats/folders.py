@@ -7,15 +7,17 @@ What is known: torch.distributed.checkpoint (FSDP: ``.metadata`` names every sha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, refuse_code, told_as_fault
-from ckptrules.formats.files import check_file, open_file
+from ckptrules.formats.files import HEADER, bytes_to_read, check_file, open_file
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
@@ -44,6 +46,8 @@ TEXT = "text"
 NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
 
 T = TypeVar("T")
+ShardAnswer = FileContent | UnsoundError | OSError
+"""What stands in a file, or why that is not known."""
 
 
 class Shard(NamedTuple):
@@ -88,20 +92,25 @@ def _walk(directory: int, name: str) -> Iterator[tuple[str, os.stat_result, int]
             yield os.path.join(folder, one)[len(name) + 1 :], os.lstat(one, dir_fd=inner), inner
 
 
-def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> FileContent:
+def check_folder(
+    directory: int, name: str, tell: Tell, *, quick: bool, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})
+) -> FileContent:
     """Check a checkpoint directory; of each part, as `check_file` does.
+
+    Args:
+        directory: where it lies.
+        name: its own.
+        tell: takes the bytes read, and may end the reading by raising something.
+        quick: leave the checksums out.
+        answers: what came of files that were read before; one that has changed since is read again.
 
     Raises:
         UnsoundError: a part is missing, empty, damaged, or not read.
     """
     with told_as_fault(tell) as heard:
-        sizes = {part.path: part.size for part in parts_of(directory, name)}
-        links = links_in(directory, name)
-        for path, size in sizes.items():
-            if size == 0 and path.endswith(NEVER_EMPTY):
-                raise UnsoundError("incomplete", f"has an empty part: '{path}'")
-        _check_numbered({*sizes, *links})
-        parts = dict(_check_files(directory, name, sizes, heard, quick=quick))
+        shards, links = _look(directory, name)
+        sizes = {shard.path: shard.size for shard in shards}
+        parts = dict(_check_files(directory, name, shards, heard, quick=quick, answers=answers))
         inside = {**_check_json(directory, name, sizes, links, heard), **parts}
         kind = _kind_of_folder(directory, name, sizes, inside, heard)
         _check_trackers(directory, name, sizes, links)
@@ -115,6 +124,53 @@ def check_folder(directory: int, name: str, tell: Tell, *, quick: bool) -> FileC
         names=tuple(sorted({name for facts in inside.values() for name in facts.names})),
         ranks=_first(facts.ranks for facts in inside.values()),
     )
+
+
+def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
+    """List the files of a checkpoint directory that `check_shard` may read, each for itself.
+
+    There are none where the files cannot be judged one by one, or where it is plain already that something is missing.
+    """
+    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
+        shards, _ = _look(directory, name)
+        if not any(shard.path == SPEECHBRAIN for shard in shards):
+            return tuple(shard for shard in shards if shard.path.endswith(WHOLE_FILES))
+    return ()
+
+
+def bytes_to_read_in(directory: int, name: str) -> int:
+    """Guess how much of a checkpoint directory is read to check it: of what is no `WHOLE_FILES`, little."""
+    return sum(
+        bytes_to_read(shard.path, shard.size) if shard.path.endswith(WHOLE_FILES) else min(shard.size, HEADER)
+        for shard in parts_of(directory, name)
+    )
+
+
+def check_shard(directory: int, name: str, shard: Shard, tell: Tell, *, quick: bool) -> FileContent:
+    """Check one file of a checkpoint directory, as `check_file` does.
+
+    Raises:
+        UnsoundError: it is damaged, or not read.
+    """
+    with open_file(directory, f"{name}/{shard.path}") as file:
+        try:
+            return check_file(file, shard.size, tell, quick=quick)
+        except UnsoundError as fault:
+            raise UnsoundError(fault.id, f"its part '{shard.path}' {fault}", fault.hint) from None
+
+
+def _look(directory: int, name: str) -> tuple[tuple[Shard, ...], tuple[str, ...]]:
+    """List the files and the links in a checkpoint directory.
+
+    Raises:
+        UnsoundError: by the names and sizes alone, something is missing.
+    """
+    shards, links = parts_of(directory, name), links_in(directory, name)
+    for shard in shards:
+        if shard.size == 0 and shard.path.endswith(NEVER_EMPTY):
+            raise UnsoundError("incomplete", f"has an empty part: '{shard.path}'")
+    _check_numbered({*(shard.path for shard in shards), *links})
+    return shards, links
 
 
 def _first(values: Iterable[T | None]) -> T | None:
@@ -136,29 +192,28 @@ def _kind_of_folder(
 
 
 def _check_files(
-    directory: int, name: str, sizes: Mapping[str, int], tell: Tell, *, quick: bool
+    directory: int, name: str, shards: Sequence[Shard], tell: Tell, *, quick: bool, answers: Mapping[Shard, ShardAnswer]
 ) -> Iterator[tuple[str, FileContent]]:
-    for path, size in sizes.items():
+    may_be_notes = any(shard.path == SPEECHBRAIN for shard in shards)
+    for shard in shards:
         tell(0)
-        if not path.endswith(WHOLE_FILES):
-            tell(size)
+        if not shard.path.endswith(WHOLE_FILES):
             continue
-        with open_file(directory, f"{name}/{path}") as file:
-            if SPEECHBRAIN in sizes and _is_note(file, size):
-                tell(size)
-                yield path, FileContent(TEXT, checksums=True)
-                continue
-            try:
-                yield path, check_file(file, size, tell, quick=quick)
-            except UnsoundError as fault:
-                raise UnsoundError(fault.id, f"its part '{path}' {fault}", fault.hint) from None
+        if may_be_notes and _is_note(directory, name, shard):
+            tell(shard.size)
+            yield shard.path, FileContent(TEXT, checksums=True)
+        else:
+            answer = answers.get(shard) or check_shard(directory, name, shard, tell, quick=quick)
+            if isinstance(answer, Exception):
+                raise answer
+            yield shard.path, answer
 
 
-def _is_note(file: BinaryIO, size: int) -> bool:
-    """Say whether a file is lines of one value each, as SpeechBrain writes its counters; leave it at its start."""
-    data = file.read(SHORT)
-    file.seek(0)
-    return size == len(data) and all(map(NOTE.fullmatch, data.splitlines()))
+def _is_note(directory: int, name: str, shard: Shard) -> bool:
+    """Say whether a file is lines of one value each, as SpeechBrain writes its counters."""
+    with open_file(directory, f"{name}/{shard.path}") as file:
+        data = file.read(SHORT)
+    return shard.size == len(data) and all(map(NOTE.fullmatch, data.splitlines()))
 
 
 def _check_json(

@@ -13,9 +13,9 @@ from ckptrules.run.jobs import Job
 from ckptrules.run.outcome import Apart, Done, Output
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.verify import check, memory
-from ckptrules.verify.check import Begun, Desk, How, Read, Report
+from ckptrules.verify.check import Answer, Begun, Desk, How, Portion, Read, Report
 from ckptrules.verify.report import VerifyTally, block, report_as_data, tally
-from ckptrules.workers.pieces import SMALL, Lost, weight
+from ckptrules.workers.pieces import SMALL, weight
 
 STOPPED = Done(Output("", VerifyTally()), "stopped")
 
@@ -31,7 +31,8 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         return told(job, check.end(begun, job.rules, ())[0])
     desk = begun.desk
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
-        return Apart(partial(check.read_one, desk), begun.new, partial(conclude, job, begun), STOPPED)
+        portions = [portion for entry in begun.new for portion in check.portions_of(desk, entry)]
+        return Apart(partial(check.read_portion, desk), portions, partial(conclude, job, begun, portions), STOPPED)
     every: list[Read] = []
     passed = 0
 
@@ -63,12 +64,16 @@ def noted(desk: Desk, living: Collection[str], every: Sequence[Read], done: Done
     return done
 
 
-def conclude(job: Job, begun: Begun, answers: Iterable[Read | Lost]) -> Done:
+def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Iterable[Answer]) -> Done:
     """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost."""
     every: list[Read] = []
-    for entry, answer in zip(begun.new, answers, strict=True):
-        every.append(check.not_read(entry, answer.why) if isinstance(answer, Lost) else answer)
-        check.remember(begun.desk, every[-1:])
+    of_one: list[tuple[Portion, Answer]] = []
+    for portion, answer in zip(portions, answers, strict=True):
+        of_one.append((portion, answer))
+        if len(of_one) == portion.of:
+            every.append(check.of_portions(begun.desk, of_one, lambda _: heed()))
+            check.remember(begun.desk, every[-1:])
+            of_one = []
     report, unlike = check.end(begun, job.rules, every)
     check.remember(begun.desk, unlike)
     check.forget(begun.desk, begun.living, [*every, *unlike])

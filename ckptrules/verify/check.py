@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
@@ -16,13 +17,16 @@ from ckptrules.engine.sorting import Sorted, beside, sort_entries
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.formats import loading
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault
-from ckptrules.formats.files import check_file, open_file
-from ckptrules.formats.folders import check_folder
+from ckptrules.formats.files import bytes_to_read, check_file, open_file
+from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, check_folder, check_shard, shards_to_read
 from ckptrules.outputs.evidence import look_inside
 from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.memory import Known
+from ckptrules.workers.pieces import SMALL, Lost
 
+SHARED = 4 * SMALL  # bytes of a folder of which the files are read side by side
+READ_HERE = "'doit verify executor=none' reads it in the process that you start"
 BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # problems of a content that is not whole
 
 
@@ -56,13 +60,14 @@ class Row(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What came of one checkpoint directory; in a preview, with how many bytes are to be read."""
+    """What came of one checkpoint directory; in a preview, the size of what is to be read, and how much of that is."""
 
     experiment: str
     directory: str
     rows: tuple[Row, ...]
     problems: tuple[Problem, ...]
     to_read: int = 0
+    expected: int = 0
 
 
 class Desk(NamedTuple):
@@ -94,6 +99,19 @@ class Begun(NamedTuple):
     living: frozenset[str]
 
 
+class Portion(NamedTuple):
+    """What one worker reads at a time: a checkpoint, or one of the so many files of a folder that several share."""
+
+    entry: Entry
+    shard: Shard | None = None
+    of: int = 1
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.shard.size if self.shard else self.entry.size
+
+
 class Read(NamedTuple):
     """What came of one checkpoint that was read; ``identity`` is empty where it is not to be remembered."""
 
@@ -101,6 +119,10 @@ class Read(NamedTuple):
     identity: str
     known: Known | None
     problem: Problem | None = None
+
+
+Answer = Read | ShardAnswer | Lost
+"""What comes of a portion."""
 
 
 def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: int) -> Begun:
@@ -145,13 +167,51 @@ def _as_twin(read: Read, twin: Entry) -> Read:
     return read._replace(entry=twin, problem=problem)
 
 
-def read_one(desk: Desk, entry: Entry, tell: Tell) -> Read:
-    """Read one checkpoint, and load it if that is asked for; whatever is wrong with it is told of it."""
+def portions_of(desk: Desk, entry: Entry) -> Sequence[Portion]:
+    """Cut a checkpoint that is a large folder into its files; any other is one portion."""
+    shards: Sequence[Shard] = ()
+    if entry.kind == "directory" and entry.size >= SHARED and _bytes_to_read(desk, entry) >= SHARED:
+        with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
+            shards = shards_to_read(directory, entry.name)
+    return [Portion(entry, shard, len(shards)) for shard in shards] if len(shards) > 1 else [Portion(entry)]
+
+
+def read_portion(desk: Desk, portion: Portion, tell: Tell) -> Answer:
+    """Read a portion; whatever is wrong with it is returned."""
+    if portion.shard is None:
+        return read_one(desk, portion.entry, tell)
+    try:
+        with reading.open_below(desk.outputs_dir, desk.path) as directory:
+            return check_shard(directory, portion.entry.name, portion.shard, tell, quick=desk.how.quick)
+    except (UnsoundError, OSError) as error:
+        return error
+
+
+def of_portions(desk: Desk, answers: Sequence[tuple[Portion, Answer]], tell: Tell) -> Read:
+    """Make one of what came of the portions of a checkpoint; what else there is in a folder is read now."""
+    (entry, whole, _), first = answers[0]
+    if isinstance(first, Read):
+        return first
+    if whole is None and isinstance(first, Lost):
+        return not_read(entry, first.why)
+    shards = {
+        portion.shard: _shard_not_read(portion.shard, answer.why) if isinstance(answer, Lost) else answer
+        for portion, answer in answers
+        if portion.shard and not isinstance(answer, Read)
+    }
+    return read_one(desk, entry, tell, shards)
+
+
+def read_one(desk: Desk, entry: Entry, tell: Tell, answers: Mapping[Shard, ShardAnswer] = MappingProxyType({})) -> Read:
+    """Read one checkpoint, and load it if that is asked for; whatever is wrong with it is told of it.
+
+    Of a folder, ``answers`` are what came of files that were read before.
+    """
     with reading.open_below(desk.outputs_dir, desk.path) as directory:
         identity = _identity(desk, directory, entry)
         try:
             with told_as_fault(tell) as heard:
-                return Read(entry, identity, _read_in(desk, directory, entry, identity, heard))
+                return Read(entry, identity, _read_in(desk, directory, entry, identity, heard, answers))
         except UnsoundError as fault:
             broken = Known(FileContent(""), frozenset(), str(fault)) if fault.id in BROKEN else None
             return Read(
@@ -200,8 +260,23 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
         for one in checkpoints
         if one.entry.name in marked
     ]
-    all_rows, size = tuple(joined(rows, checkpoints)), sum(entry.size for entry in to_read)
-    return Report(listing.experiment, listing.directory, all_rows, tuple(sorted(problems)), size), unlike
+    return Report(
+        listing.experiment,
+        listing.directory,
+        tuple(joined(rows, checkpoints)),
+        tuple(sorted(problems)),
+        sum(entry.size for entry in to_read),
+        sum(_bytes_to_read(begun.desk, entry) for entry in to_read),
+    ), unlike
+
+
+def _bytes_to_read(desk: Desk, entry: Entry) -> int:
+    """Guess how much of a checkpoint is read; of one that cannot be looked at, all."""
+    if entry.kind != "directory":
+        return bytes_to_read(entry.name, entry.size)
+    with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
+        return bytes_to_read_in(directory, entry.name)
+    return entry.size
 
 
 def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
@@ -326,7 +401,9 @@ def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) 
     ]
 
 
-def _read_in(desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell) -> Known:
+def _read_in(
+    desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell, answers: Mapping[Shard, ShardAnswer]
+) -> Known:
     """Read a checkpoint of an open directory.
 
     Raises:
@@ -334,7 +411,7 @@ def _read_in(desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell
     """
     before = memory.parts(directory, entry.name, entry.kind)
     if entry.kind == "directory":
-        facts = check_folder(directory, entry.name, tell, quick=desk.how.quick)
+        facts = check_folder(directory, entry.name, tell, quick=desk.how.quick, answers=answers)
     else:
         with open_file(directory, entry.name) as file:
             facts = check_file(file, before[0].size, tell, quick=desk.how.quick)
@@ -352,8 +429,11 @@ def _read_in(desk: Desk, directory: int, entry: Entry, identity: str, tell: Tell
 
 def not_read(entry: Entry, why: str) -> Read:
     """Tell of a checkpoint that nobody could read to its end, though nothing is known against it."""
-    hint = "'doit verify executor=none' reads it in the process that you start"
-    return Read(entry, "", None, Problem("unreadable", (entry.name,), f"was not read: {why}", hint))
+    return Read(entry, "", None, Problem("unreadable", (entry.name,), f"was not read: {why}", READ_HERE))
+
+
+def _shard_not_read(shard: Shard, why: str) -> UnsoundError:
+    return UnsoundError("unreadable", f"its part '{shard.path}' was not read: {why}", READ_HERE)
 
 
 def _identity(desk: Desk, directory: int, entry: Entry) -> str:

@@ -14,7 +14,10 @@ from ckptrules.verify.memory import Known
 
 
 class VerifyTally(NamedTuple):
-    """The numbers of a run, or of one experiment of it. ``failed`` counts problems; sizes are in bytes."""
+    """The numbers of a run, or of one experiment of it. ``failed`` counts problems; sizes are in bytes.
+
+    ``bytes_expected`` are those of ``bytes_to_read`` that are really read: of some formats a header is enough.
+    """
 
     experiments: int = 0
     checkpoints: int = 0
@@ -25,6 +28,7 @@ class VerifyTally(NamedTuple):
     bytes_read: int = 0
     to_read: int = 0
     bytes_to_read: int = 0
+    bytes_expected: int = 0
 
     def __add__(self, other: VerifyTally) -> VerifyTally:  # type: ignore[override]
         return VerifyTally(*(one + two for one, two in zip(self, other, strict=True)))
@@ -43,6 +47,7 @@ def tally(report: Report) -> VerifyTally:
         bytes_read=sum(row.size for row in read),
         to_read=sum(row.unread for row in report.rows),
         bytes_to_read=report.to_read,
+        bytes_expected=report.expected,
     )
 
 

@@ -192,7 +192,7 @@ def test_a_preview_tells_what_would_be_read_and_reads_nothing(project: Project) 
     bytes_to_read = damaged.stat().st_size
     assert found["summary"] == {
         "experiments": 1, "checkpoints": 3, "verified": 1, "read": 0, "failed": 0, "bytes_verified": size,
-        "bytes_read": 0, "to_read": 3 - 1, "bytes_to_read": bytes_to_read,
+        "bytes_read": 0, "to_read": 3 - 1, "bytes_to_read": bytes_to_read, "bytes_expected": bytes_to_read,
     }  # fmt: skip
     (one,) = found["experiments"]
     assert (one["state"], [row["verified"] for row in one["checkpoints"]]) == ("planned", [False, True, False])
@@ -420,6 +420,23 @@ def test_quick_reads_the_pickle_but_not_the_tensors() -> None:
     tensor, pickled = whole.index(b"wwww"), whole.index(b"global_step")
     assert checked(whole[:tensor] + b"X" + whole[tensor + 1 :], quick=True) == "torch"
     assert checked(whole[:pickled] + b"X" + whole[pickled + 1 :], quick=True) == "damaged: is damaged in 'x/data.pkl'"
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_only_bytes_that_are_read_are_told(kind: str) -> None:
+    """They count for ``max_rate`` and for the time that the next preview tells."""
+    file, told = _Counting(WHOLE[kind]), list[int]()
+    check_file(file, len(WHOLE[kind]), told.append, quick=False)
+    assert sum(told) <= file.count
+
+
+class _Counting(io.BytesIO):
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.count += len(content)
+        return content
 
 
 def test_bytes_behind_the_last_tensor_of_safetensors_are_told() -> None:

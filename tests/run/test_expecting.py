@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from ckptrules.formats.files import HEADER
 from ckptrules.run.command_line import command_line
 from ckptrules.run.expecting import UNKNOWN, expected_time, note_rate, rates, told
 from ckptrules.run.options import Common
@@ -99,6 +101,21 @@ def test_a_preview_goes_by_the_last_run(project: Project) -> None:
     (project.outputs / ".ckptrules/rates").write_text('{"verify": 1000}')
     assert "Expected time: about 5s, at 1 KB/s as in the last such run here" in project.doit("verify", "dry_run=1")
     assert os.listdir(project.outputs / ".ckptrules") == ["rates"]
+
+
+def test_a_preview_of_verify_counts_what_is_read(project: Project) -> None:
+    """Of some formats that is the header, whatever they weigh."""
+    folder = "a/checkpoints/epoch-13_step-000300.ckpt"
+    small = {f"{folder}/{name}": 5000 for name in ("optimizer.bin", "config.json")}
+    large = [f"{folder}/{name}" for name in ("a.safetensors", "b.h5", "__0_0.distcp")]
+    project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 5000, **small, **dict.fromkeys(large, 1)})
+    for path in large:
+        os.truncate(project.outputs / path, 10 * GB)
+    out = project.doit("verify", "dry_run=1", "max_rate=1KB/s", f"json={project.folder / 'v.json'}")
+    assert "to read     2  30 GB" in out
+    read = 3 * 5000 + 3 * HEADER
+    assert json.loads((project.folder / "v.json").read_text())["summary"]["bytes_expected"] == read
+    assert f"Expected time: about {told(read, '1KB/s', None).split()[1].rstrip(',')}, at max_rate=1KB/s" in out
 
 
 def test_previews_of_copies_tell_the_time_too(project: Project) -> None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 def torch_file(state: object) -> bytes:
@@ -30,3 +36,23 @@ def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
         for name, content in files.items():
             archive.writestr(name, content)
     return file.getvalue()
+
+
+def write_large(path: Path, state: object, size: int) -> None:
+    """Write a file that torch loads as ``state``, with a tensor of so many zeros, which take no room on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _Sparse(path, "x") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(state, protocol=2))
+        with archive.open("archive/data/0", "w") as tensor:
+            for _ in range(size >> 20):
+                tensor.write(bytes(1 << 20))
+        archive.writestr("archive/version", b"3\n")
+
+
+class _Sparse(io.FileIO):
+    def write(self, data: Buffer, /) -> int:
+        content = bytes(data)
+        if content.strip(b"\0"):
+            return super().write(content)
+        self.seek(len(content), os.SEEK_CUR)
+        return len(content)

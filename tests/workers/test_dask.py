@@ -24,6 +24,7 @@ from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import SMALL, Lost, Progress
 from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, content_hash, default
+from tests.verify.test_check_portions import EXPECTED, large
 
 distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -330,6 +331,11 @@ def test_verify_by_dask_tells_and_remembers_the_same(big: Project) -> None:
     code, again = doit(big, "verify", f"executor={LOCAL}", env={"PYTHONPATH": f"{broken.parent}:{ROOT}"})
     assert code == 1
     assert "read now    0" in again
+
+
+def test_verify_by_dask_shares_the_files_of_a_folder(project: Project) -> None:
+    assert EXPECTED in doit(large(project), "verify", f"executor={LOCAL}")[1]
+    assert "read now    2" in doit(project, "verify")[1]  # what is broken is read by each run
 
 
 def blocks(text: str) -> list[str]:
