@@ -12,7 +12,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
 from ckptrules.engine.state_folder import STATE
-from ckptrules.rules import knowledge, limits, naming, packs, policies
+from ckptrules.rules import knowledge, limits, naming, packs, policies, proving
 from ckptrules.rules.shape import Value, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
@@ -138,8 +138,8 @@ def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
 
 def self_test(rules: RuleSet) -> list[Fault]:
     """Test every rule with its examples, all rules loaded together. Empty means: the rules are sound."""
-    in_packs = (fault for pack in rules.packs for fault in naming.prove(pack.rules))
-    return [*naming.prove(rules._replace(packs=())), *in_packs, *policies.prove_examples(rules)]
+    in_packs = (fault for pack in rules.packs for fault in proving.prove(pack.rules))
+    return [*proving.prove(rules._replace(packs=())), *in_packs, *policies.prove_examples(rules)]
 
 
 def json_schema() -> dict[str, Any]:

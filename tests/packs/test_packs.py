@@ -19,7 +19,7 @@ from ckptrules.outputs.find import find_directories
 from ckptrules.outputs.picking import Tree
 from ckptrules.rules import packs
 from ckptrules.rules.load import compile_pack, load_rules
-from ckptrules.rules.naming import prove
+from ckptrules.rules.proving import prove
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "packs"
