@@ -23,7 +23,7 @@ from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
-from ckptrules.outputs.evidence import in_use
+from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging, streams
 from ckptrules.storage.folders import Folders

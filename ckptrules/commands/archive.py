@@ -22,9 +22,10 @@ from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.outputs.evidence import Links, in_use
+from ckptrules.outputs.in_use import in_use
+from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, places, records
+from ckptrules.run import finding, jobs, places, records
 from ckptrules.run.options import (
     ARCHIVE_DIR,
     EXECUTOR,
@@ -293,7 +294,7 @@ def busy(session: Session, options: Options, place: Packing) -> None:
         ArchiveError: with what is known.
         OSError: it cannot be opened.
     """
-    settle = jobs.load(session, options.rules_dir, options.outputs_dir).settle
+    settle = finding.load(session, options.rules_dir, options.outputs_dir).settle
     with reading.open_below(place.root, "") as root:
         identity = looking.identify(root, place.top)
         if why := in_use(root, Entry(place.top, *identity), settle, session.started_ns):

@@ -13,7 +13,7 @@ from doit.task import Task
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, locking, places, selecting
+from ckptrules.run import finding, jobs, locking, places, selecting
 from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
@@ -106,7 +106,7 @@ def prepare_backup(session: Session, options: Options) -> Prepared:
 
 def known_experiments(session: Session, options: Common) -> list[str]:
     """List the experiments that there are."""
-    found = jobs.find(session, options.outputs_dir, jobs.load(session, options.rules_dir, options.outputs_dir))
+    found = finding.find(session, options.outputs_dir, finding.load(session, options.rules_dir, options.outputs_dir))
     return [directory.experiment for directory in found]
 
 

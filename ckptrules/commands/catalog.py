@@ -18,7 +18,7 @@ from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import deciding, jobs, pinning, places, selecting
+from ckptrules.run import deciding, finding, jobs, pinning, places, selecting
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -48,8 +48,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         OptionError, RuleError: nothing can be listed with these.
     """
     places.outputs_dir(options)
-    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
-    names = selecting.chosen_of(session, "catalog", options, jobs.names_of(session, options.outputs_dir, rules))
+    rules = finding.load(session, options.rules_dir, options.outputs_dir)
+    names = selecting.chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed
     style = jobs.style(session, options)  # here, as doit catches what a task prints
     yield from selecting.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
@@ -59,15 +59,15 @@ def show_catalog(
     session: Session, options: Options, style: Style, names: Collection[str], task: Task
 ) -> TaskFailed | None:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
-    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
+    rules = finding.load(session, options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
     pins = [one.pin._replace(path=one.path) for one in pinning.all_pinned(session, options)]
-    for found in jobs.find(session, options.outputs_dir, rules):
+    for found in finding.find(session, options.outputs_dir, rules):
         if found.experiment not in names:
             continue
         try:
-            here = jobs.rules_of(session, options.outputs_dir, rules, found.directory)
+            here = finding.rules_of(session, options.outputs_dir, rules, found.directory)
             records += records_in(options.outputs_dir, here, found, pins)
         except deciding.FAULTS as fault:
             problems += deciding.untouched(found, fault).problems

@@ -9,7 +9,8 @@ from doit.task import Task
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.report.style import count_of, table
 from ckptrules.rules.shipped import lines_to_add
-from ckptrules.run.jobs import load, pins_of
+from ckptrules.run.finding import load
+from ckptrules.run.jobs import pins_of
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session, lacking

@@ -23,7 +23,7 @@ from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
-from ckptrules.run import deciding, jobs, places, selecting, startup, whole_tree
+from ckptrules.run import deciding, finding, jobs, places, selecting, startup, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -91,7 +91,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
-    names = selecting.chosen_of(session, "explain", options, jobs.names_of(session, options.outputs_dir, job.rules))
+    names = selecting.chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))
     yield from selecting.one_task(session, "explain", [(show, [session, options, job, names])], names)
 
 

@@ -15,7 +15,7 @@ from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, past, places, records, startup
 from ckptrules.run.options import HTML, Common, a_file, option
 from ckptrules.run.outcome import Output
-from ckptrules.run.reporter import targets
+from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")

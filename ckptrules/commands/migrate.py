@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from ckptrules.commands import plan
 from ckptrules.run.experiments import backups_first, experiments, in_tally
-from ckptrules.run.jobs import load, style
+from ckptrules.run.finding import load
+from ckptrules.run.jobs import style
 from ckptrules.run.options import WAIT
 from ckptrules.run.records import waiting_days
 from ckptrules.run.session import Session

@@ -20,7 +20,7 @@ from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import style
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, a_page, flag, option, some_text
 from ckptrules.run.outcome import Output, later
-from ckptrules.run.reporter import write_page
+from ckptrules.run.reports import write_page
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.believing import read_plain

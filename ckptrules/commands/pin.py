@@ -17,7 +17,7 @@ from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run import jobs, pinning, places
+from ckptrules.run import finding, jobs, pinning, places
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
@@ -98,8 +98,8 @@ def write(
 
 def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
     """Yield a pin for each checkpoint that there is, or part of one; what cannot be read has none."""
-    rules = jobs.load(session, options.rules_dir, options.outputs_dir)
-    for found in jobs.find(session, options.outputs_dir, rules):
+    rules = finding.load(session, options.rules_dir, options.outputs_dir)
+    for found in finding.find(session, options.outputs_dir, rules):
         try:
             listing = scan(options.outputs_dir, found)
             kinds = sort_entries(rules, listing)

@@ -19,7 +19,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import jobs, places, records, startup
+from ckptrules.run import finding, jobs, places, records, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Output
@@ -43,7 +43,7 @@ class Options(Common):
 def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     """List what waits in the trash."""
     places.outputs_dir(options)
-    days = jobs.load(session, options.rules_dir, options.outputs_dir).trash_days
+    days = finding.load(session, options.rules_dir, options.outputs_dir).trash_days
     yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(session, options)])]}
 
 

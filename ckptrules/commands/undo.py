@@ -19,9 +19,9 @@ from ckptrules.report.text import Tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, places, records, selecting, startup
 from ckptrules.run.experiments import hand_over
+from ckptrules.run.heard import RunContext
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.past import command_of, trash_days
-from ckptrules.run.reporter import RunContext
 from ckptrules.run.session import Session, once
 from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task

@@ -16,7 +16,7 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, jobs, places, selecting, startup, whole_tree
+from ckptrules.run import deciding, finding, jobs, places, selecting, startup, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -62,7 +62,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
-    names = selecting.chosen_of(session, "usage", options, jobs.names_of(session, options.outputs_dir, job.rules))
+    names = selecting.chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
     yield from selecting.one_task(session, "usage", [(show_usage, [session, job, names, options.archive_dir])], names)
 
 

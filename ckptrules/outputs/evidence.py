@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import signal
 import stat
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
-from ckptrules.engine.entries import Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import asked_inside, fitted
+from ckptrules.outputs.in_use import LOOKING, in_use
+from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
-LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
-NS = 1_000_000_000
 
 
 def to_look_at(plan: Plan) -> set[str]:
@@ -237,23 +231,6 @@ def same_content(directory: int, names: Collection[str], entries: Mapping[str, E
     return {name: number for number, group in enumerate(found) for name in group}
 
 
-def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
-    """Say why a checkpoint may still be written to, or nothing.
-
-    That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
-    file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
-    """
-    if settle and entry.kind in ("file", "directory"):
-        age = (now_ns - entry.mtime_ns) // NS
-        if age < settle:  # also where its time lies ahead
-            return f"changed {max(0, age)} s ago (settle: {settle})"
-    if entry.kind == "file":
-        opened = _is_open_for_writing(directory, entry.name)
-    else:
-        opened = entry.kind == "directory" and any(_is_open_for_writing(directory, f) for f in _files(directory, entry))
-    return "is open for writing" if opened else ""
-
-
 def obstacle(directory: int, plan: Plan) -> Problem | None:
     """Find what will stop every change of an open directory, before the first one is made."""
     disk = os.fstatvfs(directory)
@@ -276,115 +253,8 @@ def obstacle(directory: int, plan: Plan) -> Problem | None:
     return None
 
 
-def ignore_lease_breaks() -> None:
-    """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
-    signal.signal(signal.SIGIO, signal.SIG_IGN)
-
-
-class Links:
-    """The links below ``outputs_dir`` that lead from one directory into *another*: looked for once, when first asked.
-
-    ``unsearched`` tells which directories could not be searched for links, and why.
-    """
-
-    def __init__(self, outputs_dir: str, into: Mapping[str, tuple[OutsideLink, ...]] | None = None) -> None:
-        self.outputs_dir, self.unsearched = outputs_dir, dict[str, str]()
-        self._into, self._lock = into, threading.Lock()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Links, (self.outputs_dir, self.by_target())
-
-    def by_target(self) -> Mapping[str, tuple[OutsideLink, ...]]:
-        """Map real directories to the links that lead into them."""
-        with self._lock:
-            if self._into is None:
-                self._into = self._look()
-            return self._into
-
-    def into(self, directory: str) -> tuple[OutsideLink, ...]:
-        """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
-        return self.by_target().get(self._real(directory), ())
-
-    def only(self, directory: str) -> Links:
-        """Return what another process needs to know for one directory."""
-        return Links(self.outputs_dir, {self._real(directory): self.into(directory)})
-
-    def _real(self, directory: str) -> str:
-        return os.path.realpath(os.path.join(self.outputs_dir, directory))
-
-    def _look(self) -> Mapping[str, tuple[OutsideLink, ...]]:
-        found: dict[str, list[OutsideLink]] = defaultdict(list)
-        for folder, name in self._links():
-            here = self._real(folder)
-            try:
-                text = os.readlink(os.path.join(here, name))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
-                continue
-            for parent, sibling, behind in _ways(text):
-                real = os.path.realpath(os.path.join(here, parent))
-                if real != here:
-                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
-                    found[real].append(OutsideLink(folder, entry))
-        return {real: tuple(sorted(links)) for real, links in found.items()}
-
-    def _links(self) -> Iterator[tuple[str, str]]:
-        """Yield the folder, below ``outputs_dir``, and the name of each link."""
-        pending = [""]
-        while pending:
-            path = pending.pop()
-            start = f"{path}/" if path else ""
-            try:
-                entries = list(os.scandir(f"{self.outputs_dir}/{path}"))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self.unsearched[path] = why_of(error)
-                continue
-            for entry in entries:
-                if entry.is_symlink():
-                    yield path, entry.name
-                elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
-                    pending.append(start + entry.name)
-
-
 def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
     return Problem("preflight", (plan.directory,), text, hint)
-
-
-def _ways(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the ways to read a link as directory, name in it, and what is behind."""
-    path, behind = text, ""
-    while path.strip("/"):
-        parent, name = os.path.split(path)
-        if name:
-            yield parent, name, behind
-        path, behind = parent, path[len(parent) :] + behind
-
-
-def _files(directory: int, entry: Entry) -> Iterator[str]:
-    for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
-        for name in names:
-            if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
-                yield os.path.join(folder, name)
-
-
-def _is_open_for_writing(directory: int, name: str) -> bool:
-    if not KNOWS_LEASES:
-        return False
-    try:
-        file = os.open(name, LOOKING, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    finally:
-        os.close(file)
-    return False
 
 
 def _is_identical(directory: int, one: str, other: str) -> bool:

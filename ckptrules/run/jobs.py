@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
@@ -23,30 +22,23 @@ from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
-from ckptrules.outputs.evidence import Links
-from ckptrules.outputs.mounts import shared_kind
-from ckptrules.outputs.picking import Tree, holders_by, rules_here, survey_by
+from ckptrules.outputs.links import Links
+from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
-from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import closest
-from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins, rule_texts
+from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins
+from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session, once
 from ckptrules.run.words import as_pattern
-from ckptrules.storage import notes
-from ckptrules.storage.posix import Disk
 
 if TYPE_CHECKING:
     from ckptrules.engine.what_if import Others
 
-SETTLE = 60  # seconds, on a file system that hosts share, where nobody says them
 DIGITS = 32  # of a fingerprint: 128 bits
-PROOF = "proved"  # the file in the state folder
-
-
 Answer = TypeVar("Answer")
 
 
@@ -99,36 +91,6 @@ def _packed_there(text: bytes) -> Packed:
     return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
 
 
-@once
-def load(session: Session, rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
-    """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
-    texts = read_rules(session, rules_dir)
-    proved = bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts)
-    rules = load_rules(texts, proved=proved)
-    if outputs_dir and not rules.says_settle and (shared := shared_kind(outputs_dir)):
-        return rules._replace(settle=SETTLE, shared=shared)
-    return rules
-
-
-@once
-def read_rules(_: Session, rules_dir: str | None) -> Mapping[str, str]:
-    """Read the rule files, once: what is noted as proved must be what was tested, also if it is edited meanwhile."""
-    return rule_texts(rules_dir)
-
-
-def note_proof(session: Session, options: Common) -> None:
-    """Note that the rules, as they stand, hold: testing them costs more than a run that has nothing to do."""
-    proof = proof_of(read_rules(session, options.rules_dir))
-    with contextlib.suppress(OSError):  # then they are tested again
-        if notes.read_note(Disk(options.outputs_dir), PROOF) != proof:
-            notes.write_note(Disk(options.outputs_dir), PROOF, proof)
-
-
-def proof_of(texts: Mapping[str, str]) -> str:
-    """Return what stands for a proof of these rules by this version, under this Python."""
-    return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
-
-
 def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     """Return what is pinned; most have no pins, and need nothing for them.
 
@@ -140,66 +102,6 @@ def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     from ckptrules.run.pinning import of_session
 
     return of_session(session, options)
-
-
-def find(session: Session, path: str, rules: RuleSet) -> list[Directory]:
-    """Find the checkpoint directories, once."""
-    return survey(session, path, rules)[0]
-
-
-def find_anew(session: Session) -> None:
-    """Forget what was found, and by which marks the packs were picked."""
-    for asked in (_survey, _rules_of, _tree):
-        session.answers.pop(asked, None)
-
-
-def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(session, path, _as_found(rules))[:2]
-
-
-def passed_over(session: Session, path: str, rules: RuleSet) -> frozenset[str]:
-    """Return the directories that the layout of packs covers, and in which no pack knows anything."""
-    return _survey(session, path, _as_found(rules))[2]
-
-
-def _as_found(rules: RuleSet) -> RuleSet:
-    return rules._replace(settle=0, shared="")  # an option may change that, and it finds nothing else
-
-
-@once
-def _survey(
-    session: Session, path: str, rules: RuleSet
-) -> tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]:
-    every, inner = survey_by(path, rules)
-    if not rules.layout_of_packs:
-        return every, inner, frozenset()
-    # Which is wide: what no pack knows anything of is no checkpoint directory.
-    found = [one for one in every if rules_of(session, path, rules, one.directory).packs]
-    return found, inner, frozenset(one.directory for one in every) - {one.directory for one in found}
-
-
-def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
-    """Return the rules for one checkpoint directory, with the packs that its evidence picks."""
-    if not rules.packs:
-        return rules
-    found = _rules_of(session, path, _as_found(rules), directory)
-    return found._replace(settle=rules.settle, shared=rules.shared)
-
-
-@once
-def _rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
-    return rules_here(_tree(session, path, rules), rules, directory)
-
-
-@once
-def _tree(_: Session, path: str, __: RuleSet) -> Tree:  # other rules may have another pack of the same name
-    return Tree(path)
-
-
-def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:
-    """List the experiments that there are."""
-    return [found.experiment for found in find(session, path, rules)]
 
 
 def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:

@@ -96,7 +96,7 @@ def recover_first(session: Session, path: str) -> None:
     """
     from ckptrules.changes.journal import JOURNALS
     from ckptrules.changes.journals import unfinished_journals
-    from ckptrules.run.jobs import find_anew
+    from ckptrules.run.finding import find_anew
     from ckptrules.run.records import begun, own_state
     from ckptrules.storage import reading, state
     from ckptrules.storage.posix import Disk

@@ -14,8 +14,8 @@ from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.run.command_line import declared
+from ckptrules.run.finding import load
 from ckptrules.run.hints import command
-from ckptrules.run.jobs import load
 from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.records import waits_since
 from ckptrules.run.session import Session

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from doit.exceptions import BaseFail, TaskFailed, UnmetDependency
 from doit.globals import Globals
@@ -17,14 +17,15 @@ from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.engine.actions import Plan
-from ckptrules.outputs.evidence import Links
 from ckptrules.report.style import Style, count_of, printed
-from ckptrules.report.text import Several, Tally, by_file, magnitude, summary, trash_sentence
+from ckptrules.report.text import Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
+from ckptrules.run.heard import Heard, RunContext
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import NONE, NOTHING, Output
+from ckptrules.run.outcome import Output
+from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -32,8 +33,6 @@ from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
-    from ckptrules.report.data import Experiments
-    from ckptrules.report.what_if import Weighings
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
@@ -46,72 +45,6 @@ LOST = """ERROR: {}
 
 class WorkerKilled(TaskFailed):  # type: ignore[misc]
     """A process at work was killed, and what it did is not known."""
-
-
-class RunContext(NamedTuple):
-    """What the reporter must know of the run as a whole.
-
-    ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
-    without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
-    that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
-    ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by. ``rows`` say what
-    was weighed besides (`run.what_if`). ``reads`` marks a command that reads the contents in all directories. ``drawn``
-    says what there is to say of a page, given its name for people and its path.
-    """
-
-    options: Common
-    style: Style
-    header: Mapping[str, Any]
-    trash_days: int | None
-    notes: tuple[str, ...] = ()
-    nothing: Any = NOTHING
-    summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
-    came_to: Callable[[Any], Iterable[str]] = lambda _: ()
-    lacks: Callable[[Any], str] = lambda _: ""
-    refused: bool = False
-    links: Links | None = None
-    rows: tuple[Mapping[str, Any], ...] = ()
-    reads: bool = False
-    drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]
-
-
-class Heard:
-    """What the tasks of one command have told so far; their texts are printed and gone."""
-
-    def __init__(self, nothing: Any) -> None:
-        self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
-        self._outputs: list[Output] = []
-        self.experiments: Experiments | None = None  # what a JSON file tells
-        self.weighings: Weighings | None = None  # likewise
-
-    def add(self, output: Output) -> None:
-        """Hear of one more."""
-        self._told += output.tally
-        if output.data is not None:
-            from ckptrules.report.data import Experiments  # not above: most runs write no JSON
-
-            self.experiments = self.experiments or Experiments()
-            self.experiments.add(output.data)
-        if output.weighed is not None:
-            from ckptrules.report.what_if import Weighings  # likewise
-
-            self.weighings = self.weighings or Weighings()
-            self.weighings.add(output.weighed)
-        self._outputs.append(output._replace(text="", tally=NOTHING, data=None, weighed=None))
-
-    @property
-    def total(self) -> Any:
-        """All that was told, added up."""
-        return self._told + Tally(up_to_date=self.up_to_date) if self.up_to_date else self._told
-
-    def all(self, what: str) -> list[Any]:
-        """Return what they have told of one kind, which is the name of a field of `Output`."""
-        return [told for output in self._outputs if (told := getattr(output, what))]
-
-    @property
-    def links(self) -> list[Several]:
-        """The files with several names."""
-        return [links for links in self.all("links") if links != NONE]
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -386,31 +319,6 @@ def _let_fail(database: Any) -> list[str]:
 
     database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
     return reasons
-
-
-def targets(options: Common) -> Iterator[tuple[str, Callable[[str, Mapping[str, Any]], None]]]:
-    """Yield where the data are wanted, and what writes them there."""
-    if options.json:
-        yield options.json, writing.write_json
-    if options.html:
-        yield options.html, _write_page_of
-
-
-def _write_page_of(path: str, data: Mapping[str, Any]) -> None:
-    """Write a page: what is drawn looks at all experiments at once."""
-    write_page(path, {key: list(value) if key == "experiments" else value for key, value in data.items()})
-
-
-def write_page(path: str, data: Mapping[str, Any]) -> None:
-    """Draw the page of some data and write it as a whole file.
-
-    Raises:
-        OSError: it cannot be written.
-        PageError: the data are not those of a run.
-    """
-    from ckptrules.report.page.drawing import draw
-
-    writing.write_whole(path, draw(data))
 
 
 def with_hints_completed(experiment: Mapping[str, Any], completed: Callable[[str], str]) -> dict[str, Any]:

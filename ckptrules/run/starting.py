@@ -30,7 +30,7 @@ from ckptrules.engine.starting import (
     retention_text,
 )
 from ckptrules.outputs import listing
-from ckptrules.outputs.evidence import Links
+from ckptrules.outputs.links import Links
 from ckptrules.outputs.picking import Tree, pick_in, survey_by
 from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
 from ckptrules.outputs.seeing import Found, see

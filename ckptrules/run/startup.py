@@ -84,7 +84,7 @@ def doit_config() -> dict[str, Any]:
 def heed_signals(line: CommandLine) -> None:
     """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
     from ckptrules import stopping
-    from ckptrules.outputs.evidence import ignore_lease_breaks
+    from ckptrules.outputs.in_use import ignore_lease_breaks
 
     ignore_lease_breaks()
     if not line.has_foreign_words:
@@ -210,7 +210,8 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     Raises:
         RuleError, OptionError: it is refused.
     """
-    from ckptrules.run.jobs import names_of, note_proof, prepare
+    from ckptrules.run.finding import names_of, note_proof
+    from ckptrules.run.jobs import prepare
     from ckptrules.run.places import outputs_dir, refuse_report_place
     from ckptrules.run.selecting import refuse_unknown_experiments
 

@@ -13,7 +13,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
-from ckptrules.outputs.evidence import in_use
+from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of
 from ckptrules.run.jobs import Job, own_jobs

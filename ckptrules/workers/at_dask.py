@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import ckptrules
 from ckptrules import stopping
-from ckptrules.outputs.evidence import ignore_lease_breaks
+from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.storage import believing
 from ckptrules.workers.pieces import File, Lost, Progress, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter

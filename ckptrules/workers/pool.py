@@ -8,20 +8,13 @@ import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import Pipe, active_children, get_context, parent_process
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from ckptrules import stopping
-from ckptrules.outputs.evidence import ignore_lease_breaks
+from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
 from ckptrules.workers.here_first import HereFirst

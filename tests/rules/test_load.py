@@ -11,7 +11,7 @@ import yaml
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import FAST, MAX_BYTES, parsed_by
-from ckptrules.run import jobs
+from ckptrules.run import finding
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
@@ -139,7 +139,7 @@ def test_rules_that_hold_are_tested_again_when_they_have_changed_or_are_checked(
     proof.write_text("other")
     assert project.doit("migrate", check=3) == refused
     texts = {f"rules/{path.name}": path.read_text() for path in naming.parent.glob("*.yaml")}
-    proof.write_text(jobs.proof_of(texts))  # as if they had been found sound
+    proof.write_text(finding.proof_of(texts))  # as if they had been found sound
     assert "up to date" in project.doit("migrate")
     assert project.doit("check", check=3) == refused
 
@@ -151,8 +151,8 @@ def test_what_is_noted_is_what_was_tested_also_if_it_is_edited_meanwhile(
     project.outputs.mkdir(exist_ok=True)
     naming = project.folder / "rules" / "naming.yaml"
     session, later = (Session(command_line([]), {}) for _ in range(2))
-    tested = jobs.read_rules(session, None)
+    tested = finding.read_rules(session, None)
     naming.write_text(naming.read_text() + "# edited while the run waited for another one\n")
-    jobs.note_proof(session, Planning())
-    assert (project.outputs / ".ckptrules" / "proved").read_text() == jobs.proof_of(tested)
-    assert jobs.proof_of(jobs.read_rules(later, None)) != jobs.proof_of(tested)
+    finding.note_proof(session, Planning())
+    assert (project.outputs / ".ckptrules" / "proved").read_text() == finding.proof_of(tested)
+    assert finding.proof_of(finding.read_rules(later, None)) != finding.proof_of(tested)

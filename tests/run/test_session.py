@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.rules.load import load_rules
-from ckptrules.run import jobs, locking, records, startup
+from ckptrules.run import finding, locking, records, startup
 from ckptrules.run.command_line import TASKS, command_line
 from ckptrules.run.options import OptionError
 from ckptrules.run.session import Session, once
@@ -130,14 +130,14 @@ def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:
     (tmp_path / "x" / "checkpoint-5").mkdir(parents=True)
 
     def evidence() -> list[str]:
-        return [pack.evidence for pack in jobs.rules_of(session, str(tmp_path), rules, "x").packs]
+        return [pack.evidence for pack in finding.rules_of(session, str(tmp_path), rules, "x").packs]
 
     assert evidence() == ["its names"]
     (tmp_path / "x" / "checkpoint-5" / "trainer_state.json").touch()
     (tmp_path / "hparams.yaml").touch()
     (tmp_path / "x" / "epoch=1-step=1.ckpt").touch()
     assert evidence() == ["its names"]
-    jobs.find_anew(session)
+    finding.find_anew(session)
     assert evidence() == ["checkpoint-*/trainer_state.json", "../hparams.yaml, epoch=[0-9]*-step=[0-9]*.ckpt"]
 
 

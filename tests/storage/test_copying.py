@@ -32,7 +32,8 @@ from ckptrules.engine.entries import Item
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find
-from ckptrules.outputs.evidence import Links, look
+from ckptrules.outputs.evidence import look
+from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.outputs import find
-from ckptrules.run import jobs, working
+from ckptrules.run import finding, jobs, working
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Migrating
 from ckptrules.run.session import Session
@@ -178,7 +178,9 @@ def reachable() -> Iterator[Path]:
         (folder / name / "checkpoints" / "epoch_1_step_2.ckpt").write_text("x")
     (folder / "closed" / "checkpoints").chmod(0)
     (folder / "sealed").mkdir(mode=0)
-    jobs.load(Session(command_line([]), {}), str(ROOT / "rules"))  # imports what another user may not be able to read
+    finding.load(
+        Session(command_line([]), {}), str(ROOT / "rules")
+    )  # imports what another user may not be able to read
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)

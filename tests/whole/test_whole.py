@@ -13,11 +13,11 @@ import pytest
 
 from ckptrules import catalog
 from ckptrules.engine.entries import Entry
-from ckptrules.outputs import evidence
+from ckptrules.outputs import evidence, in_use
 from tests.conftest import Project
 from tests.support import crash
 
-pytestmark = pytest.mark.skipif(not evidence.KNOWS_LEASES, reason="only Linux says who has a file open")
+pytestmark = pytest.mark.skipif(not in_use.KNOWS_LEASES, reason="only Linux says who has a file open")
 OLD, NEW = "epoch-10_step-000100.ckpt", "epoch-11_step-000200.ckpt"
 KEEP_1 = "keep_last: 1"
 POLICIES = {
@@ -131,7 +131,7 @@ def test_only_what_the_deletions_rest_on_is_asked(project: Project, monkeypatch:
     for n in range(40, 90):
         put(project, f"epoch-{n:02}_step-000001.ckpt")
     asked = project.folder / "asked.txt"
-    really = evidence.in_use
+    really = in_use.in_use
 
     def noting(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
         with open(asked, "a") as file:

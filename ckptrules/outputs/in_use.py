@@ -1,0 +1,61 @@
+"""Whether somebody is writing to a checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import Iterator
+
+from ckptrules.engine.entries import Entry
+
+LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
+NS = 1_000_000_000
+
+
+def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
+    """Say why a checkpoint may still be written to, or nothing.
+
+    That a process has a file open for writing is known where the kernel gives a read lease on it: on Linux, on local
+    file systems, for the owner of the file or root (``fcntl(2)``, ``F_SETLEASE``). Elsewhere only ``settle`` helps.
+    """
+    if settle and entry.kind in ("file", "directory"):
+        age = (now_ns - entry.mtime_ns) // NS
+        if age < settle:  # also where its time lies ahead
+            return f"changed {max(0, age)} s ago (settle: {settle})"
+    if entry.kind == "file":
+        opened = _is_open_for_writing(directory, entry.name)
+    else:
+        opened = entry.kind == "directory" and any(_is_open_for_writing(directory, f) for f in _files(directory, entry))
+    return "is open for writing" if opened else ""
+
+
+def ignore_lease_breaks() -> None:
+    """Do not die of the signal that the kernel sends when somebody opens a file while we look at it."""
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+
+
+def _files(directory: int, entry: Entry) -> Iterator[str]:
+    for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
+        for name in names:
+            if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
+                yield os.path.join(folder, name)
+
+
+def _is_open_for_writing(directory: int, name: str) -> bool:
+    if not KNOWS_LEASES:
+        return False
+    try:
+        file = os.open(name, LOOKING, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(file)
+    return False

@@ -1,0 +1,92 @@
+"""The links of an outputs folder that lead into checkpoint directories."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ckptrules.engine.entries import Entry, OutsideLink
+from ckptrules.engine.state_folder import STATE
+from ckptrules.storage.reading import why_of
+
+
+class Links:
+    """The links below ``outputs_dir`` that lead from one directory into *another*: looked for once, when first asked.
+
+    ``unsearched`` tells which directories could not be searched for links, and why.
+    """
+
+    def __init__(self, outputs_dir: str, into: Mapping[str, tuple[OutsideLink, ...]] | None = None) -> None:
+        self.outputs_dir, self.unsearched = outputs_dir, dict[str, str]()
+        self._into, self._lock = into, threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Links, (self.outputs_dir, self.by_target())
+
+    def by_target(self) -> Mapping[str, tuple[OutsideLink, ...]]:
+        """Map real directories to the links that lead into them."""
+        with self._lock:
+            if self._into is None:
+                self._into = self._look()
+            return self._into
+
+    def into(self, directory: str) -> tuple[OutsideLink, ...]:
+        """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
+        return self.by_target().get(self._real(directory), ())
+
+    def only(self, directory: str) -> Links:
+        """Return what another process needs to know for one directory."""
+        return Links(self.outputs_dir, {self._real(directory): self.into(directory)})
+
+    def _real(self, directory: str) -> str:
+        return os.path.realpath(os.path.join(self.outputs_dir, directory))
+
+    def _look(self) -> Mapping[str, tuple[OutsideLink, ...]]:
+        found: dict[str, list[OutsideLink]] = defaultdict(list)
+        for folder, name in self._links():
+            here = self._real(folder)
+            try:
+                text = os.readlink(os.path.join(here, name))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
+                continue
+            for parent, sibling, behind in _ways(text):
+                real = os.path.realpath(os.path.join(here, parent))
+                if real != here:
+                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
+                    found[real].append(OutsideLink(folder, entry))
+        return {real: tuple(sorted(links)) for real, links in found.items()}
+
+    def _links(self) -> Iterator[tuple[str, str]]:
+        """Yield the folder, below ``outputs_dir``, and the name of each link."""
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            start = f"{path}/" if path else ""
+            try:
+                entries = list(os.scandir(f"{self.outputs_dir}/{path}"))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self.unsearched[path] = why_of(error)
+                continue
+            for entry in entries:
+                if entry.is_symlink():
+                    yield path, entry.name
+                elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
+                    pending.append(start + entry.name)
+
+
+def _ways(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the ways to read a link as directory, name in it, and what is behind."""
+    path, behind = text, ""
+    while path.strip("/"):
+        parent, name = os.path.split(path)
+        if name:
+            yield parent, name, behind
+        path, behind = parent, path[len(parent) :] + behind
