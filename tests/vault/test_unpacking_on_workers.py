@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -177,8 +178,8 @@ def test_ctrl_c_leaves_each_experiment_in_its_archive_or_brought_back(project: P
 
 
 @pytest.mark.in_memory
-@pytest.mark.parametrize("how", ["before", "after"])
-def test_killed_at_any_change_each_experiment_is_whole_or_not_there(project: Project, how: str) -> None:
+@pytest.mark.parametrize("how", ["before", "after", errno.ENOSPC])
+def test_whatever_fails_each_experiment_is_whole_or_not_there(project: Project, how: str | int) -> None:
     project.make({f"{name}/checkpoints/epoch=1-step=1.ckpt": 500 for name in ("one", "two")})
     project.make({"one/link": "-> checkpoints"})
     (project.folder / "archive").mkdir()
@@ -190,9 +191,13 @@ def test_killed_at_any_change_each_experiment_is_whole_or_not_there(project: Pro
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
-        assert crash.run(project.folder, *COMMAND, fault=Fault(at, how)).code == -signal.SIGKILL
-        there = left(project)
+        ended = crash.run(project.folder, *COMMAND, fault=Fault(at, how))
+        assert ended.code == -signal.SIGKILL or isinstance(how, int), ended
+        assert "Traceback" not in ended.output, ended
+        there = everything(project.outputs)
+        of_those = [path for path in before if path.split("/")[0] in left(project)]
+        assert [path for path in of_those if before[path] != there.get(path)] == [], (at, ended)
         crash.run(project.folder, *COMMAND)
         again = everything(project.outputs)
-        assert [path for path in before if path != "." and before[path] != again.get(path)] == [], (at, there)
+        assert [path for path in before if path != "." and before[path] != again.get(path)] == [], (at, ended)
         assert work_left(project) == []
