@@ -108,6 +108,11 @@ class Bar:
             if self._drawn and self._visible:
                 self._drawn.refresh()
 
+    def say(self, text: str) -> None:
+        """Write a line on the error stream, above the bar."""
+        with self.aside():
+            print(text, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Take the bar away for good."""
         with self._lock:

@@ -47,7 +47,7 @@ class Session:
         self.bar = Bar(terminal())
         self.held = contextlib.ExitStack()
         weakref.finalize(self, self.held.close)
-        self.workers = Workers(self.locks, asked=processes_asked(line.arguments))
+        self.workers = Workers(self.locks, asked=processes_asked(line.arguments), say=self.bar.say)
         self.answers: dict[object, dict[tuple[Hashable, ...], Any]] = {}
         self.asking = threading.RLock()
 

@@ -8,7 +8,6 @@ import os
 import pkgutil
 import secrets
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,14 +54,17 @@ class Dask(HereFirst[Client]):
         cluster: the workers.
         name: what the user calls them.
         folders: what they must see.
+        say: writes a line for the user.
         rate: bytes a second for all of them together, if that is limited.
     """
 
     deaths = (Exception,)  # of whatever kind: what fails with a file comes back as an answer
 
-    def __init__(self, cluster: Cluster, name: str, folders: Sequence[str], rate: float | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, name: str, folders: Sequence[str], say: Callable[[str], object], rate: float | None
+    ) -> None:
         super().__init__(PATIENCE)
-        self._cluster, self._name, self._folders, self._rate = cluster, name, folders, rate
+        self._cluster, self._name, self._folders, self._say, self._rate = cluster, name, folders, say, rate
         self._order = Order(secrets.token_hex(8), ckptrules.__version__, PYTHON, os.getcwd())
         self._client: Any = None
         self._local: Any = None
@@ -231,7 +233,7 @@ class Dask(HereFirst[Client]):
             self._lonely_at = time.monotonic() + LONELY
         elif time.monotonic() > self._lonely_at:
             self._lonely_at = float("inf")
-            print(f"Waiting for a worker: executor={self._name} has none.", file=sys.stderr, flush=True)
+            self._say(f"Waiting for a worker: executor={self._name} has none.")
         return there
 
     def _send_away(self) -> None:
@@ -243,7 +245,7 @@ class Dask(HereFirst[Client]):
         if not all(map(os.path.exists, self._order.tokens)):  # another run has cleared the workplace
             self._renew_tokens()
         for worker, why in self._unfit({one: there[one] for one in there.keys() - self._fit}).items():
-            print(f"Sent away: worker {worker} {why}", file=sys.stderr, flush=True)
+            self._say(f"Sent away: worker {worker} {why}")
             self._client.retire_workers([worker])
 
     def _unfit(self, there: Mapping[str, int]) -> dict[str, str]:

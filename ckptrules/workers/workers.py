@@ -30,13 +30,15 @@ class Workers:
     Args:
         locks: descriptors by folder; a lock is held until the last process at work is gone.
         asked: for how many processes the user asked (``-n``), or 0.
+        say: writes a line for the user, on whom workers have come or gone.
     """
 
-    def __init__(self, locks: Mapping[str, int], *, asked: int = 0) -> None:
+    def __init__(self, locks: Mapping[str, int], *, asked: int = 0, say: Callable[[str], object] = print) -> None:
         self.executor: str | None = None
         self.folders: tuple[str, ...] = ()
         self.limiter: Limiter | None = None
         self._locks, self._asked, self._once = locks, asked, threading.Lock()
+        self.say = say
         self._pool: Pool | Dask | None = None
 
     def limit(self, rate: int) -> None:
@@ -90,7 +92,8 @@ class Workers:
         if self.executor and (cluster := read_executor(self.executor)):
             from ckptrules.workers.dask import Dask
 
-            return Dask(cluster, self.executor, self.folders, self.limiter.rate if self.limiter else None)
+            rate = self.limiter.rate if self.limiter else None
+            return Dask(cluster, self.executor, self.folders, self.say, rate)
         from ckptrules.workers.pool import Pool
 
         chosen = bool(self._asked or self.executor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -135,7 +136,9 @@ def test_the_wish_to_stop_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         work(0)
 
 
-def test_a_terminal_shows_bytes_rate_and_time_left_in_one_line(bar: Bar, screen: Screen) -> None:
+def test_a_terminal_shows_bytes_rate_and_time_left_in_one_line(
+    bar: Bar, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bar.expect(3)
     bar.know(GB)
     assert screen.line.startswith("1 of 3:  33%|")
@@ -149,10 +152,14 @@ def test_a_terminal_shows_bytes_rate_and_time_left_in_one_line(bar: Bar, screen:
             screen.write("a text\n")
         assert "\ra text\n" in screen.getvalue()
         assert "2.00G/4.50G" in screen.line
+        monkeypatch.setattr(sys, "stderr", screen)
+        bar.say("of a worker")
+        assert "\rof a worker\n" in screen.getvalue()
+        assert "2.00G/4.50G" in screen.line
         work(GB)
     bar.know(0)
     assert screen.line == ""
-    assert "\n" not in screen.getvalue().replace("a text\n", "")
+    assert "\n" not in screen.getvalue().replace("a text\n", "").replace("of a worker\n", "")
     bar.close()
     bar.know(5)
     assert screen.line == ""

@@ -184,3 +184,8 @@ def test_the_rules_folder_is_no_experiment(tmp_path: Path) -> None:
     for task, text in (("plan", "  processed   1  experiment\n"), ("usage", "\nresults "), ("packs", "\nicefall  *  ")):
         code, out, _ = run_program("ckptrules", task, folder=tmp_path, environment=default())
         assert (code, text in out, "\nrules " in out) == (0, True, False), out
+
+
+def test_what_workers_have_to_say_is_written_above_the_bar() -> None:
+    session = Session(command_line(["verify"]), {})
+    assert session.workers.say == session.bar.say
