@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.engine.naming import BRANCH, READERS, TemplateError, captures, template_variables
+from ckptrules.engine.naming import BRANCH, READERS, captures
 from ckptrules.engine.ruleset import Complete, Fault, FolderKind, Location, Rule
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
+from ckptrules.engine.templates import TemplateError, template_variables
 from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value, closest
 

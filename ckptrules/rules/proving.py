@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptrules.engine.checkpoints import Claim
-from ckptrules.engine.naming import CHECKPOINTS, TemplateError, claim, fits, same_text, target_name
+from ckptrules.engine.naming import CHECKPOINTS, claim, fits, same_text, target_name
 from ckptrules.engine.ruleset import Fault, Rule, RuleSet
+from ckptrules.engine.templates import TemplateError
 
 
 def prove(rules: RuleSet) -> Iterator[Fault]:

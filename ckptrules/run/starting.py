@@ -5,36 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.actions import DELETES
-from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, looks_like
-from ckptrules.engine.measures import human_size
-from ckptrules.engine.packs import with_packs
-from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.ruleset import Fault, RuleError, RuleSet
+from ckptrules.engine.ruleset import Fault, RuleError
 from ckptrules.engine.starting import (
     IGNORED,
     PROTOCOL,
     Decision,
     Seen,
-    best_by,
     by_pattern,
     chosen_packs,
     naming_text,
     preset_text,
     retention_text,
 )
-from ckptrules.outputs import listing
-from ckptrules.outputs.links import Links
-from ckptrules.outputs.picking import Tree, pick_in, survey_by
-from ckptrules.outputs.scouting import DEEPEST, MOST_NAMES
+from ckptrules.outputs.picking import Tree, survey_by
+from ckptrules.outputs.scouting import DEEPEST
 from ckptrules.outputs.seeing import Found, see
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style
 from ckptrules.rules import packs
 from ckptrules.rules.load import load_pack, load_rules
 from ckptrules.rules.shape import closest
@@ -47,21 +37,19 @@ from ckptrules.rules.shipped import (
     rule_texts,
     starter_files,
 )
-from ckptrules.run import deciding, jobs, places, records
+from ckptrules.run import places
 from ckptrules.run.command_line import TASKS
-from ckptrules.run.options import OptionError, Planning
+from ckptrules.run.found import told_look, told_rows
+from ckptrules.run.options import OptionError
+from ckptrules.run.savings import told_savings
 from ckptrules.storage import writing
 
+NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"
 DEFAULT = "outputs"
 WELL_KNOWN = "runs work_dirs lightning_logs results checkpoints logs experiments exp output saved models".split()
-NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"
-WIDTH = 80  # columns of the table
-MOST_WHAT, MOST_WHERE = 22, 26  # columns
-MOST_ROWS = 12
-FEW = 3  # folders that are named
 PRESET = "preset="
-ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
 NOT_UNDERSTOOD, REFUSED = 1, 3  # exit codes
+ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
 
 
 class Asked(NamedTuple):
@@ -152,12 +140,12 @@ def start_of(asked: Asked, style: Style) -> Start:
     folder, found = _look(asked.folder)
     place, prefix, found = _place(folder, found, fixed=bool(asked.folder))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
-    told = [_told_look(found, style), *_told_rows(found, prefix, style)]
+    told = [told_look(found, style), *told_rows(found, prefix, style)]
     if others:
         naming, decisions = naming_text(place, found.seen, prefix, _more(found.seen))
         texts, keeps = _with_retention(place, naming, found.seen)
         sure = any(one.sure for one in found.seen)
-        told += [_told_savings(place, texts, keeps)] if sure else []
+        told += [told_savings(place, texts, keeps)] if sure else []
         return Start(texts, "\n".join(told), decisions, understood=sure)
     if found.seen:
         return Start(_protocol_texts(place, found.seen, prefix), "\n".join(told))
@@ -237,9 +225,6 @@ def lines_for_dodo() -> list[str]:
     return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []
 
 
-# --- where to look ----------------------------------------------------------------------------------------------------
-
-
 def _look(folder: str) -> tuple[str, Found]:
     """Look in a folder; without one, in the folders that most have, and where there are none, in this one."""
     rules = load_rules({NAMING: f"packs: [{', '.join(packs.sources())}]\nignored: ['.*', '*.tmp']\n"}, proved=True)
@@ -294,9 +279,6 @@ def _moved(found: Found, move: Callable[[str], str]) -> Found:
     return found._replace(seen=all_of(found.seen), strangers=all_of(found.strangers))
 
 
-# --- what is written --------------------------------------------------------------------------------------------------
-
-
 def _preset_text(asked: Asked) -> str:
     """Return the rules of a pack; what lies in the folder itself, a layout covers from the folder above."""
     above, name = os.path.split(asked.folder)
@@ -335,99 +317,3 @@ def _with_retention(place: str, naming: str, seen: Sequence[Seen]) -> tuple[dict
     names = {one.directory: one.experiment for one in found}
     text, keeps = retention_text([one for one in seen if one.directory in names], names)
     return {NAMING: naming, RETENTION: text}, keeps
-
-
-# --- what is said -----------------------------------------------------------------------------------------------------
-
-
-def _told_look(found: Found, style: Style) -> str:
-    text = f"Looked at {count_of(found.folders, 'folder')}"
-    if found.opened:
-        text += f"; opened {count_of(found.opened, 'checkpoint')} to compare, ran none of them"
-    stopped = f"\nStopped after {MOST_NAMES:,} names: name a folder to have the rest looked at, too." * found.stopped
-    closed = "".join(f"\nNot looked into: {style.name(path or os.curdir)}: {why}." for path, why in found.closed[:FEW])
-    closed += f"\nNor {count_of(len(found.closed) - FEW, 'further folder')}." * (len(found.closed) > FEW)
-    return f"{text}.{stopped}{closed}\n"
-
-
-def _told_rows(found: Found, prefix: str, style: Style) -> list[str]:
-    """Return a table of what is where, each row with its evidence below it."""
-    rows, evidence = [], []
-    for where, several in _kinds(found, prefix):
-        one = several[0]
-        what = (" + " if one.sure else " or ").join(one.packs) or "unknown"
-        what = what if one.sure else f"? {what}"
-        count, size = sum(each.checkpoints for each in several), sum(each.size for each in several)
-        cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
-        rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
-        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True))).text
-        no_best = any(
-            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several
-        )
-        facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
-        room = WIDTH - 4 - len(facts) - 2 * bool(facts)
-        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), facts)))
-        evidence.append(f"    {text}")
-    if not rows:
-        return []
-    heading, *lines = table(("what", "where", "checkpoints", "size", "sure?"), rows, right=(2, 3)).splitlines()
-    more = [f"  and {len(rows) - MOST_ROWS} more kinds"] * (len(rows) > MOST_ROWS)
-    both = [line for pair in zip(lines, evidence, strict=True) for line in pair][: 2 * MOST_ROWS]
-    return ["\n".join([heading, *both, *more, ""])]
-
-
-def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
-    """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
-    kinds: dict[tuple[object, ...], list[Seen]] = {}
-    patterns = {one: pattern for pattern, several in by_pattern(found.seen, prefix).items() for one in several}
-    for one in (*found.seen, *found.strangers):
-        inside = one.compared.agrees, one.compared.one_less == one.compared.opened > 0
-        kinds.setdefault((one.packs, one.sure, inside, patterns.get(one, one.directory)), []).append(one)
-    rows = []
-    for several in kinds.values():
-        first = several[0]
-        more = f" and {len(several) - 1} more" if len(several) > 1 else ""
-        rows.append((patterns[first] if first.sure else f"{first.directory or os.curdir}{more}", several))
-    return rows
-
-
-def _told_savings(place: str, texts: Mapping[str, str], keeps: str) -> str:
-    """Plan every directory by what is written, and say how much would go."""
-    rules = load_rules(texts)
-    goes, total, blind = _measured(place, rules)
-    of = f"{human_size(goes)} of {human_size(total)} would go"
-    text = f"If you kept {keeps}, {of}; nothing goes unless you ask for it."
-    where = f"No metric is known of {count_of(blind, 'experiment')}, so no best is kept"
-    text += f" {where}: name one with keep_best, or pin it." * bool(blind)
-    return textwrap.fill(text, WIDTH) + "\n"
-
-
-def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
-    """Return the bytes that would go by the policies, those of all that lies there, and where no best is known.
-
-    The last is the number of experiments of which something would go.
-    """
-    options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
-    header = {"started_ns": time.time_ns()}
-    job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), records.Journals(""))
-    tree, seen = Tree(place), set[tuple[int, int]]()
-    goes = total = blind = 0
-    for found in survey_by(place, rules)[0]:
-        policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
-        own = jobs.with_policy(
-            job._replace(rules=with_packs(rules, pick_in(tree, rules.packs, found.directory))), policy
-        )
-        plan, listed = deciding.plan_of(own, found)
-        blind += plan.blind
-        going = {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
-        known = {name for row in plan.kept for name in (row.name, *row.with_it)} | going
-        with contextlib.suppress(OSError):  # gone meanwhile
-            in_parts = {entry.name: entry.size for entry in listed.entries if "/" in entry.name}
-            sizes = in_parts | listing.sizes(place, found.directory, seen, going)
-            goes += sum(size for name, size in sizes.items() if name in going)
-            total += sum(size for name, size in sizes.items() if name in known)
-    return goes, total, blind
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 14]}...{text[-11:]}"

@@ -1,0 +1,155 @@
+"""Templates of names: few words of Jinja, strict and bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ckptrules.engine.checkpoints import number
+
+if TYPE_CHECKING:
+    import jinja2
+
+IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
+MAX_PAD = 64
+_NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Compare Operand".split())
+
+
+class TemplateError(ValueError):
+    """A template that cannot be used; the message is one fact, ``hint`` says what helps (or is empty)."""
+
+    def __init__(self, fact: str, hint: str = "") -> None:
+        super().__init__(fact)
+        self.hint = hint
+
+
+class MissingVariableError(TemplateError):
+    """A variable of the template is not captured of this name."""
+
+
+def render(template: str, fields: Mapping[str, str]) -> str:
+    """Render a template with captured fields.
+
+    Raises:
+        TemplateError: a variable is missing, or a filter does not fit its value.
+    """
+    return _rendered(template, tuple(fields.items()))
+
+
+@lru_cache(maxsize=IN_COMMON)
+def _rendered(template: str, fields: tuple[tuple[str, str], ...]) -> str:
+    import jinja2
+
+    try:
+        return compile_template(template)(dict(fields))
+    except jinja2.UndefinedError as error:
+        raise MissingVariableError(str(error)) from None
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        raise TemplateError(str(error)) from None
+
+
+@lru_cache(maxsize=256)
+def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
+    """Compile a template.
+
+    Raises:
+        TemplateError: the template is not valid Jinja2, or uses more of it than a name needs.
+    """
+    tree = _tree(template)
+    _refuse_more_than_a_name_needs(tree)
+    return _environment().from_string(tree).render
+
+
+@lru_cache(maxsize=256)
+def _tree(template: str) -> jinja2.nodes.Template:
+    import jinja2
+
+    try:
+        return _environment().parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise TemplateError(f"not a template: {error.message}") from None
+
+
+def template_variables(template: str, *, needed: bool = False) -> list[str]:
+    """List the variables of a template, sorted; only those ``needed`` leaves out what ``if`` tests.
+
+    Raises:
+        TemplateError: as `compile_template`.
+    """
+    from jinja2 import meta, nodes
+
+    compile_template(template)
+    tree = _tree(template)
+    tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)} if needed else set()
+    return sorted(meta.find_undeclared_variables(tree) - tested)
+
+
+def _names_in(node: jinja2.nodes.Node) -> Iterator[jinja2.nodes.Name]:
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
+
+
+def pad(value: object, width: int = 0) -> str:
+    """Write digits with at least ``width`` places: ``pad(6)`` makes ``1932`` into ``001932`` and leaves ``1932000``.
+
+    Raises:
+        TemplateError: the value is not made of digits, or the width is not between 0 and 64.
+    """
+    digits = number(str(value))
+    if digits is None:
+        raise TemplateError(f"pad wants digits, not '{value}'")
+    if not (isinstance(width, int) and 0 <= width <= MAX_PAD):
+        raise TemplateError(f"pad wants a width from 0 to {MAX_PAD}, not {width}")
+    return f"{digits:0{width}d}"
+
+
+def _integer(value: object) -> int:
+    digits = number(str(value))
+    if digits is None:
+        raise TemplateError(f"int wants digits, not '{value}'")
+    return digits
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "pad": pad,
+    "int": _integer,
+    "lower": lambda value: str(value).lower(),
+    "upper": lambda value: str(value).upper(),
+}
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    class Missing(jinja2.StrictUndefined):
+        """What may be tested by ``if``, and nothing else."""
+
+        def __bool__(self) -> bool:  # type: ignore[override]
+            return False
+
+    environment = jinja2.Environment(undefined=Missing, autoescape=False, keep_trailing_newline=True)  # noqa: S701 - names, not HTML
+    environment.filters = dict(FILTERS)
+    environment.globals = {}
+    return environment
+
+
+def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
+    """Allow text, variables, filters and ``a if b else c``: nothing that reaches into objects or repeats."""
+    from jinja2 import nodes
+
+    for node in tree.find_all(nodes.Node):
+        kind = type(node).__name__
+        if kind not in _NODES:
+            hint = "a template is text with {{ variable }}, {{ variable | filter }} and {{ a if b else c }}"
+            raise TemplateError(f"a name template may not use {kind}", hint)
+        if isinstance(node, nodes.Filter) and node.name not in FILTERS:
+            import difflib
+
+            near = difflib.get_close_matches(node.name, FILTERS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(FILTERS)}"
+            raise TemplateError(f"no filter '{node.name}'", hint)

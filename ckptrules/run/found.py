@@ -1,0 +1,73 @@
+"""Tells what was found in a folder for which there are no rules yet."""
+
+from __future__ import annotations
+
+import os
+
+from ckptrules.engine.comparing import Compared
+from ckptrules.engine.measures import human_size
+from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
+from ckptrules.outputs.scouting import MOST_NAMES
+from ckptrules.outputs.seeing import Found
+from ckptrules.report.style import Style, count_of, table
+
+WIDTH = 80  # columns of the table
+MOST_WHAT, MOST_WHERE = 22, 26  # columns
+MOST_ROWS = 12
+FEW = 3  # folders that are named
+
+
+def told_look(found: Found, style: Style) -> str:
+    """Say how much was looked at, and what was not."""
+    text = f"Looked at {count_of(found.folders, 'folder')}"
+    if found.opened:
+        text += f"; opened {count_of(found.opened, 'checkpoint')} to compare, ran none of them"
+    stopped = f"\nStopped after {MOST_NAMES:,} names: name a folder to have the rest looked at, too." * found.stopped
+    closed = "".join(f"\nNot looked into: {style.name(path or os.curdir)}: {why}." for path, why in found.closed[:FEW])
+    closed += f"\nNor {count_of(len(found.closed) - FEW, 'further folder')}." * (len(found.closed) > FEW)
+    return f"{text}.{stopped}{closed}\n"
+
+
+def told_rows(found: Found, prefix: str, style: Style) -> list[str]:
+    """Return a table of what is where, each row with its evidence below it."""
+    rows, evidence = [], []
+    for where, several in _kinds(found, prefix):
+        one = several[0]
+        what = (" + " if one.sure else " or ").join(one.packs) or "unknown"
+        what = what if one.sure else f"? {what}"
+        count, size = sum(each.checkpoints for each in several), sum(each.size for each in several)
+        cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
+        rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
+        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True))).text
+        no_best = any(
+            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several
+        )
+        facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
+        room = WIDTH - 4 - len(facts) - 2 * bool(facts)
+        text = "; ".join(filter(None, (_cut(style.name(one.evidence), room), facts)))
+        evidence.append(f"    {text}")
+    if not rows:
+        return []
+    heading, *lines = table(("what", "where", "checkpoints", "size", "sure?"), rows, right=(2, 3)).splitlines()
+    more = [f"  and {len(rows) - MOST_ROWS} more kinds"] * (len(rows) > MOST_ROWS)
+    both = [line for pair in zip(lines, evidence, strict=True) for line in pair][: 2 * MOST_ROWS]
+    return ["\n".join([heading, *both, *more, ""])]
+
+
+def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
+    """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
+    kinds: dict[tuple[object, ...], list[Seen]] = {}
+    patterns = {one: pattern for pattern, several in by_pattern(found.seen, prefix).items() for one in several}
+    for one in (*found.seen, *found.strangers):
+        inside = one.compared.agrees, one.compared.one_less == one.compared.opened > 0
+        kinds.setdefault((one.packs, one.sure, inside, patterns.get(one, one.directory)), []).append(one)
+    rows = []
+    for several in kinds.values():
+        first = several[0]
+        more = f" and {len(several) - 1} more" if len(several) > 1 else ""
+        rows.append((patterns[first] if first.sure else f"{first.directory or os.curdir}{more}", several))
+    return rows
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 14]}...{text[-11:]}"
