@@ -65,15 +65,14 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
     path, *more = chosen_archives(options.archive)
     fact, style = f"command line: archive '{path}'", jobs.style(session, options)
+    if more:
+        return (bring_all, [session, options, style, [path, *more]]), ()
     try:
         with contextlib.ExitStack() as stack:
-            if more:
-                folder = workplace(options, stack)
-                return (bring_all, [session, options, style, [path, *more], folder, kept_until_done(stack)]), ()
             unpacked = read(session, path, options, stack)
             if why := present(options, unpacked.manifest):
                 raise OptionError(f"{fact}: {visible(why)}\n    hint: {PRESENT_HINT}")
-            return (bring_one, [session, options, style, path, unpacked, kept_until_done(stack)]), ()
+            kept = stack.pop_all()
     except ArchiveError as error:
         raise OptionError(f"{fact}: {visible(str(error))}") from None
     except OSError as error:
@@ -81,6 +80,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.exit_code()) from None
+    atexit.register(kept.close)  # the task may never be done
+    return (bring_one, [session, options, style, path, unpacked, kept]), ()
 
 
 def chosen_archives(pattern: str) -> list[str]:
@@ -110,20 +111,13 @@ def archives_at(pattern: str) -> list[str]:
     return sorted(path for path in glob.glob(pattern) if path.endswith(ends))
 
 
-def workplace(options: Options, stack: contextlib.ExitStack) -> str:
-    """Give a folder to unpack in, below ``outputs_dir``; none in a preview. What is left in it goes with the stack.
+def workplace(options: Options) -> contextlib.AbstractContextManager[str]:
+    """Give a folder to unpack in, below ``outputs_dir``, and remove what is left in it at the end; none in a preview.
 
     Raises:
         OSError: it cannot be made.
     """
-    return "" if options.dry_run else stack.enter_context(unfinished.staging(options.outputs_dir))
-
-
-def kept_until_done(stack: contextlib.ExitStack) -> contextlib.ExitStack:
-    """Take over what a stack holds until the task is done, or, as that may never be, the process ends."""
-    kept = stack.pop_all()
-    atexit.register(kept.close)
-    return kept
+    return contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir)
 
 
 def present(options: Options, manifest: Manifest) -> str:
@@ -140,7 +134,7 @@ def read(session: Session, path: str, options: Options, stack: contextlib.ExitSt
         ArchiveError, OSError, StoppedError: it cannot be believed, or read, or unpacked.
     """
     one = unpacking.unpacking_of(path, options.outputs_dir)
-    (one,) = unpacking.in_shares([one], workplace(options, stack), unpacking.room(options.outputs_dir))
+    (one,) = unpacking.in_shares([one], stack.enter_context(workplace(options)), unpacking.room(options.outputs_dir))
     with session.shown(one.size) as progress:
         unpacked = unpacking.unpack(one, progress)
     if options.dry_run:
@@ -206,52 +200,48 @@ class Back(Told):
         self.needed = 0
 
 
-def bring_all(
-    session: Session,
-    options: Options,
-    style: Style,
-    paths: list[str],
-    folder: str,
-    kept: contextlib.ExitStack,
-    task: Task,
-) -> TaskFailed | None:
+def bring_all(session: Session, options: Options, style: Style, paths: list[str], task: Task) -> TaskFailed | None:
     """Bring several experiments back; what fails is told, the rest is done.
 
     Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
     """
     back, several = Back(style), list[Unpacking]()
-    with kept:
-        try:
-            for path in paths:
-                with back.trying(path):
-                    several.append(unpacking.unpacking_of(path, options.outputs_dir))
-            for _, level in groupby(several, lambda one: depth(one.path)):
-                batches = that_fit(level, lambda: unpacking.room(options.outputs_dir))
-                large = [one for batch in batches for one in bring_batch(session, options, back, batch, folder)]
-                for one in large:
-                    bring_batch(session, options, back, [one], folder)
-        except StoppedError:
-            back.stop(session, paths, "brought back")
+    try:
+        for path in paths:
+            with back.trying(path):
+                several.append(unpacking.unpacking_of(path, options.outputs_dir))
+        for _, level in groupby(several, lambda one: depth(one.path)):
+            batches = that_fit(level, lambda: unpacking.room(options.outputs_dir))
+            large = [one for batch in batches for one in bring_batch(session, options, back, batch)]
+            for one in large:
+                bring_batch(session, options, back, [one])
+    except StoppedError:
+        back.stop(session, paths, "brought back")
+    except OSError as error:  # there is no workplace
+        for path in (path for path in paths if path not in back.lines):
+            with back.trying(path):
+                raise error from None
     lines = [back.lines[path] for path in paths if path in back.lines]
     task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "unarchive", back.to_come))}
     return TaskFailed("problems left", report=False) if back.failed else None
 
 
-def bring_batch(
-    session: Session, options: Options, back: Back, batch: Sequence[Unpacking], folder: str
-) -> list[Unpacking]:
+def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[Unpacking]) -> list[Unpacking]:
     """Have archives unpacked by whoever is free, and give each its place as soon as that is done.
 
     Return those that need more than their share of the room.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
+        OSError: there is no workplace.
     """
-    large = []
-    shares = unpacking.in_shares(batch, folder, unpacking.room(options.outputs_dir))
+    large, room = [], unpacking.room(options.outputs_dir)
     with (
+        workplace(options) as folder,
         session.shown(sum(one.size for one in batch)) as progress,
-        contextlib.closing(session.each(unpacking.unpack_apart, shares, progress)) as answers,
+        contextlib.closing(
+            session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room), progress)
+        ) as answers,
     ):
         for one, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Refused) and answer.for_room and folder and len(batch) > 1:

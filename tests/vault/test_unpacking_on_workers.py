@@ -9,10 +9,11 @@ import shutil
 import signal
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from ckptrules.storage import unfinished
 from ckptrules.vault import unpacking
 from ckptrules.vault.unpacking import Unpacking
 from tests.commands.test_archive import everything
@@ -156,6 +157,24 @@ def test_a_preview_adds_up_what_would_be_there(project: Project, monkeypatch: py
     assert ended.code == 1
     assert ended.output.count("Would bring back: ") == 2
     assert "Problem: archive/two.tar.gz: needs 25.2 MB in outputs, but only 21 MB are free" in ended.output
+
+
+def test_without_a_workplace_nothing_is_brought_back_and_that_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project.folder / "archive").mkdir()
+    for name in NAMES:
+        bomb(project.folder / f"archive/{name}.tar.gz", 10, top=name)
+
+    def staging(_: str) -> NoReturn:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(unfinished, "staging", staging)
+    ended = crash.run(project.folder, *COMMAND)
+    assert (ended.code, ended.output.splitlines()) == (
+        1,
+        [f"! Problem: archive/{name}.tar.gz: {os.strerror(errno.EDQUOT)}" for name in sorted(NAMES)],
+    )
 
 
 def test_ctrl_c_leaves_each_experiment_in_its_archive_or_brought_back(project: Project) -> None:
