@@ -136,6 +136,7 @@ def run_program(
 
 NAMED = re.compile(r"(?<![\w'])'((?:doit|ckptrules)(?: [^'\n]*)?)'(?![\w'])|`((?:doit|ckptrules) [^`\n]*)`")
 NEEDS_NO_SHELL = re.compile(r"[\w\s'\",.:/=@%+-]*")  # what `shlex` reads as a shell does
+AGAIN = "names of backups change every second; run again"
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!/)|…|<")
 _tried: set[str] = set()
 
@@ -153,6 +154,8 @@ def try_hints(text: str, folder: Path) -> None:
         if shape not in _tried:
             _tried.add(shape)
             code, out = run_copied(command, folder)
+            while AGAIN in out:  # the folder holds a backup of this very second
+                code, out = run_copied(command, folder)
             refused = code == REFUSED and re.search(r"ERROR: (command line|Error parsing|.*is not a command)", out)
             assert not refused, f"{command}: {out}"
             assert "Traceback" not in out, f"{command}: {out}"

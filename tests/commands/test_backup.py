@@ -80,16 +80,21 @@ def tree(project: Project) -> Iterator[Project]:
         os.chmod(folder, 0o755)
 
 
-def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Read everything below a folder but our state: kind, permissions, time, content."""
-    found: dict[str, tuple[Any, ...]] = {}
+def below(folder: Path) -> Iterator[Path]:
+    """Go through everything below a folder but our state."""
     for place, directories, files in os.walk(folder):
         if Path(place) == folder and STATE in directories:
             directories.remove(STATE)
-        for path in (Path(place, name) for name in (*directories, *files)):
-            status = path.lstat()
-            content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
-            found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, content)
+        yield from (Path(place, name) for name in (*directories, *files))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Read everything below a folder but our state: kind, permissions, time, content."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in below(folder):
+        status = path.lstat()
+        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, content)
     return found
 
 
@@ -936,6 +941,7 @@ def test_doit_can_list_and_explain_the_tasks_without_doing_them(project: Project
     assert backups(project.folder) == []
 
 
+@pytest.mark.whole
 def test_a_terminal_sees_how_far_it_is(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 4_000_000})
     with (project.folder / "dodo.py").open("a") as dodo:

@@ -33,7 +33,7 @@ from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each, Lost, Progress
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
-from tests.commands.test_backup import NAME, contents
+from tests.commands.test_backup import NAME, below, contents
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die, fill
@@ -90,17 +90,14 @@ def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
 def whole(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Read all of a folder but our state: kind, mode, time, attributes, space on the disk, content."""
     found: dict[str, tuple[Any, ...]] = {}
-    for place, directories, files in os.walk(folder):
-        if Path(place) == folder and STATE in directories:
-            directories.remove(STATE)
-        for path in (Path(place, name) for name in (*directories, *files)):
-            status = path.lstat()
-            attributes = {name: os.getxattr(path, name) for name in os.listxattr(path, follow_symlinks=False)}
-            plain = stat.S_ISREG(status.st_mode)
-            found[str(path.relative_to(folder))] = (
-                *(status.st_mode, status.st_mtime_ns, status.st_nlink if plain else 0, attributes),
-                *(status.st_blocks * plain, path.readlink() if path.is_symlink() else plain and path.read_bytes()),
-            )
+    for path in below(folder):
+        status = path.lstat()
+        attributes = {name: os.getxattr(path, name) for name in os.listxattr(path, follow_symlinks=False)}
+        plain = stat.S_ISREG(status.st_mode)
+        found[str(path.relative_to(folder))] = (
+            *(status.st_mode, status.st_mtime_ns, status.st_nlink if plain else 0, attributes),
+            *(status.st_blocks * plain, path.readlink() if path.is_symlink() else plain and path.read_bytes()),
+        )
     return found
 
 
