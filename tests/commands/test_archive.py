@@ -185,6 +185,7 @@ def test_what_holds_an_experiment_that_could_not_be_archived_stays(project: Proj
     assert (project.outputs / "old_1/checkpoints").exists()
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="zstd is a part of Python")
 def test_without_the_library_the_extra_is_named(project: Project) -> None:
     make(project)

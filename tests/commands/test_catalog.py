@@ -225,6 +225,7 @@ def test_what_does_not_fit_is_refused(project: Project, words: str, fact: str) -
     assert fact in project.doit(*words.split(), check=3)
 
 
+@pytest.mark.whole
 def test_the_example_runs_and_is_the_one_in_the_docs(project: Project) -> None:
     make(project, "nothing is left out")
     script = ROOT / "examples/choose_checkpoint.py"
@@ -235,6 +236,7 @@ def test_the_example_runs_and_is_the_one_in_the_docs(project: Project) -> None:
     assert done.stdout.endswith("load: outputs/a/checkpoints/best-hmean-0.9.ckpt\n")
 
 
+@pytest.mark.whole
 def test_importing_the_package_is_cheap_and_the_catalog_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys, ckptrules; assert 'yaml' not in sys.modules; list(ckptrules.catalog('.')); "

@@ -100,6 +100,7 @@ def test_usage_of_archives_that_are_not_there_is_refused(project: Project) -> No
     assert out == "ERROR: command line: archive_dir=nowhere: is no folder\n"
 
 
+@pytest.mark.whole
 def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(project: Project) -> None:
     project.make(TREE)
     out = project.doit("schedule", "delete_old=1", "keep_min_epoch=2", "outputs_dir=outputs")
@@ -117,6 +118,7 @@ def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(pro
     assert project.names("one") == ["epoch-02_step-000002.ckpt", "epoch-12_step-000012.ckpt"]
 
 
+@pytest.mark.whole
 def test_a_folder_without_tasks_of_its_own_is_scheduled_too(tmp_path: Path) -> None:
     (tmp_path / "outputs/one/checkpoints").mkdir(parents=True)
     (tmp_path / "outputs/one/checkpoints/epoch=1-step=2.ckpt").write_text("x")
@@ -128,6 +130,7 @@ def test_a_folder_without_tasks_of_its_own_is_scheduled_too(tmp_path: Path) -> N
     assert os.listdir(tmp_path / "outputs/one/checkpoints") == ["epoch-01_step-000002.ckpt"]
 
 
+@pytest.mark.whole
 def test_a_failure_of_a_scheduled_run_is_an_exit_code_and_a_line_in_the_log(project: Project) -> None:
     project.make({"one/checkpoints/epoch=1-step=1.ckpt": 0})
     out = project.doit("schedule")

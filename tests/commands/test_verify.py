@@ -222,6 +222,7 @@ def test_nothing_but_the_memory_is_written_and_it_forgets_what_is_gone(project: 
     assert len((project.outputs / state[0]).read_text().splitlines()) == 1
 
 
+@pytest.mark.whole
 def test_four_processes_come_to_the_same(project: Project) -> None:
     for number in range(6):
         put(project, GOOD, lightning(3, 352), f"exp{number}")
@@ -550,6 +551,7 @@ def test_options_that_do_not_fit_are_refused(project: Project) -> None:
     assert "option 'quick' is not for 'plan'" in project.doit("plan", "quick=1", check=3)
 
 
+@pytest.mark.whole
 def test_without_torch_load_is_refused_with_the_command_that_helps(project: Project) -> None:
     put(project, GOOD, lightning(3, 352))
     (project.folder / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")

@@ -679,6 +679,7 @@ def test_the_small_files_are_whole() -> None:
     assert [kind for kind, content in SMALL.items() if not isinstance(checked(content), FileContent)] == []
 
 
+@pytest.mark.whole
 def test_folders_in_folders_without_end_are_no_checkpoint(project: Project) -> None:
     """They would need more calls in calls than Python makes."""
     project.make({"one/checkpoints/epoch=2-step=2.ckpt": 9})

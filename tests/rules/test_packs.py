@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import pytest
+
 from ckptrules.rules import packs
 from tests.conftest import ROOT
 
@@ -26,6 +28,7 @@ def ask(path: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.whole
 def test_a_pack_of_another_package_is_known_by_its_entry_point_and_takes_no_name_of_ours() -> None:
     found, listed, layout = json.loads(ask(str(THEIRS)).stdout)
     assert found["acme"] == os.fspath(THEIRS / "acme.yaml")
@@ -33,5 +36,6 @@ def test_a_pack_of_another_package_is_known_by_its_entry_point_and_takes_no_name
     assert (listed, layout) == (["acme"], ["*/weights"])
 
 
+@pytest.mark.whole
 def test_without_that_package_there_is_no_such_pack() -> None:
     assert "rules/mine.yaml:1:9: no pack 'acme'" in ask(str(ROOT)).stderr

@@ -60,6 +60,7 @@ def test_a_glob_swallows_no_mistyped_option(project: Project) -> None:
     assert "did you mean 'delete_old'?" in project.doit("*ocr", "delete_odl=1", check=3)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
 def test_reasons_show_names_escaped_and_never_stop_a_run(project: Project, encoding: str) -> None:
     names = ["esc\x1b[31m.ckpt", "byte\udcff.ckpt", "日本.ckpt"]
@@ -180,6 +181,7 @@ def test_own_tasks_that_fail_show_what_they_printed(project: Project) -> None:
     assert "\nwhat went wrong\n" in project.doit("fail", check=1)
 
 
+@pytest.mark.whole
 def test_init_says_so_where_a_file_stands_in_the_way_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "rules").write_text("a file")
     command = [sys.executable, "-m", "ckptrules", "init"]

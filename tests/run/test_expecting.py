@@ -119,15 +119,15 @@ def test_a_preview_of_verify_counts_what_is_read(project: Project) -> None:
 
 
 def test_previews_of_copies_tell_the_time_too(project: Project) -> None:
-    project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 5000})
+    project.make({"a/checkpoints/epoch-12_step-000200.ckpt": 1000})
     (project.folder / "kept").mkdir()
     packing = ("archive", "experiments=a", "archive_dir=kept", "format=gz")
-    for words, seconds in (("backup", "to=kept"), 5), (packing, 10):
+    for words, seconds in (("backup", "to=kept"), 1), (packing, 2):
         out = project.doit(*words, "dry_run=1", "max_rate=1KB/s")
         assert f"Expected time: about {seconds}s, at max_rate=1KB/s" in out
         assert "Expected time" not in project.doit(*words)
     (backup,) = (name for name in os.listdir(project.folder / "kept") if "backup" in name)
     for words in (("restore", f"backup=kept/{backup}"), ("unarchive", "archive=kept/a.tar.gz")):
-        assert "Expected time: about 5s, at max_rate=1KB/s" in project.doit(*words, "dry_run=1", "max_rate=1KB/s")
+        assert "Expected time: about 1s, at max_rate=1KB/s" in project.doit(*words, "dry_run=1", "max_rate=1KB/s")
     assert "Expected time" not in project.doit("restore", f"backup=kept/{backup}")
     assert "Expected time" not in project.doit("restore", f"backup=kept/{backup}", "dry_run=1", "max_rate=1KB/s")

@@ -169,6 +169,7 @@ def test_a_pipe_that_closes_gives_no_traceback(tmp_path: Path, words: str) -> No
         assert sorted(os.listdir(tmp_path / "rules")) == sorted(os.listdir(ROOT / "rules"))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("words", ["-h", "migrate -h", "help refs"])
 def test_any_encoding_will_do(tmp_path: Path, words: str) -> None:
     result = run(tmp_path, *words.split(), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")

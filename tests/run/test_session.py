@@ -49,6 +49,7 @@ def call_of(folder: Path, *words: str) -> tuple[str, list[str]]:
     return str(folder), ["-o", f"{folder}/out", *words, *places]
 
 
+@pytest.mark.whole
 def test_two_calls_in_one_process_have_nothing_in_common(project: Project, tmp_path: Path) -> None:
     here, there = project, Project(tmp_path / "other")
     shutil.copytree(ROOT / "rules", there.folder / "rules")

@@ -389,6 +389,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.whole
 def test_two_machines(tree: str) -> None:
     """Each is a process that is told who it is; the lock of the kernel, which they do not share, is left out."""
     other = subprocess.Popen([sys.executable, "-c", HOLDS, tree], stdout=subprocess.PIPE, text=True)
@@ -482,6 +483,7 @@ def test_the_lock_goes_with_every_end_of_a_run(project: Project, end: str) -> No
     assert not file_of(str(project.outputs)).exists()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_run_that_was_killed_while_it_took_the_lock_hinders_none(project: Project, how: str) -> None:
     for at in range(1, 12):

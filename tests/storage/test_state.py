@@ -474,6 +474,7 @@ def test_a_change_that_was_left_in_the_middle_is_set_aside_with_its_database(use
     assert (state / "doit.db.damaged-1").exists()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("statements", [["begin exclusive"], ["begin immediate"], ["delete from doit"]])
 def test_a_database_that_another_program_holds_is_refused_plainly(used: Project, statements: list[str]) -> None:
     state = again(used)

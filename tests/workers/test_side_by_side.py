@@ -205,6 +205,7 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
     assert len(contents(tmp_path / "made")) == FILES + 3 - 2
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Project, tmp_path: Path, end: str) -> None:
     filled(project)
