@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import gc
 import importlib
 import os
 import re
@@ -31,10 +32,13 @@ READING = "access copy_file_range fstat fstatvfs getxattr listdir listxattr lsta
 ASKING = "fcntl flock ioctl".split()  # of the module fcntl
 # What is remembered, the lock, the journals: with these a run begins.
 STATE = re.compile(r"(^|/)\.?ckptrules(/(?!(\w+/)*(refs|trash)/)|$)")
+RULES = Path(__file__).parents[2] / "rules"
 forking.import_ours()  # once for all runs, with what they need
 forking.prepare()
+for proved in (False, True):
+    forking.shared_rules({f"rules/{path.name}": path.read_text() for path in RULES.glob("*.yaml")}, proved=proved)
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-for needed in ("blake3", "jinja2", "regex", "tqdm", "yaml", ZSTD):
+for needed in (*forking.NEEDED, "blake3", ZSTD):
     importlib.import_module(needed)
 
 
@@ -91,12 +95,15 @@ def run(
         tempfile.TemporaryFile("w+", errors="surrogateescape") as reads,
     ):
         if (child := os.fork()) == 0:
+            gc.freeze()  # what was there before needs not be looked through, and so not be copied
             if old_system:
                 moving._rename_with = _refuse_flags  # type: ignore[assignment] # noqa: SLF001
             if no_links:
                 os.link = os.symlink = _refuse_links
             if "reads" in (what := fault.what if fault else count):
                 _let_reads_fail(fault, what == "reads", os.fspath(folder.resolve()), reads.fileno())
+            else:  # who counts the reads of a run counts all of them
+                forking.share()
             _be_doit(folder, list(arguments), fault, at_change, output.fileno(), counter.fileno())
         _, status = os.waitpid(child, 0)
         for file in (output, counter, reads):

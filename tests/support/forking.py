@@ -33,9 +33,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from types import CodeType
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ckptrules.engine.ruleset import RuleSet
 
 NEEDED = """concurrent.futures ctypes difflib doit.cmd_run doit.doit_cmd doit.plugin getpass gzip jinja2.sandbox
 multiprocessing.pool pickletools regex sqlite3 tarfile tempfile tqdm yaml zipfile""".split()
@@ -164,20 +168,29 @@ def prepare() -> None:
 
 def share() -> None:
     """Let all runs share the rules that stand in the same texts, and the lines where tasks begin: more than half of a run."""
-    from ckptrules.engine.ruleset import RuleSet
+    from ckptrules.rules import load
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("ckptrules.") and name != load.__name__ and "load_rules" in vars(module):
+            vars(module)["load_rules"] = shared_rules
+    find, found = inspect.getsourcelines, dict[CodeType, tuple[list[str], int]]()
+
+    def lines_of(task: Callable[..., Any]) -> tuple[list[str], int]:
+        code = inspect.unwrap(task).__code__
+        return found.get(code) or found.setdefault(code, find(task))
+
+    inspect.getsourcelines = lines_of  # type: ignore[assignment]
+
+
+def shared_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
+    return _rules_of(tuple(sorted(texts.items())), proved=proved)
+
+
+@functools.lru_cache(maxsize=64)  # they are frozen; those that are refused are read again
+def _rules_of(texts: tuple[tuple[str, str], ...], *, proved: bool) -> RuleSet:
     from ckptrules.rules.load import load_rules
-    from ckptrules.run import jobs
 
-    @functools.lru_cache(maxsize=64)  # they are frozen; those that are refused are read again
-    def rules_of(texts: tuple[tuple[str, str], ...], *, proved: bool) -> RuleSet:
-        return load_rules(dict(texts), proved=proved)
-
-    def shared(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
-        return rules_of(tuple(sorted(texts.items())), proved=proved)
-
-    jobs.load_rules = shared  # type: ignore[attr-defined]
-    lines = functools.cache(inspect.getsourcelines)
-    inspect.getsourcelines = lambda task: lines(inspect.unwrap(task).__code__)  # type: ignore[assignment, arg-type]
+    return load_rules(dict(texts), proved=proved)
 
 
 def run(order: Order) -> int:
