@@ -13,7 +13,7 @@ from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, O
 from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.verify.check import How
+from ckptrules.verify.portion import How
 from ckptrules.verify.report import VerifyTally, summary
 
 WORK = later("ckptrules.run.verifying", "verify_one")

@@ -13,7 +13,8 @@ from ckptrules.run.jobs import Job
 from ckptrules.run.outcome import Apart, Done, Output
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.verify import check, memory
-from ckptrules.verify.check import Answer, Begun, Desk, How, Portion, Read, Report
+from ckptrules.verify.check import Begun, Report
+from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portions, portions_of, read_one, read_portion
 from ckptrules.verify.report import VerifyTally, block, report_as_data, tally
 from ckptrules.workers.pieces import SMALL, weight
 
@@ -31,8 +32,8 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         return told(job, check.end(begun, job.rules, ())[0])
     desk = begun.desk
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
-        portions = [portion for entry in begun.new for portion in check.portions_of(desk, entry)]
-        return Apart(partial(check.read_portion, desk), portions, partial(conclude, job, begun, portions), STOPPED)
+        portions = [portion for entry in begun.new for portion in portions_of(desk, entry)]
+        return Apart(partial(read_portion, desk), portions, partial(conclude, job, begun, portions), STOPPED)
     every: list[Read] = []
     passed = 0
 
@@ -44,7 +45,7 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     try:
         for entry in begun.new:
             heed()
-            every.append(check.read_one(desk, entry, progress))
+            every.append(read_one(desk, entry, progress))
         report, unlike = check.end(begun, job.rules, every)
         done = told(job, report)._replace(
             moved=passed if how.quick else sum(one.size for one in begun.new), passed=passed
@@ -71,7 +72,7 @@ def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Itera
     for portion, answer in zip(portions, answers, strict=True):
         of_one.append((portion, answer))
         if len(of_one) == portion.of:
-            every.append(check.of_portions(begun.desk, of_one, lambda _: heed()))
+            every.append(of_portions(begun.desk, of_one, lambda _: heed()))
             check.remember(begun.desk, every[-1:])
             of_one = []
     report, unlike = check.end(begun, job.rules, every)

@@ -9,8 +9,9 @@ from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, numbers, table
 from ckptrules.report.text import files_of
-from ckptrules.verify.check import Report, Row, sound
+from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import Known
+from ckptrules.verify.portion import Row
 
 
 class VerifyTally(NamedTuple):

@@ -36,7 +36,8 @@ from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.stopping import StoppedError
-from ckptrules.verify.check import How, begin, read_one
+from ckptrules.verify.check import begin
+from ckptrules.verify.portion import How, read_one
 from tests.commands.test_verify import hdf5, lightning, problem_ids, put, result
 from tests.conftest import Project
 from tests.support import crash

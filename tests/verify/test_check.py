@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ckptrules.engine.entries import Entry
-from ckptrules.verify.check import not_read
+from ckptrules.verify.portion import not_read
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
 from tests.conftest import Project
 

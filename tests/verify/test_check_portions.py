@@ -13,8 +13,8 @@ import pytest
 from ckptrules.engine.entries import Entry
 from ckptrules.formats.content import Tell
 from ckptrules.stopping import StoppedError
-from ckptrules.verify import check
-from ckptrules.verify.check import Answer, Desk, How, Portion, of_portions, portions_of, read_one, read_portion
+from ckptrules.verify import portion
+from ckptrules.verify.portion import Answer, Desk, How, Portion, of_portions, portions_of, read_one, read_portion
 from ckptrules.workers.pieces import Lost, cut
 from ckptrules.workers.workers import Workers
 from tests.commands.test_verify import torch_zip
@@ -64,7 +64,7 @@ def answered(desk: Desk, portions: list[Portion]) -> list[tuple[Portion, Answer]
 @pytest.fixture
 def every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take all folders to be large."""
-    monkeypatch.setattr(check, "SHARED", 0)
+    monkeypatch.setattr(portion, "SHARED", 0)
 
 
 @pytest.mark.usefixtures("every_folder")
