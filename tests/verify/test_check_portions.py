@@ -19,7 +19,7 @@ from ckptrules.workers.pieces import Lost, cut
 from ckptrules.workers.workers import Workers
 from tests.commands.test_verify import torch_zip
 from tests.conftest import Project
-from tests.formats.test_folders import BROKEN, SHARDED, WHOLE, Files, index, said
+from tests.formats.test_folders import BROKEN, SHARDED, WHOLE, Files, index, rows, said
 from tests.support.torch_files import write_large
 
 FIRST, SECOND, THIRD = (f"pytorch_model-0000{n}-of-00003.bin" for n in (1, 2, 3))
@@ -68,7 +68,7 @@ def every_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("every_folder")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", rows(CASES))
 def test_a_folder_that_is_shared_is_told_of_in_the_same_words(tmp_path: Path, name: str) -> None:
     files, change, expected = CASES[name]
     (tmp_path / "run").mkdir()
