@@ -44,7 +44,7 @@ backups = command("backups", "List the backups; with verify=1 check every file a
 restore = command("restore", "Bring back from a backup what is missing; with force=1 also what differs")
 drop_backup = command("drop_backup", "Remove one backup")
 archive = command("archive", "Pack old experiments into one compressed file each, prove it, and move them to the trash")
-unarchive = command("unarchive", "Bring an archived experiment back")
+unarchive = command("unarchive", "Bring archived experiments back")
 
 # Note and repeat
 log = command("log", "Write the entry of a run for the experiment log")
