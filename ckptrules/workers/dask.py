@@ -14,10 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import Any, TypeVar
-
-import dask
-from distributed import Client, KilledWorker, LocalCluster
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ckptrules
 from ckptrules import stopping
@@ -29,6 +26,9 @@ from ckptrules.workers.here_first import HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
 from ckptrules.workers.pool import no_word_of_semaphores
 from ckptrules.workers.where import Cluster, is_private
+
+if TYPE_CHECKING:  # it takes a second, and a run that has nothing to do asks no worker
+    from distributed import Client
 
 PATIENCE = 2.0  # seconds that a run is alone at work: as long as workers of this machine take to start
 LOOK = 2.0  # seconds between two looks at who is there
@@ -47,7 +47,7 @@ QUIETLY = {
 Answer = TypeVar("Answer")
 
 
-class Dask(HereFirst[Client]):
+class Dask(HereFirst["Client"]):
     """Does work, each piece wholly in one worker, which has one thread. It is a `pieces.Place`, too.
 
     Args:
@@ -135,6 +135,8 @@ class Dask(HereFirst[Client]):
         return answer
 
     def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
+        from distributed import KilledWorker
+
         for _ in range(DEATHS):
             future: Future[Answer] = self._submit(do_whole, self._order, work, values)
             with contextlib.suppress(KilledWorker, CancelledError, UnfitError):
@@ -167,6 +169,8 @@ class Dask(HereFirst[Client]):
             raise self._no_workers(why, "docs/cluster.md says what is needed") from None
 
     def _started(self) -> Client:
+        import dask
+
         with no_word_of_semaphores():
             resource_tracker.ensure_running()  # not below: it unblocks signals
         signal.pthread_sigmask(
@@ -192,6 +196,9 @@ class Dask(HereFirst[Client]):
         return client
 
     def _connected(self) -> Client:
+        import dask
+        from distributed import Client, LocalCluster
+
         if self._cluster.url:
             return _call(self._cluster.url)
         dask.config.set(QUIETLY)
@@ -313,6 +320,8 @@ def _call(url: str) -> Client:
     Raises:
         Exception: why it cannot be had.
     """
+    from distributed import Client
+
     called: Future[Any] = Future()
     called.set_running_or_notify_cancel()
 
