@@ -214,7 +214,7 @@ def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> 
 
 def followers(case: Case, cleared: Cleared, actions: Sequence[Action]) -> list[Action]:
     """List the links and pointer files that follow what gets another name."""
-    links = relink_actions(actions, cleared.found.links, case.evidence.links)
+    links = relink_actions(actions, cleared.found.links, case.evidence.links, case.rules)
     return [*links, *repoint_actions(actions, case.evidence.pointers)]
 
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from ckptrules.engine.actions import Action, Kept
 from ckptrules.engine.checkpoints import Checkpoint, Mention
 from ckptrules.engine.entries import Entry, OutsideLink
+from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import repoints
 from ckptrules.engine.retention import Verdict
-from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.sorting import Sorted
+from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.sorting import Sorted, is_left_link, name_of
 
 
 def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
@@ -37,8 +38,14 @@ def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict, *, leaves_link
     ]
 
 
-def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> list[Action]:
-    """Re-point the links whose target gets another name; a relative link stays relative."""
+def relink_actions(
+    actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink], rules: RuleSet
+) -> list[Action]:
+    """Re-point the links whose target gets another name; a relative link stays relative.
+
+    What a link leads to stays. One that would then pass for one that we have left under an old name, and hold nothing
+    back, is told from these by its text.
+    """
     if not links and not elsewhere:
         return []
     renamed = {
@@ -54,6 +61,8 @@ def relink_actions(actions: Sequence[Action], links: Sequence[Entry], elsewhere:
             reasons = (Reason(f"{link.sibling} is renamed"),)
             to, head = renamed[link.sibling]
             text = link.link_text.removesuffix(link.sibling + link.behind) + to + link.behind
+            if not directory and is_left_link(link._replace(link_text=text), name_of(link, reader(rules))):
+                text = f"./{text}"
             relinks.append(
                 Action("relink", link.name, text, 0, reasons, follows=head, was=link.link_text, directory=directory)
             )
