@@ -18,7 +18,7 @@ from ckptrules.outputs.picking import Tree, pick_in, survey_by
 from ckptrules.report.style import Style, count_of
 from ckptrules.rules.load import load_rules
 from ckptrules.run import deciding, jobs, records
-from ckptrules.run.found import WIDTH
+from ckptrules.run.first_look import WIDTH
 from ckptrules.run.options import Planning
 
 

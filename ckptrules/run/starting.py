@@ -39,7 +39,7 @@ from ckptrules.rules.shipped import (
 )
 from ckptrules.run import places
 from ckptrules.run.command_line import TASKS
-from ckptrules.run.found import told_look, told_rows
+from ckptrules.run.first_look import told_look, told_rows
 from ckptrules.run.options import OptionError
 from ckptrules.run.savings import told_savings
 from ckptrules.storage import writing
