@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ckptrules import stopping
 from ckptrules.run.command_line import TASKS
 from ckptrules.storage.base import Storage
 from tests.support.forking import AT_START, IN_TURN, Server, start_of
@@ -204,6 +205,12 @@ def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 _states = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _own_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave no wish to stop behind that is shared with processes: what a later test forks and stops would share it."""
+    monkeypatch.setattr(stopping, "_run", [0, 0])
 
 
 @pytest.fixture(autouse=True)

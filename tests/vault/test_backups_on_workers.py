@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from ckptrules import stopping
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import looking, reading, unfinished, writing
 from ckptrules.vault import copies, restoring
@@ -52,7 +51,6 @@ def bar(_: int) -> Iterator[reading.Progress]:
 
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    monkeypatch.setattr(stopping, "_run", [0, 0])
     monkeypatch.setattr(workers_module, "SMALL", 0)
     found = Workers({}, asked=2)
     found.executor = PROCESSES
@@ -277,7 +275,6 @@ def test_where_the_main_process_is_killed_the_manifest_is_not_believed(
     long: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = long
-    monkeypatch.setattr(stopping, "_run", [0, 0])
     monkeypatch.setattr(workers_module, "SMALL", 0)
     place = tmp_path / "place"
     place.mkdir()
