@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ckptrules.engine.entries import Item
@@ -38,3 +39,22 @@ def fill(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready | U
 
 def _is_it(item: Item | Ready | Unpacking, name: str) -> bool:
     return (item.place.experiment if isinstance(item, Ready) else os.path.basename(item.path)) == name
+
+
+def let_workers(act: Callable[..., Any], name: str, dodo: Path) -> None:
+    """Let the workers of a project act so on what has a name: its dodo.py sees to it."""
+    dodo.write_text(
+        "from functools import partial\n"
+        "from ckptrules.workers.workers import Workers\n"
+        f"from tests.support.dying import {act.__name__}\n"
+        "really = Workers.each\n"
+        "def each(self, work, *more, **named):\n"
+        f"    return really(self, partial({act.__name__}, '{name}', work), *more, **named)\n"
+        "Workers.each = each\n" + dodo.read_text()
+    )
+
+
+ENDS: dict[str, tuple[Callable[..., Any], str]] = {
+    "dies": (die, "3 workers died of it (BrokenProcessPool)"),
+    "fails": (break_, "the worker failed: RuntimeError: it is broken"),
+}

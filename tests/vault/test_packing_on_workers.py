@@ -20,7 +20,7 @@ from ckptrules.vault.unpacking import SPARE
 from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.dying import break_, die
+from tests.support.dying import ENDS, let_workers
 from tests.vault.test_backups_on_workers import EXECUTORS
 
 pytestmark = pytest.mark.whole
@@ -104,24 +104,12 @@ def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several() 
 SIZES = [size * SPARE for size in (50, 50, 60, 70, 30, 40)]
 
 
-@pytest.mark.parametrize(
-    ("act", "why"),
-    [(die, "3 workers died of it (BrokenProcessPool)"), (break_, "the worker failed: RuntimeError: it is broken")],
-    ids=["dies", "fails"],
-)
+@pytest.mark.parametrize(("act", "why"), ENDS.values(), ids=list(ENDS))
 def test_an_experiment_that_workers_die_of_stays_and_the_others_are_archived(
     project: Project, act: Callable[..., Any], why: str
 ) -> None:
     packed = make(project)
-    (project.folder / "dodo.py").write_text(
-        "from functools import partial\n"
-        "from ckptrules.workers.workers import Workers\n"
-        f"from tests.support.dying import {act.__name__}\n"
-        "really = Workers.each\n"
-        "def each(self, work, *more, **named):\n"
-        f"    return really(self, partial({act.__name__}, 'two', work), *more, **named)\n"
-        "Workers.each = each\n" + (project.folder / "dodo.py").read_text()
-    )
+    let_workers(act, "two", project.folder / "dodo.py")
     command = ("archive", "experiments=*", "archive_dir=archive")
     out = project.doit(*command, "executor=processes", check=1)
     assert f"Problem: two: was not packed: {why}\n" in out

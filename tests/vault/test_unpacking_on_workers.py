@@ -20,7 +20,7 @@ from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
-from tests.support.dying import break_, die
+from tests.support.dying import ENDS, let_workers
 from tests.vault.test_backups_on_workers import EXECUTORS
 from tests.vault.test_packing_on_workers import NAMES
 from tests.vault.test_packing_on_workers import make as make_outputs
@@ -84,24 +84,12 @@ def test_what_was_brought_back_from_several_archives_can_be_put_away_again(proje
     assert left(project) == []
 
 
-@pytest.mark.parametrize(
-    ("act", "why"),
-    [(die, "3 workers died of it (BrokenProcessPool)"), (break_, "the worker failed: RuntimeError: it is broken")],
-    ids=["dies", "fails"],
-)
+@pytest.mark.parametrize(("act", "why"), ENDS.values(), ids=list(ENDS))
 def test_an_archive_that_workers_die_of_is_told_and_the_others_are_brought_back(
     project: Project, act: Callable[..., Any], why: str
 ) -> None:
     before = make(project)
-    (project.folder / "dodo.py").write_text(
-        "from functools import partial\n"
-        "from ckptrules.workers.workers import Workers\n"
-        f"from tests.support.dying import {act.__name__}\n"
-        "really = Workers.each\n"
-        "def each(self, work, *more, **named):\n"
-        f"    return really(self, partial({act.__name__}, 'two.tar.zst', work), *more, **named)\n"
-        "Workers.each = each\n" + (project.folder / "dodo.py").read_text()
-    )
+    let_workers(act, "two.tar.zst", project.folder / "dodo.py")
     out = project.doit(*COMMAND, "executor=processes", check=1)
     assert f"Problem: archive/two.tar.zst: was not unpacked: {why}\n" in out
     assert out.count("Brought back: ") == 3
