@@ -210,7 +210,8 @@ _states = itertools.count()
 @pytest.fixture(autouse=True)
 def _own_wish(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave no wish to stop behind that is shared with processes: what a later test forks and stops would share it."""
-    monkeypatch.setattr(stopping, "_run", [0, 0])
+    for name, value in {"_run": [0, 0], "_locks": {}, "_why": ""}.items():
+        monkeypatch.setattr(stopping, name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -34,12 +34,6 @@ MINUTE = 60
 HOLDER = "process 5 on there, since 2026-11-26 20:15:00"
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_run": [0, 0], "_locks": {}, "_why": ""}.items():
-        monkeypatch.setattr(stopping, name, value)
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> str:
     (tmp_path / "outputs").mkdir()
