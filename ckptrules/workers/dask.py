@@ -22,7 +22,7 @@ from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.storage import believing
 from ckptrules.storage.token import token
 from ckptrules.workers.at_dask import PYTHON, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
-from ckptrules.workers.here_first import HereFirst
+from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
 from ckptrules.workers.pool import no_word_of_semaphores
 from ckptrules.workers.where import Cluster, is_private
@@ -36,7 +36,6 @@ LONELY = 10.0  # seconds without any worker, after which that is said
 GOING = 3.0  # seconds that workers have to end when the run is to stop
 CALL = 15.0  # seconds for a scheduler to answer
 TIMEOUT = "12s"  # until a link that does not answer is given up; by Dask's own settings, 30; it takes no less than 11
-DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end the process where a worker has gone
 SILENT = logging.CRITICAL + 1
 QUIETLY = {
     "distributed.scheduler.allowed-failures": 0,  # deaths are counted by `pieces`
@@ -173,9 +172,7 @@ class Dask(HereFirst["Client"]):
 
         with no_word_of_semaphores():
             resource_tracker.ensure_running()  # not below: it unblocks signals
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, DEAF
-        )  # inherited by the threads and processes that are begun from here
+        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)  # inherited by the threads and processes begun from here
         dask.config.set({f"distributed.comm.timeouts.{what}": TIMEOUT for what in ("connect", "tcp")})
         for handler in logging.getLogger("distributed").handlers:
             handler.setLevel(SILENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -9,8 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
+from ckptrules import stopping
 from ckptrules.workers.pieces import Lost
 
+DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end this process where a worker has gone that is written to
 Answer = TypeVar("Answer")
 Others = TypeVar("Others")
 

@@ -17,7 +17,7 @@ from ckptrules import stopping
 from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
-from ckptrules.workers.here_first import HereFirst
+from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
@@ -130,8 +130,8 @@ def no_word_of_semaphores() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Block what means that the run shall stop: a group of processes is sent it as one; the fork server inherits."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
+    """Block what is for the main thread, though the system sends it to all: what is begun now inherits that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
     try:
         yield
     finally:

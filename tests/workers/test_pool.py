@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import NamedTuple
+from concurrent.futures import BrokenExecutor
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -53,6 +54,38 @@ def test_a_killed_process_costs_no_more_than_the_file_that_killed_it(workers: Wo
     answers = list(workers.each(work, files, lambda _: None))
     assert [isinstance(answer, Lost) for answer in answers] == [False, True, False, False]
     assert list(workers.each(work, files[:1], lambda _: None)) != []  # and they go on
+
+
+class Kills:
+    """What kills the process that receives it; it is more than a pipe holds, so it is being sent meanwhile."""
+
+    size = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _kill, (bytes(4 << 20),)
+
+
+def _nothing(_: Kills, __: Progress) -> None:
+    pass
+
+
+def _kill(_: bytes) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still there")
+
+
+def _all_die() -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as a run does
+    pool = Pool([], 2, asked=True)
+    turns = [pool.begin(_nothing, [Kills()]) for _ in range(8)]
+    assert [isinstance(turn.exception(), BrokenExecutor) for turn in turns] == [True] * 8
+    pool.end(killed=True)
+
+
+def test_work_that_is_sent_to_processes_that_die_does_not_end_the_run() -> None:
+    code = f"from {__name__} import _all_die; _all_die()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("executor", [NONE, None])
