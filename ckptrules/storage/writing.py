@@ -232,7 +232,7 @@ def temporary_name(start: str) -> str:
     return f"{start}{os.getpid()}-{time.time_ns()}"
 
 
-def write(file: int, data: bytes) -> None:
+def write(file: int, data: bytes | memoryview) -> None:
     """Write all of it."""
     view = memoryview(data)
     while view:
@@ -244,26 +244,33 @@ def skip(file: int, count: int) -> None:
     os.lseek(file, count, os.SEEK_CUR)
 
 
-def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def in_blocks(pieces: Iterable[bytes]) -> Iterator[bytes | memoryview]:
     """Cut pieces of any length where blocks end, so that no block of zeros is half of one and half of another."""
     rest = b""
     for piece in pieces:
-        over = (len(rest) + len(piece)) % HOLE
-        if over >= len(piece):
-            rest += piece
-            continue
-        with memoryview(piece) as view:
-            yield b"".join((rest, view[: len(piece) - over]))
-        rest = piece[len(piece) - over :]
+        view = memoryview(piece)
+        first = -len(rest) % HOLE
+        rest += view[:first]
+        if len(rest) == HOLE:
+            yield rest
+            rest = b""
+        if not rest and len(view) > first:
+            whole = (len(view) - first) // HOLE * HOLE
+            yield view[first : first + whole]
+            rest = bytes(view[first + whole :])
     yield rest
 
 
-def write_with_holes(file: int, data: bytes) -> None:
+def write_with_holes(file: int, data: bytes | memoryview) -> None:
     """Write data, and leave a hole for each block of zeros."""
-    blocks = range(0, len(data), HOLE)
-    for is_hole, run in itertools.groupby(blocks, lambda at: not (data[at] or data[at : at + HOLE].strip(b"\0"))):
+    view = memoryview(data)
+
+    def is_zero(at: int) -> bool:
+        return not (view[at] or bytes(view[at : at + HOLE]).strip(b"\0"))
+
+    for is_hole, run in itertools.groupby(range(0, len(view), HOLE), is_zero):
         first, *more = run
-        part = data[first : first + HOLE * (1 + len(more))]
+        part = view[first : first + HOLE * (1 + len(more))]
         skip(file, len(part)) if is_hole else write(file, part)
 
 

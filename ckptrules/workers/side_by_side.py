@@ -15,8 +15,8 @@ from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
 
 WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
-PIECES = 8  # of a stream that a thread hands over at once
-BATCHES = 3  # of such pieces that are read before they are asked for
+PIECES = 16  # of a stream that a thread hands over at once
+BATCHES = 2  # of such pieces that are read before they are asked for
 AHEAD = 1000  # files that may be done before an earlier one is
 
 Answer = TypeVar("Answer")
