@@ -39,9 +39,10 @@ from ckptrules.run.options import (
     option,
 )
 from ckptrules.run.outcome import Output
+from ckptrules.run.reporter import WorkerKilled
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import packing, tar
@@ -130,7 +131,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 class Told:
     """What came of each experiment or archive, by its name, to be told; ``failed`` are those that could not be done.
 
-    ``to_come`` are the bytes that would pass, in a preview.
+    ``to_come`` are the bytes that would pass, in a preview; ``killed`` is set when no worker is left.
     """
 
     def __init__(self, style: Style) -> None:
@@ -138,6 +139,7 @@ class Told:
         self.lines: dict[str, str] = {}
         self.failed: list[str] = []
         self.to_come = 0
+        self.killed: KilledError | None = None
 
     @contextlib.contextmanager
     def trying(self, name: str) -> Iterator[None]:
@@ -154,11 +156,18 @@ class Told:
         self.lines[name] = line
         self.failed.append(name)
 
-    def stop(self, session: Session, names: Iterable[str], done: str) -> None:
-        """Tell where it ended, if it ended before the last."""
-        if name := next((name for name in names if name not in self.lines), None):
+    def stop(self, session: Session, error: StoppedError | KilledError, names: Iterable[str], done: str) -> None:
+        """Tell of each one that is not done, as all ends before its time."""
+        self.killed = error if isinstance(error, KilledError) else None
+        for name in (name for name in names if name not in self.lines):
             self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
         records.note_stop(session)
+
+    def failure(self) -> TaskFailed | None:
+        """Return what doit must hear of it, if anything."""
+        if self.killed:
+            return WorkerKilled(str(self.killed), report=False)
+        return TaskFailed("problems left", report=False) if self.failed else None
 
 
 def pack_all(
@@ -171,11 +180,11 @@ def pack_all(
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
             for batch in that_fit(ready, lambda: packing.free(str(options.archive_dir))):
                 pack_batch(session, options, told, batch)
-    except StoppedError:
-        told.stop(session, [place.experiment for place in packings], "archived")
+    except (StoppedError, KilledError) as error:
+        told.stop(session, error, [place.experiment for place in packings], "archived")
     lines = [told.lines[place.experiment] for place in packings if place.experiment in told.lines]
     task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "archive", told.to_come))}
-    return TaskFailed("problems left", report=False) if told.failed else None
+    return told.failure()
 
 
 def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
@@ -251,6 +260,7 @@ def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
+        KilledError: no worker is left.
     """
     work = partial(packing.pack_apart, max(1, cores() // len(batch)))
     with (

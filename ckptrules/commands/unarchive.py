@@ -25,7 +25,7 @@ from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError,
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import tar, unpacking
@@ -215,15 +215,15 @@ def bring_all(session: Session, options: Options, style: Style, paths: list[str]
             large = [one for batch in batches for one in bring_batch(session, options, back, batch)]
             for one in large:
                 bring_batch(session, options, back, [one])
-    except StoppedError:
-        back.stop(session, paths, "brought back")
+    except (StoppedError, KilledError) as error:
+        back.stop(session, error, paths, "brought back")
     except OSError as error:  # there is no workplace
         for path in (path for path in paths if path not in back.lines):
             with back.trying(path):
                 raise error from None
     lines = [back.lines[path] for path in paths if path in back.lines]
     task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "unarchive", back.to_come))}
-    return TaskFailed("problems left", report=False) if back.failed else None
+    return back.failure()
 
 
 def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[Unpacking]) -> list[Unpacking]:
@@ -233,6 +233,7 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
+        KilledError: no worker is left.
         OSError: there is no workplace.
     """
     large, room = [], unpacking.room(options.outputs_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import shutil
 import signal
 import stat
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.crash import Fault
+from tests.support.dying import let_workers, vanish
 
 EXPERIMENTS = ("old_1", "old_2", "new")
 
@@ -261,6 +263,25 @@ Brought back: old_2 (2 files, 15 KB)
     assert preview.startswith(told.replace("Brought back", "Would bring back"))
     assert project.doit("unarchive", "archive=archive/*", check=1) == told
     assert project.tree() == before
+
+
+def test_where_no_worker_is_left_what_was_done_and_what_was_not_is_told(project: Project) -> None:
+    make(project)
+    dodo = (project.folder / "dodo.py").read_text()
+    let_workers(vanish, "", project.folder / "dodo.py")
+    ends = "ERROR: executor=dask:x: the scheduler is gone\n    hint: start it\n"
+    out = project.doit("archive", "experiments=*", "archive_dir=archive", check=2)
+    assert re.sub("packed [0-9.]+ B", "packed", out) == (
+        "\u2713 Archived: new to archive/new.tar.zst (2 files, 15 KB, packed); the source is in the trash\n"
+        f"Stopped: old_1 is not archived.\nStopped: old_2 is not archived.\n{ends}"
+    )
+    (project.folder / "dodo.py").write_text(dodo)
+    project.doit("archive", "experiments=*", "archive_dir=archive")
+    let_workers(vanish, "", project.folder / "dodo.py")
+    assert project.doit("unarchive", "archive=archive/*", check=2) == (
+        "Brought back: new (2 files, 15 KB)\nStopped: archive/old_1.tar.zst is not brought back.\n"
+        f"Stopped: archive/old_2.tar.zst is not brought back.\n{ends}"
+    )
 
 
 @pytest.mark.parametrize(

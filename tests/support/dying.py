@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptrules.engine.entries import Item
+from ckptrules.stopping import KilledError
 from ckptrules.vault.copies import NotCopied
 from ckptrules.vault.packing import Ready
 from ckptrules.vault.unpacking import Unpacking
@@ -35,6 +37,16 @@ def fill(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready | U
     if _is_it(item, name):
         return NotCopied(errno.ENOSPC, "No space left on device", in_origin=False)
     return work(item, progress)
+
+
+def vanish(_: str, work: Callable[[Any, Progress], Any], item: Any, progress: Progress) -> Any:
+    """Do the work of the first; then no worker is left."""
+    if next(_done):
+        raise KilledError("executor=dask:x: the scheduler is gone\n    hint: start it")
+    return work(item, progress)
+
+
+_done = itertools.count()
 
 
 def _is_it(item: Item | Ready | Unpacking, name: str) -> bool:
