@@ -13,7 +13,7 @@ KEYS = {
     **dict.fromkeys(("epoch", "ep"), "epoch"),
     **dict.fromkeys(("step", "steps", "iter", "iters", "iteration", "itr", "it", "update", "updates"), "step"),
 }
-NOTES = frozenset("last best final ema student teacher".split())
+NOTES = frozenset("last best final ema student teacher ckpt checkpoint".split())
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
@@ -21,6 +21,11 @@ ENDING = re.compile(
     r"\.(?:ckpt|pt|pth\.tar|pth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
 )
 NO_CHECKPOINTS = frozenset("copy tmp temp bak backup partial swp unfinished lock".split())
+MADE_OF_IT = frozenset(
+    "activations buffer embeddings events features figures grads gradients histograms history images logits logs losses"
+    " matrix metrics outputs plots predictions preds results rollouts samples stats trajectories video videos".split()
+)
+"""Words right before the key that say what a training has made, or told, at that epoch or step."""
 _TOKEN = re.compile(
     r"(?P<number>-?\d+\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]\d+)?|\bnan\b|\binf\b)|[A-Za-z]+|[^A-Za-z0-9]+"
 )
@@ -41,9 +46,12 @@ def read_words(name: str) -> dict[str, str] | None:
         stem, fields["note"] = stem[: hashed.start()].rstrip("-_"), hashed[0]
     tokens = [found[0] for found in _TOKEN.finditer(stem)]
     start = next((n for n in range(len(tokens)) if _key_at(tokens, n)), None)
-    if start is None or _is_piece(tokens):
+    if start is None or _is_piece(tokens) or _is_of_another_kind(tokens):
         return None
-    fields["run"] = "".join(tokens[: _first_of(tokens, start)])
+    first = _first_of(tokens, start)
+    if next((token.lower() for token in reversed(tokens[:first]) if token.isalpha()), "") in MADE_OF_IT:
+        return None
+    fields["run"] = "".join(tokens[:first])
     return _read_from(tokens, start, fields)
 
 
@@ -100,6 +108,12 @@ def _is_piece(tokens: list[str]) -> bool:
         return True
     said = [(token.lower(), tokens[_number_behind(tokens, place)]) for place, token in enumerate(tokens)]
     return any((word in PIECES and _is_number(number)) or (word == "avg" and number.isdigit()) for word, number in said)
+
+
+def _is_of_another_kind(tokens: list[str]) -> bool:
+    """Say whether the name ends as files of another kind do, with a number in the ending: ``.mp4``, ``.h264``."""
+    *_, before, word, number = ["", "", *tokens]
+    return before.endswith(".") and word.isalpha() and number.isdigit() and word.lower() not in (*KEYS, "e")
 
 
 def _is_doubled(words: list[str]) -> bool:

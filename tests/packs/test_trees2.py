@@ -346,11 +346,13 @@ TREES = {
     ),
     "olmo: unsharded checkpoints count for themselves": Tree(
         "OLMo-1B",
-        """OLMo-1B/step{1000,2000,3000}/train/rank0.pt OLMo-1B/step{1000,2000}-unsharded/model.pt
+        """OLMo-1B/step{1000,2000,3000}/{model,train}/rank0.pt OLMo-1B/step{1000,2000}-unsharded/model.pt
+        OLMo-1B/step4000/train/rank0.pt
         OLMo-1B/latest->step3000 OLMo-1B/config.yaml""",
         ["olmo"],
         "step1000 step2000 step1000-unsharded",
         "step3000 step2000-unsharded",
+        unwhole="step4000",
     ),
     "detr: checkpoint.pth is the newest": Tree(
         "r50",
@@ -428,6 +430,25 @@ def check(outputs: Path, tree: Tree) -> None:
     assert {row.name for row in plan.skipped if row.kind == "unrecognised"} - links == set(tree.unread.split())
     assert unwhole <= {name for problem in plan.problems for name in problem.names} | stays
     assert [p for p in plan.problems if not unwhole.intersection(p.names)] == []
+
+
+RESULTS = {  # made of checkpoints, and named like them
+    "pictures of each epoch": "run/samples/epoch-{1,2,3}/{0,1}.png",
+    "predictions, not lone": "run/preds/epoch={1,2}/preds.npy",
+    "what was measured": "run/eval/step{100,200}/metrics.json",
+    "revisions that are none": "run/eval/step{100,200}-tokens4B/metrics.json",
+    "point clouds": "run/point_cloud/iteration_{7000,30000}/point_cloud.ply",
+    "videos": "run/video/rl-video-step-{1000,2000}.mp4 run/video/epoch_{1,2}.mp4",
+    "arrays": "run/out/{features,val_embeddings,confusion_matrix}_epoch_{1,2}.npz",
+    "pickles": "run/out/{predictions,eval-results,replay_buffer}_step_{1,2}.pkl",
+}
+
+
+@pytest.mark.parametrize("case", RESULTS)
+def test_results_that_are_named_like_checkpoints_stay(tmp_path: Path, case: str) -> None:
+    tree = Tree(os.path.join(*RESULTS[case].split("/")[:2]), RESULTS[case], [], "", "")
+    make(tmp_path, tree.files)
+    assert planned(tmp_path, tree)[1].actions == ()
 
 
 @pytest.mark.parametrize("case", TREES)
