@@ -34,7 +34,7 @@ WALK = (
     ("plan", "delete_old=1", "keep_min_epoch=10"),
     ("migrate", "delete_old=1", "keep_min_epoch=10"),
     ("migrate", "delete_old=1", "keep_min_epoch=10"),
-    ("page", "keep_last=2", "out={folder}/checkpoints.html"),
+    ("page", "keep_last=2"),
 )
 
 
@@ -101,11 +101,11 @@ def walk_through() -> TaskFailed | None:
         print(f"The sample tree cannot be made in {os.path.abspath(folder)}: {error.strerror}")
         return TaskFailed("no sample tree", report=False)
     print(f"A sample tree is in {outputs_dir}.")
+    print(f"\n$ cd {folder}")  # where no rules of the user's are: they would not know the names of the sample
     for words in WALK:
-        arguments = [*(word.format(folder=folder) for word in words), f"outputs_dir={outputs_dir}"]
-        print(f"\n$ ckptrules {' '.join(arguments)}", flush=True)
-        command = [sys.executable, "-m", "ckptrules", *arguments]
-        if subprocess.run(command, check=False, env=_environment()).returncode != 0:  # noqa: S603 - our own command
+        print(f"\n$ ckptrules {' '.join(words)}", flush=True)
+        command = [sys.executable, "-m", "ckptrules", *words]
+        if subprocess.run(command, check=False, env=_environment(), cwd=folder).returncode != 0:  # noqa: S603 - our own command
             return TaskFailed("a command failed", report=False)
     print(f"\nOpen {folder}/checkpoints.html in a browser: it shows what a stricter policy would leave of the tree.")
     print(f"Look around in {outputs_dir}; what was deleted is in {outputs_dir}/{STATE}/trash.")

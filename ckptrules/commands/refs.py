@@ -90,7 +90,7 @@ def paths_of(options: Options) -> list[str]:
     if options.paths is None:
         usual = [path for path in DEFAULT_PATHS if os.path.isdir(path)]
         if not usual:
-            hint = f"say where: paths='{' '.join(DEFAULT_PATHS)}'"
+            hint = "'doit refs paths=.' looks below this folder; paths='a b' below two"
             raise OptionError(f"command line: none of {', '.join(DEFAULT_PATHS)} is here\n    hint: {hint}")
         return usual
     for path in options.paths.split():

@@ -76,12 +76,13 @@ def units(words: list[str], folder: str) -> str:
     log = os.path.join(folder, LOG)
     line = f"cd {shlex.quote(folder)} && {shlex.join(words)} >> {shlex.quote(log)} 2>&1"
     quoted = " ".join(_systemd(word) for word in words)
+    what = "Rename checkpoints" + " and delete what the policy does not keep" * ("delete_old=1" in words)
     return f"""# cron (crontab -e): Sundays at 2 in the morning. Exit code and lock are those of doit.
 0 2 * * 0 {line.replace("%", chr(92) + "%")}
 
 # systemd: ~/.config/systemd/user/ckptrules.service
 [Unit]
-Description=Migrate checkpoints and delete what the policy does not keep
+Description={what}
 
 [Service]
 Type=oneshot
@@ -92,7 +93,7 @@ StandardError=inherit
 
 # systemd: ~/.config/systemd/user/ckptrules.timer, then: systemctl --user enable --now ckptrules.timer
 [Unit]
-Description=Migrate checkpoints every week
+Description={what}, every week
 
 [Timer]
 OnCalendar=Sun 02:00

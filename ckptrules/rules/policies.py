@@ -218,7 +218,7 @@ def unknown_metric(metric: str, rules: Sequence[Rule], place: Location, what: st
     groups = _groups(rules)
     any_metric = any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules)
     if not any_metric and metric not in groups:
-        hint = closest(metric, groups) or f"target and legacy rules capture: {', '.join(groups)}"
+        hint = closest(metric, groups) or f"the rules of naming capture: {', '.join(groups) or 'nothing'}"
         yield Fault(place, f"{what}: no rule captures '{metric}'", hint)
 
 

@@ -220,7 +220,7 @@ class _Reader(NamedTuple):
             self.refuse(node, f"{what} is empty")
             return None
         if not isinstance(node, yaml.SequenceNode):
-            self.refuse(node, f"{what} must be a list, not {_called(node)}", "put the value in [brackets]")
+            self.refuse(node, f"{what} must be a list, not {_called(node)}", _as_list(shape.item))
             return None
         if not node.value and not shape.empty:
             self.refuse(node, f"{what} is empty")
@@ -269,3 +269,10 @@ def _called(node: yaml.Node) -> str:
     if isinstance(node, yaml.SequenceNode):
         return "a list"
     return "a mapping" if isinstance(node, yaml.MappingNode) else f"'{node.value}'"
+
+
+def _as_list(item: Shape) -> str:
+    """Say how a list of such items is written."""
+    if not isinstance(item, Record):
+        return "put the value in [brackets]"
+    return f"begin each with a dash: - {{{', '.join(f'{key}: …' for key in item.required or item.keys)}}}"

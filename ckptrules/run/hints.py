@@ -90,6 +90,8 @@ def quoted(value: str, encoding: str = "utf-8") -> str:
 
 
 def _completed(program: str, rest: str, force: InForce) -> str:
+    start = [quoted(word, force.encoding) for word in force.program]
+    rest = rest.removeprefix("".join(f" {word}" for word in start[1:]))  # it was completed before
     words = _WORD.findall(rest)
     task = _task_of(words)
     if program == OURS and task in ITS_OWN:
@@ -100,7 +102,6 @@ def _completed(program: str, rest: str, force: InForce) -> str:
         for n, v in force.options.items()
         if n not in known and _takes(task, n, force)
     ]
-    start = [quoted(word, force.encoding) for word in force.program]
     command = " ".join([*start, *rest.split(" ")[1:], *more])
     return f"`{command}`" if "'" in command else f"'{command}'"
 

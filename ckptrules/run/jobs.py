@@ -135,8 +135,8 @@ def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str
     """Say that there was nothing for the rules to understand, and what helps."""
     if not find(session, options.outputs_dir, rules):
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
-    key = "legacy" if rules.targets else "formats"
-    hint = f"write a rule for them below '{key}' in {naming_file(rules)}; 'doit check' tests it"
+    key = "'formats' or 'legacy'" if rules.targets else "'formats'"
+    hint = f"write a rule for them below {key} in {naming_file(rules)}; 'doit check' tests it"
     return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
 
 

@@ -174,7 +174,7 @@ def test_what_was_renamed_twice_gets_its_last_name_and_what_was_taken_back_none(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ((), "ERROR: command line: none of scripts, notebooks, docs, configs is here\n    hint: say where: paths='scripts notebooks docs configs'\n"),
+        ((), "ERROR: command line: none of scripts, notebooks, docs, configs is here\n    hint: 'doit refs paths=.' looks below this folder; paths='a b' below two\n"),
         (("paths=nowhere",), "ERROR: command line: paths: 'nowhere' is not there\n    hint: paths='scripts notebooks' names files and folders, with spaces between\n"),
     ],
 )  # fmt: skip

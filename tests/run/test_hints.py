@@ -203,3 +203,11 @@ def test_a_command_has_the_options_that_decide_and_no_others(
 ) -> None:
     given = declared("plan")(**options)
     assert command_with(tasks, given, in_force(shlex.split(typed), "utf-8", declared)) == shown
+
+
+@pytest.mark.parametrize("flags", ["-k", "-f x/dodo.py", "-d 'my runs'", "--dir=x", "-f dodo.py -d x"])
+def test_a_command_that_was_completed_before_gets_no_flag_of_doit_twice(flags: str) -> None:
+    force = in_force(shlex.split(f"doit {flags} plan outputs_dir=o"), "utf-8", declared)
+    once = complete("See 'doit purge'.", force)
+    assert f"doit {flags} purge outputs_dir=o" in once
+    assert complete(once, force) == once

@@ -568,6 +568,14 @@ def test_the_demo_can_be_run_twice_and_leaves_its_trees(project: Project) -> Non
     assert sorted(path.name for path in project.folder.glob("demo*")) == ["demo", "demo-2"]
 
 
+def test_the_demo_does_not_go_by_the_rules_of_the_folder(project: Project) -> None:
+    """They do not know the names of the sample: the first thing that a newcomer saw after `init` was a failure."""
+    (project.folder / "rules" / "naming.yaml").write_text("layout: ['*']\npacks: [huggingface]\n")
+    code, out, _ = run_program("doit", "demo", folder=project.folder, environment=default())
+    assert code == 0
+    assert "Nothing to do: 3 experiments are up to date." in out
+
+
 @pytest.mark.parametrize("task", ["plan", "migrate", "history", "trash"])
 def test_a_closed_output_is_no_fault(project: Project, task: str) -> None:
     """As from a service that was started without one: it ended with a traceback."""
