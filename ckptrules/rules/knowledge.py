@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from ckptrules.engine.ruleset import Fact, Fault, PointerPattern
+from ckptrules.engine.ruleset import Fact, Fault, Location, PointerPattern
 from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
@@ -17,6 +17,21 @@ OURS = {
     "number": "Their key of the number.",
     "name": "Their key of the name, its stem, or a path that ends in it.",
 }
+# Files by which frameworks and their users say which checkpoint to go on with, or which is the best. They are asked in
+# any case: who writes them may name checkpoints as another framework does.
+TRACKERS = (
+    *("latest", "latest_checkpoint", "last_checkpoint", "best_checkpoint", "checkpoint"),
+    *("latest.txt", "latest_checkpoint.txt", "last_checkpoint.txt", "best_checkpoint.txt", "last.txt", "best.txt"),
+    *(
+        "latest.json",
+        "latest_checkpoint.json",
+        "last_checkpoint.json",
+        "best_checkpoint.json",
+        "last.json",
+        "best.json",
+    ),
+    *("checkpoint.json", "state.json", "latest_checkpointed_iteration.txt"),
+)
 _INTEGER = re.compile("[-+]?[0-9]{1,9}")
 
 
@@ -80,6 +95,11 @@ SHAPES = {
         ),
     ),
 }
+
+
+def with_trackers(pointers: Sequence[Value], place: Location) -> list[Value]:
+    """Add the `TRACKERS` to what a pack, or rules with formats, say of pointer files."""
+    return [*pointers, *(Value(tracker, place) for tracker in TRACKERS)]
 
 
 def compile_pointers(values: Sequence[Value]) -> tuple[PointerPattern, ...]:

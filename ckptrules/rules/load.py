@@ -232,6 +232,8 @@ def _compile_names(
     merged: Mapping[str, Any], files: Sequence[str], named: naming.Naming, faults: list[Fault]
 ) -> RuleSet:
     """Compile what is said of names, in a rule file or in a pack."""
+    if named.formats:
+        merged = {**merged, "pointers": knowledge.with_trackers(merged.get("pointers", []), named.formats[0].place)}
     return RuleSet(
         files=tuple(files),
         layout=tuple(value.data for value in merged["layout"].data) if "layout" in merged else (),

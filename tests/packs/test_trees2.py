@@ -50,6 +50,42 @@ class Tree(NamedTuple):
 
 
 TREES = {
+    "words: the tracker of Megatron, as verl writes it, though the names are none of it": Tree(
+        "ckpt",
+        "ckpt/global_step_{20,40,60}/model_world_size_1_rank_0.pt ckpt/latest_checkpointed_iteration.txt=40",
+        ["words"],
+        "global_step_20",
+        "global_step_40 global_step_60",
+    ),
+    "megatron: the tracker of DeepSpeed": Tree(
+        "ck",
+        "ck/iter_0000{100,200,300}/mp_rank_00/model_optim_rng.pt ck/latest=iter_0000200",
+        ["megatron"],
+        "iter_0000100",
+        "iter_0000200 iter_0000300",
+    ),
+    "words: what its latest.txt names": Tree(
+        "ck",
+        "ck/step_{100,200,300}.pt ck/latest.txt=step_200.pt",
+        ["words"],
+        "step_100.pt",
+        "latest.txt step_200.pt step_300.pt",
+    ),
+    "words: what its best.json tells": Tree(
+        "ck",
+        'ck/epoch_{1..4}.pt ck/best.json={"epoch":2,"loss":0.25}',
+        ["words"],
+        "epoch_1.pt epoch_3.pt",
+        "best.json epoch_2.pt epoch_4.pt",
+    ),
+    "words: what its checkpoint.json and state.json name": Tree(
+        "ck",
+        """ck/epoch_{1..4}.pt ck/checkpoint.json={"resume":"./epoch_2.pt","loss":0.25}
+        ck/state.json={"latest_checkpoint":"epoch_3.pt"}""",
+        ["words"],
+        "epoch_1.pt",
+        "epoch_2.pt epoch_3.pt epoch_4.pt",
+    ),
     "sb3: a policy goes with its buffer and its normaliser": Tree(
         "logs/ppo",
         """logs/ppo/rl_model_{1000,2000}_steps.zip logs/ppo/rl_model_replay_buffer_{1000,2000}_steps.pkl
