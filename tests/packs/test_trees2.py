@@ -23,9 +23,9 @@ from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick_in
 from ckptrules.outputs.scouting import scout
-from ckptrules.rules.load import load_rules
 from ckptrules.rules.packs import sources
 from ckptrules.storage.reading import open_below
+from tests.support.forking import shared_rules
 
 PACKS = ", ".join(sources())
 CONTENT = re.compile(r"(?:\.(?:json|yaml|csv|txt)|/(?:last_checkpoint|latest|checkpoint|metrics))=(.*)")
@@ -438,7 +438,7 @@ def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
 
 def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
     texts = {"naming.yaml": f"packs: [{PACKS}]", "retention.yaml": POLICY % tree.keep}
-    rules = load_rules(texts, proved=True)
+    rules = shared_rules(texts, proved=True)
     picked = pick_in(Looked(str(outputs)), rules.packs, tree.directory)
     here = with_packs(rules, picked)
     listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
@@ -491,7 +491,7 @@ def test_results_that_are_named_like_checkpoints_stay(tmp_path: Path, case: str)
 def test_a_search_finds_the_folder_of_the_framework_and_no_other(tmp_path: Path, case: str) -> None:
     tree = TREES[case]
     make(tmp_path, tree.files)
-    packs = load_rules({"naming.yaml": f"packs: [{PACKS}]"}, proved=True).packs
+    packs = shared_rules({"naming.yaml": f"packs: [{PACKS}]"}, proved=True).packs
     sights = scout(Looked(str(tmp_path)), packs)
     assert [(sight.directory, [pack.name for pack in sight.packs]) for sight in sights] == [
         (tree.directory, list(tree.packs))

@@ -41,7 +41,7 @@ def test_killed_at_any_change_and_taken_back_at_once(undisturbed: Undisturbed) -
         undisturbed.begin()
         undisturbed.run(*undisturbed.command, fault=Fault(*at))
         if undisturbed.leaves_another_disk():
-            ended = undisturbed.run("undo")
+            ended = undisturbed.run_well("undo")
             assert ended.code == 0, (at, ended.output)
             assert undisturbed.project.tree() == undisturbed.start, (at, ended.output)
 
@@ -52,12 +52,12 @@ def test_an_undo_killed_at_any_change(undisturbed: Undisturbed) -> None:
     assert undisturbed.project.tree() == undisturbed.start
     for at in range(1, changes + 1):
         undisturbed.begin()
-        undisturbed.run(*undisturbed.command)
+        undisturbed.run_well(*undisturbed.command)
         ended = undisturbed.run("undo", fault=Fault(at, "before"))
         assert ended.code == -signal.SIGKILL, (at, ended)
         assert undisturbed.holds_all(), at
         if undisturbed.leaves_another_disk():
-            ended = undisturbed.run("undo")
+            ended = undisturbed.run_well("undo")
             assert ended.code == 0, (at, ended.output)
             assert undisturbed.project.tree() == undisturbed.start, (at, ended.output)
 
@@ -90,7 +90,7 @@ def test_stopped_at_any_change(undisturbed: Undisturbed) -> None:
         assert undisturbed.holds_all(), at
         stopped_early += undisturbed.project.tree() != undisturbed.final
         if undisturbed.leaves_another_disk():
-            assert undisturbed.run("history").output.count("interrupted") == 0, at
+            assert undisturbed.run_well("history").output.count("interrupted") == 0, at
             assert "Recovered" not in undisturbed.finish(at).output
     assert stopped_early > 5
 
