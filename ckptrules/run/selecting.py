@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ckptrules.run.hints import command, quoted
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session
 from ckptrules.run.words import DEFAULT_TASK, as_pattern, encode_task, fits
@@ -45,7 +45,7 @@ def refuse_unknown_experiments(
     for word in words:
         if not any(fits(word.task, name) for name in known):
             near = nearest(word.task, known)
-            raise _no_experiment(word.typed or word.task, near and f"did you mean {command(quoted(near))}?")
+            raise _no_experiment(word.typed or word.task, near and f"did you mean {in_quotes(near)}?")
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         near = nearest(pattern, names)
@@ -57,6 +57,12 @@ def nearest(word: str, names: Iterable[str]) -> str:
     import difflib
 
     return next(iter(difflib.get_close_matches(word.replace("*", ""), list(names), n=1)), "")
+
+
+def in_quotes(word: str) -> str:
+    """Write a word with quotes around it, as a shell takes it."""
+    text = quoted(word)
+    return f"'{text}'" if text == word else text
 
 
 def _no_experiment(word: str, hint: str) -> OptionError:

@@ -209,7 +209,8 @@ EXPLAINED = {
     "checkpoint-1": ("format 'huggingface/trainer'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
     "model.safetensors": ("no checkpoint: 'model.safetensors'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
     "best_acc_epoch_3.pth": ("protected by 'best_*.pth'", "mmengine.yaml", "last_checkpoint, best_*_epoch_[0-9]*.pth"),
-    "last_checkpoint": ("names checkpoints: 'last_checkpoint'", "mmengine.yaml", "last_checkpoint, best_*_epoch"),
+    # every pack asks it, so the first one says so
+    "last_checkpoint": ("names checkpoints: 'last_checkpoint'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
 }
 
 
