@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
-from ckptrules.engine.entries import Listing, in_part_folder
+from ckptrules.engine.counted import why_too_few
+from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
 from ckptrules.engine.ruleset import Reason, Rule, RuleSet
 from ckptrules.engine.shapes import in_yaml
@@ -17,7 +17,6 @@ from ckptrules.engine.sorting import Sorted
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
 BROKEN = "is broken, as verify found: it"
-_NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
 """By the name of a checkpoint of parts: the format that it is judged by, its parts there, and those of its series."""
 
@@ -30,9 +29,10 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     """
     markers = markers_in(listing, rules)
     asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
-    if not (markers or asked or found.has_parts or evidence.broken):
-        return {}
     every = [*found.checkpoints, *found.protected]
+    torn = any(entry.torn for one in every for entry in entries_of(one))
+    if not (markers or asked or found.has_parts or evidence.broken or torn):
+        return {}
     needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}.union(listing.part_folders)
     said = {
@@ -43,6 +43,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
         or why_torn(one, folders)
         or why_incomplete(one, needs, evidence.inside)
         or why_broken(one, evidence.broken)
+        or why_lacking_inside(one)
         for one in every
     }
     return {name: reason for name, reason in said.items() if reason}
@@ -92,6 +93,11 @@ def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str
     return rule, own_texts(one)
 
 
+def entries_of(one: Checkpoint) -> list[Entry]:
+    """Return what a checkpoint is in its directory: one file or folder, or one for each of its parts."""
+    return [part.entry for part in one.parts] or [one.entry]
+
+
 def folders_of(one: Checkpoint) -> set[str]:
     """Return the part folders that hold some of a checkpoint."""
     return {in_part_folder(part.entry.name)[0] for part in one.parts} - {""}
@@ -103,6 +109,15 @@ def why_torn(one: Checkpoint, folders: set[str]) -> Reason | None:
     if not have or have == folders:
         return None
     return Reason(f"is not whole: nothing of it is in {_listed(sorted(folders - have))}", one.named_by.place)
+
+
+def why_lacking_inside(one: Checkpoint) -> Reason | None:
+    """Say which shards a folder lacks, where these count themselves."""
+    found = next((entry for entry in entries_of(one) if entry.torn), None)
+    if found is None:
+        return None
+    where = f" in {found.name}" if one.parts else ""
+    return Reason(f"is not whole: it has {found.torn}{where}", one.named_by.place)
 
 
 def own_texts(one: Checkpoint) -> set[str]:
@@ -137,19 +152,6 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     if count is None and (lacks := sorted(needed - texts)):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
-
-
-def why_too_few(texts: Iterable[str]) -> str:
-    """Say how many parts are there of those that their own texts count (``00001-of-00003``); nothing where all are."""
-    found: dict[tuple[str, ...], set[int]] = defaultdict(set)
-    for text in texts:
-        if match := _NTH.fullmatch(text):
-            before, nth, of, count, behind = match.groups()
-            found[before, of, count, behind].add(int(nth))
-    for (before, of, count, behind), there in sorted(found.items()):
-        if len(there) < int(count):
-            return f"{len(there)} of {int(count)} parts {in_yaml(f'{before}*{of}{count}{behind}')}"
-    return ""
 
 
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:

@@ -168,15 +168,17 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
 def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     """Read a directory in a checkpoint directory; one that holds only links that lead nowhere counts as empty."""
     try:
-        inside, hollow, shared = look_inside(directory, name)
+        found = look_inside(directory, name)
     except PermissionError as error:
         return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
+    inside = found.identity
+    entry = Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=found.hollow)
     if inside.mtime_ns >= 0:
-        return Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=hollow, shared=shared)
+        return entry._replace(torn=found.torn, shared=found.shared)
     leads = False
     for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
         leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
-    return Entry(name, "directory", inside.size if leads else 0, status.st_mtime_ns, known_by=inside, hollow=hollow)
+    return entry._replace(size=inside.size if leads else 0, mtime_ns=status.st_mtime_ns)
 
 
 def _is_link(directory: int, name: str) -> bool:

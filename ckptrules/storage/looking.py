@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.counted import why_too_few
 from ckptrules.engine.entries import NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
@@ -31,6 +33,9 @@ WEIGHTS = (
         ".solverstate",
     ),
     *(".index", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+)
+SHARD = re.compile(
+    rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -134,10 +139,11 @@ def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
 
 
 class Inside(NamedTuple):
-    """What a walk through a checkpoint directory finds: its identity, why it is hollow, files with other names."""
+    """What a walk through a checkpoint directory finds: its identity, why it is hollow or torn, and shared files."""
 
     identity: Identity
     hollow: str
+    torn: str
     shared: tuple[HardLinks, ...]
 
 
@@ -148,11 +154,13 @@ def look_inside(directory: int, name: str) -> Inside:
     """
     size, newest = 0, -1
     hollow: list[str] = []
+    torn: list[str] = []
     several: list[os.stat_result] = []
     failed: list[OSError] = []
     ahead = {name}  # folders to be walked through
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
         ahead.remove(folder)
+        torn += filter(None, [why_too_few(filter(SHARD.fullmatch, names))])
         for one in (*names, *directories):
             below = os.lstat(one, dir_fd=inner)
             if stat.S_ISREG(below.st_mode):
@@ -168,7 +176,8 @@ def look_inside(directory: int, name: str) -> Inside:
             elif stat.S_ISDIR(below.st_mode):
                 ahead.add(os.path.join(folder, one))
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
-    return Inside(Identity("directory", size, newest), unread or min(hollow, default=""), hard_links(several))
+    identity = Identity("directory", size, newest)
+    return Inside(identity, unread or min(hollow, default=""), min(torn, default=""), hard_links(several))
 
 
 def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:

@@ -186,7 +186,7 @@ def _stat_in(directory: int, name: str) -> Stat:
     status = os.lstat(name, dir_fd=directory)
     if not stat.S_ISDIR(status.st_mode):
         return _stat_of(status)
-    (_, size, newest), _, shared = look_inside(directory, name)
+    (_, size, newest), _, _, shared = look_inside(directory, name)
     return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", shared)
 
 

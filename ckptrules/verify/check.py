@@ -57,6 +57,8 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
     Raises:
         OSError: it cannot be opened, or what is known of it is not to be believed.
     """
+    # Which shards a folder lacks is found again, and named, when it is read.
+    listing = listing._replace(entries=tuple(e._replace(torn="") if e.torn else e for e in listing.entries))
     found = sort_entries(rules, listing)
     with reading.open_below(outputs_dir, listing.directory) as directory:
         marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))

@@ -62,6 +62,25 @@ def test_what_is_hollow(tree: Path, files: dict[str, str], hollow: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "torn"),
+    [
+        ("model-00001-of-00002.safetensors model-00002-of-00002.safetensors", ""),
+        ("model-00000-of-00002.safetensors model-00001-of-00002.safetensors", ""),
+        ("model-00002-of-00002.safetensors config.json", "1 of 2 parts 'model-*-of-00002.safetensors'"),
+        ("model-00001-of-00002.bin model-00002-of-00002.safetensors", "1 of 2 parts 'model-*-of-00002.bin'"),
+        ("unet/model-00001-of-00003.bin unet/x", "1 of 3 parts 'model-*-of-00003.bin'"),
+        ("a/m-00001-of-00002.pt b/m-00002-of-00002.pt", "1 of 2 parts 'm-*-of-00002.pt'"),
+        ("v.index v.data-00000-of-00002", "1 of 2 parts 'v.data-*-of-00002'"),
+        ("train-00000-of-00010.parquet model.pt", ""),
+        ("epoch-1-of-9.pt", ""),
+    ],
+)
+def test_a_folder_that_lacks_shards_that_count_themselves_is_torn(tree: Path, names: str, torn: str) -> None:
+    listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
+    assert [(entry.hollow, entry.torn.replace('"', "'")) for entry in listing.entries] == [("", torn)]
+
+
+@pytest.mark.parametrize(
     ("denied", "number", "hollow"),
     [
         ("deep", errno.EACCES, "what cannot be read: deep (Permission denied)"),

@@ -50,6 +50,15 @@ class Tree(NamedTuple):
 
 
 TREES = {
+    "huggingface: a folder that lacks a shard of its weights makes no other go": Tree(
+        "run",
+        """run/checkpoint-{100,200,300}/trainer_state.json={"log_history":[]} run/checkpoint-{100,200}/model-0000{1,2}-of-00002.safetensors
+        run/checkpoint-300/model-00001-of-00002.safetensors""",
+        ["huggingface"],
+        "checkpoint-100",
+        "checkpoint-200",
+        unwhole="checkpoint-300",
+    ),
     "words: the tracker of Megatron, as verl writes it, though the names are none of it": Tree(
         "ckpt",
         "ckpt/global_step_{20,40,60}/model_world_size_1_rank_0.pt ckpt/latest_checkpointed_iteration.txt=40",
