@@ -13,6 +13,7 @@ from typing import Any
 from doit.exceptions import TaskFailed
 
 from ckptrules.engine.state_folder import STATE
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.session import Session
 from ckptrules.storage import writing
@@ -102,9 +103,10 @@ def walk_through() -> TaskFailed | None:
         return TaskFailed("no sample tree", report=False)
     print(f"A sample tree is in {outputs_dir}.")
     print(f"\n$ cd {folder}")  # where no rules of the user's are: they would not know the names of the sample
+    whole = os.path.abspath(outputs_dir)  # so that the hints work where the user stands
     for words in WALK:
-        print(f"\n$ ckptrules {' '.join(words)}", flush=True)
-        command = [sys.executable, "-m", "ckptrules", *words]
+        print(f"\n$ ckptrules {' '.join(words)} outputs_dir={quoted(whole)}", flush=True)
+        command = [sys.executable, "-m", "ckptrules", *words, f"outputs_dir={whole}"]
         if subprocess.run(command, check=False, env=_environment(), cwd=folder).returncode != 0:  # noqa: S603 - our own command
             return TaskFailed("a command failed", report=False)
     print(f"\nOpen {folder}/checkpoints.html in a browser: it shows what a stricter policy would leave of the tree.")

@@ -23,7 +23,7 @@ from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Migrating
 from ckptrules.run.session import Session
 from ckptrules.storage import lock, moving, reading
-from tests.conftest import ROOT, Project, default, run_program
+from tests.conftest import ROOT, Project, default, named_commands, run_copied, run_program
 
 DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
 EARLY = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt"
@@ -574,6 +574,15 @@ def test_the_demo_does_not_go_by_the_rules_of_the_folder(project: Project) -> No
     code, out, _ = run_program("doit", "demo", folder=project.folder, environment=default())
     assert code == 0
     assert "Nothing to do: 3 experiments are up to date." in out
+
+
+def test_the_hints_of_the_demo_are_for_its_own_tree(project: Project) -> None:
+    """They were for the folder that it goes into: copied where the user stands, `purge` emptied the user's own trash."""
+    project.make({"exp/checkpoints/epoch_1_step_2.ckpt": 4})
+    _, out, _ = run_program("ckptrules", "demo", folder=project.folder, environment=default())
+    purges = [command for command in named_commands(out) if command.startswith("ckptrules purge")]
+    assert len(purges) == 1
+    assert "7 items" in run_copied(purges[0], project.folder)[1]
 
 
 @pytest.mark.parametrize("task", ["plan", "migrate", "history", "trash"])
