@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
 from ckptrules.engine.counted import why_too_few
-from ckptrules.engine.entries import Entry, Listing, in_part_folder
+from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
 from ckptrules.engine.ruleset import Reason, Rule, RuleSet
 from ckptrules.engine.shapes import in_yaml
@@ -29,10 +29,10 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     """
     markers = markers_in(listing, rules)
     asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
-    every = [*found.checkpoints, *found.protected]
-    torn = any(entry.torn for one in every for entry in entries_of(one))
+    torn = any(entry.torn for entry in listing.entries)
     if not (markers or asked or found.has_parts or evidence.broken or torn):
         return {}
+    every = [*found.checkpoints, *found.protected]
     needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}.union(listing.part_folders)
     said = {
@@ -93,11 +93,6 @@ def as_renamed(one: Checkpoint, rule: Rule, read: Reader) -> tuple[Rule, set[str
     return rule, own_texts(one)
 
 
-def entries_of(one: Checkpoint) -> list[Entry]:
-    """Return what a checkpoint is in its directory: one file or folder, or one for each of its parts."""
-    return [part.entry for part in one.parts] or [one.entry]
-
-
 def folders_of(one: Checkpoint) -> set[str]:
     """Return the part folders that hold some of a checkpoint."""
     return {in_part_folder(part.entry.name)[0] for part in one.parts} - {""}
@@ -113,7 +108,7 @@ def why_torn(one: Checkpoint, folders: set[str]) -> Reason | None:
 
 def why_lacking_inside(one: Checkpoint) -> Reason | None:
     """Say which shards a folder lacks, where these count themselves."""
-    found = next((entry for entry in entries_of(one) if entry.torn), None)
+    found = next((entry for entry in (one.entry, *(part.entry for part in one.parts)) if entry.torn), None)
     if found is None:
         return None
     where = f" in {found.name}" if one.parts else ""
