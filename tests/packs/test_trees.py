@@ -103,6 +103,25 @@ TREES = {
         "checkpoint-1 checkpoint-3",
         keep="keep_best: {metric: eval_loss, mode: min, count: 1}",
     ),
+    "huggingface: the best that the state of the whole run names stays": Tree(
+        "sft",
+        r"""sft/checkpoint-{500,1000,1500,2000}/training_args.bin sft/checkpoint-{500,1000,1500}/trainer_state.json={}
+        sft/checkpoint-2000/random_states_0.pkl sft/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-500"}
+        sft/logging.jsonl={"loss":1}\n{"best_model_checkpoint":"/x/sft/checkpoint-1000"}""",
+        ["huggingface"],
+        "checkpoint-1500",
+        "checkpoint-500 checkpoint-1000 checkpoint-2000",
+    ),
+    "huggingface: ms-swift upon Megatron": Tree(
+        "mega",
+        r"""mega/checkpoint-{10,20,30}/iter_00000{10,20,30}/metadata.json mega/checkpoint-40/iter_0000040/common.pt
+        mega/checkpoint-{10,20,30,40}/latest_checkpointed_iteration.txt
+        mega/logging.jsonl={"best_model_checkpoint":"/x/mega/checkpoint-10"}""",
+        ["huggingface"],
+        "checkpoint-20",
+        "checkpoint-10 checkpoint-30",
+        unwhole="checkpoint-40",
+    ),
     "huggingface: accelerate": Tree(
         "run/checkpoints",
         "run/checkpoints/checkpoint_{0..2}/{random_states_0.pkl,model.safetensors} run/checkpoints/checkpoint_3/model.safetensors",

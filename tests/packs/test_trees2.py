@@ -28,7 +28,7 @@ from ckptrules.storage.reading import open_below
 from tests.support.forking import shared_rules
 
 PACKS = ", ".join(sources())
-CONTENT = re.compile(r"(?:\.(?:json|yaml|csv|txt)|/(?:last_checkpoint|latest|checkpoint|metrics))=(.*)")
+CONTENT = re.compile(r"(?:\.(?:json|jsonl|yaml|csv|txt)|/(?:last_checkpoint(?:\.rank_\d)?|latest|checkpoint|metrics))=(.*)")
 POLICY = "retention: {default: {%s, keep_at_least: 1}}"
 
 
