@@ -39,6 +39,8 @@ class Told(NamedTuple):
 def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Told:
     """Find what a file tells of which checkpoints: of several rows for one, the later adds to the earlier.
 
+    A row of a number below 0 proves that the file counts otherwise than ``offset`` says: no row is believed.
+
     Args:
         fact: the rule that speaks of the file.
         path: where the file lies.
@@ -56,6 +58,8 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
         best = _as_text(row.get(fact.best)) or best if fact.best else ""
         score = numbers(row).get(fact.score, score)
         key = _key_of(fact, row) if is_row else None
+        if fact.offset and any(isinstance(part, int) and part < 0 for part in key or ()):
+            keys, metrics, times = {}, {}, {}  # which one it calls the best still counts
         for name in keys.get(key, ()) if key is not None else ():
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:

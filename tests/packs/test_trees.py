@@ -240,6 +240,22 @@ TREES = {
         "epoch0.pt last.pt best.pt",
         keep="keep_best: {metric: mAP, mode: max, count: 1}",
     ),
+    "ultralytics: results.csv of YOLOv5 counts from 0, as names do": Tree(
+        "runs/train/exp/weights",
+        r"""runs/train/exp/weights/{epoch0,epoch10,epoch20,last,best}.pt runs/train/exp/opt.yaml
+        runs/train/exp/results.csv=epoch,mAP\n0,0.5\n10,0.9\n11,0.1\n20,0.2\n21,0.6""",
+        ["ultralytics"],
+        "epoch0.pt epoch20.pt",
+        "epoch10.pt last.pt best.pt",
+        keep="keep_best: {metric: mAP, mode: max, count: 1}",
+    ),
+    "ultralytics: YOLOv6": Tree(
+        "runs/train/exp/weights",
+        "runs/train/exp/weights/{290,291,last,best,best_stop_aug}_ckpt.pt runs/train/exp/args.yaml",
+        ["ultralytics"],
+        "290_ckpt.pt",
+        "291_ckpt.pt last_ckpt.pt best_ckpt.pt best_stop_aug_ckpt.pt",
+    ),
     "timm: recoveries are a series of their own": Tree(
         "output/train/vit",
         r"""output/train/vit/checkpoint-{0..2}.pth.tar output/train/vit/{last,model_best,milestone-2,tmp}.pth.tar

@@ -28,7 +28,9 @@ from ckptrules.storage.reading import open_below
 from tests.support.forking import shared_rules
 
 PACKS = ", ".join(sources())
-CONTENT = re.compile(r"(?:\.(?:json|jsonl|yaml|csv|txt)|/(?:last_checkpoint(?:\.rank_\d)?|latest|checkpoint|metrics))=(.*)")
+CONTENT = re.compile(
+    r"(?:\.(?:json|jsonl|yaml|csv|txt)|/(?:last_checkpoint(?:\.rank_\d)?|latest|checkpoint|metrics))=(.*)"
+)
 POLICY = "retention: {default: {%s, keep_at_least: 1}}"
 
 
@@ -94,6 +96,29 @@ TREES = {
         ["words"],
         "epoch_1.pt",
         "epoch_2.pt epoch_3.pt epoch_4.pt",
+    ),
+    "words: YOLOv7, whose best ones have a number": Tree(
+        "runs/train/exp/weights",
+        "runs/train/exp/weights/{epoch_000,epoch_024,epoch_049,best_046,init,last,best}.pt runs/train/exp/opt.yaml",
+        ["words"],
+        "epoch_000.pt epoch_024.pt",
+        "epoch_049.pt best_046.pt last.pt best.pt",
+    ),
+    "words: a folder of shards without .metadata is torn": Tree(
+        "ck",
+        "ck/it{1,2}/{.metadata,__0_0.distcp} ck/it3/__0_0.distcp",
+        ["words"],
+        "it1",
+        "it2",
+        unwhole="it3",
+    ),
+    "words: numbers of unknown unit, but for what may be a fold or a rank": Tree(
+        "out",
+        "out/ckpt_{1,2,1000,2000,3000}.pt out/latest.txt=ckpt_2000.pt out/checkpoint-{100,400}steps.pkl",
+        ["words"],
+        "ckpt_1000.pt checkpoint-100steps.pkl",
+        "ckpt_2000.pt ckpt_3000.pt checkpoint-400steps.pkl latest.txt",
+        unread="ckpt_1.pt ckpt_2.pt",
     ),
     "sb3: a policy goes with its buffer and its normaliser": Tree(
         "logs/ppo",
