@@ -88,6 +88,8 @@ def experiments(
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
+    hollow: list[Directory] = []  # up to date, though the rules could say nothing of what is there
+    understood = understood and but_for(hollow, understood)
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
         came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, base, job, understood),
@@ -100,12 +102,16 @@ def experiments(
     packed: dict[int, Packed] = {}
     for own, found in jobs:
         name = encode_task(found.experiment)
+        values = values_of(f"{base}:{name}", known)
+        up_to_date = is_up_to_date(values, own, found)
+        if up_to_date and "hollow" in values:
+            hollow.append(found)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
             "actions": [(do, [session, work, packed.setdefault(id(own), Packed(own)), found])],
             "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
-            "uptodate": [is_up_to_date(values_of(f"{base}:{name}", known), own, found)],
+            "uptodate": [up_to_date],
             "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
             "task_dep": first,
             "meta": {"found": found},
@@ -150,6 +156,11 @@ def inner_directories(session: Session, job: Job) -> list[str]:
     inner = survey(session, job.options.outputs_dir, job.rules)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
+
+
+def but_for(hollow: list[Directory], understood: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Count what the rules could say anything of, but for directories that are up to date without it."""
+    return lambda total: understood(total) - len(hollow)
 
 
 def in_tally(total: Tally) -> int:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from ckptrules.engine.actions import Action, Plan
 from ckptrules.outputs import evidence
+from ckptrules.outputs.readings import TICK_NS
 from ckptrules.storage import moving, reading
 from tests.conftest import Project
 from tests.support import crash
@@ -365,3 +367,17 @@ def test_an_old_system_looks_before_it_replaces_a_link(project: Project) -> None
     assert crash.run(project.folder, "undo", old_system=True).code == 1
     assert link.read_text() == "a real one"
     assert f"{NEW}.ckpt" in project.names("exp")
+
+
+@pytest.mark.parametrize("files", [{}, {"last_checkpoint": "epoch=1-step=88.ckpt\n"}], ids=["empty", "a pointer"])
+def test_nothing_understood_is_no_success_the_second_time_either(project: Project, files: dict[str, str]) -> None:
+    """It was "up to date"; beside a directory that is understood it is."""
+    project.make({f"{HERE}/{OLD}.ckpt": 9})
+    (project.outputs / "hollow/checkpoints").mkdir(parents=True)
+    for name, text in files.items():
+        (project.outputs / "hollow/checkpoints" / name).write_text(text)
+    time.sleep(2 * TICK_NS / 1e9)  # what was written less long ago is not remembered
+    project.doit("migrate")
+    assert project.doit("migrate").startswith("Nothing to do: 2 experiments are up to date.\n")
+    out = project.doit("migrate:hollow", check=1)
+    assert out.startswith("Nothing to do: 1 experiment is up to date.\nNothing was understood: ")
