@@ -431,6 +431,32 @@ TREES = {
         "checkpoint0099.pth",
         "checkpoint0199.pth checkpoint.pth",
     ),
+    "detr: SwAV": Tree(
+        "swav/checkpoints",
+        "swav/checkpoints/ckp-{0,25,99}.pth swav/checkpoint.pth.tar swav/params.pkl",
+        ["detr"],
+        "ckp-0.pth ckp-25.pth",
+        "ckp-99.pth",
+    ),
+    "detr: MoCo counts epochs": Tree(
+        "moco",
+        "moco/checkpoint_{0000,0050,0199}.pth.tar moco/checkpoint.pth.tar",
+        ["detr"],
+        "checkpoint_0000.pth.tar",
+        "checkpoint_0050.pth.tar checkpoint_0199.pth.tar",
+        unread="checkpoint.pth.tar",
+        keep="min_epoch: 10",
+    ),
+    "detectron2: all ranks of DINOv2 or none, and what each rank goes on with": Tree(
+        "dv2",
+        """dv2/model_000{1249,2499,3749,4999}.rank_{0,1}.pth dv2/model_0006249.rank_0.pth dv2/model_final.rank_{0,1}.pth
+        dv2/last_checkpoint.rank_0=model_0003749.rank_0.pth dv2/last_checkpoint.rank_1=model_0002499.rank_1.pth""",
+        ["detectron2"],
+        "model_0001249.rank_0.pth model_0001249.rank_1.pth",
+        """model_0002499.rank_0.pth model_0002499.rank_1.pth model_0003749.rank_0.pth model_0003749.rank_1.pth
+        model_0004999.rank_0.pth model_0004999.rank_1.pth model_final.rank_0.pth model_final.rank_1.pth""",
+        unwhole="model_0006249.rank_0.pth",
+    ),
 }
 
 
