@@ -43,11 +43,12 @@ EXAMPLES = [
 IGNITE = "Ignite counts what it is attached to"
 SAVES = "accelerate and Ray count saves, Orbax steps; what lies inside tells"
 AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
-    "checkpoint_0": ({"huggingface", "orbax"}, SAVES),
-    "checkpoint_12": ({"huggingface", "orbax"}, SAVES),
-    "checkpoint_000000": ({"huggingface", "orbax", "ray"}, SAVES),
-    "checkpoint_000010": ({"huggingface", "orbax", "ray"}, SAVES),
-    "checkpoint_999900": ({"huggingface", "orbax", "ray"}, SAVES),
+    "checkpoint_0": ({"huggingface", "orbax", "words"}, SAVES),
+    "checkpoint_3": ({"huggingface", "orbax", "words"}, SAVES),
+    "checkpoint_12": ({"huggingface", "orbax", "words"}, SAVES),
+    "checkpoint_000000": ({"huggingface", "orbax", "ray", "words"}, SAVES),
+    "checkpoint_000010": ({"huggingface", "orbax", "ray", "words"}, SAVES),
+    "checkpoint_999900": ({"huggingface", "orbax", "ray", "words"}, SAVES),
     "meta_model_0.pt": ({"ignite", "torchtune"}, f"an epoch of torchtune, {IGNITE}"),
     "model_2000.pt": ({"ignite", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
     "model_500000.pt": ({"ignite", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
@@ -242,7 +243,7 @@ UNSPECIFIC = {"config.json", "train.log", "README.md", "*.py", "*.json", "*.log"
 def test_a_mark_is_a_path_that_is_found(tmp_path: Path, mark: str) -> None:
     assert mark not in UNSPECIFIC
     assert "tfevents" not in mark
-    path = (tmp_path / "a/b/c" / mark.replace("*", "1").replace("[0-9]", "1")).resolve()
+    path = (tmp_path / "a/b/c" / mark.replace("*", "1").replace("[0-9]", "1").replace("[1-9]", "1")).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     assert Tree(str(tmp_path)).has("a/b/c", mark)

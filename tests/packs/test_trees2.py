@@ -112,6 +112,24 @@ TREES = {
         "it2",
         unwhole="it3",
     ),
+    "words: folders of torch.distributed.checkpoint by any program": Tree(
+        "ck",
+        """ck/step_{100,200,300,400}/{.metadata,__0_0.distcp} ck/step_500/__0_0.distcp ck/checkpoint_{3,4}/{.metadata,__0_0.distcp}
+        ck/latest=step_200""",
+        ["words"],
+        "step_100 step_300 checkpoint_3",
+        "step_200 step_400 checkpoint_4",
+        unwhole="step_500",
+    ),
+    "words: lingua": Tree(
+        "dump/checkpoints",
+        """dump/checkpoints/000000{1000,2000}/{.metadata,__0_0.distcp,params.json,train_state_00000.json}
+        dump/checkpoints/0000003000/__0_0.distcp""",
+        ["words"],
+        "0000001000",
+        "0000002000",
+        unwhole="0000003000",
+    ),
     "words: numbers of unknown unit, but for what may be a fold or a rank": Tree(
         "out",
         "out/ckpt_{1,2,1000,2000,3000}.pt out/latest.txt=ckpt_2000.pt out/checkpoint-{100,400}steps.pkl",
