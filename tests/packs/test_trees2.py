@@ -475,6 +475,69 @@ TREES = {
         model_0004999.rank_0.pth model_0004999.rank_1.pth model_final.rank_0.pth model_final.rank_1.pth""",
         unwhole="model_0006249.rank_0.pth",
     ),
+    "basicsr: only states, as networks lie elsewhere": Tree(
+        "x/training_states",
+        "x/models/net_{g,d}_{5000,10000,15000,latest}.pth x/training_states/{5000,10000}.state",
+        ["basicsr"],
+        "5000.state",
+        "10000.state",
+    ),
+    "cyclegan: all networks of an epoch, or none": Tree(
+        "checkpoints/horse",
+        """checkpoints/horse/{5,10,latest}_net_{G_A,G_B,D_A,D_B}.pth checkpoints/horse/15_net_G_A.pth
+        checkpoints/horse/iter_5000_net_{G_A,G_B,D_A,D_B}.pth checkpoints/horse/loss_log.txt""",
+        ["cyclegan"],
+        "5_net_G_A.pth 5_net_G_B.pth 5_net_D_A.pth 5_net_D_B.pth",
+        """10_net_G_A.pth 10_net_G_B.pth 10_net_D_A.pth 10_net_D_B.pth latest_net_G_A.pth latest_net_G_B.pth
+        latest_net_D_A.pth latest_net_D_B.pth
+        iter_5000_net_G_A.pth iter_5000_net_G_B.pth iter_5000_net_D_A.pth iter_5000_net_D_B.pth""",
+        unwhole="15_net_G_A.pth",
+    ),
+    "mxnet: each prefix is a run, and an epoch without its states is torn": Tree(
+        "model",
+        """model/net-{0000,0001,0010}.params model/net-{0001,0010}.states model/net-0020.params model/net-symbol.json
+        model/other-0005.params""",
+        ["mxnet"],
+        "net-0001.params net-0001.states",
+        "net-0000.params net-0010.params net-0010.states other-0005.params",
+        unwhole="net-0020.params",
+    ),
+    "skrl: the best has no number": Tree(
+        "runs/x/checkpoints",
+        "runs/x/checkpoints/agent_{1000,2000}.pt runs/x/checkpoints/{best_agent,policy_1000}.pt",
+        ["skrl"],
+        "agent_1000.pt",
+        "agent_2000.pt best_agent.pt",
+        unread="policy_1000.pt",
+    ),
+    "mlagents: weights go with what was exported": Tree(
+        "results/x/Walker",
+        """results/x/Walker/Walker-{499987,999987}.{onnx,pt} results/x/Walker/Walker-1499987.pt results/x/Walker.onnx
+        results/x/Walker/checkpoint.pt results/x/run_logs/training_status.json""",
+        ["mlagents"],
+        "Walker-499987.pt Walker-499987.onnx",
+        "Walker-999987.pt Walker-999987.onnx checkpoint.pt",
+        unwhole="Walker-1499987.pt",
+    ),
+    "vissl: the file that lists the shards goes with them, and what the link leads to stays": Tree(
+        "swav",
+        """swav/model_phase{0,25,50}{,_shard0,_shard1}.torch swav/model_phase75_shard0.torch
+        swav/checkpoint.torch->model_phase25.torch""",
+        ["vissl"],
+        "model_phase0.torch model_phase0_shard0.torch model_phase0_shard1.torch",
+        """model_phase25.torch model_phase25_shard0.torch model_phase25_shard1.torch
+        model_phase50.torch model_phase50_shard0.torch model_phase50_shard1.torch""",
+        unwhole="model_phase75_shard0.torch",
+    ),
+    "nanotron: the number in latest.txt stays, whole or not": Tree(
+        "checkpoints",
+        """checkpoints/{10,20,30}/{checkpoint_metadata,model_config}.json checkpoints/40/checkpoint_metadata.json
+        checkpoints/2024/photo.png checkpoints/latest.txt=20""",
+        ["nanotron"],
+        "10",
+        "20 30",
+        unwhole="40 2024",
+    ),
 }
 
 
