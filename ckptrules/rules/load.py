@@ -180,7 +180,10 @@ def _claim_name(taken: dict[str, Any], name: str, value: Value, what: str, fault
 
 
 def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault], *, proved: bool) -> RuleSet | None:
-    listed = [load_pack(name, faults, proved=proved) for name in packs.chosen(merged.get("packs", []), faults)]
+    names = packs.chosen(merged.get("packs", []), faults)
+    if len(names) < len({value.data for value in merged.get("packs", [])}):
+        return None  # what the rest says of the missing pack would be a fault as well
+    listed = [load_pack(name, faults, proved=proved) for name in names]
     theirs = [rule for pack in listed for rule in pack.rules.formats]
     named = naming.compile_naming(merged, faults, theirs, proved=proved)
     rules = _compile_names(merged, files, named, faults)
