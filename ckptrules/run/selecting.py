@@ -44,8 +44,9 @@ def refuse_unknown_experiments(
     known = [f"{task}:{encode_task(name)}" for name in names]
     for word in words:
         if not any(fits(word.task, name) for name in known):
-            near = nearest(word.task, known)
-            raise _no_experiment(word.typed or word.task, near and f"did you mean {in_quotes(near)}?")
+            near = nearest(word.task.partition(":")[2], map(encode_task, names))
+            typed = (word.typed or word.task).partition(":")[2]
+            raise _no_experiment(typed, near and f"did you mean {in_quotes(f'{task}:{near}')}?")
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         near = nearest(pattern, names)

@@ -131,11 +131,11 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
     [
         ("migrate verbose", "command line: 'verbose' is an option, no task\n    hint: write verbose=…"),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
-        ("migrate:ocrr*", "command line: no experiment 'migrate:ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
-        ("plan:x*", "command line: no experiment 'plan:x*'\n"),
-        ("verify:ocr verify:x*", "command line: no experiment 'verify:x*'\n"),
+        ("migrate:ocrr*", "command line: no experiment 'ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
+        ("plan:x*", "command line: no experiment 'x*'\n"),
+        ("verify:ocr verify:x*", "command line: no experiment 'x*'\n"),
         ("drop_links experiments=x*", "command line: no experiment 'x*'\n"),
-        ("migrate:ocrr", "command line: no experiment 'migrate:ocrr'\n    hint: did you mean 'migrate:ocr'?"),
+        ("migrate:ocrr", "command line: no experiment 'ocrr'\n    hint: did you mean 'migrate:ocr'?"),
     ],
 )
 def test_what_is_refused_on_the_command_line_is_said_in_a_fact_and_a_hint(
