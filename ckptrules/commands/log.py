@@ -17,7 +17,7 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import places, startup
-from ckptrules.run.options import RUN, Common, a_file, option
+from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Output
 from ckptrules.run.past import command_of
 from ckptrules.run.session import Session
@@ -41,12 +41,24 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
     """Write the entry of a run.
 
     Raises:
-        OptionError: there is no such run, or the journals cannot be read.
+        OptionError: there is no such run, the journals cannot be read, or the template cannot be used.
     """
     places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
     run = run and as_the_disk_tells(options.outputs_dir, run)
-    yield {"basename": "log", "actions": [(write_entry, [options, run])]}
+    yield {"basename": "log", "actions": [(write_entry, [options, run, run and entry(options, run)])]}
+
+
+def entry(options: Options, run: Run) -> str:
+    """Return the entry of a run.
+
+    Raises:
+        OptionError: the template cannot be used.
+    """
+    try:
+        return render(log_template(options.rules_dir), entry_of(run))
+    except (OSError, ValueError) as error:
+        raise OptionError(unusable(options, error)) from None
 
 
 def newest_migration(runs: Sequence[Run]) -> Run | None:
@@ -58,16 +70,11 @@ def newest_migration(runs: Sequence[Run]) -> Run | None:
     return next((run for run in found if run.standing or run.gone), None)
 
 
-def write_entry(options: Options, run: Run | None, task: Task) -> TaskFailed | None:
+def write_entry(options: Options, run: Run | None, entry: str | None, task: Task) -> TaskFailed | None:
     """Print the entry, or append it to a file that does not have it yet."""
-    if run is None:
+    if run is None or entry is None:
         task.meta = {"output": Output("There is no run to tell of; 'doit history' lists them.\n")}
         return TaskFailed("no run", report=False)
-    try:
-        entry = render(log_template(options.rules_dir), entry_of(run))
-    except (OSError, ValueError) as error:
-        task.meta = {"output": Output(unusable(options, error))}
-        return TaskFailed("the template cannot be used", report=False)
     if options.out is None:
         task.meta = {"output": Output(entry, as_it_is=True)}
         return None
@@ -105,11 +112,11 @@ def unusable(options: Options, error: OSError | ValueError) -> str:
     """Say why the template cannot be used, and where."""
     path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
     if isinstance(error, OSError):
-        return f"{path}: cannot be read: {why_of(error)}\n"
+        return f"{path}: cannot be read: {why_of(error)}"
     if not isinstance(error, LogTemplateError):
-        return f"{path}: is no UTF-8 text\n"
-    hint = f"    hint: {error.hint}\n" * bool(error.hint)
-    return f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}\n{hint}"
+        return f"{path}: is no UTF-8 text"
+    hint = f"\n    hint: {error.hint}" * bool(error.hint)
+    return f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}{hint}"
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------

@@ -14,17 +14,17 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.commands import plan
-from ckptrules.report.page.drawing import PageError, unpacked
+from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import style
-from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, a_page, flag, option, some_text
+from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
 from ckptrules.run.outcome import Output, later
-from ckptrules.run.reports import write_page
 from ckptrules.run.session import Session
 from ckptrules.run.startup import TaskDict
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
+from ckptrules.storage.writing import write_whole
 
 WORK = later("ckptrules.run.working", "work_silently")
 
@@ -42,9 +42,14 @@ class Options(Migrating):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already."""
+    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already.
+
+    Raises:
+        OptionError: what is drawn already cannot be drawn again.
+    """
     if options.plan is not None:
-        yield {"basename": "page", "actions": [(draw_again, [options, style(session, options)])]}
+        shown = style(session, options)
+        yield {"basename": "page", "actions": [(write_again, [options, drawn_again(options.plan, shown), shown])]}
         return
     given = {name: getattr(options, name) for name in plan.Options.attributes}
     asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
@@ -58,22 +63,31 @@ def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
         yield "No browser was found here: copy the file, it needs no other."
 
 
-def draw_again(options: Options, style: Style, task: Task) -> TaskFailed | None:
-    """Draw the page of a JSON file that is there."""
-    said = []
+def drawn_again(path: str, style: Style) -> str:
+    """Draw the page of a JSON file that is there.
+
+    Raises:
+        OptionError: it is none.
+    """
     try:
-        data = read_data(str(options.plan))
-        if not options.dry_run:
-            write_page(options.out, data)
+        return draw(read_data(path))
     except PageError as error:
         hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
-        said += [f"ERROR: {style.name(str(options.plan))}{error}", f"    hint: {hint}"]
+        raise OptionError(f"{style.name(path)}{error}\n    hint: {hint}") from None
+
+
+def write_again(options: Options, page: str, style: Style, task: Task) -> TaskFailed | None:
+    """Write a page that was drawn."""
+    shown = style.name(options.out)
+    try:
+        if not options.dry_run:
+            write_whole(options.out, page)
     except OSError as error:
-        said += [f"ERROR: {style.name(options.out)} cannot be written: {why_of(error)}"]
-    failed = bool(said)
-    said += [] if failed or options.dry_run else drawn(options, style.name(options.out), options.out)
+        task.meta = {"output": Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n")}
+        return TaskFailed("no page", report=False)
+    said = [] if options.dry_run else drawn(options, shown, options.out)
     task.meta = {"output": Output("".join(f"{line}\n" for line in said))}
-    return TaskFailed("no page", report=False) if failed else None
+    return None
 
 
 def read_data(path: str) -> Any:

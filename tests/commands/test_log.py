@@ -78,7 +78,8 @@ def test_a_broken_template_is_told(project: Project, template: str) -> None:
     project.make(TREE)
     project.doit("migrate")
     (project.folder / "rules" / "experiment_log.md.j2").write_text(template)
-    assert "the template of the log cannot be used: " in project.doit("log", check=1)
+    out = project.doit("log", check=3)
+    assert out.startswith("ERROR: rules/experiment_log.md.j2:1: the template of the log cannot be used: ")
 
 
 def test_nothing_to_tell_of_and_nowhere_to_write(project: Project) -> None:

@@ -108,7 +108,7 @@ def test_what_no_page_can_be_drawn_from_is_told_with_its_place(
     project.make(TREE)
     if content is not None:
         (project.folder / "plan.json").write_bytes(content.encode(errors="surrogateescape"))
-    out = project.doit("page", "plan=plan.json", check=1)
+    out = project.doit("page", "plan=plan.json", check=3)
     assert out.startswith(f"ERROR: {said}")
     assert "hint: 'doit plan delete_old=1 json=plan.json'" in out
     assert not (project.folder / OUT).exists()
@@ -195,7 +195,7 @@ HOSTILE = {
 def test_a_page_is_drawn_of_no_hostile_data(project: Project, held: str) -> None:
     text, said = HOSTILE[held]
     (project.folder / "sent.html").write_text(text)
-    out = project.doit("page", "plan=sent.html", check=1)
+    out = project.doit("page", "plan=sent.html", check=3)
     assert out.startswith("ERROR: sent.html: ")
     assert said in out
     assert not (project.folder / OUT).exists()
@@ -203,5 +203,5 @@ def test_a_page_is_drawn_of_no_hostile_data(project: Project, held: str) -> None
 
 def test_a_page_waits_for_no_pipe(project: Project) -> None:
     os.mkfifo(project.folder / "pipe")
-    out = project.doit("page", "plan=pipe", check=1)
+    out = project.doit("page", "plan=pipe", check=3)
     assert "ERROR: pipe: is a named pipe, not a plain file" in out

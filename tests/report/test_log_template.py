@@ -141,7 +141,7 @@ def test_what_would_take_too_long_or_too_much_room_is_refused(template: str) -> 
 
 
 @pytest.mark.parametrize("how", ["a product", "no such variable", "bytes", "a folder"])
-def test_the_command_says_where_and_ends_with_1(project: Project, how: str) -> None:
+def test_the_command_says_where_and_refuses(project: Project, how: str) -> None:
     project.make({"a/checkpoints/epoch=3-step=30.ckpt": 100})
     project.doit("migrate")
     path = project.folder / "rules" / "experiment_log.md.j2"
@@ -150,9 +150,9 @@ def test_the_command_says_where_and_ends_with_1(project: Project, how: str) -> N
         path.mkdir()
     else:
         path.write_bytes(b"\xff" if how == "bytes" else f"\n{HOSTILE[how]}".encode())
-    out = project.doit("log", check=1)
+    out = project.doit("log", check=3)
     place = "rules/experiment_log.md.j2:2: " if how in HOSTILE else "rules/experiment_log.md.j2: "
-    assert out.startswith(place)
+    assert out.startswith(f"ERROR: {place}")
     assert out.count("\n") == 1 + ("\n    hint: " in out)
 
 
