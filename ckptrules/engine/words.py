@@ -22,8 +22,10 @@ ENDING = re.compile(
 )
 NO_CHECKPOINTS = frozenset("copy tmp temp bak backup partial swp unfinished lock".split())
 MADE_OF_IT = frozenset(
-    "activations buffer embeddings events features figures grads gradients histograms history images logits logs losses"
-    " matrix metrics outputs plots predictions preds results rollouts samples stats trajectories video videos".split()
+    "activations attention buffer confusion embedding embeddings events feature features figures generated"
+    " gradients grads histograms history images indices labels latents logits logs losses masks matrix metrics"
+    " outputs plots prediction predictions preds recon reconstructions results roc rollouts sample samples scores"
+    " stats targets tokens trajectories trajectory video videos".split()
 )
 """Words right before the key that say what a training has made, or told, at that epoch or step."""
 _TOKEN = re.compile(

@@ -617,6 +617,10 @@ RESULTS = {  # made of checkpoints, and named like them
     "point clouds": "run/point_cloud/iteration_{7000,30000}/point_cloud.ply",
     "videos": "run/video/rl-video-step-{1000,2000}.mp4 run/video/epoch_{1,2}.mp4",
     "arrays": "run/out/{features,val_embeddings,confusion_matrix}_epoch_{1,2}.npz",
+    "of each step, by its program": "run/out/{samples,val_features,test-predictions,best_latents}_step_{100,200}.pt",
+    "of each epoch, by Keras": "run/out/{features,test-predictions,val_outputs}_epoch_{1,2}.h5",
+    "data, by their number": "run/data/{train,val,clip_latents}-0000{01,02}.safetensors",
+    "what was made of them": "run/out/{attention,latents,recon,scores,confusion,labels}_epoch_{1,2}.pt",
     "pickles": "run/out/{predictions,eval-results,replay_buffer}_step_{1,2}.pkl",
 }
 
