@@ -17,6 +17,8 @@ NOTES = frozenset("last best final ema student teacher ckpt checkpoint".split())
 PIECES = frozenset(
     "rank shard part worker expert of fold seed task trial split cv".split()
 )  # with a number: no whole checkpoint of its own
+BEGIN_ANEW = frozenset("stage phase cycle round level".split())  # with a number behind an epoch, which counts in it
+SCALES = frozenset("e k m b kimg st nd rd th".split())  # right behind a number: 1e5, 10k, 1st
 ENDING = re.compile(
     r"\.(?:ckpt|pt|pth\.tar|pth|pkl|weights\.h5|h5|hdf5|keras|safetensors|bin|npz|th|tar|weights|model)\Z"
 )
@@ -69,7 +71,7 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
         elif token[0].isalpha() and not _is_number(token):
             words.append(token)
         elif _is_number(token):
-            if not words or "_".join(words) in READS:
+            if not words or "_".join(words) in READS or (words[-1].lower() in BEGIN_ANEW and token.isdigit()):
                 return None
             sign = "-" if tokens[place - 1][-2:] in ("=-", ":-", "_-") else ""
             fields["_".join(_once(words))], words = sign + token, []
@@ -87,7 +89,8 @@ def _key_at(tokens: list[str], place: int) -> str:
     key = KEYS.get(word, "")
     if word == "e" and behind == place + 1 and (place == 0 or not tokens[place - 1][-1].isalnum()):
         key = "epoch"  # e31, and nothing between: not the e of 1e5
-    return key if key and tokens[behind].isdigit() else ""
+    is_whole = tokens[behind].isdigit() and not (tokens[behind + 1 :] and tokens[behind + 1].lower() in SCALES)
+    return key if key and is_whole else ""
 
 
 def _number_behind(tokens: list[str], place: int) -> int:
