@@ -56,7 +56,7 @@ def test_a_pack_becomes_rules_to_edit_and_nothing_is_overwritten(project: Projec
     project.doit("check")
     assert "is there already" in project.doit("packs", "copy=huggingface", check=1)
     assert "did you mean 'huggingface'?" in project.doit("packs", "copy=hugingface", check=3)
-    assert "hint: there are: allennlp, caffe, " in project.doit("packs", "copy=0", check=3)
+    assert "hint: there are: allennlp, basicsr, caffe, " in project.doit("packs", "copy=0", check=3)
 
 
 def test_names_are_told_without_any_tree(project: Project) -> None:
