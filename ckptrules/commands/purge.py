@@ -76,7 +76,8 @@ def waiting(options: Options, days: float) -> list[str]:
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     """Name the folder of the trash, and show what some runs left in it, oldest first."""
     place = os.path.join(options.outputs_dir, STATE, "trash")
-    used = [(run, trash_use(Disk(options.outputs_dir), [run])) for run in runs]
+    every = ((run, trash_use(Disk(options.outputs_dir), [run])) for run in runs)
+    used = [(run, use) for run, use in every if use.items]
     shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]
     rows = [(run, day_of(run), count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
     if len(shown) < len(used):
@@ -141,7 +142,7 @@ def free(
 def free_expired(session: Session, options: Common, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
     emptied, unrecorded = empty(session, options, runs)
-    lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items or not emptied.left else []
+    lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items else []
     lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
     task.meta = {"output": Output("\n".join([*lines, ""]))}
     return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
@@ -161,7 +162,7 @@ def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Empti
 
 def amount(use: TrashUse) -> str:
     """Write how much was freed."""
-    return f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
+    return "nothing" if not use.items else f"{count_of(use.items, 'item')} from the trash, {human_size(use.size)}"
 
 
 def left_lines(options: Common, style: Style, left: Mapping[str, OSError]) -> Iterator[str]:

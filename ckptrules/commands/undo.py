@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         selecting.refuse_unknown_experiments(session, "undo", options, lambda: changed)
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
-    lost = run is None and trash_use(Disk(options.outputs_dir)).items > 0
+    lost = options.run is None and not backs and trash_use(Disk(options.outputs_dir)).items > 0
     changes = options.will_change and session.line.command == "run"
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     job = UndoJob(
@@ -71,6 +71,7 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         trash_days(session, options),
         came_to=functools.partial(came_to, run, backs, job.style, lost),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
+        summarise=None if backs else notes_alone,
     )
     names: set[str] = set()
     for back in backs:
@@ -106,7 +107,7 @@ def found_out(_: Session, options: Options) -> Meant:
         OptionError: there is no such run, or the journals cannot be read.
     """
     places.outputs_dir(options)
-    run = chosen_run(options.outputs_dir, options.run)
+    run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
     return Meant(run, changed, pattern, standing(run, pattern) if run else ())
@@ -120,6 +121,12 @@ def count_shared(session: Session, base: str, options: Options) -> int:
     """
     backs = found_out(session, options).backs
     return sum(selecting.is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
+
+
+def newest_known(runs: Sequence[Run]) -> Run | None:
+    """Return the newest run with something to take back, or else the one whose space was freed last."""
+    gone = (run for run in reversed(runs) if run.gone and not run.takes_back)
+    return newest_standing(runs) or next(gone, None)
 
 
 def chosen_run(
@@ -157,6 +164,11 @@ def undo_anywhere(session: Session, job: UndoJob, back: TakeBack, task: Task) ->
     return hand_over(task, lambda: session.workers.do(work_on, job._replace(pinned=there), back))
 
 
+def notes_alone(_: Tally, __: Style, notes: Iterable[str]) -> str:
+    """Sum nothing up: there is nothing to take back."""
+    return "".join(f"{note}\n" for note in notes)
+
+
 def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:
     """Say which run was taken back, and what of it cannot be; ``lost`` says that the trash holds what nothing knows."""
     if run and backs:
@@ -175,7 +187,8 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: obje
         states = sum(kind in ("fix", "unfix", "replace") for kind in kinds)
         what = [count_of(len(kinds) - states, "checkpoint")] * (len(kinds) > states)
         what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
-        yield f"Gone for good: {' and '.join(what)} of this run; its space was freed."
+        which = "this run" if backs else f"run {run.id}, {style.name(command_of(run))}"
+        yield f"Gone for good: {' and '.join(what)} of {which}; its space was freed."
     if run and run.barred:
         texts = count_of(len(run.barred), "text stays as it is", "texts stay as they are")
         yield f"Not taken back: {texts}: the record lies where others can write."

@@ -88,12 +88,14 @@ def state_of(run: Run) -> str:
         return stop if run.interrupted or run.standing or not run.done else f"{stop}, taken back"
     if run.intents and not run.done:
         return "nothing done"
+    if run.takes_back and not run.barred:
+        freed = any(ACTIONS[unit.kind].in_trash for ref, unit in run.pairs if ref in run.gone)
+        stands = f"took back {run.takes_back}{', trash freed' * freed}"
+        return stands if run.standing or run.gone else "taken back"
     if run.gone:
         return "trash freed"
     if run.barred:
         return "not taken back: texts"
-    if run.takes_back:
-        return f"took back {run.takes_back}" if run.standing else "taken back"
     lost = len(run.done) - len(run.standing)
     return "done" if not lost else "taken back" if not run.standing else f"{lost} of {len(run.done)} taken back"
 

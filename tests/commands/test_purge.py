@@ -113,10 +113,18 @@ def test_many_runs_are_shown_by_the_oldest_and_the_newest(project: Project) -> N
     run = deleted(project)
     for day in range(1, 20):
         (run.parent / f"202001{day:02}T000000Z-1").mkdir()
+        (run.parent / f"202001{day:02}T000000Z-1/a.ckpt.trashed").touch()
     shown = project.doit("purge", "dry_run=1").splitlines()
     assert shown[1].split()[0] == "20200101T000000Z-1"
     assert "10 runs between them" in shown[6]
     assert shown[-2].split()[0] == run.name
+
+
+def test_a_run_that_left_nothing_is_not_shown(project: Project) -> None:
+    run = deleted(project)
+    project.doit("undo")
+    assert run.exists()
+    assert project.doit("purge") == "Trash: outputs/.ckptrules/trash\nFreed: nothing\n"
 
 
 def stuck(project: Project) -> Path:

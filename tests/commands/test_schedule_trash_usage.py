@@ -59,7 +59,7 @@ def test_purge_frees_what_is_old_enough(project: Project) -> None:
     project.doit("migrate", "delete_old=1")
     aged(project, 2)
     assert "Would free: 4 items from the trash, 400 B\n" in project.doit("purge", "older_than=1d", "dry_run=1")
-    assert "Freed: 0 items" in project.doit("purge", "older_than=3d")
+    assert "Freed: nothing\n" in project.doit("purge", "older_than=3d")
     assert "Freed: 4 items from the trash, 400 B\n" in project.doit("purge", "older_than=36h")
     assert project.doit("trash") == "The trash is empty.\n"
     assert "older_than=x: must be a time such as 7d" in project.doit("purge", "older_than=x", check=3)

@@ -104,6 +104,7 @@ def test_an_undo_can_be_taken_back_and_so_can_that(project: Project) -> None:
     project.doit("migrate", "delete_old=1")
     final = project.tree()
     project.doit("undo")
+    assert project.doit("undo") == EMPTY
     project.doit("undo", f"run={runs(project)[-1]}")
     assert project.tree() == final
     project.doit("undo", f"run={runs(project)[-1]}")
@@ -140,7 +141,7 @@ def test_what_was_deleted_again_and_freed_is_gone_for_good(project: Project) -> 
     project.doit("undo")
     project.doit("undo", f"run={runs(project)[-1]}")
     project.doit("purge")
-    freed = [line.endswith("  trash freed") for line in project.doit("history").splitlines()[1:]]
+    freed = [line.endswith("trash freed") for line in project.doit("history").splitlines()[1:]]
     assert freed == [False, True, False, True]  # purge, undo of undo, undo, migrate
     out = project.doit("undo")
     assert "Gone for good: 1 checkpoint of this run; its space was freed.\n" in out
@@ -304,6 +305,14 @@ def test_history_tells_of_a_run_that_could_do_nothing(project: Project) -> None:
     assert migrate.endswith("  done")
 
 
+def test_history_still_says_what_an_undo_took_back_when_its_files_are_freed(project: Project) -> None:
+    project.make(TREE)
+    for command in (["migrate"], ["undo"], ["migrate", "delete_old=1"], ["purge"]):
+        project.doit(*command)
+    states = [re.split("  +", row)[-1] for row in project.doit("history").splitlines()[1:]]
+    assert states == ["done", "trash freed", f"took back {runs(project)[0]}", "taken back"]
+
+
 def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate", "delete_old=1")
@@ -424,7 +433,8 @@ def test_what_a_purge_freed_is_gone_for_the_runs_before_as_well(project: Project
     assert "Gone for good: 2 checkpoints of this run; its space was freed." in out
     assert "Taken back: run " in out
     assert project.names("one") == ["epoch=15-step=3.ckpt"]
-    assert "There is nothing to take back." in project.doit("undo")
+    gone = f"Gone for good: 2 checkpoints of run {runs(project)[1]}, migrate delete_old=1; its space was freed.\n"
+    assert project.doit("undo") == f"There is nothing to take back.\n{gone}"
 
 
 def test_what_came_back_after_a_purge_can_be_taken_back(project: Project) -> None:

@@ -109,7 +109,7 @@ def test_a_command_that_waits_beside_one_that_does_not_takes_one_lock(project: P
     project.make({"exp/checkpoints/epoch_1_step_1.ckpt": 1})
     out = project.doit("migrate", "--wait", "3", "purge")
     assert "Summary" in out
-    assert "Freed: 0 items from the trash" in out
+    assert "Freed: nothing\n" in out
 
 
 def test_a_dodo_that_begins_no_session_is_refused(project: Project) -> None:
