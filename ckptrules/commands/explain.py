@@ -113,11 +113,9 @@ def show(
         found += [one._replace(metrics=metrics.get(one.name, {}), inside=inside.get(one.name, "")) for one in explained]
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
-        task.meta = {
-            "output": Output(
-                f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
-            )
-        }
+        fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
+        passed_over = jobs.uncovered(session, "explain", options, job.rules, job.style)
+        task.meta = {"output": Output(fact + f"{passed_over}\n" * bool(passed_over))}
         return TaskFailed("nothing to explain", report=False)
     text = "\n".join(block(one, job.style) for one in found)
     head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"

@@ -31,7 +31,7 @@ def claim_of_packs(said: Said) -> Claim | None:
         return _ambiguous("claim it otherwise", said)
     if len(said) == 1 or said[0][1].kind != "format":
         protected = [one for _, one in said if one.kind == "protected"]
-        return max(protected, key=_strictness) if protected else said[0][1]
+        return max(protected, key=_strictness) if protected else min(said, key=_as_all_packs_do)[1]
     agreed = agreed_fields(one.fields for _, one in said)
     if agreed is None:
         return _ambiguous("read it otherwise", said)
@@ -91,6 +91,12 @@ def _ambiguous(how: str, said: Said) -> Claim:
     """Leave a name alone, and with it the checkpoint that it would be a part of."""
     part = next((one for _, one in said if one.rule and one.rule.has_parts), None)
     return Claim("ambiguous", _undecided(how, said), part and part.rule, part.fields if part else {})
+
+
+def _as_all_packs_do(said: tuple[Pack, Claim]) -> bool:
+    """Say whether a pack knows a name only as a usual tracker: those stand where its first format does."""
+    pack, one = said
+    return one.reason.place in [rule.place for rule in pack.rules.formats[:1]]
 
 
 def _strictness(said: Claim) -> tuple[bool, bool, bool, int]:

@@ -115,6 +115,13 @@ def test_nothing_is_called_so(project: Project) -> None:
     assert "explain needs a name\n    hint: name='epoch-0*'" in project.doit("explain", check=3)
 
 
+def test_what_no_layout_covers_is_told_where_nothing_is_called_so(project: Project) -> None:
+    project.make({"deep/er/still/weights/epoch=4-step=4.ckpt": 9})
+    out = project.doit("explain", "name=epoch=4*", check=1)
+    assert out.startswith("Nothing is called 'epoch=4*'.\n    hint: ")
+    assert "deep/er/still/weights" in out
+
+
 def test_the_explanation_as_data(project: Project) -> None:
     make(project)
     project.doit("explain", f"name={OLD}", "json=why.json")
@@ -209,8 +216,12 @@ EXPLAINED = {
     "checkpoint-1": ("format 'huggingface/trainer'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
     "model.safetensors": ("no checkpoint: 'model.safetensors'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
     "best_acc_epoch_3.pth": ("protected by 'best_*.pth'", "mmengine.yaml", "last_checkpoint, best_*_epoch_[0-9]*.pth"),
-    # every pack asks it, so the first one says so
-    "last_checkpoint": ("names checkpoints: 'last_checkpoint'", "huggingface.yaml", "checkpoint-*/trainer_state.json"),
+    # every pack asks it, and the one that says so itself is named
+    "last_checkpoint": (
+        "names checkpoints: 'last_checkpoint'",
+        "mmengine.yaml",
+        "last_checkpoint, best_*_epoch_[0-9]*.pth",
+    ),
 }
 
 
