@@ -28,13 +28,14 @@ class Part(NamedTuple):
     """The checkpoints of one directory, as a plan has them that goes by its own lines alone.
 
     ``rest`` may go, the others stay. ``whole`` are the names of those that are whole and tell a number: only these are
-    ranked among others.
+    ranked among others. ``live`` says why all of it stays where a run may go on.
     """
 
     directory: str
     rest: tuple[Checkpoint, ...] = ()
     stays: tuple[Checkpoint, ...] = ()
     whole: frozenset[str] = frozenset()
+    live: str = ""
 
 
 class SharedOut(NamedTuple):
@@ -67,6 +68,7 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
         tuple(one for one in there if one.entry.name in goes),
         tuple(one for one in there if one.entry.name not in goes),
         frozenset(one.entry.name for one in there if one.rule and one.series[1] and out.isdisjoint(one.names)),
+        next((f"{one.text}\n    hint: {one.hint}" for one in plan.problems if one.id == "live_run"), ""),
     )
 
 

@@ -48,7 +48,7 @@ def told_by_tree(
             parts = [part_in(without_budget(own), found) for own, found in every]
             shared = share_out(line.value, parts, job.header["started_ns"])
             judged, note = shared.says, budget_note(line.value, shared)
-            notes.append(note)
+            notes += [note, *(f"{job.style.name(part.directory)} {part.live}" for part in parts if part.live)]
         else:
             judged = ranked(line.value, every)
         for directory, opinions in judged.items():

@@ -65,6 +65,22 @@ def test_the_oldest_of_the_tree_go_until_it_fits_and_the_preview_is_the_run(proj
     assert project.tree() == start
 
 
+def test_a_run_that_may_go_on_is_told_by_name_where_a_budget_leaves_it_alone(project: Project) -> None:
+    """It stayed, and nothing said why."""
+    for path in (project.folder / "rules").glob("*.yaml"):
+        path.unlink()
+    make(project, f"packs: [composer]\nlayout: ['*']\n{BUDGET.format('1KB')}", {})
+    project.make({f"live/ep{n}-ba{n}-rank0.pt": SIZE for n in range(3)})
+    told = run(project, "plan")
+    assert gone(told) == set()
+    assert "\nlive is left alone: its newest file changed " in told["out"]
+    for path in (project.outputs / "live").iterdir():
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    told = run(project, "plan")
+    assert len(gone(told)) == 2
+    assert "is left alone" not in told["out"]
+
+
 def test_a_run_that_found_nothing_to_do_plans_afresh_when_another_experiment_grows(project: Project) -> None:
     make(project, BUDGET.format("3KB"), {"a": [ckpt(1), ckpt(2)], "b": [ckpt(1)]})
     assert gone(run(project, "migrate")) == set()
