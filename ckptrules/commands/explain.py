@@ -254,6 +254,8 @@ def block(one: Explained, style: Style) -> str:
     if one.stays is not None and one.policy:
         rows.append(("policy", *_told(one.policy, style)))
     width = max(len(text) for _, text, _ in rows)
+    if style.width and WIDTH + width + max(len(place) for *_, place in rows) + 4 > style.width:
+        width = 0  # no column of places, which would begin beyond the end of the line
     lines = []
     for label, text, place in rows:
         shown = label.ljust(WIDTH)

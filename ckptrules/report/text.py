@@ -191,7 +191,7 @@ def magnitude(rows: Sequence[Going], style: Style) -> str:
     cells = [(style.name(row.experiment), *_amounts([row])) for row in losing[:LARGEST]]
     if rest := losing[LARGEST:]:
         cells.append((f"{len(rest)} others", *_amounts(rest)))
-    text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4))
+    text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4), width=style.width)
     largest = sorted((one for row in losing for one in row.largest), reverse=True)[:LARGEST]
     sizes = table((), [("", human_size(size), style.name(path)) for size, path in largest], right=(1,))
     return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"

@@ -76,6 +76,16 @@ def test_a_table_fits_and_what_one_would_copy_is_whole(deleted: Project, words: 
     assert "ocr training" in shown or words == "history"
 
 
+def test_what_goes_and_why_fit_a_narrow_terminal(project: Project) -> None:
+    """Places stood in a column of their own, beyond the end of the line; so did the sizes beside a long name."""
+    experiment = "an experiment with a name that is long"
+    project.make({f"{experiment}/checkpoints/{name}": 3000 for name in (NAME, "epoch=12-step=1200.ckpt")})
+    named, *_ = [line for line in on_terminal(project, 80, "explain", "name=*02*") if "named by" in line]
+    assert named.endswith("'doubled-prefix'  rules/naming.yaml:23")
+    lines = on_terminal(project, 40, "plan", "delete_old=1")
+    assert lines[lines.index(experiment) + 1].split() == ["1", "3", "KB", "1", "3", "KB"]
+
+
 def test_a_pipe_gets_every_column_whatever_columns_says(deleted: Project) -> None:
     for words, headings in (("history", history.HEADINGS), ("trash", trash.HEADINGS), ("catalog", catalog.HEADINGS)):
         first = deleted.doit(words, env={"COLUMNS": "40"}).splitlines()[0]
