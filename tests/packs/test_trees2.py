@@ -121,6 +121,33 @@ TREES = {
         "step_200 step_400 checkpoint_4",
         unwhole="step_500",
     ),
+    "words: LitGPT": Tree(
+        "out",
+        "out/step-0000{1000,2000}/lit_model.pth out/step-00003000/lit_config.json out/final/lit_model.pth",
+        ["words"],
+        "step-00001000",
+        "step-00002000",
+        unwhole="step-00003000",
+    ),
+    "words: fairseq2": Tree(
+        "run/checkpoints",
+        """run/checkpoints/step_{10,20}/model/pp_00/tp_00/sdp_00.pt run/checkpoints/step_{10,20}/trainer/rank_00.pt
+        run/checkpoints/step_30.tmp/model/pp_00/tp_00/sdp_00.pt""",
+        ["words"],
+        "step_10",
+        "step_20",
+    ),
+    "words: the best by what NeMo-RL tells": Tree(
+        "grpo",
+        """grpo/step_{10,20,30}/policy/weights/{.metadata,__0_0.distcp} grpo/step_10/training_info.json={"val_reward":0.9}
+        grpo/step_20/training_info.json={"val_reward":0.1} grpo/step_30/training_info.json={"val_reward":0.5}
+        grpo/tmp_step_40/policy/x""",
+        ["words"],
+        "step_20",
+        "step_10 step_30",
+        unread="tmp_step_40",
+        keep="keep_best: {metric: val_reward, mode: max, count: 1}",
+    ),
     "words: lingua": Tree(
         "dump/checkpoints",
         """dump/checkpoints/000000{1000,2000}/{.metadata,__0_0.distcp,params.json,train_state_00000.json}
@@ -284,6 +311,14 @@ TREES = {
         ["kohya"],
         "cat-000001.safetensors cat-000001-state dog-step00000200.safetensors",
         "cat-000002.safetensors cat-000002-state dog-step00000400.safetensors",
+        unread="cat.safetensors",
+    ),
+    "kohya: ai-toolkit": Tree(
+        "cat",
+        "cat/cat_000000{250,500,750}.safetensors cat/cat_LoRA_000000250.safetensors cat/cat.safetensors cat/config.yaml",
+        ["kohya"],
+        "cat_000000250.safetensors cat_000000500.safetensors",
+        "cat_000000750.safetensors cat_LoRA_000000250.safetensors",
         unread="cat.safetensors",
     ),
     "kohya: beside the shards of a model of Hugging Face, none of which is an epoch": Tree(
