@@ -283,7 +283,7 @@ def _run(
         frozenset(ref for ref in own if ref in done),
         {ref: standing[ref] for ref in own if ref in standing},
         frozenset(ref for ref in own if ref in gone),
-        any(intent.failed is None for _, intent in intents),
+        any(record.interrupted for record in records),
         frozenset(ref for ref in own if ref in barred),
         any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
     )

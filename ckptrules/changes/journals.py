@@ -86,7 +86,7 @@ def fault_of(outputs_dir: str, error: JournalError | OSError) -> str:
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
-    """Read all journals, oldest run first.
+    """Read all journals, oldest run first. What became of a run that was interrupted, the disk tells.
 
     Args:
         outputs_dir: the folder of the experiments.
@@ -98,9 +98,10 @@ def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
     """
     from ckptrules.changes.history import read_history  # not above: most runs read no journal to its end
     from ckptrules.changes.record import read
+    from ckptrules.changes.undoing import as_the_disk_tells
 
     return read_history(
-        record
+        as_the_disk_tells(root, record)
         for root in filter(None, (outputs_dir, own_state))
         for name, text in read_journals(Disk(root)).items()
         if (record := read(name, text, own=root == own_state))

@@ -11,6 +11,7 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import EntryKind, Identity
 
+NOT_REACHED = "not begun, as the run was interrupted"
 _ENTRY_KINDS = get_args(EntryKind)
 
 
@@ -40,8 +41,9 @@ class Record(NamedTuple):
     """One journal file, read. ``header`` is what the run said of itself, ``purged`` the runs whose trash it emptied.
 
     ``left`` are the paths below ``outputs_dir`` of what it could not free of that. ``stopped`` says that the run ended
-    before its time: by Ctrl-C, or by a crash that another run has seen. ``own`` says that the journal lies in the
-    user's own state, and has power over texts.
+    before its time: by Ctrl-C, or by a crash that another run has seen; ``interrupted`` by one that none has seen yet:
+    what became of its units the disk tells. ``own`` says that the journal lies in the user's own state, and has power
+    over texts.
     """
 
     run: str
@@ -52,6 +54,7 @@ class Record(NamedTuple):
     own: bool = False
     left: tuple[str, ...] = ()
     stopped: bool = False
+    interrupted: bool = False
 
 
 def rewrites_texts(unit: Unit) -> bool:

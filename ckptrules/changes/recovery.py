@@ -11,7 +11,7 @@ from ckptrules.changes.doing import do_unit, is_done
 from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.kinds import KINDS
-from ckptrules.changes.record import JournalError, Record, closing, read
+from ckptrules.changes.record import NOT_REACHED, JournalError, Record, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
@@ -71,7 +71,7 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
     for number, (unit, done) in enumerate(zip(units, done_of, strict=True)):
         head, rest = head_of(unit), [step for step in unit.steps if step not in done]
         if number > last:
-            failed[number] = "not begun, as the run was interrupted"
+            failed[number] = NOT_REACHED
         elif head in rest and _is_lost(folders, head):
             do_unit(folders, rest[1:] if number == last else ())
         elif number < last:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
-from ckptrules.changes.history import Run
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
-from ckptrules.changes.record import refs
+from ckptrules.changes.record import NOT_REACHED, Intent, Record
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Spot, Step, Unit
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
 
 
-def as_the_disk_tells(outputs_dir: str, run: Run) -> Run:
-    """Return a run that was interrupted with what it has really done; nothing is changed."""
-    if not run.interrupted:
-        return run
-    open_units = {
-        ref: unit
-        for record, intent in run.intents
-        if intent.failed is None
-        for ref, unit in zip(refs(record, intent), intent.units, strict=True)
-    }
-    with Folders(outputs_dir) as folders:
-        undone = {ref for ref, unit in open_units.items() if _is_to_do(folders, head_of(unit))}
-    return run._replace(done=run.done - undone)
+def as_the_disk_tells(root: str, record: Record) -> Record:
+    """Return a journal that ends before it says what became of its units, with what the disk tells of them.
+
+    Nothing is changed: the next run that changes anything finishes what was begun (`recovery`).
+    """
+    if all(intent.failed is not None for intent in record.intents):
+        return record
+    with Folders(root, texts=record.own) as folders:
+        intents = tuple(_as_the_disk_tells(folders, intent) for intent in record.intents)
+    return record._replace(intents=intents, interrupted=True)
+
+
+def _as_the_disk_tells(folders: Folders, intent: Intent) -> Intent:
+    if intent.failed is not None:
+        return intent
+    to_do = [place for place, unit in enumerate(intent.units) if _is_to_do(folders, head_of(unit))]
+    return intent._replace(failed=dict.fromkeys(to_do, NOT_REACHED))
 
 
 def _is_to_do(folders: Folders, step: Step) -> bool:
@@ -40,14 +44,29 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
     failed = {}
     left: set[Spot] = set()
     altered: set[Spot] = set()
+    moved: dict[str, str] = {}  # where that lies today which will be at a path
     for number, unit in enumerate(units):
-        leaves = {step.here for step in unit.steps if KINDS[step.kind].leaves}
-        if why := _first_obstacle(folders, unit, Ahead(left | leaves, altered)):
+        today = unit._replace(steps=tuple(_as_it_lies(step, moved) for step in unit.steps))
+        leaves = {step.here for step in today.steps if KINDS[step.kind].leaves}
+        if why := _first_obstacle(folders, today, Ahead(left | leaves, altered)):
             failed[number] = why
         else:
             left |= leaves
-            altered |= {step.here for step in unit.steps} - leaves
+            altered |= {step.here for step in today.steps} - leaves
+            folders_moved = (
+                step for step in today.steps if KINDS[step.kind].moves and step.identity.kind == "directory"
+            )
+            moved |= {"/".join(step.there): "/".join(step.here) for step in folders_moved}
     return failed
+
+
+def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
+    """Say where a step would begin today, whose directory an earlier one moves."""
+    above, below = step.directory, ""
+    while above and above not in moved:
+        above, _, name = above.rpartition("/")
+        below = f"/{name}{below}"
+    return step._replace(directory=moved[above] + below) if above else step
 
 
 def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:

@@ -11,7 +11,6 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
@@ -45,7 +44,6 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # 
     """
     places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
-    run = run and as_the_disk_tells(options.outputs_dir, run)
     yield {"basename": "log", "actions": [(write_entry, [options, run, run and entry(options, run)])]}
 
 

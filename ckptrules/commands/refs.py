@@ -12,7 +12,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules import stopping
-from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
@@ -23,6 +23,7 @@ from ckptrules.run import jobs, places, records, startup
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
 from ckptrules.run.outcome import Output
+from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of
@@ -103,7 +104,7 @@ def paths_of(options: Options) -> list[str]:
 def work(session: Session, options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
     """Show the references, and rewrite them where that is asked for."""
     try:
-        runs = read_runs(options.outputs_dir, believing.own_state(options.outputs_dir))
+        runs = runs_of(options.outputs_dir)
     except (JournalError, OSError) as error:
         task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
         return TaskFailed("a journal cannot be read", report=False)

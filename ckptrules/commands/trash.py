@@ -12,7 +12,6 @@ from doit.task import Task
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
-from ckptrules.changes.journals import read_runs
 from ckptrules.changes.record import JournalError
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
@@ -23,8 +22,8 @@ from ckptrules.run import finding, jobs, places, records, startup
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Output
+from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
-from ckptrules.storage import believing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import TrashItem, strangers, trash_items
@@ -81,7 +80,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
 def known_runs(outputs_dir: str) -> list[Run] | None:
     """Return what the journals tell, or None where they cannot be read."""
     try:
-        return read_runs(outputs_dir, believing.own_state(outputs_dir))
+        return runs_of(outputs_dir)
     except (JournalError, OSError):
         return None
 

@@ -11,7 +11,7 @@ from doit.exceptions import TaskFailed
 from doit.task import Task
 
 from ckptrules.changes.history import Run, TakeBack, are_independent, newest_standing, standing
-from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style, count_of
@@ -21,7 +21,7 @@ from ckptrules.run import jobs, pinning, places, records, selecting, startup
 from ckptrules.run.experiments import hand_over
 from ckptrules.run.heard import RunContext
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
-from ckptrules.run.past import command_of, trash_days
+from ckptrules.run.past import command_of, runs_of, trash_days
 from ckptrules.run.session import Session, once
 from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task
@@ -138,7 +138,7 @@ def chosen_run(
         OptionError: there is no such run, or the journals cannot be read.
     """
     try:
-        runs = read_runs(outputs_dir, records.own_state(outputs_dir))
+        runs = runs_of(outputs_dir)
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
         raise OptionError(f"{visible(fault_of(outputs_dir, error))}\n    hint: {hint}") from None

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from ckptrules.changes.history import Run
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS
-from ckptrules.changes.undoing import as_the_disk_tells
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.ruleset import RuleError
@@ -34,13 +33,13 @@ class Did(NamedTuple):
 
 
 def runs_of(outputs_dir: str) -> list[Run]:
-    """Read which runs there were, the oldest first, and what each has really done.
+    """Read which runs there were, the oldest first.
 
     Raises:
         JournalError: a journal is damaged.
         OSError: one cannot be read.
     """
-    return [as_the_disk_tells(outputs_dir, run) for run in read_runs(outputs_dir, believing.own_state(outputs_dir))]
+    return read_runs(outputs_dir, believing.own_state(outputs_dir))
 
 
 def trash_days(session: Session, options: Common) -> int | None:

@@ -28,6 +28,7 @@ from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.run.undoing import as_plan
 from ckptrules.storage import exchanging, state
 from ckptrules.storage.folders import Folders
+from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
 
 RUN = "20260101T000000Z-1"
@@ -151,6 +152,20 @@ def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) ->
     assert (outputs / "exp/latest").read_text() == "c\na\n"
 
 
+def test_a_link_in_a_folder_that_an_earlier_unit_moves_is_looked_at_where_it_lies(outputs: Path) -> None:
+    """As where undo gives a folder its old name back, and then the link in it its old text."""
+    (outputs / "exp/new").mkdir()
+    (outputs / "exp/new/link").symlink_to("../b")
+    there = Step("move", "exp", "new", "exp", "old", "", Identity("directory", 1, -1))
+    relinks = [Step("relink", "exp/old", "link", "exp/old", "../a", was) for was in ("../b", "../c")]
+    units = [Unit("rename", 0, (there,)), *(Unit("rename", 0, (relink,)) for relink in relinks)]
+    with Folders(str(outputs)) as folders:
+        assert foresee(folders, (units[0], units[2])) == {1: LINK_CHANGED}
+        assert foresee(folders, tuple(units[:2])) == {}
+        assert do_units(folders, units[:2], lambda: False) == {}
+    assert os.readlink(outputs / "exp/old/link") == "../a"
+
+
 def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
     unit = Unit("rewrite", 0, (rewrite(outputs),))
     with Folders(str(outputs)) as folders:
@@ -239,8 +254,10 @@ def test_a_new_kind_that_a_crash_interrupted_is_recovered(outputs: Path, retime:
     journal.intend("exp", "exp", [retime])
     if crashed == "after":
         os.utime(outputs / "exp/a", ns=(7, 7))
+    (before,) = read_runs(str(outputs))
     recover(str(outputs))
     (run,) = read_runs(str(outputs))
+    assert (before.done, before.standing, before.interrupted) == (run.done, run.standing, not run.interrupted)
     assert (len(run.done), times(outputs)) == ((0, 5) if crashed == "before" else (1, 7))
 
 
