@@ -278,7 +278,7 @@ def test_where_a_state_was_freed_the_checkpoint_is_not_called_gone(project: Proj
     project.doit("purge")
     run = project.doit("history").splitlines()[2].split()[0]
     out = project.doit("undo", f"run={run}")
-    assert "Gone for good: the other state of 1 checkpoint of this run; its space was freed.\n" in out
+    assert f"Gone for good: the other state of 1 checkpoint of run {run}, fix_state; its space was freed.\n" in out
 
 
 @pytest.mark.in_memory
