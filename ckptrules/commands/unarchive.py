@@ -29,6 +29,7 @@ from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import tar, unpacking
+from ckptrules.vault.backups import difference
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
@@ -127,6 +128,18 @@ def present(options: Options, manifest: Manifest) -> str:
     return f"'{experiment}' is in {options.outputs_dir} already" if there else ""
 
 
+def is_same(session: Session, options: Options, manifest: Manifest) -> bool:
+    """Say whether all files of an archive are in their places, with the same content; others may be beside them."""
+    with session.shown(manifest.size) as progress:
+        return not any(difference(options.outputs_dir, item, progress) for item in manifest.items)
+
+
+def amount(style: Style, manifest: Manifest) -> str:
+    """Name the experiment of an archive, and say how much it is."""
+    (experiment,) = manifest.experiments
+    return f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
+
+
 def read(session: Session, path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
     """Read and prove the only archive; when the stack ends, what was unpacked of it is gone.
 
@@ -166,7 +179,7 @@ def bring_back(session: Session, options: Options, style: Style, path: str, unpa
     stated = unpacked.manifest
     (experiment,) = stated.experiments
     top = stated.items[0].path
-    what = f"{style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
+    what = amount(style, stated)
     if options.dry_run:
         return f"Would bring back: {what}", True
     lost: dict[str, tuple[str, ...]] = {}
@@ -263,14 +276,17 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
     """Bring one of several experiments back, and note what to tell.
 
     Raises:
-        ArchiveError: it is there already, or would not fit beside those before.
+        ArchiveError: it is there already and differs, or would not fit beside those before.
     """
     manifest = unpacked.manifest
     (experiment,) = manifest.experiments
     if first := back.holders.get(experiment):
         raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
     if why := present(options, manifest):
-        raise ArchiveError(f"{why}: {PRESENT_HINT}")
+        if not is_same(session, options, manifest):
+            raise ArchiveError(f"{why}: {PRESENT_HINT}")
+        back.lines[path] = f"There already, with the same content: {amount(back.style, manifest)}"
+        return
     if options.dry_run:
         back.needed = unpacking.refuse_full(options.outputs_dir, manifest.items, back.needed)
         back.to_come += manifest.size

@@ -245,10 +245,12 @@ def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
 
 def test_of_several_archives_each_fails_by_itself(project: Project) -> None:
     archive = make(project)
+    project.doit("archive", "experiments=new", "archive_dir=archive", "format=gz", "keep_source=1")
+    with next((project.outputs / "new").rglob("*.ckpt")).open("r+b") as file:
+        file.write(b"\0")
     before = project.tree()
     project.doit("archive", "experiments=old_*", "archive_dir=archive")
     shutil.copy(archive / "old_1.tar.zst", archive / "older.tar.zst")
-    project.doit("archive", "experiments=new", "archive_dir=archive", "format=gz", "keep_source=1")
     (archive / "folder.tar.gz").mkdir()
     (archive / "hollow.tar.gz").touch()
     told = """\
@@ -281,6 +283,11 @@ def test_where_no_worker_is_left_what_was_done_and_what_was_not_is_told(project:
     assert project.doit("unarchive", "archive=archive/*", check=2) == (
         "Brought back: new (2 files, 15 KB)\nStopped: archive/old_1.tar.zst is not brought back.\n"
         f"Stopped: archive/old_2.tar.zst is not brought back.\n{ends}"
+    )
+    (project.folder / "dodo.py").write_text(dodo)
+    assert project.doit("unarchive", "archive=archive/*") == (
+        "There already, with the same content: new (2 files, 15 KB)\n"
+        "Brought back: old_1 (7 files, 15 KB)\nBrought back: old_2 (2 files, 15 KB)\n"
     )
 
 
