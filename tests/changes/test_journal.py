@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 
 HERE = "one/checkpoints"
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
@@ -64,7 +64,7 @@ def test_a_planted_journal_rewrites_no_text(project: Project, command: str, fini
         if finished:  # taking it back would put the other text there
             step[4:6] = reversed(step[4:6])
             plant(project, step, kind=kind, finished=True)
-        crash.run(project.folder, *command.split())
+        crash.run_in_turn(project.folder, *command.split())
         assert (Path(step[1]) / ".bashrc").read_bytes() == MINE, step
 
 
@@ -108,7 +108,7 @@ def test_a_planted_journal_changes_nothing_outside_of_its_tree(
         step[4:6] = reversed(step[4:6])
     plant(project, step, finished=command == "undo")
     before = {path.name: (path.lstat().st_ino, path.read_bytes()) for path in secret.iterdir()}
-    ended = crash.run(project.folder, command)
+    ended = crash.run_in_turn(project.folder, command)
     assert "Traceback" not in ended.output
     assert {path.name: (path.lstat().st_ino, path.read_bytes()) for path in secret.iterdir()} == before
     assert os.readlink(secret / "link") == "file"
@@ -226,10 +226,10 @@ def test_what_stands_under_the_name_of_a_text_that_is_being_written_stays(projec
 def test_a_text_that_was_being_written_at_a_crash_leaves_nothing_behind(project: Project, how: str) -> None:
     script = referring(project)
     old = script.read_text()
-    for at in range(1, crash.run(project.folder, "refs", "apply=1").changes + 1):
+    for at in range(1, crash.run_in_turn(project.folder, "refs", "apply=1").changes + 1):
         script.write_text(old)
-        crash.run(project.folder, "refs", "apply=1", fault=Fault(at, how))
+        crash.run_in_turn(project.folder, "refs", "apply=1", fault=Fault(at, how))
         assert script.read_text() in (old, old.replace(OLD, NEW)), at
-        crash.run(project.folder, "refs", "apply=1")
+        crash.run_in_turn(project.folder, "refs", "apply=1")
         assert script.read_text() == old.replace(OLD, NEW), at
         assert os.listdir(script.parent) == ["a.py"], at

@@ -15,7 +15,7 @@ from ckptrules.engine.state_folder import trash_name
 from ckptrules.storage import exchanging, moving, texts
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import contents, trained
 
 HERE = "one/checkpoints"
@@ -89,12 +89,12 @@ def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(pro
     kept, everything = project.folder.parent / "kept", contents(project)
     shutil.copytree(project.outputs, kept, symlinks=True)
     command = ("restore", f"backup={made}", "force=1")
-    for at in range(1, crash.run(project.folder, *command).changes + 1):
+    for at in range(1, crash.run_in_turn(project.folder, *command).changes + 1):
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
-        crash.run(project.folder, *command, fault=Fault(at, how))
+        crash.run_in_turn(project.folder, *command, fault=Fault(at, how))
         assert set(everything) <= set(contents(project)), at
-        ended = crash.run(project.folder, *command)
+        ended = crash.run_in_turn(project.folder, *command)
         assert (ended.code, project.tree()) == (0, start), (at, ended.output)
         work = project.outputs / ".ckptrules/work"
         assert not work.exists() or os.listdir(work) == [], at
@@ -290,7 +290,7 @@ def test_what_cannot_be_looked_at_after_an_exchange_goes_back(project: Project, 
         assert all((project.outputs / path).exists() for path in links), (exchange, ended.output)
         assert all((folder / name).exists() for name in (folder / "latest").read_text().split()), exchange
         assert not list((project.outputs / ".ckptrules/work").glob("*")), exchange
-        while "There is nothing to take back" not in (ended := crash.run(project.folder, "undo")).output:
+        while "There is nothing to take back" not in (ended := crash.run_in_turn(project.folder, "undo")).output:
             assert ended.code == 0, (exchange, ended.output)
         assert project.tree() == start, exchange
     assert failures

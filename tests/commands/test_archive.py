@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.dying import let_workers, vanish
 
 EXPERIMENTS = ("old_1", "old_2", "new")
@@ -369,23 +369,23 @@ def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
     kept = tmp_path / "kept"
     shutil.copytree(project.outputs, kept, symlinks=True)
     command = ("archive", "experiments=old_1", "archive_dir=archive")
-    ended = crash.run(project.folder, *command)
+    ended = crash.run_in_turn(project.folder, *command)
     assert ended.code == 0, ended.output
     for at in range(1, ended.changes + 1):
         shutil.rmtree(project.outputs)
         shutil.rmtree(archive)
         shutil.copytree(kept, project.outputs, symlinks=True)
         archive.mkdir()
-        assert crash.run(project.folder, *command, fault=Fault(at, how)).code == -signal.SIGKILL
+        assert crash.run_in_turn(project.folder, *command, fault=Fault(at, how)).code == -signal.SIGKILL
         source = project.outputs / "old_1"
         assert not source.exists() or everything(source).keys() == before.keys(), at
         visible = [name for name in os.listdir(archive) if not name.startswith(".") and name.endswith(".zst")]
         if source.exists():
-            again = crash.run(project.folder, *command)
+            again = crash.run_in_turn(project.folder, *command)
             assert again.code == 0, (at, again.output)
         else:
             assert visible, at
         assert not source.exists()
-        back = crash.run(project.folder, "unarchive", "archive=archive/old_1.tar.zst")
+        back = crash.run_in_turn(project.folder, "unarchive", "archive=archive/old_1.tar.zst")
         assert back.code == 0, (at, back.output)
         assert everything(source) == before, at

@@ -10,7 +10,6 @@ import os
 import pty
 import re
 import shutil
-import signal
 import stat
 import struct
 import subprocess
@@ -37,6 +36,7 @@ from ckptrules.vault.backups import hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.disturbing import Fault
 
 NAME = re.compile(r"outputs_backup_\d{8}_\d{6}")
 OLD_NS = 1_600_000_000_123_456_789
@@ -1019,16 +1019,13 @@ def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) 
     start = project.tree()
     stops = 0
 
-    def stop(number: int) -> Callable[[int], None]:
-        return lambda change: os.kill(os.getpid(), signal.SIGINT) if change == number else None
-
     for at in range(1, 12):
         folder = project.folder / f"backups {at}"
         folder.mkdir()
-        ended = crash.run(project.folder, "backup", f"to={folder}", at_change=stop(at))
+        ended = crash.run_in_turn(project.folder, "backup", f"to={folder}", fault=Fault(at, "SIGINT"))
         assert ended.code == 130, ended
         whole = "Backup made" in ended.output
-        listed = crash.run(project.folder, "backups", f"to={folder}", "verify=1")
+        listed = crash.run_in_turn(project.folder, "backups", f"to={folder}", "verify=1")
         assert (listed.code, "verified" in listed.output) == (0, whole), (ended, listed)
         stops += not whole
     assert stops
@@ -1037,9 +1034,9 @@ def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) 
     for at in range(1, 30):
         shutil.rmtree(project.outputs)
         project.outputs.mkdir()
-        ended = crash.run(project.folder, "restore", f"backup={made}", at_change=stop(at))
+        ended = crash.run_in_turn(project.folder, "restore", f"backup={made}", fault=Fault(at, "SIGINT"))
         assert ended.code in (0, 130), ended
         stops += "Not finished" in ended.output
-        assert crash.run(project.folder, "restore", f"backup={made}").code == 0
+        assert crash.run_in_turn(project.folder, "restore", f"backup={made}").code == 0
         assert project.tree() == start
     assert stops

@@ -360,11 +360,11 @@ def test_a_folder_of_the_state_that_is_a_link_is_not_followed(project: Project, 
 
 def test_an_old_system_looks_before_it_replaces_a_link(project: Project) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/last.ckpt": f"-> {OLD}.ckpt"})
-    crash.run(project.folder, "migrate", old_system=True)
+    crash.run_in_turn(project.folder, "migrate", old_system=True)
     link = project.outputs / HERE / "last.ckpt"
     link.unlink()
     link.write_text("a real one")
-    assert crash.run(project.folder, "undo", old_system=True).code == 1
+    assert crash.run_in_turn(project.folder, "undo", old_system=True).code == 1
     assert link.read_text() == "a real one"
     assert f"{NEW}.ckpt" in project.names("exp")
 

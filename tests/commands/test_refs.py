@@ -16,7 +16,7 @@ from ckptrules.commands.refs import Text, diff
 from ckptrules.report.style import Style
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 
 pytestmark = pytest.mark.whole
 
@@ -202,17 +202,17 @@ def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Proje
         return {path.name: path.read_text() for path in sorted((project.folder / "scripts").glob("[ab].*"))}
 
     begin()
-    changes = crash.run(project.folder, "refs", "apply=1").changes
+    changes = crash.run_in_turn(project.folder, "refs", "apply=1").changes
     assert texts() == {"a.py": after, "b.md": after}
     for at in range(1, changes + 1):
         begin()
-        assert crash.run(project.folder, "refs", "apply=1", fault=Fault(at, how)).code == -signal.SIGKILL
+        assert crash.run_in_turn(project.folder, "refs", "apply=1", fault=Fault(at, how)).code == -signal.SIGKILL
         assert set(texts().values()) <= {before, after}, at
-        ended = crash.run(project.folder, "refs", "apply=1")
+        ended = crash.run_in_turn(project.folder, "refs", "apply=1")
         assert (ended.code, texts()) == (0, {"a.py": after, "b.md": after}), (at, ended.output)
         assert sorted(os.listdir(project.folder / "scripts")) == ["a.py", "b.md"], at
         for _ in range(2):  # what the killed run did, and what the next one did
-            crash.run(project.folder, "undo", "experiments=references")
+            crash.run_in_turn(project.folder, "undo", "experiments=references")
         assert texts() == {"a.py": before, "b.md": before}, at
 
 

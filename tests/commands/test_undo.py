@@ -15,7 +15,7 @@ import pytest
 from ckptrules.storage import lock
 from tests.conftest import ROOT, Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 
 EARLY, LATE = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch=20-step=500.ckpt"
 LATE_NEW = "epoch-20_step-000500.ckpt"
@@ -338,14 +338,14 @@ def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Pro
     project.make(TREE)
     kept = project.folder / "kept"
     shutil.copytree(project.outputs, kept, symlinks=True)
-    changes = crash.run(project.folder, "migrate").changes
+    changes = crash.run_in_turn(project.folder, "migrate").changes
     told = set()
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
-        crash.run(project.folder, "migrate", fault=Fault(at, "before"))
-        plan = crash.run(project.folder, "plan").output
-        said = re.findall(r"^Recovered: .*", crash.run(project.folder, "purge").output, re.MULTILINE)
+        crash.run_in_turn(project.folder, "migrate", fault=Fault(at, "before"))
+        plan = crash.run_in_turn(project.folder, "plan").output
+        said = re.findall(r"^Recovered: .*", crash.run_in_turn(project.folder, "purge").output, re.MULTILINE)
         assert not said or INTERRUPTED in plan
         told |= set(said)
     start = "Recovered: a run was interrupted in"
@@ -361,10 +361,10 @@ def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Pro
 @pytest.mark.in_memory
 def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(project: Project) -> None:
     project.make(TREE)
-    changes = crash.run(project.folder, "migrate").changes
+    changes = crash.run_in_turn(project.folder, "migrate").changes
     shutil.rmtree(project.outputs)
     project.make(TREE)
-    crash.run(project.folder, "migrate", fault=Fault(changes - 8, "after"))
+    crash.run_in_turn(project.folder, "migrate", fault=Fault(changes - 8, "after"))
     (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
     text = journal.read_text()
     journal.write_text(text.replace('"intent": 1', '"intent": "x"', 1))

@@ -65,7 +65,7 @@ def test_a_time_that_cannot_be_makes_nothing_go(project: Project, name: str) -> 
         epoch: put(project, f"epoch-{epoch:02}_step-000001.ckpt", age, directory=case.directories)
         for epoch, age in case.ages.items()
     }
-    ended = crash.run(project.folder, "migrate", "delete_old=1", "policy=mine")
+    ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1", "policy=mine")
     assert ended.code == 0, ended.output
     assert {epoch for epoch, path in paths.items() if path.exists()} == case.stay
     assert (" is dated " in ended.output) == bool(case.note)
@@ -76,7 +76,7 @@ def test_the_newest_wins_no_conflict_by_a_time_that_cannot_be(project: Project) 
     real, ahead = put(project, "epoch=1-step=1.ckpt", 1), put(project, "epoch_1_step_1.ckpt", -365)
     ahead.write_bytes(b"other")
     os.utime(ahead, (time.time() + YEAR, time.time() + YEAR))
-    ended = crash.run(project.folder, "migrate", "on_conflict=keep_newest")
+    ended = crash.run_in_turn(project.folder, "migrate", "on_conflict=keep_newest")
     assert ended.code == 1
     assert real.exists()
     assert ahead.exists()
@@ -89,7 +89,7 @@ def test_of_names_without_numbers_the_real_newest_stays(project: Project) -> Non
     )
     (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep: protected}}\n")
     paths = [put(project, f"{name}.ckpt", age) for name, age in {"a": 9, "b": 3, "c": 1, "d": -365}.items()]
-    crash.run(project.folder, "migrate", "delete_old=1")
+    crash.run_in_turn(project.folder, "migrate", "delete_old=1")
     assert [path.exists() for path in paths] == [False, False, True, True]
 
 
@@ -109,8 +109,8 @@ def test_a_clock_that_was_set_back_has_everything_looked_at_again(
     put(project, "epoch-11_step-000001.ckpt", 20)
     put(project, "epoch-12_step-000001.ckpt", 1)
     command = ("migrate", "delete_old=1", "policy=mine")
-    assert "Summary" in crash.run(project.folder, *command).output
-    assert "Nothing to do" in crash.run(project.folder, *command).output
+    assert "Summary" in crash.run_in_turn(project.folder, *command).output
+    assert "Nothing to do" in crash.run_in_turn(project.folder, *command).output
     really = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: really() - 10 * DAY * NS)
     assert "Summary" in crash.run(project.folder, *command).output

@@ -694,7 +694,7 @@ def test_folders_in_folders_without_end_are_no_checkpoint(project: Project) -> N
         inner = below
     os.close(inner)
     for command in ("plan", "verify", "usage", "migrate"):
-        ended = crash.run(project.folder, command)
+        ended = crash.run_in_turn(project.folder, command)
         assert "Traceback" not in ended.output, command
         if command in ("plan", "migrate"):
             assert "Problem: epoch=1-step=2.ckpt is neither a file nor a directory" in ended.output

@@ -59,7 +59,7 @@ def test_every_command_finds_the_same_directories(project: Project, name: str) -
     (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
     project.make(dict.fromkeys(case.files, 9))
     for command in (("plan", "verbose=1"), ("verify",), ("usage",), ("catalog",), ("migrate",), ("migrate",)):
-        ended = crash.run(project.folder, *command)
+        ended = crash.run_in_turn(project.folder, *command)
         assert "Traceback" not in ended.output, ended.output
         assert not any(f"experiment: {path}\n" in ended.output for path in case.inner), ended.output
         told = command[0] in ("plan", "migrate", "verify") and bool(case.inner)
@@ -87,7 +87,7 @@ def test_a_folder_of_parts_is_no_directory_of_its_own(project: Project) -> None:
     (project.folder / "rules").mkdir()
     (project.folder / "rules" / "naming.yaml").write_text("packs: [nemo, huggingface]\n")
     (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
-    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1")
     assert ended.code == 0, ended.output
     assert sorted(path for path in project.tree() if "mp_rank_0" in path) == [
         "checkpoints/mp_rank_00/x--step=2.ckpt",
@@ -107,11 +107,11 @@ def test_both_patterns_are_named(project: Project) -> None:
         "'checkpoint-100', a checkpoint of 'run' (layout: *)."
     )
     for command in ("plan", "migrate"):
-        ended = crash.run(project.folder, command, "delete_old=1")
+        ended = crash.run_in_turn(project.folder, command, "delete_old=1")
         assert ended.code == 0, ended.output
         assert said in ended.output
     assert not (project.outputs / "run/checkpoint-100").exists()
-    assert crash.run(project.folder, "undo").code == 0
+    assert crash.run_in_turn(project.folder, "undo").code == 0
     assert (project.outputs / "run/checkpoint-100/checkpoints/checkpoint-7/x").exists()
 
 

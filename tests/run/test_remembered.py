@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.torch_files import lightning_file
+from tests.support.undisturbed import wait_a_tick
 
 pytestmark = pytest.mark.whole
 
@@ -40,7 +41,7 @@ def put(project: Project, path: str, text: str = "content", *, age: int = 1000) 
 
 def deletions(project: Project, command: str, *arguments: str) -> list[str]:
     place = project.folder.parent / "run.json"
-    ended = crash.run(project.folder, command, "delete_old=1", f"json={place}", *arguments)
+    ended = crash.run_in_turn(project.folder, command, "delete_old=1", f"json={place}", *arguments)
     assert "Traceback" not in ended.output, ended.output
     rows = json.loads(place.read_text())["experiments"]
     return [action["name"] for row in rows for action in row.get("actions", ()) if action["action"] == "trash"]
@@ -48,7 +49,7 @@ def deletions(project: Project, command: str, *arguments: str) -> list[str]:
 
 def state_of(project: Project, *arguments: str) -> str:
     place = project.folder.parent / "run.json"
-    crash.run(project.folder, "migrate", "delete_old=1", f"json={place}", *arguments)
+    crash.run_in_turn(project.folder, "migrate", "delete_old=1", f"json={place}", *arguments)
     return str(json.loads(place.read_text())["experiments"][0]["state"])
 
 
@@ -217,8 +218,9 @@ CASES = {
 def prepared(project: Project, case: Case) -> tuple[str, ...]:
     (project.folder / "rules" / "mine.yaml").write_text(f"{case.rules}retention:\n  mine: {case.policy}\n")
     case.make(project)
+    wait_a_tick()
     arguments = ("policy=mine", *case.arguments)
-    assert crash.run(project.folder, "migrate", "delete_old=1", *arguments).code == 0
+    assert crash.run_in_turn(project.folder, "migrate", "delete_old=1", *arguments).code == 0
     assert deletions(project, "plan", *arguments) == []
     assert state_of(project, *arguments) == "up to date"
     assert state_of(project, *arguments) == "up to date"

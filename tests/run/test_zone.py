@@ -61,18 +61,18 @@ def test_the_zone_decides_what_a_day_is_and_another_one_is_another_plan(
 
     def left(zone: str) -> list[str]:
         live_in(zone)
-        ended = crash.run(project.folder, *command)
+        ended = crash.run_in_turn(project.folder, *command)
         assert ended.code == 0, ended.output
         return project.names("exp")
 
     live_in(TOKYO)
-    plan = crash.run(project.folder, "plan", *command[1:], "verbose=1").output
+    plan = crash.run_in_turn(project.folder, "plan", *command[1:], "verbose=1").output
     assert "not the newest of day 2025-06-02 (JST)" in plan
     assert "newest of day 2025-06-01 (JST)" in plan
     assert left(TOKYO) == [names[0], names[1], names[3]]  # the oldest of all stays as well
-    assert "Nothing to do" in crash.run(project.folder, *command).output
+    assert "Nothing to do" in crash.run_in_turn(project.folder, *command).output
     assert left(BERLIN) == [names[0], names[3]]
-    assert "Nothing to do" in crash.run(project.folder, *command).output
+    assert "Nothing to do" in crash.run_in_turn(project.folder, *command).output
 
 
 def test_a_policy_that_is_split_otherwise_is_another_plan(project: Project) -> None:
@@ -83,8 +83,8 @@ retention: {{mine: {{keep_last: 1{per}}}}}
     mine, command = project.folder / "rules" / "mine.yaml", ("migrate", "delete_old=1", "policy=mine")
     project.make({f"exp/checkpoints/fold{fold}_{step}.pt": 100 for fold in (0, 1) for step in (1, 2)})
     mine.write_text(rules.format(per=", per: [fold]"))
-    assert "Deleted: fold0_1.pt" in crash.run(project.folder, *command).output
+    assert "Deleted: fold0_1.pt" in crash.run_in_turn(project.folder, *command).output
     assert project.names("exp") == ["fold0_2.pt", "fold1_2.pt"]
-    assert "Nothing to do" in crash.run(project.folder, *command).output
+    assert "Nothing to do" in crash.run_in_turn(project.folder, *command).output
     mine.write_text(rules.format(per=", per: [step]"))
-    assert "Nothing to do" not in crash.run(project.folder, *command).output
+    assert "Nothing to do" not in crash.run_in_turn(project.folder, *command).output

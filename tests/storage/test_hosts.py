@@ -25,6 +25,7 @@ from ckptrules.storage.base import LockedError
 from ckptrules.storage.hosts import NAME, Host, HostLock, Pace
 from tests.conftest import Project, default, run_program
 from tests.support import crash
+from tests.support.disturbing import Fault
 
 QUICK = Pace(beat=0.01, silence=300, watch=0.03)
 HERE, THERE = Host("here", "boot 1", "8"), Host("there", "boot 2", "8")
@@ -452,8 +453,8 @@ def test_a_run_whose_lock_was_taken_over_ends_before_its_next_change(
     assert 4 <= len(changed) <= 6, ended.output
     assert json.loads(file_of(folder).read_bytes())["host"] == "there"
     file_of(folder).unlink()
-    assert crash.run(project.folder, "migrate").code == 0
-    while "There is nothing to take back" not in crash.run(project.folder, "undo").output:
+    assert crash.run_in_turn(project.folder, "migrate").code == 0
+    while "There is nothing to take back" not in crash.run_in_turn(project.folder, "undo").output:
         pass
     assert project.tree() == before
 
@@ -482,6 +483,6 @@ def test_the_lock_goes_with_every_end_of_a_run(project: Project, end: str) -> No
 def test_a_run_that_was_killed_while_it_took_the_lock_hinders_none(project: Project, how: str) -> None:
     for at in range(1, 12):
         project.make({"one/checkpoints/epoch=1-step=2.ckpt": 9})
-        assert crash.run(project.folder, "migrate", fault=crash.Fault(at, how)).code == -signal.SIGKILL
-        assert crash.run(project.folder, "purge").code == 0, at
+        assert crash.run_in_turn(project.folder, "migrate", fault=Fault(at, how)).code == -signal.SIGKILL
+        assert crash.run_in_turn(project.folder, "purge").code == 0, at
         assert not file_of(str(project.outputs)).exists()

@@ -1,6 +1,6 @@
 """Runs ``python -m PROGRAM`` many times from one Python: a start costs milliseconds.
 
-`Server` is the side of the tests. ``python forking.py HOW ABSENT…`` reads one JSON object a line (`Order`) and answers
+`Server` is the side of the tests. ``python -m tests.support.forking HOW ABSENT…`` reads one JSON object a line (`Order`) and answers
 each with the exit code. It imports what runs need and runs none of it; ``ABSENT`` are modules that seem not to be
 installed. ``HOW`` is `FORKED`, where every run is a process that starts as a new one does, or `IN_TURN`: one process
 does the runs in turn, for a fork costs more than most runs. It is replaced as soon as a run leaves anything behind in it:
@@ -33,10 +33,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from tests.support.disturbing import Disturbance, Fault, disturbed
 
 if TYPE_CHECKING:
     from ckptrules.engine.ruleset import RuleSet
@@ -52,7 +54,8 @@ APART = (
 )  # with a large library, or when run
 AT_START = ("PYTHON", "LANG", "LC_")
 FORKED, IN_TURN = "forked", "in-turn"
-OURS = Path(__file__).parents[2].joinpath("dodo.py").read_bytes()
+ROOT = Path(__file__).parents[2]
+OURS = ROOT.joinpath("dodo.py").read_bytes()
 JOURNAL = re.compile(r"/\.ckptrules/journal/[^/]+( \(deleted\))?$")
 SECONDS = 120  # after which a run hangs, and is killed
 NO_MORE = 77  # orders: an exit code of the process that does the runs in turn
@@ -73,7 +76,10 @@ def start_of(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 class Order(NamedTuple):
-    """A run: ``stderr`` may be the same file as ``stdout``; a ``host`` is the name that the machine seems to have."""
+    """A run: ``stderr`` may be the same file as ``stdout``; a ``host`` is the name that the machine seems to have.
+
+    ``watch`` says how it is disturbed, and which files tell of its changes and of its looks.
+    """
 
     program: str
     arguments: Sequence[str]
@@ -83,6 +89,10 @@ class Order(NamedTuple):
     host: str
     stdout: str
     stderr: str
+    watch: tuple[Disturbance, str, str] | None = None
+
+    def kills(self) -> bool:
+        return bool(self.watch and self.watch[0].fault and self.watch[0].fault.kills)
 
 
 class Server:
@@ -91,8 +101,8 @@ class Server:
     def __init__(self, environment: Mapping[str, str], *absent: str, how: str = FORKED) -> None:
         self.environment = dict(environment)
         self.python = subprocess.Popen(
-            [sys.executable, __file__, how, *absent], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            encoding="utf-8", errors="surrogateescape",
+            [sys.executable, "-m", "tests.support.forking", how, *absent], env=self.environment, cwd=ROOT,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
 
     def run(
@@ -103,13 +113,14 @@ class Server:
         environment: Mapping[str, str],
         host: str = "",
         apart: bool = False,
+        watch: tuple[Disturbance, str, str] | None = None,
     ) -> tuple[int, str, str]:
         """Run a program: its exit code, stdout with stderr in it, and nothing; or both, where they are kept ``apart``."""
         os.umask(umask := os.umask(0))
         with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
             stderr = err.name if apart else out.name
             words, theirs = list(map(packed, arguments)), {packed(k): packed(v) for k, v in environment.items()}
-            order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, stderr)
+            order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, stderr, watch)
             assert self.python.stdin
             assert self.python.stdout
             print(json.dumps(order._asdict()), file=self.python.stdin, flush=True)
@@ -140,7 +151,7 @@ def main() -> None:
         in_turn(orders, answers)
         return
     for line in orders:  # with no text of its own, a child has nothing of it
-        print(run(Order(**json.loads(line))), file=answers, flush=True)
+        print(run(read(line)), file=answers, flush=True)
 
 
 def import_ours() -> None:
@@ -193,9 +204,18 @@ def _rules_of(texts: tuple[tuple[str, str], ...], *, proved: bool) -> RuleSet:
     return load_rules(dict(texts), proved=proved)
 
 
+def read(line: bytes) -> Order:
+    order = json.loads(line)
+    if order["watch"]:
+        (fault, *rest), *files = order["watch"]
+        order["watch"] = (Disturbance(Fault(*fault) if fault else None, *rest), *files)
+    return Order(**order)
+
+
 def run(order: Order) -> int:
     """Run a program in a process of its own, and return its exit code."""
     if (child := os.fork()) == 0:
+        gc.freeze()  # what was there before needs not be looked through, and so not be copied
         be(order)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -205,7 +225,8 @@ def be(order: Order) -> None:
     code = 1
     try:
         begin(order)
-        code = exit_code(order.program)
+        with watched(order):
+            code = exit_code(order.program)
         end()
     except BaseException:  # noqa: BLE001 - as Python itself would tell it
         traceback.print_exc()
@@ -238,6 +259,21 @@ def begin(order: Order) -> None:
         os.close(opened)
     sys.path[0] = folder
     sys.argv[1:] = arguments
+
+
+@contextlib.contextmanager
+def watched(order: Order) -> Iterator[None]:
+    if not order.watch:
+        yield
+        return
+    disturbance, *places = order.watch
+    counter, reads = (os.open(place, os.O_WRONLY | os.O_APPEND) for place in places)
+    try:
+        with disturbed(disturbance, os.path.realpath(unpacked(order.folder)), counter, reads):
+            yield
+    finally:
+        os.close(counter)
+        os.close(reads)
 
 
 def end() -> None:
@@ -276,15 +312,16 @@ class Worker:
             name: note for name, note in vars(stopping).items() if name[0] == "_" != name[1] and not callable(note)
         }
         self.wishes = copy.deepcopy(notes)
-        self.garbage, self.files = gc.get_threshold(), os.listdir("/proc/self/fd")
+        self.garbage, self.files, self.open = gc.get_threshold(), os.listdir("/proc/self/fd"), open_files()
 
     def work(self) -> None:
         for line in self.orders:
             self.busy[0] = 1
-            order = Order(**json.loads(line))
-            code = self.run(order) if has_our_tasks(order) else run(order)
+            order = read(line)
+            code = self.run(order) if has_our_tasks(order) and not order.kills() else run(order)
             if is_spent := self.is_spent():
                 end()
+                self.close_files()  # not when it has answered: a test may be about to unmount what they are on
             self.busy[0] = 0
             print(code, file=self.answers, flush=True)
             if is_spent:
@@ -295,7 +332,8 @@ class Worker:
         code = 1
         try:
             begin(order)
-            code = exit_code(order.program)
+            with watched(order):
+                code = exit_code(order.program)
         except BaseException:  # noqa: BLE001 - as Python itself would tell it
             traceback.print_exc()
         with contextlib.suppress(OSError):
@@ -349,11 +387,22 @@ class Worker:
             return False
         return True
 
+    def close_files(self) -> None:
+        """Close all files that a run has left open."""
+        for number in open_files() - self.open:
+            with contextlib.suppress(OSError):
+                os.close(int(number))
+
 
 def has_our_tasks(order: Order) -> bool:
     """Say whether none but the shipped tasks run: others may change what Python itself does."""
     dodo = Path(unpacked(order.folder), "dodo.py")
     return "-f" not in order.arguments and (not dodo.exists() or dodo.read_bytes() == OURS)
+
+
+def open_files() -> set[str]:
+    """Return the numbers of the open files, but for that of the list itself."""
+    return {number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")}
 
 
 def close_journals() -> None:

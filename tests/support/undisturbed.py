@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.conftest import ROOT, Project, content_hash, default, run_program
+from ckptrules.storage.moving import TICK_NS
+from tests.conftest import ROOT, Project, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
 
@@ -79,15 +80,9 @@ def trash(project: Project) -> Counter[str]:
     return Counter(text for path, text in project.tree(state=True).items() if path.startswith(".ckptrules/trash/"))
 
 
-def run_well(folder: Path, *command: str, old_system: bool) -> Ended:
-    """Run a command in which no fault is put, and count nothing: a process that does runs in turn needs a third of the time.
-
-    An old system is seen by a process of its own only.
-    """
-    if old_system:
-        return crash.run(folder, *command, old_system=True)
-    code, output, _ = run_program("doit", *command, folder=folder, environment=default())
-    return Ended(code, output, 0)
+def wait_a_tick() -> None:
+    """Let the clock go on: a run remembers nothing of a directory that has changed within the same tick, see `moving`."""
+    time.sleep(2 * TICK_NS / 1e9)
 
 
 class Undisturbed:
@@ -95,10 +90,10 @@ class Undisturbed:
 
     def __init__(self, project: Project, kept: Path, command: Sequence[str], *, old_system: bool) -> None:
         self.project, self.kept, self.command = project, kept, command
-        self.run = functools.partial(crash.run, project.folder, old_system=old_system)
-        self.run_well = functools.partial(run_well, project.folder, old_system=old_system)
+        self.run = functools.partial(crash.run_in_turn, project.folder, old_system=old_system)
         self.start, self.everything, self.links = project.tree(), set(contents(project)), self._links()
         shutil.copytree(project.outputs, kept, symlinks=True)
+        wait_a_tick()
         self.began, self.seen = time.time_ns(), set[tuple[str, str]]()
         ended = self.run(*command)
         assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
@@ -132,14 +127,14 @@ class Undisturbed:
             self.take_back(at)
 
     def finish(self, at: object) -> Ended:
-        ended = self.run_well(*self.command)
+        ended = self.run(*self.command)
         assert ended.code == 0, (at, ended.output)
         assert self.project.tree() == self.final, (at, ended.output)
         assert trash(self.project) == self.trash or self.command != COMMAND, at  # others keep what a text held
         return ended
 
     def take_back(self, at: object) -> None:
-        while "There is nothing to take back" not in (ended := self.run_well("undo")).output:
+        while "There is nothing to take back" not in (ended := self.run("undo")).output:
             assert ended.code == 0, (at, ended.output)
         assert self.project.tree() == self.start, (at, ended.output)
 
@@ -213,7 +208,7 @@ def tracked(project: Project) -> None:
 def pinned(project: Project) -> None:
     """Pin one that the policy would let go; it gets another name, too."""
     small(project)
-    assert crash.run(project.folder, "pin", f"name={EARLY}", "note=Table 2").code == 0
+    assert crash.run_in_turn(project.folder, "pin", f"name={EARLY}", "note=Table 2").code == 0
 
 
 def without_a_trash(project: Project) -> None:
@@ -248,7 +243,7 @@ def changed_since_the_backup(project: Project) -> None:
     folder, saved = project.outputs / "one/checkpoints", project.folder / "saved"
     project.make({f"one/checkpoints/{OLD}": 50, f"one/checkpoints/{NEW}": 60, "one/checkpoints/last.ckpt": f"-> {OLD}"})
     saved.mkdir()
-    assert crash.run(project.folder, "backup", "to=saved").code == 0
+    assert crash.run_in_turn(project.folder, "backup", "to=saved").code == 0
     (made,) = saved.iterdir()
     made.rename(saved / "made")
     (folder / OLD).write_text("trained on\n")
@@ -291,11 +286,12 @@ class Place:
 
     def __init__(self, project: Project, case: Case, kept: Path) -> None:
         self.project, self.case, self.kept = project, case, kept
-        self.run = functools.partial(crash.run, project.folder, old_system=case.old_system)
+        self.run = functools.partial(crash.run_in_turn, project.folder, old_system=case.old_system)
         case.prepare(project)
         self.start = self.tree()
         for command in case.before:
             self._run_well(*command)
+        wait_a_tick()
         self.keep()
         had = self.contents()
         self.undisturbed = self._run_well(*case.command)
@@ -340,7 +336,7 @@ class Place:
     def finish(self, at: object) -> None:
         """Run again, and then undo all: each must come to what it comes to undisturbed."""
         if not (self.case.once and self.tree() == self.final):
-            ended = run_well(self.project.folder, *self.case.command, old_system=self.case.old_system)
+            ended = self.run(*self.case.command)
             assert (ended.code, "Traceback" in ended.output) == (0, False), (at, ended.output)
             assert self.tree() == self.final, (at, ended.output)
         assert self.case.ends_here or self.take_back() == self.start, at
@@ -349,7 +345,7 @@ class Place:
         """Undo until there is nothing left to undo."""
         done = ""
         while "There is nothing to take back" not in done:
-            ended = run_well(self.project.folder, "undo", old_system=self.case.old_system)
+            ended = self.run("undo")
             done = ended.output
             assert (ended.code, "Traceback" in done) == (0, False), done
         return self.tree()

@@ -342,6 +342,6 @@ def test_ctrl_c_leaves_nothing_half_done(project: Project) -> None:
         stops += "Not finished" in ended.output
         work = project.outputs / STATE / "work"
         assert not work.exists() or os.listdir(work) == []
-        assert crash.run(project.folder, "restore", f"backup={made}").code == 0
+        assert crash.run_in_turn(project.folder, "restore", f"backup={made}").code == 0
         assert project.tree() == start
     assert stops

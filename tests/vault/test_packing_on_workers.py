@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_each_experiment_archived_or_where_it_was(project: Project
         assert (ended.code, "Traceback" in ended.output) == (130, False), ended
         stops += bool(re.search(r"^Stopped: \S+ is not archived\.$", ended.output, re.MULTILINE))
         assert [name for name in os.listdir(packed) if name.startswith(".")] == []
-        again = crash.run(project.folder, *command)
+        again = crash.run_in_turn(project.folder, *command)
         gone = [name for name in names if not (project.outputs / name).exists()]
         assert again.code == 0 or "no experiment is named" in again.output, again
         assert gone == names

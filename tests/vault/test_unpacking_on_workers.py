@@ -19,7 +19,7 @@ from ckptrules.vault.unpacking import Unpacking
 from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.dying import ENDS, let_workers
 from tests.vault.test_backups_on_workers import EXECUTORS
 from tests.vault.test_packing_on_workers import NAMES
@@ -194,17 +194,17 @@ def test_whatever_fails_each_experiment_is_whole_or_not_there(project: Project, 
     project.doit("archive", "experiments=*", "archive_dir=archive")
     kept = project.outputs.rename(project.folder / "kept")
     shutil.copytree(kept, project.outputs, symlinks=True)
-    changes = crash.run(project.folder, *COMMAND).changes
+    changes = crash.run_in_turn(project.folder, *COMMAND).changes
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
-        ended = crash.run(project.folder, *COMMAND, fault=Fault(at, how))
+        ended = crash.run_in_turn(project.folder, *COMMAND, fault=Fault(at, how))
         assert ended.code == -signal.SIGKILL or isinstance(how, int), ended
         assert "Traceback" not in ended.output, ended
         there = everything(project.outputs)
         of_those = [path for path in before if path.split("/")[0] in left(project)]
         assert [path for path in of_those if before[path] != there.get(path)] == [], (at, ended)
-        crash.run(project.folder, *COMMAND)
+        crash.run_in_turn(project.folder, *COMMAND)
         again = everything(project.outputs)
         assert [path for path in before if path != "." and before[path] != again.get(path)] == [], (at, ended)
         assert work_left(project) == []

@@ -6,7 +6,6 @@ Where several faults leave the same disk, what comes of it is looked at once.
 from __future__ import annotations
 
 import errno
-import os
 import signal
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from ckptrules import stopping
 from tests.conftest import Project
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents, tracked
 
 pytestmark = pytest.mark.in_memory
@@ -41,7 +40,7 @@ def test_killed_at_any_change_and_taken_back_at_once(undisturbed: Undisturbed) -
         undisturbed.begin()
         undisturbed.run(*undisturbed.command, fault=Fault(*at))
         if undisturbed.leaves_another_disk():
-            ended = undisturbed.run_well("undo")
+            ended = undisturbed.run("undo")
             assert ended.code == 0, (at, ended.output)
             assert undisturbed.project.tree() == undisturbed.start, (at, ended.output)
 
@@ -52,12 +51,12 @@ def test_an_undo_killed_at_any_change(undisturbed: Undisturbed) -> None:
     assert undisturbed.project.tree() == undisturbed.start
     for at in range(1, changes + 1):
         undisturbed.begin()
-        undisturbed.run_well(*undisturbed.command)
+        undisturbed.run(*undisturbed.command)
         ended = undisturbed.run("undo", fault=Fault(at, "before"))
         assert ended.code == -signal.SIGKILL, (at, ended)
         assert undisturbed.holds_all(), at
         if undisturbed.leaves_another_disk():
-            ended = undisturbed.run_well("undo")
+            ended = undisturbed.run("undo")
             assert ended.code == 0, (at, ended.output)
             assert undisturbed.project.tree() == undisturbed.start, (at, ended.output)
 
@@ -78,10 +77,7 @@ def test_stopped_at_any_change(undisturbed: Undisturbed) -> None:
     stopped_early = 0
     for at, number in [(at, number) for at in undisturbed.instants for number in (signal.SIGINT, signal.SIGTERM)]:
         undisturbed.begin()
-        ended = undisturbed.run(
-            *undisturbed.command,
-            at_change=lambda n, at=at, number=number: os.kill(os.getpid(), number) if n == at else None,  # type: ignore[misc]
-        )
+        ended = undisturbed.run(*undisturbed.command, fault=Fault(at, number.name))
         if ended.code == -number:  # not yet at work: the signal ends the process, as it ends any
             assert undisturbed.project.tree() == undisturbed.start
             continue
@@ -90,7 +86,7 @@ def test_stopped_at_any_change(undisturbed: Undisturbed) -> None:
         assert undisturbed.holds_all(), at
         stopped_early += undisturbed.project.tree() != undisturbed.final
         if undisturbed.leaves_another_disk():
-            assert undisturbed.run_well("history").output.count("interrupted") == 0, at
+            assert undisturbed.run("history").output.count("interrupted") == 0, at
             assert "Recovered" not in undisturbed.finish(at).output
     assert stopped_early > 5
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents
 
 pytestmark = pytest.mark.in_memory
@@ -77,9 +77,9 @@ def test_killed_at_any_change_all_files_of_a_checkpoint_have_their_new_names_or_
         if not ranks.leaves_another_disk():
             continue
         in_parts += bool(parted(ranks.project))
-        ended = ranks.run_well("drop_links")  # has nothing to do but to finish what was begun
+        ended = ranks.run("drop_links")  # has nothing to do but to finish what was begun
         assert (ended.code, parted(ranks.project)) == (0, []), (at, ended.output)
-        ended = ranks.run_well(*ranks.command)
+        ended = ranks.run(*ranks.command)
         assert (ended.code, ranks.project.tree()) == (0, ranks.final), (at, ended.output)
         ranks.take_back(at)
     assert in_parts > 2
@@ -93,6 +93,6 @@ def test_killed_while_links_are_left_under_all_old_names(ranks: Undisturbed) -> 
         ranks.run(*ranks.command, fault=Fault(at, "after"))
         assert files <= set(contents(ranks.project)), at
         if ranks.leaves_another_disk():
-            ended = ranks.run_well(*ranks.command)
+            ended = ranks.run(*ranks.command)
             assert (ended.code, ranks.project.tree()) == (0, ranks.final), (at, ended.output)
             ranks.take_back(at)

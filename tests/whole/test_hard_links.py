@@ -56,7 +56,7 @@ def make(project: Project, files: list[str], links: dict[str, str]) -> None:
 
 def run(project: Project, *arguments: str, data: Path | None = None) -> dict[str, Any]:
     place = data or project.folder.parent / "run.json"
-    ended = crash.run(project.folder, *arguments, f"json={place}")
+    ended = crash.run_in_turn(project.folder, *arguments, f"json={place}")
     assert ended.code == 0, ended.output
     found: dict[str, Any] = json.loads(place.read_text())
     return found
@@ -110,6 +110,6 @@ def test_what_several_runs_left_is_free_when_the_last_name_is(project: Project) 
 
 def test_usage_counts_what_would_go_only_where_it_would_be_freed(project: Project) -> None:
     make(project, [ckpt(1), ckpt(2)], {LAST: ckpt(1)})
-    ended = crash.run(project.folder, "usage")
+    ended = crash.run_in_turn(project.folder, "usage")
     row = next(line for line in ended.output.splitlines() if line.startswith("exp "))
     assert row.split() == ["exp", "2", "KB", "2", "KB", "4", "KB"]  # protected, could go, total

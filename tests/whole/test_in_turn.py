@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, default
+from tests.support.disturbing import Fault
 from tests.support.forking import IN_TURN, Server
+from tests.support.undisturbed import Undisturbed
 
 SAY = "import os; print(os.getpid(), *(one for one in ('LEFT',) if one in os.environ))\n"
 
@@ -60,3 +63,33 @@ def test_nothing_of_a_run_is_there_in_the_next(
 def test_a_program_of_the_same_name_elsewhere_is_another(server: Server, tmp_path: Path) -> None:
     said = [run(server, tmp_path / name, f"print('{name}')\n") for name in ("one", "two", "one")]
     assert said == [(0, "one\n"), (0, "two\n"), (0, "one\n")]
+
+
+def test_what_a_run_left_open_is_closed_when_it_is_answered(server: Server, tmp_path: Path) -> None:
+    """A test may be about to unmount what it is on."""
+    code = "import os; os.mkfifo('pipe'); print(os.open('pipe', os.O_RDONLY | os.O_NONBLOCK))\n"
+    assert run(server, tmp_path / "left", code)[0] == 0
+    with pytest.raises(OSError, match="No such device"):  # nobody is there to read
+        os.open(tmp_path / "left/pipe", os.O_WRONLY | os.O_NONBLOCK)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "told"),
+    [
+        (Fault(1, errno.ENOSPC), 3, "No space left on device"),
+        (Fault(1, errno.EIO, "later reads"), 1, "Input/output error"),
+        (Fault(5, errno.EIO, "reads"), 3, "Input/output error"),
+        (Fault(30, "SIGINT"), 130, "Stopped: "),
+        (Fault(30, "before"), -signal.SIGKILL, ""),
+        (Fault(30, "after"), -signal.SIGKILL, ""),
+    ],
+    ids=str,
+)
+def test_a_fault_comes_where_it_is_put_and_is_gone_in_the_next_run(
+    undisturbed: Undisturbed, fault: Fault, code: int, told: str
+) -> None:
+    undisturbed.begin()
+    ended = undisturbed.run(*undisturbed.command, fault=fault)
+    assert (ended.code, told in ended.output) == (code, True), ended.output
+    assert fault.what != "changes" or fault.at <= ended.changes < len(undisturbed.instants)
+    undisturbed.finish(fault)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import CASES, COMMAND, EARLY, EARLY_NEW, Place
 
 pytestmark = pytest.mark.in_memory

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.support.crash import Fault, Read
+from tests.support.disturbing import Fault, Read
 from tests.support.undisturbed import CASES, UNARCHIVE, Place
 
 pytestmark = [

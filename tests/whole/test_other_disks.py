@@ -88,14 +88,16 @@ def refused_in_one_sentence(project: Project, doit: Callable[..., crash.Ended]) 
 
 def test_a_disk_without_links_and_exclusive_renames_is_refused_in_one_sentence(project: Project) -> None:
     project.make(TREE)
-    refused_in_one_sentence(project, lambda *words: crash.run(project.folder, *words, old_system=True, no_links=True))
+    refused_in_one_sentence(
+        project, lambda *words: crash.run_in_turn(project.folder, *words, old_system=True, no_links=True)
+    )
 
 
 @only("exfat, by FUSE")
 @pytest.mark.usefixtures("disk")
 def test_so_is_a_real_one(project: Project) -> None:
     project.make(TREE)
-    refused_in_one_sentence(project, lambda *words: crash.run(project.folder, *words))
+    refused_in_one_sentence(project, lambda *words: crash.run_in_turn(project.folder, *words))
 
 
 @only("vfat")
@@ -104,11 +106,11 @@ def test_on_fat_by_the_kernel_all_is_done_or_nothing(project: Project) -> None:
     """Since Linux 4.9 it knows exclusive renames."""
     project.make({**TREE, f"exp/checkpoints/epoch=4-step=1{'0' * 100}.ckpt": 5000})
     before = project.tree()
-    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1")
     assert "Traceback" not in ended.output
     assert set(before.values()) <= set(project.tree(state=True).values())
     assert ended.code == 0 or project.tree() == before, ended.output
-    ended = crash.run(project.folder, "undo")
+    ended = crash.run_in_turn(project.folder, "undo")
     assert (ended.code, project.tree()) == (0, before), ended.output
 
 
@@ -120,7 +122,7 @@ def test_a_rename_of_case_only_meets_no_other_file(project: Project) -> None:
         rules.write(IN_CAPITALS)
     project.make({f"exp/checkpoints/EPOCH-0{epoch}_STEP-000001.ckpt": 50 + epoch for epoch in (3, 4)})
     before = set(project.tree().values())
-    ended = crash.run(project.folder, "migrate")
+    ended = crash.run_in_turn(project.folder, "migrate")
     assert "File exists" not in ended.output
     assert "delete" not in ended.output.partition("Summary")[0]
     assert set(project.tree().values()) == before
@@ -162,7 +164,7 @@ def without_a_trash(project: Project) -> None:
 def asked_for_space(project: Project, old: set[str]) -> str:
     """Ask for space: it is made, or all is kept and there is advice."""
     before = project.tree()
-    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1")
     assert ended.code in (0, 1, 3), ended.output
     assert "Traceback" not in ended.output
     here = {
@@ -194,7 +196,7 @@ def test_without_a_trash_a_later_run_on_a_full_disk_makes_space_or_says_what_hel
 ) -> None:
     without_a_trash(project)
     project.make(TREE)
-    assert crash.run(project.folder, "purge").code == 0  # makes the state
+    assert crash.run_in_turn(project.folder, "purge").code == 0  # makes the state
     fill(disk)
     assert NO_HELP not in asked_for_space(project, hashes(project, 3, 8))
 
@@ -202,14 +204,14 @@ def test_without_a_trash_a_later_run_on_a_full_disk_makes_space_or_says_what_hel
 @only("ext4", "tmpfs")
 def test_on_a_full_disk_with_a_trash_purge_is_named_and_works(project: Project, disk: Path) -> None:
     project.make(TREE)
-    assert crash.run(project.folder, "migrate", "delete_old=1").code == 0
+    assert crash.run_in_turn(project.folder, "migrate", "delete_old=1").code == 0
     project.make({"exp/checkpoints/epoch=5-step=1.ckpt": 5000})
     fill(disk)
     out = asked_for_space(project, set())
     assert NO_HELP not in out
     assert "purge" in out
-    ended = crash.run(project.folder, "purge")
+    ended = crash.run_in_turn(project.folder, "purge")
     assert ended.code == 0, ended.output
     assert not [path for path in project.tree(state=True) if path.endswith(".trashed")]
-    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1")
     assert len(project.names("exp")) == 2, ended.output

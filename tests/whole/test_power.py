@@ -16,7 +16,7 @@ import pytest
 from tests.commands.test_refs import NEW, OLD, prepare
 from tests.conftest import Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents
 
 pytestmark = pytest.mark.in_memory
@@ -94,7 +94,10 @@ def disk(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> D
 def test_the_power_goes_at_any_change(undisturbed: Undisturbed, disk: Disk) -> None:
     for at in undisturbed.instants:
         disk.begin(undisturbed.kept)
-        assert undisturbed.run(*undisturbed.command, fault=Fault(at, "after")).code == -signal.SIGKILL
+        assert (
+            crash.run(undisturbed.project.folder, *undisturbed.command, fault=Fault(at, "after")).code
+            == -signal.SIGKILL
+        )
         disk.lose_power()
         assert undisturbed.holds_all(), at
         if undisturbed.leaves_another_disk():
@@ -105,7 +108,7 @@ def test_the_power_goes_while_links_pointers_and_states_are_made(training: Undis
     originals = {text for path, text in training.start.items() if path.endswith(".ckpt")}
     for at in training.instants:
         disk.begin(training.kept)
-        assert training.run(*training.command, fault=Fault(at, "after")).code == -signal.SIGKILL
+        assert crash.run(training.project.folder, *training.command, fault=Fault(at, "after")).code == -signal.SIGKILL
         disk.lose_power()
         assert originals <= set(contents(training.project)), at
         if training.leaves_another_disk():
@@ -118,17 +121,17 @@ def test_the_power_goes_while_references_are_rewritten(project: Project, tmp_pat
     kept, script = tmp_path / "kept", project.folder / "scripts" / "a.py"
     shutil.copytree(project.outputs, kept, symlinks=True)
     script.write_text(before)
-    changes = crash.run(project.folder, "refs", "apply=1").changes
+    changes = crash.run_in_turn(project.folder, "refs", "apply=1").changes
     for at in range(1, changes + 1):
         disk.begin(kept)
         script.write_text(before)
         crash.run(project.folder, "refs", "apply=1", fault=Fault(at, "after"))
         disk.lose_power()
         assert script.read_text() in (before, after), at
-        ended = crash.run(project.folder, "refs", "apply=1")
+        ended = crash.run_in_turn(project.folder, "refs", "apply=1")
         assert (ended.code, script.read_text()) == (0, after), (at, ended.output)
         for _ in range(2):
-            crash.run(project.folder, "undo", "experiments=references")
+            crash.run_in_turn(project.folder, "undo", "experiments=references")
         assert script.read_text() == before, at
 
 
@@ -138,7 +141,7 @@ def test_the_power_goes_while_an_experiment_is_packed(project: Project, tmp_path
     archive.mkdir()
     shutil.copytree(project.outputs, kept, symlinks=True)
     command, back = ("archive", "experiments=old", "archive_dir=archive"), ("unarchive", "archive=archive/old.tar.zst")
-    changes = crash.run(project.folder, *command).changes
+    changes = crash.run_in_turn(project.folder, *command).changes
     for at in range(1, changes + 1):
         disk.begin(kept)
         shutil.rmtree(archive)
@@ -146,20 +149,20 @@ def test_the_power_goes_while_an_experiment_is_packed(project: Project, tmp_path
         crash.run(project.folder, *command, fault=Fault(at, "after"))
         disk.lose_power()
         if project.tree() == start:
-            ended = crash.run(project.folder, *command)
+            ended = crash.run_in_turn(project.folder, *command)
             assert ended.code == 0, (at, ended.output)
         assert project.tree() == {}, at
-        ended = crash.run(project.folder, *back)
+        ended = crash.run_in_turn(project.folder, *back)
         assert (ended.code, project.tree()) == (0, start), (at, ended.output)
     packed = tmp_path / "packed"
-    crash.run(project.folder, *command)
+    crash.run_in_turn(project.folder, *command)
     shutil.copytree(project.outputs, packed, symlinks=True)
-    changes = crash.run(project.folder, *back).changes
+    changes = crash.run_in_turn(project.folder, *back).changes
     for at in range(1, changes + 1):
         disk.begin(packed)
         crash.run(project.folder, *back, fault=Fault(at, "after"))
         disk.lose_power()
         if not project.tree():
-            ended = crash.run(project.folder, *back)
+            ended = crash.run_in_turn(project.folder, *back)
             assert ended.code == 0, (at, ended.output)
         assert project.tree() == start, at

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from tests.conftest import ROOT, Project, memory
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.state_machines import go_through
 
 EPOCHS, DAY = st.integers(8, 12), 86_400
@@ -176,12 +176,12 @@ class Preview(RuleBasedStateMachine):
 
     @rule(command=st.sampled_from([("undo",), ("purge",), ("verify",), ("migrate",), ("migrate", "delete_old=1")]))
     def run(self, command: tuple[str, ...]) -> None:
-        ended = crash.run(self.folder, *command)
+        ended = crash.run_in_turn(self.folder, *command)
         assert "Traceback" not in ended.output, ended.output
 
     @rule(options=OPTIONS, at=st.integers(1, 30), how=FAULTS)
     def crash(self, options: list[str], at: int, how: str | int) -> None:
-        ended = crash.run(self.folder, "migrate", *options, fault=Fault(at, how))
+        ended = crash.run_in_turn(self.folder, "migrate", *options, fault=Fault(at, how))
         assert "Traceback" not in ended.output, ended.output
 
     @rule(
@@ -204,8 +204,8 @@ class Preview(RuleBasedStateMachine):
 
     @rule(options=OPTIONS)
     def the_preview_is_the_run(self, options: list[str]) -> None:
-        if "interrupted" in crash.run(self.folder, "plan").output:  # what was begun is finished first
-            crash.run(self.folder, "migrate")
+        if "interrupted" in crash.run_in_turn(self.folder, "plan").output:  # what was begun is finished first
+            crash.run_in_turn(self.folder, "migrate")
         planned, done = self.data_of("plan", *options), self.data_of("migrate", *options)
         if done["state"] == "up to date":
             assert (planned["actions"], planned["problems"]) == ([], []), (planned, self.there())
@@ -215,7 +215,7 @@ class Preview(RuleBasedStateMachine):
             assert self.data_of("plan", *options)["actions"] == []
 
     def data_of(self, *command: str) -> dict[str, Any]:
-        ended = crash.run(self.folder, *command, f"json={self.data}")
+        ended = crash.run_in_turn(self.folder, *command, f"json={self.data}")
         assert "Traceback" not in ended.output, ended.output
         found: dict[str, Any] = json.loads(self.data.read_text())["experiments"][0]
         return found

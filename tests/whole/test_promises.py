@@ -16,8 +16,8 @@ from ckptrules.changes.recovery import recover
 from ckptrules.storage import moving
 from tests.commands.test_refs import prepare
 from tests.conftest import Project
-from tests.support import crash
-from tests.support.crash import Fault
+from tests.support import crash, disturbing
+from tests.support.disturbing import Fault
 from tests.support.undisturbed import trained
 
 OLD, NEW = "epoch=3-step=40.ckpt", "epoch-03_step-000040.ckpt"
@@ -28,7 +28,7 @@ def disturbed_at_each_change(project: Project, command: str, change: Callable[[]
     """Let somebody change something before each change of a run, in turn; yield at which, and what the run told."""
     kept = project.folder / "kept"
     shutil.copytree(project.outputs, kept, symlinks=True)
-    for at in range(1, crash.run(project.folder, command).changes + 1):
+    for at in range(1, crash.run_in_turn(project.folder, command).changes + 1):
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
         ended = crash.run(project.folder, command, at_change=lambda n, at=at: change() if n == at else None)  # type: ignore[misc]
@@ -226,10 +226,10 @@ def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str
     tree: dict[str, int | str] = {**early, "one/checkpoints/epoch-12_step-000090.ckpt": 50}
     project.make(tree)
     freed = 0
-    for at in range(1, crash.run(project.folder, "migrate", "delete_old=1").changes + 1):
+    for at in range(1, crash.run_in_turn(project.folder, "migrate", "delete_old=1").changes + 1):
         shutil.rmtree(project.outputs)
         project.make(tree)
-        crash.run(project.folder, "migrate", "delete_old=1", fault=Fault(at, how))
+        crash.run_in_turn(project.folder, "migrate", "delete_old=1", fault=Fault(at, how))
         recover(str(project.outputs))
         left = {file.name.removesuffix(".trashed") for file in project.outputs.rglob("*") if file.is_file()}
         gone = {Path(path).name for path in early} - left
@@ -246,13 +246,10 @@ def test_what_was_deleted_before_ctrl_c_is_freed_as_trash_days_0_says(project: P
     tree: dict[str, int | str] = {f"one/checkpoints/epoch={n}-step={n}.ckpt": 50 for n in (1, 2, 12)}
     project.make(tree)
     stopped = 0
-    for at in range(1, crash.run(project.folder, "migrate", "delete_old=1").changes + 1):
+    for at in range(1, crash.run_in_turn(project.folder, "migrate", "delete_old=1").changes + 1):
         shutil.rmtree(project.outputs)
         project.make(tree)
-        ended = crash.run(
-            project.folder, "migrate", "delete_old=1",
-            at_change=lambda n, at=at: os.kill(os.getpid(), signal.SIGINT) if n == at else None,  # type: ignore[misc]
-        )  # fmt: skip
+        ended = crash.run_in_turn(project.folder, "migrate", "delete_old=1", fault=Fault(at, "SIGINT"))
         stopped += "stopped with 1 change to go" in ended.output
         assert not list(project.outputs.rglob("*.trashed")), (at, ended.output)
     assert stopped
@@ -267,7 +264,7 @@ def test_where_nothing_is_freed_nothing_more_is_recorded(project: Project) -> No
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs)
         (project.folder / "rules" / "retention.yaml").write_text(f"trash_days: {days}\n")
-        changes.append(crash.run(project.folder, "migrate").changes)
+        changes.append(crash.run_in_turn(project.folder, "migrate").changes)
     assert changes[0] == changes[1]
 
 
@@ -292,21 +289,21 @@ def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> N
     def begin() -> None:  # anew, as it is the inodes that tell the two apart
         shutil.rmtree(project.outputs)
         shutil.copytree(kept, project.outputs, symlinks=True)
-        assert "State fixed" in crash.run(project.folder, "fix_state", old_system=True).output
+        assert "State fixed" in crash.run_in_turn(project.folder, "fix_state", old_system=True).output
 
     begin()
-    changes = crash.run(project.folder, "undo", old_system=True).changes
+    changes = crash.run_in_turn(project.folder, "undo", old_system=True).changes
     assert project.tree() == start
     for at in range(1, changes + 1):
         begin()
-        ended = crash.run(project.folder, "undo", fault=Fault(at, how), old_system=True)
+        ended = crash.run_in_turn(project.folder, "undo", fault=Fault(at, how), old_system=True)
         assert ended.code == -signal.SIGKILL, (at, ended)
-        crash.run(project.folder, "purge", "older_than=9d", old_system=True)  # finishes what was begun
+        crash.run_in_turn(project.folder, "purge", "older_than=9d", old_system=True)  # finishes what was begun
         if project.tree() != start:
-            ended = crash.run(project.folder, "undo", old_system=True)
+            ended = crash.run_in_turn(project.folder, "undo", old_system=True)
             assert (ended.code, project.tree()) == (0, start), (at, ended.output)
         assert not list(project.outputs.rglob("*.spare")), at
-        ended = crash.run(project.folder, "fix_state", old_system=True)
+        ended = crash.run_in_turn(project.folder, "fix_state", old_system=True)
         assert ended.code == 0, (at, ended.output)
         assert not list(project.outputs.rglob("*.spare")), at
 
@@ -371,7 +368,7 @@ def test_states_are_fixed_also_where_the_names_are_right(project: Project) -> No
 def test_an_old_system_does_not_replace_an_empty_directory(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.make({"one/checkpoints/old/0.pt": 9})
     (project.outputs / "one" / "checkpoints" / "new").mkdir()
-    monkeypatch.setattr(moving, "_rename_with", crash._refuse_flags)  # noqa: SLF001
+    monkeypatch.setattr(moving, "_rename_with", disturbing.refuse_flags)
     directory = os.open(project.outputs / "one" / "checkpoints", os.O_RDONLY)
     try:
         with pytest.raises(FileExistsError):

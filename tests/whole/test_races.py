@@ -23,7 +23,7 @@ from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from tests.conftest import ROOT, Project
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 
 OLD, NEW = "epoch_15_step_150", "epoch-15_step-000150"
 HERE = "exp/checkpoints"
@@ -50,16 +50,16 @@ def test_a_checkpoint_saved_anew_between_crash_and_recovery_leaves_no_link_behin
         "best": f"-> {HERE}/{OLD}.ckpt",
     }
     project.make(tree)
-    changes = crash.run(project.folder, "migrate").changes
+    changes = crash.run_in_turn(project.folder, "migrate").changes
     saved = 0
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         project.make(tree)
-        crash.run(project.folder, "migrate", fault=Fault(at, how))
+        crash.run_in_turn(project.folder, "migrate", fault=Fault(at, how))
         if not dangling(project) and (there := project.outputs / HERE / f"{NEW}.ckpt").exists():
             save_again(there, "trained on")
             saved += 1
-        crash.run(project.folder, "migrate")
+        crash.run_in_turn(project.folder, "migrate")
         assert not dangling(project), at
         assert project.names("exp") == [f"{NEW}.ckpt", "last.ckpt"], at
     assert saved
@@ -73,13 +73,13 @@ def test_a_rename_before_the_one_of_the_folder_that_its_link_is_in_stays_done(pr
         f"{HERE}/epoch_16_step_60.ckpt": 16,
     }
     project.make(tree)
-    changes = crash.run(project.folder, "migrate").changes
+    changes = crash.run_in_turn(project.folder, "migrate").changes
     assert project.names("exp") == [f"epoch-{n}_step-0000{n - 10}0.ckpt" for n in (14, 15, 16)]
     for at in range(1, changes + 1):
         shutil.rmtree(project.outputs)
         project.make(tree)
-        crash.run(project.folder, "migrate", fault=Fault(at, "after"))
-        crash.run(project.folder, "purge")  # recovers, and renames nothing
+        crash.run_in_turn(project.folder, "migrate", fault=Fault(at, "after"))
+        crash.run_in_turn(project.folder, "purge")  # recovers, and renames nothing
         assert not dangling(project), at
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.conftest import ROOT, Project, content_hash, memory
 from tests.support import crash
-from tests.support.crash import Fault
+from tests.support.disturbing import Fault
 from tests.support.state_machines import go_through
 
 NAMES = st.one_of(
@@ -97,13 +97,13 @@ class Outputs(RuleBasedStateMachine):
 
     @rule(command=COMMANDS)
     def run(self, command: tuple[str, ...]) -> None:
-        ended = crash.run(self.folder, *command)
+        ended = crash.run_in_turn(self.folder, *command)
         assert ended.code in (0, 1), ended
         assert "Traceback" not in ended.output, ended.output
 
     @rule(command=COMMANDS, at=st.integers(1, 40), how=FAULTS)
     def crash(self, command: tuple[str, ...], at: int, how: str | int) -> None:
-        ended = crash.run(self.folder, *command, fault=Fault(at, how))
+        ended = crash.run_in_turn(self.folder, *command, fault=Fault(at, how))
         assert ended.code in (0, 1, 3, -9), ended
         assert "Traceback" not in ended.output, ended.output
 
@@ -111,7 +111,7 @@ class Outputs(RuleBasedStateMachine):
     def purge(self) -> None:
         trash = self.project.outputs / ".ckptrules" / "trash"
         gone = {content_hash(str(path)) for path in trash.rglob("*") if path.is_file() and not path.is_symlink()}
-        assert crash.run(self.folder, "purge").code == 0
+        assert crash.run_in_turn(self.folder, "purge").code == 0
         self.contents -= gone - set(self.project.tree().values())
 
     @invariant()

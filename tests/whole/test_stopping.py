@@ -150,7 +150,7 @@ def test_a_command_ends_soon_leaves_nothing_half_done_and_goes_on(
         assert count.stat().st_size - at < 20  # it does not go on for long
         staged = project.outputs / ".ckptrules" / "work"
         assert not staged.exists() or os.listdir(staged) == [], at
-        again = crash.run(project.folder, *work.command)
+        again = crash.run_in_turn(project.folder, *work.command)
         gone = "is there already" in again.output or "needs backup=" in again.output or "'held'" in again.output
         gone |= again.code == REFUSED and project.tree() == after  # the wish came when all was done
         assert again.code in (0, 1) or gone, (at, again.output)
