@@ -191,10 +191,16 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
 
 
 def as_asked(policy: Policy, options: Planning) -> Policy:
-    """Return a policy as the options change it; ``keep_last`` is for the one that ``policy`` names alone."""
-    if options.keep_last is not None and policy.name == options.policy:
+    """Return a policy as the options change it.
+
+    They are for the one that ``policy`` names. Of one that is assigned they let nothing go that its rules keep.
+    """
+    limit, is_named = options.keep_min_epoch, policy.name == options.policy
+    if options.keep_last is not None and is_named:
         policy = with_keep_last(policy, options.keep_last)
-    return policy if options.keep_min_epoch is None else with_min_epoch(policy, options.keep_min_epoch)
+    if limit is None or (not is_named and any(k == "min_epoch" and least < limit for k, least, _ in policy.lines)):
+        return policy
+    return with_min_epoch(policy, limit)
 
 
 def _digest(decides: object) -> str:

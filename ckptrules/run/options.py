@@ -261,7 +261,11 @@ JSON = option(None, a_file, "write the plan, or what came of it, to this file")
 HTML = option(None, a_page, "draw it as a page: one HTML file, for a browser or to be sent round")
 WAIT = option(0, whole_number, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
-KEEP_MIN_EPOCH = option(None, whole_number, "keep this epoch and later ones (overrides the policy's min_epoch)")
+KEEP_MIN_EPOCH = option(
+    None,
+    whole_number,
+    "keep this epoch and later ones (overrides the policy's min_epoch; a lower one of an assigned policy stays)",
+)
 KEEP_LAST = option(
     None, one_or_more, "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
 )

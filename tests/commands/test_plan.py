@@ -1,8 +1,11 @@
-"""`doit plan`: formats that it drafts for names that no rule reads."""
+"""`doit plan`: formats that it drafts for names that no rule reads, and policies as the options change them."""
 
 from __future__ import annotations
 
+import json
 import re
+
+import pytest
 
 from tests.conftest import Project
 
@@ -39,3 +42,24 @@ def test_each_kind_of_name_is_drafted_once_and_no_more_than_three(project: Proje
     out = project.doit("plan")
     assert re.findall(r"Skipped: (.*) \(", out) == ["model_step_5.pt", "x 7[b].pt", "f.pt"]
     assert "- id: model                    # 1 name\n" in out
+
+
+@pytest.mark.parametrize(
+    ("paper", "goes_there"),
+    [("{min_epoch: 5}", {0}), ("{min_epoch: 12}", {0, 7}), ("{keep: all}", set()), ("{keep_last: 1}", {0, 7})],
+)
+def test_a_higher_minimum_is_for_the_policy_of_the_run_alone(
+    project: Project, paper: str, goes_there: set[int]
+) -> None:
+    """An assigned policy keeps what it kept; what the option keeps stays there as well."""
+    policies = f"retention: {{default: {{min_epoch: 1}}, paper: {paper}}}"
+    (project.folder / "rules/retention.yaml").write_text(f"{policies}\nexperiments: [{{match: b, policy: paper}}]\n")
+    names = [f"epoch-{epoch:02}_step-000100.ckpt" for epoch in (0, 7, 10, 20)]
+    project.make({f"{experiment}/checkpoints/{name}": 5 for experiment in "ab" for name in names})
+    project.doit("plan", "delete_old=1", "keep_min_epoch=10", "json=plan.json")
+    plan = json.loads((project.folder / "plan.json").read_text())
+    goes = {
+        one["experiment"]: {int(action["name"][6:8]) for action in one["actions"] if action["action"] == "trash"}
+        for one in plan["experiments"]
+    }
+    assert goes == {"a": {0, 7}, "b": goes_there}
