@@ -78,7 +78,7 @@ def leftover_of(name: str, rules: RuleSet) -> Leftover | None:
     """
     name = in_part_folder(name)[1]
     fitting = [one for one in rules.leftovers if fnmatchcase(name, one.text)]
-    if not fitting or first_pattern(name, rules.pointers):
+    if not fitting or first_pattern(name, rules.protected) or first_pattern(name, rules.pointers):
         return None
     if any(fits(rule, name) is not None for rule in (*rules.targets, *rules.legacy, *rules.formats)):
         return None

@@ -15,6 +15,10 @@ from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
+NO_CHECKPOINTS = tuple(
+    ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
+)
+"""Endings of what stays where it is protected, as ``best_metrics.json`` by ``best_*``, and counts for no checkpoint."""
 Read = tuple[Entry, Named]
 Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 
@@ -61,13 +65,16 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     links: list[Entry] = []
     left: list[Entry] = []
     skipped: list[Skipped] = []
+    texts: list[Skipped] = []  # protected, so that they are no sidecars that go along
     problems: list[Problem] = []
     read = reader(rules, len(listing.entries))
     for entry in sorted(listing.entries):
         name = name_of(entry, read)
         said = name.claim
         is_one = said.kind in CHECKPOINTS or said.kind == "protected"
-        if is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
+        if is_text(entry, said):
+            texts.append(Skipped(entry.name, "ignored", said.reason))
+        elif is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
             found.append((entry, name))
         elif entry.kind == "link" and is_left_link(entry, name):
             left.append(entry)
@@ -94,9 +101,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         else:
             problems.append(dangling(link))
     has_parts = any(one.parts for one in (*checkpoints, *protected))
-    return Sorted(
-        tuple(checkpoints), tuple(protected), tuple(links), tuple(skipped), tuple(problems), sidecars, has_parts
-    )
+    left_alone = tuple(sorted([*skipped, *texts]))
+    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), left_alone, tuple(problems), sidecars, has_parts)
 
 
 def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:
@@ -216,6 +222,12 @@ def nameless(entry: Entry, name: Named) -> Problem:
     place = f" ({reason.place.file_line})" if reason.place else ""
     text = f"{reason.text}{place} gives no usable name: {name.fault}"
     return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
+
+
+def is_text(entry: Entry, said: Claim) -> bool:
+    """Say whether it is protected and no checkpoint: a text, a picture, or what else is told of checkpoints."""
+    is_protected = said.kind == "protected" and said.rule is None
+    return is_protected and entry.kind == "file" and entry.name.endswith(NO_CHECKPOINTS)
 
 
 def unsound(entry: Entry) -> Problem | None:

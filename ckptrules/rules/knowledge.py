@@ -21,6 +21,7 @@ OURS = {
 # any case: who writes them may name checkpoints as another framework does.
 TRACKERS = (
     *("latest", "latest_checkpoint", "last_checkpoint", "best_checkpoint", "checkpoint"),
+    *("best_epoch.txt", "best_step.txt", "latest_epoch.txt", "latest_step.txt", "last_epoch.txt", "last_step.txt"),
     *("latest.txt", "latest_checkpoint.txt", "last_checkpoint.txt", "best_checkpoint.txt", "last.txt", "best.txt"),
     *(
         "latest.json",
