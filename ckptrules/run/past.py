@@ -14,7 +14,7 @@ from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
-from ckptrules.run.hints import command
+from ckptrules.run.hints import command, quoted
 from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.records import waits_since
 from ckptrules.run.session import Session
@@ -59,7 +59,8 @@ def did(run: Run) -> Did:
 def command_of(run: Run) -> str:
     """Write what was typed: the command and the options that were not the default."""
     task = str(run.header.get("command", "?"))
-    return " ".join([task, *(f"{name}={text}" for name, text in given(task, run.header.get("options", {})).items())])
+    options = given(task, run.header.get("options", {}))
+    return " ".join([task, *(f"{name}={quoted(text)}" for name, text in options.items())])
 
 
 def given(task: str, options: Mapping[str, Any]) -> dict[str, str]:

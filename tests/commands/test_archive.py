@@ -84,7 +84,7 @@ def test_an_undo_brings_the_source_back(project: Project) -> None:
     make(project)
     before = {name: everything(project.outputs / name) for name in EXPERIMENTS}
     project.doit("archive", "experiments=old_*", "archive_dir=archive")
-    assert "archive experiments=old_* archive_dir=archive" in project.doit("history")
+    assert "archive experiments='old_*' archive_dir=archive" in project.doit("history")
     assert "old_1" in project.doit("trash")
     project.doit("undo")
     assert {name: everything(project.outputs / name) for name in EXPERIMENTS} == before
