@@ -228,7 +228,7 @@ class _Reader(NamedTuple):
         return Value([value for value in values if value is not None], self.place(node))
 
     def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
-        value = self.mapping(node, what, shape.keys.get, tuple(shape.keys))
+        value = self.mapping(node, what, shape.keys.get, tuple(shape.keys), _as_mapping(shape, what))
         if value is not None:
             given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
             for key in shape.required:
@@ -237,11 +237,16 @@ class _Reader(NamedTuple):
         return value
 
     def mapping(
-        self, node: yaml.Node, what: str, shape_of: Callable[[str], Shape | None], known: tuple[str, ...] = ()
+        self,
+        node: yaml.Node,
+        what: str,
+        shape_of: Callable[[str], Shape | None],
+        known: tuple[str, ...] = (),
+        how: str = "",
     ) -> Value | None:
         if not isinstance(node, yaml.MappingNode):
             fact = "is empty" if _is_empty(node) else f"must be a mapping, not {_called(node)}"
-            self.refuse(node, f"{what} {fact}")
+            self.refuse(node, f"{what} {fact}", how)
             return None
         values: dict[str, Value] = {}
         seen: set[str] = set()
@@ -275,4 +280,16 @@ def _as_list(item: Shape) -> str:
     """Say how a list of such items is written."""
     if not isinstance(item, Record):
         return "put the value in [brackets]"
-    return f"begin each with a dash: - {{{', '.join(f'{key}: …' for key in item.required or item.keys)}}}"
+    return f"begin each with a dash: - {_keys_of(item)}"
+
+
+def _as_mapping(shape: Record, what: str) -> str:
+    """Say how a mapping is written; where one of its keys stands in place of its name, that is missing."""
+    key = what.rpartition(": ")[2]
+    if key in shape.keys:
+        return f"a name stands above it: default: {{{key}: …}}"
+    return f"write {_keys_of(shape)}" if shape.required else ""
+
+
+def _keys_of(shape: Record) -> str:
+    return "{" + ", ".join(f"{key}: …" for key in shape.required or shape.keys) + "}"
