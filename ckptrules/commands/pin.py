@@ -19,6 +19,7 @@ from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, jobs, pinning, places
 from ckptrules.run.deciding import FAULTS
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Output
 from ckptrules.run.session import Session
@@ -120,7 +121,7 @@ def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: 
         raise OptionError(f"command line: {command} needs a name\n    hint: name=PATH, or name='epoch-0*'")
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
     if len(found) > 1:
-        hint = f"say which: {', '.join(f'name={path}' for path in found[:FEW])}" + ", …" * (len(found) > FEW)
+        hint = f"say which: {', '.join(f'name={quoted(path)}' for path in found[:FEW])}" + ", …" * (len(found) > FEW)
         raise OptionError(f"command line: {len(found)} are called '{wanted}'\n    hint: {hint}")
     found = found or [
         path for path in paths if fnmatchcase(path, wanted) or fnmatchcase(os.path.basename(path), wanted)

@@ -40,6 +40,7 @@ from ckptrules.rules.shipped import (
 from ckptrules.run import places
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.first_look import told_look, told_rows
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import OptionError
 from ckptrules.run.savings import told_savings
 from ckptrules.storage import writing
@@ -87,7 +88,7 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
         start = start_of(read_words(words), style)
     except RuleError as error:
         return REFUSED, "", str(error)
-    other = otherwise(start, style)
+    other = otherwise(start, style, words)
     lines, fault = written(start)
     told = [*other, start.told] if start.told else other
     if fault:
@@ -166,7 +167,7 @@ def start_of(asked: Asked, style: Style) -> Start:
     return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False, next=go_on)
 
 
-def otherwise(start: Start, style: Style) -> list[str]:
+def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
     """Say where rules are there already that say something else, and what would be written; comments do not count."""
     there = [f"{RULES_DIR}/{name}" for name in rule_files(RULES_DIR)]
     new = {path: text.decode() for path, text in starter_files() if path in (NAMING, RETENTION)} | dict(start.texts)
@@ -178,7 +179,8 @@ def otherwise(start: Start, style: Style) -> list[str]:
     else:
         for path in (NAMING, RETENTION):
             lines += [f"    {style.name(line)}" for line in (f"# {path}", *_bare(new[path]))]
-    return [*lines, f"To have these instead: mv {RULES_DIR} {RULES_DIR}.old, and 'ckptrules init' as now", ""]
+    again = " ".join(["ckptrules init", *(quoted(word, style.encoding) for word in words)])
+    return [*lines, f"To have these instead: mv {RULES_DIR} {RULES_DIR}.old && {again}", ""]
 
 
 def _text_of(path: str) -> str:

@@ -254,7 +254,7 @@ def _refuse_short(argument: str, word: Word) -> None:
         OptionError: with the right place of doit's own flags.
     """
     if not argument.startswith("--"):
-        hint = f"doit's own flags come before the task: doit {argument} … {word.task}"
+        hint = f"doit's own flags come before the task: 'doit {argument} … {word.task}'"
         raise OptionError(f"command line: unknown option '{argument}' behind '{word.task}'\n    hint: {hint}")
 
 

@@ -181,6 +181,12 @@ def test_a_dry_run_writes_nothing(pinned: Project) -> None:
     assert pins(pinned) == before
 
 
+def test_the_paths_of_a_hint_can_be_copied(pinned: Project) -> None:
+    pinned.make({f"one more/checkpoints/{YOUNG}": 3})
+    out = pinned.doit("pin", f"name={YOUNG}", check=3)
+    assert f"name=one/checkpoints/{YOUNG}, name='one more/checkpoints/{YOUNG}'\n" in out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -116,7 +116,7 @@ def test_what_is_refused_leaves_a_tree_never_seen_as_it_was(project: Project, wo
 def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> None:
     assert project.doit("migrate", "-n", "4", check=3) == (
         "ERROR: command line: unknown option '-n' behind 'migrate'\n"
-        "    hint: doit's own flags come before the task: doit -n … migrate\n"
+        "    hint: doit's own flags come before the task: 'doit -n … migrate'\n"
     )
 
 
@@ -130,6 +130,10 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
     ("words", "fact"),
     [
         ("migrate verbose", "command line: 'verbose' is an option, no task\n    hint: write verbose=…"),
+        (
+            "explain last.ckpt",
+            "there is no task 'last.ckpt'\n    hint: for a checkpoint that is called so: 'doit explain name=",
+        ),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
         ("migrate:ocrr*", "command line: no experiment 'ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
         ("plan:x*", "command line: no experiment 'x*'\n"),

@@ -198,6 +198,8 @@ def test_rules_that_say_otherwise_are_told_first_and_no_deletion_is_next(
     assert "\n    outputs_dir: 'runs'\n    layout:\n      - '*'\n    packs:\n      - huggingface\n" in text
     assert "\n    retention:\n      default:\n        keep_last: 2\n" in text
     assert "delete_old=1" not in text
+    (tmp_path / "my runs").mkdir()
+    assert "mv rules rules.old && ckptrules init 'my runs'\n" in at_work(tmp_path, monkeypatch, TRAINER, "my runs")[1]
     assert {name: (tmp_path / name).read_bytes() for name in (NAMING, RETENTION)} == before
     os.rename("rules", "rules.old")
     assert at_work(tmp_path, monkeypatch, "")[0] == 0
