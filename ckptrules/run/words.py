@@ -181,14 +181,14 @@ class _Reader:
     def _flag(self, argument: str, rest: list[str]) -> tuple[str, Any]:
         """Read a flag behind a task, and its value, which may be the next argument."""
         dashed, has_value, text = argument[2:].partition("=")
-        flags = _by_flag(self._known(self.words[-1:]))
+        flags = own = _by_flag(self._known(self.words[-1:]))
         full = _fitting(dashed, flags)
         if not full:
             every = _by_flag({name: one for task in self.tasks for name, one in self.declared(task).known().items()})
             full, flags = _fitting(dashed, every), every | flags
         if len(full) != 1:
             fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
-            raise OptionError(f"command line: {fact}" + _hint(dashed, flags, "--"))
+            raise OptionError(f"command line: {fact}" + _hint(dashed, flags, "--", own))
         found = flags[full[0]]
         if found.is_flag and has_value:
             fact = f"--{full[0]} takes no value"
@@ -271,13 +271,13 @@ def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
     values[name] = value
 
 
-def _hint(word: str, words: Iterable[str], dashes: str = "") -> str:
+def _hint(word: str, words: Iterable[str], dashes: str = "", own: Iterable[str] = ()) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, list(words), n=1)
     if near:
         return f"\n    hint: did you mean '{dashes}{near[0]}'?"
-    return f"\n    hint: there are: {', '.join(words)}"
+    return f"\n    hint: there are: {', '.join(own or words)}"
 
 
 _IN_NO_TASK = frozenset("=*")

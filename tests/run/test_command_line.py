@@ -134,6 +134,10 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
             "explain last.ckpt",
             "there is no task 'last.ckpt'\n    hint: for a checkpoint that is called so: 'doit explain name=",
         ),
+        (
+            "pins --zzz",
+            "unknown option '--zzz'\n    hint: there are: outputs-dir, rules-dir, dry-run, verbose, no-dry-run",
+        ),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
         ("migrate:ocrr*", "command line: no experiment 'ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
         ("plan:x*", "command line: no experiment 'x*'\n"),
