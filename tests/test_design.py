@@ -60,17 +60,25 @@ def parse(file: str) -> ast.Module:
     return ast.parse(FILES[file].read_text(encoding="utf-8"))
 
 
+@functools.cache
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
 def room_of(file: str) -> str:
     return file.partition("/")[0]
 
 
-def imported(tree: ast.Module) -> Iterator[str]:
-    """Yield what is imported, wherever in the file: ``yaml``, ``os.path``, ``ckptrules.engine``, ``pathlib.PurePath``."""
-    for node in ast.walk(tree):
+@functools.cache
+def imported(tree: ast.Module) -> tuple[str, ...]:
+    """List what is imported, wherever in the file: ``yaml``, ``os.path``, ``ckptrules.engine``, ``pathlib.PurePath``."""
+    names: list[str] = []
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def rooms_imported(file: str) -> set[str]:
@@ -84,9 +92,9 @@ def rooms_imported(file: str) -> set[str]:
 
 def changes(tree: ast.Module) -> Iterator[str]:
     """Yield what changes the disk, or could: calls by whatever way they come, and imports that would hide one."""
-    flags = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("O_")}
+    flags = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("O_")}
     reads_only = bool(flags) and flags <= READING_FLAGS
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call) and is_changing(node, reads_only=reads_only):
             yield f"{node.lineno}: {ast.unparse(node.func)}"
         elif isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil"):
@@ -126,11 +134,11 @@ def test_imports_point_upward_only(room: str) -> None:
 def test_what_a_run_knows_lies_in_its_session(file: str) -> None:
     """Two sessions in one process have nothing in common: no cache, and nothing that grows, of a module or a class."""
     tree = parse(file)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in nodes(tree) if isinstance(node, ast.FunctionDef)]
     caches = {ast.unparse(decorator) for function in functions for decorator in function.decorator_list}
     assert caches.isdisjoint({"functools.cache", "functools.lru_cache"}) or file in ("run/jobs", "run/records")
-    assert not any(isinstance(node, ast.Global) for node in ast.walk(tree))
-    bodies = [tree.body, *(node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef))]
+    assert not any(isinstance(node, ast.Global) for node in nodes(tree))
+    bodies = [tree.body, *(node.body for node in nodes(tree) if isinstance(node, ast.ClassDef))]
     values = [ast.unparse(node) for body in bodies for node in body if isinstance(node, ast.Assign | ast.AnnAssign)]
     assert not [value for value in values if value.endswith(("= {}", "= []", "= set()")) and ": Mapping" not in value]
 
@@ -152,7 +160,7 @@ def test_no_file_needs_one_that_needs_it() -> None:
 def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(file: str) -> None:
     tree = parse(file)
     modules = {name.partition(".")[0] for name in imported(tree) if name != "pathlib.PurePath"}
-    called = {ast.unparse(node.func).split(".")[-1] for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    called = {ast.unparse(node.func).split(".")[-1] for node in nodes(tree) if isinstance(node, ast.Call)}
     assert modules & IMPURE_MODULES == set()
     assert ("yaml" in modules) <= (file == "rules/shape")
     assert called & IMPURE_CALLS == set()
@@ -192,7 +200,7 @@ def test_a_change_of_the_disk_is_seen_however_it_is_written(code: str, found: bo
 def test_all_names_are_what_the_package_exports() -> None:
     """``__all__`` itself is defined as well, what imports the others lazily, and ``annotations`` is Python's."""
     tree = parse("__init__")
-    defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    defined = {node.id for node in nodes(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     defined |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     defined |= {name.split(".")[-1] for name in imported(tree) if name != "__future__.annotations"}
     assert defined - {"__all__", "__getattr__", "TYPE_CHECKING", "discovery"} == set(ckptrules.__all__)

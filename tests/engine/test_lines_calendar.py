@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,12 +34,16 @@ def zone(name: str) -> tzinfo:
 
 
 def judged(key: str, count: int, times: Sequence[datetime], where: tzinfo, now: datetime | None = None) -> Judged:
-    found = [
+    now_ns = round(now.timestamp()) * NS if now else 0
+    return LINES[key].judge(count, found(tuple(times)), Around(now_ns, Others(0), where))
+
+
+@functools.lru_cache(maxsize=1)  # many lines judge the same ones
+def found(times: tuple[datetime, ...]) -> list[Checkpoint]:
+    return [
         Checkpoint(Entry(str(time), "file", 1, round(time.timestamp()) * NS), {"step": str(n)}, "", Reason(""))
         for n, time in enumerate(times)
     ]
-    now_ns = round(now.timestamp()) * NS if now else 0
-    return LINES[key].judge(count, found, Around(now_ns, Others(0), where))
 
 
 def kept(said: Judged) -> list[str]:
@@ -49,12 +54,17 @@ def second_reading(key: str, count: int, times: Sequence[datetime], where: tzinf
     """Go from the newest to the oldest as long as counts are left: a bucket not seen before takes one, so does the end."""
     left, seen, stays = count, set[str](), []
     for time in (row := sorted(times, reverse=True)):
-        bucket = time.astimezone(where).strftime(BUCKETS[key])
+        bucket = bucket_of(time, where, BUCKETS[key])
         if left and (bucket not in seen or time is row[-1]):
             stays.append(str(time))
             seen.add(bucket)
             left -= left > 0
     return sorted(stays)
+
+
+@functools.lru_cache(maxsize=1000)
+def bucket_of(time: datetime, where: tzinfo, form: str) -> str:
+    return time.astimezone(where).strftime(form)
 
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "Asia/Kathmandu", "Australia/Lord_Howe")

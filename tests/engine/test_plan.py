@@ -28,9 +28,9 @@ from ckptrules.engine.tree import of_one
 from ckptrules.engine.wholeness import asked_inside, fitted, unwhole
 from ckptrules.outputs.evidence import pointer_files
 from ckptrules.outputs.facts import documents, names_of
-from ckptrules.rules.load import load_rules
 from ckptrules.rules.shape import Value, read_yaml
 from tests.conftest import ROOT
+from tests.support.forking import shared_rules
 from tests.support.tables import every
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
@@ -135,7 +135,7 @@ def entries(case: Case) -> list[Entry]:
 
 @functools.cache
 def rules_of(case: Case) -> RuleSet:
-    return load_rules(RULES | case.rules)
+    return shared_rules(RULES | case.rules)
 
 
 @functools.cache
