@@ -81,7 +81,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what the quick suite leaves out, and let it come last."""
     for item in items:
-        if item.nodeid.startswith("tests/whole/") or item.get_closest_marker("in_memory"):
+        if item.nodeid.startswith("tests/whole/"):
             item.add_marker(pytest.mark.whole)
     items.sort(key=lambda item: item.get_closest_marker("whole") is not None)
 
@@ -189,15 +189,15 @@ def content_hash(path: str) -> str:
 
 
 def memory() -> str | None:
-    """Return a folder in memory, where there is one of some size: there no test waits for a disk."""
+    """Return a folder in memory, where there is one of some size: there no test waits for a disk, and the system does less."""
     place = "/dev/shm"
     return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > GIB else None
 
 
 @pytest.fixture
 def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """Give a test a folder of its own: on the disk, or in memory where its marker says so."""
-    if not (request.node.get_closest_marker("in_memory") and memory()):
+    """Give a test a folder of its own: in memory, or on the disk where its marker says so."""
+    if request.node.get_closest_marker("on_disk") or not memory():
         yield tmp_path
         return
     with tempfile.TemporaryDirectory(dir=memory()) as place:
@@ -208,18 +208,18 @@ _states = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def _own_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave no wish to stop behind that is shared with processes: what a later test forks and stops would share it."""
-    for name, value in {"_run": [0, 0], "_locks": {}, "_why": ""}.items():
-        monkeypatch.setattr(stopping, name, value)
+def _own_state(request: pytest.FixtureRequest) -> None:
+    """Give every test a user's state folder of its own; for most tests, which need no folder, none is made.
 
-
-@pytest.fixture(autouse=True)
-def _own_state(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every test a user's state folder of its own; for most tests, which need no folder, none is made."""
+    Leave no wish to stop behind that is shared with processes: what a later test forks and stops would share it.
+    """
     has_folder = "tmp_path" in request.fixturenames
     base = request.getfixturevalue("tmp_path_factory").getbasetemp() / f"state{next(_states)}"
-    monkeypatch.setenv("XDG_STATE_HOME", str(request.getfixturevalue("tmp_path") / "state" if has_folder else base))
+    state = request.getfixturevalue("tmp_path") / "state" if has_folder else base
+    patch = request.getfixturevalue("monkeypatch")  # after the folder: this goes when nothing is replaced any more
+    patch.setenv("XDG_STATE_HOME", str(state))
+    for name, value in {"_run": [0, 0], "_locks": {}, "_why": ""}.items():
+        patch.setattr(stopping, name, value)
 
 
 def new_project(place: Path) -> Project:

@@ -221,7 +221,7 @@ def test_what_stands_under_the_name_of_a_text_that_is_being_written_stays(projec
     assert sorted(os.listdir(script.parent)) == [temporary.name, "a.py"]
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_a_text_that_was_being_written_at_a_crash_leaves_nothing_behind(project: Project, how: str) -> None:
     script = referring(project)

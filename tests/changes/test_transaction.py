@@ -79,7 +79,7 @@ def test_a_restore_is_in_the_history_and_can_be_taken_back(project: Project, dam
     assert project.tree() == start
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after", errno.EIO])
 def test_a_restore_killed_or_refused_at_any_change_is_finished_or_taken_back(project: Project, how: str | int) -> None:
     project.make({f"{HERE}/{OLD}": 50, f"{HERE}/deep/0.pt": 5})

@@ -357,7 +357,7 @@ def test_an_archive_that_would_not_fit_is_not_begun(project: Project, monkeypatc
     assert (project.outputs / "old_1").exists()
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
     project: Project, tmp_path: Path, how: str

@@ -279,6 +279,7 @@ def test_a_name_that_is_taken_stays_as_it_is(tree: Project) -> None:
     assert all(os.listdir(path) == [] for path in taken)
 
 
+@pytest.mark.on_disk
 def test_hard_links_to_another_file_system_are_refused(tree: Project) -> None:
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == tree.outputs.stat().st_dev:

@@ -182,7 +182,7 @@ def test_a_wrong_place_is_refused(project: Project, arguments: tuple[str, ...], 
     assert project.doit("refs", *arguments, check=3) == text
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_killed_at_any_change_each_file_is_the_old_or_the_new_one(project: Project, how: str) -> None:
     prepare(project, "one")

@@ -333,7 +333,7 @@ def test_the_paths_of_the_trash_are_enough_to_restore_by_hand(project: Project) 
     assert str(file.relative_to(trashed)) == f"one/checkpoints/{EARLY}.trashed"
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Project) -> None:
     project.make(TREE)
     kept = project.folder / "kept"
@@ -358,7 +358,7 @@ def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Pro
     }
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(project: Project) -> None:
     project.make(TREE)
     changes = crash.run_in_turn(project.folder, "migrate").changes

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import sqlite3
 import stat
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -124,9 +122,7 @@ def plant(kind: str, place: Path, elsewhere: Path, *, is_folder: bool) -> None:
     elif kind == "pipe":
         os.mkfifo(place)
     elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as bound:  # a short path: it may have 107 bytes
-            bound.bind(short := os.path.join(tempfile.mkdtemp(), "s"))
-        shutil.move(short, place)
+        os.mknod(place, stat.S_IFSOCK | 0o600)  # bound to a path, it could have 107 bytes only
     elif kind == "folder":
         place.mkdir()
     else:

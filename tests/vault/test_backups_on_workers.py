@@ -190,7 +190,7 @@ def instead(each: Each, act: Callable[..., Any], number: int) -> Each:
     return other
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Workers) -> None:
     made, tree, killed = tmp_path / "made", long, list[int]()
     for times in ([1], [4], [2, 20]):

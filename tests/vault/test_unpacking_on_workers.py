@@ -184,7 +184,7 @@ def test_ctrl_c_leaves_each_experiment_in_its_archive_or_brought_back(project: P
     assert stops
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after", errno.ENOSPC])
 def test_whatever_fails_each_experiment_is_whole_or_not_there(project: Project, how: str | int) -> None:
     project.make({f"{name}/checkpoints/epoch=1-step=1.ckpt": 500 for name in ("one", "two")})

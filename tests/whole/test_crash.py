@@ -16,7 +16,7 @@ from tests.conftest import Project
 from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents, tracked
 
-pytestmark = pytest.mark.in_memory
+pytestmark = pytest.mark.whole
 KILLED = ("before", "after")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EXDEV, errno.EMFILE)
 on_old_systems_too = pytest.mark.parametrize("undisturbed", [False, True], ids=["", "old system"], indirect=True)

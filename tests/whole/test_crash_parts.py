@@ -12,7 +12,7 @@ from tests.conftest import Project
 from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents
 
-pytestmark = pytest.mark.in_memory
+pytestmark = pytest.mark.whole
 RULES = r"""
 layout: ['*/checkpoints']
 sidecars: [.json]

@@ -11,7 +11,7 @@ from tests.conftest import Project
 from tests.support.disturbing import Fault
 from tests.support.undisturbed import CASES, COMMAND, EARLY, EARLY_NEW, Place
 
-pytestmark = pytest.mark.in_memory
+pytestmark = pytest.mark.whole
 
 EACH = {
     "undo in training": 1,

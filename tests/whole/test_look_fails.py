@@ -14,7 +14,7 @@ from tests.support.disturbing import Fault, Read
 from tests.support.undisturbed import CASES, UNARCHIVE, Place
 
 pytestmark = [
-    pytest.mark.in_memory,
+    pytest.mark.whole,
     pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no /proc tells what a descriptor stands for"),
 ]
 

@@ -19,7 +19,7 @@ from tests.support import crash
 from tests.support.disturbing import Fault
 from tests.support.undisturbed import Undisturbed, contents
 
-pytestmark = pytest.mark.in_memory
+pytestmark = pytest.mark.whole
 
 
 class Disk:

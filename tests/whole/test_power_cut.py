@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Project
 from tests.support import crash
 from tests.support.undisturbed import CASES, Case, Place
 
-pytestmark = pytest.mark.in_memory
+pytestmark = pytest.mark.whole
 
 GOING_DOWN = 0x8004587D  # _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN, and EXT4_IOC_SHUTDOWN
 WITH_LOG, WITHOUT_LOG = (

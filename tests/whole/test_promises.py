@@ -217,7 +217,7 @@ def test_an_undo_passes_over_what_was_freed_at_once(project: Project) -> None:
     assert project.names("one") == [LATER]
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str) -> None:
     rules = project.folder / "rules" / "retention.yaml"
@@ -239,7 +239,7 @@ def test_what_a_killed_run_freed_at_once_is_on_record(project: Project, how: str
     assert freed
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 def test_what_was_deleted_before_ctrl_c_is_freed_as_trash_days_0_says(project: Project) -> None:
     rules = project.folder / "rules" / "retention.yaml"
     rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
@@ -278,7 +278,7 @@ def test_where_a_state_was_freed_the_checkpoint_is_not_called_gone(project: Proj
     assert f"Gone for good: the other state of 1 checkpoint of run {run}, fix_state; its space was freed.\n" in out
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_an_undo_of_states_killed_at_any_change(project: Project, how: str) -> None:
     trained(project)

@@ -94,7 +94,7 @@ def test_history_says_what_was_done_and_that_it_was_stopped(project: Project, ki
     assert len(seen) > 2
 
 
-@pytest.mark.in_memory
+@pytest.mark.whole
 def test_the_numbers_are_of_what_was_done(project: Project) -> None:
     project.make({f"exp/checkpoints/{name}": 9 for name in EARLY})
     before = crash.run_in_turn(project.folder, "plan").changes
