@@ -65,7 +65,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     found = {pin.path: pin for pin in checkpoints(session, options)}
     pins = [
         found[path]._replace(note=options.note or (pins_before[path].note if path in pins_before else ""))
-        for path in chosen("pin", options.name, list(found), options.outputs_dir)
+        for path in chosen("pin", options.name, sorted(found, key=lambda p: p.split("/")), options.outputs_dir)
     ]
     renewed = {pin.path for pin in pins}
 
