@@ -232,6 +232,7 @@ def test_what_changes_without_a_name_is_seen(project: Project, name: str) -> Non
     case = CASES[name]
     arguments = prepared(project, case)
     case.change(project)
+    wait_a_tick()
     planned = deletions(project, "plan", *arguments)
     assert planned == case.goes
     assert deletions(project, "migrate", *arguments) == planned
