@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 NOT_READ = "what cannot be read"  # in a checkpoint; so nobody knows whether it is whole
+NO_CHECKPOINTS = tuple(
+    ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
+)
+"""Endings of what stays where it is protected, as ``best_metrics.json`` by ``best_*``, and counts for no checkpoint."""
 EntryKind = Literal["file", "directory", "link", "other"]
 
 
@@ -40,7 +44,8 @@ class Entry(NamedTuple):
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
     `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
     folder in it is `NOT_READ`. ``torn`` says how many of its shards are there, where they count themselves and some are
-    missing. ``shared`` are the files of it that have other names.
+    missing; ``tells_only`` that nothing is in it but texts, pictures and the like. ``shared`` are the files of it that
+    have other names.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Entry(NamedTuple):
     known_by: Identity | None = None
     hollow: str = ""
     torn: str = ""
+    tells_only: bool = False
     shared: tuple[HardLinks, ...] = ()
 
 

@@ -9,16 +9,12 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Named, Part
 from ckptrules.engine.companions import Sidecar, find_sidecars
-from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
+from ckptrules.engine.entries import NO_CHECKPOINTS, NOT_READ, Entry, Listing, in_part_folder
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
 
 HOLDING = ("file", "directory")  # kinds of entries that can be a checkpoint
-NO_CHECKPOINTS = tuple(
-    ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
-)
-"""Endings of what stays where it is protected, as ``best_metrics.json`` by ``best_*``, and counts for no checkpoint."""
 Read = tuple[Entry, Named]
 Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 
@@ -227,7 +223,7 @@ def nameless(entry: Entry, name: Named) -> Problem:
 def is_text(entry: Entry, said: Claim) -> bool:
     """Say whether it is protected and no checkpoint: a text, a picture, or what else is told of checkpoints."""
     is_protected = said.kind == "protected" and said.rule is None
-    return is_protected and entry.kind == "file" and entry.name.endswith(NO_CHECKPOINTS)
+    return is_protected and ((entry.kind == "file" and entry.name.endswith(NO_CHECKPOINTS)) or entry.tells_only)
 
 
 def unsound(entry: Entry) -> Problem | None:

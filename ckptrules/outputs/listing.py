@@ -174,7 +174,7 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     inside = found.identity
     entry = Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=found.hollow)
     if inside.mtime_ns >= 0:
-        return entry._replace(torn=found.torn, shared=found.shared)
+        return entry._replace(torn=found.torn, tells_only=found.tells_only, shared=found.shared)
     leads = False
     for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
         leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))

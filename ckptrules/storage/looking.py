@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.counted import why_too_few
-from ckptrules.engine.entries import NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.entries import NO_CHECKPOINTS, NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
@@ -139,11 +139,12 @@ def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
 
 
 class Inside(NamedTuple):
-    """What a walk through a checkpoint directory finds: its identity, why it is hollow or torn, and shared files."""
+    """What a walk through a checkpoint directory finds; the fields are those of an `Entry`."""
 
     identity: Identity
     hollow: str
     torn: str
+    tells_only: bool
     shared: tuple[HardLinks, ...]
 
 
@@ -155,6 +156,7 @@ def look_inside(directory: int, name: str) -> Inside:
     size, newest = 0, -1
     hollow: list[str] = []
     torn: list[str] = []
+    tells_only = True
     several: list[os.stat_result] = []
     failed: list[OSError] = []
     ahead = {name}  # folders to be walked through
@@ -175,9 +177,12 @@ def look_inside(directory: int, name: str) -> Inside:
                     hollow.append(f"a link that leads nowhere: {os.path.join(folder, one)[len(name) + 1 :]}")
             elif stat.S_ISDIR(below.st_mode):
                 ahead.add(os.path.join(folder, one))
+                continue
+            tells_only &= one.endswith(NO_CHECKPOINTS)
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
     identity = Identity("directory", size, newest)
-    return Inside(identity, unread or min(hollow, default=""), min(torn, default=""), hard_links(several))
+    why_hollow = unread or min(hollow, default="")
+    return Inside(identity, why_hollow, min(torn, default=""), tells_only and not why_hollow, hard_links(several))
 
 
 def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:

@@ -186,8 +186,9 @@ def _stat_in(directory: int, name: str) -> Stat:
     status = os.lstat(name, dir_fd=directory)
     if not stat.S_ISDIR(status.st_mode):
         return _stat_of(status)
-    (_, size, newest), _, _, shared = look_inside(directory, name)
-    return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", shared)
+    found = look_inside(directory, name)
+    _, size, newest = found.identity
+    return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
 
 
 def _clear(directory: int, name: str) -> None:

@@ -81,6 +81,15 @@ def test_a_folder_that_lacks_shards_that_count_themselves_is_torn(tree: Path, na
 
 
 @pytest.mark.parametrize(
+    ("names", "tells_only"),
+    [("a.png of/b.json", True), ("a.png of/b.pt", False), ("a.png b", False), ("a.png b.json.safetensors", False)],
+)
+def test_a_folder_that_only_tells_of_checkpoints_is_none(tree: Path, names: str, *, tells_only: bool) -> None:
+    listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
+    assert [entry.tells_only for entry in listing.entries] == [tells_only]
+
+
+@pytest.mark.parametrize(
     ("denied", "number", "hollow"),
     [
         ("deep", errno.EACCES, "what cannot be read: deep (Permission denied)"),

@@ -174,7 +174,8 @@ TREES = {
     ),
     "words: what is told of the best is no checkpoint that remains": Tree(
         "ck",
-        "ck/epoch_{1..4}.pt ck/best_metrics.json={} ck/best_params.yaml=a ck/best_roc.png ck/last.txt",
+        """ck/epoch_{1..4}.pt ck/best_metrics.json={} ck/best_params.yaml=a ck/best_roc.png ck/last.txt
+        ck/best_samples/{1,2}.png ck/best_samples/of/3.png""",
         ["words"],
         "epoch_1.pt epoch_2.pt epoch_3.pt",
         "epoch_4.pt",
