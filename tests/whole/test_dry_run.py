@@ -85,7 +85,7 @@ def seen(*places: Path) -> dict[str, str]:
 def session(here: Path, tmp_path: Path) -> Iterator[Session]:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    session = Session(here, scratch)
+    session = Session(here, scratch, tmp_path / "pycache")
     yield session
     session.server.close()
 
