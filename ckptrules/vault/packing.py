@@ -104,10 +104,12 @@ def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) ->
 def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
     """Pack an experiment, or compare it with its archive; return why that could not be, or nothing.
 
+    It may have been packed since: by a worker that died with others before it could say so.
+
     Args: ``threads`` is how many of them compress.
     """
     try:
-        if ready.before:
+        if ready.before or os.path.lexists(ready.place.path):
             prove(ready.place, ready.items, progress)
         else:
             pack(ready, threads, progress)

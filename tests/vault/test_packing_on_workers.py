@@ -15,7 +15,7 @@ import pytest
 
 from ckptrules.commands import archive
 from ckptrules.engine.entries import Item
-from ckptrules.vault.packing import Packing, Ready
+from ckptrules.vault.packing import Packing, Ready, listing, pack_apart
 from ckptrules.vault.unpacking import SPARE
 from tests.commands.test_archive import everything
 from tests.conftest import Project
@@ -116,6 +116,17 @@ def test_an_experiment_that_workers_die_of_stays_and_the_others_are_archived(
     assert out.count("; the source is in the trash\n") == 3
     assert [name for name in os.listdir(project.outputs) if name != ".ckptrules"] == ["two"]
     assert [name for name in os.listdir(packed) if name.startswith((".", "two"))] == []
+
+
+def test_what_a_worker_had_packed_that_died_before_it_could_say_so_is_not_packed_again(project: Project) -> None:
+    packed = make(project)
+    place = Packing(str(project.outputs), "one", str(packed), "zst")
+    ready = Ready(place, listing(place), "2026-11-27T10:00:00+00:00")
+    done = [pack_apart(1, ready, lambda _: None) for _ in range(2)]
+    assert (done, sorted(os.listdir(packed))) == (["", ""], ["one.tar.zst", "one.tar.zst.manifest.json"])
+    (packed / "one.tar.zst").write_bytes(b"another one")
+    assert "is damaged" in pack_apart(1, ready, lambda _: None)
+    assert (packed / "one.tar.zst").read_bytes() == b"another one"
 
 
 def test_ctrl_c_leaves_each_experiment_archived_or_where_it_was(project: Project) -> None:
