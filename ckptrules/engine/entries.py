@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 NOT_READ = "what cannot be read"  # in a checkpoint; so nobody knows whether it is whole
-NO_CHECKPOINTS = tuple(
+TELLING = tuple(
     ".json .jsonl .txt .log .yaml .yml .csv .tsv .md .html .pdf .png .jpg .jpeg .svg .gif .mp4 .wav .npy .py".split()
 )
 """Endings of what stays where it is protected, as ``best_metrics.json`` by ``best_*``, and counts for no checkpoint."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Named, Part
 from ckptrules.engine.companions import Sidecar, find_sidecars
-from ckptrules.engine.entries import NO_CHECKPOINTS, NOT_READ, Entry, Listing, in_part_folder
+from ckptrules.engine.entries import NOT_READ, TELLING, Entry, Listing, in_part_folder
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
 from ckptrules.engine.packs import PACKS_DIFFER
 from ckptrules.engine.ruleset import RuleSet
@@ -68,7 +68,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         name = name_of(entry, read)
         said = name.claim
         is_one = said.kind in CHECKPOINTS or said.kind == "protected"
-        if is_text(entry, said):
+        if only_tells(entry, said):
             texts.append(Skipped(entry.name, "ignored", said.reason))
         elif is_one and entry.kind in HOLDING and entry.size and not (name.fault or entry.hollow):
             found.append((entry, name))
@@ -220,10 +220,10 @@ def nameless(entry: Entry, name: Named) -> Problem:
     return Problem("bad_target", (entry.name,), text, "correct the rule, or protect the name")
 
 
-def is_text(entry: Entry, said: Claim) -> bool:
+def only_tells(entry: Entry, said: Claim) -> bool:
     """Say whether it is protected and no checkpoint: a text, a picture, or what else is told of checkpoints."""
     is_protected = said.kind == "protected" and said.rule is None
-    return is_protected and ((entry.kind == "file" and entry.name.endswith(NO_CHECKPOINTS)) or entry.tells_only)
+    return is_protected and ((entry.kind == "file" and entry.name.endswith(TELLING)) or entry.tells_only)
 
 
 def unsound(entry: Entry) -> Problem | None:

@@ -16,7 +16,7 @@ from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
 from ckptrules.engine.parts import by_heads, with_metrics
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, is_text, sort_entries
+from ckptrules.engine.sorting import HOLDING, Sorted, only_tells, sort_entries
 from ckptrules.report.text import Several, Tally
 
 NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
@@ -174,7 +174,7 @@ def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
     for entry in seen.listing.entries:
         if entry.kind in HOLDING and entry.name not in known:
             said = read(*_asked(entry)).claim
-            if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not is_text(entry, said):
+            if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not only_tells(entry, said):
                 yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
 
 

@@ -88,8 +88,8 @@ def experiments(
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
-    hollow: list[Directory] = []  # up to date, though the rules could say nothing of what is there
-    understood = understood and but_for(hollow, understood)
+    silent: list[Directory] = []  # up to date, though the rules could say nothing of what is there
+    understood = understood and but_for(silent, understood)
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
         came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, base, job, understood),
@@ -104,8 +104,8 @@ def experiments(
         name = encode_task(found.experiment)
         values = values_of(f"{base}:{name}", known)
         up_to_date = is_up_to_date(values, own, found)
-        if up_to_date and "hollow" in values:
-            hollow.append(found)
+        if up_to_date and "not_understood" in values:
+            silent.append(found)
         yield {
             "name": name,
             "doc": f"checkpoints in {name}" if listed else None,
@@ -158,9 +158,9 @@ def inner_directories(session: Session, job: Job) -> list[str]:
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
 
-def but_for(hollow: list[Directory], understood: Callable[[Any], int]) -> Callable[[Any], int]:
+def but_for(silent: list[Directory], understood: Callable[[Any], int]) -> Callable[[Any], int]:
     """Count what the rules could say anything of, but for directories that are up to date without it."""
-    return lambda total: understood(total) - len(hollow)
+    return lambda total: understood(total) - len(silent)
 
 
 def in_tally(total: Tally) -> int:

@@ -87,7 +87,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         values |= {"holds_since_ns": now_ns, "holds_until_ns": until}
     if decided.read:
         values["read"] = decided.read
-    return values if outcome.plan.kept or outcome.plan.actions else {**values, "hollow": True}
+    return values if outcome.plan.kept or outcome.plan.actions else {**values, "not_understood": True}
 
 
 def is_not_understood(plan: Plan) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.counted import why_too_few
-from ckptrules.engine.entries import NO_CHECKPOINTS, NOT_READ, EntryKind, HardLinks, Identity, Item, Stamp
+from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
@@ -178,7 +178,7 @@ def look_inside(directory: int, name: str) -> Inside:
             elif stat.S_ISDIR(below.st_mode):
                 ahead.add(os.path.join(folder, one))
                 continue
-            tells_only &= one.endswith(NO_CHECKPOINTS)
+            tells_only &= one.endswith(TELLING)
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
     identity = Identity("directory", size, newest)
     why_hollow = unread or min(hollow, default="")
