@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import itertools
 import os
 import re
 import signal
@@ -96,20 +97,19 @@ def disturbed(
 def _put_the_fault_in(
     replace: Replace, fault: Fault | None, at_change: Callable[[int], None] | None, counter: int
 ) -> None:
-    count = 0
+    numbers = itertools.count(1)  # threads change the disk, too: no two have the same number
     really_write, really_open = os.write, os.open
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def change(*args: Any, **kwargs: Any) -> Any:
-            nonlocal count
             if function is really_open and not args[1] & os.O_CREAT:
                 return function(*args, **kwargs)
-            count += 1
+            number = next(numbers)
             really_write(counter, b".")
             if at_change:
-                at_change(count)
-            if fault and count == fault.at:
+                at_change(number)
+            if fault and number == fault.at:
                 if isinstance(fault.how, int):
                     raise OSError(fault.how, os.strerror(fault.how))
                 if fault.how.startswith("SIG"):
