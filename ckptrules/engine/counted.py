@@ -1,12 +1,30 @@
-"""Pure: names that count themselves (``model-00001-of-00003.safetensors``), and how many of them are missing."""
+"""Pure: files that are one of several (``model-00001-of-00003.safetensors``, ``rng_state_3.pth``), and the missing."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from math import prod
 
 from ckptrules.engine.shapes import in_yaml
+
+# Read in DeepSpeed edaa7221, deepspeed/runtime/engine.py:4195-4257, :5409 (in ZeRO 3 the weights too); accelerate
+# 16cb6eb8, checkpointing.py and utils/fsdp_utils.py; pytorch 0140b62d, torch/distributed/checkpoint/filesystem.py,
+# write_data (a file for each process, an empty one where it has nothing); OLMo-core, train/checkpoint.py:387;
+# Megatron-LM d98e8a64, training/checkpointing.py:230-277, and of a process without tensors of its own, which writes no
+# .distcp, core/dist_checkpointing/strategies/filesystem_async.py, prepare_write_data.
+OF_A_PROCESS = re.compile(
+    r"(?:.*/)?(?:(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_(?:optim|model)_states\.pt"  # DeepSpeed
+    r"|rng_state_(\d+)\.pth|random_states_(\d+)\.pkl|\w+_rank(\d+)\.bin"  # transformers, accelerate
+    r"|__(\d+)_0\.distcp|rank(\d+)\.pt)",  # torch.distributed.checkpoint, OLMo
+    re.ASCII,
+)
+"""Paths of which each process of a run writes one, also one that has nothing to say."""
+OF_A_MODEL_PART = re.compile(
+    r"(?:.*/)?mp_rank_(\d+)(?:_model_states\.pt|(?:_(\d+))?/model_optim_rng\.pt)", re.ASCII
+)  # DeepSpeed, Megatron: no grid where a third number says the part of the experts
+NOT_OF_EACH = "metadata.json"  # of Megatron: beside it, not each process has written a .distcp
 
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
 
@@ -22,3 +40,33 @@ def why_too_few(texts: Iterable[str]) -> str:
         if len(there) < int(count):
             return f"{len(there)} of {int(count)} parts {in_yaml(f'{before}*{of}{count}{behind}')}"
     return ""
+
+
+def why_ranks_lack(paths: Collection[str]) -> str:
+    """Say which files of a checkpoint that is a folder are there for some ranks only; nothing where none is missing.
+
+    Ranks may begin at any number: a disk of one node holds those of its own processes.
+    """
+    not_of_each = {path.removesuffix(NOT_OF_EACH) for path in paths if path.endswith(NOT_OF_EACH)}
+    found: dict[tuple[bool, str], set[tuple[int, ...]]] = defaultdict(set)
+    for path in paths:
+        match = OF_A_PROCESS.fullmatch(path) or OF_A_MODEL_PART.fullmatch(path)
+        if match is None or (path.endswith(".distcp") and path[: path.rfind("/") + 1] in not_of_each):
+            continue
+        groups = [group for group, text in enumerate(match.groups(), start=1) if text is not None]
+        family = path
+        for group in reversed(groups):
+            family = f"{family[: match.start(group)]}*{family[match.end(group) :]}"
+        found[match.re is OF_A_PROCESS, family].add(tuple(int(match[group]) for group in groups))
+    spans = {key: _span(ranks) for key, ranks in found.items()}
+    processes = max((span for (of_a_process, _), span in spans.items() if of_a_process), default=0)
+    for (of_a_process, family), there in sorted(found.items()):
+        count = processes if of_a_process else spans[of_a_process, family]
+        if len(there) < count:
+            return f"{len(there)} of {count} ranks {in_yaml(family)}"
+    return ""
+
+
+def _span(ranks: Iterable[tuple[int, ...]]) -> int:
+    """Return how many ranks lie between the lowest and the highest, by each of their numbers."""
+    return prod(max(numbers) - min(numbers) + 1 for numbers in zip(*ranks, strict=True))

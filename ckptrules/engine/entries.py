@@ -43,8 +43,8 @@ class Entry(NamedTuple):
     it leads to or through (if it does), ``behind`` the text behind that name (``/`` or ``/shard-0.pt``: a checkpoint
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
     `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
-    folder in it is `NOT_READ`. ``torn`` says how many of its shards are there, where they count themselves and some are
-    missing; ``tells_only`` that nothing is in it but texts, pictures and the like. ``shared`` are the files of it that
+    folder in it is `NOT_READ`. ``torn`` says what its names show to be missing: shards that count themselves, ranks,
+    weights; ``tells_only`` that nothing is in it but texts, pictures and the like. ``shared`` are the files of it that
     have other names.
     """
 

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from ckptrules.engine.counted import why_ranks_lack
+from ckptrules.engine.weights import may_be_weights
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, refuse_code, told_as_fault
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, open_file
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
@@ -27,17 +29,6 @@ RANK = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_state
 MODEL = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt")
 WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz")
 NEVER_EMPTY = (*WHOLE_FILES, ".distcp", ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
-OPTIMIZER = r"(?:distrib_)?optim(?:i[sz]ers?)?(?![a-z])"
-BESIDE_WEIGHTS = re.compile(
-    rf"{OPTIMIZER}|.*optim_states\.pt$|.*\.pdopt$|(?:lr_)?schedulers?(?![a-z])|(?:cuda_)?rng(?:_states?)?(?![a-z])"
-    r"|random_states?(?![a-z])|(?:grad_)?scaler(?![a-z])|(?:data)?loader(?![a-z])|sampler(?![a-z])|train(?:ing|er)?_args"
-    r"|train(?:er|ing)_state|custom_checkpoint_\d+\.pkl|meta\.pt$|latest(?:_checkpointed_iteration\.txt)?$|checkpoint$"
-    r"|events\.out|_(?:checkpoint_)?metadata|_sharding|(?:tokenizer|spiece|spm)\.model$|.*(?:ckpt|variables).*\.(?:index|meta)$"
-    r"|\.|.*\.(?:json|jsonl|txt|md|ya?ml|toml|jinja|py|log|csv|lock)$",
-    re.IGNORECASE,
-)
-"""The names of what trainers write beside the weights; a file of another name may be weights."""
-IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # nothing is weights
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
 STEM = re.compile(r'model_checkpoint_path: *"([^"]*)"')  # TensorFlow
 SHORT = 4096  # bytes; of a file that holds one name
@@ -113,6 +104,8 @@ def check_folder(
         parts = dict(_check_files(directory, name, shards, heard, quick=quick, answers=answers))
         inside = {**_check_json(directory, name, sizes, links, heard), **parts}
         kind = _kind_of_folder(directory, name, sizes, inside, heard)
+        if said := why_ranks_lack([*sizes, *links]):
+            raise UnsoundError("incomplete", f"has {said}")
         _check_trackers(directory, name, sizes, links)
         _check_weights([path for path in sizes if path not in inside or inside[path].kind != TEXT], links)
     return FileContent(
@@ -280,17 +273,12 @@ def _is_text(value: object) -> bool:
 
 def _check_weights(paths: Collection[str], links: Collection[str]) -> None:
     """See that there is anything beside what stands beside weights, and that it was read."""
-    away = [path for path in links if _may_be_weights(path)]
+    away = [path for path in links if may_be_weights(path)]
     if away:
         raise not_read(f"its part '{away[0]}' is a link, and what it leads to is not read")
-    if not any(map(_may_be_weights, paths)):
+    if not any(map(may_be_weights, paths)):
         hint = "it was never finished, or somebody has taken them away: remove it, or bring them back"
         raise UnsoundError("incomplete", "has no weights: all that is in it stands beside them", hint)
-
-
-def _may_be_weights(path: str) -> bool:
-    *folders, name = path.split("/")
-    return not (BESIDE_WEIGHTS.match(name) or any(IN_FOLDERS_OF.match(folder) for folder in folders))
 
 
 def _check_trackers(directory: int, name: str, sizes: Mapping[str, int], links: Collection[str]) -> None:

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.counted import why_too_few
+from ckptrules.engine.counted import why_ranks_lack, why_too_few
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.weights import lacks_weights
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
 from ckptrules.storage.streams import holes_of
@@ -38,6 +39,7 @@ SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
+NO_WEIGHTS = "no weights: all that is in it stands beside them"
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
@@ -157,6 +159,7 @@ def look_inside(directory: int, name: str) -> Inside:
     hollow: list[str] = []
     torn: list[str] = []
     tells_only = True
+    paths: list[str] = []
     several: list[os.stat_result] = []
     failed: list[OSError] = []
     ahead = {name}  # folders to be walked through
@@ -164,22 +167,25 @@ def look_inside(directory: int, name: str) -> Inside:
         ahead.remove(folder)
         torn += filter(None, [why_too_few(filter(SHARD.fullmatch, names))])
         for one in (*names, *directories):
-            below = os.lstat(one, dir_fd=inner)
-            if stat.S_ISREG(below.st_mode):
-                size, newest = size + below.st_size, max(newest, below.st_mtime_ns)
-                if not below.st_size and one.endswith(WEIGHTS):
-                    hollow.append(f"an empty file: {os.path.join(folder, one)[len(name) + 1 :]}")
-                if below.st_nlink > 1:
-                    several.append(below)
-            elif stat.S_ISLNK(below.st_mode):
+            status = os.lstat(one, dir_fd=inner)
+            path = os.path.join(folder, one)
+            if stat.S_ISDIR(status.st_mode):
+                ahead.add(path)
+                continue
+            paths.append(path[len(name) + 1 :])
+            tells_only &= one.endswith(TELLING)
+            if stat.S_ISREG(status.st_mode):
+                size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+                if not status.st_size and one.endswith(WEIGHTS):
+                    hollow.append(f"an empty file: {paths[-1]}")
+                if status.st_nlink > 1:
+                    several.append(status)
+            elif stat.S_ISLNK(status.st_mode):
                 size += 1
                 if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
-                    hollow.append(f"a link that leads nowhere: {os.path.join(folder, one)[len(name) + 1 :]}")
-            elif stat.S_ISDIR(below.st_mode):
-                ahead.add(os.path.join(folder, one))
-                continue
-            tells_only &= one.endswith(TELLING)
+                    hollow.append(f"a link that leads nowhere: {paths[-1]}")
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
+    torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
     identity = Identity("directory", size, newest)
     why_hollow = unread or min(hollow, default="")
     return Inside(identity, why_hollow, min(torn, default=""), tells_only and not why_hollow, hard_links(several))

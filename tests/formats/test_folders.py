@@ -163,6 +163,9 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         "damaged: its part '.metadata' names a shard that cannot be",
     ),
     "a bomb": (FSDP, {".metadata": b"\x80\x02" + b"}" * 2**22 + b"."}, "not_read: is not verified: a pickle of more than 3 million"),
+    "a rank of random states": (
+        {**hugging_face(500), "rng_state_0.pth": torch_zip({})}, {"rng_state_2.pth": torch_zip({})}, "incomplete: has 2 of 3 ranks 'rng_state_*.pth'",
+    ),
     "a rank of ZeRO": (DEEPSPEED, {RANKS.format(2): None}, "incomplete: lacks the optimizer state of rank 2"),
 }  # fmt: skip
 

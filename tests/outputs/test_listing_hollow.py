@@ -80,6 +80,89 @@ def test_a_folder_that_lacks_shards_that_count_themselves_is_torn(tree: Path, na
     assert [(entry.hollow, entry.torn.replace('"', "'")) for entry in listing.entries] == [("", torn)]
 
 
+def zero(*ranks: int, model: int = 0, of: str = "optim") -> str:
+    return " ".join(f"global_step9/zero_pp_rank_{rank}_mp_rank_{model:02d}_{of}_states.pt" for rank in ranks)
+
+
+def each(name: str, *ranks: int) -> str:
+    return " ".join(name.format(rank) for rank in ranks)
+
+
+@pytest.mark.parametrize(
+    ("names", "torn"),
+    [
+        (f"mp_rank_00_model_states.pt {zero(0, 1, 2)}", ""),
+        (zero(0, 2), "2 of 3 ranks 'global_step9/zero_pp_rank_*_mp_rank_*_optim_states.pt'"),
+        (zero(*range(11)), ""),
+        (f"{zero(0, 1)} {zero(0, model=1)}", "3 of 4 ranks 'global_step9/zero_pp_rank_*_mp_rank_*_optim_states.pt'"),
+        # Of a node of its own disk: its own ranks.
+        (f"{zero(8, 9)} {each('rng_state_{}.pth', 8, 9)}", ""),
+        # ZeRO 3: each process writes its weights as well.
+        (
+            f"{zero(0, 1)} {zero(0, 1, 2, of='model')}",
+            "2 of 3 ranks 'global_step9/zero_pp_rank_*_mp_rank_*_optim_states.pt'",
+        ),
+        # Who writes no optimizer state tells how many there are: one of random numbers is of each process.
+        (f"{zero(0, 1)} {each('rng_state_{}.pth', 0, 1)}", ""),
+        (f"{zero(0)} {each('rng_state_{}.pth', 0, 1)}", "1 of 2 ranks 'global_step9/zero_pp_rank_*_mp_rank_*_optim_states.pt'"),
+        (f"{zero(0)} {zero(0, model=1)} {each('rng_state_{}.pth', 0, 1)}", ""),
+        (f"{each('pytorch_model_fsdp_0/__{}_0.distcp', 0, 1)} {each('optimizer_0/__{}_0.distcp', 0, 1)}", ""),
+        (
+            f"{each('pytorch_model_fsdp_0/__{}_0.distcp', 0, 1)} {each('optimizer_0/__{}_0.distcp', 0)}",
+            "1 of 2 ranks 'optimizer_0/__*_0.distcp'",
+        ),
+        (each("__{}_0.distcp", 0, 2), "2 of 3 ranks '__*_0.distcp'"),
+        ("__0_0.distcp __0_7.distcp __1_0.distcp", ""),  # a file a tensor
+        # Of Megatron, a process that has none of the tensors writes no file.
+        (f"{each('__{}_0.distcp', 0, 8)} metadata.json", ""),
+        (f"{each('weights/__{}_0.distcp', 0, 8)} weights/metadata.json", ""),
+        (f"model.pt {each('random_states_{}.pkl', 0, 1, 3)}", "3 of 4 ranks 'random_states_*.pkl'"),
+        (each("pytorch_model_fsdp_0_rank{}.bin", 0, 2), "2 of 3 ranks 'pytorch_model_fsdp_0_rank*.bin'"),
+        (each("train/rank{}.pt", 0, 2), "2 of 3 ranks 'train/rank*.pt'"),
+        ("mp_rank_00/model_optim_rng.pt mp_rank_02/model_optim_rng.pt", "2 of 3 ranks 'mp_rank_*/model_optim_rng.pt'"),
+        (each("mp_rank_00_00{}/model_optim_rng.pt", 0, 1) + " mp_rank_01_000/model_optim_rng.pt", "3 of 4 ranks 'mp_rank_*_*/model_optim_rng.pt'"),
+        ("mp_rank_00_000_000/model_optim_rng.pt mp_rank_01_000_001/model_optim_rng.pt", ""),  # experts, in no grid
+        (each("mp_rank_0{}_model_states.pt", 0, 2), "2 of 3 ranks 'mp_rank_*_model_states.pt'"),
+        (each("layer_0{}-model_00-model_states.pt", 0, 2), ""),  # one without weights has no file
+        ("epoch-3.pt rng_state.pth", ""),
+    ],
+)  # fmt: skip
+def test_a_folder_that_lacks_a_rank_is_torn(tree: Path, names: str, torn: str) -> None:
+    listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
+    assert [(entry.hollow, entry.torn.replace('"', "'")) for entry in listing.entries] == [("", torn)]
+
+
+HUGGING_FACE = "config.json tokenizer.json tokenizer_config.json trainer_state.json"
+
+
+@pytest.mark.parametrize(
+    ("names", "lacks"),
+    [
+        (HUGGING_FACE, True),
+        ("training_args.bin optimizer.pt scheduler.pt rng_state.pth trainer_state.json", True),
+        ("adapter_config.json README.md", True),
+        ("optimizer_0/__0_0.distcp optimizer_0/.metadata config.json", True),
+        (f"{HUGGING_FACE} model.safetensors", False),
+        (f"{HUGGING_FACE} adapter_model.bin", False),
+        (f"{HUGGING_FACE} global_step9/mp_rank_00_model_states.pt", False),
+        (f"{HUGGING_FACE} pytorch_model_fsdp_0/__0_0.distcp", False),
+        ("unet/config.json unet/diffusion_pytorch_model.safetensors optimizer.bin", False),
+        ("model_index.json unet/config.json optimizer.bin", True),
+        ("state.json", False),  # of Ray, where the user says what is in it
+        ("trainer_state.json data.txt", False),
+    ],
+)
+def test_a_folder_that_lacks_weights_is_torn(tree: Path, names: str, *, lacks: bool) -> None:
+    listing = scan(os.fspath(tree), make(tree, dict.fromkeys(names.split(), "x")))
+    assert [entry.torn.startswith("no weights") for entry in listing.entries] == [lacks]
+
+
+def test_a_folder_of_links_to_weights_has_these(tree: Path) -> None:
+    (tree / "unet").mkdir(parents=True)
+    files = {"config.json": "{}", "unet": f"-> {tree}/unet"}
+    assert [entry.torn for entry in scan(os.fspath(tree), make(tree, files)).entries] == [""]
+
+
 @pytest.mark.parametrize(
     ("names", "tells_only"),
     [("a.png of/b.json", True), ("a.png of/b.pt", False), ("a.png b", False), ("a.png b.json.safetensors", False)],

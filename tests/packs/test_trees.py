@@ -80,9 +80,20 @@ TREES = {
         "llm--loss=2.1-step=18 llm--loss=2.1-step=18-last",
         unwhole="llm--loss=2.0-step=27",
     ),
+    "huggingface: what lacks a rank of DeepSpeed, or its weights, makes no whole one go": Tree(
+        "sft",
+        r"""sft/checkpoint-{500,1000,1500,2000}/trainer_state.json={} sft/checkpoint-{500,1000,1500,2000}/config.json={}
+        sft/checkpoint-{500,1000,1500}/global_step9/mp_rank_00_model_states.pt sft/checkpoint-{500,1000,1500}/rng_state_{0,1,2}.pth
+        sft/checkpoint-{500,1000}/global_step9/zero_pp_rank_{0,1,2}_mp_rank_00_optim_states.pt
+        sft/checkpoint-1500/global_step9/zero_pp_rank_{0,2}_mp_rank_00_optim_states.pt sft/checkpoint-2000/training_args.bin""",
+        ["huggingface"],
+        "checkpoint-500",
+        "checkpoint-1000",
+        unwhole="checkpoint-1500 checkpoint-2000",
+    ),
     "huggingface: the best that the newest names stays": Tree(
         "sft",
-        r"""sft/checkpoint-{500,1000,1500,2000}/training_args.bin sft/checkpoint-500/trainer_state.json={}
+        r"""sft/checkpoint-{500,1000,1500,2000}/model.safetensors sft/checkpoint-500/trainer_state.json={}
         sft/checkpoint-1000/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-500"}
         sft/checkpoint-1500/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-1000"}
         sft/checkpoint-500-backup/trainer_state.json sft/tmp-checkpoint-2500/model.safetensors sft/model.safetensors
@@ -105,7 +116,7 @@ TREES = {
     ),
     "huggingface: the best that the state of the whole run names stays": Tree(
         "sft",
-        r"""sft/checkpoint-{500,1000,1500,2000}/training_args.bin sft/checkpoint-{500,1000,1500}/trainer_state.json={}
+        r"""sft/checkpoint-{500,1000,1500,2000}/model.safetensors sft/checkpoint-{500,1000,1500}/trainer_state.json={}
         sft/checkpoint-2000/random_states_0.pkl sft/trainer_state.json={"best_model_checkpoint":"sft/checkpoint-500"}
         sft/logging.jsonl={"loss":1}\n{"best_model_checkpoint":"/x/sft/checkpoint-1000"}""",
         ["huggingface"],

@@ -1,0 +1,31 @@
+"""Pure: which files of a checkpoint that is a folder may be its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+OPTIMIZER = r"(?:distrib_)?optim(?:i[sz]ers?)?(?![a-z])"
+BESIDE_WEIGHTS = re.compile(
+    rf"{OPTIMIZER}|.*optim_states\.pt$|.*\.pdopt$|(?:lr_)?schedulers?(?![a-z])|(?:cuda_)?rng(?:_states?)?(?![a-z])"
+    r"|random_states?(?![a-z])|(?:grad_)?scaler(?![a-z])|(?:data)?loader(?![a-z])|sampler(?![a-z])|train(?:ing|er)?_args"
+    r"|train(?:er|ing)_state|custom_checkpoint_\d+\.pkl|meta\.pt$|latest(?:_checkpointed_iteration\.txt)?$|checkpoint$"
+    r"|events\.out|_(?:checkpoint_)?metadata|_sharding|(?:tokenizer|spiece|spm)\.model$|.*(?:ckpt|variables).*\.(?:index|meta)$"
+    r"|\.|.*\.(?:json|jsonl|txt|md|ya?ml|toml|jinja|py|log|csv|lock)$",
+    re.IGNORECASE,
+)
+"""The names of what trainers write beside the weights; a file of another name may be weights."""
+NOTHING_WITHOUT = re.compile(rf"{OPTIMIZER}|(?:adapter_)?config\.json$|training_args\.bin$", re.IGNORECASE)
+"""The names of what is written for weights alone; what else a folder holds may be all that its user wanted."""
+IN_FOLDERS_OF = re.compile(rf"{OPTIMIZER}|\.", re.IGNORECASE)  # nothing is weights
+
+
+def may_be_weights(path: str) -> bool:
+    """Say whether a file at this path inside a folder is none of what is known to stand beside weights."""
+    *folders, name = path.split("/")
+    return not (BESIDE_WEIGHTS.match(name) or any(IN_FOLDERS_OF.match(folder) for folder in folders))
+
+
+def lacks_weights(paths: Sequence[str]) -> bool:
+    """Say whether a folder holds what is written for weights, and nothing that may be these."""
+    return not any(map(may_be_weights, paths)) and any(NOTHING_WITHOUT.match(path.rpartition("/")[2]) for path in paths)
