@@ -10,7 +10,7 @@ from ckptrules.run.experiments import experiments
 from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
 from ckptrules.run.places import outputs_dir
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict
 
 
 class Options(Migrating):

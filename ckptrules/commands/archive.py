@@ -12,12 +12,9 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Protocol, TypeVar
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.commands.backup import Prepared, chosen_experiments, expected, known_experiments, one_task, selects
+from ckptrules.commands.backup import chosen_experiments, expected, known_experiments, selects
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
@@ -38,10 +35,9 @@ from ckptrules.run.options import (
     flag,
     option,
 )
-from ckptrules.run.outcome import Output
-from ckptrules.run.reporter import WorkerKilled
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
@@ -71,12 +67,7 @@ class Options(Common):
         return (self.outputs_dir, self.archive_dir or self.outputs_dir)
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that packs experiments."""
-    return one_task(session, "archive", prepare_archive, options)
-
-
-def prepare_archive(session: Session, options: Options) -> Prepared:
+def prepare(session: Session, options: Options) -> Prepared:
     """Find out what is to be packed, and where to.
 
     Raises:
@@ -106,7 +97,7 @@ def prepare_archive(session: Session, options: Options) -> Prepared:
     packings = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
     ]
-    return (pack_all, [session, options, jobs.style(session, options), packings]), names
+    return Prepared(partial(pack_all, session, options, jobs.style(session, options), packings), names)
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
@@ -163,28 +154,23 @@ class Told:
             self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
         records.note_stop(session)
 
-    def failure(self) -> TaskFailed | None:
-        """Return what doit must hear of it, if anything."""
-        if self.killed:
-            return WorkerKilled(str(self.killed), report=False)
-        return TaskFailed("problems left", report=False) if self.failed else None
+    def done(self, names: Iterable[str], more: str) -> Done:
+        """Return all lines, in the order of names, and what is to be told below them."""
+        lines = [self.lines[name] for name in names if name in self.lines]
+        return Done(Output("\n".join([*lines, ""]) + more), failed=bool(self.failed), killed=self.killed)
 
 
-def pack_all(
-    session: Session, options: Options, style: Style, packings: list[Packing], task: Task
-) -> TaskFailed | None:
+def pack_all(session: Session, options: Options, style: Style, packings: list[Packing]) -> Done:
     """Pack experiments, some at once, and those that hold others after these; what fails is told, the rest is done."""
-    told = Told(style)
+    told, names = Told(style), [place.experiment for place in packings]
     try:
         for places_here in at_once(packings):
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
             for batch in that_fit(ready, lambda: packing.free(str(options.archive_dir))):
                 pack_batch(session, options, told, batch)
     except (StoppedError, KilledError) as error:
-        told.stop(session, error, [place.experiment for place in packings], "archived")
-    lines = [told.lines[place.experiment] for place in packings if place.experiment in told.lines]
-    task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "archive", told.to_come))}
-    return told.failure()
+        told.stop(session, error, names, "archived")
+    return told.done(names, expected(options, "archive", told.to_come))
 
 
 def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
@@ -17,12 +14,11 @@ from ckptrules.run import finding, jobs, locking, places, selecting
 from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
-from ckptrules.run.outcome import Output
-from ckptrules.run.reporter import WorkerKilled
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.run.words import as_pattern
-from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
 from ckptrules.vault import backups as vault_backups
@@ -30,9 +26,6 @@ from ckptrules.vault.backing_up import NoSpaceError, Order
 from ckptrules.vault.backups import NoBackupError
 from ckptrules.vault.manifest import Manifest
 
-Action = tuple[Callable[..., Any], list[Any]]
-Prepared = tuple[Action, tuple[str, ...]]  # what is to be done, and for which experiments
-Given = TypeVar("Given", bound=Common)
 LISTED = "'doit backups' lists them"
 
 
@@ -52,37 +45,10 @@ class Options(Common):
         return (self.outputs_dir, vault_backups.backups_folder(self.outputs_dir, self.to))
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that makes one backup."""
-    return one_task(session, "backup", prepare_backup, options)
-
-
-def one_task(
-    session: Session, name: str, prepare: Callable[[Session, Given], Prepared], options: Given
-) -> Iterator[dict[str, Any]]:
-    """Make one task; where it is really to be run (doit asks also to list it), ``prepare`` refuses what is wrong."""
-    line = session.line
-    asked_for = any(word.base == name or fnmatchcase(name, word.task) for word in line.words)
-    if not (line.command == "run" and asked_for):
-        yield {"basename": name, "actions": []}
-        return
-    action, names = prepare(session, options)
-    yield from selecting.one_task(session, name, [(attempt, [*action])], names)
-
-
-def attempt(act: Callable[..., TaskFailed | None], values: Sequence[Any], task: Task) -> TaskFailed | None:
-    """Do what a task does; that there are no workers is told at the end of the run."""
-    try:
-        return act(*values, task=task)
-    except KilledError as error:
-        tell(task, "", failed=True)
-        return WorkerKilled(str(error), report=False)
-
-
 # --- what is refused before anything is touched ----------------------------------------------------------------------
 
 
-def prepare_backup(session: Session, options: Options) -> Prepared:
+def prepare(session: Session, options: Options) -> Prepared:
     """Work out what is to be backed up, and where to.
 
     Raises:
@@ -101,7 +67,7 @@ def prepare_backup(session: Session, options: Options) -> Prepared:
     chosen = chosen_experiments(session, "backup", options, known_experiments(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.choose(chosen, None), whole, created)
-    return (make, [session, options, jobs.style(session, options), order]), chosen
+    return Prepared(partial(make, session, options, jobs.style(session, options), order), chosen)
 
 
 def known_experiments(session: Session, options: Common) -> list[str]:
@@ -182,7 +148,7 @@ def lock(session: Session, options: Common) -> None:
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def make(session: Session, options: Options, style: Style, order: Order, task: Task) -> TaskFailed | None:
+def make(session: Session, options: Options, style: Style, order: Order) -> Done:
     """Make a backup, or tell what it would be."""
     what = f"backup '{style.name(order.path)}'"
     lost: dict[str, tuple[str, ...]] = {}
@@ -196,22 +162,16 @@ def make(session: Session, options: Options, style: Style, order: Order, task: T
             manifest, problems = backing_up.make_backup(order, session.shown, lost.__setitem__, session.each)
     except StoppedError:
         there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
-        return tell(task, f"Not finished: {what}. {there} removes what is there of it.\n", failed=True)
+        return Done(Output(f"Not finished: {what}. {there} removes what is there of it.\n"), failed=True)
     except NoSpaceError as error:
         hint = "make room, or name another folder with to=DIR"
-        return tell(task, report.failed_text(what, str(error), hint), failed=True)
+        return Done(Output(report.failed_text(what, str(error), hint)), failed=True)
     except OSError as error:
-        return tell(task, report.failed_text(what, why_of(error)), failed=True)
+        return Done(Output(report.failed_text(what, why_of(error))), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
-    return tell(task, text + expected(options, "backup", manifest.size), failed=bool(problems))
+    return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))
 
 
 def expected(options: Common, command: str, size: int) -> str:
     """Say in a preview how long so many bytes take."""
     return "".join(f"{line}\n" for line in expected_time(command, options, size)) if options.dry_run else ""
-
-
-def tell(task: Task, text: str, *, failed: bool) -> TaskFailed | None:
-    """Tell what came of it."""
-    task.meta = {"output": Output(text)}
-    return TaskFailed("problems left", report=False) if failed else None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
-from ckptrules.commands.backup import one_task, tell
 from ckptrules.report.style import Style
 from ckptrules.run import jobs
 from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import report
@@ -35,27 +33,25 @@ class Options(Common):
         return (backups_folder(self.outputs_dir, self.to),)
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that lists the backups."""
-    return one_task(
-        session, "backups", lambda *_: ((show, [session, options, jobs.style(session, options)]), ()), options
-    )
+def prepare(session: Session, options: Options) -> Prepared:
+    """List the backups."""
+    return Prepared(partial(show, session, options, jobs.style(session, options)))
 
 
-def show(session: Session, options: Options, style: Style, task: Task) -> TaskFailed | None:
+def show(session: Session, options: Options, style: Style) -> Done:
     """List the backups, and check them where that is asked for."""
     folder = backups_folder(options.outputs_dir, options.to)
     try:
         held = find_backups(folder, options.outputs_dir)
     except OSError as error:
-        return tell(task, report.failed_text(f"'{style.name(folder)}'", why_of(error)), failed=True)
+        return Done(Output(report.failed_text(f"'{style.name(folder)}'", why_of(error))), failed=True)
     if options.verify:
         try:
             held = checked(session, folder, held)
         except StoppedError:
-            return tell(task, "Not finished: the backups are not checked.\n", failed=True)
+            return Done(Output("Not finished: the backups are not checked.\n"), failed=True)
     text = report.backups_table(held, folder, style, verified=options.verify)
-    return tell(task, text, failed=any(backup.damage for backup in held))
+    return Done(Output(text), failed=any(backup.damage for backup in held))
 
 
 def checked(session: Session, folder: str, held: Sequence[Held]) -> list[Held]:

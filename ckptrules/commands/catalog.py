@@ -7,10 +7,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from ckptrules.discovery import Record, records_in
 from ckptrules.engine.actions import Problem
@@ -20,9 +18,9 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import deciding, finding, jobs, pinning, places, selecting
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
@@ -41,8 +39,8 @@ class Options(Common):
     out: str | None = option(None, a_file, "write it to this file")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the one task.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out which experiments are meant.
 
     Raises:
         OptionError, RuleError: nothing can be listed with these.
@@ -52,12 +50,10 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     names = selecting.chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed
     style = jobs.style(session, options)  # here, as doit catches what a task prints
-    yield from selecting.one_task(session, "catalog", [(show_catalog, [session, options, style, names])], names)
+    return Prepared(partial(show_catalog, session, options, style, names), names)
 
 
-def show_catalog(
-    session: Session, options: Options, style: Style, names: Collection[str], task: Task
-) -> TaskFailed | None:
+def show_catalog(session: Session, options: Options, style: Style, names: Collection[str]) -> Done:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     records: list[Record] = []
@@ -79,15 +75,13 @@ def show_catalog(
             would = "would hold " * options.dry_run
             text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
-        task.meta = {"output": Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n")}
-        return TaskFailed("the catalog cannot be made", report=False)
-    task.meta = {"output": Output(text, as_it_is=True)}
+        return Done(Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n"), failed=True)
     lack = "" if records or problems else jobs.nothing_understood(session, options, rules)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
     for line in (*told, lack, jobs.uncovered(session, "catalog", options, rules, style)):
         if line:
             print(session.completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
-    return TaskFailed("problems left", report=False) if problems or lack else None
+    return Done(Output(text, as_it_is=True), failed=bool(problems or lack))
 
 
 def as_table(records: Sequence[Record], style: Style) -> str:

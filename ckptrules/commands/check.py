@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from doit.task import Task
+from collections.abc import Sequence
+from functools import partial
 
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.report.style import count_of, table
@@ -12,9 +11,9 @@ from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run.finding import load
 from ckptrules.run.jobs import pins_of
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session, lacking
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 
 
 class Options(Common):
@@ -24,14 +23,14 @@ class Options(Common):
     believes_state = False
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Test the rules (loading them does) and show them."""
+def prepare(session: Session, options: Options) -> Prepared:
+    """Test the rules: loading them does."""
     pins_of(session, options)
     lines = lines_to_add(lacking(session.dodo), session.dodo)
-    yield {"basename": "check", "actions": [(show_rules, [load(session, options.rules_dir), lines])]}
+    return Prepared(partial(show_rules, load(session, options.rules_dir), lines))
 
 
-def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
+def show_rules(rules: RuleSet, lines: Sequence[str]) -> Done:
     """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
         (rule.id, count_of(len(rule.example_places), "example"), rule.place.file_line, "")
@@ -46,7 +45,7 @@ def show_rules(rules: RuleSet, lines: Sequence[str], task: Task) -> None:
         if lines
         else ""
     )
-    task.meta = {"output": Output("All rules hold.\n" + table((), [("", *row) for row in rows]) + more)}
+    return Done(Output("All rules hold.\n" + table((), [("", *row) for row in rows]) + more))
 
 
 def words(policy: Policy) -> str:

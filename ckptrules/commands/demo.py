@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from doit.exceptions import TaskFailed
 
@@ -16,6 +15,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import TaskDict
 from ckptrules.storage import writing
 
 STEPS_PER_EPOCH = 88
@@ -82,7 +82,7 @@ class Options(Common):
     believes_state = False
 
 
-def tasks(session: Session, options: Options) -> Iterator[dict[str, Any]]:  # noqa: ARG001 - all commands are called alike
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:  # noqa: ARG001 - all commands are called alike
     """Make the one task of the demo."""
     yield {"basename": "demo", "actions": [tell_of_it if options.dry_run else walk_through], "verbosity": 2}
 

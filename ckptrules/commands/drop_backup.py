@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from functools import partial
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
-from ckptrules.commands.backup import Prepared, chosen_backup, lock, one_task, tell
+from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, places
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import unfinished
 from ckptrules.storage.reading import why_of
@@ -28,11 +26,6 @@ class Options(Common):
 
     backup: str | None = BACKUP
     wait: int = WAIT
-
-
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that removes one backup."""
-    return one_task(session, "drop_backup", prepare, options)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
@@ -56,10 +49,10 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
         lock(session, options)
-    return (drop, [style, path, manifest]), ()
+    return Prepared(partial(drop, style, path, manifest))
 
 
-def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed | None:
+def drop(style: Style, path: str, manifest: Manifest) -> Done:
     """Remove a backup, or tell that it would go."""
     try:
         if not style.preview:
@@ -67,7 +60,7 @@ def drop(style: Style, path: str, manifest: Manifest, task: Task) -> TaskFailed 
             unfinished.remove_backup(place, backups.hidden_path(place), lambda _: heed())
     except StoppedError:
         rest = style.name(backups.hidden_path(os.path.normpath(path)))
-        return tell(task, f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n", failed=True)
+        return Done(Output(f"Not finished: backup '{style.name(path)}'. What is left of it: {rest}\n"), failed=True)
     except OSError as error:
-        return tell(task, report.failed_text(f"backup '{style.name(path)}'", why_of(error)), failed=True)
-    return tell(task, report.dropped_text(path, manifest, style), failed=False)
+        return Done(Output(report.failed_text(f"backup '{style.name(path)}'", why_of(error))), failed=True)
+    return Done(Output(report.dropped_text(path, manifest, style)))

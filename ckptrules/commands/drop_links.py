@@ -17,7 +17,7 @@ from ckptrules.engine.sorting import is_left_link
 from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict
 
 
 class Options(fix_state.Options):

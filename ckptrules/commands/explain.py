@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules.engine.actions import DELETES, Action, Plan
 from ckptrules.engine.checkpoints import Claim
@@ -23,7 +21,7 @@ from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
 from ckptrules.rules.shape import closest
-from ckptrules.run import deciding, finding, jobs, places, selecting, startup, whole_tree
+from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -35,8 +33,9 @@ from ckptrules.run.options import (
     option,
     some_text,
 )
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 
 WIDTH = 13
@@ -80,24 +79,22 @@ class Options(Planning):
     name: str | None = option(None, some_text, "the names to explain: a shell pattern, or a path")
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """Explain the names that a shell pattern, or a path, fits.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out by what to plan, and in which experiments.
 
     Raises:
         OptionError: no name is given.
     """
     places.outputs_dir(options)
-    if options.name is None and any(word.base == "explain" for word in session.line.words):
+    if options.name is None:
         raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
     names = selecting.chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))
-    yield from selecting.one_task(session, "explain", [(show, [session, options, job, names])], names)
+    return Prepared(partial(show, session, options, job, names), names)
 
 
-def show(
-    session: Session, options: Options, job: jobs.Job, experiments: Collection[str], task: Task
-) -> TaskFailed | None:
+def show(session: Session, options: Options, job: jobs.Job, experiments: Collection[str]) -> Done:
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
@@ -115,11 +112,8 @@ def show(
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
         passed_over = jobs.uncovered(session, "explain", options, job.rules, job.style)
-        task.meta = {"output": Output(fact + f"{passed_over}\n" * bool(passed_over))}
-        return TaskFailed("nothing to explain", report=False)
+        return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
     text = "\n".join(block(one, job.style) for one in found)
-    head = "By 'doit migrate delete_old=1'; nothing was changed.\n\n"
-    task.meta = {"output": Output(head + text)}
     if options.json:
         from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
 
@@ -127,9 +121,8 @@ def show(
         try:
             writing.write_json(options.json, data)
         except OSError as error:
-            task.meta = {"output": Output(f"{options.json} cannot be written: {error.strerror}\n")}
-            return TaskFailed("not written", report=False)
-    return None
+            return Done(Output(f"{options.json} cannot be written: {error.strerror}\n"), failed=True)
+    return Done(Output(f"By 'doit migrate delete_old=1'; nothing was changed.\n\n{text}"))
 
 
 def meant(options: Options, listing: Listing) -> list[str]:

@@ -17,7 +17,7 @@ from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.progress import stoppable
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict
 
 
 class Options(Planning):
@@ -44,7 +44,7 @@ class each:  # noqa: N801 - a function that can be sent to another process
         """Do it, and tell what came of it."""
         if stopping.stopped():
             job.journals.note_stop()
-            return Done(Output(""), "stopped")
+            return Done(Output(""), failed=True)
         listing = Listing(found.experiment, found.directory, ())
         try:
             listing = scan(job.options.outputs_dir, found)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from functools import partial
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
-from ckptrules.run import jobs, past, places, records, startup
+from ckptrules.run import jobs, past, places, records
 from ckptrules.run.options import HTML, Common, a_file, option
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
 DROPS = ("who", "when", "size", "renamed", "deleted")
@@ -30,10 +28,14 @@ class Options(Common):
     html: str | None = HTML
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """Show which runs there were."""
+def prepare(session: Session, options: Options) -> Prepared:
+    """Show which runs there were.
+
+    Raises:
+        OptionError: there is no such folder.
+    """
     places.outputs_dir(options)
-    yield {"basename": "history", "actions": [(show_history, [session, options, jobs.style(session, options)])]}
+    return Prepared(partial(show_history, session, options, jobs.style(session, options)))
 
 
 def history_text(runs: list[Run], style: Style) -> str:
@@ -59,16 +61,15 @@ def history_text(runs: list[Run], style: Style) -> str:
     return table(HEADINGS, cells, right=(4, 5, 6), width=style.width, drops=DROPS)
 
 
-def show_history(session: Session, options: Options, style: Style, task: Task) -> TaskFailed | None:
+def show_history(session: Session, options: Options, style: Style) -> Done:
     """Tell which runs there were."""
     try:
         runs = past.runs_of(options.outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
-        return TaskFailed("a journal is damaged", report=False)
-    task.meta = {"output": Output(history_text(runs, style))}
+        return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
+    done = Done(Output(history_text(runs, style)))
     if not options.tells_data:
-        return None
+        return done
     from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
@@ -79,6 +80,5 @@ def show_history(session: Session, options: Options, style: Style, task: Task) -
         for path, write in targets(options):
             write(path, data)
     except OSError as error:
-        task.meta = {"output": Output(f"{style.name(path)} cannot be written: {error.strerror}\n")}
-        return TaskFailed("not written", report=False)
-    return None
+        return Done(Output(f"{style.name(path)} cannot be written: {error.strerror}\n"), failed=True)
+    return done

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules.changes.history import Run
 from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
-from ckptrules.run import places, startup
+from ckptrules.run import places
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.past import command_of
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
 
@@ -36,15 +35,15 @@ class Options(Common):
     out: str | None = option(None, a_file, "add the entry to this file")
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:  # noqa: ARG001 - all commands are called alike
-    """Write the entry of a run.
+def prepare(_: Session, options: Options) -> Prepared:
+    """Find the run, and make its entry.
 
     Raises:
         OptionError: there is no such run, the journals cannot be read, or the template cannot be used.
     """
     places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
-    yield {"basename": "log", "actions": [(write_entry, [options, run, run and entry(options, run)])]}
+    return Prepared(partial(write_entry, options, run, run and entry(options, run)))
 
 
 def entry(options: Options, run: Run) -> str:
@@ -68,22 +67,17 @@ def newest_migration(runs: Sequence[Run]) -> Run | None:
     return next((run for run in found if run.standing or run.gone), None)
 
 
-def write_entry(options: Options, run: Run | None, entry: str | None, task: Task) -> TaskFailed | None:
+def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
     """Print the entry, or append it to a file that does not have it yet."""
     if run is None or entry is None:
-        task.meta = {"output": Output("There is no run to tell of; 'doit history' lists them.\n")}
-        return TaskFailed("no run", report=False)
+        return Done(Output("There is no run to tell of; 'doit history' lists them.\n"), failed=True)
     if options.out is None:
-        task.meta = {"output": Output(entry, as_it_is=True)}
-        return None
+        return Done(Output(entry, as_it_is=True))
     try:
-        text = append(options.out, entry, run.id, writes=not options.dry_run)
+        return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
     except (OSError, UnicodeError) as error:
         why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
-        task.meta = {"output": Output(f"{visible(options.out)}: cannot be written: {why}\n")}
-        return TaskFailed("the log cannot be written", report=False)
-    task.meta = {"output": Output(text)}
-    return None
+        return Done(Output(f"{visible(options.out)}: cannot be written: {why}\n"), failed=True)
 
 
 def append(path: str, entry: str, run: str, *, writes: bool) -> str:

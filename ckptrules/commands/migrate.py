@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ckptrules.commands import plan
 from ckptrules.run.experiments import backups_first, experiments, in_tally
@@ -11,7 +12,7 @@ from ckptrules.run.jobs import style
 from ckptrules.run.options import WAIT
 from ckptrules.run.records import waiting_days
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs
 
@@ -38,6 +39,6 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
         yield {
             "name": TRASH_TASK,
-            "actions": [(free_expired, [session, options, style(session, options), expired])],
+            "actions": [(hand_over, [partial(free_expired, session, options, style(session, options), expired)])],
             "task_dep": backups_first(session),
         }

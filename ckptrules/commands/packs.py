@@ -6,10 +6,8 @@ import os
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.comparing import Compared
@@ -27,9 +25,9 @@ from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import jobs
 from ckptrules.run.options import JSON, Common, OptionError, a_path, option, some_text
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 
 WIDTH = 80  # columns
@@ -43,8 +41,8 @@ class Options(Common):
     json: str | None = JSON
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the one task.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out what is asked of the packs.
 
     Raises:
         OptionError: there is no such pack, or no such file.
@@ -56,12 +54,10 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         raise OptionError(f"command line: no pack '{options.copy}'\n    hint: {hint}")
     style = jobs.style(session, options)
     if options.copy:
-        actions: list[Any] = [(copy_pack, [options, style])]
-    elif options.names:
-        actions = [(tell_names, [options, style, names_in(options.names)])]
-    else:
-        actions = [(show, [options, style])]
-    yield {"basename": "packs", "actions": actions}
+        return Prepared(partial(copy_pack, options, style))
+    if options.names:
+        return Prepared(partial(tell_names, options, style, names_in(options.names)))
+    return Prepared(partial(show, options, style))
 
 
 def all_packs() -> list[Pack]:
@@ -80,7 +76,7 @@ def all_packs() -> list[Pack]:
 # --- what they find here ----------------------------------------------------------------------------------------------
 
 
-def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
+def show(options: Options, style: Style) -> Done:
     """List the packs: those that find something in this tree, where, with the evidence; then the others."""
     packs, tree = all_packs(), Tree(options.outputs_dir)
     seen: dict[str, list[Sight]] = defaultdict(list)
@@ -94,8 +90,7 @@ def show(options: Options, style: Style, task: Task) -> TaskFailed | None:
     text = found or f"No pack finds anything in '{style.name(options.outputs_dir)}'.\n"
     text += "\n".join(textwrap.wrap(f"Not found here: {others}", WIDTH, subsequent_indent="  ")) + "\n"
     text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
-    task.meta = {"output": Output(text)}
-    return None if rows else TaskFailed("nothing found", report=False)
+    return Done(Output(text), failed=not rows)
 
 
 def _compared(tree: Tree, sights: Sequence[Sight]) -> dict[str, dict[str, Compared]]:
@@ -131,7 +126,7 @@ def _rows(
 # --- a pack to edit ---------------------------------------------------------------------------------------------------
 
 
-def copy_pack(options: Options, style: Style, task: Task) -> TaskFailed | None:
+def copy_pack(options: Options, style: Style) -> Done:
     """Write a pack into the rules folder as rules of the user's own; overwrite nothing."""
     name = str(options.copy)
     path = os.path.join(options.rules_dir or RULES_DIR, f"{name}.yaml")
@@ -140,15 +135,12 @@ def copy_pack(options: Options, style: Style, task: Task) -> TaskFailed | None:
         if not options.dry_run:
             writing.write_new(path, text.encode())
     except FileExistsError:
-        task.meta = {"output": Output(f"{style.name(path)} is there already: left as it is.\n")}
-        return TaskFailed("not written", report=False)
+        return Done(Output(f"{style.name(path)} is there already: left as it is.\n"), failed=True)
     except OSError as error:
-        task.meta = {"output": Output(f"{style.name(path)} cannot be written: {error.strerror}\n")}
-        return TaskFailed("not written", report=False)
+        return Done(Output(f"{style.name(path)} cannot be written: {error.strerror}\n"), failed=True)
     wrote = "Would write" if options.dry_run else "Wrote"
     end = f"Take '{name}' out of 'packs:', if it stands there; 'doit check' tests the rules.\n"
-    task.meta = {"output": Output(f"{wrote} {style.name(path)}.\n{end}")}
-    return None
+    return Done(Output(f"{wrote} {style.name(path)}.\n{end}"))
 
 
 def as_rules(text: str) -> str:
@@ -183,7 +175,7 @@ def names_in(path: str) -> list[str]:
         raise OptionError(f"command line: names={path} cannot be read: {error.strerror}") from None
 
 
-def tell_names(options: Options, style: Style, names: Sequence[str], task: Task) -> TaskFailed | None:
+def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:
     """Say of each name what the packs make of it."""
     packs = all_packs()
     rows = [verdict(name, packs) for name in names]
@@ -191,13 +183,11 @@ def tell_names(options: Options, style: Style, names: Sequence[str], task: Task)
         try:
             writing.write_json(options.json, rows)
         except OSError as error:
-            task.meta = {"output": Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n")}
-            return TaskFailed("not written", report=False)
+            return Done(Output(f"{style.name(options.json)} cannot be written: {error.strerror}\n"), failed=True)
     cells = [(style.name(row["name"]), row["kind"], _fields(row["fields"]), ", ".join(row["packs"])) for row in rows]
     known = sum(row["kind"] != "unknown" for row in rows)
     text = table(("name", "kind", "fields", "packs"), cells) + f"{count_of(len(rows), 'name')}, {known} known\n"
-    task.meta = {"output": Output(text)}
-    return None if known else TaskFailed("nothing understood", report=False)
+    return Done(Output(text), failed=not known)
 
 
 def verdict(name: str, packs: Sequence[Pack]) -> dict[str, Any]:

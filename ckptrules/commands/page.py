@@ -10,18 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
 from ckptrules.commands import plan
 from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import style
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
-from ckptrules.run.outcome import Output, later
+from ckptrules.run.outcome import Done, Output, later
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared, TaskDict, one_task
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.writing import write_whole
@@ -42,14 +39,9 @@ class Options(Migrating):
 
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already.
-
-    Raises:
-        OptionError: what is drawn already cannot be drawn again.
-    """
+    """Make one previewing task for each checkpoint directory, or the one that draws what is drawn already."""
     if options.plan is not None:
-        shown = style(session, options)
-        yield {"basename": "page", "actions": [(write_again, [options, drawn_again(options.plan, shown), shown])]}
+        yield from one_task(session, "page", prepare_again, options)
         return
     given = {name: getattr(options, name) for name in plan.Options.attributes}
     asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
@@ -61,6 +53,16 @@ def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
     yield f"Page: {shown}"
     if options.open and not webbrowser.open(Path(os.path.abspath(path)).as_uri()):
         yield "No browser was found here: copy the file, it needs no other."
+
+
+def prepare_again(session: Session, options: Options) -> Prepared:
+    """Draw what is drawn already.
+
+    Raises:
+        OptionError: it cannot be drawn again.
+    """
+    shown = style(session, options)
+    return Prepared(partial(write_again, options, drawn_again(str(options.plan), shown), shown))
 
 
 def drawn_again(path: str, style: Style) -> str:
@@ -76,18 +78,16 @@ def drawn_again(path: str, style: Style) -> str:
         raise OptionError(f"{style.name(path)}{error}\n    hint: {hint}") from None
 
 
-def write_again(options: Options, page: str, style: Style, task: Task) -> TaskFailed | None:
+def write_again(options: Options, page: str, style: Style) -> Done:
     """Write a page that was drawn."""
     shown = style.name(options.out)
     try:
         if not options.dry_run:
             write_whole(options.out, page)
     except OSError as error:
-        task.meta = {"output": Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n")}
-        return TaskFailed("no page", report=False)
+        return Done(Output(f"ERROR: {shown} cannot be written: {why_of(error)}\n"), failed=True)
     said = [] if options.dry_run else drawn(options, shown, options.out)
-    task.meta = {"output": Output("".join(f"{line}\n" for line in said))}
-    return None
+    return Done(Output("".join(f"{line}\n" for line in said)))
 
 
 def read_data(path: str) -> Any:

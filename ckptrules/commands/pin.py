@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
-from doit.exceptions import TaskFailed
-from doit.task import Task
-
-from ckptrules.commands.backup import Prepared, one_task
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.outputs.listing import scan
@@ -21,9 +18,9 @@ from ckptrules.run import finding, jobs, pinning, places
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage.reading import why_of
 
 FEW = 5
@@ -43,11 +40,6 @@ class Options(Common):
     name: str | None = option(None, some_text, "the checkpoint to pin: its name, a shell pattern, or a path")
     note: str | None = option(None, one_line, "what it is kept for")
     wait: int = WAIT
-
-
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that pins checkpoints."""
-    return one_task(session, "pin", prepare, options)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
@@ -72,17 +64,12 @@ def prepare(session: Session, options: Options) -> Prepared:
     def change(before: Iterable[Pin]) -> list[Pin]:
         return [*(pin for pin in before if pin.path not in renewed), *pins]
 
-    return (write, [options, jobs.style(session, options), "Pinned", pins, change]), ()
+    return Prepared(partial(write, options, jobs.style(session, options), "Pinned", pins, change))
 
 
 def write(
-    options: Common,
-    style: Style,
-    done: str,
-    pins: Sequence[Pin],
-    change: Callable[[tuple[Pin, ...]], list[Pin]],
-    task: Task,
-) -> TaskFailed | None:
+    options: Common, style: Style, done: str, pins: Sequence[Pin], change: Callable[[tuple[Pin, ...]], list[Pin]]
+) -> Done:
     """Change what is pinned, or say what would be changed."""
     verb = f"Would {done.lower().replace('pinned', 'pin')}" if options.dry_run else done
     if not options.dry_run:
@@ -90,11 +77,9 @@ def write(
             change_pins(options.rules_dir, change)
         except OSError as error:
             text = f"{style.name(pins_file(options.rules_dir))} cannot be written: {why_of(error)}\n"
-            task.meta = {"output": Output(f"Nothing was changed: {text}")}
-            return TaskFailed("not written", report=False)
+            return Done(Output(f"Nothing was changed: {text}"), failed=True)
     lines = [f"{verb}: {style.name(pin.path)}{f' ({style.name(pin.note)})' * bool(pin.note)}\n" for pin in pins]
-    task.meta = {"output": Output("".join(lines))}
-    return None
+    return Done(Output("".join(lines)))
 
 
 def checkpoints(session: Session, options: Common) -> Iterator[Pin]:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from collections.abc import Sequence
+from functools import partial
 
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
 from ckptrules.report.style import Style, columns, count_of, table
 from ckptrules.report.text import problem_lines
-from ckptrules.run import jobs, pinning, places, selecting
+from ckptrules.run import jobs, pinning, places
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 
 NARROW = 20  # columns, the fewest for a note beside the name
 
@@ -26,18 +24,17 @@ class Options(Common):
     """What `doit pins` may be told."""
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the one task.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find what is pinned.
 
     Raises:
-        OptionError, RuleError: nobody can know what is pinned.
+        OptionError, RuleError: nobody can know what is.
     """
     places.outputs_dir(options)
-    found = pinning.all_pinned(session, options)
-    yield from selecting.one_task(session, "pins", [(show, [options, jobs.style(session, options), found])])
+    return Prepared(partial(show, options, jobs.style(session, options), pinning.all_pinned(session, options)))
 
 
-def show(options: Options, style: Style, found: Sequence[Found], task: Task) -> TaskFailed | None:
+def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
     """List the pins by directory; one that finds nothing is a problem."""
     archived = {one.path: run for one in found if (run := pinning.archived_by(options.outputs_dir, one))}
     lost = [one for one in found if one.fault and one.path not in archived]
@@ -48,8 +45,7 @@ def show(options: Options, style: Style, found: Sequence[Found], task: Task) -> 
     lines += [f"Archived by run {run}: {style.name(path)}\n" for path, run in archived.items()]
     lines += [f"{line}\n" for one in lost for line in problem_lines(pinning.problem_of(one), {}, style)]
     end = f"{count_of(len(found), 'pin')}\n" if found else "Nothing is pinned.\n"
-    task.meta = {"output": Output("".join(lines) + end)}
-    return TaskFailed("problems left", report=False) if lost else None
+    return Done(Output("".join(lines) + end), failed=bool(lost))
 
 
 def as_table(found: Sequence[Found], style: Style) -> str:

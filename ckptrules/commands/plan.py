@@ -8,7 +8,7 @@ from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, Migrating, flag
 from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict
 
 WORK = later("ckptrules.run.working", "work_on")
 

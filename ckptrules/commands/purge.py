@@ -9,10 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from functools import partial
 
 from ckptrules import stopping
 from ckptrules.commands.trash import stranger_notes
@@ -22,9 +19,9 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import jobs, places, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_runs, trash_use
@@ -50,8 +47,8 @@ class Options(Common):
     yes: bool = flag("free it without asking; it asks on a terminal only")
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Empty the trash, or free what has waited there for some time; on a terminal, ask first.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out what would be freed; on a terminal, ask first.
 
     Raises:
         SystemExit: Ctrl-C was the answer.
@@ -60,11 +57,12 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     runs = waiting(options, seconds(options.older_than) / 86_400 if options.older_than else 0)
     style = jobs.style(session, options)
     shown = trash_text(options, style, runs)
-    action: Any = (free, [session, options, style, runs, shown])
-    if runs and is_to_ask(session, options):
+    if runs and is_to_ask(options):
         print(shown, end="")
-        action = (free, [session, options, style, runs, ""]) if confirmed() else (tell_nothing_freed, [])
-    yield {"basename": "purge", "actions": [action]}
+        if not confirmed():
+            return Prepared(partial(Done, Output("Nothing was freed.\n")))
+        shown = ""
+    return Prepared(partial(free, session, options, style, runs, shown))
 
 
 def waiting(options: Options, days: float) -> list[str]:
@@ -92,10 +90,10 @@ def day_of(run: str) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(records.run_started(run)))
 
 
-def is_to_ask(session: Session, options: Options) -> bool:
+def is_to_ask(options: Options) -> bool:
     """Say whether somebody is there to be asked before anything is freed for good."""
     on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
-    return on_terminal and not (options.yes or options.dry_run) and session.line.command == "run"
+    return on_terminal and not (options.yes or options.dry_run)
 
 
 def confirmed() -> bool:
@@ -118,34 +116,24 @@ def confirmed() -> bool:
         signal.signal(signal.SIGINT, before)
 
 
-def tell_nothing_freed(task: Task) -> None:
-    """Tell that the answer was no."""
-    task.meta = {"output": Output("Nothing was freed.\n")}
-
-
-def free(
-    session: Session, options: Options, style: Style, runs: Sequence[str], shown: str, task: Task
-) -> TaskFailed | None:
+def free(session: Session, options: Options, style: Style, runs: Sequence[str], shown: str) -> Done:
     """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
-        task.meta = {"output": Output(f"{shown}Would free: {amount(use)}\n")}
-        return None
+        return Done(Output(f"{shown}Would free: {amount(use)}\n"))
     emptied, unrecorded = empty(session, options, runs)
     nothing = emptied.left and not emptied.freed.items
     lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
     lines += [f"Problem: {line}" for line in left_lines(options, style, emptied.left)]
-    task.meta = {"output": Output("\n".join([*lines, ""]))}
-    return TaskFailed("problems left", report=False) if emptied.left or unrecorded else None
+    return Done(Output("\n".join([*lines, ""])), failed=bool(emptied.left or unrecorded))
 
 
-def free_expired(session: Session, options: Common, style: Style, runs: Sequence[str], task: Task) -> TaskFailed | None:
+def free_expired(session: Session, options: Common, style: Style, runs: Sequence[str]) -> Done:
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
     emptied, unrecorded = empty(session, options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items else []
     lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
-    task.meta = {"output": Output("\n".join([*lines, ""]))}
-    return TaskFailed("the journal cannot be written", report=False) if unrecorded else None
+    return Done(Output("\n".join([*lines, ""])), failed=bool(unrecorded))
 
 
 def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Emptied, list[str]]:

@@ -6,10 +6,8 @@ import codecs
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.journals import fault_of
@@ -19,12 +17,13 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, places, records, startup
+from ckptrules.run import jobs, places, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of
 
@@ -69,17 +68,15 @@ class Options(Common):
         return self.apply and not self.dry_run
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """Find and rewrite references.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out where to look.
 
     Raises:
         OptionError: a path that is not there.
     """
     places.outputs_dir(options)
     options = options.but(apply=options.will_change)
-    asked = any(word.task == "refs" for word in session.line.words)  # doit makes the task for `doit list --all`, too
-    paths = paths_of(options) if asked else []
-    yield {"basename": "refs", "actions": [(work, [session, options, jobs.style(session, options), paths])]}
+    return Prepared(partial(work, session, options, jobs.style(session, options), paths_of(options)))
 
 
 def paths_of(options: Options) -> list[str]:
@@ -101,20 +98,17 @@ def paths_of(options: Options) -> list[str]:
     return options.paths.split()
 
 
-def work(session: Session, options: Options, style: Style, paths: Sequence[str], task: Task) -> TaskFailed | None:
+def work(session: Session, options: Options, style: Style, paths: Sequence[str]) -> Done:
     """Show the references, and rewrite them where that is asked for."""
     try:
         runs = runs_of(options.outputs_dir)
     except (JournalError, OSError) as error:
-        task.meta = {"output": Output(f"{style.name(fault_of(options.outputs_dir, error))}\n")}
-        return TaskFailed("a journal cannot be read", report=False)
+        return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []
     unread: dict[str, str] = {}
     for path in files(paths, options.outputs_dir, unread):
-        if stopping.stopped():
-            task.meta = {"output": Output("")}
-            return TaskFailed("stopped", report=False)
+        stopping.heed()
         texts += [text] if (text := read(path, names, unread)) else []
     known: dict[str, Index] = {}
     held = {text.path: why for text in texts if (why := obstacle(text, known, force=options.force))}
@@ -128,9 +122,8 @@ def work(session: Session, options: Options, style: Style, paths: Sequence[str],
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
     ]
     lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed, style)
-    task.meta = {"output": Output("\n".join([*lines, ""]), as_it_is=True)}
     left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
-    return TaskFailed("problems left", report=False) if left else None
+    return Done(Output("\n".join([*lines, ""]), as_it_is=True), failed=bool(left))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

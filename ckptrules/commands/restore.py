@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from collections.abc import Sequence
+from functools import partial
 
 from ckptrules import stopping
-from ckptrules.commands.backup import (
-    Prepared,
-    chosen_backup,
-    chosen_experiments,
-    expected,
-    lock,
-    one_task,
-    selects,
-    tell,
-)
+from ckptrules.commands.backup import chosen_backup, chosen_experiments, expected, lock, selects
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
@@ -51,11 +41,6 @@ class Options(Common):
         return (self.outputs_dir, os.path.dirname(os.path.abspath(self.backup or "")))
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that restores one backup."""
-    return one_task(session, "restore", prepare, options)
-
-
 def prepare(session: Session, options: Options) -> Prepared:
     """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
 
@@ -74,7 +59,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         except OSError as error:
             raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}") from None
     lock(session, options)
-    return (bring_back, [session, options, jobs.style(session, options), path, manifest, chosen]), names
+    return Prepared(partial(bring_back, session, options, jobs.style(session, options), path, manifest, chosen), names)
 
 
 def bring_back(
@@ -84,8 +69,7 @@ def bring_back(
     path: str,
     manifest: Manifest,
     chosen: tuple[str, ...] | None,
-    task: Task,
-) -> TaskFailed | None:
+) -> Done:
     """Restore a backup, or tell what that would do."""
     outputs_dir, each = options.outputs_dir, session.each
     lost: dict[str, tuple[str, ...]] = {}
@@ -104,16 +88,15 @@ def bring_back(
                 outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each
             )
     except StoppedError:
-        return tell(
-            task, "Not finished: what was brought back so far is whole; the same command goes on.\n", failed=True
-        )
+        text = "Not finished: what was brought back so far is whole; the same command goes on.\n"
+        return Done(Output(text), failed=True)
     except OSError as error:
-        return tell(task, report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error)), failed=True)
+        return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     notes += report.lost_lines(lost, style)
     text = report.restore_text(steps, style, notes)
     size = sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))
-    return tell(task, text + expected(options, "restore", size), failed=any(step.problem for step in steps))
+    return Done(Output(text + expected(options, "restore", size)), failed=any(step.problem for step in steps))
 
 
 def unless_pinned(step: RestoreStep, pinned: Sequence[Found]) -> RestoreStep:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-
-from doit.task import Task
+from functools import partial
 
 from ckptrules.engine.measures import visible
-from ckptrules.run import jobs, places, startup
+from ckptrules.run import jobs, places
 from ckptrules.run.options import Migrating, OptionError
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 
 WAIT = 600  # seconds
 LOG = "ckptrules.log"
@@ -27,15 +26,17 @@ class Options(Migrating):
     believes_state = False
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """Print a line for cron, and a service and a timer for systemd."""
+def prepare(session: Session, options: Options) -> Prepared:
+    """Write a line for cron, and a service and a timer for systemd.
+
+    Raises:
+        OptionError, RuleError: such a run would be refused.
+    """
     places.outputs_dir(options)
     jobs.prepare(session, options, "schedule")
     words, folder = command(options), os.getcwd()
-    if any(word.task == "schedule" for word in session.line.words):
-        refuse_unwritable(words, folder)
-    text = units(words, folder)
-    yield {"basename": "schedule", "actions": [(show, [text])]}
+    refuse_unwritable(words, folder)
+    return Prepared(partial(Done, Output(units(words, folder))))
 
 
 def refuse_unwritable(words: list[str], folder: str) -> None:
@@ -48,11 +49,6 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
         if not word.isprintable():
             fact = f"'{visible(word)}' cannot stand in a line for cron or systemd"
             raise OptionError(f"command line: {fact}\n    hint: give the folder a name without control characters")
-
-
-def show(text: str, task: Task) -> None:
-    """Print it."""
-    task.meta = {"output": Output(text)}
 
 
 def command(options: Options) -> list[str]:

@@ -6,9 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from functools import partial
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
@@ -18,12 +16,13 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import finding, jobs, places, records, startup
+from ckptrules.run import finding, jobs, places, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import TrashItem, strangers, trash_items
@@ -39,24 +38,26 @@ class Options(Common):
     """What `doit trash` may be told."""
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """List what waits in the trash."""
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out how long what is in the trash waits there.
+
+    Raises:
+        OptionError, RuleError: there is no such folder, or the rules are broken.
+    """
     places.outputs_dir(options)
     days = finding.load(session, options.rules_dir, options.outputs_dir).trash_days
-    yield {"basename": "trash", "actions": [(show_trash, [options.outputs_dir, days, jobs.style(session, options)])]}
+    return Prepared(partial(show_trash, options.outputs_dir, days, jobs.style(session, options)))
 
 
-def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFailed | None:
+def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     """Tell what lies in the trash, oldest first, and on which day it is freed."""
     try:
         items = trash_items(Disk(outputs_dir))
     except OSError as error:
-        task.meta = {"output": Output(f"The trash cannot be read: {why_of(error)}\n")}
-        return TaskFailed("the trash cannot be read", report=False)
+        return Done(Output(f"The trash cannot be read: {why_of(error)}\n"), failed=True)
     notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
-        task.meta = {"output": Output(f"The trash is empty.\n{notes}")}
-        return None
+        return Done(Output(f"The trash is empty.\n{notes}"))
     runs = known_runs(outputs_dir)
     rows = [
         (
@@ -73,8 +74,7 @@ def show_trash(outputs_dir: str, days: int, style: Style, task: Task) -> TaskFai
     lost = unknown_to_undo(runs, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
-    task.meta = {"output": Output(text + end + by_hand(outputs_dir, lost, style) + notes)}
-    return None
+    return Done(Output(text + end + by_hand(outputs_dir, lost, style) + notes))
 
 
 def known_runs(outputs_dir: str) -> list[Run] | None:

@@ -7,24 +7,22 @@ import contextlib
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules import stopping
 from ckptrules.changes.units import NO_RECORD
 from ckptrules.commands.archive import Told, change, that_fit
-from ckptrules.commands.backup import Prepared, expected, one_task
+from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places
 from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.storage.reading import why_of
@@ -49,11 +47,6 @@ class Options(Common):
     executor: str | None = EXECUTOR
 
 
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that brings experiments back."""
-    return one_task(session, "unarchive", prepare, options)
-
-
 def prepare(session: Session, options: Options) -> Prepared:
     """Find the archives to bring back; one alone is read whole, and unpacked into the workplace, before anything else.
 
@@ -67,7 +60,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     path, *more = chosen_archives(options.archive)
     fact, style = f"command line: archive '{path}'", jobs.style(session, options)
     if more:
-        return (bring_all, [session, options, style, [path, *more]]), ()
+        return Prepared(partial(bring_all, session, options, style, [path, *more]))
     try:
         with contextlib.ExitStack() as stack:
             unpacked = read(session, path, options, stack)
@@ -82,7 +75,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.exit_code()) from None
     atexit.register(kept.close)  # the task may never be done
-    return (bring_one, [session, options, style, path, unpacked, kept]), ()
+    return Prepared(partial(bring_one, session, options, style, path, unpacked, kept))
 
 
 def chosen_archives(pattern: str) -> list[str]:
@@ -159,19 +152,12 @@ def read(session: Session, path: str, options: Options, stack: contextlib.ExitSt
 
 
 def bring_one(
-    session: Session,
-    options: Options,
-    style: Style,
-    path: str,
-    unpacked: Unpacked,
-    kept: contextlib.ExitStack,
-    task: Task,
-) -> TaskFailed | None:
+    session: Session, options: Options, style: Style, path: str, unpacked: Unpacked, kept: contextlib.ExitStack
+) -> Done:
     """Bring one experiment back, or say that it would be."""
     with kept:
         text, done = bring_back(session, options, style, path, unpacked)
-    task.meta = {"output": Output(f"{text}\n" + expected(options, "unarchive", unpacked.manifest.size))}
-    return None if done else TaskFailed("not brought back", report=False)
+    return Done(Output(f"{text}\n" + expected(options, "unarchive", unpacked.manifest.size)), failed=not done)
 
 
 def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> tuple[str, bool]:
@@ -213,7 +199,7 @@ class Back(Told):
         self.needed = 0
 
 
-def bring_all(session: Session, options: Options, style: Style, paths: list[str], task: Task) -> TaskFailed | None:
+def bring_all(session: Session, options: Options, style: Style, paths: list[str]) -> Done:
     """Bring several experiments back; what fails is told, the rest is done.
 
     Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
@@ -234,9 +220,7 @@ def bring_all(session: Session, options: Options, style: Style, paths: list[str]
         for path in (path for path in paths if path not in back.lines):
             with back.trying(path):
                 raise error from None
-    lines = [back.lines[path] for path in paths if path in back.lines]
-    task.meta = {"output": Output("\n".join([*lines, ""]) + expected(options, "unarchive", back.to_come))}
-    return back.failure()
+    return back.done(paths, expected(options, "unarchive", back.to_come))
 
 
 def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[Unpacking]) -> list[Unpacking]:

@@ -18,11 +18,11 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, places, records, selecting, startup
-from ckptrules.run.experiments import hand_over
 from ckptrules.run.heard import RunContext
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.past import command_of, runs_of, trash_days
 from ckptrules.run.session import Session, once
+from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.posix import Disk
@@ -42,7 +42,7 @@ class Options(Common):
     wait: int = WAIT
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
+def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory that a run changed, to take that back.
 
     Raises:
@@ -155,13 +155,13 @@ def chosen_run(
 
 def undo_here(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back in this process what a run did in one checkpoint directory, or tell it."""
-    return hand_over(task, lambda: work_on(job, back))
+    return hand_over(lambda: work_on(job, back), task)
 
 
 def undo_anywhere(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Have what a run did in one checkpoint directory taken back, or told, by a process that is free."""
     there = [one for one in job.pinned if f"{one.path}/".startswith(f"{back.directory}/")]
-    return hand_over(task, lambda: session.workers.do(work_on, job._replace(pinned=there), back))
+    return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=there), back), task)
 
 
 def notes_alone(_: Tally, __: Style, notes: Iterable[str]) -> str:

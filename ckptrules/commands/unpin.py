@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import partial
 
-from ckptrules.commands.backup import Prepared, one_task
 from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
 from ckptrules.run import jobs, pinning, places
 from ckptrules.run.options import WAIT, Common, option, some_text
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import Prepared
 
 
 class Options(Common):
@@ -19,11 +19,6 @@ class Options(Common):
     changes = True
     name: str | None = option(None, some_text, "the checkpoint that is pinned: its name, a shell pattern, or a path")
     wait: int = WAIT
-
-
-def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
-    """Make the task that takes pins away."""
-    return one_task(session, "unpin", prepare, options)
 
 
 def prepare(session: Session, options: Options) -> Prepared:
@@ -41,4 +36,4 @@ def prepare(session: Session, options: Options) -> Prepared:
         return [pin for pin in before if pin.path not in gone]
 
     pins = [found[path]._replace(path=path) for path in paths]
-    return (write, [options, jobs.style(session, options), "Unpinned", pins, change]), ()
+    return Prepared(partial(write, options, jobs.style(session, options), "Unpinned", pins, change))

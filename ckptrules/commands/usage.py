@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import NamedTuple
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import DELETES, Plan
@@ -16,10 +14,11 @@ from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size
 from ckptrules.outputs import listing as outputs_listing
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, finding, jobs, places, selecting, startup, whole_tree
+from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
+from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use
@@ -52,8 +51,8 @@ class Usage(NamedTuple):
         return Usage(*(one + two for one, two in zip(self, more, strict=True)))
 
 
-def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
-    """Say how many bytes each experiment takes, by what the policy makes of them.
+def prepare(session: Session, options: Options) -> Prepared:
+    """Find out which experiments are meant.
 
     Raises:
         RuleError, OptionError: nothing can be measured with these.
@@ -63,12 +62,10 @@ def tasks(session: Session, options: Options) -> Iterator[startup.TaskDict]:
         raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
     names = selecting.chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
-    yield from selecting.one_task(session, "usage", [(show_usage, [session, job, names, options.archive_dir])], names)
+    return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)
 
 
-def show_usage(
-    session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None, task: Task
-) -> TaskFailed | None:
+def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
     rows: list[tuple[str, Usage]] = []
@@ -104,8 +101,7 @@ def show_usage(
     lack = "" if understood else jobs.nothing_understood(session, job.options, job.rules)
     around = jobs.uncovered(session, "usage", job.options, job.rules, job.style)
     text += "".join(f"{line}\n" for line in (lack, around) if line)
-    task.meta = {"output": Output(text)}
-    return TaskFailed("problems left", report=False) if failed or lack else None
+    return Done(Output(text), failed=bool(failed or lack))
 
 
 def archives(folder: str) -> int:

@@ -12,7 +12,7 @@ from ckptrules.run.expecting import expected_time
 from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
 from ckptrules.run.outcome import later
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict
+from ckptrules.run.tasks import TaskDict
 from ckptrules.verify.portion import How
 from ckptrules.verify.report import VerifyTally, summary
 

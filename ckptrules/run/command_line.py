@@ -22,7 +22,7 @@ TASKS = tuple(sorted(name.removesuffix(".py") for name in os.listdir(FOLDER) if 
 
 
 def module_of(task: str) -> Any:
-    """Import the file of a command: its class ``Options``, and ``tasks(session, options)``."""
+    """Import the file of a command: its class ``Options``, and ``prepare``, or ``tasks`` where it has several."""
     return importlib.import_module(f"{COMMANDS}.{task}")
 
 

@@ -25,16 +25,16 @@ from ckptrules.run.finding import SETTLE, find, load, names_of, survey
 from ckptrules.run.heard import RunContext
 from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
-from ckptrules.run.outcome import Apart, Done, Output
+from ckptrules.run.outcome import Apart, Done
 from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import age_days, begun, own_state
 from ckptrules.run.remembered import remembered, values_of
-from ckptrules.run.reporter import WorkerKilled
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
-from ckptrules.run.startup import TaskDict, params_of
+from ckptrules.run.startup import params_of
+from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.run.words import encode_task, fits
-from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.stopping import StoppedError
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
 
@@ -268,23 +268,7 @@ def do(
 ) -> TaskFailed | None:
     """Have the work on one directory done, and hand what came of it to doit."""
     links = packed.job.links if is_alone() else packed.job.links.only(found.directory)
-    return hand_over(task, lambda: _whole(session, session.workers.do(packed.apply, work, links, found)))
-
-
-def hand_over(task: Task, work: Callable[[], Done | Lost]) -> TaskFailed | None:
-    """Hand to doit what comes of work that another process may do."""
-    try:
-        done = work()
-    except KilledError as error:
-        task.meta["output"] = Output("")
-        return WorkerKilled(str(error), report=False)
-    except StoppedError:
-        task.meta["output"] = Output("")
-        return TaskFailed("stopped", report=False)
-    if isinstance(done, Lost):
-        return TaskFailed(done.why, report=False)
-    task.meta["output"], task.values = done.output, dict(done.values)
-    return TaskFailed(done.failed, report=False) if done.failed else None
+    return hand_over(lambda: _whole(session, session.workers.do(packed.apply, work, links, found)), task)
 
 
 def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:

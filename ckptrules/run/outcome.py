@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules.report.text import Going, Several, Tally
+from ckptrules.stopping import KilledError
 from ckptrules.workers.pieces import Work
 
 if TYPE_CHECKING:
@@ -51,17 +52,19 @@ class Output(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of the work on one directory: what is shown of it, why it failed, what doit is to remember.
+    """What came of the work on one directory, or of a command: what is shown of it, and what doit is to remember.
 
-    ``moved`` are the bytes of the files that were worked on, if nobody was told of them yet. ``passed`` are those that
-    were read for it: of some formats a part tells that a file is whole.
+    ``failed`` says that problems are left. ``moved`` are the bytes of the files that were worked on, if nobody was told
+    of them yet. ``passed`` are those that were read for it: of some formats a part tells that a file is whole.
+    ``killed`` says why no worker is left.
     """
 
     output: Output
-    failed: str = ""
+    failed: bool = False
     values: Mapping[str, Any] = {}
     moved: int = 0
     passed: int = 0
+    killed: KilledError | None = None
 
 
 class Apart(NamedTuple):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
-from typing import Any
 
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
@@ -84,13 +83,3 @@ def chosen_of(session: Session, base: str, options: Common, names: Collection[st
         if (pattern is None or fnmatchcase(name, pattern))
         and (not selects_by_word(session, base) or is_selected(session, base, name))
     ]
-
-
-def one_task(session: Session, base: str, actions: list[Any], names: Iterable[str] = ()) -> Iterator[dict[str, Any]]:
-    """Make the one task of a command; where words name experiments, doit wants one for each: the first does it all."""
-    if not selects_by_word(session, base):
-        yield {"basename": base, "actions": actions}
-        return
-    selected = (encode_task(name) for name in names if is_selected(session, base, name))
-    for number, name in enumerate(dict.fromkeys(selected)):
-        yield {"basename": base, "name": name, "actions": [] if number else actions}

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidDodoFile
 
@@ -43,10 +43,12 @@ from ckptrules.run.refusing import (
 from ckptrules.run.session import Session
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 
+if TYPE_CHECKING:
+    from ckptrules.run.tasks import TaskDict
+
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 NO_SESSION = "the line 'DOIT_CONFIG = doit_config()' must stand above the commands of ckptrules"
 SESSION = "session"  # in DOIT_CONFIG
-TaskDict = dict[str, Any]
 
 
 def doit_config() -> dict[str, Any]:
@@ -154,7 +156,13 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_configured_folder(options, line.options(name))
     if line.command == "run":
         refuse_report_place(options)
-    yield from module_of(name).tasks(session, options)
+    module = module_of(name)
+    if hasattr(module, "tasks"):
+        yield from module.tasks(session, options)
+        return
+    from ckptrules.run.tasks import one_task
+
+    yield from one_task(session, name, module.prepare, options)
 
 
 def params_of(task: str) -> list[dict[str, Any]]:

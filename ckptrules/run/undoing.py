@@ -46,7 +46,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     """Take back, or say what would be taken back, in one checkpoint directory."""
     if stopping.stopped():
         job.journals.note_stop()
-        return Done(Output(""), "stopped")
+        return Done(Output(""), failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
     plan, came = as_plan(back), units.Done({})
     root = job.own_state if back.own else job.outputs_dir
@@ -63,7 +63,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
     state = "problems" if done.problems else "planned" if job.dry_run else "done"
     data = plan_as_data(done, state) if job.tells_data else None
     output = Output(experiment_block(done, (), job.style), tally(done), data)
-    return Done(output, "problems left" if done.problems else "")
+    return Done(output, failed=bool(done.problems))
 
 
 def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:

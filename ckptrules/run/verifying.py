@@ -18,7 +18,7 @@ from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portio
 from ckptrules.verify.report import VerifyTally, block, report_as_data, tally
 from ckptrules.workers.pieces import SMALL, weight
 
-STOPPED = Done(Output("", VerifyTally()), "stopped")
+STOPPED = Done(Output("", VerifyTally()), failed=True)
 
 
 def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
@@ -85,4 +85,4 @@ def told(job: Job, report: Report) -> Done:
     """Tell what came of one directory."""
     data = report_as_data(report) if job.options.tells_data else None
     output = Output(block(report, job.style), tally(report), data)
-    return Done(output, "problems left" if report.problems else "")
+    return Done(output, failed=bool(report.problems))

@@ -30,7 +30,7 @@ def work_on(job: Job, found: Directory) -> Done:
     """Plan one checkpoint directory and, unless it is a dry run, carry the plan out; note what to remember of it."""
     if stopping.stopped():
         job.journals.note_stop()
-        return Done(Output(""), "stopped")
+        return Done(Output(""), failed=True)
     decided = decided_of(job, found)
     plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
@@ -97,10 +97,7 @@ def is_not_understood(plan: Plan) -> bool:
 
 
 def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Done:
-    """Tell what came of one directory, and of its checkpoints as they were ``seen`` before.
-
-    Problems left are a failure without words of its own.
-    """
+    """Tell what came of one directory, and of its checkpoints as they were ``seen`` before."""
     if stopping.stopped():
         job.journals.note_stop()
     state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
@@ -119,7 +116,7 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
         from ckptrules.report.overview import row_of  # not above: few ask for it
 
         output = output._replace(row=row_of(done, listing.entries, total))
-    return Done(output, "problems left" if done.problems else "")
+    return Done(output, failed=bool(done.problems))
 
 
 def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
