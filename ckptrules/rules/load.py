@@ -88,6 +88,15 @@ _LISTS = (
     *("targets", "legacy", "formats", "rename"),
 )
 
+NEEDED = (  # of a rule set, unless it lists packs: what is said where all of these keys are missing
+    ("'layout'", "layout: ['*/checkpoints'] finds the folders NAME/checkpoints", ("layout",)),
+    (
+        "'target', nor 'targets', 'formats' or 'packs'",
+        "'ckptrules init' looks whose checkpoints they are; 'doit packs' lists the packs",
+        ("target", "targets", "formats"),
+    ),
+)
+
 
 def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     """Compile the rules and test them with their own examples.
@@ -103,10 +112,11 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
     first = Location(min(texts, default="rules"), 1, 1)
     if not faults:
-        lacks = [] if merged.keys() & {"layout", "packs"} else ["'layout'"]
-        naming_keys = {"target", "targets", "formats", "packs"}
-        lacks += [] if merged.keys() & naming_keys else ["'target', nor 'targets', 'formats' or 'packs'"]
-        faults += [Fault(first, f"no rule file has {what}") for what in lacks]
+        faults += [
+            Fault(first, f"no rule file has {what}", hint)
+            for what, hint, keys in NEEDED
+            if not merged.keys() & {*keys, "packs"}
+        ]
     if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
         faults.append(Fault(said.key_place or said.place, "write outputs_dir without escapes"))
     rules = _compile(merged, sorted(texts), faults, proved=proved)

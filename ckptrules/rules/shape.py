@@ -24,6 +24,10 @@ YAML_HINTS = {
     "unknown escape character": "put a regular expression in 'single quotes', where a backslash is a backslash",
     "'\\t' that cannot start any token": "indent with spaces, not with tabs",
     "expected alphabetic or numeric character": "put a pattern that begins with '*' in quotes",
+    "expected ',' or ']'": "a list ends with ']', and a comma stands between two values",
+    "expected ',' or '}'": "a mapping ends with '}', and a comma stands between two keys",
+    "unexpected end of stream": "a quote is not closed",
+    "mapping values are not allowed": "put a text that holds ': ' in quotes",
 }
 
 
@@ -220,7 +224,7 @@ class _Reader(NamedTuple):
             self.refuse(node, f"{what} is empty")
             return None
         if not isinstance(node, yaml.SequenceNode):
-            self.refuse(node, f"{what} must be a list, not {_called(node)}", _as_list(shape.item))
+            self.refuse(node, f"{what} must be a list, not {_called(node)}", _as_list(node, shape.item))
             return None
         if not node.value and not shape.empty:
             self.refuse(node, f"{what} is empty")
@@ -276,11 +280,13 @@ def _called(node: yaml.Node) -> str:
     return "a mapping" if isinstance(node, yaml.MappingNode) else f"'{node.value}'"
 
 
-def _as_list(item: Shape) -> str:
-    """Say how a list of such items is written."""
-    if not isinstance(item, Record):
-        return "put the value in [brackets]"
-    return f"begin each with a dash: - {_keys_of(item)}"
+def _as_list(node: yaml.Node, item: Shape) -> str:
+    """Say how a list of such items is written in place of the node."""
+    if isinstance(item, Record):
+        return f"begin each with a dash: - {_keys_of(item)}"
+    if isinstance(item, Text) and isinstance(node, yaml.MappingNode):
+        return f"write [{', '.join(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))}]"
+    return "put the value in [brackets]"
 
 
 def _as_mapping(shape: Record, what: str) -> str:

@@ -91,10 +91,11 @@ def test_a_number_that_python_does_not_read_is_refused_like_any_other() -> None:
 def test_no_rule_file_at_all_is_refused() -> None:
     with pytest.raises(RuleError) as refused:
         load_rules({})
-    assert (
-        str(refused.value)
-        == "rules:1:1: no rule file has 'layout'\nrules:1:1: no rule file has 'target', nor 'targets', 'formats' or 'packs'"
-    )
+    facts = [line for line in str(refused.value).splitlines() if "hint:" not in line]
+    assert facts == [
+        "rules:1:1: no rule file has 'layout'",
+        "rules:1:1: no rule file has 'target', nor 'targets', 'formats' or 'packs'",
+    ]
 
 
 def flat(node: Any) -> list[tuple[object, ...]]:
