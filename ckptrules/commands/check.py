@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from textwrap import indent
 
 from ckptrules.engine.ruleset import Policy, RuleSet
-from ckptrules.report.style import count_of, table
+from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrapped
 from ckptrules.rules.shipped import lines_to_add
+from ckptrules.run import jobs
 from ckptrules.run.finding import load
-from ckptrules.run.jobs import pins_of
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session, lacking
@@ -25,12 +26,12 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
-    pins_of(session, options)
-    lines = lines_to_add(lacking(session.dodo), session.dodo)
-    return Prepared(partial(show_rules, load(session, options.rules_dir), lines))
+    jobs.pins_of(session, options)
+    lines, style = lines_to_add(lacking(session.dodo), session.dodo), jobs.style(session, options)
+    return Prepared(partial(show_rules, load(session, options.rules_dir), style, lines))
 
 
-def show_rules(rules: RuleSet, lines: Sequence[str]) -> Done:
+def show_rules(rules: RuleSet, style: Style, lines: Sequence[str]) -> Done:
     """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
         (rule.id, count_of(len(rule.example_places), "example"), rule.place.file_line, "")
@@ -45,7 +46,19 @@ def show_rules(rules: RuleSet, lines: Sequence[str]) -> Done:
         if lines
         else ""
     )
-    return Done(Output("All rules hold.\n" + table((), [("", *row) for row in rows]) + more))
+    return Done(Output(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{more}"))
+
+
+def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:
+    """Lay the rows out; where the terminal is too narrow for one of them, the last cell of each stands below it."""
+    text, room = table((), rows), max(width - len(INDENT), 1)
+    if not width or max(map(columns, text.splitlines()), default=0) <= room:
+        return text
+    lines: list[str] = []
+    for row in rows:
+        lines.append(table((), [row[:-1]], width=room))
+        lines += [f"{INDENT}{line}\n" for line in wrapped(row[-1], room - len(INDENT))]
+    return "".join(lines)
 
 
 def words(policy: Policy) -> str:

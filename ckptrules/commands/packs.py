@@ -30,7 +30,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 
-WIDTH = 80  # columns
+WIDTH = 80  # columns, where the terminal has no less
 
 
 class Options(Common):
@@ -84,11 +84,12 @@ def show(options: Options, style: Style) -> Done:
         seen[" or ".join(pack.name for pack in sight.packs)].append(sight)
     compared = _compared(tree, [sight for sights in seen.values() for sight in sights])
     rows = [row for name, sights in seen.items() for row in _rows(name, sights, compared, style)]
-    found = table(("pack", "where", "names", "evidence"), rows, right=(2,)) if rows else ""
+    found = table(("pack", "where", "names", "evidence"), rows, right=(2,), width=style.width) if rows else ""
     named = {pack.name for sights in seen.values() for sight in sights for pack in sight.packs}
     others = ", ".join(pack.name for pack in packs if pack.name not in named)
     text = found or f"No pack finds anything in '{style.name(options.outputs_dir)}'.\n"
-    text += "\n".join(textwrap.wrap(f"Not found here: {others}", WIDTH, subsequent_indent="  ")) + "\n"
+    width = min(style.width or WIDTH, WIDTH)
+    text += "\n".join(textwrap.wrap(f"Not found here: {others}", width, subsequent_indent="  ")) + "\n"
     text += "'packs: [name, …]' in the rules has them judge; 'doit packs copy=NAME' writes one to edit.\n"
     return Done(Output(text), failed=not rows)
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
-from ckptrules.report.style import Style, columns, count_of, table
+from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrapped
 from ckptrules.report.text import problem_lines
 from ckptrules.run import jobs, pinning, places
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
-
-NARROW = 20  # columns, the fewest for a note beside the name
 
 
 class Options(Common):
@@ -64,8 +61,3 @@ def as_table(found: Sequence[Found], style: Style) -> str:
         first, *others = (wrapped(note, room) if style.width else [note]) or [""]
         lined += [("", name, size, first), *(("", "", "", more) for more in others)]
     return table((), lined, right=(2,))
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Break a text between its words."""
-    return textwrap.wrap(text, max(width, NARROW), break_long_words=False, break_on_hyphens=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,6 +22,7 @@ COLOURS = {"green": "32", "red": "31", "yellow": "33", "dim": "2", "bold": "1"}
 
 GAP = "  "  # between the columns of a table
 INDENT = "  "
+NARROW = 20  # columns, the fewest for a text of several words
 
 _COLOUR = re.compile(r"(\x1b\[(?:0|1|2|31|32|33)m)")
 
@@ -91,6 +93,11 @@ def columns(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text between its words."""
+    return textwrap.wrap(text, max(width, NARROW), break_long_words=False, break_on_hyphens=False)
 
 
 def table(

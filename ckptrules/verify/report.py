@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size
@@ -12,6 +12,8 @@ from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import Known
 from ckptrules.verify.portion import Row
+
+SIGN_WIDTH = 4  # columns of a sign, with what stands before and behind it
 
 
 class VerifyTally(NamedTuple):
@@ -60,7 +62,7 @@ def block(report: Report, style: Style) -> str:
         for row in report.rows
     ]
     signs = [" " if row.unread else _sign(style, whole=row.name in whole) for row in report.rows]
-    lines = [f"{sign} {line}" for sign, line in zip(signs, table((), cells, (1,)).splitlines(), strict=True)]
+    lines = _behind(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
     for number, problem in enumerate(report.problems, 1):
         name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
         lines.append(f"{_sign(style, whole=False)} Problem: {name} {style.name(problem.text)}")
@@ -70,6 +72,12 @@ def block(report: Report, style: Style) -> str:
     lines.append(count if len(whole) == len(report.rows) else f"{count}, {len(whole)} of them verified")
     title = style.paint(f"Verifying experiment: {style.name(report.experiment)}", "bold")
     return "\n".join([title, *(f"  {line}" for line in lines), ""])
+
+
+def _behind(signs: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Write each sign before the first line of its row; a narrow terminal has several lines to a row."""
+    each = len(lines) // len(signs) if signs else 1
+    return [f"{' ' if number % each else signs[number // each]} {line}" for number, line in enumerate(lines)]
 
 
 def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:

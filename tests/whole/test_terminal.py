@@ -86,6 +86,27 @@ def test_what_goes_and_why_fit_a_narrow_terminal(project: Project) -> None:
     assert lines[lines.index(experiment) + 1].split() == ["1", "3", "KB", "1", "3", "KB"]
 
 
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        ("verify", ["  ✓ epoch-12_step-000200.ckpt", "      398 B  torch, epoch 12, step 200"]),
+        (
+            "check",
+            ["  policy default", "    2 examples  rules/retention.yaml:6", "    min_epoch: 10, keep_at_least: 1"],
+        ),
+        ("packs", ["words", "  */checkpoints", "  1", "  its names"]),
+    ],
+)
+def test_what_has_no_headings_fits_as_well(project: Project, words: str, rows: list[str]) -> None:
+    """These three were laid out as in a pipe: the terminal broke their lines in the middle of words."""
+    content = torch_zip({"epoch": 12, "global_step": 200}, {"0": b"w" * 50})
+    put(project, "epoch-12_step-000200.ckpt", content, "e1")
+    lines = on_terminal(project, 40, words)
+    first = lines.index(rows[0])
+    assert lines[first : first + len(rows)] == rows
+    assert set(project.doit(words).split()) <= {*" ".join(lines).split()}
+
+
 def test_a_pipe_gets_every_column_whatever_columns_says(deleted: Project) -> None:
     for words, headings in (("history", history.HEADINGS), ("trash", trash.HEADINGS), ("catalog", catalog.HEADINGS)):
         first = deleted.doit(words, env={"COLUMNS": "40"}).splitlines()[0]
