@@ -96,7 +96,8 @@ refused before anything is touched.
 """
 EXAMPLES = """\
 Examples
-  {program} plan outputs_dir=outputs    show what would be renamed, and why
+  ckptrules init FOLDER                 write rules for what lies below FOLDER
+  {program} plan                        show what would be renamed, and why
   {program} plan delete_old=1           ... and what would be deleted
   {program} migrate:'exp*'              rename, in some experiments only
 
@@ -173,18 +174,18 @@ def _table(options: type[Common], but: type[Common] | None = None) -> list[str]:
     return ["| option | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
 
 
-def refuse_unknown(word: str, tasks: Iterable[str]) -> None:
+def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help' lists them") -> None:
     """Refuse a task that is none.
 
     Raises:
-        OptionError: with the task that is nearest.
+        OptionError: with the task that is nearest, or with the hint where none is near.
     """
     import difflib
 
     known = list(tasks)
     if word not in known:
         near = difflib.get_close_matches(word, [*known, *OWN], n=1)
-        hint = f"did you mean 'ckptrules {near[0]}'?" if near else "'ckptrules help' lists them"
+        hint = f"did you mean 'ckptrules {near[0]}'?" if near else hint
         raise OptionError(f"command line: there is no task '{word}'\n    hint: {hint}")
 
 

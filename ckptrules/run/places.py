@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ckptrules.rules.shipped import RULES_DIR
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
 
 
@@ -19,7 +20,24 @@ def outputs_dir(options: Common) -> None:
             pass
     except OSError as error:
         fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
-        raise OptionError(f"{fact}\n    hint: name the folder of the experiments with outputs_dir=PATH") from None
+        near = near_folder(options.outputs_dir) if isinstance(error, FileNotFoundError) else ""
+        hint = near and f"did you mean outputs_dir={quoted(near)}?"
+        hint = hint or "name the folder of the experiments with outputs_dir=PATH"
+        raise OptionError(f"{fact}\n    hint: {hint}") from None
+
+
+def near_folder(path: str) -> str:
+    """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
+    import difflib
+
+    above, name = os.path.split(os.path.normpath(path))
+    try:
+        with os.scandir(above or os.curdir) as entries:
+            there = {entry.name.lower(): entry.name for entry in entries if entry.is_dir()}
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(name.lower(), there, n=1)
+    return os.path.join(above, there[near[0]]) if near else ""
 
 
 def is_inside(path: str, folder: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptrules.run.command_line import TASKS, declared, program, refusal
-from ckptrules.run.hints import OURS, command
+from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import lacking
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
@@ -58,15 +58,19 @@ def refuse_not_ours(task: str, before: str = "") -> None:
     """Refuse a task that is none of ours, unless it may be one of the user's own.
 
     Raises:
-        OptionError: with the task that is nearest; with how a name is given, where a task that takes one stands before.
+        OptionError: with the task that is nearest; with how a name is given, where a task that takes one stands before;
+            with how an experiment is.
     """
     from ckptrules.rules.shipped import has_own_tasks
     from ckptrules.run.help import refuse_unknown
 
     if program() == OURS or not has_own_tasks():
-        if task != before and "name" in declared(before).known() and task not in TASKS:
+        takes = declared(before).known() if task != before else {}
+        if "name" in takes and task not in TASKS:
             hint = f"for a checkpoint that is called so: {command(before, name=task)}"
             raise OptionError(f"command line: there is no task '{task}'\n    hint: {hint}")
+        if "experiments" in takes:
+            refuse_unknown(task, TASKS, f"for an experiment that is called so: {command(quoted(f'{before}:{task}'))}")
         refuse_unknown(task, TASKS)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import as_line, looks_like
+from ckptrules.engine.measures import visible
 from ckptrules.engine.ruleset import Fault, RuleError
 from ckptrules.engine.starting import (
     IGNORED,
@@ -124,7 +125,9 @@ def read_words(words: Sequence[str]) -> Asked:
     if not folder.isprintable():
         raise OptionError("command line: the name of the folder cannot be written into a rule file")
     if folder and not presets and not os.path.isdir(folder):
-        raise OptionError(f"command line: there is no folder '{folder}'")
+        near = places.near_folder(folder)
+        hint = f"\n    hint: did you mean '{visible(near)}'?" if near else ""
+        raise OptionError(f"command line: there is no folder '{folder}'{hint}")
     return Asked(os.path.normpath(folder) if folder else "", preset)
 
 

@@ -134,6 +134,8 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
             "explain last.ckpt",
             "there is no task 'last.ckpt'\n    hint: for a checkpoint that is called so: 'doit explain name=",
         ),
+        ("plan ocr", "there is no task 'ocr'\n    hint: for an experiment that is called so: 'doit plan:ocr'"),
+        ("plan migrat", "there is no task 'migrat'\n    hint: did you mean 'doit migrate'?"),
         (
             "pins --zzz",
             "unknown option '--zzz'\n    hint: there are: outputs-dir, rules-dir, dry-run, verbose, no-dry-run",

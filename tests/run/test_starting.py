@@ -284,6 +284,18 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("typed", "near"), [("RUN", "runs"), ("deep/rum/", "deep/run"), ("deep/a_fil", ""), ("x", "")])
+def test_a_folder_that_is_mistyped_is_told_with_the_near_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, near: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path, "runs/a.txt deep/run/a.txt deep/a_file")
+    with pytest.raises(OptionError) as raised:
+        begin([typed], "doit", "utf-8")
+    hint = f"\n    hint: did you mean '{near}'?" if near else ""
+    assert str(raised.value) == f"command line: there is no folder '{typed}'{hint}"
+
+
 def test_ctrl_c_and_a_pack_that_does_not_hold_give_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
