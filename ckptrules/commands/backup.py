@@ -18,7 +18,7 @@ from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.run.words import as_pattern
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
 from ckptrules.vault import backups as vault_backups
@@ -160,9 +160,12 @@ def make(session: Session, options: Options, style: Style, order: Order) -> Done
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
             manifest, problems = backing_up.make_backup(order, session.shown, lost.__setitem__, session.each)
-    except StoppedError:
-        there = command("drop_backup", backup=vault_backups.hidden_path(order.path))
-        return Done(Output(f"Not finished: {what}. {there} removes what is there of it.\n"), failed=True)
+    except (StoppedError, KilledError) as error:
+        hidden = vault_backups.hidden_path(order.path)
+        left = "Nothing of it is left"
+        if os.path.lexists(hidden):
+            left = f"{command('drop_backup', backup=hidden)} removes what is there of it"
+        return stopped(f"Not finished: {what}. {left}.\n", error)
     except NoSpaceError as error:
         hint = "make room, or name another folder with to=DIR"
         return Done(Output(report.failed_text(what, str(error), hint)), failed=True)
@@ -175,3 +178,8 @@ def make(session: Session, options: Options, style: Style, order: Order) -> Done
 def expected(options: Common, command: str, size: int) -> str:
     """Say in a preview how long so many bytes take."""
     return "".join(f"{line}\n" for line in expected_time(command, options, size)) if options.dry_run else ""
+
+
+def stopped(text: str, error: StoppedError | KilledError) -> Done:
+    """Tell what is left where all ended before its time; why there are no workers is told at the end of the run."""
+    return Done(Output(text), failed=True, killed=error if isinstance(error, KilledError) else None)

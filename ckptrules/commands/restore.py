@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ckptrules import stopping
-from ckptrules.commands.backup import chosen_backup, chosen_experiments, expected, lock, selects
+from ckptrules.commands.backup import chosen_backup, chosen_experiments, expected, lock, selects, stopped
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.report.style import Style
@@ -17,7 +17,7 @@ from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT,
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report, restoring
@@ -87,9 +87,8 @@ def bring_back(
             steps = restoring.restore(
                 outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each
             )
-    except StoppedError:
-        text = "Not finished: what was brought back so far is whole; the same command goes on.\n"
-        return Done(Output(text), failed=True)
+    except (StoppedError, KilledError) as error:
+        return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:
         return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())

@@ -64,7 +64,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     try:
         with contextlib.ExitStack() as stack:
             unpacked = read(session, path, options, stack)
-            if why := present(options, unpacked.manifest):
+            why = present(options, unpacked.manifest)
+            if why and not is_same(session, options, unpacked.manifest):
                 raise OptionError(f"{fact}: {visible(why)}\n    hint: {PRESENT_HINT}")
             kept = stack.pop_all()
     except ArchiveError as error:
@@ -75,6 +76,8 @@ def prepare(session: Session, options: Options) -> Prepared:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.exit_code()) from None
     atexit.register(kept.close)  # the task may never be done
+    if why:
+        return Prepared(lambda: Done(Output(f"{there_already(style, unpacked.manifest)}\n")))
     return Prepared(partial(bring_one, session, options, style, path, unpacked, kept))
 
 
@@ -158,6 +161,11 @@ def bring_one(
     with kept:
         text, done = bring_back(session, options, style, path, unpacked)
     return Done(Output(f"{text}\n" + expected(options, "unarchive", unpacked.manifest.size)), failed=not done)
+
+
+def there_already(style: Style, manifest: Manifest) -> str:
+    """Tell of an experiment that is in its place with the same content."""
+    return f"There already, with the same content: {amount(style, manifest)}"
 
 
 def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> tuple[str, bool]:
@@ -269,7 +277,7 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
     if why := present(options, manifest):
         if not is_same(session, options, manifest):
             raise ArchiveError(f"{why}: {PRESENT_HINT}")
-        back.lines[path] = f"There already, with the same content: {amount(back.style, manifest)}"
+        back.lines[path] = there_already(back.style, manifest)
         return
     if options.dry_run:
         back.needed = unpacking.refuse_full(options.outputs_dir, manifest.items, back.needed)

@@ -121,12 +121,12 @@ class Evidence(NamedTuple):
     checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
     are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that sidecars and facts
     tell of a checkpoint, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
-    are none. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
-    whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
-    verify found wrong with a content that has not changed since. ``zone`` says which day and hour a time is. ``times``
-    are those that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins``
-    says why what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which
-    another directory of checkpoints lies.
+    are none, ``leads_nowhere`` is the one thing that some name, which is not there. ``foreign`` says whom a pointer
+    file belongs to that we cannot replace. ``inside`` are, of a directory whose format says what makes it complete,
+    those of its patterns that something in it fits; ``broken`` says what verify found wrong with a content that has
+    not changed since. ``zone`` says which day and hour a time is. ``times`` are those that facts tell of checkpoints,
+    in nanoseconds since 1970: believed over the time of the file. ``pins`` says why what is pinned stays, ``spared``
+    why something is not even renamed now. ``holding`` are names in which another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
     ``best_unknown`` are files that name the best checkpoint and are not understood. ``best_by`` is the metric, and the
     end of it, by which files call one the best; of two that disagree neither. ``best_inside`` maps checkpoints to
@@ -141,6 +141,7 @@ class Evidence(NamedTuple):
     metrics: Mapping[str, Mapping[str, str]] = {}
     pointers: Mapping[str, tuple[Mention, ...]] = {}
     no_pointers: tuple[str, ...] = ()
+    leads_nowhere: Mapping[str, str] = {}
     foreign: Mapping[str, str] = {}
     inside: Mapping[str, frozenset[str]] = {}
     broken: Mapping[str, str] = {}

@@ -258,6 +258,8 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     yield from undecided_notes(cleared.sound) if case.policy else ()
     yield from complete_lines(cleared.found, marked, case.rules)
     yield from map(no_pointer, case.evidence.no_pointers)
+    for pointer, name in sorted(case.evidence.leads_nowhere.items()):
+        yield Reason(f"{pointer} names {name}: nothing beside it is called so")
 
 
 def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:

@@ -84,6 +84,13 @@ def numbers_alone(content: bytes) -> list[str]:
     return list(dict.fromkeys(whole for whole, _, rest in parts if whole.isdigit() and not rest.strip("0")))
 
 
+def named_alone(content: bytes, fields_of: FieldsOf) -> str:
+    """Return the one name that a file holds and nothing else, if the rules read it; or the one number."""
+    words = content.removeprefix(_MARK).decode("utf-8", "surrogateescape").split()
+    name = re.split(r"[/\\]", words[0])[-1] if len(words) == 1 else ""
+    return name if _is_number(name) or (name and fields_of(name)) else ""
+
+
 def stems(name: str, part: str) -> list[str]:
     """Return the stems of a name, the longest first: up to each dot, up to its part, and the name without its part.
 

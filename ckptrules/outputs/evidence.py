@@ -14,7 +14,7 @@ from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import mentioned
+from ckptrules.engine.pointers import mentioned, named_alone
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.wholeness import asked_inside, fitted
 from ckptrules.outputs.in_use import LOOKING, in_use
@@ -62,7 +62,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
     }
     used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
     used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
-    pointers, others = read_pointers(directory, listing, rules)
+    pointers, others, nowhere = read_pointers(directory, listing, rules)
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
@@ -70,6 +70,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
         in_use={**known.in_use, **used},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
         no_pointers=others,
+        leads_nowhere=nowhere,
         foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
 
@@ -86,15 +87,21 @@ def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_
 
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet
-) -> tuple[dict[str, tuple[Mention, ...]], tuple[str, ...]]:
-    """Return which names of a directory its pointer files name, and which files have such a name and are none.
+) -> tuple[dict[str, tuple[Mention, ...]], tuple[str, ...], dict[str, str]]:
+    """Return which names of a directory its pointer files name, which files have such a name and are none.
+
+    The third are those that name one thing which is not there, and this.
 
     Raises:
         OSError: one of them cannot be read: what it names is not known.
     """
-    found, no_pointers = {}, []
+    found, no_pointers, nowhere = {}, [], {}
     read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
+
+    def fields_of(name: str) -> Mapping[str, str]:
+        return read(name, None).claim.fields
+
     for pointer, protects in pointer_files(listing, rules).items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -111,12 +118,14 @@ def read_pointers(
             for entry in listing.entries:
                 others[in_part_folder(entry.name)[1]].append(entry.name)
             others.pop(in_part_folder(pointer)[1])
-            said = mentioned(content, others, lambda name: read(name, None).claim.fields, protects=protects)
+            said = mentioned(content, others, fields_of, protects=protects)
+            if protects and not said and (name := named_alone(content, fields_of)):
+                nowhere[pointer] = name
             if said:
                 found[pointer] = tuple(m._replace(name=name) for m in said for name in others[m.name])
                 if pointer in links:  # what is behind it is not ours to change
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
-    return found, tuple(no_pointers)
+    return found, tuple(no_pointers), nowhere
 
 
 def _other_owner(directory: int, name: str) -> str:

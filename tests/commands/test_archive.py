@@ -238,6 +238,10 @@ def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
     make(project)
     project.doit("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
     before = project.tree()
+    assert project.doit("unarchive", "archive=archive/old_1.tar.zst").startswith("There already, with the same content")
+    assert project.tree() == before
+    next(path for path in (project.outputs / "old_1").rglob("*") if path.is_file()).write_bytes(b"other")
+    before = project.tree()
     out = project.doit("unarchive", "archive=archive/old_1.tar.zst", check=3)
     assert "'old_1' is in outputs already\n    hint: move it away first; nothing is overwritten" in out
     assert project.tree() == before

@@ -37,6 +37,7 @@ from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
+from tests.support.dying import let_workers, vanish
 
 NAME = re.compile(r"outputs_backup_\d{8}_\d{6}")
 OLD_NS = 1_600_000_000_123_456_789
@@ -1041,3 +1042,25 @@ def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) 
         assert crash.run_in_turn(project.folder, "restore", f"backup={made}").code == 0
         assert project.tree() == start
     assert stops
+
+
+def test_where_no_worker_is_left_what_is_there_and_what_goes_on_is_told(project: Project) -> None:
+    """Only the error was told; to Ctrl-C it said how to remove what was not there any more."""
+    project.make({f"a/checkpoints/epoch={n}-step={n}.ckpt": 20 for n in range(3)})
+    dodo = (project.folder / "dodo.py").read_text()
+    ends = "ERROR: executor=dask:x: the scheduler is gone\n    hint: start it\n"
+    let_workers(vanish, "", project.folder / "dodo.py")
+    told = project.doit("backup", check=2)
+    assert re.fullmatch(rf"Not finished: backup '[^']+'\. Nothing of it is left\.\n{re.escape(ends)}", told)
+    assert [name for name in os.listdir(project.folder) if "backup" in name] == []
+    (project.folder / "dodo.py").write_text(dodo)
+    project.doit("backup")
+    (made,) = project.folder.glob("outputs_backup*")
+    shutil.rmtree(project.outputs / "a")
+    let_workers(vanish, "", project.folder / "dodo.py")
+    assert project.doit("restore", f"backup={made.name}", check=2) == (
+        f"Not finished: what was brought back so far is whole; the same command goes on.\n{ends}"
+    )
+    (project.folder / "dodo.py").write_text(dodo)
+    project.doit("restore", f"backup={made.name}")
+    assert len(os.listdir(project.outputs / "a/checkpoints")) == 3

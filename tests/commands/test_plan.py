@@ -63,3 +63,24 @@ def test_a_higher_minimum_is_for_the_policy_of_the_run_alone(
         for one in plan["experiments"]
     }
     assert goes == {"a": {0, 7}, "b": goes_there}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("latest", "epoch-04_step-000400.ckpt\n", "epoch-04_step-000400.ckpt"),
+        ("latest", "/home/me/run/epoch-04_step-000400.ckpt", "epoch-04_step-000400.ckpt"),
+        ("latest_checkpointed_iteration.txt", "400", "400"),
+        ("latest_checkpointed_iteration.txt", "100", ""),
+        ("latest_checkpointed_iteration.txt", "release", ""),
+        ("latest", "", ""),
+        ("latest", "400 401", ""),
+    ],
+)
+def test_a_tracker_that_names_what_is_gone_is_told(project: Project, name: str, content: str, told: str) -> None:
+    """It protected nothing, and nobody was told; training would not find what it names either."""
+    (project.folder / "rules/pointers.yaml").write_text("pointers: [latest, 'latest_*.txt']\n")
+    project.make({f"a/checkpoints/{n}": 5 for n in ("epoch-01_step-000100.ckpt", "epoch=2-step=200.ckpt")})
+    (project.outputs / "a/checkpoints" / name).write_text(content)
+    notes = re.findall(r"Note: (.*)", project.doit("plan"))
+    assert notes == [f"{name} names {told}: nothing beside it is called so"] * bool(told)
