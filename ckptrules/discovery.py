@@ -208,7 +208,7 @@ def _with_links(
     rules: RuleSet, listing: Listing, found: Sorted, left_out: Collection[str]
 ) -> Iterator[tuple[str, Checkpoint]]:
     """Yield the names of a directory that lead to a whole checkpoint, and that: its own name, and those of links."""
-    every = {one.entry.name: one for one in (*found.checkpoints, *found.protected)}
+    every = {one.entry.name: one for one in found.every}
     yield from ((name, one) for name, one in every.items() if name not in left_out)
     markers = markers_in(listing, rules)
     others = {entry.name: entry for entry in listing.entries if entry.kind in HOLDING and not unsound(entry)}

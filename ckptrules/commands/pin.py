@@ -91,7 +91,7 @@ def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
             kinds = sort_entries(rules, listing)
         except FAULTS:
             continue
-        names = {name for one in (*kinds.checkpoints, *kinds.protected) for name in one.names}
+        names = {name for one in kinds.every for name in one.names}
         for entry in (entry for entry in listing.entries if entry.name in names):
             yield Pin(f"{found.directory}/{entry.name}".lstrip("/"), entry.size, entry.mtime_ns)
 

@@ -16,7 +16,6 @@ from ckptrules.engine.holding import holders, under_their_names, unless_unfollow
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import UNDECIDED
-from ckptrules.engine.parts import all_names, by_heads, with_metrics
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.rows import (
     kept,
@@ -29,7 +28,7 @@ from ckptrules.engine.rows import (
 )
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
-from ckptrules.engine.sorting import Sorted, beside, sort_entries
+from ckptrules.engine.sorting import Sorted, all_names, beside, by_heads, sort_entries, with_metrics
 from ckptrules.engine.wholeness import complete_lines, unwhole
 
 
@@ -314,7 +313,7 @@ def unwhole_notes(
     found: Sorted, in_use: Mapping[str, str], marked: Mapping[str, Reason], told: Collection[str]
 ) -> Iterator[Reason]:
     """Yield what does not count, unless it is ``told`` of elsewhere."""
-    places = {one.entry.name: one.named_by.place for one in (*found.protected, *found.checkpoints)}
+    places = {one.entry.name: one.named_by.place for one in found.every}
     for name in sorted({*in_use, *marked}.difference(told)):
         why = why_aside(name, in_use, marked)
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))

@@ -103,7 +103,7 @@ def kept(
 
 def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
     """Yield the parts of checkpoints of which only the name that they go by is told of."""
-    for one in (*found.checkpoints, *found.protected):
+    for one in found.every:
         for part in one.parts:
             if part.entry.name not in told and part.entry.name != one.entry.name:
                 yield Kept(part.entry.name, part.entry.size, (Reason(f"is a part of {one.entry.name}"),))

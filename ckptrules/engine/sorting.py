@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem, Skipped
-from ckptrules.engine.checkpoints import Checkpoint, Claim, Named, Part
+from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, Named, Part
 from ckptrules.engine.companions import Sidecar, find_sidecars
 from ckptrules.engine.entries import NOT_READ, TELLING, Entry, Listing, in_part_folder
 from ckptrules.engine.naming import CHECKPOINTS, Reader, reader
@@ -35,9 +35,14 @@ class Sorted(NamedTuple):
     has_parts: bool = False
 
     @property
+    def every(self) -> tuple[Checkpoint, ...]:
+        """All checkpoints, the protected ones last."""
+        return (*self.checkpoints, *self.protected)
+
+    @property
     def heads(self) -> dict[str, str]:
         """The name that a checkpoint goes by, for each other name of its own: a part, or a sidecar of its alone."""
-        whole = [one for one in (*self.checkpoints, *self.protected) if one.parts]
+        whole = [one for one in self.every if one.parts]
         parts = {name: one.entry.name for one in whole for name in one.names}
         own = {one.name: head for head, owned in self.sidecars.items() for one in owned if not one.shared}
         return parts | own
@@ -197,6 +202,36 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
             what = "is claimed by two rules" if name.claim.kind == "ambiguous" else what
             found[key] = f"{entry.name} {what}"
     return found
+
+
+def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
+    """Let what is known of one part be known of the whole checkpoint, under the name that it goes by."""
+    if not found.has_parts:
+        return evidence
+    whole = {name: one for one in found.every if one.parts for name in one.names}
+    in_use = {name: why for name, why in evidence.in_use.items() if name not in whole}
+    metrics = {name: told for name, told in evidence.metrics.items() if name not in whole}
+    verified = evidence.verified
+    for head, one in {one.entry.name: one for one in whole.values()}.items():
+        if used := next((name for name in one.names if name in evidence.in_use), ""):
+            in_use[head] = evidence.in_use[used] + f" ({used})" * (used != head)
+        metrics[head] = {key: text for name in one.names for key, text in evidence.metrics.get(name, {}).items()}
+        if verified is not None and not verified.issuperset(one.names):
+            verified -= {head}
+    same = {name: number for name, number in evidence.same.items() if name not in whole}
+    return evidence._replace(in_use=in_use, metrics=metrics, verified=verified, same=same)
+
+
+def with_metrics(checkpoint: Checkpoint, evidence: Evidence) -> Checkpoint:
+    """Add what the sidecars of a checkpoint tell."""
+    told = evidence.metrics.get(checkpoint.entry.name)
+    return checkpoint._replace(metrics=told) if told else checkpoint
+
+
+def all_names(found: Sorted, heads: Iterable[str]) -> tuple[str, ...]:
+    """Return all names of some checkpoints."""
+    whole = {one.entry.name: one.names for one in found.every if one.parts}
+    return tuple(dict.fromkeys(name for head in heads for name in whole.get(head, (head,))))
 
 
 # --- single entries ---------------------------------------------------------------------------------------------------

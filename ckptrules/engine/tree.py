@@ -14,11 +14,10 @@ from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
-from ckptrules.engine.parts import by_heads, with_metrics
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
-from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.sorting import by_heads, sort_entries, with_metrics
 
 Spot = tuple[str, str]  # a directory, and a name in it
 Rank = tuple[float | int | str, ...]  # the higher stays
@@ -60,7 +59,7 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
     evidence = by_heads(evidence, found)
     goes = {action.name for action in plan.actions if action.kind == "trash" and not action.keep_in_trash}
     lost = {action.name for action in plan.actions if action.kind == "trash"} - goes
-    there = [with_metrics(one, evidence) for one in (*found.checkpoints, *found.protected)]
+    there = [with_metrics(one, evidence) for one in found.every]
     there = [one for one in there if one.entry.name not in lost]
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
     return Part(

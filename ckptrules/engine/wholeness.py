@@ -32,7 +32,7 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     torn = any(entry.torn for entry in listing.entries)
     if not (markers or asked or found.has_parts or evidence.broken or torn):
         return {}
-    every = [*found.checkpoints, *found.protected]
+    every = found.every
     needs = parts_needed(every, rules)
     folders = {folder for one in every for folder in folders_of(one)}.union(listing.part_folders)
     said = {
@@ -161,7 +161,7 @@ def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) 
     if not any(reason.text.endswith(OTHERS_HAVE) for reason in marked.values()):
         return
     asked: dict[str, tuple[Rule, set[str]]] = {}
-    for name, (rule, _, needed) in parts_needed([*found.checkpoints, *found.protected], rules).items():
+    for name, (rule, _, needed) in parts_needed(found.every, rules).items():
         if name in marked and marked[name].text.endswith(OTHERS_HAVE):
             asked.setdefault(rule.id, (rule, set()))[1].update(needed)
     for rule, texts in asked.values():

@@ -14,9 +14,8 @@ from ckptrules.engine.lines.keep_best import as_float, goodness, metric_of
 from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
-from ckptrules.engine.parts import by_heads, with_metrics
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, only_tells, sort_entries
+from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, only_tells, sort_entries, with_metrics
 from ckptrules.report.text import Several, Tally
 
 NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
@@ -102,7 +101,7 @@ def told_of(seen: Seen, plan: Plan) -> Told:
     """Say of each checkpoint what becomes of it by a plan, or became of it in a run; those of a series by age."""
     found = sort_entries(seen.rules, seen.listing)
     seen = seen._replace(evidence=by_heads(seen.evidence, found))
-    sound = [with_metrics(one, seen.evidence) for one in (*found.checkpoints, *found.protected)]
+    sound = [with_metrics(one, seen.evidence) for one in found.every]
     every = sorted([*sound, *_unsound(seen, {name for one in sound for name in one.names})], key=_place)
     metric = _metric(seen.policy, every)
     rows = list(_rows(seen, found, plan, every, metric))

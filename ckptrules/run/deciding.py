@@ -15,13 +15,12 @@ from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
 from ckptrules.engine.naming import SlowRuleError
-from ckptrules.engine.parts import with_metrics
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import reads_files
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.series import Series, called, counts_in, series_of
-from ckptrules.engine.sorting import Sorted, sort_entries
+from ckptrules.engine.sorting import Sorted, sort_entries, with_metrics
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
@@ -188,7 +187,7 @@ def with_facts(
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = sort_entries(job.rules, listing)
         marked = unwhole(found, listing, job.rules, known).keys() | known.in_use.keys()
-        every = (one for one in (*found.checkpoints, *found.protected) if marked.isdisjoint(one.names))
+        every = (one for one in found.every if marked.isdisjoint(one.names))
         out = frozenset(names).difference(name for one in every for name in one.names)
     metrics = asks_for_metrics(job)
     told, notes = read(job.options.outputs_dir, listing, sources, names, job.rules, metrics=metrics, out=out)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
-from ckptrules.engine.checkpoints import Checkpoint, Evidence
+from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, beside, sort_entries
@@ -64,7 +64,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
         marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         desk = Desk(outputs_dir, listing.directory, how, memory.recall(outputs_dir, listing.directory), now_ns)
         others = frozenset(beside(found, listing, rules))
-        missing = {name for one in _every(found) if one.entry.name in marked for name in one.names}
+        missing = {name for one in found.every if one.entry.name in marked for name in one.names}
         entries = [
             entry
             for entry in to_read(found, listing.entries, rules.sidecars)
@@ -83,10 +83,6 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
         tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
         marked, others, frozenset(identities.values()),
     )  # fmt: skip
-
-
-def _every(found: Sorted) -> list[Checkpoint]:
-    return [*found.checkpoints, *found.protected]
 
 
 def _as_twin(read: Read, twin: Entry) -> Read:
@@ -112,7 +108,7 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
     rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
-    checkpoints = _every(found)
+    checkpoints = found.every
     unlike = [
         Read(entry, identity_anew(begun.desk, entry), Known(FileContent(""), frozenset(), fault.text))
         for entry, fault in unlike_others(listing.entries, rows, faults, checkpoints)
