@@ -42,7 +42,7 @@ from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import packing, tar
-from ckptrules.vault.backups import choose
+from ckptrules.vault.backups import paths_of
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.tar import ArchiveError
 from ckptrules.workers.pieces import FILES, Lost
@@ -86,7 +86,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
     experiments = known_experiments(session, options)
     names = chosen_experiments(session, "archive", options, experiments)
-    chosen = choose(names, None)
+    chosen = paths_of(names)
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
     try:

@@ -66,7 +66,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         lock(session, options)
     chosen = chosen_experiments(session, "backup", options, known_experiments(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
-    order = Order(options.outputs_dir, path, options.mode, vault_backups.choose(chosen, None), whole, created)
+    order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)
     return Prepared(partial(make, session, options, jobs.style(session, options), order), chosen)
 
 

@@ -52,7 +52,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         hint = f"{command('drop_backup', backup=path)} removes it"
         raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
     names = chosen_experiments(session, "restore", options, manifest.experiments)
-    chosen = backups.choose(names, None) if selects(session, "restore", options) else None
+    chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
             writing.make_folder(options.outputs_dir)

@@ -72,9 +72,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def series(self) -> tuple[str, str]:
-        """The run that its name tells, and which number it tells: epoch before step before number, or nothing."""
-        kinds = (kind for kind in ("epoch", "step", "number") if number(self.fields.get(kind)) is not None)
-        return self.fields.get("run", ""), next(kinds, "")
+        """The run that its name tells, and which number, as `series_in` reads them."""
+        return series_in(self.fields)
 
     @property
     def epoch(self) -> int | None:
@@ -165,6 +164,12 @@ def order_of(fields: Mapping[str, str]) -> tuple[int, int]:
     if epoch is None and step is None:
         step = number(fields.get("number"))
     return -1 if epoch is None else epoch, -1 if step is None else step
+
+
+def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
+    """Return the run that a name tells, and which number it tells: epoch before step before number, or nothing."""
+    kinds = (kind for kind in ("epoch", "step", "number") if number(fields.get(kind)) is not None)
+    return fields.get("run", ""), next(kinds, "")
 
 
 def time_in(fields: Mapping[str, str]) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of
+from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of, series_in
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.pointers import mentioned, stems
 from ckptrules.engine.ruleset import Fact
@@ -86,7 +86,7 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collec
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
     for telling in sorted(tellings, key=lambda one: (_order(one, names), ages.get(one.owner, 0), one.path)):
         if telling.best and telling.owner:
-            best[(telling.path,) if telling.owner in out else series_of(names[telling.owner])] = telling
+            best[(telling.path,) if telling.owner in out else series_in(names[telling.owner])] = telling
     pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
     ways = {way for one in best.values() for way in _scored(one, metrics, names)}
     return Evidence(
@@ -200,11 +200,6 @@ def _named(text: str, names: Names) -> tuple[Mention, ...]:
     return tuple(
         Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in said
     )
-
-
-def series_of(fields: Mapping[str, str]) -> tuple[str, str]:
-    """Return what checkpoints have in common that come one after another, as `Checkpoint.series` does."""
-    return fields.get("run", ""), next((kind for kind in ("epoch", "step", "number") if kind in fields), "")
 
 
 def _order(telling: Told, names: Names) -> tuple[int, int]:

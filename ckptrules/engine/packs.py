@@ -46,9 +46,9 @@ def claim_of_packs(said: Said) -> Claim | None:
     return Claim("format", reason, _rule_of_all([one.rule for _, one in said if one.rule]), fields)
 
 
-def is_undecided(said: Claim) -> bool:
+def is_undecided(rule: Rule | None) -> bool:
     """Say whether packs count a name otherwise, so that it has only the number on which they agree."""
-    return said.rule is not None and said.rule.id == UNDECIDED
+    return rule is not None and rule.id == UNDECIDED
 
 
 def _rule_of_all(rules: Sequence[Rule]) -> Rule:
@@ -63,7 +63,7 @@ def may_rename(said: Said) -> bool:
     """Say whether packs let a name be renamed that a format of one of them knows: all know it, and none keeps it."""
     decided = claim_of_packs(said)
     keeps = any(one.kind != "format" or (one.rule and one.rule.keep_name) for _, one in said)
-    return decided is not None and decided.rule is not None and not is_undecided(decided) and not keeps
+    return decided is not None and decided.rule is not None and not is_undecided(decided.rule) and not keeps
 
 
 def agreed_fields(readings: Iterable[Mapping[str, str]]) -> dict[str, int] | None:

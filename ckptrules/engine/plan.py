@@ -15,7 +15,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.holding import holders, under_their_names, unless_unfollowed
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
-from ckptrules.engine.packs import UNDECIDED
+from ckptrules.engine.packs import is_undecided
 from ckptrules.engine.retention import NOTHING, Verdict
 from ckptrules.engine.rows import (
     kept,
@@ -323,7 +323,7 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
     """Tell once what packs count otherwise, with the lines that decide: no line of a policy knows its unit."""
     alike: dict[Reason, list[str]] = {}
     for one in sound:
-        if one.rule and one.rule.id == UNDECIDED:
+        if is_undecided(one.rule):
             alike.setdefault(one.named_by, []).append(one.entry.name)
     for reason, names in alike.items():
         more = f" and {len(names) - 1} more" if names[1:] else ""

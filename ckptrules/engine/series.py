@@ -62,7 +62,7 @@ def judge(
     return joined(said)
 
 
-def series_of(checkpoint: Checkpoint, policy: Policy | None = None) -> Series:
+def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
     """Return the series of a checkpoint, split further by the fields that the policy names."""
     return *checkpoint.series, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
 

@@ -71,8 +71,8 @@ def _tree(template: str) -> jinja2.nodes.Template:
         raise TemplateError(f"not a template: {error.message}") from None
 
 
-def template_variables(template: str, *, needed: bool = False) -> list[str]:
-    """List the variables of a template, sorted; only those ``needed`` leaves out what ``if`` tests.
+def needed_variables(template: str) -> list[str]:
+    """List the variables that a template cannot do without, sorted: all but those that an ``if`` tests.
 
     Raises:
         TemplateError: as `compile_template`.
@@ -81,7 +81,7 @@ def template_variables(template: str, *, needed: bool = False) -> list[str]:
 
     compile_template(template)
     tree = _tree(template)
-    tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)} if needed else set()
+    tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)}
     return sorted(meta.find_undeclared_variables(tree) - tested)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import Evidence, order_of
+from ckptrules.engine.checkpoints import Evidence, order_of, series_in
 from ckptrules.engine.entries import Listing, in_part_folder
-from ckptrules.engine.facts import Told, joined, series_of, told_by
+from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import reader
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import STATE
@@ -145,7 +145,7 @@ def read_facts(
     unknown: list[str] = []
     for source in sources.files:
         heed()
-        fact, series = source.fact, (source.fact, series_of(names.get(source.owner, {})))
+        fact, series = source.fact, (source.fact, series_in(names.get(source.owner, {})))
         if series in settled and not (metrics or fact.time):  # what else it tells is not asked for
             continue
         faults: list[str] = []

@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.checkpoints import order_of
+from ckptrules.engine.checkpoints import order_of, series_in
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
-from ckptrules.engine.facts import series_of
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
@@ -38,7 +37,7 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names) -> tuple[Row,
         series: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for entry in listing.entries:
             if entry.kind == "file" and entry.name in names and fnmatchcase(in_part_folder(entry.name)[1], fact.file):
-                series[series_of(names[entry.name])].append(entry)
+                series[series_in(names[entry.name])].append(entry)
         for (_, kind), members in series.items():
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)

@@ -103,7 +103,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
     """Judge a directory, opening so many of its checkpoints at most, and count those that were opened."""
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
-    clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one)]
+    clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one.rule)]
     clear = clear or [one for one in claims.values() if one.kind == "protected" and len(sight.packs) == 1]
     proved, tried = (None, 0) if clear else _proved(tree, sight, most)
     if proved:

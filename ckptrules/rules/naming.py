@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.naming import BRANCH, READERS, captures
 from ckptrules.engine.ruleset import Complete, Fault, FolderKind, Location, Rule
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
-from ckptrules.engine.templates import TemplateError, template_variables
+from ckptrules.engine.templates import TemplateError, needed_variables
 from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value, closest
 
@@ -299,7 +299,7 @@ class _Desk(NamedTuple):
         if self.proved:
             return []
         try:
-            return template_variables(template, needed=True)
+            return needed_variables(template)
         except TemplateError as error:
             fault = Fault(place, f"{what}: {error}", error.hint)
             if fault not in self.faults:

@@ -10,7 +10,6 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.series import Series, series_of
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs.find import find_holders
@@ -88,9 +87,9 @@ def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Rea
 
 def newest(rules: RuleSet, listing: Listing) -> list[Checkpoint]:
     """Return the newest of each series of a directory."""
-    last: dict[Series, Checkpoint] = {}
+    last: dict[tuple[str, str], Checkpoint] = {}
     for one in sorted(sort_entries(rules, listing).checkpoints, key=lambda one: one.age_order):
-        last[series_of(one)] = one
+        last[one.series] = one
     return list(last.values())
 
 

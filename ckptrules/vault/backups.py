@@ -7,7 +7,6 @@ import errno
 import os
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import NamedTuple
 
@@ -58,9 +57,9 @@ def backups_folder(outputs_dir: str, to: str | None) -> str:
     return to or os.path.normpath(os.path.join(outputs_dir, os.pardir))
 
 
-def choose(experiments: Iterable[str], pattern: str | None) -> tuple[str, ...]:
-    """Return the paths of the experiments whose name a shell pattern fits; of all where there is none."""
-    return tuple(sorted({os.path.normpath(e) for e in experiments if pattern is None or fnmatchcase(e, pattern)}))
+def paths_of(experiments: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of experiments, each once: one folder may have a second name, `a/.`."""
+    return tuple(sorted(set(map(os.path.normpath, experiments))))
 
 
 def belongs(path: str, experiments: Collection[str]) -> bool:

@@ -976,9 +976,8 @@ def test_a_backup_is_named_after_what_it_is_of_and_lies_beside_it() -> None:
     assert vault_backups.backups_folder("outputs", "/mnt") == "/mnt"
 
 
-def test_experiments_are_chosen_by_name_and_own_what_is_below_them() -> None:
-    assert vault_backups.choose(["b", "a", "a/inner", "a/."], None) == ("a", "a/inner", "b")
-    assert vault_backups.choose(["b", "a", "a/inner", "c/."], "[ac]*") == ("a", "a/inner", "c")
+def test_experiments_are_taken_once_and_own_what_is_below_them() -> None:
+    assert vault_backups.paths_of(["b", "a", "a/inner", "a/."]) == ("a", "a/inner", "b")
     cases = {"team": True, "team/run": True, "team/run/x": True, "team/runs": False, "te": False, "other": False}
     assert {path: vault_backups.belongs(path, ["team/run"]) for path in cases} == cases
 
