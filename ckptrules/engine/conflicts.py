@@ -54,7 +54,8 @@ def resolve(
         evidence: which contents are identical, which checkpoints are in use.
         linked: names that a link leads to; they may not go to the trash.
     """
-    if has_no_rivals(checkpoints, entries, sidecars):
+    groups = find_groups(checkpoints, entries, sidecars)
+    if not groups:
         return Resolved(tuple(checkpoints), (), (), ())
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
     all_entries = {entry.name: entry for entry in entries}
@@ -63,7 +64,7 @@ def resolve(
     problems: list[Problem] = []
     winners: list[str] = []
     disputed: set[str] = set()
-    for group in find_groups(checkpoints, entries, sidecars):
+    for group in groups:
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
         one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
         decidable = one_target and evidence.in_use.keys().isdisjoint(group.names)
@@ -84,15 +85,6 @@ def resolve(
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
     return Resolved(sound, tuple(losers), tuple(kept), tuple(problems), tuple(winners))
-
-
-def has_no_rivals(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> bool:
-    """Say whether no two names want one, and nothing stands under a wanted name: the usual case, seen at once."""
-    moves = [pair for pairs in sidecars.values() for pair in pairs]
-    moves += [(c.entry.name, c.target) for c in checkpoints]
-    each_once = len({old for old, _ in moves}) == len({new for _, new in moves}) == len(moves)
-    wanted = {new for old, new in moves if new != old}
-    return each_once and wanted.isdisjoint([entry.name for entry in entries])
 
 
 def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sidecars: Pairs) -> list[Group]:
@@ -130,7 +122,12 @@ def best_of(
     identical = len(same) == 1 and None not in same
 
     def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
-        return len(sidecars.get(checkpoint.entry.name, ())), *_by_name_then_time(checkpoint)
+        entry = checkpoint.entry
+        return len(sidecars.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
+
+    def amount(checkpoint: Checkpoint) -> tuple[int, int]:
+        time, size = checkpoint.entry.mtime_ns, checkpoint.entry.size
+        return (time, size) if on_conflict == "keep_newest" else (size, time)
 
     if on_conflict == "merge_identical":
         return max(rivals, key=order) if identical else None
@@ -138,9 +135,8 @@ def best_of(
         return None
     if on_conflict == "keep_newest" and misdated_of(rivals, evidence.now_ns) and not identical:
         return None
-    key = _by_time if on_conflict == "keep_newest" else _by_size
-    best = max(map(key, rivals))
-    first = [checkpoint for checkpoint in rivals if key(checkpoint) == best]
+    best = max(map(amount, rivals))
+    first = [checkpoint for checkpoint in rivals if amount(checkpoint) == best]
     return max(first, key=order) if len(first) == 1 or identical else None
 
 
@@ -186,15 +182,3 @@ def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence) -> str:
 
 def _kind(entry: Entry) -> str:
     return "empty" if entry.kind == "file" and not entry.size else "" if entry.kind == "file" else entry.kind
-
-
-def _by_time(checkpoint: Checkpoint) -> tuple[int, int]:
-    return checkpoint.entry.mtime_ns, checkpoint.entry.size
-
-
-def _by_size(checkpoint: Checkpoint) -> tuple[int, int]:
-    return checkpoint.entry.size, checkpoint.entry.mtime_ns
-
-
-def _by_name_then_time(checkpoint: Checkpoint) -> tuple[bool, int, str]:
-    return checkpoint.entry.name == checkpoint.target, checkpoint.entry.mtime_ns, checkpoint.entry.name

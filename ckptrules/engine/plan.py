@@ -6,13 +6,23 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
-from ckptrules.engine.aside import broken_ones, held_by_foreign, hold_for_links, set_aside, why_aside, without, would_go
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
-from ckptrules.engine.holding import holders, under_their_names, unless_unfollowed
+from ckptrules.engine.holding import (
+    broken_ones,
+    held_by_foreign,
+    hold_for_links,
+    holders,
+    set_aside,
+    under_their_names,
+    unless_unfollowed,
+    why_aside,
+    without,
+    would_go,
+)
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import is_undecided

@@ -6,12 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptrules.engine.actions import Kept, Plan, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
-from ckptrules.engine.conflicts import find_groups, has_no_rivals
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.judging import NS, Around, Others
 from ckptrules.engine.lines import LINES
@@ -125,25 +124,6 @@ def listings(draw: st.DrawFn) -> Listing:
             size_kept = 0 if is_other or is_empty else size
             found.append(Entry(name, "other" if is_other else "file", size_kept, draw(st.integers(0, 2))))
     return look({entry.name: entry for entry in found})
-
-
-@laws
-@example({"a": "x"}, {"a": [("s", "t")], "b": [("s", "s")]}, {"s"})  # one sidecar of two checkpoints
-@given(
-    st.dictionaries(st.sampled_from("abc"), st.sampled_from("abcxy"), max_size=3),
-    st.dictionaries(
-        st.sampled_from("abc"), st.lists(st.tuples(st.sampled_from("st"), st.sampled_from("stx"))), max_size=2
-    ),
-    st.sets(st.sampled_from("abcxyst")),
-)
-def test_where_no_rivals_are_seen_at_once_a_search_finds_none(
-    targets: dict[str, str], sidecars: dict[str, list[tuple[str, str]]], others: set[str]
-) -> None:
-    checkpoints = [Checkpoint(Entry(name, "file", 1, 0), {}, to, Reason("")) for name, to in targets.items()]
-    pairs = {owner: sorted(set(found)) for owner, found in sidecars.items()}
-    entries = [Entry(name, "file", 1, 0) for name in sorted(others | targets.keys())]
-    if has_no_rivals(checkpoints, entries, pairs):
-        assert find_groups(checkpoints, entries, pairs) == []
 
 
 def look(files: Mapping[str, Entry]) -> Listing:
