@@ -144,23 +144,6 @@ class Machine:
             raise IndexError
         return item
 
-    def memoize(self, _: object) -> None:
-        """Note the top under the next number."""
-        self.memo.append(self.stack[-1])
-
-    def drop(self, _: object) -> None:
-        """Throw the top away; it may be a mark."""
-        self.stack.pop()
-
-    def append(self, _: object) -> None:
-        """Put one value into a list."""
-        item = self.pop()
-        self.put_in([item])
-
-    def appends(self, _: object) -> None:
-        """Put values into a list."""
-        self.put_in(self.pop_to_mark())
-
     def put_in(self, items: Iterable[object]) -> None:
         """Put values into what is on top: a list, or a stand-in, which lets them go."""
         target = self.stack[-1]
@@ -169,14 +152,16 @@ class Machine:
         elif not isinstance(target, Made):
             raise TypeError
 
+    def dictionary(self, _: object) -> None:
+        """Make a dictionary of the pairs behind a mark."""
+        pairs = self.pop_to_mark()
+        self.stack.append({})
+        self.fill(pairs)
+
     def set_item(self, _: object) -> None:
         """Put one pair into a dictionary."""
         value, key = self.pop(), self.pop()
         self.fill([key, value])
-
-    def set_items(self, _: object) -> None:
-        """Put pairs into a dictionary."""
-        self.fill(self.pop_to_mark())
 
     def fill(self, flat: list[object]) -> None:
         """Put pairs into a dictionary. Only short texts and numbers serve as keys; other pairs are passed over."""
@@ -209,10 +194,6 @@ class Machine:
         by, *arguments = self.pop_to_mark()
         self.make(by, tuple(arguments))
 
-    def instance(self, argument: object) -> None:
-        """As `call_from_mark`, with the name in the opcode."""
-        self.make(self.named(argument), tuple(self.pop_to_mark()))
-
     def build(self, _: object) -> None:
         """Where a real machine fills an object: note what it would have been filled with."""
         state, target = self.pop(), self.stack[-1]
@@ -230,16 +211,12 @@ class Machine:
             raise TooLongError(f"a pickle that names more than {MOST_NAMES} things is not read")
         return self.names.setdefault(text, Name(text))
 
-    def import_nothing(self, argument: object) -> None:
-        """Where a real machine imports: put the name on the stack."""
-        self.stack.append(self.named(argument))
-
     def stack_global(self, _: object) -> None:
-        """As `import_nothing`, with the name on the stack."""
+        """Where a real machine imports what is named on the stack: put the name there."""
         attribute, module = self.pop(), self.pop()
         if not (isinstance(attribute, str) and isinstance(module, str)):
             raise TypeError
-        self.import_nothing(f"{module} {attribute}")
+        self.stack.append(self.named(f"{module} {attribute}"))
 
     def persistent(self, _: object) -> None:
         """Note the storage that a torch pickle speaks of."""
@@ -250,10 +227,6 @@ class Machine:
             case ("storage", *_):
                 raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
         self.make(None, said)
-
-    def persistent_text(self, argument: object) -> None:
-        """Where the id is a line of text: put a stand-in on the stack."""
-        self.make(None, argument)
 
     def stop(self, _: object) -> None:
         """Take the result."""
@@ -278,35 +251,29 @@ def _index(argument: object) -> int:
     return argument
 
 
-_STEPS: Mapping[str, Callable[[Machine, object], None]] = {
-    "MEMOIZE": Machine.memoize,
-    "POP": Machine.drop,
-    "POP_MARK": lambda machine, _: machine.pop_to_mark().clear(),
+_STEPS: Mapping[str, Callable[[Machine, object], object]] = {
+    "MEMOIZE": lambda machine, _: machine.memo.append(machine.stack[-1]),
+    "POP": lambda machine, _: machine.stack.pop(),  # it may be a mark
+    "POP_MARK": lambda machine, _: machine.pop_to_mark(),
     "DUP": lambda machine, _: machine.stack.append(machine.take(1)[0]),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
     "LIST": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
     "FROZENSET": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
-    "DICT": lambda machine, _: _dictionary(machine),
-    "APPEND": Machine.append,
-    "APPENDS": Machine.appends,
-    "ADDITEMS": Machine.appends,
+    "DICT": Machine.dictionary,
+    "APPEND": lambda machine, _: machine.put_in([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
     "SETITEM": Machine.set_item,
-    "SETITEMS": Machine.set_items,
-    "GLOBAL": Machine.import_nothing,
+    "SETITEMS": lambda machine, _: machine.fill(machine.pop_to_mark()),
+    "GLOBAL": lambda machine, name: machine.stack.append(machine.named(name)),  # a real one would import it
     "STACK_GLOBAL": Machine.stack_global,
     "REDUCE": Machine.call,
     "NEWOBJ": Machine.call,
     "NEWOBJ_EX": Machine.call_with_keywords,
     "OBJ": Machine.call_from_mark,
-    "INST": Machine.instance,
+    "INST": lambda machine, name: machine.make(machine.named(name), tuple(machine.pop_to_mark())),
     "BUILD": Machine.build,
-    "PERSID": Machine.persistent_text,
+    "PERSID": lambda machine, text: machine.make(None, text),
     "BINPERSID": Machine.persistent,
     "STOP": Machine.stop,
 }
-
-
-def _dictionary(machine: Machine) -> None:
-    pairs = machine.pop_to_mark()
-    machine.stack.append({})
-    machine.fill(pairs)

@@ -1,0 +1,209 @@
+"""What frameworks write into a checkpoint directory that says what belongs to it: indexes, trackers, counts, ranks.
+
+What is known: torch.distributed.checkpoint (FSDP: ``.metadata`` names every shard with its bytes), DeepSpeed
+(``latest`` names a folder; one optimizer file for each rank), Hugging Face (``*.index.json`` names every shard,
+``trainer_state.json`` says the step), sharded safetensors and TensorFlow (``…-00001-of-00003…``). Each check raises
+`UnsoundError` where what is said is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import BinaryIO, NamedTuple
+
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, refuse_code
+from ckptrules.formats.files import open_file
+from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
+from ckptrules.formats.pickled import Limited, read_pickle
+from ckptrules.formats.plainjson import LONGEST_JSON, parse
+
+PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)", re.DOTALL)
+RANK = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
+MODEL = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt")
+TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
+STEM = re.compile(r'model_checkpoint_path: *"([^"]*)"')  # TensorFlow
+SHORT = 4096  # bytes; of a file that holds one name
+
+
+class Folder(NamedTuple):
+    """A checkpoint directory: where it lies, its name, the bytes of its files by their paths in it, its links.
+
+    ``tell`` takes the bytes read, and may end the reading by raising something.
+    """
+
+    directory: int
+    name: str
+    sizes: Mapping[str, int]
+    links: tuple[str, ...]
+    tell: Tell
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one of its files for reading."""
+        return open_file(self.directory, f"{self.name}/{path}")
+
+
+def check_json(folder: Folder) -> dict[str, FileContent]:
+    """Read what is written in JSON: it must be whole, and the shards that an index names must be there."""
+    found = {}
+    for path in folder.sizes:
+        if path.endswith(".json"):
+            folder.tell(0)
+            said = _json(folder, path)
+            if path.endswith(".index.json") and isinstance(said, dict) and "weight_map" in said:
+                _check_index(path, said["weight_map"], {*folder.sizes, *folder.links})
+            if os.path.basename(path) == "trainer_state.json" and isinstance(said, dict):
+                step = said.get("global_step")
+                found[path] = FileContent("JSON", step=step if is_count(step) else None, checksums=True)
+    return dict(sorted(found.items(), key=lambda item: item[0].count("/")))
+
+
+def _json(folder: Folder, path: str) -> object:
+    """Return what a JSON file says; nothing where it has a value a line, or is too long and ends as it should.
+
+    Raises:
+        UnsoundError: it is no whole JSON.
+        TooLongError: it is an index, and too long.
+    """
+    with folder.open(path) as file:
+        data = file.read(LONGEST_JSON + 1)
+        file.seek(max(0, folder.sizes[path] - SHORT))
+        end = file.read(SHORT)
+    try:
+        return parse(data)
+    except TooLongError:
+        if path.endswith(".index.json"):
+            raise
+        whole = end.rstrip().endswith((b"}", b"]"))
+    except ValueError:
+        whole = _has_a_value_a_line(data)
+    if not whole:
+        raise UnsoundError("damaged", f"its part '{path}' is no whole JSON")
+    return None
+
+
+def _has_a_value_a_line(data: bytes) -> bool:
+    """Say whether the first and the last line are objects of their own."""
+    first, newline, rest = data.strip().partition(b"\n")
+    try:
+        return bool(newline) and all(isinstance(parse(line), dict) for line in (first, rest.rpartition(b"\n")[2]))
+    except ValueError:
+        return False
+
+
+def _check_index(path: str, shards: object, there: Collection[str]) -> None:
+    """See that all files are there that an index names: by each tensor's name the file that holds it."""
+    names = (
+        set(shards.values())
+        if isinstance(shards, dict) and all(isinstance(name, str) for name in shards.values())
+        else {""}
+    )
+    for shard in sorted(os.path.join(os.path.dirname(path), name) for name in names):
+        if shard not in there:
+            raise UnsoundError("incomplete", f"lacks '{shard[:80]}', which '{path}' names")
+
+
+def check_trackers(folder: Folder) -> None:
+    """See that the short files that name a part, or say its number, lead to something."""
+    for tracker in TRACKERS:
+        if folder.sizes.get(tracker, SHORT) >= SHORT:
+            continue
+        with folder.open(tracker) as file:
+            data = file.read(SHORT)
+        text = data.decode("utf-8", "replace").strip()
+        if tracker == "checkpoint":
+            text = match[1] if (match := STEM.search(text)) else "."
+        if text == "." or data.startswith((b"PK", b"\x80")):  # it is no tracker
+            continue
+        if not _leads_to_any(text, [path for path in (*folder.sizes, *folder.links) if path != tracker]):
+            raise UnsoundError("incomplete", f"lacks the folder '{text[:80]}' that '{tracker}' names")
+
+
+def _leads_to_any(text: str, paths: Collection[str]) -> bool:
+    """Say whether a name, of a file or folder or the stem of one, or a number is that of any of the paths."""
+    wanted = os.path.basename(text)
+    firsts = {path.split("/")[0] for path in paths} | {*paths}
+    if wanted.isascii() and wanted.isdigit():
+        return any(wanted.lstrip("0") == digits.lstrip("0") for one in firsts for digits in re.findall(r"\d+", one))
+    return bool(wanted) and any(one == wanted or one.startswith((f"{wanted}.", f"{wanted}/")) for one in firsts)
+
+
+def check_numbered(paths: Collection[str]) -> None:
+    """Look for gaps in ``…-00001-of-00003…``; TensorFlow counts from 0, others from 1."""
+    groups: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+    for path in paths:
+        if match := PART.fullmatch(path):
+            groups[match[1], match[4], int(match[3])].add(int(match[2]))
+    for (start, end, count), numbers in groups.items():
+        first = 0 if 0 in numbers else 1
+        for number in range(first, first + count):
+            if number not in numbers:
+                raise UnsoundError("incomplete", f"lacks '{start}{number:05d}-of-{count:05d}{end}'")
+
+
+def check_distributed(folder: Folder) -> bool:
+    """Compare the files with the shards that ``.metadata`` speaks of (``_StorageInfo``: path, offset, length).
+
+    Return whether torch.distributed wrote any.
+    """
+    places = [path for path in folder.sizes if os.path.basename(path) == ".metadata"]
+    shards = [path for path in folder.sizes if path.endswith(".distcp")]
+    if not places and shards:
+        raise UnsoundError("incomplete", "lacks '.metadata', which is written last: it was never finished")
+    named: set[str] = set()
+    for place in places:
+        with folder.open(place) as file:
+            try:
+                contents = read_pickle(Limited(file, tell=folder.tell))
+            except TooLongError:
+                raise
+            except UnreadableError as error:
+                raise UnsoundError("damaged", f"its part '{place}': {error}") from None
+        refuse_code(contents.names)
+        named |= {_named_shard(place, state, folder.sizes) for state in contents.states}
+    if shards and not named:
+        raise UnsoundError("incomplete", f"has a '{places[0]}' that names no shard, not even '{shards[0]}'")
+    return bool(places)
+
+
+def _named_shard(place: str, state: Mapping[object, object], sizes: Mapping[str, int]) -> str:
+    """Return the path of a shard that was named, and is there."""
+    shard, offset, length = (state.get(key) for key in ("relative_path", "offset", "length"))
+    if not isinstance(shard, str) or not is_count(offset) or not is_count(length):
+        raise UnsoundError("damaged", f"its part '{place}' names a shard that cannot be")
+    path = os.path.join(os.path.dirname(place), shard[:1000])
+    if path not in sizes:
+        raise UnsoundError("incomplete", f"lacks the shard '{path[-80:]}'")
+    if sizes[path] < offset + length:
+        raise UnsoundError("truncated", f"its shard '{path}' is cut off")
+    return path
+
+
+def check_deepspeed(folder: Folder, inside: Mapping[str, FileContent]) -> bool:
+    """See that the ranks have no gap, up to the number that a model says, and that all are of one step.
+
+    Return whether DeepSpeed wrote any. Args: ``inside`` is what stands in each file.
+    """
+    said = max((facts.ranks or 0 for facts in inside.values()), default=0)
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for place, name in map(os.path.split, folder.sizes):
+        if RANK.fullmatch(name) or MODEL.fullmatch(name):
+            by_folder[place].append(name)
+    for place, names in by_folder.items():
+        ranks = {(int(match[2]), int(match[1])) for match in map(RANK.fullmatch, names) if match}
+        models = {int(match[1]) for match in map(MODEL.fullmatch, names) if match}
+        width = max(said, *(rank + 1 for _, rank in ranks)) if ranks else 0
+        count = max([*models, *(model for model, _ in ranks)]) + 1
+        for model in range(count):
+            if model not in models:
+                raise UnsoundError("incomplete", f"lacks '{place}/mp_rank_{model:02d}_model_states.pt'")
+            for rank in range(width):
+                if (model, rank) not in ranks:
+                    raise UnsoundError("incomplete", f"lacks the optimizer state of rank {rank}, model part {model}")
+        steps = {facts.step: name for name in names if (facts := inside[os.path.join(place, name)]).step is not None}
+        if len(steps) > 1:
+            parts = ", ".join(f"'{steps[step]}' of {step}" for step in sorted(steps, key=str)[:2])
+            raise UnsoundError("incomplete", f"holds parts of several steps: {parts}")
+    return bool(by_folder)
