@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, number
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
+from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet
@@ -116,8 +117,8 @@ def latest(records: Iterable[Record]) -> Record | None:
     by_kind = {_kind_of_number(record): record for record in sorted(found, key=_age)}
     unknown = by_kind.pop("", None)
     newest = max(by_kind.values(), key=lambda record: (record.time, _age(record)), default=unknown)
-    if newest and _tells_a_number(newest):
-        later = [one for one in found if one.kind == "last" and not _tells_a_number(one) and one.time > newest.time]
+    if newest and _kind_of_number(newest):
+        later = [one for one in found if one.kind == "last" and not _kind_of_number(one) and one.time > newest.time]
         for one in (one for one in later if one.experiment == newest.experiment):
             text = f"{one.path} may be newer than {newest.path}: run 'doit verify', which reads its epoch and step"
             warnings.warn(text, stacklevel=2)
@@ -156,10 +157,6 @@ def _value_of(record: Record, metric: str | None) -> float | None:
     return record.metrics.get(metric)
 
 
-def _tells_a_number(record: Record) -> bool:
-    return bool(_kind_of_number(record))
-
-
 def _kind_of_number(record: Record) -> str:
     told = {"epoch": record.epoch, "step": record.step, "number": record.number}
     return next((kind for kind, value in told.items() if value is not None), "")
@@ -191,7 +188,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
             epoch=number(fields.get("epoch")),
             step=number(fields.get("step")),
             metric=fields.get("metric"),
-            value=_value(fields.get("value")),
+            value=as_float(fields.get("value")),
             size=one.entry.size,
             time=one.entry.mtime_ns / 1e9,
             rule=said.reason.place.file_line if said.reason.place else "",
@@ -246,10 +243,3 @@ def _kind(name: str, said: Claim) -> Kind:
     if said.kind != "protected":
         return "epoch"
     return "best" if name.startswith("best") else "last" if name.startswith("last") else "protected"
-
-
-def _value(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None

@@ -29,7 +29,8 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     ending = ENDING.search(name)
     stem = name[: ending.start()] if ending else name
     pieces = _PIECE.findall(stem)
-    rows = [pieces, *(row for row in (_PIECE.findall(_stem(other)) for other in others) if _is_alike(row, pieces))]
+    every = [pieces, *(_PIECE.findall(ENDING.sub("", other)) for other in others)]
+    rows = [row for row in every if _is_alike(row, pieces)]
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
     if not fields:
@@ -129,10 +130,6 @@ def _is_number(piece: str) -> bool:
 
 def _is_whole(piece: str) -> bool:
     return piece.isascii() and piece.isdigit()
-
-
-def _stem(name: str) -> str:
-    return ENDING.sub("", name)
 
 
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:

@@ -84,7 +84,9 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collec
         if telling.best and not telling.owner:
             best[telling.path,] = telling
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
-    for telling in sorted(tellings, key=lambda one: (_order(one, names), ages.get(one.owner, 0), one.path)):
+    for telling in sorted(
+        tellings, key=lambda one: (order_of(names.get(one.owner, {})), ages.get(one.owner, 0), one.path)
+    ):
         if telling.best and telling.owner:
             best[(telling.path,) if telling.owner in out else series_in(names[telling.owner])] = telling
     pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
@@ -168,15 +170,13 @@ def _key_of(fact: Fact, row: Row) -> tuple[int | str, ...] | None:
     key: list[int | str] = []
     for ours, theirs in fact.by:
         value = row.get(theirs)
-        said = _last_part(_as_text(value)) if ours == "name" else _as_number(value)
-        if said is None:
+        if ours == "name":
+            key.append(_as_text(value).replace("\\", "/").rstrip("/").rpartition("/")[2])
+        elif (said := _as_number(value)) is not None:
+            key.append(said - fact.offset)
+        else:
             return None
-        key.append(said if isinstance(said, str) else said - fact.offset)
     return tuple(key)
-
-
-def _last_part(text: str) -> str:
-    return text.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _as_number(value: object) -> int | None:
@@ -200,7 +200,3 @@ def _named(text: str, names: Names) -> tuple[Mention, ...]:
     return tuple(
         Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in said
     )
-
-
-def _order(telling: Told, names: Names) -> tuple[int, int]:
-    return order_of(names.get(telling.owner, {}))

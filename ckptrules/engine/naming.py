@@ -248,10 +248,7 @@ def _first_rendered(templates: Sequence[str], fields: Mapping[str, str]) -> str:
 
 def first_pattern(name: str, patterns: Sequence[Pattern] | Sequence[PointerPattern]) -> Pattern | PointerPattern | None:
     """Return the first shell pattern that fits the whole name."""
-    for pattern in patterns:
-        if fnmatchcase(name, pattern.text):
-            return pattern
-    return None
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern.text)), None)
 
 
 def unsafe_name(name: str) -> str:

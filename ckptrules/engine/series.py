@@ -55,7 +55,7 @@ def judge(
         ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
         others = others_of([one for one in beside if one.entry.name not in ranked], busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
-        here = _names(own)
+        here = {one.entry.name for one in own}
         kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
         verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, pinned, evidence.tree)
         said.append(verified_only(verdict, others, series, evidence.verified))
@@ -157,7 +157,3 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
 def is_fraction(text: str) -> bool:
     """Say whether a text is a number with a fraction: a metric, whatever it is called."""
     return not text.isdigit() and as_float(text) is not None
-
-
-def _names(checkpoints: Iterable[Checkpoint]) -> set[str]:
-    return {one.entry.name for one in checkpoints}
