@@ -20,7 +20,7 @@ from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
 from ckptrules.vault.tar import ArchiveError, writer
-from ckptrules.vault.unpacking import BESIDE, MANIFEST, SPARE, check
+from ckptrules.vault.unpacking import BESIDE, MANIFEST, SPARE, check, free
 
 OTHER = "{} is there already, and holds something else; it is not overwritten"
 
@@ -118,12 +118,6 @@ def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
     except OSError as error:
         return why_of(error)
     return ""
-
-
-def free(folder: str) -> int:
-    """Return the bytes that are free for archives."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize
 
 
 def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:

@@ -24,6 +24,7 @@ from ckptrules.workers import side_by_side
 
 MANIFEST = ".ckptrules-manifest.json"
 SPARE = 1 << 20
+Take = Callable[[tarfile.TarInfo, Iterator[bytes]], Item]  # what is done with a member of an archive
 BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
 
 
@@ -149,9 +150,9 @@ def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unp
 def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     root = os.path.join(one.outputs_dir, staged)
     with making.syncing() as sync:
-        into = _Folder(root, one.outputs_dir, one.room, progress, sync)
+        into = _Folder(root, _block(one.outputs_dir), one.room, progress, sync)
         manifest, found = _read(one.path, format_of(one.path), progress, one.room, into.take)
-    into.refuse_full()
+    _refuse_more(into.needed, one.room, one.outputs_dir)
     old = _some_checksum(manifest)
     if algorithm_of(old) != algorithm_of(""):
         for item in (item for item in found.values() if item.kind == "file"):
@@ -191,14 +192,19 @@ def believed(path: str, manifest: Manifest) -> Manifest:
     return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
 
 
-def room(folder: str) -> int:
-    """Return the bytes that files may take in a folder; a file system in memory may set no limit, and reports none.
+def free(folder: str) -> int:
+    """Return the bytes that are free in a folder; a file system in memory may set no limit, and reports none.
 
     Raises:
         OSError: that is not known.
     """
     disk = os.statvfs(folder)
-    return sys.maxsize if disk.f_blocks == 0 else max(0, disk.f_bavail * disk.f_frsize - SPARE)
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
+
+
+def room(folder: str) -> int:
+    """Return the bytes that files may take in a folder, a few left over; errors as of `free`."""
+    return max(0, free(folder) - SPARE)
 
 
 def refuse_full(folder: str, items: Iterable[Item], before: int = 0) -> int:
@@ -213,13 +219,7 @@ def refuse_full(folder: str, items: Iterable[Item], before: int = 0) -> int:
     return needed
 
 
-def _read(
-    path: str,
-    form: str,
-    progress: Progress,
-    most: int | None,
-    take: Callable[[tarfile.TarInfo, Iterator[bytes]], Item],
-) -> tuple[Manifest, dict[str, Item]]:
+def _read(path: str, form: str, progress: Progress, most: int | None, take: Take) -> tuple[Manifest, dict[str, Item]]:
     """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
 
     Raises:
@@ -266,13 +266,14 @@ def _some_checksum(manifest: Manifest) -> str:
 class _Folder:
     """Takes the members of an archive into a folder, for the owner alone, as long as there is room for them.
 
-    Links are not made before all is proved: no later member is written through one.
+    Links are not made before all is proved: no later member is written through one. ``needed`` are the bytes that all
+    take, in steps of a ``block``.
     """
 
-    def __init__(self, root: str, folder: str, room: int, progress: Progress, sync: Callable[[int], None]) -> None:
-        self._root, self._folder, self._room, self._progress, self._sync = root, folder, room, progress, sync
-        self._block, self._needed = _block(folder), 0
+    def __init__(self, root: str, block: int, room: int, progress: Progress, sync: Callable[[int], None]) -> None:
+        self._root, self._block, self._room, self._progress, self._sync = root, block, room, progress, sync
         self._directories = {""}
+        self.needed = 0
 
     def take(self, member: tarfile.TarInfo, content: Iterator[bytes]) -> Item:
         """Write a member, and return what it is. Where there is no more room, it is only read: to know how much it is.
@@ -280,8 +281,8 @@ class _Folder:
         Raises:
             ArchiveError: it cannot be written, or comes before its directory.
         """
-        self._needed += _taken(member.size, self._block)
-        if self._needed > self._room:
+        self.needed += _taken(member.size, self._block)
+        if self.needed > self._room:
             return _seen(member, content, self._progress, "")
         if os.path.dirname(member.name) not in self._directories:
             raise ArchiveError(f"{member.name} comes before the directory that it lies in")
@@ -298,14 +299,6 @@ class _Folder:
                 raise
             raise ArchiveError(f"cannot be unpacked: {why_of(error)}") from None
         return item
-
-    def refuse_full(self) -> None:
-        """Refuse what did not fit.
-
-        Raises:
-            NoRoomError: with how much is needed, and how much there is.
-        """
-        _refuse_more(self._needed, self._room, self._folder)
 
 
 def _block(folder: str) -> int:

@@ -48,6 +48,5 @@ LINES = (
         by_files=True,
         by_tree=lambda _: True,
         is_last=True,
-        all_or_none=lambda *_: None,
     ),
 )
