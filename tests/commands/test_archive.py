@@ -361,6 +361,14 @@ def test_an_archive_that_would_not_fit_is_not_begun(project: Project, monkeypatc
     assert (project.outputs / "old_1").exists()
 
 
+def test_a_file_system_that_sets_no_limit_has_room(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make(project)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 0, 0, 0, 10, 10, 10, 0, 255)))
+    ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive")
+    assert ended.code == 0, ended.output
+    assert os.listdir(archive)
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_killed_at_any_change_nothing_is_lost_and_the_next_run_finishes(
