@@ -131,7 +131,7 @@ def completion(words: list[str]) -> int:
         print("".join(f"{name}\n" for name in listed(words[0], words[1:])), end="")
         return 0
     if len(words) != 1 or words[0] not in SHELLS:
-        raise OptionError(f"command line: completion takes one shell: {', '.join(SHELLS)}")
+        raise OptionError(f"completion takes one shell: {', '.join(SHELLS)}")
     names = [*packs.sources()]
     presets = [f"preset={name}" for name in ("", "protocol", *names)]
     more = {INIT: ["@", *presets], COMPLETION: SHELLS, "help": [*TASKS, *OWN], "list": [], "copy": names}

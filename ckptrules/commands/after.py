@@ -33,7 +33,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """
     if options.path is None:
         if any(word.base == "after" for word in session.line.words):
-            raise OptionError("command line: after needs the checkpoint that was just saved\n    hint: path=PATH")
+            raise OptionError("after needs the checkpoint that was just saved", "path=PATH")
         return
     outputs_dir(options)
     sparing.refuse_unknown(options)

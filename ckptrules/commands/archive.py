@@ -76,14 +76,13 @@ def prepare(session: Session, options: Options) -> Prepared:
     places.outputs_dir(options)
     if not selects(session, "archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects(session, "archive", options) else "experiments"
-        hint = "'doit archive experiments=PATTERN archive_dir=DIR'"
-        raise OptionError(f"command line: archive needs {missing}=…\n    hint: {hint}")
+        raise OptionError(f"archive needs {missing}=…", "'doit archive experiments=PATTERN archive_dir=DIR'")
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
-        raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder\n    hint: {hint}")
+        raise OptionError(f"archive_dir={options.archive_dir}: is no folder", hint)
     if places.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
-        raise OptionError(f"command line: archive_dir '{options.archive_dir}' is inside outputs_dir\n    hint: {hint}")
+        raise OptionError(f"archive_dir '{options.archive_dir}' is inside outputs_dir", hint)
     experiments = known_experiments(session, options)
     names = chosen_experiments(session, "archive", options, experiments)
     chosen = paths_of(names)
@@ -92,7 +91,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     try:
         tar.needed_library(options.format)
     except ArchiveError as error:
-        raise OptionError(f"command line: format={options.format}: {error}") from None
+        raise OptionError(f"format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))
     packings = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
@@ -113,7 +112,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
         for outer in ("/".join(parts[:length]) for length in range(1, len(parts))):
             if outer in chosen:
                 fact = f"'{visible(outer)}' holds another experiment, '{visible(inner)}'"
-                raise OptionError(f"command line: {fact}\n    hint: archive that one too, or say keep_source=1")
+                raise OptionError(fact, "archive that one too, or say keep_source=1")
 
 
 # --- what the tasks do -----------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def chosen_experiments(session: Session, task: str, options: Common, experiments
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         hint = f"there are: {visible(', '.join(names)) or 'none'}"
-        raise OptionError(f"command line: no experiment is named '{options.experiments}'\n    hint: {hint}")
+        raise OptionError(f"no experiment is named '{options.experiments}'", hint)
     return tuple(selecting.chosen_of(session, task, options, names))
 
 
@@ -102,13 +102,13 @@ def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
         OptionError: none was named, or it is none.
     """
     if backup is None:
-        raise OptionError(f"command line: {task} needs backup=DIR\n    hint: {LISTED}")
+        raise OptionError(f"{task} needs backup=DIR", LISTED)
     path = os.path.normpath(backup)
     try:
         return path, vault_backups.read_backup(path)
     except NoBackupError as error:
         hint = f"only what 'doit backup' made can be taken; {LISTED}"
-        raise OptionError(f"command line: backup '{path}': {visible(str(error))}\n    hint: {hint}") from None
+        raise OptionError(f"backup '{path}': {visible(str(error))}", hint) from None
 
 
 def refuse_place(folder: str, path: str, options: Options) -> None:
@@ -120,17 +120,15 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
     try:
         names = os.listdir(folder)
     except OSError as error:
-        hint = "the folder for the backups must be there already"
-        raise OptionError(f"command line: to={folder}: {why_of(error)}\n    hint: {hint}") from None
+        raise OptionError(f"to={folder}: {why_of(error)}", "the folder for the backups must be there already") from None
     if places.is_inside(folder, options.outputs_dir):
         fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
-        raise OptionError(f"command line: {fact}\n    hint: name another folder with to=DIR")
+        raise OptionError(fact, "name another folder with to=DIR")
     if {os.path.basename(path), os.path.basename(vault_backups.hidden_path(path))} & set(names):
-        hint = "names of backups change every second; run again"
-        raise OptionError(f"command line: '{path}' is there already\n    hint: {hint}")
+        raise OptionError(f"'{path}' is there already", "names of backups change every second; run again")
     if options.mode == "link" and os.stat(folder).st_dev != os.stat(options.outputs_dir).st_dev:
         fact = f"mode=link: '{folder}' is on another file system than '{options.outputs_dir}'"
-        raise OptionError(f"command line: {fact}\n    hint: hard links do not reach there; take mode=copy")
+        raise OptionError(fact, "hard links do not reach there; take mode=copy")
 
 
 def lock(session: Session, options: Common) -> None:

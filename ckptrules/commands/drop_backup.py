@@ -37,16 +37,16 @@ def prepare(session: Session, options: Options) -> Prepared:
     path, manifest = chosen_backup(options.backup, "drop_backup")
     if places.is_inside(options.outputs_dir, path) or places.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
-        raise OptionError(f"command line: {fact}\n    hint: a backup that has become outputs is no backup any more")
+        raise OptionError(fact, "a backup that has become outputs is no backup any more")
     try:
         foreign = backups.foreign_names(path, manifest)
     except OSError as error:
-        raise OptionError(f"command line: backup '{path}': cannot be read: {why_of(error)}") from None
+        raise OptionError(f"backup '{path}': cannot be read: {why_of(error)}") from None
     style = jobs.style(session, options)
     if foreign:
         names = ", ".join(map(style.name, foreign[:FEW])) + ", …" * (len(foreign) > FEW)
         fact = f"backup '{path}': holds what is not of the backup: {names}"
-        raise OptionError(f"command line: {fact}\n    hint: move it away; it would be lost with the backup")
+        raise OptionError(fact, "move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
         lock(session, options)
     return Prepared(partial(drop, style, path, manifest))

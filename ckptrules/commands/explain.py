@@ -87,7 +87,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     places.outputs_dir(options)
     if options.name is None:
-        raise OptionError("command line: explain needs a name\n    hint: name='epoch-0*', or name=PATH")
+        raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
     names = selecting.chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))

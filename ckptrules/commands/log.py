@@ -55,7 +55,7 @@ def entry(options: Options, run: Run) -> str:
     try:
         return render(log_template(options.rules_dir), entry_of(run))
     except (OSError, ValueError) as error:
-        raise OptionError(unusable(options, error)) from None
+        raise OptionError(unusable(options, error), place="") from None
 
 
 def newest_migration(runs: Sequence[Run]) -> Run | None:

@@ -50,8 +50,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
-        hint = closest(options.copy, known) or f"there are: {', '.join(known)}"
-        raise OptionError(f"command line: no pack '{options.copy}'\n    hint: {hint}")
+        raise OptionError(f"no pack '{options.copy}'", closest(options.copy, known) or f"there are: {', '.join(known)}")
     style = jobs.style(session, options)
     if options.copy:
         return Prepared(partial(copy_pack, options, style))
@@ -173,7 +172,7 @@ def names_in(path: str) -> list[str]:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return [line for line in file.read().split("\n") if line]
     except OSError as error:
-        raise OptionError(f"command line: names={path} cannot be read: {error.strerror}") from None
+        raise OptionError(f"names={path} cannot be read: {error.strerror}") from None
 
 
 def tell_names(options: Options, style: Style, names: Sequence[str]) -> Done:

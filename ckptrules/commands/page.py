@@ -75,7 +75,7 @@ def drawn_again(path: str, style: Style) -> str:
         return draw(read_data(path))
     except PageError as error:
         hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
-        raise OptionError(f"{style.name(path)}{error}\n    hint: {hint}") from None
+        raise OptionError(f"{style.name(path)}{error}", hint, place="") from None
 
 
 def write_again(options: Options, page: str, style: Style) -> Done:

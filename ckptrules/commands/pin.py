@@ -52,7 +52,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     folder = os.path.dirname(pins_file(options.rules_dir))
     if not os.path.isdir(folder):
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"
-        raise OptionError(f"{fact}\n    hint: 'ckptrules init' writes it, with rules to edit")
+        raise OptionError(fact, "'ckptrules init' writes it, with rules to edit", place="")
     pins_before = {one.path: one.pin for one in pinning.all_pinned(session, options)}
     found = {pin.path: pin for pin in checkpoints(session, options)}
     pins = [
@@ -103,11 +103,11 @@ def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: 
         OptionError: none is, or one name means several.
     """
     if wanted is None:
-        raise OptionError(f"command line: {command} needs a name\n    hint: name=PATH, or name='epoch-0*'")
+        raise OptionError(f"{command} needs a name", "name=PATH, or name='epoch-0*'")
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
     if len(found) > 1:
         hint = f"say which: {', '.join(f'name={quoted(path)}' for path in found[:FEW])}" + ", …" * (len(found) > FEW)
-        raise OptionError(f"command line: {len(found)} are called '{wanted}'\n    hint: {hint}")
+        raise OptionError(f"{len(found)} are called '{wanted}'", hint)
     found = found or [
         path for path in paths if fnmatchcase(path, wanted) or fnmatchcase(os.path.basename(path), wanted)
     ]
@@ -115,7 +115,7 @@ def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: 
         near = closest(os.path.basename(wanted), sorted(map(os.path.basename, paths)))
         other = "'doit pins' lists those that there are" if command == "unpin" else "'doit plan verbose=1' lists all"
         what = "pin" if command == "unpin" else "checkpoint"
-        raise OptionError(f"command line: no {what} '{wanted}'\n    hint: {near or other}")
+        raise OptionError(f"no {what} '{wanted}'", near or other)
     return found
 
 

@@ -89,12 +89,12 @@ def paths_of(options: Options) -> list[str]:
         usual = [path for path in DEFAULT_PATHS if os.path.isdir(path)]
         if not usual:
             hint = "'doit refs paths=.' looks below this folder; paths='a b' below two"
-            raise OptionError(f"command line: none of {', '.join(DEFAULT_PATHS)} is here\n    hint: {hint}")
+            raise OptionError(f"none of {', '.join(DEFAULT_PATHS)} is here", hint)
         return usual
     for path in options.paths.split():
         if not os.path.exists(path):
             hint = "paths='scripts notebooks' names files and folders, with spaces between"
-            raise OptionError(f"command line: paths: '{path}' is not there\n    hint: {hint}")
+            raise OptionError(f"paths: '{path}' is not there", hint)
     return options.paths.split()
 
 

@@ -50,14 +50,16 @@ def prepare(session: Session, options: Options) -> Prepared:
     path, manifest = chosen_backup(options.backup, "restore")
     if not manifest.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"
-        raise OptionError(f"command line: backup '{path}': was interrupted before it was whole\n    hint: {hint}")
+        raise OptionError(f"backup '{path}': was interrupted before it was whole", hint)
     names = chosen_experiments(session, "restore", options, manifest.experiments)
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
             writing.make_folder(options.outputs_dir)
         except OSError as error:
-            raise OptionError(f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}") from None
+            raise OptionError(
+                f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
+            ) from None
     lock(session, options)
     return Prepared(partial(bring_back, session, options, jobs.style(session, options), path, manifest, chosen), names)
 

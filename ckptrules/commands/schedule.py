@@ -48,7 +48,7 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
     for word in (*words, folder):
         if not word.isprintable():
             fact = f"'{visible(word)}' cannot stand in a line for cron or systemd"
-            raise OptionError(f"command line: {fact}\n    hint: give the folder a name without control characters")
+            raise OptionError(fact, "give the folder a name without control characters")
 
 
 def command(options: Options) -> list[str]:

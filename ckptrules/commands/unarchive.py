@@ -56,9 +56,9 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     places.outputs_dir(options)
     if options.archive is None:
-        raise OptionError("command line: unarchive needs archive=PATH\n    hint: archive=/archive/old_1.tar.zst")
+        raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     path, *more = chosen_archives(options.archive)
-    fact, style = f"command line: archive '{path}'", jobs.style(session, options)
+    what, style = f"archive '{path}'", jobs.style(session, options)
     if more:
         return Prepared(partial(bring_all, session, options, style, [path, *more]))
     try:
@@ -66,12 +66,12 @@ def prepare(session: Session, options: Options) -> Prepared:
             unpacked = read(session, path, options, stack)
             why = present(options, unpacked.manifest)
             if why and not is_same(session, options, unpacked.manifest):
-                raise OptionError(f"{fact}: {visible(why)}\n    hint: {PRESENT_HINT}")
+                raise OptionError(f"{what}: {visible(why)}", PRESENT_HINT)
             kept = stack.pop_all()
     except ArchiveError as error:
-        raise OptionError(f"{fact}: {visible(str(error))}") from None
+        raise OptionError(f"{what}: {visible(str(error))}") from None
     except OSError as error:
-        raise OptionError(f"{fact}: {why_of(error)}") from None
+        raise OptionError(f"{what}: {why_of(error)}") from None
     except StoppedError:
         print("Stopped: nothing was changed.", file=sys.stderr)
         raise SystemExit(stopping.exit_code()) from None
@@ -93,7 +93,7 @@ def chosen_archives(pattern: str) -> list[str]:
         return [pattern]
     if not (paths := archives_at(pattern)):
         there = visible(", ".join(archives_at(os.path.join(os.path.dirname(pattern), "*")))) or "none"
-        raise OptionError(f"command line: no archive is named '{visible(pattern)}'\n    hint: there are: {there}")
+        raise OptionError(f"no archive is named '{visible(pattern)}'", f"there are: {there}")
     return sorted(paths, key=depth)
 
 

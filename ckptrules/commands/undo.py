@@ -51,7 +51,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     run, changed, pattern, backs = found_out(session, options)
     if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
-        raise OptionError(f"command line: run {run.id}: no experiment '{options.experiments}'\n    hint: {hint}")
+        raise OptionError(f"run {run.id}: no experiment '{options.experiments}'", hint)
     if run:
         selecting.refuse_unknown_experiments(session, "undo", options, lambda: changed)
     pinned = pinning.all_pinned(session, options)
@@ -141,15 +141,14 @@ def chosen_run(
         runs = runs_of(outputs_dir)
     except JournalError as error:
         hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(f"{visible(fault_of(outputs_dir, error))}\n    hint: {hint}") from None
+        raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
     except OSError as error:
-        raise OptionError(fault_of(outputs_dir, error)) from None
+        raise OptionError(fault_of(outputs_dir, error), place="") from None
     if run is None:
         return newest(runs)
     by_id = {run.id: run for run in runs}
     if run not in by_id:
-        hint = closest(run, by_id) or "'doit history' lists them"
-        raise OptionError(f"command line: no run '{run}'\n    hint: {hint}")
+        raise OptionError(f"no run '{run}'", closest(run, by_id) or "'doit history' lists them")
     return by_id[run]
 
 

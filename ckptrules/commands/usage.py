@@ -59,7 +59,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     places.outputs_dir(options)
     if options.archive_dir and not os.path.isdir(options.archive_dir):
-        raise OptionError(f"command line: archive_dir={options.archive_dir}: is no folder")
+        raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
     names = selecting.chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
     return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)

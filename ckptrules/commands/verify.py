@@ -40,9 +40,9 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         OptionError: options that do not go together, or torch is missing for ``load=1``.
     """
     if options.unsafe and not options.load:
-        raise OptionError("command line: unsafe=1 says how to load\n    hint: give load=1 as well")
+        raise OptionError("unsafe=1 says how to load", "give load=1 as well")
     if options.load and importlib.util.find_spec("torch") is None:
-        raise OptionError("command line: load=1 needs torch\n    hint: pip install 'ckptrules[torch]'")
+        raise OptionError("load=1 needs torch", "pip install 'ckptrules[torch]'")
     how = How(options.quick, options.load, options.unsafe)
     yield from experiments.experiments(
         session,

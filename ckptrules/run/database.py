@@ -40,11 +40,11 @@ def sound_database(session: Session, path: str, options: Common) -> str:
         state.make_own(path, DATABASE)
         refuse_unwritable(database)
     except NotToBeHadError as error:
-        raise OptionError(f"{database}: cannot be used: {error}\n    hint: {BUSY}") from None
+        raise OptionError(f"cannot be used: {error}", BUSY, database) from None
     except OSError as error:
         if error.errno == errno.ENOSPC and not options.remembers:
             return IN_MEMORY
-        raise OptionError(cannot_be_written(path, database, error)) from None
+        raise OptionError(cannot_be_written(path, database, error), place="") from None
     return database
 
 
@@ -76,7 +76,7 @@ def refuse_damaged(session: Session, database: str) -> str:
     except NotToBeHadError as error:
         fact, hint = f"{database}: cannot be used: {error}", BUSY
     if fact:
-        raise OptionError(f"{fact}\n    hint: {hint}")
+        raise OptionError(fact, hint, place="")
     return database
 
 
@@ -100,4 +100,4 @@ def refuse_unwritable(database: str) -> None:
         if "full" in fact:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), database) from None
         hint = BUSY if "locked" in fact else "look at the owner and the mode: ls -la"
-        raise OptionError(f"{database}: cannot be written: {fact}\n    hint: {hint}") from None
+        raise OptionError(f"cannot be written: {fact}", hint, database) from None

@@ -242,7 +242,7 @@ def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[
     selected = (pair for pair in jobs if is_selected(session, base, pair[1].experiment))
     excess = too_many(limit, (plan_of(own, found)[0] for own, found in selected))
     if excess and not job.options.dry_run:
-        raise OptionError(f"{excess.place or 'command line'}: {excess}\n    hint: {advice(excess)}")
+        raise OptionError(str(excess), advice(excess), str(excess.place or "command line"))
     return excess
 
 

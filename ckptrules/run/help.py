@@ -186,7 +186,7 @@ def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help
     if word not in known:
         near = difflib.get_close_matches(word, [*known, *OWN], n=1)
         hint = f"did you mean 'ckptrules {near[0]}'?" if near else hint
-        raise OptionError(f"command line: there is no task '{word}'\n    hint: {hint}")
+        raise OptionError(f"there is no task '{word}'", hint)
 
 
 def _forms(option: Option) -> str:

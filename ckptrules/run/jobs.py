@@ -155,11 +155,10 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
             f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
         )
         hint += " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
-        fact = f"{folder}: no rule file has 'retention', so there is no policy '{options.policy}'"
-        raise OptionError(f"{fact}\n    hint: {hint}")
+        raise OptionError(f"no rule file has 'retention', so there is no policy '{options.policy}'", hint, folder)
     if policy is None and (options.delete_old or options.policy != Planning.policy):
         hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
-        raise OptionError(f"command line: unknown policy '{options.policy}'\n    hint: {hint}")
+        raise OptionError(f"unknown policy '{options.policy}'", hint)
     if options.settle is not None:
         rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}

@@ -36,7 +36,7 @@ def refuse_state(session: Session) -> None:
             if options.reads_journals:
                 journals.unfinished_journals(Disk(path))  # opens each
         except reading.StateError as error:
-            raise OptionError(refusal_of(error)) from None
+            raise OptionError(refusal_of(error), place="") from None
         except OSError:  # told by what needs it
             continue
 
@@ -83,9 +83,9 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
         session.locks[folder] = lock.descriptor
     except LockedError as other:
         hint = "wait=60 waits a minute for it to finish; the lock goes with its holder"
-        raise OptionError(f"another run is at work in '{path}': {visible(str(other))}\n    hint: {hint}") from None
+        raise OptionError(visible(str(other)), hint, f"another run is at work in '{path}'") from None
     except OSError as error:
-        raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error)) from None
+        raise OptionError(cannot_be_written(path, f"outputs_dir '{path}'", error), place="") from None
 
 
 def recover_first(session: Session, path: str) -> None:
@@ -109,8 +109,9 @@ def recover_first(session: Session, path: str) -> None:
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
-        text = f"{fact}\n    hint: look at it: ls -la; nothing is begun without a journal"
-        raise OptionError(refusal_of(error) if isinstance(error, reading.StateError) else text) from None
+        if isinstance(error, reading.StateError):
+            raise OptionError(refusal_of(error), place="") from None
+        raise OptionError(fact, "look at it: ls -la; nothing is begun without a journal", place="") from None
     find_anew(session)  # another run may have been at work until the lock was free
     for sentence in told:
         _tell(session, sentence)

@@ -14,7 +14,10 @@ WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 
 
 class OptionError(Exception):
-    """A command line that is refused; the message is place, fact and hint."""
+    """A run that is refused, mostly for what was typed; the message is place, fact and hint."""
+
+    def __init__(self, fact: str, hint: str = "", place: str = "command line") -> None:
+        super().__init__(f"{place}: " * bool(place) + fact + f"\n    hint: {hint}" * bool(hint))
 
 
 # --- what a value may be ---------------------------------------------------------------------------------------------

@@ -19,11 +19,10 @@ def outputs_dir(options: Common) -> None:
         with os.scandir(options.outputs_dir):
             pass
     except OSError as error:
-        fact = f"outputs_dir '{options.outputs_dir}': {os.strerror(error.errno or 0)}"
         near = near_folder(options.outputs_dir) if isinstance(error, FileNotFoundError) else ""
         hint = near and f"did you mean outputs_dir={quoted(near)}?"
         hint = hint or "name the folder of the experiments with outputs_dir=PATH"
-        raise OptionError(f"{fact}\n    hint: {hint}") from None
+        raise OptionError(os.strerror(error.errno or 0), hint, f"outputs_dir '{options.outputs_dir}'") from None
 
 
 def near_folder(path: str) -> str:
@@ -70,4 +69,4 @@ def refuse_report_place(options: Common) -> None:
                 fact = f"would be written into '{folder}', among what it tells of"
                 fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
         if fact:
-            raise OptionError(f"command line: {name}={path}: {fact}")
+            raise OptionError(f"{name}={path}: {fact}")

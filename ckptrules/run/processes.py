@@ -28,7 +28,7 @@ def processes(session: Session) -> int:
     if cluster:
         session.workers.folders = tuple({folder: None for _, options in asked for folder in options.folders})
         if why := why_not(cluster):
-            raise OptionError(f"command line: executor={session.workers.executor}: {why}")
+            raise OptionError(f"executor={session.workers.executor}: {why}")
     if max_rate := next((options.max_rate for _, options in asked if options.max_rate), None):
         session.workers.limit(rate(max_rate))
     sharing = [(task, options) for task, options in asked if options.shares]

@@ -159,7 +159,7 @@ def own_state(outputs_dir: str) -> str:
     try:
         return believing.own_state(outputs_dir)
     except OSError as error:
-        raise OptionError(f"{error.filename}: {reading.why_of(error)}") from None
+        raise OptionError(reading.why_of(error), place=str(error.filename)) from None
 
 
 def note_stop(session: Session) -> None:

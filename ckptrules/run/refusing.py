@@ -68,7 +68,7 @@ def refuse_not_ours(task: str, before: str = "") -> None:
         takes = declared(before).known() if task != before else {}
         if "name" in takes and task not in TASKS:
             hint = f"for a checkpoint that is called so: {command(before, name=task)}"
-            raise OptionError(f"command line: there is no task '{task}'\n    hint: {hint}")
+            raise OptionError(f"there is no task '{task}'", hint)
         if "experiments" in takes:
             refuse_unknown(task, TASKS, f"for an experiment that is called so: {command(quoted(f'{before}:{task}'))}")
         refuse_unknown(task, TASKS)
@@ -84,7 +84,7 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
     ours += [DEFAULT_TASK] * (line.command == "auto" and not line.words)
     if line.command in ("auto", "strace") and ours:
         fact = f"'doit {line.command}' would run '{ours[0]}' without the lock"
-        raise OptionError(f"command line: {fact}\n    hint: leave '{line.command}' out")
+        raise OptionError(fact, f"leave '{line.command}' out")
 
 
 def refuse_processes_of_doit(line: CommandLine) -> None:
@@ -94,9 +94,7 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
         OptionError: with what does the same.
     """
     if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
-        raise OptionError(
-            "command line: processes of doit's own are not used\n    hint: leave out '-P process': -n is enough"
-        )
+        raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
 
 
 def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
@@ -111,7 +109,7 @@ def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
         from ckptrules.rules.shipped import lines_to_add
 
         fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"
-        raise OptionError("\n    ".join([fact, "hint: add to it:", *lines_to_add([task], dodo)]))
+        raise OptionError(fact, "\n    ".join(["add to it:", *lines_to_add([task], dodo)]), place="")
 
 
 def refuse_configured_folder(options: Common, said: Common) -> None:
@@ -122,4 +120,4 @@ def refuse_configured_folder(options: Common, said: Common) -> None:
     """
     if options.outputs_dir != said.outputs_dir:
         fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
-        raise OptionError(f"{fact}\n    hint: give it on the command line: outputs_dir={options.outputs_dir}")
+        raise OptionError(fact, f"give it on the command line: outputs_dir={options.outputs_dir}", place="")

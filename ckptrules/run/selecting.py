@@ -66,7 +66,7 @@ def in_quotes(word: str) -> str:
 
 
 def _no_experiment(word: str, hint: str) -> OptionError:
-    return OptionError(f"command line: no experiment '{word}'\n    hint: {hint or LISTED}")
+    return OptionError(f"no experiment '{word}'", hint or LISTED)
 
 
 def chosen_of(session: Session, base: str, options: Common, names: Collection[str]) -> list[str]:

@@ -27,10 +27,10 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
     """
     path, below = str(options.path), below_outputs(options.outputs_dir, str(options.path))
     if not os.path.lexists(path):
-        raise OptionError(f"command line: there is no '{path}'\n    hint: path= is the checkpoint that was just saved")
+        raise OptionError(f"there is no '{path}'", "path= is the checkpoint that was just saved")
     if not below:
         fact = f"'{path}' does not lie below outputs_dir '{options.outputs_dir}'"
-        raise OptionError(f"command line: {fact}\n    hint: name the folder of the experiments with outputs_dir=PATH")
+        raise OptionError(fact, "name the folder of the experiments with outputs_dir=PATH")
     claimed = holders_by(options.outputs_dir, rules)
     holders = find_holders(options.outputs_dir, rules.layout, claimed, rules.part_folders, below)
     tree = Tree(options.outputs_dir)
@@ -38,15 +38,13 @@ def directory_of(options: Planning, rules: RuleSet) -> Directory:
     found = next((one for one in holders if here[one].packs or not rules.layout_of_packs), None)
     if found is None:
         fact = f"'{path}' lies in no checkpoint directory (layout: {', '.join(rules.layout)})"
-        raise OptionError(f"command line: {fact}\n    hint: 'doit plan' tells which there are")
+        raise OptionError(fact, "'doit plan' tells which there are")
     if below == found.directory:
-        raise OptionError(
-            f"command line: '{path}' is a folder of checkpoints\n    hint: name one of those that it holds"
-        )
+        raise OptionError(f"'{path}' is a folder of checkpoints", "name one of those that it holds")
     name = os.path.basename(below)
     if not is_known(name, here[found], folder=os.path.isdir(path)):
         fact = f"'{path}' is no checkpoint: no rule knows the name '{name}'"
-        raise OptionError(f"command line: {fact}\n    hint: 'doit plan verbose=1' tells what the rules know there")
+        raise OptionError(fact, "'doit plan verbose=1' tells what the rules know there")
     return found
 
 
@@ -68,7 +66,7 @@ def refuse_unknown(options: Planning) -> None:
         path = getattr(options, option)
         if path and not os.path.lexists(path) and not any(paths_below(options.outputs_dir, path)):
             hint = f"leave {option}= out where it is gone for good"
-            raise OptionError(f"command line: {option}={path}: there is no such checkpoint\n    hint: {hint}")
+            raise OptionError(f"{option}={path}: there is no such checkpoint", hint)
 
 
 def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Reason]:

@@ -116,18 +116,17 @@ def read_words(words: Sequence[str]) -> Asked:
     presets = [word.removeprefix(PRESET) for word in words if word.startswith(PRESET)]
     wrong = [word for word in words if word not in folders and not word.startswith(PRESET)]
     if wrong or len(folders) > 1 or len(presets) > 1:
-        raise OptionError(f"command line: init takes a folder and preset=NAME, not '{(wrong or words)[-1]}'")
+        raise OptionError(f"init takes a folder and preset=NAME, not '{(wrong or words)[-1]}'")
     folder, preset = "".join(folders), "".join(presets)
     known = [PROTOCOL, *packs.sources()]
     if presets and preset not in known:
         hint = closest(ALSO_CALLED.get(preset.lower(), preset), known) or f"there are: {', '.join(known)}"
-        raise OptionError(f"command line: no preset '{preset}'\n    hint: {hint}")
+        raise OptionError(f"no preset '{preset}'", hint)
     if not folder.isprintable():
-        raise OptionError("command line: the name of the folder cannot be written into a rule file")
+        raise OptionError("the name of the folder cannot be written into a rule file")
     if folder and not presets and not os.path.isdir(folder):
         near = places.near_folder(folder)
-        hint = f"\n    hint: did you mean '{visible(near)}'?" if near else ""
-        raise OptionError(f"command line: there is no folder '{folder}'{hint}")
+        raise OptionError(f"there is no folder '{folder}'", near and f"did you mean '{visible(near)}'?")
     return Asked(os.path.normpath(folder) if folder else "", preset)
 
 
@@ -251,7 +250,7 @@ def _not_too_much(folder: str) -> str:
     """
     if places.is_inside(os.path.expanduser("~"), folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
-        raise OptionError(f"command line: {fact}\n    hint: name the folder of the experiments: ckptrules init FOLDER")
+        raise OptionError(fact, "name the folder of the experiments: ckptrules init FOLDER")
     return folder
 
 
@@ -267,9 +266,7 @@ def _place(folder: str, found: Found, *, fixed: bool) -> tuple[str, str, Found]:
         above, name = os.path.split(os.path.abspath(folder)) if folder == os.curdir else os.path.split(folder)
         if folder == os.curdir or not name.isprintable():
             hint = "go one folder up, and name it: ckptrules init FOLDER"
-            raise OptionError(
-                f"the checkpoints lie in this folder itself, where no layout finds them\n    hint: {hint}"
-            )
+            raise OptionError("the checkpoints lie in this folder itself, where no layout finds them", hint, place="")
         return _not_too_much(above or os.curdir), name, _moved(found, lambda path: f"{name}/{path}".rstrip("/"))
     if not fixed and folder == os.curdir and len(tops) == 1 and not tops & paths and "".join(tops).isprintable():
         top = tops.pop()

@@ -82,13 +82,11 @@ class CommandLine(NamedTuple):
         for word in (word for word in self.words if word.selects(task)):
             for name, value in word.flags.items():
                 if name in self.variables or flags.get(name, value) != value:
-                    raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+                    raise OptionError(f"option '{name}' is given twice", "give it once")
                 flags[name] = value
         if any(word.flags != flags for word in self.words if word.base == task):
-            raise OptionError(
-                f"command line: the selections of '{task}' have different flags\n"
-                "    hint: run one after the other, or give the options as name=value for all"
-            )
+            hint = "run one after the other, or give the options as name=value for all"
+            raise OptionError(f"the selections of '{task}' have different flags", hint)
         known = self.declared(task).known()
         defaults = {
             name: _read_value(known[name], value) if isinstance(value, str) else value
@@ -152,10 +150,10 @@ class _Reader:
             if name in known or name in (known := {**self._elsewhere(words, name), **known}):
                 _set_once(variables, name, self._value(words, known[name], text))
             elif not self.words or any(_selects_any(word, self.tasks) for word in self.words):
-                raise OptionError(f"command line: unknown option '{name}'" + _hint(name, known))
+                raise OptionError(f"unknown option '{name}'", _hint(name, known))
         for word in self.words:
             if word.task in known and word.task not in self.tasks:
-                raise OptionError(f"command line: '{word.task}' is an option, no task\n    hint: write {word.task}=…")
+                raise OptionError(f"'{word.task}' is an option, no task", f"write {word.task}=…")
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(words, variables)
@@ -188,16 +186,15 @@ class _Reader:
             full, flags = _fitting(dashed, every), every | flags
         if len(full) != 1:
             fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
-            raise OptionError(f"command line: {fact}" + _hint(dashed, flags, "--", own))
+            raise OptionError(fact, _hint(dashed, flags, "--", own))
         found = flags[full[0]]
         if found.is_flag and has_value:
-            fact = f"--{full[0]} takes no value"
-            raise OptionError(f"command line: {fact}\n    hint: write {found.name}={text}")
+            raise OptionError(f"--{full[0]} takes no value", f"write {found.name}={text}")
         if found.is_flag:
             return found.name, not full[0].startswith("no-")
         if not has_value:
             if not rest:
-                raise OptionError(f"command line: --{full[0]} needs a value")
+                raise OptionError(f"--{full[0]} needs a value")
             text = rest.pop(0)
         return found.name, self._value(self.words[-1:], found, text)
 
@@ -211,8 +208,7 @@ class _Reader:
             for name in (*variables, *word.flags):
                 if name not in self.declared(word.base).known():
                     tasks = [task for task in self.tasks if name in self.declared(task).known()]
-                    fact = f"option '{name}' is not for '{word.base}'"
-                    raise OptionError(f"command line: {fact}\n    hint: it is for: {', '.join(tasks)}")
+                    raise OptionError(f"option '{name}' is not for '{word.base}'", f"it is for: {', '.join(tasks)}")
 
 
 def _by_flag(known: Known) -> dict[str, Option]:
@@ -239,12 +235,12 @@ def _refuse_mixed(words: Sequence[Word]) -> None:
     hidden = [word for word in words if word.typed]
     if hidden and len(hidden) < len(words):
         fact = f"doit reads '{hidden[0].typed}' as an option beside other tasks, because of its '='"
-        raise OptionError(f"command line: {fact}\n    hint: write '{hidden[0].task}'")
+        raise OptionError(fact, f"write '{hidden[0].task}'")
     for word in hidden:
         if word.flags:
             flag = next(iter(word.flags))
             fact = f"doit sees no task before '--{flag.replace('_', '-')}', because of the '=' in '{word.typed}'"
-            raise OptionError(f"command line: {fact}\n    hint: write '{word.task}'")
+            raise OptionError(fact, f"write '{word.task}'")
 
 
 def _refuse_short(argument: str, word: Word) -> None:
@@ -255,19 +251,19 @@ def _refuse_short(argument: str, word: Word) -> None:
     """
     if not argument.startswith("--"):
         hint = f"doit's own flags come before the task: 'doit {argument} … {word.task}'"
-        raise OptionError(f"command line: unknown option '{argument}' behind '{word.task}'\n    hint: {hint}")
+        raise OptionError(f"unknown option '{argument}' behind '{word.task}'", hint)
 
 
 def _read_value(option: Option, text: str) -> Any:
     try:
         return option.read(text)
     except ValueError as error:
-        raise OptionError(f"command line: {option.name}={text}: must be {error}") from None
+        raise OptionError(f"{option.name}={text}: must be {error}") from None
 
 
 def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
     if name in values:
-        raise OptionError(f"command line: option '{name}' is given twice\n    hint: give it once")
+        raise OptionError(f"option '{name}' is given twice", "give it once")
     values[name] = value
 
 
@@ -276,8 +272,8 @@ def _hint(word: str, words: Iterable[str], dashes: str = "", own: Iterable[str] 
 
     near = difflib.get_close_matches(word, list(words), n=1)
     if near:
-        return f"\n    hint: did you mean '{dashes}{near[0]}'?"
-    return f"\n    hint: there are: {', '.join(own or words)}"
+        return f"did you mean '{dashes}{near[0]}'?"
+    return f"there are: {', '.join(own or words)}"
 
 
 _IN_NO_TASK = frozenset("=*")
