@@ -122,8 +122,8 @@ class Evidence(NamedTuple):
     tell of a checkpoint, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
     are none, ``leads_nowhere`` is the one thing that some name, which is not there. ``foreign`` says whom a pointer
     file belongs to that we cannot replace. ``inside`` are, of a directory whose format says what makes it complete,
-    those of its patterns that something in it fits; ``broken`` says what verify found wrong with a content that has
-    not changed since. ``zone`` says which day and hour a time is. ``times`` are those that facts tell of checkpoints,
+    those of its patterns that something in it fits; ``broken`` says what is wrong with a content, and who has found
+    it. ``zone`` says which day and hour a time is. ``times`` are those that facts tell of checkpoints,
     in nanoseconds since 1970: believed over the time of the file. ``pins`` says why what is pinned stays, ``spared``
     why something is not even renamed now. ``holding`` are names in which another directory of checkpoints lies.
     ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.

@@ -104,7 +104,7 @@ def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence
     for one in (*found.protected, *found.checkpoints):
         why = marked.get(one.entry.name)
         if why and why.text.startswith(BROKEN) and one.entry.name not in told:
-            hint = "bring back a whole one, or remove it; it is left alone and does not count"
+            hint = "if nothing writes it any more, bring back a whole one or remove it; it does not count"
             yield Problem("broken", one.names, why.text, hint)
 
 

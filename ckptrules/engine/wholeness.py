@@ -16,7 +16,7 @@ from ckptrules.engine.sorting import Sorted
 
 SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
-BROKEN = "is broken, as verify found: it"
+BROKEN = "is broken, "
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
 """By the name of a checkpoint of parts: the format that it is judged by, its parts there, and those of its series."""
 
@@ -150,10 +150,10 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
 
 
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
-    """Return what verify found wrong with a checkpoint, or with a part of it."""
+    """Return what is known to be wrong with the content of a checkpoint, or of a part of it, and who found it."""
     name = next((name for name in one.names if name in broken), None)
     where = f" ({name})" if one.parts else ""
-    return Reason(f"{BROKEN} {broken[name]}{where}") if name else None
+    return Reason(f"{BROKEN}{broken[name]}{where}") if name else None
 
 
 def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) -> Iterator[Reason]:

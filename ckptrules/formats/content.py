@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.formats.machine import Made, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
+BROKEN = (
+    "truncated",
+    "damaged",
+    "incomplete",
+    "does_not_load",
+)  # ids of what is wrong with a content that is not whole
 NAMED_FROM_0 = (1, 6)
 MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib runpy pty ctypes".split())
 ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}
@@ -21,6 +27,10 @@ _OF_A_WRONG_PLACE = (None, errno.EINVAL, errno.EOVERFLOW)  # where a file says t
 
 Tell = Callable[[int], None]
 """Takes the number of bytes read since the last call: the progress bar. What it raises ends the reading."""
+
+
+def untold(_: int) -> None:
+    """Tell nobody; it is a `Tell`."""
 
 
 class UnsoundError(Exception):
@@ -117,12 +127,15 @@ class Format(NamedTuple):
 
     ``check`` takes the file, its size in bytes, and `Tell`; where the format has checksums also ``quick``, which leaves
     them out. It raises `UnsoundError` where the file is not whole, and may raise anything else over damaged content.
+    ``glance`` takes the first two, and sees by a few reads, whatever the size, that nothing is cut off; None where that
+    cannot be seen.
     """
 
     name: str
     fits: Callable[[bytes], bool]
     check: Callable[..., FileContent]
     has_checksums: bool = False
+    glance: Callable[[BinaryIO, int], object] | None = None
 
 
 def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -> FileContent:

@@ -7,9 +7,10 @@ import os
 from importlib import import_module
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault, untold
 
 HEAD = 16  # bytes by which a format is told
+LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
 HEADER_ONLY = (".safetensors", ".h5", ".hdf5", ".npy")  # is read
 FORMATS = (
@@ -37,17 +38,42 @@ def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileCon
             ``not_read`` where it is too long to be understood.
     """
     with told_as_fault(tell) as heard:
-        head = file.read(HEAD)
-        file.seek(0)
-        if form := next((form for form in all_formats() if form.fits(head)), None):
+        if form := _format_of(file):
             if form.has_checksums:
                 return form.check(file, size, heard, quick=quick)
             return form.check(file, size, heard)
-        if not head.strip(b"\0"):
-            raise UnsoundError("damaged", "begins with nothing but zeros: a crash or a bad disk leaves such files")
         first, *others = [form.name for form in all_formats()]
         fact = f"is in no format that is known: neither {first} nor {', '.join(others)}"
         raise UnsoundError("unknown_format", fact)
+
+
+def glance(file: BinaryIO, size: int) -> None:
+    """Look at the beginning and the end of a file, as far as its format says there what must be; others pass.
+
+    Raises:
+        UnsoundError: it is plain that it is not whole; ``not_read`` as for `check_file`.
+    """
+    with told_as_fault(untold):
+        form = _format_of(file)
+        if form and form.glance:
+            form.glance(file, size)
+
+
+def _format_of(file: BinaryIO) -> Format | None:
+    """Tell a file's format; nothing of it has been read then.
+
+    Raises:
+        UnsoundError: it begins as no file does that is whole.
+    """
+    head = file.read(HEAD)
+    file.seek(0)
+    if head.startswith(LFS_POINTER):
+        hint = "'git lfs pull' brings it"
+        raise UnsoundError("incomplete", "is a pointer of Git LFS: the file that it stands for is not here", hint)
+    form = next((form for form in all_formats() if form.fits(head)), None)
+    if not (form or head.strip(b"\0")):
+        raise UnsoundError("damaged", "begins with nothing but zeros: a crash or a bad disk leaves such files")
+    return form
 
 
 def bytes_to_read(path: str, size: int) -> int:

@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeVar
 
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import may_be_weights
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, told_as_fault
-from ckptrules.formats.files import HEADER, bytes_to_read, check_file, open_file
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, told_as_fault, untold
+from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import (
+    INDEX,
     SHORT,
     Folder,
     check_deepspeed,
@@ -78,16 +79,11 @@ def check_folder(
         UnsoundError: a part is missing, empty, damaged, or not read.
     """
     with told_as_fault(tell) as heard:
-        shards, links = _look(directory, name)
-        folder = Folder(directory, name, {shard.path: shard.size for shard in shards}, links, heard)
+        folder, shards = _look(directory, name, heard)
         parts = dict(_check_files(folder, shards, quick=quick, answers=answers))
         inside = {**check_json(folder), **parts}
-        kind = "torch.distributed" if check_distributed(folder) else "directory"
-        kind = "DeepSpeed" if check_deepspeed(folder, inside) else kind
-        if said := why_ranks_lack([*folder.sizes, *links]):
-            raise UnsoundError("incomplete", f"has {said}")
-        check_trackers(folder)
-        _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], links)
+        kind = _kind_of(folder, inside)
+        _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
     return FileContent(
         kind,
         epoch=_first(facts.epoch for facts in inside.values()),
@@ -104,8 +100,8 @@ def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
 
     There are none where the files cannot be judged one by one, or where it is plain already that something is missing.
     """
-    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
-        shards, _ = _look(directory, name)
+    with contextlib.suppress(OSError, UnsoundError), told_as_fault(untold) as heard:
+        _, shards = _look(directory, name, heard)
         if not any(shard.path == SPEECHBRAIN for shard in shards):
             return tuple(shard for shard in shards if shard.path.endswith(WHOLE_FILES))
     return ()
@@ -125,14 +121,35 @@ def check_shard(directory: int, name: str, shard: Shard, tell: Tell, *, quick: b
     Raises:
         UnsoundError: it is damaged, or not read.
     """
-    with open_file(directory, f"{name}/{shard.path}") as file:
-        try:
-            return check_file(file, shard.size, tell, quick=quick)
-        except UnsoundError as fault:
-            raise UnsoundError(fault.id, f"its part '{shard.path}' {fault}", fault.hint) from None
+    with _of_part(shard.path), open_file(directory, f"{name}/{shard.path}") as file:
+        return check_file(file, shard.size, tell, quick=quick)
 
 
-def _look(directory: int, name: str) -> tuple[tuple[Shard, ...], tuple[str, ...]]:
+def glance_at_folder(directory: int, name: str, tell: Tell) -> None:
+    """Look at what a checkpoint directory must hold, and at each part as `glance` does; `check_folder` reads them.
+
+    Raises:
+        UnsoundError: it is plain that something is missing or cut off; ``not_read`` as for `check_folder`.
+    """
+    with told_as_fault(tell) as heard:
+        folder, _ = _look(directory, name, heard)
+        for path in (path for path in folder.sizes if path.endswith(WHOLE_FILES)):
+            heard(0)
+            with _of_part(path), folder.open(path) as file:
+                glance(file, folder.sizes[path])
+        check_json(folder, INDEX)
+        _kind_of(folder, dict.fromkeys(folder.sizes, FileContent("")))
+
+
+@contextlib.contextmanager
+def _of_part(path: str) -> Iterator[None]:
+    try:
+        yield
+    except UnsoundError as fault:
+        raise UnsoundError(fault.id, f"its part '{path}' {fault}", fault.hint) from None
+
+
+def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, ...]]:
     """List the files and the links in a checkpoint directory, sorted.
 
     Raises:
@@ -148,7 +165,22 @@ def _look(directory: int, name: str) -> tuple[tuple[Shard, ...], tuple[str, ...]
         if shard.size == 0 and shard.path.endswith(NEVER_EMPTY):
             raise UnsoundError("incomplete", f"has an empty part: '{shard.path}'")
     check_numbered({*(shard.path for shard in shards), *links})
-    return shards, tuple(sorted(links))
+    sizes = {shard.path: shard.size for shard in shards}
+    return Folder(directory, name, sizes, tuple(sorted(links)), tell), shards
+
+
+def _kind_of(folder: Folder, inside: Mapping[str, FileContent]) -> str:
+    """Find out which framework wrote a directory, and see that all is there that it says.
+
+    Raises:
+        UnsoundError: a part is missing.
+    """
+    kind = "torch.distributed" if check_distributed(folder) else "directory"
+    kind = "DeepSpeed" if check_deepspeed(folder, inside) else kind
+    if said := why_ranks_lack([*folder.sizes, *folder.links]):
+        raise UnsoundError("incomplete", f"has {said}")
+    check_trackers(folder)
+    return kind
 
 
 def _first(values: Iterable[T | None]) -> T | None:

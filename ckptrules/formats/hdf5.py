@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size, untold
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCKS = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}  # where the width of an address is, and the first
 
 
-def check_hdf5(file: BinaryIO, size: int, _: Tell) -> FileContent:
+def check_hdf5(file: BinaryIO, size: int, _: Tell = untold) -> FileContent:
     """Check the end-of-file address in the superblock (HDF5 File Format Specification 3.0, section II.A)."""
     block = file.read(64)
     version = block[8] if len(block) > len(MAGIC) else None
@@ -24,4 +24,4 @@ def check_hdf5(file: BinaryIO, size: int, _: Tell) -> FileContent:
     return of_size("HDF5", size, int.from_bytes(block[end - width : end], "little"))
 
 
-HDF5 = Format("HDF5", lambda head: head.startswith(MAGIC), check_hdf5)
+HDF5 = Format("HDF5", lambda head: head.startswith(MAGIC), check_hdf5, glance=check_hdf5)

@@ -25,6 +25,7 @@ RANK = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_state
 MODEL = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt")
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
 STEM = re.compile(r'model_checkpoint_path: *"([^"]*)"')  # TensorFlow
+INDEX = ".index.json"
 SHORT = 4096  # bytes; of a file that holds one name
 
 
@@ -45,14 +46,14 @@ class Folder(NamedTuple):
         return open_file(self.directory, f"{self.name}/{path}")
 
 
-def check_json(folder: Folder) -> dict[str, FileContent]:
+def check_json(folder: Folder, ending: str = ".json") -> dict[str, FileContent]:
     """Read what is written in JSON: it must be whole, and the shards that an index names must be there."""
     found = {}
     for path in folder.sizes:
-        if path.endswith(".json"):
+        if path.endswith(ending):
             folder.tell(0)
             said = _json(folder, path)
-            if path.endswith(".index.json") and isinstance(said, dict) and "weight_map" in said:
+            if path.endswith(INDEX) and isinstance(said, dict) and "weight_map" in said:
                 _check_index(path, said["weight_map"], {*folder.sizes, *folder.links})
             if os.path.basename(path) == "trainer_state.json" and isinstance(said, dict):
                 step = said.get("global_step")
@@ -74,7 +75,7 @@ def _json(folder: Folder, path: str) -> object:
     try:
         return parse(data)
     except TooLongError:
-        if path.endswith(".index.json"):
+        if path.endswith(INDEX):
             raise
         whole = end.rstrip().endswith((b"}", b"]"))
     except ValueError:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, facts_of, of_size
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, facts_of, of_size, untold
 from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 
@@ -22,7 +22,7 @@ MOST_SIDES = 64  # the limit of numpy
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 
-def check_numpy(file: BinaryIO, size: int, tell: Tell) -> FileContent:
+def check_numpy(file: BinaryIO, size: int, tell: Tell = untold) -> FileContent:
     """Check the header, and the size that follows from it; of Python objects, their pickle.
 
     Raises:
@@ -80,4 +80,4 @@ def _product(sides: Iterable[object]) -> int:
     return product
 
 
-NUMPY = Format("numpy", lambda head: head.startswith(MAGIC), check_numpy)
+NUMPY = Format("numpy", lambda head: head.startswith(MAGIC), check_numpy, glance=check_numpy)

@@ -27,6 +27,7 @@ ELEMENT_BYTES: Mapping[str, int] = {
     "LongStorage": 8, "DoubleStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
 }  # fmt: skip
 LOCAL_HEADER = 30  # bytes before each entry, at least
+NO_END = "is cut off, or was never finished: the directory at its end is missing"
 BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, ImportError,
 )  # fmt: skip
@@ -44,9 +45,7 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent
     except TooLongError:
         raise
     except BROKEN_ZIP:
-        raise UnsoundError(
-            "truncated", "is cut off, or was never finished: the directory at its end is missing"
-        ) from None
+        raise UnsoundError("truncated", NO_END) from None
     _check_directory(archive, entries)
     unpacked_bytes(archive, entries)
     checksums = any(entry.CRC for entry in entries)
@@ -61,6 +60,16 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent
         _check_arrays(archive, entries, tell)
     contents = _torch_contents(archive, entries, state[0], tell) if state else None
     return facts_of(kind, contents, checksums=checksums and not quick)
+
+
+def glance_at_zip(file: BinaryIO, _: int) -> None:
+    """See that there is a directory at the end.
+
+    Raises:
+        UnsoundError: there is none.
+    """
+    if not zipfile.is_zipfile(file):
+        raise UnsoundError("truncated", NO_END)
 
 
 def check_legacy(file: BinaryIO, size: int, tell: Tell) -> FileContent:
@@ -189,5 +198,5 @@ def _number_at(file: BinaryIO, at: int) -> int:
     return int.from_bytes(file.read(8), "little")
 
 
-ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, has_checksums=True)
+ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, has_checksums=True, glance=glance_at_zip)
 LEGACY = Format("pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy)

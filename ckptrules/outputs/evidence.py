@@ -62,17 +62,44 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
     }
     used = {name: why for name in names if (why := in_use(directory, entries[name], rules.settle, known.now_ns))}
     used |= _by_sidecars(directory, listing, plan, rules.settle, known.now_ns)
+    broken = {
+        name: text for name in plan.rests_on if name not in used and (text := seen_broken(directory, entries[name]))
+    }
     pointers, others, nowhere = read_pointers(directory, listing, rules)
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
         links=into_part_folders(links.into(listing.directory), listing),
         in_use={**known.in_use, **used},
+        broken={**known.broken, **broken},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
         no_pointers=others,
         leads_nowhere=nowhere,
         foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
+
+
+def seen_broken(directory: int, entry: Entry) -> str:
+    """Say what a glance at a checkpoint shows to be wrong with it, if anything: others are to go as it is there.
+
+    Whoever was killed while saving, or ran out of disk, leaves a name that looks like any other.
+    """
+    from ckptrules.formats.content import BROKEN, UnsoundError  # not above: most runs delete nothing
+    from ckptrules.formats.files import glance, open_file
+    from ckptrules.formats.folders import glance_at_folder
+
+    heed()
+    try:
+        if entry.kind == "directory":
+            glance_at_folder(directory, entry.name, lambda _: heed())
+        elif entry.kind == "file":
+            with open_file(directory, entry.name) as file:
+                glance(file, os.fstat(file.fileno()).st_size)
+    except UnsoundError as fault:
+        return f"as a glance at it shows: it {fault}" if fault.id in BROKEN else ""
+    except OSError:
+        return ""  # what cannot be opened is for the look before each change
+    return ""
 
 
 def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_ns: int) -> dict[str, str]:

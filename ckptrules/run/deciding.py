@@ -164,11 +164,12 @@ def settle(
     )
     known, notes = with_facts(job, listing, sources, known, read)
     plan = planned(job, listing, known)
-    looked_at: set[str] = set()
-    while not (names := to_look_at(plan)) <= looked_at:  # what is found out may bring other names into play
-        looked_at |= names
+    looked_at, relied_on = set[str](), set[str]()
+    while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
+        looked_at |= names  # what is found out may bring other names into play
+        relied_on.update(plan.rests_on)
         evidence = look(job.links, directory, listing, plan, job.rules, known)
-        if evidence.in_use != known.in_use:
+        if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
             evidence, notes = with_facts(job, listing, sources, evidence, read)
         if evidence == known:
             break

@@ -13,6 +13,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, PolicyLine
 from ckptrules.engine.tree import Part, best_across, budget_note, part_of, share_out
+from ckptrules.outputs.evidence import seen_broken
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of
@@ -85,23 +86,23 @@ def part_in(job: Job, found: Directory) -> Part:
 
 
 def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
-    """Rank the checkpoints of all experiments that are meant; what is among the best must not be in use."""
+    """Rank the checkpoints of all experiments that are meant; what is among the best must be whole."""
     meant = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
     parts = {directory: part_in(*pair) for directory, pair in meant.items()}
     while True:
         judged = best_across(best, parts.values())
-        used = {
-            directory: in_use_of(meant[directory][0], parts[directory], [name for name in said if said[name].keeps])
+        out = {
+            directory: unsound_in(meant[directory][0], parts[directory], [name for name in said if said[name].keeps])
             for directory, said in judged.items()
         }
-        if not any(used.values()):
+        if not any(out.values()):
             return judged
-        for directory, names in used.items():
+        for directory, names in out.items():
             parts[directory] = parts[directory]._replace(whole=parts[directory].whole.difference(names))
 
 
-def in_use_of(job: Job, part: Part, names: Collection[str]) -> set[str]:
-    """Return which of some checkpoints of a directory may still be written to, or cannot be looked at."""
+def unsound_in(job: Job, part: Part, names: Collection[str]) -> set[str]:
+    """Return which of some checkpoints of a directory are written to or broken, as far as a look at them shows."""
     whole = {one.entry.name: one.names for one in (*part.rest, *part.stays)}
     try:
         with reading.open_below(job.options.outputs_dir, part.directory) as directory:
@@ -109,7 +110,7 @@ def in_use_of(job: Job, part: Part, names: Collection[str]) -> set[str]:
                 name
                 for name in names
                 for entry in read_names(directory, whole[name])
-                if in_use(directory, entry, job.rules.settle, job.header["started_ns"])
+                if in_use(directory, entry, job.rules.settle, job.header["started_ns"]) or seen_broken(directory, entry)
             }
     except OSError:
         return set(names)

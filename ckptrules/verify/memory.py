@@ -104,7 +104,9 @@ def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
     except reading.StateError:
         return {}
     broken = {identity: this for identity, this in known.items() if this.broken}
-    return {name: this.broken for name, this in _names_of(outputs_dir, listing, broken).items()}
+    return {
+        name: f"as verify found: it {this.broken}" for name, this in _names_of(outputs_dir, listing, broken).items()
+    }
 
 
 def _names_of(outputs_dir: str, listing: Listing, known: Mapping[str, Known]) -> dict[str, Known]:

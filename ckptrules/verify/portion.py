@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Entry
 from ckptrules.formats import loading
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, told_as_fault
+from ckptrules.formats.content import BROKEN, FileContent, Tell, UnsoundError, told_as_fault
 from ckptrules.formats.files import bytes_to_read, check_file, open_file
 from ckptrules.formats.folders import Shard, ShardAnswer, bytes_to_read_in, check_folder, check_shard, shards_to_read
 from ckptrules.storage import reading
@@ -21,7 +21,6 @@ from ckptrules.workers.pieces import SMALL, Lost
 
 SHARED = 4 * SMALL  # bytes of a folder of which the files are read side by side
 READ_HERE = "'doit verify executor=none' reads it in the process that you start"
-BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # problems of a content that is not whole
 
 
 class How(NamedTuple):

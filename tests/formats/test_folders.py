@@ -131,7 +131,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         SPEECHBRAIN, {"model.ckpt": b"<html>\nnot found\n"}, "unknown_format: its part 'model.ckpt' is in no format",
     ),
     "the pointer of Git LFS": (
-        SPEECHBRAIN, {"model.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"}, "unknown_format: its part 'model.ckpt'",
+        SPEECHBRAIN, {"model.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"}, "incomplete: its part 'model.ckpt' is a pointer of Git LFS",
     ),
     "an empty index": (SHARDED, {"model.safetensors.index.json": b""}, "incomplete: has an empty part"),
     "an empty tracker": (IN_ZERO, {"latest": b""}, "incomplete: lacks the folder ''"),

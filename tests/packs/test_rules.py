@@ -134,6 +134,7 @@ def test_r5_a_folder_is_renamed_and_deleted_as_it_is(project: Project) -> None:
     for epoch in (1, 2):
         folder = project.outputs / f"run/epoch={epoch}-step={epoch}.ckpt"
         make(project.outputs, f"run/{folder.name}/checkpoint/mp_rank_00_model_states.pt run/{folder.name}/latest")
+        (folder / "latest").write_text("checkpoint")
         os.utime(folder / "latest", (10**9, 10**9 + epoch))
         os.utime(folder / "checkpoint", (10**9, 10**9 + epoch))
         os.utime(folder, (10**9, 10**9 + epoch))

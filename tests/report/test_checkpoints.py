@@ -142,7 +142,7 @@ def test_the_newest_that_is_not_whole_is_not_the_last() -> None:
 
 
 def test_what_verify_found_and_what_is_pinned() -> None:
-    evidence = Evidence(broken={OLD: "is cut off"}, pins={NEW: Reason("pinned")})
+    evidence = Evidence(broken={OLD: "as verify found: it is cut off"}, pins={NEW: Reason("pinned")})
     said = tell(evidence, verified=frozenset({OLD, MID}))
     assert [row.verified for row in said.rows] == ["broken", "whole", None]
     assert called(said, "is_pinned") == [NEW]

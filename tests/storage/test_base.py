@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Changed, LockedError, Stat, Storage
 from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
+from tests.support.undisturbed import wait_a_tick
 
 AT = 1_700_000_000_000_000_000
 
@@ -191,6 +192,7 @@ def test_a_stamp_changes_with_every_name(storage: Storage) -> None:
         lambda: storage.move(f"{FOLDER}/b", f"{FOLDER}/c"),
         lambda: storage.remove(f"{FOLDER}/a"),
     ):
+        wait_a_tick()
         change()
         stamps.append(storage.stamp(FOLDER))
     assert None in stamps or len(set(stamps)) == len(stamps)

@@ -145,7 +145,7 @@ def plan_of(project: Project, check: int = 0) -> dict[str, Any]:
 def test_the_newest_that_verify_found_broken_makes_no_other_go(tree: Project) -> None:
     for step in (100, 200):
         ranks(tree, step, state(step), state(step))
-    broken = ranks(tree, 300, state(300), state(300)[:-9])[1]
+    broken = ranks(tree, 300, state(300), state(300).replace(b"ww", b"wx", 1))[1]
     assert [action["name"] for action in plan_of(tree)["actions"]] == ["rank0-step_0100.pt", "rank0-step_0200.pt"]
     tree.doit("verify", check=1)
     assert [action["name"] for action in plan_of(tree, check=1)["actions"]] == ["rank0-step_0100.pt"]
@@ -154,8 +154,7 @@ def test_the_newest_that_verify_found_broken_makes_no_other_go(tree: Project) ->
     assert [row["name"] for row in told["checkpoints"] if row["state"] == "stays"] == ["rank0-step_0200.pt"]
     out = tree.doit("migrate", "delete_old=1", check=1)
     assert "Deleted: rank0-step_0100.pt (2 files) (not of the newest 1)\n" in out
-    assert "Problem: is broken, as verify found: it is cut off, or was never finished: " in out
-    assert "(rank1-step_0300.pt)\n      rank0-step_0300.pt  " in out
+    assert "Problem: is broken, as verify found: it is damaged in 'x/data/0' (rank1-step_0300.pt)\n" in out
     names = [f"rank{rank}-step_0{step}.pt" for rank in (0, 1) for step in (200, 300)]
     assert tree.names("exp") == names
     tree.doit("migrate", "delete_old=1", check=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -228,7 +229,8 @@ def said(data: dict[str, Any]) -> Any:
     ]
     problems = [(row["id"], row["names"]) for row in data["problems"]]
     stays = [row["name"] for row in data["stays"]] + [(row["name"], row["state"]) for row in data["checkpoints"]]
-    return actions, problems, [note["text"] for note in data["notes"]], stays
+    notes = [re.sub(r"changed \d+ s ago", "changed a while ago", note["text"]) for note in data["notes"]]
+    return actions, problems, notes, stays
 
 
 def test_the_preview_is_the_run_and_then_there_is_nothing_to_do() -> None:

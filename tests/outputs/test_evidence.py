@@ -1,0 +1,182 @@
+"""What others go for is glanced at before they go: whoever was killed while saving leaves a name like any other."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckptrules.formats.content import UnsoundError, untold
+from ckptrules.formats.files import glance
+from ckptrules.formats.folders import glance_at_folder
+from tests.commands.test_verify import (
+    DEEPSPEED,
+    FSDP,
+    RANKS,
+    WHOLE,
+    hdf5,
+    lightning,
+    numpy,
+    put,
+    safetensors,
+    torch_zip,
+)
+from tests.conftest import Project
+from tests.formats.test_folders import ONE, SHARDED, TWO
+from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
+
+NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"
+Files = Mapping[str, "bytes | str | None"]
+
+CUT_OFF: dict[str, tuple[bytes, str]] = {
+    "half a zip": (lightning(12, 120)[:300], "was never finished: the directory at its end is missing"),
+    "a zip but for a byte": (lightning(12, 120)[:-1], "was never finished: the directory at its end is missing"),
+    "safetensors but for a byte": (safetensors()[:-1], "is cut off: it has "),
+    "half a header of safetensors": (safetensors()[:20], "is cut off inside its header"),
+    "hdf5 but for a byte": (hdf5(2)[:-1], "is cut off: it has 199 bytes and should have 200"),
+    "numpy but for a byte": (numpy()[:-1], "is cut off: it has "),
+    "zeros": (bytes(400), "begins with nothing but zeros"),
+    "a pointer of Git LFS": (LFS, "is a pointer of Git LFS"),
+}
+CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
+    "a shard": (SHARDED, {TWO: safetensors()[:-1]}, f"its part '{TWO}' is cut off"),
+    "an index": (SHARDED, {ONE: None}, f"lacks '{ONE}'"),
+    "an index that is cut off": (SHARDED, {"model.safetensors.index.json": b'{"weight_map": {'}, "is no whole JSON"),
+    "a rank of DeepSpeed": (DEEPSPEED, {RANKS.format(1): None}, "lacks the optimizer state of rank 1"),
+    "the metadata of FSDP": (FSDP, {".metadata": None}, "lacks '.metadata', which is written last"),
+    "a shard of FSDP": (FSDP, {"__1_0.distcp": None}, "lacks the shard '__1_0.distcp'"),
+    "half a shard of FSDP": (FSDP, {"__1_0.distcp": b"w" * 50}, "its shard '__1_0.distcp' is cut off"),
+    "the folder of a tracker": (DEEPSPEED, {"latest": b"global_step352"}, "lacks the folder 'global_step352'"),
+}
+
+
+def fill(folder: Path, files: Files) -> Path:
+    for path, content in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            file.symlink_to(content.removeprefix("-> "))
+        elif content is not None:
+            file.write_bytes(content)
+    return folder
+
+
+def plan_of(project: Project, *options: str, check: int = 0) -> dict[str, Any]:
+    project.doit("plan", "delete_old=1", f"json={project.folder / 'p.json'}", *options, check=check)
+    found: dict[str, Any] = json.loads((project.folder / "p.json").read_text())["experiments"][0]
+    return found
+
+
+def goes(plan: dict[str, Any]) -> list[str]:
+    return [row["name"] for row in plan["checkpoints"] if row["state"] == "goes"]
+
+
+def said(plan: dict[str, Any]) -> str:
+    return "\n".join(f"{problem['names']} {problem['text']}" for problem in plan["problems"])
+
+
+@pytest.mark.parametrize("content", WHOLE.values(), ids=list(WHOLE))
+def test_what_is_whole_passes(content: bytes) -> None:
+    glance(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("content", [b"weights", b"\x80\x02cut off", b"PK", b"\0" * 15 + b"w"], ids=repr)
+def test_what_no_format_tells_of_passes(content: bytes) -> None:
+    glance(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("files", WHOLE_FOLDERS.values(), ids=list(WHOLE_FOLDERS))
+def test_a_folder_that_is_whole_passes(tmp_path: Path, files: Files) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    fill(tmp_path / "x", files)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    glance_at_folder(directory, "x", untold)
+    os.close(directory)
+
+
+@pytest.mark.parametrize(("files", "change", "text"), CUT_FOLDERS.values(), ids=list(CUT_FOLDERS))
+def test_what_a_folder_plainly_lacks_is_seen(tmp_path: Path, files: Files, change: Files, text: str) -> None:
+    fill(tmp_path / "x", {**files, **change})
+    directory = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(UnsoundError) as fault:
+        glance_at_folder(directory, "x", untold)
+    os.close(directory)
+    assert text in str(fault.value)
+
+
+@pytest.mark.parametrize(("content", "text"), CUT_OFF.values(), ids=list(CUT_OFF))
+def test_the_newest_that_is_cut_off_makes_no_other_go(project: Project, content: bytes, text: str) -> None:
+    for name in NAMES[:2]:
+        put(project, name, lightning(10, 100))
+    put(project, NAMES[2], content)
+    plan = plan_of(project, "keep_last=1", check=1)
+    assert goes(plan) == NAMES[:1]
+    assert f"['{NAMES[2]}'] is broken, as a glance at it shows: it {text}"[:60] in said(plan)
+    assert text in said(plan)
+    for _ in range(2):
+        assert text in project.doit("migrate", "delete_old=1", "keep_last=1", check=1)
+        assert project.names("exp") == NAMES[1:]
+    put(project, NAMES[2], lightning(12, 120))
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert project.names("exp") == NAMES[2:]
+
+
+def test_all_that_others_go_for_are_looked_at(project: Project) -> None:
+    for epoch in (7, 8, 9):
+        put(project, f"epoch-{epoch:02}_step-{epoch:05}0.ckpt", lightning(epoch, 10 * epoch))
+    for name in NAMES:
+        put(project, name, lightning(10, 100)[:-1])
+    plan = plan_of(project, "keep_last=2", check=1)
+    assert goes(plan) == ["epoch-07_step-000070.ckpt"]
+    assert [problem["names"] for problem in plan["problems"]] == [[name] for name in NAMES]
+
+
+def test_a_protected_name_that_is_cut_off_is_not_all_that_remains(project: Project) -> None:
+    put(project, "epoch-01_step-000010.ckpt", lightning(1, 10))
+    put(project, "epoch-02_step-000020.ckpt", lightning(2, 20))
+    put(project, "last.ckpt", lightning(2, 20)[:-1])
+    plan = plan_of(project, "keep_min_epoch=15", check=1)
+    assert goes(plan) == ["epoch-01_step-000010.ckpt"]
+    assert "['last.ckpt'] is broken" in said(plan)
+
+
+def test_the_best_that_is_cut_off_is_not_the_best(project: Project) -> None:
+    (project.folder / "rules" / "retention.yaml").write_text(
+        "retention: {default: {keep_best: {metric: val_loss, mode: min, count: 1}}}\n"
+    )
+    names = [*NAMES, "epoch-13_step-000130.ckpt"]
+    contents = [torch_zip({})[:-9], *[torch_zip({})] * 3]
+    for name, loss, content in zip(names, (0.1, 0.2, 0.4, 0.3), contents, strict=True):
+        put(project, name, content)
+        put(project, name.replace(".ckpt", ".metadata.json"), json.dumps({"val_loss": loss}).encode())
+    plan = plan_of(project, check=1)
+    assert goes(plan) == [NAMES[2]]
+    assert f"['{NAMES[0]}'] is broken" in said(plan)
+
+
+def test_the_best_of_all_that_is_cut_off_makes_no_best_of_another_directory_go(project: Project) -> None:
+    (project.folder / "rules" / "retention.yaml").write_text(
+        "retention: {default: {keep_best: {metric: val_loss, mode: min, count: 1, across: '*'}, keep_at_least: 1}}\n"
+    )
+    told = {"a": ((0.5, 0.6, 0.1), torch_zip({})[:-9]), "b": ((0.3, 0.4, 0.5), torch_zip({}))}
+    for experiment, (losses, newest) in told.items():
+        for name, loss, content in zip(NAMES, losses, (torch_zip({}), torch_zip({}), newest), strict=True):
+            put(project, name, content, experiment)
+            put(project, name.replace(".ckpt", ".metadata.json"), json.dumps({"val_loss": loss}).encode(), experiment)
+    project.doit("migrate", "delete_old=1", check=1)
+    left = [[name for name in project.names(experiment) if name.endswith(".ckpt")] for experiment in "ab"]
+    assert left == [NAMES[1:], [NAMES[0], NAMES[2]]]
+
+
+def test_where_nothing_goes_no_content_is_looked_at(project: Project) -> None:
+    put(project, "epoch=12-step=120.ckpt", lightning(12, 120)[:-1])
+    project.doit("migrate")
+    assert project.names("exp") == NAMES[2:]
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert project.names("exp") == NAMES[2:]
