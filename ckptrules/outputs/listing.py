@@ -173,16 +173,24 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
         return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
     inside = found.identity
     entry = Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=found.hollow)
+    whole = entry._replace(torn=found.torn, tells_only=found.tells_only, shared=found.shared)
     if inside.mtime_ns >= 0:
-        return entry._replace(torn=found.torn, tells_only=found.tells_only, shared=found.shared)
-    leads = False
+        return whole
+    held = _held_in(directory, name)
+    if stat.S_IFREG in held:  # all of before 1970
+        return whole
+    return whole._replace(mtime_ns=status.st_mtime_ns) if held else entry._replace(size=0, mtime_ns=status.st_mtime_ns)
+
+
+def _held_in(directory: int, name: str) -> set[int]:
+    """Return the kinds of what a directory holds at any depth, of files and of links that lead somewhere."""
+    kinds = set()
     for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
-        leads |= any(_is_link(inner, link) and _leads_somewhere(inner, link) for link in (*names, *folders))
-    return entry._replace(size=inside.size if leads else 0, mtime_ns=status.st_mtime_ns)
-
-
-def _is_link(directory: int, name: str) -> bool:
-    return stat.S_ISLNK(os.lstat(name, dir_fd=directory).st_mode)
+        for one in (*names, *folders):
+            kind = stat.S_IFMT(os.lstat(one, dir_fd=inner).st_mode)
+            if kind == stat.S_IFREG or (kind == stat.S_IFLNK and _leads_somewhere(inner, one)):
+                kinds.add(kind)
+    return kinds
 
 
 def _leads_somewhere(directory: int, name: str) -> bool:

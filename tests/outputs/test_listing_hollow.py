@@ -224,3 +224,19 @@ def test_what_disappears_meanwhile_completes_nothing(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     assert not holds_something(directory, "gone.json")
     os.close(directory)
+
+
+def test_a_folder_of_files_of_before_1970_is_not_empty(tree: Path) -> None:
+    found = make(tree, WHOLE)
+    for path in (tree / "exp" / "checkpoint-1").iterdir():
+        os.utime(path, ns=(-(10**9), -(10**9)))
+    (entry,) = scan(str(tree), found).entries
+    assert (entry.size, entry.mtime_ns < 0, entry.torn) == (2, True, "")
+
+
+def test_of_a_folder_of_links_shards_that_are_missing_are_told(tree: Path) -> None:
+    (tree / "exp").mkdir(parents=True)
+    (tree / "blob").write_text("x")
+    found = make(tree, {"model-00001-of-00002.safetensors": "-> ../../blob"})
+    (entry,) = scan(str(tree), found).entries
+    assert (entry.size, entry.torn) == (1, "1 of 2 parts 'model-*-of-00002.safetensors'")
