@@ -27,16 +27,17 @@ class Opinion(NamedTuple):
 
 
 class Others(NamedTuple):
-    """How many other whole checkpoints stay in any case (protected ones, say).
+    """How many other whole checkpoints stay in any case and tell no rank: protected ones.
 
     ``size`` is the bytes of all that stays, ``shared`` the files with several names among it; ``names`` are those that
-    are counted, the newest first.
+    are counted, the newest first. ``disputed`` are whole ones in conflict: they have a rank for the floor alone.
     """
 
     number: int
     size: int = 0
     shared: tuple[HardLinks, ...] = ()
     names: tuple[str, ...] = ()
+    disputed: tuple[Checkpoint, ...] = ()
 
 
 Judged = Mapping[str, Opinion]

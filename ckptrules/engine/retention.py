@@ -38,10 +38,14 @@ NOTHING = Verdict({}, {})
 
 
 def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Judged:
-    """Keep the newest by their numbers, so many that with the others there are ``count``."""
+    """Keep the newest by their numbers, so many that with those of the others that have none there are ``count``.
+
+    What stays for another reason takes its rank and no more: else an old one in conflict would cost the newest.
+    """
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
-    ranks = both_ranks(checkpoints, now_ns)[0]
-    return {name: newest for name, rank in ranks.items() if rank <= count - others.number}
+    ranks = both_ranks([*checkpoints, *others.disputed], now_ns)[0]
+    names = [checkpoint.entry.name for checkpoint in checkpoints]
+    return {name: newest for name in names if ranks[name] <= count - others.number}
 
 
 # --- a whole policy ---------------------------------------------------------------------------------------------------
@@ -54,7 +58,6 @@ def apply_policy(
     now_ns: int = 0,
     held: Mapping[str, Reason] = {},
     zone: tzinfo = UTC,
-    pinned: Collection[str] = (),
     tree: Mapping[Any, Judged] = {},
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
@@ -66,14 +69,12 @@ def apply_policy(
         held: candidates that stay in any case, and why; they take their rank among the others.
         now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
         zone: what says which day and hour a time is.
-        pinned: those of the held ones that meet the floor by their rank only, so that a pin makes no other one go.
         tree: what lines that go by the whole tree say, by their value.
     """
     around = Around(now_ns, others, zone, tree)
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
-    free = [c for c in checkpoints if c.entry.name not in held or c.entry.name in pinned] if held else checkpoints
-    lowest = floor(policy.keep_at_least - len(checkpoints) + len(free), free, others, now_ns)
+    lowest = floor(policy.keep_at_least, checkpoints, others, now_ns)
     rests_on = {*lowest, *held, *_ranked(said, checkpoints, now_ns)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
     keeps = {floor_line: len(lowest)}
@@ -97,7 +98,11 @@ def apply_policy(
             *_misdated_notes(policy, checkpoints, now_ns),
             *(_too_big(line, must) for line in last if LINES[line.key].is_exceeded(line.value, must)),
         ),
-        (*others.names[: policy.keep_at_least], *both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0]),
+        (
+            *others.names[: policy.keep_at_least],
+            *(c.entry.name for c in others.disputed),
+            *both_ranks([c for c in checkpoints if c.entry.name in rests_on])[0],
+        ),
         keeps={line: sum(one.keeps for one in judged.values()) for line, judged in said} | keeps,
     )
 

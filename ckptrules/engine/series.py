@@ -42,8 +42,6 @@ def judge(
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
-    by_hand = {*evidence.pins.values(), *evidence.spared.values()}
-    pinned = {name for name, reason in held.items() if reason in by_hand}
     by_series: dict[Series, list[Checkpoint]] = defaultdict(list)
     for one in sound:
         by_series[series_of(one, policy)].append(one)
@@ -51,13 +49,13 @@ def judge(
     said = []
     for series, candidates in by_series.items():
         shields = [one for one in found.protected if counts_in(one, series, every, policy)]
-        beside = [*shields, *(one for one in staying if series_of(one, policy) == series)]
+        disputed = [one for one in staying if series_of(one, policy) == series]
         ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
-        others = others_of([one for one in beside if one.entry.name not in ranked], busy)
+        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         here = {one.entry.name for one in own}
         kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
-        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, pinned, evidence.tree)
+        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, evidence.tree)
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 
@@ -93,14 +91,16 @@ def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool
     return shield.rule is not None and shield.series == series[:2] and bool(series[1]) and shield.entry.name not in busy
 
 
-def others_of(staying: Sequence[Checkpoint], busy: Collection[str]) -> Others:
+def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:
     """Return what stays beside the candidates; what is not whole takes room and does not count."""
-    whole = sorted((c.entry for c in staying if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
+    whole = sorted((c.entry for c in shields if c.entry.name not in busy), key=lambda e: (-e.mtime_ns, e.name))
+    staying = [*shields, *disputed]
     return Others(
         len(whole),
         sum(one.entry.size for one in staying),
         tuple(link for one in staying for link in one.entry.shared),
         tuple(entry.name for entry in whole),
+        tuple(one for one in disputed if one.entry.name not in busy),
     )
 
 
@@ -108,7 +108,7 @@ def verified_only(verdict: Verdict, others: Others, series: Series, verified: fr
     """Where deletion depends on it, let nothing go if none of those that stay is verified; else rest on one that is."""
     if verified is None or not verdict.remove:
         return verdict
-    staying = [*others.names, *verdict.keep]
+    staying = [*others.names, *(one.entry.name for one in others.disputed), *verdict.keep]
     decided = unless_verified(verdict, staying, verified)
     if decided is verdict:
         proved = next(name for name in reversed(staying) if name in verified)

@@ -217,7 +217,7 @@ def test_what_facts_call_the_best_stays_whatever_a_list_says(project: Project) -
     project.make({f"{HERE}/epoch-0{n}_step-00000{n}.ckpt": 50 for n in range(3)})
     (project.outputs / HERE / "best.json").write_text('{"best": "epoch-00_step-000000.ckpt"}')
     project.doit("migrate", "delete_old=1")
-    assert project.names("one") == ["best.json", "epoch-00_step-000000.ckpt"]
+    assert project.names("one") == ["best.json", "epoch-00_step-000000.ckpt", "epoch-02_step-000002.ckpt"]
 
 
 def test_a_run_of_an_earlier_version_that_changed_a_pointer_is_taken_back(project: Project) -> None:
