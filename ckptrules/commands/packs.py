@@ -24,7 +24,7 @@ from ckptrules.rules.load import load_pack
 from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import jobs
-from ckptrules.run.options import JSON, Common, OptionError, a_path, option, some_text
+from ckptrules.run.options import Common, OptionError, a_file, a_path, option, some_text
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
@@ -38,19 +38,23 @@ class Options(Common):
 
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
     names: str | None = option(None, a_path, "say what the packs make of the names in this file, one a line")
-    json: str | None = JSON
+    json: str | None = option(None, a_file, "with names=FILE: write what the packs make of them to this file, as JSON")
 
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out what is asked of the packs.
 
     Raises:
-        OptionError: there is no such pack, or no such file.
+        OptionError: there is no such pack, or no such file; or nothing to write as JSON.
         RuleError: a pack does not hold.
     """
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
         raise OptionError(f"no pack '{options.copy}'", closest(options.copy, known) or f"there are: {', '.join(known)}")
+    if options.json and not options.names:
+        raise OptionError(
+            "packs json= needs names=FILE", "'doit catalog format=json' lists the checkpoints that are here"
+        )
     style = jobs.style(session, options)
     if options.copy:
         return Prepared(partial(copy_pack, options, style))

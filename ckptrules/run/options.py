@@ -260,7 +260,7 @@ class Common(Declared):
 
 
 EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
-JSON = option(None, a_file, "write the plan, or what came of it, to this file")
+JSON = option(None, a_file, "write all that it tells to this file, as JSON")
 HTML = option(None, a_page, "draw it as a page: one HTML file, for a browser or to be sent round")
 WAIT = option(0, whole_number, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
@@ -281,9 +281,9 @@ EXECUTOR = option(
     "workers), dask:tls://host:8786 (those of a scheduler)",
 )  # fmt: skip
 MAX_RATE = option(None, a_rate, "at most so many bytes a second, for all workers together: 2GB/s, say")
-RUN = option(None, some_text, "the run in question, as 'doit history' has it")
-ARCHIVE_DIR = option(None, a_path, "the folder of the archives")
-BACKUP = option(None, some_text, "the backup to work with")
+RUN = option(None, some_text, "the id of a run: 'doit history' lists them")
+ARCHIVE_DIR = option(None, a_path, "the folder in which the archives lie")
+BACKUP = option(None, some_text, "the folder of the backup: 'doit backups' lists them")
 BACKUPS = option(None, a_path, "folder of the backups; otherwise beside outputs_dir")
 
 

@@ -69,6 +69,9 @@ def test_names_are_told_without_any_tree(project: Project) -> None:
     assert (second["kind"], second["fields"]) == ("format", {"epoch": 3, "step": 40})
     assert third == {"name": "final weights", "kind": "unknown", "fields": None, "packs": []}
     assert "cannot be read: No such file" in project.doit("packs", "names=none.txt", check=3)
+    for words in ((), ("copy=lightning",)):
+        assert "json= needs names=FILE\n" in project.doit("packs", "json=other.json", *words, check=3)
+    assert not (project.folder / "other.json").exists()
 
 
 def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> None:
