@@ -162,10 +162,9 @@ def is_plain(plan: Plan, listing: Listing) -> bool:
 def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan."""
     moving = [action for action in plan.actions if action.kind in {"rename", "restore", "unsweep", *DELETES}]
-    beside = [pair for action in moving for pair in action.with_it]
-    gone = {action.name for action in moving}.union([name for name, _ in beside])
-    links = {name for a in moving if a.leaves_link for name in (a.name, *(old for old, _ in a.with_it[: a.parts]))}
-    come = {action.to for action in moving}.union([to for _, to in beside])
+    gone = {name for action in moving for name in action.names}
+    links = {name for a in moving if a.leaves_link for name in a.names[: a.parts + 1]}
+    come = {to for action in moving for to in (action.to, *(to for _, to in action.with_it))}
     return ({entry.name for entry in listing.entries} - gone | links | come) - {""}
 
 

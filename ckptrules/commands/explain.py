@@ -184,16 +184,16 @@ def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryK
     for action in (action for action in plan.actions if not action.directory):
         if action.follows and name == action.name:
             return one._replace(stays=True, why=_why_it_follows(action))
-        if name in {action.name, *(old for old, _ in action.with_it)}:
-            is_part = name in [old for old, _ in action.with_it[: action.parts]]
-            belongs = f"{'is a part of' if is_part else 'belongs to'} {action.name}"
+        if name in action.names:
+            parts = action.names[1 : action.parts + 1]
+            belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
             goes_along = () if action.name == name else (Reason(belongs),)
             why = (*goes_along, *(reason for reason in action.reasons if reason != named_by))
             to = action.to if action.name == name else dict(action.with_it)[name]
-            parts = () if goes_along else tuple(old for old, _ in action.with_it[: action.parts])
+            parts = () if goes_along else parts
             return one._replace(becomes=to, stays=action.kind not in DELETES, why=why, saves=action.saves, parts=parts)
     for row in plan.kept:
-        if name in (row.name, *row.with_it):
+        if name in row.names:
             goes_along = () if row.name == name else (Reason(f"is a part of {row.name}"),)
             why = (*goes_along, *(reason for reason in row.reasons if reason != named_by))
             return one._replace(stays=True, why=why, parts=() if goes_along else row.with_it)

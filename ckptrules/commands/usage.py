@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules.commands.trash import stranger_notes
-from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size
 from ckptrules.outputs import listing as outputs_listing
@@ -75,7 +75,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
             continue
         plan, listing = deciding.plan_of(own, found)
         try:
-            sizes = outputs_listing.sizes(job.options.outputs_dir, found.directory, seen, going_names(plan))
+            sizes = outputs_listing.sizes(job.options.outputs_dir, found.directory, seen, plan.going)
         except OSError as error:
             failed.append(f"{job.style.name(found.directory)}: {why_of(error)}")
             continue
@@ -112,9 +112,9 @@ def archives(folder: str) -> int:
 
 def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
     """Say what of a directory is protected, kept, could go or is something else."""
-    goes = going_names(plan)
-    stays = {name for a in plan.actions if a.kind == "rename" for name in (a.name, *(old for old, _ in a.with_it))}
-    shown = {name: row.reasons[0].text for row in plan.kept for name in (row.name, *row.with_it)}
+    goes = plan.going
+    stays = {name for action in plan.actions if action.kind == "rename" for name in action.names}
+    shown = {name: row.reasons[0].text for row in plan.kept for name in row.names}
     parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
     for entry in listing.entries:
         kind = "other"
@@ -126,11 +126,6 @@ def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
             kind = "kept"
         parts[kind] += sizes.get(entry.name, 0)
     return Usage(**parts)
-
-
-def going_names(plan: Plan) -> set[str]:
-    """Return what would go."""
-    return {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
 
 
 def _row(name: str, row: Usage) -> tuple[str, ...]:

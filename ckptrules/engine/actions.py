@@ -37,6 +37,11 @@ class Action(NamedTuple):
     saves: tuple[PolicyLine, ...] = ()
     parts: int = 0
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that change with it, as they are before."""
+        return (self.name, *(old for old, _ in self.with_it))
+
 
 class Kept(NamedTuple):
     """A name that stays as it is, with the other names that are one checkpoint with it."""
@@ -45,6 +50,11 @@ class Kept(NamedTuple):
     size: int
     reasons: tuple[Reason, ...]
     with_it: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the checkpoint."""
+        return (self.name, *self.with_it)
 
 
 class Skipped(NamedTuple):
@@ -88,6 +98,11 @@ class Plan(NamedTuple):
     unwhole: tuple[str, ...] = ()
     keeps: Mapping[PolicyLine, int] = {}
     blind: bool = False
+
+    @property
+    def going(self) -> set[str]:
+        """All names that go."""
+        return {name for action in self.actions if action.kind in DELETES for name in action.names}
 
 
 class Spot(NamedTuple):

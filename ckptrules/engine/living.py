@@ -37,5 +37,5 @@ def _living(plan: Plan, rules: RuleSet) -> Iterator[Rule]:
     """Yield the formats of such runs that fit what is touched, whichever rule decided about the name."""
     asked = [rule for rule in (*rules.legacy, *rules.formats) if rule.live]
     touched = [action for action in plan.actions if action.kind in CHANGED] if asked else []
-    names = [name for action in touched for name in (action.name, *(old for old, _ in action.with_it))]
+    names = [name for action in touched for name in action.names]
     return (rule for rule in asked for name in names if fits(rule, in_part_folder(name)[1]) is not None)

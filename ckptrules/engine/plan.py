@@ -236,7 +236,7 @@ def names_that_stay(
     stays = [*kept(cleared.sound, verdict, cleared.found, here, known.busy), *cleared.stays]
     stays += kept_sidecars(cleared.found.sidecars, case.listing, told)
     if cleared.found.has_parts:
-        rows = {name for row in stays for name in (row.name, *row.with_it)}
+        rows = {name for row in stays for name in row.names}
         stays += kept_parts(cleared.found, told | rows)
     return stays
 

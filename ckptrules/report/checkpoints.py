@@ -131,7 +131,7 @@ def _rows(
         action, row = actions.get(name), kept.get(name)
         held = next((why[each] for each in (*one.names, *own, plan.directory) if each in why), ())
         if action:
-            names = (name, *(old for old, _ in action.with_it))
+            names = action.names
         elif row:
             names = (*one.names, *(sidecar for sidecar in own if sidecar in kept))
         else:

@@ -64,8 +64,8 @@ def several(plan: Plan, entries: Iterable[Entry]) -> Several:
     along: dict[bool, list[str]] = {True: [], False: []}
     for action in plan.actions:
         if action.kind == "rename" or action.kind in DELETES:
-            along[action.kind in DELETES] += [action.name, *(name for name, _ in action.with_it)]
-    stays = [*along[False], *(name for row in plan.kept for name in (row.name, *row.with_it))]
+            along[action.kind in DELETES] += action.names
+    stays = [*along[False], *(name for row in plan.kept for name in row.names)]
     return Several(*(tuple(link for name in names for link in shared.get(name, ())) for names in (along[True], stays)))
 
 

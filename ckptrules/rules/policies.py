@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ckptrules.engine import measures
-from ckptrules.engine.actions import DELETES, Plan
+from ckptrules.engine.actions import DELETES, Action, Kept, Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, EntryKind, Listing
 from ckptrules.engine.judging import NS
@@ -284,12 +284,7 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
 
         evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
     plan = make_plan(rules, listing, policy, evidence=evidence)
-    goes = {
-        name: action.reasons
-        for action in plan.actions
-        if action.kind in DELETES
-        for name in (action.name, *(name for name, _ in action.with_it))
-    }
+    goes = {name: action.reasons for action in plan.actions if action.kind in DELETES for name in action.names}
     for name in given:
         if fault := _not_understood(name, plan):
             hint = "write it as a name that the rules of naming understand"
@@ -318,6 +313,5 @@ def _not_understood(name: str, plan: Plan) -> str:
 
 
 def _why_kept(name: str, plan: Plan) -> Iterable[str]:
-    rows = [((row.name, *row.with_it), row.reasons) for row in plan.kept]
-    rows += [((row.name, *(name for name, _ in row.with_it)), row.reasons) for row in plan.actions]
-    return [reason.text for names, reasons in rows if name in names for reason in reasons]
+    rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
+    return [reason.text for row in rows if name in row.names for reason in row.reasons]

@@ -84,8 +84,7 @@ def told(plan: Plan, found: Sequence[Found]) -> Plan:
     reasons = {one.name: one.pin.reason for one in found}
 
     def because(row: Any) -> Any:
-        names = [row.name, *(one if isinstance(one, str) else one[0] for one in row.with_it)]
-        reason = next((reasons[name] for name in names if name in reasons), None)
+        reason = next((reasons[name] for name in row.names if name in reasons), None)
         return row._replace(reasons=(*row.reasons, reason)) if reason and reason not in row.reasons else row
 
     return plan._replace(

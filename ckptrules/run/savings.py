@@ -7,7 +7,6 @@ import textwrap
 import time
 from collections.abc import Mapping
 
-from ckptrules.engine.actions import DELETES
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.retention import assignment, pick_policy
@@ -50,8 +49,8 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
         )
         plan, listed = deciding.plan_of(own, found)
         blind += plan.blind
-        going = {name for a in plan.actions if a.kind in DELETES for name in (a.name, *(old for old, _ in a.with_it))}
-        known = {name for row in plan.kept for name in (row.name, *row.with_it)} | going
+        going = plan.going
+        known = {name for row in plan.kept for name in row.names} | going
         with contextlib.suppress(OSError):  # gone meanwhile
             in_parts = {entry.name: entry.size for entry in listed.entries if "/" in entry.name}
             sizes = in_parts | listing.sizes(place, found.directory, seen, going)
