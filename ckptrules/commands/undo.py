@@ -18,8 +18,8 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
 from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, places, records, selecting, startup
-from ckptrules.run.heard import RunContext
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
+from ckptrules.run.outcome import RunContext
 from ckptrules.run.past import command_of, runs_of, trash_days
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, hand_over

@@ -20,15 +20,13 @@ from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
-from ckptrules.run.database import DATABASE
 from ckptrules.run.finding import SETTLE, find, load, names_of, survey
-from ckptrules.run.heard import RunContext
 from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
-from ckptrules.run.outcome import Apart, Done
+from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import age_days, begun, own_state
-from ckptrules.run.remembered import remembered, values_of
+from ckptrules.run.remembered import DATABASE, remembered, values_of
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.startup import params_of

@@ -21,10 +21,9 @@ from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
-from ckptrules.run.heard import Heard, RunContext
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Output
+from ckptrules.run.outcome import Heard, Output, RunContext
 from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing

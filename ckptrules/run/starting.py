@@ -40,10 +40,9 @@ from ckptrules.rules.shipped import (
 )
 from ckptrules.run import places
 from ckptrules.run.command_line import TASKS
-from ckptrules.run.first_look import told_look, told_rows
+from ckptrules.run.first_look import told_look, told_rows, told_savings
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import OptionError
-from ckptrules.run.savings import told_savings
 from ckptrules.storage import writing
 
 NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"

@@ -29,7 +29,6 @@ from ckptrules.run.command_line import (
     module_of,
     refusal,
 )
-from ckptrules.run.database import DATABASE, IN_MEMORY, OWN_DATABASE, readable_database, refuse_damaged, sound_database
 from ckptrules.run.locking import recover_first, refusal_of, refuse_state, take_lock
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.refusing import (
@@ -39,6 +38,14 @@ from ckptrules.run.refusing import (
     refuse_processes_of_doit,
     refuse_runs_without_lock,
     show_help_first,
+)
+from ckptrules.run.remembered import (
+    DATABASE,
+    IN_MEMORY,
+    OWN_DATABASE,
+    readable_database,
+    refuse_damaged,
+    sound_database,
 )
 from ckptrules.run.session import Session
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
