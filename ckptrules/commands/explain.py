@@ -36,7 +36,6 @@ from ckptrules.run.options import (
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
-from ckptrules.storage import writing
 
 WIDTH = 13
 FEW = 5  # metrics in a line
@@ -115,13 +114,11 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
         return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
     text = "\n".join(block(one, job.style) for one in found)
     if options.json:
-        from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
+        from ckptrules.run.telling import head_of, write_data  # not above: only a JSON file needs it
 
-        data = {**head_of(job.header), "explained": [as_data(one) for one in found]}
-        try:
-            writing.write_json(options.json, data)
-        except OSError as error:
-            return Done(Output(f"{options.json} cannot be written: {error.strerror}\n"), failed=True)
+        faults = write_data(options, {**head_of(job.header), "explained": [as_data(one) for one in found]})
+        if faults:
+            return Done(Output(f"{options.json} cannot be written: {faults[options.json]}\n"), failed=True)
     return Done(Output(f"By 'doit migrate delete_old=1'; nothing was changed.\n\n{text}"))
 
 

@@ -12,7 +12,6 @@ from ckptrules.report.style import Style, table
 from ckptrules.run import jobs, past, places, records
 from ckptrules.run.options import HTML, Common, a_file, option
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 
@@ -70,15 +69,11 @@ def show_history(session: Session, options: Options, style: Style) -> Done:
     done = Done(Output(history_text(runs, style)))
     if not options.tells_data:
         return done
-    from ckptrules.run.telling import head_of  # not above: only a JSON file needs it
+    from ckptrules.run.telling import head_of, write_data  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))
     data = {**head_of(records.run_header(session, "history", options)), "runs": rows}
-    path = ""
-    try:
-        for path, write in targets(options):
-            write(path, data)
-    except OSError as error:
-        return Done(Output(f"{style.name(path)} cannot be written: {error.strerror}\n"), failed=True)
-    return done
+    faults = write_data(options, data)
+    text = "".join(f"{style.name(path)} cannot be written: {why}\n" for path, why in faults.items())
+    return Done(Output(text), failed=True) if faults else done

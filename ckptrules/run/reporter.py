@@ -24,7 +24,6 @@ from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, Output, RunContext
-from ckptrules.run.reports import targets
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -170,23 +169,18 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _write_data(self, heard: Heard, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
-        from ckptrules.run.telling import Sums, around, head_of
+        from ckptrules.run.telling import Sums, around, head_of, write_data
 
         header, options = _with_what_if(heard, context), context.options
         head = head_of(header)
         if isinstance(total, Tally):
             head |= around(self._session, header, Sums(total, heard.links, heard.all("room")), context.trash_days)
         data = run_as_data(head, heard.experiments, total)
-        for path, write in targets(options):
-            shown = context.style.name(path)
-            try:
-                write(path, data)
-            except OSError as error:
-                self.write(f"{shown} cannot be written: {error.strerror}\n")
-                self._problems_left = True
-            else:
-                if path == options.html and not options.quiet:
-                    self.write("".join(f"{line}\n" for line in context.drawn(shown, path)))
+        faults = write_data(options, data)
+        self._problems_left |= bool(faults)
+        self.write("".join(f"{context.style.name(path)} cannot be written: {why}\n" for path, why in faults.items()))
+        if options.html and options.html not in faults and not options.quiet:
+            self.write("".join(f"{line}\n" for line in context.drawn(context.style.name(options.html), options.html)))
 
     def _tell(self, task: Task) -> bool:
         output: Output | None = (task.meta or {}).pop("output", None)

@@ -24,11 +24,12 @@ from ckptrules.run import past
 from ckptrules.run.deciding import Decided
 from ckptrules.run.hints import CARRIED, command, quoted
 from ckptrules.run.jobs import Job, was_verified
+from ckptrules.run.options import Common
 from ckptrules.run.records import waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import reading
+from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
@@ -85,6 +86,26 @@ def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
         "outputs_dir": header["options"]["outputs_dir"],
         "rules": {"lines": [], **rules} if rules else None,
     }
+
+
+def write_data(options: Common, data: Mapping[str, Any]) -> dict[str, str]:
+    """Write data where they are wanted, as JSON and as a page; return the paths that cannot be written, and why."""
+    faults = {}
+    for path, write in ((options.json, writing.write_json), (options.html, _write_page)):
+        if path:
+            try:
+                write(path, data)
+            except OSError as error:
+                faults[path] = str(error.strerror)
+    return faults
+
+
+def _write_page(path: str, data: Mapping[str, Any]) -> None:
+    """Draw a page and write it as a whole file: what is drawn looks at all experiments at once."""
+    from ckptrules.report.page.drawing import draw
+
+    whole = {key: list(value) if key == "experiments" else value for key, value in data.items()}
+    writing.write_whole(path, draw(whole))
 
 
 class Sums(NamedTuple):
