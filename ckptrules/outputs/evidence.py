@@ -97,8 +97,10 @@ def seen_broken(directory: int, entry: Entry) -> str:
                 glance(file, os.fstat(file.fileno()).st_size)
     except UnsoundError as fault:
         return f"as a glance at it shows: it {fault}" if fault.id in BROKEN else ""
-    except OSError:
-        return ""  # what cannot be opened is for the look before each change
+    except PermissionError:
+        return ""  # somebody else's: that tells nothing of what is in it
+    except OSError as error:
+        return f"as a glance at it shows: it cannot be read: {why_of(error)}"
     return ""
 
 

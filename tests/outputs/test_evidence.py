@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -29,6 +30,8 @@ from tests.commands.test_verify import (
 from tests.conftest import Project
 from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
+from tests.support.crash import run_in_turn
+from tests.support.disturbing import Fault
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"
@@ -125,6 +128,19 @@ def test_the_newest_that_is_cut_off_makes_no_other_go(project: Project, content:
     put(project, NAMES[2], lightning(12, 120))
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("exp") == NAMES[2:]
+
+
+def test_the_newest_that_the_disk_cannot_read_makes_no_other_go(project: Project) -> None:
+    for name in NAMES:
+        put(project, name, lightning(10, 100))
+    words = ("plan", "delete_old=1", "keep_last=1")
+    told = 0
+    for at, read in enumerate(run_in_turn(project.folder, *words, count="reads").reads, 1):
+        if read.call == "open" and read.path.endswith(NAMES[2]):
+            ended = run_in_turn(project.folder, *words, fault=Fault(at, errno.EIO, "reads", lasts=True))
+            told += "is broken, as a glance at it shows: it cannot be read: Input/output error" in ended.output
+            assert f"Would delete: {NAMES[1]}" not in ended.output, ended
+    assert told
 
 
 def test_all_that_others_go_for_are_looked_at(project: Project) -> None:
