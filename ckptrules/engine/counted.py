@@ -11,9 +11,10 @@ from ckptrules.engine.shapes import in_yaml
 
 # Read in DeepSpeed edaa7221, deepspeed/runtime/engine.py:4195-4257, :5409 (in ZeRO 3 the weights too); accelerate
 # 16cb6eb8, checkpointing.py and utils/fsdp_utils.py; pytorch 0140b62d, torch/distributed/checkpoint/filesystem.py,
-# write_data (a file for each process, an empty one where it has nothing); OLMo-core, train/checkpoint.py:387;
-# Megatron-LM d98e8a64, training/checkpointing.py:230-277, and of a process without tensors of its own, which writes no
-# .distcp, core/dist_checkpointing/strategies/filesystem_async.py, prepare_write_data.
+# write_data (a file for each process, an empty one where it has nothing); OLMo-core, train/checkpoint.py:387; verl
+# b178a3cd5, utils/checkpoint/fsdp_checkpoint_manager.py:135-150; Megatron-LM d98e8a64, training/checkpointing.py,
+# get_checkpoint_name, and of a process without tensors of its own, which writes no .distcp,
+# core/dist_checkpointing/strategies/filesystem_async.py, prepare_write_data.
 OF_A_PROCESS = re.compile(
     r"(?:.*/)?(?:(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_(?:optim|model)_states\.pt"  # DeepSpeed
     r"|rng_state_(\d+)\.pth|random_states_(\d+)\.pkl|\w+_rank(\d+)\.bin"  # transformers, accelerate
@@ -24,6 +25,8 @@ OF_A_PROCESS = re.compile(
 OF_A_MODEL_PART = re.compile(
     r"(?:.*/)?mp_rank_(\d+)(?:_model_states\.pt|(?:_(\d+))?/model_optim_rng\.pt)", re.ASCII
 )  # DeepSpeed, Megatron: no grid where a third number says the part of the experts
+OF_A_WORLD = re.compile(r"(?:.*/)?\w+_world_size_(?P<world>\d+)_rank_(\d+)\.pt", re.ASCII)  # verl
+ONE_OF_SEVERAL = (OF_A_PROCESS, OF_A_MODEL_PART, OF_A_WORLD)
 NOT_OF_EACH = "metadata.json"  # of Megatron: beside it, not each process has written a .distcp
 
 _NTH = re.compile(r"(.*?)(\d+)([-_. ]?of[-_. ]?)(\d+)(.*)", re.ASCII | re.DOTALL)
@@ -48,20 +51,24 @@ def why_ranks_lack(paths: Collection[str]) -> str:
     Ranks may begin at any number: a disk of one node holds those of its own processes.
     """
     not_of_each = {path.removesuffix(NOT_OF_EACH) for path in paths if path.endswith(NOT_OF_EACH)}
-    found: dict[tuple[bool, str], set[tuple[int, ...]]] = defaultdict(set)
+    found: dict[tuple[re.Pattern[str], str], set[tuple[int, ...]]] = defaultdict(set)
+    worlds: dict[str, int] = {}
     for path in paths:
-        match = OF_A_PROCESS.fullmatch(path) or OF_A_MODEL_PART.fullmatch(path)
+        match = next(filter(None, (pattern.fullmatch(path) for pattern in ONE_OF_SEVERAL)), None)
         if match is None or (path.endswith(".distcp") and path[: path.rfind("/") + 1] in not_of_each):
             continue
-        groups = [group for group, text in enumerate(match.groups(), start=1) if text is not None]
+        world = match.re.groupindex.get("world")
+        groups = [group for group, text in enumerate(match.groups(), start=1) if text is not None and group != world]
         family = path
         for group in reversed(groups):
             family = f"{family[: match.start(group)]}*{family[match.end(group) :]}"
-        found[match.re is OF_A_PROCESS, family].add(tuple(int(match[group]) for group in groups))
+        found[match.re, family].add(tuple(int(match[group]) for group in groups))
+        if world:
+            worlds[family] = int(match[world])
     spans = {key: _span(ranks) for key, ranks in found.items()}
-    processes = max((span for (of_a_process, _), span in spans.items() if of_a_process), default=0)
-    for (of_a_process, family), there in sorted(found.items()):
-        count = processes if of_a_process else spans[of_a_process, family]
+    processes = max((span for (pattern, _), span in spans.items() if pattern is OF_A_PROCESS), default=0)
+    for (pattern, family), there in sorted(found.items(), key=lambda one: one[0][1]):
+        count = worlds.get(family) or (processes if pattern is OF_A_PROCESS else spans[pattern, family])
         if len(there) < count:
             return f"{len(there)} of {count} ranks {in_yaml(family)}"
     return ""

@@ -123,6 +123,8 @@ def each(name: str, *ranks: int) -> str:
         (each("mp_rank_00_00{}/model_optim_rng.pt", 0, 1) + " mp_rank_01_000/model_optim_rng.pt", "3 of 4 ranks 'mp_rank_*_*/model_optim_rng.pt'"),
         ("mp_rank_00_000_000/model_optim_rng.pt mp_rank_01_000_001/model_optim_rng.pt", ""),  # experts, in no grid
         (each("mp_rank_0{}_model_states.pt", 0, 2), "2 of 3 ranks 'mp_rank_*_model_states.pt'"),
+        (each("actor/optim_world_size_2_rank_{}.pt", 0, 1) + " critic/model_world_size_1_rank_0.pt", ""),
+        (each("actor/model_world_size_4_rank_{}.pt", 0, 1), "2 of 4 ranks 'actor/model_world_size_4_rank_*.pt'"),
         (each("layer_0{}-model_00-model_states.pt", 0, 2), ""),  # one without weights has no file
         ("epoch-3.pt rng_state.pth", ""),
     ],

@@ -61,9 +61,9 @@ TREES = {
         "checkpoint-200",
         unwhole="checkpoint-300",
     ),
-    "words: the tracker of Megatron, as verl writes it, though the names are none of it": Tree(
+    "words: the tracker of Megatron, though the names are none of it": Tree(
         "ckpt",
-        "ckpt/global_step_{20,40,60}/model_world_size_1_rank_0.pt ckpt/latest_checkpointed_iteration.txt=40",
+        "ckpt/global_step_{20,40,60}/model.pt ckpt/latest_checkpointed_iteration.txt=40",
         ["words"],
         "global_step_20",
         "global_step_40 global_step_60",
@@ -154,6 +154,80 @@ TREES = {
         "step_10 step_30",
         unread="tmp_step_40",
         keep="keep_best: {metric: val_reward, mode: max, count: 1}",
+    ),
+    "words: prime-rl": Tree(
+        "rl/checkpoints",
+        """rl/checkpoints/step_{10,20}/trainer/{.metadata,__0_0.distcp,__1_0.distcp} rl/checkpoints/step_10/STABLE
+        rl/checkpoints/step_{10,20}/weight/{model.safetensors,config.json} rl/checkpoints/step_30/trainer/dataloader.json""",
+        ["words"],
+        "step_10",
+        "step_20",
+        unwhole="step_30",
+    ),
+    "words: a folder of verl that lacks a rank makes no other go, and what its tracker names stays": Tree(
+        "grpo",
+        """grpo/latest_checkpointed_iteration.txt=100 grpo/global_step_{100,200,300,400}/data.pt
+        grpo/global_step_{100,200,300,400}/actor/{model,optim,extra_state}_world_size_2_rank_0.pt
+        grpo/global_step_{100,200,300}/actor/{model,optim,extra_state}_world_size_2_rank_1.pt
+        grpo/global_step_{100,200,300,400}/actor/huggingface/{config.json,tokenizer.json}""",
+        ["words"],
+        "global_step_200",
+        "global_step_100 global_step_300",
+        unwhole="global_step_400",
+    ),
+    "nanochat: the files of a step go together": Tree(
+        "base_checkpoints/d20",
+        """base_checkpoints/d20/model_000{100,200,300}.pt base_checkpoints/d20/meta_000100.json={"step":100,"val_bpb":0.9}
+        base_checkpoints/d20/meta_000200.json={"step":200,"val_bpb":0.7} base_checkpoints/d20/meta_000300.json={"step":300,"val_bpb":0.8}
+        base_checkpoints/d20/optim_000{100,200,300}_rank{0,1}.pt base_checkpoints/d20/model_000400.pt""",
+        ["nanochat"],
+        "model_000100.pt meta_000100.json optim_000100_rank0.pt optim_000100_rank1.pt",
+        "model_000200.pt meta_000200.json optim_000200_rank0.pt optim_000200_rank1.pt model_000300.pt meta_000300.json"
+        " optim_000300_rank0.pt optim_000300_rank1.pt",
+        unwhole="model_000400.pt",
+        keep="keep_last: 1, keep_best: {metric: val_bpb, mode: min, count: 1}",
+    ),
+    "words: RSL-RL, where numbers of few digits may be folds": Tree(
+        "rsl_rl/anymal",
+        """rsl_rl/anymal/model_{0,50,100,149}.pt rsl_rl/anymal/params/{env.yaml,agent.yaml} rsl_rl/anymal/git/IsaacLab.diff
+        rsl_rl/anymal/exported/policy.pt rsl_rl/anymal/events.out.tfevents.1""",
+        ["words"],
+        "model_100.pt",
+        "model_149.pt",
+        unread="model_0.pt model_50.pt",
+    ),
+    "sb3: in Isaac Lab, whose parameters lie beside": Tree(
+        "sb3/cartpole",
+        "sb3/cartpole/model_{1000,2000}_steps.zip sb3/cartpole/params/agent.yaml sb3/cartpole/model.zip sb3/cartpole/best_model.zip",
+        ["sb3"],
+        "model_1000_steps.zip",
+        "model_2000_steps.zip best_model.zip",
+        unread="model.zip",
+    ),
+    "words: F5-TTS, whose last one stays": Tree(
+        "ckpts/f5",
+        "ckpts/f5/model_{1000,2000,3000}.pt ckpts/f5/model_last.pt ckpts/f5/pretrained_model_1250000.safetensors ckpts/f5/samples/a.wav",
+        ["words"],
+        "model_1000.pt model_2000.pt",
+        "model_3000.pt model_last.pt",
+        unread="pretrained_model_1250000.safetensors",
+    ),
+    "levanter: an unfinished step makes no whole one go": Tree(
+        "checkpoints/run",
+        """checkpoints/run/step-{1000,2000}/metadata.json={"is_temporary":false} checkpoints/run/step-{1000,2000,3000}/model/w/{.zarray,0.0}
+        checkpoints/run/eval-1000/x""",
+        ["levanter"],
+        "step-1000",
+        "step-2000",
+        unwhole="step-3000",
+    ),
+    "deepspeed: the best of OpenRLHF": Tree(
+        "ckpt/_actor",
+        """ckpt/_actor/latest=global_step30 ckpt/_actor/{best_global_step20,global_step10,global_step20,global_step30}/mp_rank_00_model_states.pt
+        ckpt/_actor/{best_global_step20,global_step10,global_step20,global_step30}/metric.json={}""",
+        ["deepspeed"],
+        "global_step10 global_step20",
+        "global_step30 best_global_step20",
     ),
     "words: lingua": Tree(
         "dump/checkpoints",
