@@ -12,7 +12,7 @@ from ckptrules.engine.ruleset import Pattern, Policy, PolicyLine, RuleSet
 
 COUNTS = (1, 2, 3, 5)  # values of keep_last that one may wonder about
 FLOOR = "keep_at_least"
-PROTECTED = "protected"
+PROTECTED, PINS, POINTERS = "protected", "pins", "pointers"
 
 
 class InUse(NamedTuple):

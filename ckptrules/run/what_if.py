@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Directory, Listing, Stamp
+from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.what_if import (
     COUNTS,
+    PINS,
+    POINTERS,
     PROTECTED,
     InUse,
     Other,
@@ -26,8 +29,10 @@ from ckptrules.engine.what_if import (
     without,
 )
 from ckptrules.outputs import facts
+from ckptrules.outputs.evidence import read_pointers
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
+from ckptrules.rules.shipped import pins_file
 from ckptrules.run.deciding import FAULTS, ReadFacts, read_files, settle, sources_asked, untouched
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
@@ -153,9 +158,11 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
         return known
 
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
-    there = sort_entries(job.rules, listing).protected
+    found = sort_entries(job.rules, listing)
+    for use, count, without_it in held(job, listing, directory, found):
+        lines.append((use, count, plan_by(without_it, listing, directory, others.base)))
     for pattern in protecting(job.rules):
-        shielded, less = protected_by(pattern, there), base
+        shielded, less = protected_by(pattern, found.protected), base
         if any(one.rule for one in shielded):  # what no rule reads would stay
             less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base)
         lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
@@ -164,6 +171,25 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
         tuple(weight(plan(other), listing) for other in others.rows),
         {use: Used(count, weight(with_more(base, less), listing)) for use, count, less in lines},
     )
+
+
+def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[tuple[InUse, int, Job]]:
+    """Yield what keeps checkpoints beside the lines of policies: the pins, and each pattern of pointer files.
+
+    With each comes how many checkpoints of the directory it keeps, and the job without it.
+    """
+    pinned = {one.name for one in pinned_in(job.options.outputs_dir, listing, job.pins) if not one.fault}
+    if pinned:
+        line = PolicyLine(PINS, pins_file(job.options.rules_dir), None)
+        yield InUse(None, line), len(pinned), job._replace(pins=())
+    said = read_pointers(directory, listing, job.rules)[0]
+    for pattern in dict.fromkeys(one for one in job.rules.pointers if one.protects):
+        files = [name for name in said if fnmatchcase(in_part_folder(name)[1], pattern.text)]
+        named = {found.heads.get(one.name, one.name) for name in files for one in said[name] if one.protects}
+        if named:
+            line = PolicyLine(POINTERS, pattern.text, pattern.place)
+            left = tuple(one for one in job.rules.pointers if one != pattern)
+            yield InUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
 
 
 def facts_once() -> ReadFacts:
