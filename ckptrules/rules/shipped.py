@@ -117,7 +117,9 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
         RuleError: the folder or a file cannot be read, or the folder holds no rule file.
     """
     folder = shown = rules_dir or RULES_DIR
-    if rules_dir is None and not os.path.isdir(RULES_DIR):
+    if rules_dir is None and not os.path.lexists(
+        RULES_DIR
+    ):  # a link that leads nowhere: theirs, on a disk that is away
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
     texts: dict[str, str] = {}
     here = Location(shown, 1, 1)

@@ -68,6 +68,21 @@ def test_a_folder_with_pins_alone_is_no_folder_of_rules(tmp_path: Path, monkeypa
         rule_texts(None)
 
 
+@pytest.mark.parametrize("make", ["file", "link"])
+def test_what_is_called_rules_and_is_no_folder_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: str
+) -> None:
+    """The shipped rules took the place of those on a disk that was not mounted, and deleted by a policy of their own."""
+    monkeypatch.chdir(tmp_path)
+    assert "default-rules/naming.yaml" in rule_texts(None)
+    if make == "file":
+        (tmp_path / "rules").write_text("layout: []")
+    else:
+        (tmp_path / "rules").symlink_to("nowhere")
+    with pytest.raises(RuleError, match="rules:1:1: cannot be read: "):
+        rule_texts(None)
+
+
 @pytest.mark.parametrize("make", ["folder", "pipe", "link", "bytes"])
 def test_what_cannot_be_read_is_not_taken_for_no_pins(tmp_path: Path, make: str) -> None:
     file = tmp_path / "pins.yaml"
