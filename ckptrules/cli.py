@@ -105,11 +105,14 @@ def show_help(topic: str, program: str) -> int:
 
 def init(words: list[str]) -> int:
     """Look, write the rules, and say so."""
+    import shutil
+
     from ckptrules.run.starting import begin
 
     encoding = sys.stdout.encoding or "ascii"
     try:
-        code, text, fault = begin(words, PROGRAM if os.path.lexists(TASKS_FILE) else "doit", encoding)
+        is_ours = os.path.lexists(TASKS_FILE) or not shutil.which("doit")
+        code, text, fault = begin(words, PROGRAM if is_ours else "doit", encoding)
     except KeyboardInterrupt:
         return STOPPED
     print(text, end="")

@@ -284,6 +284,19 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert os.listdir(tmp_path) == []
 
 
+def test_doit_is_named_only_where_it_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who calls .venv/bin/ckptrules was told to call doit, which no shell finds."""
+    for folder, path, program in (("a", os.environ["PATH"], "doit"), ("b", str(tmp_path), "ckptrules")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.setenv("PATH", path)
+        plant(Path.cwd(), "runs/a/checkpoint-1/trainer_state.json runs/a/checkpoint-1/model.safetensors")
+        cli.init(["runs"])
+        assert f"Next: '{program} check'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("typed", "near"), [("RUN", "runs"), ("deep/rum/", "deep/run"), ("deep/a_fil", ""), ("x", "")])
 def test_a_folder_that_is_mistyped_is_told_with_the_near_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, near: str
