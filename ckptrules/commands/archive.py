@@ -151,7 +151,7 @@ class Told:
         self.killed = error if isinstance(error, KilledError) else None
         for name in (name for name in names if name not in self.lines):
             self.fail(name, f"Stopped: {self.style.name(name)} is not {done}.")
-        records.note_stop(session)
+        records.journals_of(session).note_stop()
 
     def done(self, names: Iterable[str], more: str) -> Done:
         """Return all lines, in the order of names, and what is to be told below them."""

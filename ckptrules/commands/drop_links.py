@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from ckptrules.changes.transaction import transact
 from ckptrules.changes.units import after, problems_of, refused
@@ -27,7 +28,7 @@ class Options(fix_state.Options):
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to remove the links under old names."""
     return experiments.experiments(
-        session, "drop_links", options, each(drop_one), summarise=summary("removed", "links")
+        session, "drop_links", options, each(drop_one), summarise=partial(summary, "to remove", "removed", "links")
     )
 
 

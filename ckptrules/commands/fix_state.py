@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from ckptrules import stopping
 from ckptrules.changes.fixing import fix, foresee
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
-from ckptrules.report.style import Style, numbers
+from ckptrules.report.style import Style, summary_of
 from ckptrules.report.text import Tally
 from ckptrules.run import deciding, experiments, pinning, working
 from ckptrules.run.jobs import Job
@@ -31,7 +32,9 @@ class Options(Planning):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
-    return experiments.experiments(session, "fix_state", options, each(fix_one), summarise=summary("fixed", "states"))
+    return experiments.experiments(
+        session, "fix_state", options, each(fix_one), summarise=partial(summary, "to fix", "fixed", "states")
+    )
 
 
 class each:  # noqa: N801 - a function that can be sent to another process
@@ -62,17 +65,12 @@ def fix_one(job: Job, listing: Listing) -> Plan:
     return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable, pinned=notes)
 
 
-def summary(verb: str, field: str) -> Callable[[Tally, Style, Iterable[str]], str]:
-    """Make the last block of a command that changes one thing of each checkpoint."""
-
-    def summarise(total: Tally, style: Style, notes: Iterable[str]) -> str:
-        rows = [
-            ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
-            (f"to {'fix' if verb == 'fixed' else 'remove'}" if style.preview else verb, getattr(total, field), ""),
-            ("skipped", total.skipped, ""),
-            ("problems", total.problems, "left untouched, see above" if total.problems else ""),
-        ]
-        title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
-        return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
-
-    return summarise
+def summary(would: str, did: str, field: str, total: Tally, style: Style, notes: Iterable[str]) -> str:
+    """Write the last block of a command that changes one thing of each checkpoint: a ``field`` of the tally."""
+    rows = [
+        ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
+        (would if style.preview else did, getattr(total, field), ""),
+        ("skipped", total.skipped, ""),
+        ("problems", total.problems, "left untouched, see above" if total.problems else ""),
+    ]
+    return summary_of(rows, style, notes)

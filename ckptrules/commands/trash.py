@@ -20,7 +20,7 @@ from ckptrules.run import finding, jobs, places, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.past import runs_of
+from ckptrules.run.past import DAY, runs_of
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
@@ -30,7 +30,6 @@ from ckptrules.storage.trash import TrashItem, strangers, trash_items
 HEADINGS = ("run", "directory", "name", "size", "freed on")
 DROPS = ("run",)
 LATER = ("size", "freed on")
-DAY = 86_400
 FEW = 3
 
 

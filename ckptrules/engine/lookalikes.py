@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.shapes import in_yaml
 
 ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split())
@@ -101,4 +102,4 @@ def as_line(patterns: Iterable[str]) -> str:
 def _last(parts: Sequence[str], shared: Mapping[tuple[int, str], int]) -> str:
     last = parts[-1]
     says_so = last in HOLDERS or (shared[len(parts), last] > 1 and not looks_like(last))
-    return last if says_so and not set(last) & set("*?[") else "*"
+    return last if says_so and not is_pattern(last) else "*"

@@ -57,6 +57,11 @@ class Reason(NamedTuple):
     place: Location | None = None
 
 
+def is_pattern(text: str) -> bool:
+    """Say whether a text is more than a name for the shell."""
+    return not {"*", "?", "["}.isdisjoint(text)
+
+
 class Pattern(NamedTuple):
     """A shell pattern: ``best-*.ckpt``."""
 

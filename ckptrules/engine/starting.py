@@ -12,6 +12,7 @@ from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
+from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.shapes import in_yaml
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
@@ -266,7 +267,7 @@ def _one_each(seen: Iterable[Seen]) -> list[Seen]:
 
 
 def _is_plain(name: str) -> bool:
-    return not set(name) & set("*?[") and name.isprintable()
+    return not is_pattern(name) and name.isprintable()
 
 
 def _commented(line: str, comment: str) -> str:

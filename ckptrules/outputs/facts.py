@@ -14,7 +14,7 @@ from ckptrules.engine.checkpoints import Evidence, order_of, series_in
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import reader
-from ckptrules.engine.ruleset import Fact, Reason, RuleSet
+from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
@@ -190,17 +190,13 @@ def _matching(outputs_dir: str, directory: str, parts: Sequence[str], plain: int
     """
     paths = [""]
     for place, part in enumerate(parts):
-        if place < plain or not _is_pattern(part):
+        if place < plain or not is_pattern(part):
             paths = [os.path.join(path, part) for path in paths]
             continue
         listed.update((path, None) for path in paths if path)
         found = ((path, name) for path in paths for name in _names_in(outputs_dir, _below(directory, path)))
         paths = [os.path.join(path, name) for path, name in found if _fits(name, part)]
     return paths
-
-
-def _is_pattern(part: str) -> bool:
-    return any(letter in part for letter in "*?[")
 
 
 def _fits(name: str, pattern: str) -> bool:

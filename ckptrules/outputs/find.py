@@ -13,9 +13,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.ruleset import is_pattern
 from ckptrules.storage.looking import stamp_of
-
-_GLOB = re.compile(r"[*?[]")
 
 UNREADABLE = Stamp(0, 0, 0)
 
@@ -122,7 +121,7 @@ def _is_part_folder(path: str, directories: Collection[str], part_folders: Itera
 
 def _experiment(path: str, pattern: str, taken: Collection[str]) -> str:
     _, slash, tail = pattern.rpartition("/")
-    experiment = path.rpartition("/")[0] if slash and not _is_glob(tail) else path
+    experiment = path.rpartition("/")[0] if slash and not is_pattern(tail) else path
     experiment = experiment or path
     while experiment in taken:
         experiment = path if len(experiment) < len(path) else f"{experiment}/."
@@ -200,10 +199,6 @@ def lookalikes(
     return sorted(found), is_cut or bool(pending)
 
 
-def _is_glob(part: str) -> bool:
-    return _GLOB.search(part) is not None
-
-
 def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> Iterator[tuple[str, Stamp]]:
     """Yield the directories that the parts of a pattern lead to. Links and hidden names are passed over, as in a shell.
 
@@ -214,7 +209,7 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
         return
     part, rest = parts[0], parts[1:]
     try:
-        names = listed(outputs_dir, path) if _is_glob(part) else []
+        names = listed(outputs_dir, path) if is_pattern(part) else []
     except FileNotFoundError:
         return
     except OSError:
@@ -227,12 +222,12 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
         for inner in names:
             if inner not in found:
                 yield from _walk(outputs_dir, inner, parts, listed)
-    elif _is_glob(part):
+    elif is_pattern(part):
         fits = re.compile(translate(part)).match
         for inner in names:
             if not fits(inner.rpartition("/")[2]):
                 continue
-            if len(rest) == 1 and not _is_glob(rest[0]):  # the usual case, and thousands of it
+            if len(rest) == 1 and not is_pattern(rest[0]):  # the usual case, and thousands of it
                 yield from _directory(outputs_dir, f"{inner}/{rest[0]}")
             else:
                 yield from _walk(outputs_dir, inner, rest, listed)

@@ -12,7 +12,7 @@ from ckptrules.engine.checkpoints import ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet
+from ckptrules.engine.ruleset import Pack, RuleSet, is_pattern
 from ckptrules.engine.wholeness import asked_inside
 from ckptrules.outputs.find import Inner, survey
 
@@ -168,7 +168,7 @@ class Tree:
     def _matching(self, path: str, part: str) -> list[str]:
         """Return the names in a folder that one part of a mark fits."""
         names = self.names(path)
-        if not any(letter in part for letter in "*?["):
+        if not is_pattern(part):
             return [part] if part in names else []
         return [*filter(_match_of(part), names)]
 

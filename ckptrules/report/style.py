@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -81,6 +81,14 @@ def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list
     """Lay the lines of a summary out: label, number, note."""
     width = max(len(str(count)) for _, count, _ in rows)
     return [f"  {label:<{label_width}}{count:>{width}}  {note}".rstrip() for label, count, note in rows]
+
+
+def summary_of(
+    rows: Sequence[tuple[str, int, str]], style: Style, notes: Iterable[str], nothing: str = "nothing was changed"
+) -> str:
+    """Lay out the last block of a command: its numbers, and notes below them; ``nothing`` was done in a preview."""
+    title = style.paint("Summary", "bold") + f" ({nothing})" * style.preview
+    return "\n".join([title, *numbers(rows), *filter(None, notes), ""])
 
 
 def count_of(number: int, one: str, many: str = "") -> str:

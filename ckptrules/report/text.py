@@ -13,7 +13,7 @@ from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, Skipp
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
-from ckptrules.report.style import Style, count_of, numbers, table, when
+from ckptrules.report.style import Style, count_of, summary_of, table, when
 
 LARGEST = 10  # so many lines show the order of magnitude
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
@@ -151,8 +151,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
         ("skipped", total.skipped, ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
     ]
-    title = style.paint("Summary", "bold") + (" (nothing was changed)" if style.preview else "")
-    return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+    return summary_of(rows, style, notes)
 
 
 class Going(NamedTuple):

@@ -21,6 +21,7 @@ from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run.finding import SETTLE, find, load, names_of, survey
+from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
@@ -221,8 +222,7 @@ def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
     if job.rules.shared:
         yield f"{fact}: what has changed within {settle} s is left alone, unless 'settle' says otherwise."
     elif kind:
-        command = session.command(base, options.but(settle=SETTLE), base)
-        shown = f"`{command}`" if "'" in command else f"'{command}'"
+        shown = as_named(session.command(base, options.but(settle=SETTLE), base))
         yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 

@@ -57,6 +57,11 @@ def command(task: str, **values: object) -> str:
     said = {name: value for name, value in values.items() if value or (value == 0 and value is not False)}
     given = {name: int(value) if isinstance(value, bool) else value for name, value in said.items()}
     words = " ".join([f"doit {task}", *(f"{name}={quoted(str(value))}" for name, value in given.items())])
+    return as_named(words)
+
+
+def as_named(words: str) -> str:
+    """Put quotes around a command, as messages name it."""
     return f"`{words}`" if "'" in words else f"'{words}'"
 
 
@@ -102,8 +107,7 @@ def _completed(program: str, rest: str, force: InForce) -> str:
         for n, v in force.options.items()
         if n not in known and _takes(task, n, force)
     ]
-    command = " ".join([*start, *rest.split(" ")[1:], *more])
-    return f"`{command}`" if "'" in command else f"'{command}'"
+    return as_named(" ".join([*start, *rest.split(" ")[1:], *more]))
 
 
 def _task_of(words: Sequence[str]) -> str:

@@ -160,8 +160,3 @@ def own_state(outputs_dir: str) -> str:
         return believing.own_state(outputs_dir)
     except OSError as error:
         raise OptionError(reading.why_of(error), place=str(error.filename)) from None
-
-
-def note_stop(session: Session) -> None:
-    """Let the journal of this thread say that the run ends before its time."""
-    journals_of(session).note_stop()

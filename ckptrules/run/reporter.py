@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import glob
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,7 +21,7 @@ from ckptrules.report.style import Style, count_of, printed
 from ckptrules.report.text import Tally, by_file, magnitude, summary, trash_sentence
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import escape_what_has_no_letter
-from ckptrules.run.hints import command
+from ckptrules.run.hints import as_named, command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, Output, RunContext
 from ckptrules.run.session import Session
@@ -213,8 +213,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
     def _overview(self, base: str, total: Tally, context: RunContext, notes: Iterable[str]) -> str:
         from ckptrules.report.overview import overview
 
-        command = f"{self._session.command(base, context.options, base)} verbose=1"
-        shown = f"`{command}`" if "'" in command else f"'{command}'"
+        shown = as_named(f"{self._session.command(base, context.options, base)} verbose=1")
         more = f"Nothing was changed. {shown} tells each checkpoint, with its reasons."
         text = overview(self._heard[base].all("row"), total, context.style)
         return "\n".join([text.rstrip("\n"), *notes, *_unsearched(context), more, ""])
@@ -272,8 +271,8 @@ def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:
         yield "of rules/ would; 'doit check' tests them:"
         yield from (f"    {style.name(line)}" for line in format_lines(drafted))
     if others:
-        name = re.sub(r"([*?[])", r"[\1]", others[0].names[0])
-        yield f"    and {count_of(len(others), 'further kind')} of names: {command('explain', name=name)}"
+        shown = command("explain", name=glob.escape(others[0].names[0]))
+        yield f"    and {count_of(len(others), 'further kind')} of names: {shown}"
 
 
 def blind_note(found: Sequence[str], options: Common) -> list[str]:

@@ -207,7 +207,8 @@ def _database(session: Session) -> str:
         return IN_MEMORY
     if line.command != "run":
         with contextlib.suppress(RuleError):  # to list the tasks needs no rules
-            return readable_database(session, os.path.join(any_of(line).outputs_dir, STATE, DATABASE))
+            options = next(iter(line.asked().values()), None) or line.options("")
+            return readable_database(session, os.path.join(options.outputs_dir, STATE, DATABASE))
         return IN_MEMORY
     refuse_state(session)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
@@ -242,8 +243,3 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
         note_proof(session, options)
     recover_first(session, options.outputs_dir)
     return database
-
-
-def any_of(line: CommandLine) -> Common:
-    """Return the options of one of the commands that are asked for, or those that each would have."""
-    return next(iter(line.asked().values()), None) or line.options("")

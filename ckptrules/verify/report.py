@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import FileContent
-from ckptrules.report.style import Style, count_of, numbers, table
+from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of
 from ckptrules.verify.check import Report, sound
 from ckptrules.verify.memory import Known
@@ -91,8 +91,7 @@ def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
         else ("read now", total.read, human_size(total.bytes_read) if total.read else ""),
         ("problems", total.failed, "see above" if total.failed else ""),
     ]
-    title = style.paint("Summary", "bold") + " (nothing was read)" * style.preview
-    return "\n".join([title, *numbers(rows), *(note for note in notes if note), ""])
+    return summary_of(rows, style, notes, "nothing was read")
 
 
 def report_as_data(report: Report) -> dict[str, Any]:

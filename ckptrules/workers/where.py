@@ -23,11 +23,6 @@ class Cluster(NamedTuple):
     url: str = ""
     is_trusted: bool = False
 
-    @property
-    def host(self) -> str:
-        """Where the scheduler is, without the brackets of IPv6."""
-        return host_of(self.url)
-
 
 def read_executor(text: str) -> Cluster | None:
     """Read where the work is to be done; only Dask has more to it than a word.
@@ -75,7 +70,7 @@ def why_not(cluster: Cluster) -> str:
         return "needs dask.distributed\n    hint: pip install 'ckptrules[dask]'"
     if cluster.url:
         try:
-            socket.create_connection((cluster.host, int(cluster.url.rpartition(":")[2])), PATIENCE).close()
+            socket.create_connection((host_of(cluster.url), int(cluster.url.rpartition(":")[2])), PATIENCE).close()
         except OSError as error:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             return f"nobody answers there: {why}\n    hint: is 'dask scheduler' at work, and is that its address?"
