@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from ckptrules.engine.ruleset import Fact, Fault, Location, PointerPattern
+from ckptrules.engine.ruleset import Fact, Fault, PointerPattern, Rule
 from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
@@ -98,19 +98,10 @@ SHAPES = {
 }
 
 
-def with_trackers(pointers: Sequence[Value], place: Location) -> list[Value]:
-    """Add the `TRACKERS` to what a pack, or rules with formats, say of pointer files."""
-    return [*pointers, *(Value(tracker, place) for tracker in TRACKERS)]
-
-
-def compile_pointers(values: Sequence[Value]) -> tuple[PointerPattern, ...]:
-    """Compile the patterns of pointer files."""
-    return tuple(_pointer(value) for value in values)
-
-
-def pointer_pattern(value: Value) -> str:
-    """Return the shell pattern of an entry of ``pointers``."""
-    return _pointer(value).text
+def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[PointerPattern, ...]:
+    """Compile the patterns of pointer files; a pack, or rules with formats, have the `TRACKERS` as well."""
+    trackers = TRACKERS if formats else ()
+    return (*map(_pointer, values), *(PointerPattern(tracker, formats[0].place) for tracker in trackers))
 
 
 def _pointer(value: Value) -> PointerPattern:

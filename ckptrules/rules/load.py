@@ -245,9 +245,7 @@ def _compile_names(
     merged: Mapping[str, Any], files: Sequence[str], named: naming.Naming, faults: list[Fault]
 ) -> RuleSet:
     """Compile what is said of names, in a rule file or in a pack."""
-    if named.formats:
-        merged = {**merged, "pointers": knowledge.with_trackers(merged.get("pointers", []), named.formats[0].place)}
-    return RuleSet(
+    rules = RuleSet(
         files=tuple(files),
         layout=tuple(value.data for value in merged["layout"].data) if "layout" in merged else (),
         targets=named.targets,
@@ -259,26 +257,25 @@ def _compile_names(
         trash_days=DEFAULT_TRASH_DAYS,
         settle=0,
         naming_digest="",
-        pointers=knowledge.compile_pointers(merged.get("pointers", [])),
+        pointers=knowledge.compile_pointers(merged.get("pointers", []), named.formats),
         facts=knowledge.compile_facts(merged.get("facts", []), faults),
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
-        special=_special(merged),
         leftovers=limits.compile_leftovers(merged.get("leftovers", [])),
     )
+    return rules._replace(special=_special(rules))
 
 
 def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
     return tuple(Pattern(value.data, value.place) for value in values)
 
 
-def _special(merged: Mapping[str, Any]) -> re.Pattern[str]:
+def _special(rules: RuleSet) -> re.Pattern[str]:
     """Compile one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
-    shells = [value.data for key in ("protected", "ignored") for value in merged.get(key, [])]
-    shells += map(knowledge.pointer_pattern, merged.get("pointers", []))
-    endings = [f"(?s:.*{re.escape(value.data)})\\Z" for value in merged.get("unfinished", [])]
-    return re.compile("|".join([*map(fnmatch.translate, shells), *endings]) or r"(?!)")
+    patterns = [one.text for one in (*rules.protected, *rules.ignored)] + [one.text for one in rules.pointers]
+    endings = [f"(?s:.*{re.escape(one.text)})\\Z" for one in rules.unfinished]
+    return re.compile("|".join([*map(fnmatch.translate, patterns), *endings]) or r"(?!)")
 
 
 def _naming_digest(rules: RuleSet) -> str:
