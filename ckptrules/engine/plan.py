@@ -26,7 +26,7 @@ from ckptrules.engine.holding import (
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import is_undecided
-from ckptrules.engine.retention import NOTHING, Verdict
+from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
 from ckptrules.engine.rows import (
     kept,
     kept_parts,
@@ -39,7 +39,7 @@ from ckptrules.engine.rows import (
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
 from ckptrules.engine.sorting import Sorted, all_names, beside, by_heads, sort_entries, with_metrics
-from ckptrules.engine.wholeness import complete_lines, unwhole
+from ckptrules.engine.wholeness import complete_lines, lacks_shown, unwhole
 
 
 class Case(NamedTuple):
@@ -205,7 +205,9 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
     if case.policy is None:
         return NOTHING
     lost = [checkpoint.entry.name for checkpoint, _ in cleared.losers]
-    return judge(case.policy, cleared.sound, cleared.found, case.evidence, known.busy, lost, known.linked)
+    verdict = judge(case.policy, cleared.sound, cleared.found, case.evidence, known.busy, lost, known.linked)
+    shown = lacks_shown(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
+    return keep_one_of_each(verdict, {why: [one for one in names if one not in lost] for why, names in shown.items()})
 
 
 def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:

@@ -138,6 +138,14 @@ def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collec
     return verdict._replace(keep={**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}, remove={}, saves={})
 
 
+def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -> Verdict:
+    """Let one of each group stay, the last, where all would go."""
+    kept = {names[-1]: (why,) for why, names in groups.items() if names and verdict.remove.keys() >= set(names)}
+    remove = {name: why for name, why in verdict.remove.items() if name not in kept}
+    saves = {name: lines for name, lines in verdict.saves.items() if name not in kept}
+    return verdict._replace(keep={**verdict.keep, **kept}, remove=remove, saves=saves) if kept else verdict
+
+
 def with_min_epoch(policy: Policy, limit: int) -> Policy:
     """Return the policy with its ``min_epoch`` line set, or added: what ``keep_min_epoch=`` asks for."""
     lines = tuple(line for line in policy.lines if line.key != "min_epoch")

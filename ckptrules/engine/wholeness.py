@@ -169,6 +169,22 @@ def complete_lines(found: Sorted, marked: Mapping[str, Reason], rules: RuleSet) 
         yield Reason(f"in the {rule.called} a line says which parts a checkpoint needs: {line}", rule.place)
 
 
+def lacks_shown(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules: RuleSet) -> dict[Reason, list[str]]:
+    """Map what only others show that it lacks to these: without them, it would count as whole."""
+    torn = {name for name, reason in marked.items() if reason.text.endswith(OTHERS_HAVE)}
+    if not torn:
+        return {}
+    series = {one.entry.name: one.series for one in every}
+    shown: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    lacking: dict[tuple[object, ...], Reason] = {}
+    for name, (rule, texts, needed) in parts_needed(every, rules).items():
+        if name in torn:
+            lacking[rule.id, series[name]] = Reason(f"it alone shows what {name} lacks", rule.place)
+        elif name not in marked and texts == needed:
+            shown[rule.id, series[name]].append(name)
+    return {why: shown[key] for key, why in lacking.items() if shown[key]}
+
+
 def asked_inside(rule: Rule | None) -> tuple[str, ...]:
     """Return the patterns that a format asks for inside a directory."""
     if rule is None or rule.complete is None:

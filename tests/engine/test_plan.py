@@ -245,7 +245,7 @@ READ = [
 GOLDEN = dict(READ)
 LINE_OF_REASON: Mapping[str, str | None] = {
     r"(?:legacy rule|format) '(.+)'$": r"id: \1",
-    r"is not whole: .+": "id: |complete: |template: ",
+    r"is not whole: .+|it alone shows what .+ lacks$": "id: |complete: |template: ",
     r"is a part of .+$": None,
     r"protected by '(.+)'$": r"\1",
     r"already in the target format$": "template: ",
