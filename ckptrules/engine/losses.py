@@ -1,4 +1,4 @@
-"""Pure: what a policy takes away that a person may not have meant: the best by a metric, nearly all of a series."""
+"""Pure: what a policy takes away that a person may not have meant: the best, nearly all, or whatever is large."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.lines.keep_best import as_float, shortened
+from ckptrules.engine.measures import human_size
 from ckptrules.engine.naming import BEST
 from ckptrules.engine.ruleset import Policy, Reason
 
+SMALLER = 0.9  # times the size of the smallest that goes; states of one run have nearly the same
 SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left
 LOW = frozenset("loss err error perplexity ppl wer cer mae mse rmse nll bpb bpc bpd fid lpips eer distance".split())
 HIGH = frozenset(
@@ -49,6 +51,11 @@ def losses(
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
         found.append(Reason(f"{what} checkpoints{of} go", policy.place))
+    gone = [checkpoint.entry.size for checkpoint in series if checkpoint not in left]
+    most = max((checkpoint.entry.size for checkpoint in left), default=0)
+    if left and gone and most < SMALLER * min(gone):
+        sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"
+        found.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
     return tuple(found)
 
 

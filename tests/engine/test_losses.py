@@ -171,3 +171,23 @@ def test_a_plan_says_once_where_nothing_tells_the_best(
 )
 def test_people_read_six_digits_and_all_where_two_would_look_the_same(texts: str, shown: str) -> None:
     assert list(shortened(texts.split()).values()) == shown.split()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((2000, 2000, 100), "(100 B at most, of 2 KB or more)"),
+        ((2000, 1000, 899), "(899 B at most, of 1 KB or more)"),
+        ((2000, 1000, 900), ""),
+        ((100, 100, 2000), ""),
+        ((100, 2000, 1000), ""),
+    ],
+)
+def test_where_all_that_stays_is_smaller_than_what_goes_that_is_told(
+    project: Project, sizes: tuple[int, ...], told: str
+) -> None:
+    project.make({f"exp/checkpoints/epoch-1{n}_step-00000{n}.ckpt": size for n, size in enumerate(sizes)})
+    out = project.doit("plan", "delete_old=1", "keep_last=1")
+    note = f"* Note: all that stays is smaller than what goes {told}: is it whole?\n"
+    assert (note in out) == bool(told), out
+    assert ("is smaller than" in out) == bool(told), out
