@@ -164,7 +164,7 @@ def start_of(asked: Asked, style: Style) -> Start:
             told.append("They cover what no pack knows, and 'doit plan' drafts a format for it.")
             return Start(_protocol_texts(place, strange.seen, prefix), "\n".join(told), understood=False)
     there = bool(asked.folder) or os.path.isdir(DEFAULT)
-    go_on = "" if there else "where there are checkpoints, move rules/ away, and 'ckptrules init FOLDER' looks there"
+    go_on = "" if there else "when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'"
     return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False, next=go_on)
 
 

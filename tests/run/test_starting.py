@@ -189,9 +189,7 @@ def test_rules_that_say_otherwise_are_told_first_and_no_deletion_is_next(
     """Those of a first `init` before the first training, say: by them, all checkpoints of others would go."""
     code, text = at_work(tmp_path, monkeypatch, "")
     assert (code, "says otherwise" in text) == (1, False)
-    assert text.endswith(
-        "\nNext: where there are checkpoints, move rules/ away, and 'ckptrules init FOLDER' looks there\n"
-    )
+    assert text.endswith("\nNext: when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'\n")
     before = {name: (tmp_path / name).read_bytes() for name in (NAMING, RETENTION)}
     code, text = at_work(tmp_path, monkeypatch, TRAINER)
     assert (code, text.startswith("rules/ is there already and says otherwise; what is there stays.")) == (1, True)
