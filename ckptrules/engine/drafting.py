@@ -15,6 +15,7 @@ from ckptrules.engine.words import ENDING, KEYS
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
+_ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
 
@@ -32,10 +33,10 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     every = [pieces, *(_PIECE.findall(ENDING.sub("", other)) for other in others)]
     rows = [row for row in every if _is_alike(row, pieces)]
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
+    counting = [n for n in varying or range(len(pieces)) if _may_count(pieces, n)]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
     if not fields:
-        whole = [n for n in varying or range(len(pieces)) if _is_whole(pieces[n])]
-        fields = {whole[-1]: "number"} if whole else {}
+        fields = {counting[-1]: "number"} if counting else {}
     if not fields or len(set(fields.values())) < len(fields):
         return []
     match = "".join(_pattern(piece, fields.get(n, ""), n in varying) for n, piece in enumerate(pieces))
@@ -132,6 +133,12 @@ def _is_whole(piece: str) -> bool:
     return piece.isascii() and piece.isdigit()
 
 
+def _may_count(pieces: Sequence[str], place: int) -> bool:
+    """Say whether a number may be one of epochs or steps: a whole one, neither a place in order nor in thousands."""
+    behind = pieces[place + 1] if place + 1 < len(pieces) else ""
+    return _is_whole(pieces[place]) and not _ORDINAL_OR_UNIT.match(behind)
+
+
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
     """Say whether two names differ in numbers only."""
     return len(row) == len(pieces) and all(
@@ -141,7 +148,7 @@ def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
 
 def _field(pieces: Sequence[str], place: int) -> str:
     """Return what a number counts by the word before it, or nothing."""
-    word = _LAST_WORD.search(pieces[place - 1]) if place and _is_whole(pieces[place]) else None
+    word = _LAST_WORD.search(pieces[place - 1]) if place and _may_count(pieces, place) else None
     return KEYS.get(word[1].lower(), "") if word else ""
 
 

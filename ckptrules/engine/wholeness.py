@@ -149,6 +149,11 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     return None
 
 
+def as_found(fault: str) -> str:
+    """Write a fault as a sentence: of a checkpoint, where it speaks of none of its parts."""
+    return fault if fault.startswith("its ") else f"it {fault}"
+
+
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
     """Return what is known to be wrong with the content of a checkpoint, or of a part of it, and who found it."""
     name = next((name for name in one.names if name in broken), None)

@@ -26,7 +26,7 @@ from ckptrules.formats.layouts import (
 )
 
 WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz")
-NEVER_EMPTY = (*WHOLE_FILES, ".distcp", ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
+NEVER_EMPTY = (*WHOLE_FILES, ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
 SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the ending of weights
 TEXT = "text"
 NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")

@@ -176,7 +176,7 @@ def look_inside(directory: int, name: str) -> Inside:
             tells_only &= one.endswith(TELLING)
             if stat.S_ISREG(status.st_mode):
                 size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
-                if not status.st_size and one.endswith(WEIGHTS):
+                if not status.st_size and one.endswith(WEIGHTS) and not _may_be_empty(one, names):
                     hollow.append(f"an empty file: {paths[-1]}")
                 if status.st_nlink > 1:
                     several.append(status)
@@ -189,6 +189,15 @@ def look_inside(directory: int, name: str) -> Inside:
     identity = Identity("directory", size, newest)
     why_hollow = unread or min(hollow, default="")
     return Inside(identity, why_hollow, min(torn, default=""), tells_only and not why_hollow, hard_links(several))
+
+
+def _may_be_empty(name: str, beside: Sequence[str]) -> bool:
+    """Say whether a file of weights may have 0 bytes: a process that has nothing to save leaves such a shard.
+
+    pytorch 0140b62d, torch/distributed/checkpoint/filesystem.py, write_data; ``.metadata`` comes last, and says what is
+    in each.
+    """
+    return name.endswith(".distcp") and ".metadata" in beside
 
 
 def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:

@@ -21,6 +21,9 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
     "ckpt1².pt": (["ckpt22².pt"], r"ckpt(?P<number>\d+)²\.pt", {"number": "1"}),
     "²ckpt٣-7.pt": (["²ckpt٣-8.pt"], r"²ckpt٣-(?P<number>\d+)\.pt", {"number": "7"}),
     r"a\=b\-c\ 7.pt": ([], r"a\\=b\\-c\\ (?P<number>\d+)\.pt", {"number": "7"}),
+    "epoch_2nd_00004.pth": (["epoch_2nd_00006.pth"], r"epoch_2nd_(?P<number>\d+)\.pth", {"number": "00004"}),
+    "12th_step_40k_7.pt": (["12th_step_40k_8.pt"], r"12th_step_40k_(?P<number>\d+)\.pt", {"number": "7"}),
+    "7kitten.pt": (["8kitten.pt"], r"(?P<number>\d+)kitten\.pt", {"number": "7"}),
     "1234": (["1235"], r"(?P<number>\d+)", {"number": "1234"}),
 }
 
@@ -38,7 +41,18 @@ def test_a_draft_reads_the_name_that_it_is_made_from(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["final weights", "", "epoch=3-epoch=4.ckpt", "loss0.5.pt", "net\n4.pt", "net\udcff4.pt", "ckpt².pt", "epoch٣.pt"],
+    [
+        "final weights",
+        "",
+        "step_1M.pt",
+        "60k.ckpt",
+        "epoch=3-epoch=4.ckpt",
+        "loss0.5.pt",
+        "net\n4.pt",
+        "net\udcff4.pt",
+        "ckpt².pt",
+        "epoch٣.pt",
+    ],
 )
 def test_where_no_number_counts_there_is_no_draft(name: str) -> None:
     assert draft(name, []) == []

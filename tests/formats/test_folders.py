@@ -78,6 +78,7 @@ WHOLE: dict[str, Files] = {
     "SpeechBrain": SPEECHBRAIN,
     "Hugging Face": hugging_face(500), "in shards": SHARDED, "an adapter": LORA, "accelerate": ACCELERATE, "FSDP": ACCELERATE_FSDP,
     "ZeRO": IN_ZERO, "TensorFlow": TENSORFLOW, "Megatron": MEGATRON, "DeepSpeed": DEEPSPEED, "FSDP of Lightning": FSDP,
+    "FSDP, of which a process had nothing to save": {**FSDP, "__2_0.distcp": b""},
     "msgpack": {"flax_model.msgpack": b"w", "config.json": b"{}"},
     "Orbax": {"_CHECKPOINT_METADATA": b"{}", "_METADATA": b"{}", "manifest.ocdbt": b"w", "d/1": b"w"},
     "unknown": {"whatever": b"w"},
@@ -153,6 +154,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         {"a/mp_rank_00_model_states.pt": torch_zip({"global_step": 1})}, {"a/mp_rank_01_model_states.pt": torch_zip({"global_step": 2})},
         "incomplete: holds parts of several steps: 'mp_rank_00_model_states.pt' of 1, 'mp_rank_01_model_states.pt' of 2",
     ),
+    "an empty shard that holds something": (FSDP, {"__1_0.distcp": b""}, "truncated: its shard '__1_0.distcp' is cut off"),
     "shards of no number": (FSDP, {".metadata": pickle.dumps({"a": 1})}, "incomplete: has a '.metadata' that names no shard"),
     "shards that are made up": (
         FSDP, {".metadata": b"\x80\x02NN\x81}(X\x0d\0\0\0relative_path]X\x06\0\0\0offsetK\x00X\x06\0\0\0lengthK\x01ub."},
@@ -263,7 +265,7 @@ def test_nothing_whole_is_deleted_on_account_of_what_is_incomplete(project: Proj
     assert [row["name"] for row in found["experiments"][0]["checkpoints"] if row["verified"]] == ["checkpoint-100"]
     for command in ("plan", "migrate"):
         out = project.doit(command, "delete_old=1", "verified=1", check=1)
-        assert SAYS.get(lack, "Problem: checkpoint-200 is broken, as verify found: it ") in out
+        assert SAYS.get(lack, "Problem: checkpoint-200 is broken, as verify found: it") in out
     assert project.names("exp") == ["checkpoint-100", "checkpoint-200"]
     for path, content in hugging_face(200).items():
         put(project, f"checkpoint-200/{path}", content)

@@ -50,6 +50,8 @@ def make(tree: Path, files: dict[str, str]) -> Directory:
     [
         (WHOLE, ""),
         ({"__0_0.distcp": ""}, "an empty file: __0_0.distcp"),
+        ({"__0_0.distcp": "x", "__1_0.distcp": "", ".metadata": "x"}, ""),  # of a process that had nothing to save
+        ({"__0_0.distcp": "", "a/.metadata": "x"}, "an empty file: __0_0.distcp"),
         ({"deep/er/x.pdparams": "", ".metadata": "x"}, "an empty file: deep/er/x.pdparams"),
         ({"ep1-rank0.pt.zst": ""}, "an empty file: ep1-rank0.pt.zst"),
         ({"model.safetensors": "-> /nowhere/blob", "x": "x"}, "a link that leads nowhere: model.safetensors"),
