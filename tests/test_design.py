@@ -111,7 +111,7 @@ def is_changing(call: ast.Call, *, reads_only: bool) -> bool:
         case ast.Attribute(ast.Name("os"), name):
             return name in CHANGING_OS and not (name == "open" and reads_only)
         case ast.Attribute(ast.Name("shutil"), name):
-            return True
+            return name != "which"
         case ast.Attribute(_, name):
             return name in CHANGING_METHODS
     return False
@@ -179,6 +179,7 @@ def test_only_the_storage_changes_the_disk(file: str) -> None:
         ("os.open(path, os.O_RDONLY | os.O_CREAT)", True),
         ("os.open(path, os.O_RDONLY)", False),
         ("shutil.rmtree(path)", True),
+        ("shutil.which(name)", False),
         ("open(path, 'w')", True),
         ("open(path, mode='r+')", True),
         ("open(path, mode)", True),
