@@ -13,6 +13,7 @@ import yaml
 
 from ckptrules.engine.ruleset import Fault, Location
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.spelling import nearest
 
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
@@ -87,10 +88,8 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
 
 def closest(word: str, words: Iterable[str]) -> str:
     """Return the hint for a mistyped word, or an empty text where nothing is near."""
-    import difflib
-
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f"did you mean '{near[0]}'?" if near else ""
+    near = nearest(word, words)
+    return f"did you mean '{near}'?" if near else ""
 
 
 def _parsed(text: str, file: str) -> yaml.Node | Fault | None:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.spelling import nearest
 from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.words import DOIT_COMMANDS, Word
 
@@ -180,12 +181,10 @@ def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help
     Raises:
         OptionError: with the task that is nearest, or with the hint where none is near.
     """
-    import difflib
-
     known = list(tasks)
     if word not in known:
-        near = difflib.get_close_matches(word, [*known, *OWN], n=1)
-        hint = f"did you mean 'ckptrules {near[0]}'?" if near else hint
+        near = nearest(word, [*known, *OWN])
+        hint = f"did you mean 'ckptrules {near}'?" if near else hint
         raise OptionError(f"there is no task '{word}'", hint)
 
 

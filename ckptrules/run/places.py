@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
@@ -27,16 +28,13 @@ def outputs_dir(options: Common) -> None:
 
 def near_folder(path: str) -> str:
     """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
-    import difflib
-
     above, name = os.path.split(os.path.normpath(path))
     try:
         with os.scandir(above or os.curdir) as entries:
-            there = {entry.name.lower(): entry.name for entry in entries if entry.is_dir()}
+            near = nearest(name, (entry.name for entry in entries if entry.is_dir()))
     except OSError:
         return ""
-    near = difflib.get_close_matches(name.lower(), there, n=1)
-    return os.path.join(above, there[near[0]]) if near else ""
+    return near and os.path.join(above, near)
 
 
 def is_inside(path: str, folder: str) -> bool:

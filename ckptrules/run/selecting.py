@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatchcase
 
+from ckptrules.engine.spelling import nearest
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session
@@ -43,20 +44,13 @@ def refuse_unknown_experiments(
     known = [f"{task}:{encode_task(name)}" for name in names]
     for word in words:
         if not any(fits(word.task, name) for name in known):
-            near = nearest(word.task.partition(":")[2], map(encode_task, names))
+            near = nearest(word.task.partition(":")[2].replace("*", ""), map(encode_task, names))
             typed = (word.typed or word.task).partition(":")[2]
             raise _no_experiment(typed, near and f"did you mean {in_quotes(f'{task}:{near}')}?")
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
-        near = nearest(pattern, names)
+        near = nearest(pattern.replace("*", ""), names)
         raise _no_experiment(str(options.experiments), near and f"did you mean experiments={quoted(near)}?")
-
-
-def nearest(word: str, names: Iterable[str]) -> str:
-    """Return the name that is nearest to a mistyped one, or nothing."""
-    import difflib
-
-    return next(iter(difflib.get_close_matches(word.replace("*", ""), list(names), n=1)), "")
 
 
 def in_quotes(word: str) -> str:

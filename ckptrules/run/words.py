@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapp
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from ckptrules.engine.spelling import nearest
 from ckptrules.run.options import Common, Option, OptionError
 
 DEFAULT_TASK = "plan"
@@ -128,7 +129,7 @@ class _Reader:
         name, is_value, text = argument.partition("=")
         if argument.startswith("-"):
             if self.words and _selects_any(self.words[-1], self.tasks):
-                _refuse_short(argument, self.words[-1])
+                _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
             elif not self.words and argument in DOIT_FLAGS_WITH_VALUE and rest:
                 rest.pop(0)
@@ -150,7 +151,8 @@ class _Reader:
             if name in known or name in (known := {**self._elsewhere(words, name), **known}):
                 _set_once(variables, name, self._value(words, known[name], text))
             elif not self.words or any(_selects_any(word, self.tasks) for word in self.words):
-                raise OptionError(f"unknown option '{name}'", _hint(name, known))
+                hint = _hint(name, known) if name else "write name=value, without spaces"
+                raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
             if word.task in known and word.task not in self.tasks:
                 raise OptionError(f"'{word.task}' is an option, no task", f"write {word.task}=…")
@@ -243,14 +245,16 @@ def _refuse_mixed(words: Sequence[Word]) -> None:
             raise OptionError(fact, f"write '{word.task}'")
 
 
-def _refuse_short(argument: str, word: Word) -> None:
+def _refuse_short(argument: str, word: Word, known: Known) -> None:
     """Refuse what doit would answer with a dump of its own objects.
 
     Raises:
         OptionError: with the right place of doit's own flags.
     """
     if not argument.startswith("--"):
-        hint = f"doit's own flags come before the task: 'doit {argument} … {word.task}'"
+        near = nearest(argument[1:].partition("=")[0].replace("-", "_"), known) if argument[2:3].isalpha() else ""
+        hint = f"did you mean '{near}='?" if near else ""
+        hint = hint or f"doit's own flags come before the task: 'doit {argument} … {word.task}'"
         raise OptionError(f"unknown option '{argument}' behind '{word.task}'", hint)
 
 
@@ -268,11 +272,8 @@ def _set_once(values: MutableMapping[str, Any], name: str, value: Any) -> None:
 
 
 def _hint(word: str, words: Iterable[str], dashes: str = "", own: Iterable[str] = ()) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, list(words), n=1)
-    if near:
-        return f"did you mean '{dashes}{near[0]}'?"
+    if near := nearest(word, words):
+        return f"did you mean '{dashes}{near}'?"
     return f"there are: {', '.join(own or words)}"
 
 
