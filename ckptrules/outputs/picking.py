@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
-import re
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
 from ckptrules.engine.checkpoints import ClaimKind
@@ -89,12 +88,7 @@ def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
 
 def holds_parts(name: str, packs: Sequence[Pack]) -> bool:
     """Say whether a folder of this name holds parts of the checkpoints of the directory that it lies in."""
-    return any(fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
-
-
-@lru_cache(maxsize=1000)
-def _match_of(part: str) -> Callable[[str], object]:
-    return re.compile(translate(part)).match
+    return any(fnmatch.fnmatchcase(name, pattern) for pack in packs for pattern in pack.rules.part_folders)
 
 
 def _is_anybodys(tree: Tree, path: str, rules: RuleSet) -> bool:
@@ -170,7 +164,7 @@ class Tree:
         names = self.names(path)
         if not is_pattern(part):
             return [part] if part in names else []
-        return [*filter(_match_of(part), names)]
+        return fnmatch.filter(names, part)
 
     def knows(self, pack: Pack, name: str, *, folder: bool) -> bool:
         """Say whether a pack claims a name of a listing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,10 +33,11 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     if len(template) > LONGEST_TEMPLATE:
         raise LogTemplateError(1, f"it is longer than {LONGEST_TEMPLATE} letters")
     try:
-        tree = _environment().parse(template)
+        environment = _environment()
+        tree = environment.parse(template)
         _refuse_more_than_an_entry_needs(tree)
         _refuse_long_loops(tree, max((len(value) for value in values.values() if isinstance(value, list)), default=0))
-        return "".join(_limited(_environment().from_string(tree).generate(values))).strip("\n") + "\n"
+        return "".join(_limited(environment.from_string(tree).generate(values))).strip("\n") + "\n"
     except LogTemplateError:
         raise
     except Exception as error:  # noqa: BLE001 - a template may fail in any way: it computes
@@ -104,7 +104,6 @@ _NODES = frozenset(
 )
 
 
-@lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     import jinja2
     from jinja2.sandbox import SandboxedEnvironment

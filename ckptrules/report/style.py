@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import NamedTuple
 from unicodedata import combining, east_asian_width
 
@@ -42,7 +41,11 @@ class Style(NamedTuple):
     @property
     def signs(self) -> Mapping[str, str]:
         """The signs in front of a line, in ASCII where the terminal knows no others."""
-        return _signs(self.encoding)
+        try:
+            "".join(SIGNS.values()).encode(self.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return ASCII_SIGNS
+        return SIGNS
 
     def paint(self, text: str, colour: str) -> str:
         """Colour a text where colours are wanted."""
@@ -66,15 +69,6 @@ def printed(text: str, *, colour: bool) -> str:
         return visible_lines(text)
     parts = _COLOUR.split(text)
     return "".join(part if number % 2 else visible_lines(part) for number, part in enumerate(parts))
-
-
-@lru_cache
-def _signs(encoding: str) -> Mapping[str, str]:
-    try:
-        "".join(SIGNS.values()).encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return ASCII_SIGNS
-    return SIGNS
 
 
 def numbers(rows: Sequence[tuple[str, int, str]], label_width: int = 12) -> list[str]:

@@ -78,21 +78,9 @@ def a_page(text: str) -> str:
     return text
 
 
-def as_time(text: str) -> str:
-    """Read a time such as ``7d``."""
-    seconds(text)
-    return text
-
-
 def a_checkpoint(text: str) -> str:
     """Read the path of a checkpoint; a directory is one without its last slash, too."""
     return a_path(text).rstrip("/") or "/"
-
-
-def an_executor(text: str) -> str:
-    """Read where the work is done."""
-    read_executor(text)
-    return text
 
 
 def an_executor_here(text: str) -> str:
@@ -103,10 +91,19 @@ def an_executor_here(text: str) -> str:
     return text
 
 
-def a_rate(text: str) -> str:
-    """Read a rate such as ``2GB/s``."""
-    rate(text)
-    return text
+def checked(read: Callable[[str], Any]) -> Callable[[str], str]:
+    """Make a reader that refuses what another one refuses, and leaves the rest as it is typed."""
+
+    def reader(text: str) -> str:
+        read(text)
+        return text
+
+    return reader
+
+
+as_time = checked(seconds)  # 7d
+a_rate = checked(rate)  # 2GB/s
+an_executor = checked(read_executor)
 
 
 class OneOf:

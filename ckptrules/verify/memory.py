@@ -84,11 +84,7 @@ def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
 
 def known_names(outputs_dir: str, listing: Listing) -> dict[str, Known]:
     """Return what is known of a directory's checkpoints as they are now, by name; nothing where it is not believed."""
-    try:
-        known = recall(outputs_dir, listing.directory)
-    except reading.StateError:  # `doit verify` tells of it
-        return {}
-    return _names_of(outputs_dir, listing, known)
+    return _names_of(outputs_dir, listing, _believed(outputs_dir, listing))
 
 
 def tells_broken(outputs_dir: str, directory: str) -> bool:
@@ -100,15 +96,18 @@ def tells_broken(outputs_dir: str, directory: str) -> bool:
 
 def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
     """Say what was found broken of a directory's checkpoints as they are now, by name; nothing is read beside that."""
-    try:
-        known = recall(outputs_dir, listing.directory)
-    except reading.StateError:
-        return {}
+    known = _believed(outputs_dir, listing)
     broken = {identity: this for identity, this in known.items() if this.broken}
     return {
         name: f"as verify found: {as_found(this.broken)}"
         for name, this in _names_of(outputs_dir, listing, broken).items()
     }
+
+
+def _believed(outputs_dir: str, listing: Listing) -> dict[str, Known]:
+    with contextlib.suppress(reading.StateError):  # `doit verify` tells of it
+        return recall(outputs_dir, listing.directory)
+    return {}
 
 
 def _names_of(outputs_dir: str, listing: Listing, known: Mapping[str, Known]) -> dict[str, Known]:
