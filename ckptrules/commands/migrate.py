@@ -10,11 +10,9 @@ from ckptrules.run.experiments import backups_first, experiments, in_tally
 from ckptrules.run.finding import load
 from ckptrules.run.jobs import style
 from ckptrules.run.options import WAIT
-from ckptrules.run.records import waiting_days
+from ckptrules.run.records import waiting_runs
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over
-from ckptrules.storage.posix import Disk
-from ckptrules.storage.trash import trash_runs
 
 TRASH_TASK = "%00trash"  # among the tasks of migrate; no experiment can be encoded so, as no name holds the byte 0
 
@@ -32,8 +30,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments(session, "migrate", options, plan.WORK, understood=in_tally)
     days = load(session, options.rules_dir, options.outputs_dir).trash_days
-    waiting = trash_runs(Disk(options.outputs_dir)) if days else []
-    expired = [run for run in waiting if waiting_days(options.outputs_dir, run) >= days]
+    expired = waiting_runs(options.outputs_dir, days) if days else []
     if expired and not options.dry_run and session.line.command == "run":
         from ckptrules.commands.purge import free_expired
 

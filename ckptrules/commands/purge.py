@@ -24,7 +24,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
-from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_runs, trash_use
+from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_use
 
 POLL = 0.2  # seconds
 SHOWN = 10  # runs in a table of the trash
@@ -54,7 +54,8 @@ def prepare(session: Session, options: Options) -> Prepared:
         SystemExit: Ctrl-C was the answer.
     """
     places.outputs_dir(options)
-    runs = waiting(options, seconds(options.older_than) / 86_400 if options.older_than else 0)
+    days = seconds(options.older_than) / records.DAY if options.older_than else 0
+    runs = records.waiting_runs(options.outputs_dir, days)
     style = jobs.style(session, options)
     shown = trash_text(options, style, runs)
     if runs and is_to_ask(options):
@@ -63,12 +64,6 @@ def prepare(session: Session, options: Options) -> Prepared:
             return Prepared(partial(Done, Output("Nothing was freed.\n")))
         shown = ""
     return Prepared(partial(free, session, options, style, runs, shown))
-
-
-def waiting(options: Options, days: float) -> list[str]:
-    """List the runs whose trash has waited for so many days."""
-    runs = trash_runs(Disk(options.outputs_dir))
-    return [run for run in runs if not days or records.waiting_days(options.outputs_dir, run) >= days]
 
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from ckptrules.run import finding, jobs, places, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.past import DAY, runs_of
+from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
@@ -150,4 +150,4 @@ def freed_on(outputs_dir: str, run: str, days: int) -> str:
     if not days:
         return "when purged"
     since = records.waits_since(outputs_dir, run)
-    return datetime.fromtimestamp(since + days * DAY, UTC).astimezone().strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(since + days * records.DAY, UTC).astimezone().strftime("%Y-%m-%d")

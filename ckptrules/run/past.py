@@ -10,18 +10,15 @@ from ckptrules.changes.history import Run
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS
 from ckptrules.engine.judging import NS
-from ckptrules.engine.measures import SECONDS
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, quoted
 from ckptrules.run.options import Common, Option, OptionError
-from ckptrules.run.records import waits_since
+from ckptrules.run.records import DAY, waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.storage import believing
-
-DAY = SECONDS["d"]
 
 
 class Did(NamedTuple):

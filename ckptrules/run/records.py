@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
+from ckptrules.engine.measures import SECONDS
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, notes, reading, trash
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
+DAY = SECONDS["d"]
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -118,12 +120,13 @@ def waits_since(outputs_dir: str, run: str) -> float:
 
 def age_days(run: str) -> float:
     """Return how many days ago a run started, by the clock."""
-    return (time.time() - run_started(run)) / 86400
+    return (time.time() - run_started(run)) / DAY
 
 
-def waiting_days(outputs_dir: str, run: str) -> float:
-    """Return for how many days what a run left in the trash waits there, as far as the clock can be believed."""
-    return (time.time() - waits_since(outputs_dir, run)) / 86400
+def waiting_runs(outputs_dir: str, days: float) -> list[str]:
+    """List the runs whose trash has waited for so many days, as far as the clock can be believed; with 0 all."""
+    now, runs = time.time(), trash.trash_runs(Disk(outputs_dir))
+    return [run for run in runs if not days or (now - waits_since(outputs_dir, run)) / DAY >= days]
 
 
 def run_started(run: str) -> float:

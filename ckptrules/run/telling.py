@@ -25,7 +25,7 @@ from ckptrules.run.deciding import Decided
 from ckptrules.run.hints import CARRIED, command, quoted
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
-from ckptrules.run.records import waits_since
+from ckptrules.run.records import DAY, waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
 from ckptrules.stopping import StoppedError
@@ -155,7 +155,7 @@ def space(path: str, sums: Sums, days: int | None) -> dict[str, Any]:
     return {
         **(space_of(*sums) if sums.rooms else dict.fromkeys(("protected", "kept", "goes", "undecided", "same_twice"))),
         "trash": trash_use(storage).size,
-        "trash_until": zoned(min(since) + (days or 0) * past.DAY) if since else None,
+        "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": disk.f_bavail * disk.f_frsize,
         "disk_total": disk.f_blocks * disk.f_frsize,
     }
