@@ -18,7 +18,6 @@ from ckptrules.run.words import encode_word, selects_by_name
 
 REFUSED, STOPPED = 3, 130
 PROGRAM = "ckptrules"
-NO_DUMP = "command line: dumpdb reads another kind of database\n    hint: 'ckptrules info TASK' says what is up to date"
 
 
 def main() -> int:
@@ -37,14 +36,18 @@ def main() -> int:
         if arguments == ["--version"]:
             print(f"{PROGRAM} {__version__}")
             return 0
+        return run_doit(arguments)
     except OptionError as error:
         print(f"ERROR: {completed(str(error))}", file=sys.stderr)
         return REFUSED
-    return run_doit(arguments)
 
 
 def run_doit(arguments: list[str]) -> int:
-    """Hand the rest to doit, with the shipped tasks."""
+    """Hand the rest to doit, with the shipped tasks.
+
+    Raises:
+        OptionError: it would answer with a traceback, or a dump of its own objects.
+    """
     from doit.cmd_base import ModuleTaskLoader
     from doit.doit_cmd import DoitMain
     from doit.exceptions import InvalidDodoFile
@@ -58,14 +61,12 @@ def run_doit(arguments: list[str]) -> int:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
     if arguments[:1] == ["dumpdb"]:
-        print(f"ERROR: {NO_DUMP}", file=sys.stderr)
-        return REFUSED
+        raise OptionError("dumpdb reads another kind of database", f"'{PROGRAM} info TASK' says what is up to date")
     loader = ModuleTaskLoader(vars(tasks))
     main = DoitMain(loader)
     has_flags = any(word.startswith("-") for word in arguments)  # to look at them costs a start of doit's command
     if has_flags and (fault := fault_in_flags(main, loader, arguments)):
-        print(f"ERROR: command line: {fault}\n    hint: '{PROGRAM} help' lists the commands", file=sys.stderr)
-        return REFUSED
+        raise OptionError(fault, f"'{PROGRAM} help' lists the commands")
     return int(main.run(arguments) or 0)  # doit returns nothing where all went well
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from ckptrules.changes.transaction import transact
 from ckptrules.changes.units import after, problems_of, refused
 from ckptrules.commands import fix_state
-from ckptrules.commands.fix_state import each, summary
+from ckptrules.commands.fix_state import change_one, summary
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.holding import link_targets
@@ -28,7 +28,11 @@ class Options(fix_state.Options):
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to remove the links under old names."""
     return experiments.experiments(
-        session, "drop_links", options, each(drop_one), summarise=partial(summary, "to remove", "removed", "links")
+        session,
+        "drop_links",
+        options,
+        partial(change_one, drop_one),
+        summarise=partial(summary, "to remove", "removed", "links"),
     )
 
 

@@ -33,28 +33,26 @@ class Options(Planning):
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
     return experiments.experiments(
-        session, "fix_state", options, each(fix_one), summarise=partial(summary, "to fix", "fixed", "states")
+        session,
+        "fix_state",
+        options,
+        partial(change_one, fix_one),
+        summarise=partial(summary, "to fix", "fixed", "states"),
     )
 
 
-class each:  # noqa: N801 - a function that can be sent to another process
-    """Makes of a change of one listing the work on its directory."""
-
-    def __init__(self, work: Callable[[Job, Listing], Plan]) -> None:
-        self.work = work
-
-    def __call__(self, job: Job, found: Directory) -> Done:
-        """Do it, and tell what came of it."""
-        if stopping.stopped():
-            job.journals.note_stop()
-            return Done(Output(""), failed=True)
-        listing = Listing(found.experiment, found.directory, ())
-        try:
-            listing = scan(job.options.outputs_dir, found)
-            done = self.work(job, listing)
-        except deciding.FAULTS as fault:
-            done = deciding.untouched(found, fault)
-        return working.tell(job, done, listing)
+def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
+    """Change one checkpoint directory, or say what that would change; tell what came of it."""
+    if stopping.stopped():
+        job.journals.note_stop()
+        return Done(Output(""), failed=True)
+    listing = Listing(found.experiment, found.directory, ())
+    try:
+        listing = scan(job.options.outputs_dir, found)
+        done = change(job, listing)
+    except deciding.FAULTS as fault:
+        done = deciding.untouched(found, fault)
+    return working.tell(job, done, listing)
 
 
 def fix_one(job: Job, listing: Listing) -> Plan:

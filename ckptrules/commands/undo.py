@@ -17,7 +17,8 @@ from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
 from ckptrules.rules.shape import closest
-from ckptrules.run import jobs, pinning, places, records, selecting, startup
+from ckptrules.run import jobs, pinning, places, records, selecting
+from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.outcome import RunContext
 from ckptrules.run.past import command_of, runs_of, trash_days
@@ -83,7 +84,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             "name": name,
             "doc": f"what run {header['takes_back']} did in {name}",
             "actions": [(undo_one, [job, back])],
-            "params": startup.params_of("undo") if f"undo:{name}" in session.chosen else (),
+            "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
     for name in sorted(set(changed) - names) if selecting.selects_by_word(session, "undo") else ():

@@ -32,6 +32,21 @@ def declared(task: str) -> type[Common]:
     return options
 
 
+def params_of(task: str) -> list[dict[str, Any]]:
+    """Return the options of a task as doit wants them told."""
+    return [
+        {
+            "name": option.name,
+            "long": option.dashed,
+            "type": bool if option.is_flag else str,
+            "default": None,
+            "inverse": f"no-{option.dashed}" if option.is_flag else "",
+            "help": option.described.replace("%", "%%"),
+        }
+        for option in declared(task).known().values()
+    ]
+
+
 def said_outputs_dir(rules_dir: str | None) -> str | None:
     """Return the ``outputs_dir`` that the rules say; broken rules may say any, so they are refused without a default.
 

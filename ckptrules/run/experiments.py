@@ -20,6 +20,7 @@ from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
+from ckptrules.run.command_line import params_of
 from ckptrules.run.finding import SETTLE, find, load, names_of, survey
 from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
@@ -30,7 +31,6 @@ from ckptrules.run.records import age_days, begun, own_state
 from ckptrules.run.remembered import DATABASE, remembered, values_of
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
-from ckptrules.run.startup import params_of
 from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.run.words import encode_task, fits
 from ckptrules.stopping import StoppedError

@@ -24,9 +24,9 @@ from ckptrules.run.command_line import (
     TASKS,
     command_line,
     completed,
-    declared,
     escape_what_has_no_letter,
     module_of,
+    params_of,
     refusal,
 )
 from ckptrules.run.locking import recover_first, refusal_of, refuse_state, take_lock
@@ -170,21 +170,6 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     from ckptrules.run.tasks import one_task
 
     yield from one_task(session, name, module.prepare, options)
-
-
-def params_of(task: str) -> list[dict[str, Any]]:
-    """Return the options of a task as doit wants them told."""
-    return [
-        {
-            "name": option.name,
-            "long": option.dashed,
-            "type": bool if option.is_flag else str,
-            "default": None,
-            "inverse": f"no-{option.dashed}" if option.is_flag else "",
-            "help": option.described.replace("%", "%%"),
-        }
-        for option in declared(task).known().values()
-    ]
 
 
 @contextlib.contextmanager
