@@ -212,6 +212,25 @@ TREES = {
         "model_3000.pt model_last.pt",
         unread="pretrained_model_1250000.safetensors",
     ),
+    "onetrainer: backups, of which one is not finished": Tree(
+        "ws/backup",
+        """ws/backup/2025-01-01_09-00-00-backup-500-0-5/lora.safetensors ws/backup/2025-01-01_09-00-00-backup-500-0-5/onetrainer_config/args.json
+        ws/backup/2025-01-0{1,2}_10-00-00-backup-1000-1-0/lora.safetensors
+        ws/backup/2025-01-0{1,2}_10-00-00-backup-1000-1-0/onetrainer_config/args.json
+        ws/backup/2025-01-02_11-00-00-backup-2000-2-0/lora.safetensors""",
+        ["onetrainer"],
+        "2025-01-01_09-00-00-backup-500-0-5",
+        "2025-01-01_10-00-00-backup-1000-1-0 2025-01-02_10-00-00-backup-1000-1-0",
+        unwhole="2025-01-02_11-00-00-backup-2000-2-0",
+    ),
+    "onetrainer: models": Tree(
+        "ws/save",
+        "ws/save/2025-01-01_1{0,1}-00-00-save-1000-1-0.safetensors ws/save/cat2025-01-01_12-00-00-save-500-1-0.safetensors",
+        ["onetrainer"],
+        "",
+        "2025-01-01_10-00-00-save-1000-1-0.safetensors 2025-01-01_11-00-00-save-1000-1-0.safetensors"
+        " cat2025-01-01_12-00-00-save-500-1-0.safetensors",
+    ),
     "levanter: an unfinished step makes no whole one go": Tree(
         "checkpoints/run",
         """checkpoints/run/step-{1000,2000}/metadata.json={"is_temporary":false} checkpoints/run/step-{1000,2000,3000}/model/w/{.zarray,0.0}
