@@ -53,8 +53,8 @@ SMALL: dict[str, int | str] = {
     "ocr/checkpoints/epoch=1-step=5.ckpt/0.pt": 12,
     "links/best.ckpt": f"-> ../ocr/checkpoints/{DOUBLED}",
 }
-RUN = re.compile(r"\d{8}T\d{6}Z-\d+(\.\d+)?|(?<=\.)\d+-\d+(?=\.tmp$)")  # with the process
-NUMBERS = re.compile(r"\b[0-9a-f]{20,}\b|\d{8}T\d{6}Z-\d+|\d{4,}|\d\d:\d\d:\d\d")
+RUN = re.compile(r"\d{8}T\d{6}Z-\d+(\.\d+)?|(?<=[.-])\d+-\d+(?=\.tmp$|$)|(?<=\.)[0-9a-f]{16}(?=\.tmp$)")
+NUMBERS = re.compile(r"\b[0-9a-f]{16,}\b|\d{8}T\d{6}Z-\d+|(?<=process\b)\W+\d+|\d{4,}|\d\d:\d\d:\d\d")
 NOTES = tuple(f"outputs/.ckptrules/{name}" for name in ("journal/", "doit.db", "lock", "proved", "work/"))
 APART = ("archive/", "state/")  # the latter is $XDG_STATE_HOME
 

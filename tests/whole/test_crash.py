@@ -32,7 +32,8 @@ def test_killed_at_any_change(undisturbed: Undisturbed) -> None:
         assert undisturbed.has_its_links(), at
         if undisturbed.leaves_another_disk():
             undisturbed.finish_and_take_back(at)
-    assert len(undisturbed.seen) > len(undisturbed.instants) / 2
+    disks = [disk for then, disk in undisturbed.seen if then == "finish"]
+    assert 0.5 < len(disks) / len(undisturbed.instants) < 1.5  # after a change is mostly before the next one
 
 
 def test_killed_at_any_change_and_taken_back_at_once(undisturbed: Undisturbed) -> None:
