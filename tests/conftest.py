@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import itertools
 import os
@@ -84,6 +85,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.nodeid.startswith("tests/whole/"):
             item.add_marker(pytest.mark.whole)
     items.sort(key=lambda item: item.get_closest_marker("whole") is not None)
+
+
+def pytest_collection_finish() -> None:
+    """Search the tests themselves for no garbage: each search would take as long as many of them."""
+    gc.freeze()
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
