@@ -83,15 +83,13 @@ def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, l
     return pairs
 
 
-def too_long(checkpoints: Sequence[Checkpoint], pairs: Pairs) -> dict[str, Problem]:
+def too_long(pairs: Pairs) -> dict[str, Problem]:
     """Find the checkpoints with a sidecar whose new name no file system would take, and tell so."""
     text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
-    if not pairs:
-        return {}
     return {
         name: Problem("bad_target", (name,), text, "shorten the suffix, or the template")
-        for name in (checkpoint.entry.name for checkpoint in checkpoints)
-        if any(len(new.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for _, new in pairs.get(name, ()))
+        for name, own in pairs.items()
+        if any(len(new.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for _, new in own)
     }
 
 

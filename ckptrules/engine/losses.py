@@ -108,20 +108,13 @@ def _best_that_goes(
 
 
 def _by_metric(series: Sequence[Checkpoint], protected: Iterable[str]) -> Mapping[str, list[Rated]]:
+    told = [(metric, text, one.entry.name) for one in series for metric, text in metrics_of(one)]
+    told += [(match["metric"], match["value"], name) for name in protected if (match := BEST.fullmatch(name))]
     rated: dict[str, list[Rated]] = defaultdict(list)
-    for checkpoint in series:
-        for metric, text in metrics_of(checkpoint):
-            _rate(rated, metric, text, checkpoint.entry.name)
-    for name in protected:
-        if match := BEST.fullmatch(name):
-            _rate(rated, match["metric"], match["value"], name)
+    for metric, text, name in told:
+        if (value := as_float(text)) is not None and math.isfinite(value):
+            rated[metric].append(Rated(value, text, name))
     return rated
-
-
-def _rate(rated: Mapping[str, list[Rated]], metric: str, text: str, name: str) -> None:
-    value = as_float(text)
-    if value is not None and math.isfinite(value):
-        rated[metric].append(Rated(value, text, name))
 
 
 def metrics_of(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:

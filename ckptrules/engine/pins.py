@@ -75,20 +75,16 @@ def name_in(pin: Pin, found: Directory) -> str:
 
 
 def find_pinned(
-    pins: Iterable[Pin], directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]
-) -> list[Found]:
+    pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]
+) -> Found:
     """Find what is pinned in one directory: under its name, or under the one that it has got since.
 
     Args:
-        pins: those of the directory.
+        pin: one of the directory.
         directory: its path below ``outputs_dir``.
         entry_of: returns what stands under a name of it.
         moved: returns where a path leads today, by the journals; asked only where the name does not lead to it.
     """
-    return [_find(pin, directory, entry_of, moved) for pin in pins]
-
-
-def _find(pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]) -> Found:
     start = f"{directory}/".lstrip("/")
     name = pin.path.removeprefix(start)
     entry = entry_of(name)

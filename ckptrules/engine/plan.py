@@ -155,7 +155,7 @@ def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
     found = under_their_names(found, case.evidence.spared) if case.evidence.spared else found
     evidence = by_heads(case.evidence, found)
     pairs = new_names(found.checkpoints, found.sidecars)
-    unfit = too_long(found.checkpoints, pairs)
+    unfit = too_long(pairs)
     if unfit or evidence.metrics:
         found = found._replace(
             checkpoints=tuple(with_metrics(c, evidence) for c in found.checkpoints if c.entry.name not in unfit),

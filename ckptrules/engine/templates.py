@@ -57,9 +57,7 @@ def compile_template(template: str) -> Callable[[Mapping[str, str]], str]:
     Raises:
         TemplateError: the template is not valid Jinja2, or uses more of it than a name needs.
     """
-    tree = _tree(template)
-    _refuse_more_than_a_name_needs(tree)
-    return _environment().from_string(tree).render
+    return _environment().from_string(_tree(template)).render
 
 
 @lru_cache(maxsize=256)
@@ -67,9 +65,11 @@ def _tree(template: str) -> jinja2.nodes.Template:
     import jinja2
 
     try:
-        return _environment().parse(template)
+        tree = _environment().parse(template)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"not a template: {error.message}") from None
+    _refuse_more_than_a_name_needs(tree)
+    return tree
 
 
 def needed_variables(template: str) -> list[str]:
@@ -80,7 +80,6 @@ def needed_variables(template: str) -> list[str]:
     """
     from jinja2 import meta, nodes
 
-    compile_template(template)
     tree = _tree(template)
     tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)}
     return sorted(meta.find_undeclared_variables(tree) - tested)

@@ -6,9 +6,7 @@ Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_loa
 from __future__ import annotations
 
 import itertools
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
@@ -16,7 +14,7 @@ from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundE
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, read_pickle
-from ckptrules.formats.zips import open_entry, open_zip, unpacked_bytes
+from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ELEMENT_BYTES: Mapping[str, int] = {
@@ -28,9 +26,6 @@ ELEMENT_BYTES: Mapping[str, int] = {
 }  # fmt: skip
 LOCAL_HEADER = 30  # bytes before each entry, at least
 NO_END = "is cut off, or was never finished: the directory at its end is missing"
-BROKEN_ZIP = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, ImportError,
-)  # fmt: skip
 
 
 def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent:
@@ -47,11 +42,8 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent
     except BROKEN_ZIP:
         raise UnsoundError("truncated", NO_END) from None
     _check_directory(archive, entries)
-    unpacked_bytes(archive, entries)
+    refuse_bomb(archive, entries)
     checksums = any(entry.CRC for entry in entries)
-    if not checksums:
-        for entry in entries:
-            entry.CRC = None  # type: ignore[assignment] # written by torch without; zipfile then compares none
     root = _root(entries)
     state = [entry for entry in entries if root is not None and entry.filename == f"{root}/data.pkl"]
     _read_all(archive, state if quick else entries, tell)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from ckptrules.engine.actions import Piece, Rewrite
 from ckptrules.formats.machine import TooLongError, UnreadableError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
-from ckptrules.formats.zips import open_entry, open_zip
+from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip
 
 ALIGNMENT = 64  # bytes, where a file does not say
 LOCAL, DESCRIPTOR, CENTRAL, END64, LOCATOR64, END = (
@@ -31,10 +31,7 @@ IN_ZIP64 = 0xFFFFFFFF
 PADDING = b"FB"  # the id of the extra field that torch pads with
 PADDING_HEAD, LONGEST_PADDING = 4, 0xFFFF
 _LENGTHS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
-_DAMAGED = (
-    zipfile.BadZipFile, zlib.error, struct.error,
-    ValueError, LookupError, EOFError, RuntimeError, OverflowError, TypeError,
-)  # fmt: skip
+_DAMAGED = (*BROKEN_ZIP, LookupError, TypeError)
 
 
 class NotRewritableError(Exception):
@@ -49,10 +46,7 @@ def read_state(file: BinaryIO) -> Contents:
     """
     try:
         archive = open_zip(file)
-        entries = archive.infolist()
-        state = next(entry for entry in entries if _is_state(entry.filename))
-        if not any(entry.CRC for entry in entries):
-            state.CRC = None  # type: ignore[assignment] # written by torch without; zipfile then compares none
+        state = next(entry for entry in archive.infolist() if _is_state(entry.filename))
         with open_entry(archive, state) as content:
             return read_pickle(Limited(content))
     except UnreadableError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -12,16 +14,24 @@ from ckptrules.formats.machine import TooLongError
 LONGEST_DIRECTORY = 8 * 2**20  # bytes; an entry has some 70, and takes 700 in memory: 100,000 tensors
 UNPACKS_TO = 32  # times the bytes of the file; numbers that were trained hardly shrink, others do
 UNPACKS_ALWAYS = 64 * 2**20  # bytes; so much costs nothing worth a look
+BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, OverflowError, ImportError,
+)  # fmt: skip
+"""What `zipfile` raises over damaged files."""
 
 
 def open_zip(file: BinaryIO) -> zipfile.ZipFile:
-    """Open a zip file; its directory is read whole.
+    """Open a zip file; its directory is read whole. Where torch was told to write no checksums, none are compared.
 
     Raises:
         TooLongError: the directory is longer than is read.
-        zipfile.BadZipFile: there is none, or it is damaged; `zipfile` may raise many more.
+        zipfile.BadZipFile: there is none, or it is damaged; or another one of `BROKEN_ZIP`.
     """
-    return zipfile.ZipFile(_InPieces(file))
+    archive = zipfile.ZipFile(_InPieces(file))
+    if not any(entry.CRC for entry in archive.infolist()):
+        for entry in archive.infolist():
+            entry.CRC = None  # type: ignore[assignment] # zipfile then compares none
+    return archive
 
 
 def open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
@@ -29,19 +39,17 @@ def open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
     return io.BufferedReader(archive.open(entry))  # type: ignore[type-var] # readinto is there
 
 
-def unpacked_bytes(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> int:
-    """Return what the entries unpack to by what they say of themselves; none gives more than it says.
+def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse what unpacks to far more than the file has, by what the entries say; none gives more than it says.
 
     Raises:
-        TooLongError: that is far more than the file has, or it is packed as no checkpoint is: by other ways than
-            `zipfile` lets one unpack piece by piece.
+        TooLongError: it does, or it is packed as no checkpoint is: by other ways than `zipfile` lets one unpack piece
+            by piece.
     """
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise TooLongError("only what is stored or deflated is unpacked")
-    total = sum(entry.file_size for entry in entries)
-    if total > UNPACKS_ALWAYS + UNPACKS_TO * archive.start_dir:
+    if sum(entry.file_size for entry in entries) > UNPACKS_ALWAYS + UNPACKS_TO * archive.start_dir:
         raise TooLongError(f"what unpacks to more than {UNPACKS_TO} times its bytes is not unpacked")
-    return total
 
 
 class _InPieces:

@@ -41,7 +41,8 @@ def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: 
 def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin]) -> list[Found]:
     """Find what is pinned in a directory that was read."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
-    return find_pinned(pins, listing.directory, entries.get, _path_of(outputs_dir))
+    follow = _path_of(outputs_dir)
+    return [find_pinned(pin, listing.directory, entries.get, follow) for pin in pins]
 
 
 def notes(options: Common, listing: Listing, pins: Sequence[Pin]) -> dict[str, str]:
@@ -63,7 +64,7 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
     for pin in pins:
         below = functools.partial(entry_of, pin.directory)
         try:
-            yield from find_pinned([pin], pin.directory, below, follow)
+            yield find_pinned(pin, pin.directory, below, follow)
         except OSError as error:
             yield Found(pin, pin.directory, pin.path.rpartition("/")[2], UNSEEN + reading.why_of(error))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.actions import Rewrite
-from ckptrules.formats.torchstate import NotRewritableError, edit, rewrite
+from ckptrules.formats.torchstate import NotRewritableError, edit, read_state, rewrite
 from tests.conftest import ROOT
-from tests.support.torch_files import zipped
+from tests.support.torch_files import torch_file, zipped
 
 FILES = sorted(path for path in (ROOT / "tests" / "real" / "outputs").glob("*/checkpoints/*.ckpt") if path.is_file())
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -79,6 +79,14 @@ def test_small_changes_move_no_tensor() -> None:
     before, after = starts(content), starts(built(content, recipe))
     assert recipe.changes
     assert before == after
+
+
+def test_a_file_that_was_written_without_checksums_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile, "crc32", lambda *_: 0)
+        content = torch_file({"best_model_path": "a.ckpt"})
+    recipe = rewrite(io.BytesIO(content), only_paths(CHANGES["by one"]))
+    assert read_state(io.BytesIO(built(content, recipe))).fields == {"best_model_path": "a.ckptx"}
 
 
 @pytest.mark.parametrize(
