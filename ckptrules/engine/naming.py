@@ -11,11 +11,12 @@ from typing import Any, cast
 from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
 from ckptrules.engine.ruleset import Fact, Pattern, PointerPattern, Reason, Rule, RuleSet
-from ckptrules.engine.templates import IN_COMMON, MissingVariableError, TemplateError, render
+from ckptrules.engine.templates import MissingVariableError, TemplateError, render
 from ckptrules.engine.words import read_words
 
 Reader = Callable[[str, bool | None], Named]
 MAX_NAME_BYTES = 255
+IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 SECONDS = 1.0  # of the processor, that a rule may take for one name
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern

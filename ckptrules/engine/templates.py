@@ -12,7 +12,6 @@ from ckptrules.engine.spelling import nearest
 if TYPE_CHECKING:
     import jinja2
 
-IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 MAX_PAD = 64
 _NODES = frozenset("Template Output TemplateData Name Filter Const CondExpr Compare Operand".split())
 
@@ -35,15 +34,10 @@ def render(template: str, fields: Mapping[str, str]) -> str:
     Raises:
         TemplateError: a variable is missing, or a filter does not fit its value.
     """
-    return _rendered(template, tuple(fields.items()))
-
-
-@lru_cache(maxsize=IN_COMMON)
-def _rendered(template: str, fields: tuple[tuple[str, str], ...]) -> str:
     import jinja2
 
     try:
-        return compile_template(template)(dict(fields))
+        return compile_template(template)(fields)
     except jinja2.UndefinedError as error:
         raise MissingVariableError(str(error)) from None
     except (jinja2.TemplateError, TypeError, ValueError) as error:

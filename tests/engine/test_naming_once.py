@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from ckptrules.engine import naming, templates
+from ckptrules.engine import naming
 from ckptrules.engine.checkpoints import Claim, Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
@@ -49,7 +49,7 @@ def test_each_name_is_read_once(monkeypatch: pytest.MonkeyPatch, case: str) -> N
         read[name] += 1
         return claim(name, rules, folder=folder)
 
-    monkeypatch.setattr(templates, "IN_COMMON", 8)
+    monkeypatch.setattr(naming, "IN_COMMON", 8)
     monkeypatch.setattr(naming, "claim", counted)
     plans = [make_plan(rules, listing) for _ in range(3)]
     assert not unwhole(sort_entries(rules, listing), listing, rules, Evidence())
