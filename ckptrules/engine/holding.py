@@ -79,12 +79,12 @@ def set_aside(
         wanted: what would go if it were not in use.
     """
     aside = [c for c in sound if c.entry.name in marked or c.entry.name in in_use]
-    refused = [c for c in aside if c.entry.name not in marked and (c.target != c.entry.name or c.entry.name in wanted)]
-    left = [c for c in aside if c not in refused]
+    touched = {c.entry.name for c in aside if c.target != c.entry.name or c.entry.name in wanted}.difference(marked)
+    left = [c for c in aside if c.entry.name not in touched]
     return (
-        tuple(c for c in sound if c not in aside) if aside else tuple(sound),
+        tuple(c for c in sound if c.entry.name not in marked and c.entry.name not in in_use),
         tuple(stay(c, c.named_by, why_aside(c.entry.name, in_use, marked)) for c in left),
-        tuple(busy_problem(c, in_use[c.entry.name]) for c in refused),
+        tuple(busy_problem(c, in_use[c.entry.name]) for c in aside if c.entry.name in touched),
     )
 
 
@@ -120,7 +120,7 @@ def would_go(
     if policy is None or not evidence.in_use:
         return ()
     finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in marked]
-    lost = [c.entry.name for c in found.checkpoints if c.entry.name not in {one.entry.name for one in finished}]
+    lost = {one.entry.name for one in found.checkpoints}.difference(one.entry.name for one in finished)
     verdict = judge(policy, finished, found, evidence._replace(verified=None), marked, lost, linked)
     return verdict.remove.keys() & evidence.in_use.keys()
 

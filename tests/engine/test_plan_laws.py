@@ -445,3 +445,25 @@ def the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(drawn
 
 def with_floor(policy: Policy) -> Policy:
     return policy._replace(keep_at_least=max(1, policy.keep_at_least))
+
+
+class Counted(str):
+    """A name that counts how often it is looked for."""
+
+    __slots__ = ()
+    times = 0
+
+    def __hash__(self) -> int:
+        Counted.times += 1
+        return super().__hash__()
+
+
+def test_what_one_in_use_costs_grows_as_the_directory_does() -> None:
+    def cost(count: int) -> int:
+        names = [Counted(f"epoch-{n:02d}_step-{n:06d}.ckpt") for n in range(count)]
+        listing = look({name: Entry(name, "file", 1, n) for n, name in enumerate(names)})
+        Counted.times = 0
+        make_plan(RULES, listing, RULES.policies["default"], evidence=Evidence(in_use={names[-1]: "it is open"}))
+        return Counted.times
+
+    assert cost(400) < 3 * cost(200)
