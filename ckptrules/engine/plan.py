@@ -5,37 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine import holding, rows
 from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import resolve
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
-from ckptrules.engine.holding import (
-    broken_ones,
-    held_by_foreign,
-    hold_for_links,
-    holders,
-    set_aside,
-    under_their_names,
-    unless_unfollowed,
-    why_aside,
-    without,
-    would_go,
-)
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import is_undecided
 from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
-from ckptrules.engine.rows import (
-    kept,
-    kept_parts,
-    loser_action,
-    relink_actions,
-    rename_actions,
-    repoint_actions,
-    trash_actions,
-)
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
 from ckptrules.engine.sorting import Sorted, all_names, beside, by_heads, sort_entries, with_metrics
@@ -152,7 +132,7 @@ def _planned(case: Case) -> Plan:
 def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
     """Sort the names, give what is known of them to the checkpoints, and find what goes with each."""
     found = sort_entries(case.rules, case.listing)
-    found = under_their_names(found, case.evidence.spared) if case.evidence.spared else found
+    found = holding.under_their_names(found, case.evidence.spared) if case.evidence.spared else found
     evidence = by_heads(case.evidence, found)
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(pairs)
@@ -168,7 +148,7 @@ def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
     """Find what holds checkpoints, and which are not whole."""
     marked = unwhole(found, case.listing, case.rules, case.evidence)
     busy = {**case.evidence.in_use, **{name: reason.text for name, reason in marked.items()}}
-    return Known(pairs, holders(found, case.evidence), marked, busy)
+    return Known(pairs, holding.holders(found, case.evidence), marked, busy)
 
 
 def clear(case: Case, found: Sorted, known: Known) -> Cleared:
@@ -184,19 +164,19 @@ def clear(case: Case, found: Sorted, known: Known) -> Cleared:
     )
     left: tuple[Kept, ...] = ()
     if known.busy:
-        wanted = would_go(case.policy, sound, found, evidence, known.marked, known.linked)
-        sound, left, refused = set_aside(sound, evidence.in_use, known.marked, wanted)
-        problems = (*problems, *refused, *broken_ones(found, known.marked, problems))
-    if stuck := held_by_foreign(sound, found, evidence):
+        wanted = holding.would_go(case.policy, sound, found, evidence, known.marked, known.linked)
+        sound, left, refused = holding.set_aside(sound, evidence.in_use, known.marked, wanted)
+        problems = (*problems, *refused, *holding.broken_ones(found, known.marked, problems))
+    if stuck := holding.held_by_foreign(sound, found, evidence):
         problems = (*problems, *stuck.values())
         sound = tuple(c for c in sound if c.entry.name not in stuck)
     disputed = {name for problem in problems for name in problem.names} | {row.name for row in skipped}
     stays = (*skipped, *(row for row in left if row.name not in disputed))
     if disputed:
-        sound, held = hold_for_links(sound, found, disputed)
-        stays, found = (*stays, *held), without(found, disputed)
+        sound, held = holding.hold_for_links(sound, found, disputed)
+        stays, found = (*stays, *held), holding.without(found, disputed)
     if evidence.pointers:
-        sound = tuple(unless_unfollowed(c, known.pairs, evidence) for c in sound)
+        sound = tuple(holding.unless_unfollowed(c, known.pairs, evidence) for c in sound)
     return Cleared(found, sound, losers, winners, stays, problems, disputed)
 
 
@@ -213,9 +193,9 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
 def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:
     """List what is done with checkpoints, each with what goes along."""
     actions = [
-        *(loser_action(checkpoint, reason) for checkpoint, reason in cleared.losers),
-        *trash_actions(cleared.sound, verdict),
-        *rename_actions(cleared.sound, verdict, leaves_link=case.leave_links),
+        *(rows.loser_action(checkpoint, reason) for checkpoint, reason in cleared.losers),
+        *rows.trash_actions(cleared.sound, verdict),
+        *rows.rename_actions(cleared.sound, verdict, leaves_link=case.leave_links),
     ]
     if not known.pairs:
         return actions
@@ -225,8 +205,8 @@ def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> 
 
 def followers(case: Case, cleared: Cleared, actions: Sequence[Action]) -> list[Action]:
     """List the links and pointer files that follow what gets another name."""
-    links = relink_actions(actions, cleared.found.links, case.evidence.links, case.rules)
-    return [*links, *repoint_actions(actions, case.evidence.pointers)]
+    links = rows.relink_actions(actions, cleared.found.links, case.evidence.links, case.rules)
+    return [*links, *rows.repoint_actions(actions, case.evidence.pointers)]
 
 
 def names_that_stay(
@@ -235,11 +215,11 @@ def names_that_stay(
     """List what stays as it is, one row for each name, or for all names of one checkpoint."""
     here = {action.name for action in relinks if not action.directory}
     told = {name for action in actions for name, _ in action.with_it}.union(cleared.disputed)
-    stays = [*kept(cleared.sound, verdict, cleared.found, here, known.busy), *cleared.stays]
+    stays = [*rows.kept(cleared.sound, verdict, cleared.found, here, known.busy), *cleared.stays]
     stays += kept_sidecars(cleared.found.sidecars, case.listing, told)
     if cleared.found.has_parts:
-        rows = {name for row in stays for name in row.names}
-        stays += kept_parts(cleared.found, told | rows)
+        shown = {name for row in stays for name in row.names}
+        stays += rows.kept_parts(cleared.found, told | shown)
     return stays
 
 
@@ -327,7 +307,7 @@ def unwhole_notes(
     """Yield what does not count, unless it is ``told`` of elsewhere."""
     places = {one.entry.name: one.named_by.place for one in found.every}
     for name in sorted({*in_use, *marked}.difference(told)):
-        why = why_aside(name, in_use, marked)
+        why = holding.why_aside(name, in_use, marked)
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 
 

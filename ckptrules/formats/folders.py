@@ -12,18 +12,10 @@ from typing import NamedTuple, TypeVar
 
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import may_be_weights
+from ckptrules.formats import layouts
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
-from ckptrules.formats.layouts import (
-    INDEX,
-    SHORT,
-    Folder,
-    check_deepspeed,
-    check_distributed,
-    check_json,
-    check_numbered,
-    check_trackers,
-)
+from ckptrules.formats.layouts import INDEX, SHORT, Folder
 
 WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz")
 NEVER_EMPTY = (*WHOLE_FILES, ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
@@ -81,7 +73,7 @@ def check_folder(
     with told_as_fault(tell) as heard:
         folder, shards = _look(directory, name, heard)
         parts = dict(_check_files(folder, shards, quick=quick, answers=answers))
-        inside = {**check_json(folder), **parts}
+        inside = {**layouts.check_json(folder), **parts}
         kind = _kind_of(folder, inside)
         _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
     return FileContent(
@@ -137,7 +129,7 @@ def glance_at_folder(directory: int, name: str, tell: Tell) -> None:
             heard(0)
             with _of_part(path), folder.open(path) as file:
                 glance(file, folder.sizes[path])
-        check_json(folder, INDEX)
+        layouts.check_json(folder, INDEX)
         _kind_of(folder, dict.fromkeys(folder.sizes, FileContent("")))
 
 
@@ -164,7 +156,7 @@ def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, .
     for shard in shards:
         if shard.size == 0 and shard.path.endswith(NEVER_EMPTY):
             raise UnsoundError("incomplete", f"has an empty part: '{shard.path}'")
-    check_numbered({*(shard.path for shard in shards), *links})
+    layouts.check_numbered({*(shard.path for shard in shards), *links})
     sizes = {shard.path: shard.size for shard in shards}
     return Folder(directory, name, sizes, tuple(sorted(links)), tell), shards
 
@@ -175,11 +167,11 @@ def _kind_of(folder: Folder, inside: Mapping[str, FileContent]) -> str:
     Raises:
         UnsoundError: a part is missing.
     """
-    kind = "torch.distributed" if check_distributed(folder) else "directory"
-    kind = "DeepSpeed" if check_deepspeed(folder, inside) else kind
+    kind = "torch.distributed" if layouts.check_distributed(folder) else "directory"
+    kind = "DeepSpeed" if layouts.check_deepspeed(folder, inside) else kind
     if said := why_ranks_lack([*folder.sizes, *folder.links]):
         raise UnsoundError("incomplete", f"has {said}")
-    check_trackers(folder)
+    layouts.check_trackers(folder)
     return kind
 
 
