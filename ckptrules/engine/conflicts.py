@@ -43,6 +43,7 @@ def resolve(
     on_conflict: OnConflict,
     evidence: Evidence,
     linked: Collection[str],
+    busy: Collection[str],
 ) -> Resolved:
     """Settle every conflict as ``on_conflict`` says, or tell of it.
 
@@ -51,8 +52,9 @@ def resolve(
         entries: the whole directory; whatever stands there may be in the way.
         sidecars: what goes with a checkpoint, and may be in the way or find something there.
         on_conflict: the way to settle.
-        evidence: which contents are identical, which checkpoints are in use.
+        evidence: which contents are identical.
         linked: names that a link leads to; they may not go to the trash.
+        busy: names that are not whole; they win nothing.
     """
     groups = find_groups(checkpoints, entries, sidecars)
     if not groups:
@@ -67,7 +69,7 @@ def resolve(
     for group in groups:
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
         one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
-        decidable = one_target and evidence.in_use.keys().isdisjoint(group.names)
+        decidable = one_target and group.names.isdisjoint(busy)
         winner = best_of(rivals, sidecars, on_conflict, evidence) if decidable else None
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")

@@ -68,34 +68,27 @@ def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) 
 
 
 def set_aside(
-    sound: Sequence[Checkpoint], in_use: Mapping[str, str], marked: Mapping[str, Reason], wanted: Collection[str]
+    sound: Sequence[Checkpoint], busy: Mapping[str, Reason], marked: Collection[str], wanted: Collection[str]
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
     """Split off what is not whole: what would be touched is a problem of its own, the rest stays and is nothing more.
 
     Args:
         sound: the checkpoints that have a name to go to.
-        in_use: why some may still be written to.
-        marked: what is not whole otherwise; it is not touched.
+        busy: why some are not whole, what is in use among them.
+        marked: those of them that are not whole for more than being in use; they are not touched.
         wanted: what would go if it were not in use.
     """
-    aside = [c for c in sound if c.entry.name in marked or c.entry.name in in_use]
+    aside = [c for c in sound if c.entry.name in busy]
     touched = {c.entry.name for c in aside if c.target != c.entry.name or c.entry.name in wanted}.difference(marked)
-    left = [c for c in aside if c.entry.name not in touched]
     return (
-        tuple(c for c in sound if c.entry.name not in marked and c.entry.name not in in_use),
-        tuple(stay(c, c.named_by, why_aside(c.entry.name, in_use, marked)) for c in left),
-        tuple(busy_problem(c, in_use[c.entry.name]) for c in aside if c.entry.name in touched),
+        tuple(c for c in sound if c.entry.name not in busy),
+        tuple(stay(c, c.named_by, busy[c.entry.name]) for c in aside if c.entry.name not in touched),
+        tuple(
+            Problem("in_use", c.names, f"is in use: {busy[c.entry.name].text}", "run again when it is finished")
+            for c in aside
+            if c.entry.name in touched
+        ),
     )
-
-
-def why_aside(name: str, in_use: Mapping[str, str], marked: Mapping[str, Reason]) -> Reason:
-    """Say why a checkpoint is not whole."""
-    return marked[name] if name in marked else Reason(in_use[name])
-
-
-def busy_problem(checkpoint: Checkpoint, why: str) -> Problem:
-    """Tell of a checkpoint that may still be written to, and would be touched."""
-    return Problem("in_use", checkpoint.names, f"is in use: {why}", "run again when it is finished")
 
 
 def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:

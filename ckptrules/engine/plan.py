@@ -43,7 +43,7 @@ class Known(NamedTuple):
     pairs: Pairs
     linked: Mapping[str, Reason]
     marked: Mapping[str, Reason]
-    busy: Mapping[str, str]
+    busy: Mapping[str, Reason]
 
 
 class Cleared(NamedTuple):
@@ -147,7 +147,7 @@ def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
 def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
     """Find what holds checkpoints, and which are not whole."""
     marked = unwhole(found, case.listing, case.rules, case.evidence)
-    busy = {**case.evidence.in_use, **{name: reason.text for name, reason in marked.items()}}
+    busy = {name: Reason(why) for name, why in case.evidence.in_use.items()} | marked
     return Known(pairs, holding.holders(found, case.evidence), marked, busy)
 
 
@@ -155,17 +155,12 @@ def clear(case: Case, found: Sorted, known: Known) -> Cleared:
     """Resolve the conflicts, and set aside what may not be touched."""
     evidence = case.evidence
     sound, losers, skipped, problems, winners = resolve(
-        found.checkpoints,
-        case.listing.entries,
-        known.pairs,
-        case.on_conflict,
-        evidence._replace(in_use=known.busy),
-        known.linked,
+        found.checkpoints, case.listing.entries, known.pairs, case.on_conflict, evidence, known.linked, known.busy
     )
     left: tuple[Kept, ...] = ()
     if known.busy:
         wanted = holding.would_go(case.policy, sound, found, evidence, known.marked, known.linked)
-        sound, left, refused = holding.set_aside(sound, evidence.in_use, known.marked, wanted)
+        sound, left, refused = holding.set_aside(sound, known.busy, known.marked, wanted)
         problems = (*problems, *refused, *holding.broken_ones(found, known.marked, problems))
     if stuck := holding.held_by_foreign(sound, found, evidence):
         problems = (*problems, *stuck.values())
@@ -245,7 +240,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     marked = {name: why for name, why in known.marked.items() if name not in cleared.disputed}
     yield from verdict.notes
     yield from fields_that_differ(cleared.sound, case.policy)
-    yield from unwhole_notes(cleared.found, case.evidence.in_use, known.marked, told)
+    yield from unwhole_notes(cleared.found, known.busy, told)
     yield from undecided_notes(cleared.sound) if case.policy else ()
     yield from complete_lines(cleared.found, marked, case.rules)
     yield from map(no_pointer, case.evidence.no_pointers)
@@ -301,13 +296,11 @@ def best_unknown(directory: str, files: Iterable[str]) -> Iterator[Problem]:
         yield Problem("unreadable", (directory,), text, "repair it, or remove it if what it names is no longer wanted")
 
 
-def unwhole_notes(
-    found: Sorted, in_use: Mapping[str, str], marked: Mapping[str, Reason], told: Collection[str]
-) -> Iterator[Reason]:
+def unwhole_notes(found: Sorted, busy: Mapping[str, Reason], told: Collection[str]) -> Iterator[Reason]:
     """Yield what does not count, unless it is ``told`` of elsewhere."""
     places = {one.entry.name: one.named_by.place for one in found.every}
-    for name in sorted({*in_use, *marked}.difference(told)):
-        why = holding.why_aside(name, in_use, marked)
+    for name in sorted(busy.keys() - told):
+        why = busy[name]
         yield Reason(f"{name} {why.text}: it is left alone and does not count", why.place or places.get(name))
 
 

@@ -84,11 +84,12 @@ def kept(
     verdict: Verdict,
     found: Sorted,
     relinked: Collection[str],
-    busy: Mapping[str, str],
+    busy: Mapping[str, Reason],
 ) -> tuple[Kept, ...]:
     """List what stays as it is: protected names, living links, names already right."""
     rows = [
-        stay(one, one.named_by, *(Reason(why) for why in [busy.get(one.entry.name)] if why)) for one in found.protected
+        stay(one, one.named_by, *(Reason(why.text) for why in [busy.get(one.entry.name)] if why))
+        for one in found.protected
     ]
     rows += [
         Kept(link.name, 0, (Reason(f"link to {link.link_text}"),)) for link in found.links if link.name not in relinked

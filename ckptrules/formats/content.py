@@ -12,6 +12,7 @@ from ckptrules.formats.machine import Made, TooLongError, UnreadableError, is_co
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
+USUAL = ("torch.", "collections.OrderedDict")  # what any checkpoint of torch imports
 BROKEN = (
     "truncated",
     "damaged",
@@ -154,7 +155,7 @@ def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -
         contents.number("global_step"),
         version[:20] if isinstance(version, str) else "",
         checksums,
-        tuple(sorted(name[:200] for name in contents.names if not _is_usual(name))),
+        tuple(sorted(name[:200] for name in contents.names if not name.startswith(USUAL))),
         contents.number("dp_world_size"),
         next(_counts_of_engines(contents), ()),
     )
@@ -195,7 +196,3 @@ def of_size(kind: str, size: int, expected: int, *, exact: bool = False) -> File
     if exact and size > expected:
         raise UnsoundError("damaged", f"has {size - expected} bytes too many")
     return FileContent(kind)
-
-
-def _is_usual(name: str) -> bool:
-    return name.startswith(("torch.", "collections.OrderedDict"))

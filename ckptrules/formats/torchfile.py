@@ -47,7 +47,8 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent
     root = _root(entries)
     state = [entry for entry in entries if root is not None and entry.filename == f"{root}/data.pkl"]
     _read_all(archive, state if quick else entries, tell)
-    kind = "torch" if state else _kind(entries)
+    is_numpy = all(entry.filename.endswith(".npy") for entry in entries)
+    kind = "torch" if state else "numpy" if is_numpy else "zip"
     if kind == "numpy":
         _check_arrays(archive, entries, tell)
     contents = _torch_contents(archive, entries, state[0], tell) if state else None
@@ -136,10 +137,6 @@ def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], 
                 raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'") from None
 
 
-def _kind(entries: Sequence[zipfile.ZipInfo]) -> str:
-    return "numpy" if all(entry.filename.endswith(".npy") for entry in entries) else "zip"
-
-
 def _root(entries: Sequence[zipfile.ZipInfo]) -> str | None:
     """Return the folder inside a torch file: that of its first entry, which torch itself goes by."""
     root, slash, _ = entries[0].filename.partition("/")
@@ -179,15 +176,13 @@ def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[s
         raise UnsoundError("incomplete", "its list of tensors is not that of its pickle")
     for key in keys:
         tell(0)
-        if at + 8 <= size and _number_at(file, at) != storages[key].elements:
-            raise UnsoundError("damaged", f"has another number of elements for the tensor '{key[:80]}' than it says")
+        if at + 8 <= size:
+            file.seek(at)
+            if int.from_bytes(file.read(8), "little") != storages[key].elements:
+                fact = f"has another number of elements for the tensor '{key[:80]}' than it says"
+                raise UnsoundError("damaged", fact)
         at += 8 + storages[key].elements * _element_bytes(storages[key])
     return at
-
-
-def _number_at(file: BinaryIO, at: int) -> int:
-    file.seek(at)
-    return int.from_bytes(file.read(8), "little")
 
 
 ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, has_checksums=True, glance=glance_at_zip)
