@@ -10,6 +10,7 @@ from typing import BinaryIO
 from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault, untold
 
 HEAD = 16  # bytes by which a format is told
+BLOCK = 4096  # bytes; the least that a crash leaves zeros in place of
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
 HEADER_ONLY = (".safetensors", ".h5", ".hdf5", ".npy")  # is read
@@ -65,13 +66,14 @@ def _format_of(file: BinaryIO) -> Format | None:
     Raises:
         UnsoundError: it begins as no file does that is whole.
     """
-    head = file.read(HEAD)
+    block = file.read(BLOCK)
+    head = block[:HEAD]
     file.seek(0)
     if head.startswith(LFS_POINTER):
         hint = "'git lfs pull' brings it"
         raise UnsoundError("incomplete", "is a pointer of Git LFS: the file that it stands for is not here", hint)
     form = next((form for form in all_formats() if form.fits(head)), None)
-    if not (form or head.strip(b"\0")):
+    if not (form or block.strip(b"\0")):
         raise UnsoundError("damaged", "begins with nothing but zeros: a crash or a bad disk leaves such files")
     return form
 
