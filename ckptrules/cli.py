@@ -106,12 +106,13 @@ def show_help(topic: str, program: str) -> int:
 
 def init(words: list[str]) -> int:
     """Look, write the rules, and say so."""
+    import shutil
+
     from ckptrules.run.starting import begin
 
     encoding = sys.stdout.encoding or "ascii"
     try:
-        has_doit = any(os.path.isfile(os.path.join(folder, "doit")) for folder in os.get_exec_path())
-        is_ours = os.path.lexists(TASKS_FILE) or not has_doit
+        is_ours = os.path.lexists(TASKS_FILE) or not shutil.which("doit")
         code, text, fault = begin(words, PROGRAM if is_ours else "doit", encoding)
     except KeyboardInterrupt:
         return STOPPED
