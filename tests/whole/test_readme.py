@@ -98,6 +98,14 @@ def test_the_links_of_a_page_lead_to_a_file_and_a_heading(name: str) -> None:
         assert not anchor or anchor in anchors(PAGES[path]), target
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_each_row_of_a_table_has_its_columns(name: str) -> None:
+    """A bar in a pattern of a regular expression ended the cell."""
+    for table in re.findall(r"(?m)^(?:\|.*\n)+", FENCED.sub("", PAGES[name])):
+        bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(bars) == 1, table
+
+
 def anchors(page: str) -> set[str]:
     return {anchor_of(heading) for heading in re.findall(r"(?m)^#+ (.*)$", FENCED.sub("", page))}
 
