@@ -44,7 +44,7 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
             lack = f"no {best.metric} in its name or a sidecar"
             return yes(
                 lack if texts[name] is None else f"its {best.metric} is no number",
-                note=f"what tells no {best.metric} stays, since nobody knows how good it is",
+                note=f"a checkpoint that tells no {best.metric} stays, as nobody knows how good it is",
             )
         if name not in places:
             return no(f"{best.metric} is nan, never the best")
