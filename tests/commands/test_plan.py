@@ -84,3 +84,24 @@ def test_a_tracker_that_names_what_is_gone_is_told(project: Project, name: str, 
     (project.outputs / "a/checkpoints" / name).write_text(content)
     notes = re.findall(r"Note: (.*)", project.doit("plan"))
     assert notes == [f"{name} names {told}: nothing beside it is called so"] * bool(told)
+
+
+def test_a_sidecar_of_one_part_counts_before_facts_of_the_others(project: Project) -> None:
+    (project.folder / "rules/mine.yaml").write_text(
+        "sidecars: [.json]\n"
+        "facts: [{file: log.jsonl, by: {step: step}}]\n"
+        "retention: {mine: {keep_best: {metric: acc, mode: max, count: 1}}}\n"
+        "formats:\n"
+        "  - {id: shards, match: 'ck_(?P<step>\\d+)-(?P<part>\\d)\\.pt', examples: {ck_5-0.pt: {step: 5, part: 0}}}\n"
+    )
+    project.make({f"a/checkpoints/ck_{step}-{part}.pt": 5 for step in (1, 2, 3) for part in (0, 1)})
+    there = project.outputs / "a/checkpoints"
+    (there / "ck_1-0.json").write_text('{"acc": 0.9}')
+    (there / "log.jsonl").write_text("".join(f'{{"step": {step}, "acc": 0.{step}}}\n' for step in (1, 2, 3)))
+    project.doit("plan", "delete_old=1", "policy=mine", "json=plan.json")
+    rows = json.loads((project.folder / "plan.json").read_text())["experiments"][0]["checkpoints"]
+    assert {row["name"]: (row["state"], row["metrics"]["acc"]) for row in rows} == {
+        "ck_1-0.pt": ("stays", 0.9),
+        "ck_2-0.pt": ("goes", 0.2),
+        "ck_3-0.pt": ("stays", 0.3),
+    }
