@@ -215,7 +215,9 @@ def by_heads(evidence: Evidence, found: Sorted) -> Evidence:
     for head, one in {one.entry.name: one for one in whole.values()}.items():
         if used := next((name for name in one.names if name in evidence.in_use), ""):
             in_use[head] = evidence.in_use[used] + f" ({used})" * (used != head)
-        metrics[head] = {key: text for name in reversed(one.names) for key, text in evidence.metrics.get(name, {}).items()}
+        metrics[head] = {
+            key: text for name in reversed(one.names) for key, text in evidence.metrics.get(name, {}).items()
+        }
         if verified is not None and not verified.issuperset(one.names):
             verified -= {head}
     same = {name: number for name, number in evidence.same.items() if name not in whole}

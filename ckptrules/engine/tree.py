@@ -26,8 +26,8 @@ Rank = tuple[float | int | str, ...]  # the higher stays
 class Part(NamedTuple):
     """The checkpoints of one directory, as a plan has them that goes by its own lines alone.
 
-    ``rest`` may go, the others stay. ``whole`` are the names of those that are whole and tell a number: only these are
-    ranked among others. ``live`` says why all of it stays where a run may go on.
+    ``rest`` may go, the others stay. ``whole`` are the names of those that are whole, but for protected ones that tell
+    no number: only these are ranked among others. ``live`` says why all of it stays where a run may go on.
     """
 
     directory: str
@@ -62,11 +62,12 @@ def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) ->
     there = [with_metrics(one, evidence) for one in found.every]
     there = [one for one in there if one.entry.name not in lost]
     out = {name for problem in plan.problems for name in problem.names}.union(plan.unwhole)
+    out |= {one.entry.name for one in found.protected if not one.series[1]}
     return Part(
         plan.directory,
         tuple(one for one in there if one.entry.name in goes),
         tuple(one for one in there if one.entry.name not in goes),
-        frozenset(one.entry.name for one in there if one.rule and one.series[1] and out.isdisjoint(one.names)),
+        frozenset(one.entry.name for one in there if one.rule and out.isdisjoint(one.names)),
         next((f"{one.text}\n    hint: {one.hint}" for one in plan.problems if one.id == "live_run"), ""),
     )
 

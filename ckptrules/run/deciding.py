@@ -305,8 +305,8 @@ def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
 
 
 def asks_for_metrics(job: Job) -> bool:
-    """Say whether the policy goes by a metric."""
-    lines = job.policy.lines if job.policy else ()
+    """Say whether the policy goes by a metric, or the budget, which may be left out of it for now."""
+    lines = (*job.policy.lines, *filter(None, [job.rules.budget])) if job.policy else ()
     return any(line.key == "keep_best" or (line.key == "budget" and line.value.order) for line in lines)
 
 

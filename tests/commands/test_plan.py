@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -105,3 +106,21 @@ def test_a_sidecar_of_one_part_counts_before_facts_of_the_others(project: Projec
         "ck_2-0.pt": ("goes", 0.2),
         "ck_3-0.pt": ("stays", 0.3),
     }
+
+
+@pytest.mark.parametrize("line", ["budget: {total: 20B, order: [{metric: acc, mode: max}]}", ""])
+def test_what_goes_by_the_whole_tree_goes_by_sidecars_and_ranks_what_tells_a_time(project: Project, line: str) -> None:
+    across = "keep: protected" if line else "keep_best: {metric: acc, mode: max, count: 2, across: '*'}"
+    (project.folder / "rules/mine.yaml").write_text(
+        f"sidecars: [.json]\nretention: {{mine: {{{across}}}}}\n{line}\n"
+        "formats:\n"
+        "  - {id: at, match: 'at_(?P<timestamp>\\d{8}_\\d{6})\\.pt', examples: {at_20260102_030405.pt: {epoch: null}}}\n"
+    )
+    for day, acc in ((1, 0.5), (2, 0.9), (3, 0.1), (4, 0.8), (5, 0.2)):
+        project.make({f"a/checkpoints/at_2026010{day}_000000.pt": 5})
+        os.utime(project.outputs / f"a/checkpoints/at_2026010{day}_000000.pt", (10**9 + day, 10**9 + day))
+        (project.outputs / f"a/checkpoints/at_2026010{day}_000000.json").write_text(json.dumps({"acc": acc}))
+    project.doit("plan", "delete_old=1", "policy=mine", "json=plan.json")
+    rows = json.loads((project.folder / "plan.json").read_text())["experiments"][0]["checkpoints"]
+    stays = [row["name"][10] for row in rows if row["state"] == "stays"]
+    assert stays == (["1", "2", "4", "5"] if line else ["2", "4", "5"])
