@@ -28,7 +28,7 @@ def main() -> int:
     try:
         topic = asks_for_help(arguments, (*TASKS, *OWN)) if arguments else ""
         if topic is not None:
-            return show_help(topic, PROGRAM)
+            return show_help(topic)
         if arguments[0] == INIT:
             return init(arguments[1:])
         if arguments[0] == COMPLETION:
@@ -85,7 +85,7 @@ def fault_in_flags(main: Any, loader: Any, arguments: list[str]) -> str:
     return ""
 
 
-def show_help(topic: str, program: str) -> int:
+def show_help(topic: str) -> int:
     """Print the page of one task, or that of all where the topic is empty.
 
     Raises:
@@ -95,12 +95,12 @@ def show_help(topic: str, program: str) -> int:
     told = {begin: {**{word: own.sentence for word, own in OWN.items()}, **tasks}, **dict(others)}
     known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
     if not topic:
-        print(page(told, program), end="")
+        print(page(told, PROGRAM), end="")
     elif topic in OWN:
         print(own_page(topic), end="")
     else:
         refuse_unknown(topic, known)
-        print(task_page(topic, known[topic], program, declared(topic)), end="")
+        print(task_page(topic, known[topic], PROGRAM, declared(topic)), end="")
     return 0
 
 

@@ -38,12 +38,13 @@ class Inner(NamedTuple):
         )
 
 
-def find_directories(
+def survey(
     outputs_dir: str,
     layout: Sequence[str],
     is_claimed: Callable[[str], bool] = lambda _: False,
     part_folders: tuple[str, ...] = (),
-) -> list[Directory]:
+    listed: Lister | None = None,
+) -> tuple[list[Directory], list[Inner]]:
     """Find the checkpoint directories that the layout patterns describe, sorted, each once.
 
     An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
@@ -54,45 +55,10 @@ def find_directories(
         layout: the patterns, the first of which counts where two lead to one directory.
         is_claimed: says of the path of a directory that it belongs to a checkpoint; nothing in it is one of its own.
         part_folders: what folders are called that hold parts.
-    """
-    return survey(outputs_dir, layout, is_claimed, part_folders)[0]
+        listed: lists the folders in a folder, where not all that there are are meant.
 
-
-def find_holders(
-    outputs_dir: str,
-    layout: Sequence[str],
-    is_claimed: Callable[[str], bool],
-    part_folders: tuple[str, ...],
-    path: str,
-) -> list[Directory]:
-    """Find the checkpoint directories that a path below ``outputs_dir`` lies in, or is, the innermost first.
-
-    Nothing beside its way is listed. They are called as `find_directories` calls them: what could take the name of one
-    lies on that way, too.
-    """
-    parts = path.split("/")
-    way = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
-
-    def on_the_way(outputs_dir: str, above: str) -> list[str]:
-        below = (one for one in sorted(way) if os.path.dirname(one) == above)
-        return [
-            one for one in below if not os.path.basename(one).startswith(".") and list(_directory(outputs_dir, one))
-        ]
-
-    found = {one.directory: one for one in survey(outputs_dir, layout, is_claimed, part_folders, on_the_way)[0]}
-    return [found[one] for one in sorted(way, key=len, reverse=True) if one in found]
-
-
-def survey(
-    outputs_dir: str,
-    layout: Sequence[str],
-    is_claimed: Callable[[str], bool],
-    part_folders: tuple[str, ...] = (),
-    listed: Lister | None = None,
-) -> tuple[list[Directory], list[Inner]]:
-    """Find the checkpoint directories as `find_directories`, and those that lie in a checkpoint of another.
-
-    ``listed`` lists the folders in a folder, where not all that there are are meant.
+    Returns:
+        Them, and the directories that lie in a checkpoint of another.
     """
     stamps: dict[str, Stamp] = {}
     pattern_of: dict[str, str] = {}
@@ -111,6 +77,31 @@ def survey(
         taken.add(experiment)
         found.append(Directory(experiment, path, stamp, part_folders))
     return sorted(found), inner
+
+
+def find_holders(
+    outputs_dir: str,
+    layout: Sequence[str],
+    is_claimed: Callable[[str], bool],
+    part_folders: tuple[str, ...],
+    path: str,
+) -> list[Directory]:
+    """Find the checkpoint directories that a path below ``outputs_dir`` lies in, or is, the innermost first.
+
+    Nothing beside its way is listed. They are called as `survey` calls them: what could take the name of one lies on
+    that way, too.
+    """
+    parts = path.split("/")
+    way = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+    def on_the_way(outputs_dir: str, above: str) -> list[str]:
+        below = (one for one in sorted(way) if os.path.dirname(one) == above)
+        return [
+            one for one in below if not os.path.basename(one).startswith(".") and list(_directory(outputs_dir, one))
+        ]
+
+    found = {one.directory: one for one in survey(outputs_dir, layout, is_claimed, part_folders, on_the_way)[0]}
+    return [found[one] for one in sorted(way, key=len, reverse=True) if one in found]
 
 
 def _is_part_folder(path: str, directories: Collection[str], part_folders: Iterable[str]) -> bool:

@@ -624,7 +624,7 @@ def test_so_does_reading_a_directory(tmp_path: Path, at: int) -> None:
 def test_a_wish_to_stop_ends_verify_within_a_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(project, "epoch-03_step-000352.ckpt", LONG["a torch file with a long tensor"]())
     rules = load_rules(rule_texts(None))
-    (found,) = find.find_directories(str(project.outputs), rules.layout)
+    (found,) = find.survey(str(project.outputs), rules.layout)[0]
     listing = scan(str(project.outputs), found)
     asked = itertools.count()
     monkeypatch.setattr(stopping, "stopped", lambda: next(asked) > 5)

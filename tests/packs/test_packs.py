@@ -15,7 +15,7 @@ from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.naming import fits, own_claim
 from ckptrules.engine.packs import agreed_fields, told
 from ckptrules.engine.ruleset import Fault, Pack, Rule
-from ckptrules.outputs.find import find_directories
+from ckptrules.outputs.find import survey
 from ckptrules.outputs.picking import Tree
 from ckptrules.rules import packs
 from ckptrules.rules.load import compile_pack, load_rules
@@ -256,4 +256,4 @@ def test_a_layout_finds_its_folder(tmp_path: Path, name: str) -> None:
     for pattern in PACKS[name].rules.layout:
         folder = pattern.replace("**", "x/y").replace("*", "z")
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        assert folder in [one.directory for one in find_directories(str(tmp_path), [pattern], lambda _: False)]
+        assert folder in [one.directory for one in survey(str(tmp_path), [pattern])[0]]

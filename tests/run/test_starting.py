@@ -19,7 +19,7 @@ from ckptrules import cli
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.measures import visible_lines
 from ckptrules.engine.ruleset import Fault, Location, RuleError, RuleSet
-from ckptrules.outputs.find import find_directories
+from ckptrules.outputs.find import survey
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules
 from ckptrules.run import starting
@@ -371,7 +371,7 @@ def test_no_name_becomes_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert visible_lines(text) == text
     rules = load_rules({one: (tmp_path / one).read_text() for one in (NAMING, RETENTION)})
     assert [pack.name for pack in rules.packs] == ["huggingface"]
-    assert {one.directory for one in find_directories("runs", rules.layout)} >= {name, f"x/{name}", f"u/{name}"}
+    assert {one.directory for one in survey("runs", rules.layout)[0]} >= {name, f"x/{name}", f"u/{name}"}
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

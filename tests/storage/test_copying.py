@@ -565,7 +565,7 @@ def test_nobody_gets_the_file_of_somebody_else_by_replacing_it(
 def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
     shutil.copytree(ROOT / "tests/real/outputs/lightning_default", shared / "lightning_default", symlinks=True)
     rules = load_rules(rule_texts(str(ROOT / "rules")))
-    (found,) = find.find_directories(str(shared), ["*/checkpoints"])
+    (found,) = find.survey(str(shared), ["*/checkpoints"])[0]
     with open_below(str(shared), found.directory) as directory:
         for name in os.listdir(directory):
             if "step" in name:
@@ -595,7 +595,7 @@ def test_a_plan_tells_as_well_whose_pointer_it_is(shared: Path) -> None:
         os.chown(folder / name, 33_333, 33_333)
     (folder / "latest").write_text(OLD)
     rules = load_rules(rule_texts(str(ROOT / "rules")))
-    (found,) = find.find_directories(str(shared), ["*/checkpoints"])
+    (found,) = find.survey(str(shared), ["*/checkpoints"])[0]
 
     def plan() -> Plan:
         listing = scan(str(shared), found)

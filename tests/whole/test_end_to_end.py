@@ -196,7 +196,7 @@ def test_an_unreadable_directory_is_a_problem_of_its_own(reachable: Path) -> Non
     options = Migrating(outputs_dir=str(reachable), rules_dir=str(ROOT / "rules"), dry_run=True)
     job = jobs.prepare(Session(command_line([]), {}), options)
     told = {}
-    for found in find.find_directories(str(reachable), job.rules.layout):
+    for found in find.survey(str(reachable), job.rules.layout)[0]:
         done = working.work_on(job, found)
         told[found.experiment] = (bool(done.failed), done.output.text)
     refused = "! Problem: {}/checkpoints cannot be read: Permission denied\n"
@@ -506,7 +506,7 @@ def test_what_the_system_refuses_is_told_and_the_rest_is_done(
     monkeypatch.setattr(moving, "rename", refusing)
     options = Migrating(outputs_dir=str(project.outputs), rules_dir=str(ROOT / "rules"))
     job = jobs.prepare(Session(command_line(["migrate"]), {}), options)
-    (found,) = find.find_directories(str(project.outputs), job.rules.layout)
+    (found,) = find.survey(str(project.outputs), job.rules.layout)[0]
     assert "No locks available" in working.work_on(job, found).output.text  # nobody has begun that run
     job = job._replace(number=1)
     done = working.work_on(job, found)
