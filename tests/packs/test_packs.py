@@ -50,10 +50,11 @@ AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
     "checkpoint_000010": ({"huggingface", "orbax", "ray", "words"}, SAVES),
     "checkpoint_999900": ({"huggingface", "orbax", "ray", "words"}, SAVES),
     "meta_model_0.pt": ({"ignite", "torchtune"}, f"an epoch of torchtune, {IGNITE}"),
-    "model_2000.pt": ({"ignite", "vits", "words"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
-    "model_1500.pt": ({"ignite", "vits", "words"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "model_2000.pt": ({"ignite", "rsl_rl", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "model_1500.pt": ({"ignite", "rsl_rl", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "model_149.pt": ({"ignite", "rsl_rl", "vits"}, f"RSL-RL counts steps, {IGNITE}"),
     "model_000100.pt": ({"ignite", "nanochat"}, f"nanochat counts steps, {IGNITE}"),
-    "model_500000.pt": ({"ignite", "vits", "words"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
+    "model_500000.pt": ({"ignite", "rsl_rl", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
 }
 
 

@@ -59,11 +59,17 @@ def test_r2_of_two_packs_with_one_reading_the_cautions_of_both_hold(tmp_path: Pa
 
 
 R3 = [
-    Tree("logs", "logs/model_{1000,2000,3000}.pt", ["ignite", "vits"], "model_1000.pt model_2000.pt", "model_3000.pt"),
     Tree(
         "logs",
         "logs/model_{1000,2000,3000}.pt",
-        ["ignite", "vits"],
+        ["ignite", "rsl_rl", "vits"],
+        "model_1000.pt model_2000.pt",
+        "model_3000.pt",
+    ),
+    Tree(
+        "logs",
+        "logs/model_{1000,2000,3000}.pt",
+        ["ignite", "rsl_rl", "vits"],
         "",
         "model_1000.pt model_2000.pt model_3000.pt",
         keep="min_step: 2500",
@@ -71,7 +77,7 @@ R3 = [
     Tree(
         "logs",
         "logs/model_{1000,2000,3000}.pt",
-        ["ignite", "vits"],
+        ["ignite", "rsl_rl", "vits"],
         "",
         "model_1000.pt model_2000.pt model_3000.pt",
         keep="keep_every_steps: 5000",
@@ -86,8 +92,8 @@ def test_r3_of_two_readings_only_the_order_counts_and_the_plan_says_which_line_d
     """More: engine/test_packs.py; packs/test_packs.py has the table of all such names."""
     check(tmp_path, tree)
     assert any(
-        "only the order counts: the packs ignite and vits count it otherwise; packs: [ignite] or packs: [vits] decides"
-        in note.text
+        "only the order counts: the packs ignite and rsl_rl and vits count it otherwise; "
+        "packs: [ignite] or packs: [rsl_rl] or packs: [vits] decides" in note.text
         for note in planned(tmp_path, tree)[1].notes
     )
 

@@ -187,11 +187,11 @@ TREES = {
         unwhole="model_000400.pt",
         keep="keep_last: 1, keep_best: {metric: val_bpb, mode: min, count: 1}",
     ),
-    "words: RSL-RL, where numbers of few digits may be folds": Tree(
+    "rsl_rl: numbers of few digits may be folds": Tree(
         "rsl_rl/anymal",
         """rsl_rl/anymal/model_{0,50,100,149}.pt rsl_rl/anymal/params/{env.yaml,agent.yaml} rsl_rl/anymal/git/IsaacLab.diff
         rsl_rl/anymal/exported/policy.pt rsl_rl/anymal/events.out.tfevents.1""",
-        ["words"],
+        ["rsl_rl"],
         "model_100.pt",
         "model_149.pt",
         unread="model_0.pt model_50.pt",
@@ -204,13 +204,12 @@ TREES = {
         "model_2000_steps.zip best_model.zip",
         unread="model.zip",
     ),
-    "words: F5-TTS, whose last one stays": Tree(
+    "rsl_rl: F5-TTS, whose last one stays, and what it began with": Tree(
         "ckpts/f5",
         "ckpts/f5/model_{1000,2000,3000}.pt ckpts/f5/model_last.pt ckpts/f5/pretrained_model_1250000.safetensors ckpts/f5/samples/a.wav",
-        ["words"],
+        ["rsl_rl"],
         "model_1000.pt model_2000.pt",
-        "model_3000.pt model_last.pt",
-        unread="pretrained_model_1250000.safetensors",
+        "model_3000.pt model_last.pt pretrained_model_1250000.safetensors",
     ),
     "onetrainer: backups, of which one is not finished": Tree(
         "ws/backup",
