@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -122,20 +122,6 @@ def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Poli
         by = Reason(f"policy '{assigned.policy}', for experiments '{assigned.pattern.text}'", assigned.pattern.place)
     budget = (rules.budget,) if rules.budget else ()
     return policy._replace(picked=by, lines=(*policy.lines, *budget))
-
-
-def unless_verified(verdict: Verdict, staying: Collection[str], verified: Collection[str]) -> Verdict:
-    """Let nothing go where none of the checkpoints that stay is verified.
-
-    Args:
-        verdict: what the policy decided.
-        staying: all sound checkpoints of the experiment that stay by it, whoever keeps them.
-        verified: the names of those that were verified, whether they stay or not.
-    """
-    if not verdict.remove or not set(staying).isdisjoint(verified):
-        return verdict
-    reason = Reason("no checkpoint that stays is verified (verified=1)")
-    return verdict._replace(keep={**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}, remove={}, saves={})
 
 
 def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -> Verdict:

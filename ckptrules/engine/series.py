@@ -9,7 +9,7 @@ from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
 from ckptrules.engine.judging import Others
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
-from ckptrules.engine.retention import Verdict, apply_policy, unless_verified
+from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
 
@@ -109,13 +109,13 @@ def verified_only(verdict: Verdict, others: Others, series: Series, verified: fr
     if verified is None or not verdict.remove:
         return verdict
     staying = [*others.names, *(one.entry.name for one in others.disputed), *verdict.keep]
-    decided = unless_verified(verdict, staying, verified)
-    if decided is verdict:
-        proved = next(name for name in reversed(staying) if name in verified)
+    if proved := next((name for name in reversed(staying) if name in verified), ""):
         return verdict._replace(rests_on=(*verdict.rests_on, proved))
     where = f" of {series[0]}" if series[0] else ""
     text = f"loses nothing{where} ({len(verdict.remove)} could go): no checkpoint that stays is verified"
-    return decided._replace(withheld=(text,))
+    reason = Reason("no checkpoint that stays is verified (verified=1)")
+    keep = {**verdict.keep, **dict.fromkeys(verdict.remove, (reason,))}
+    return verdict._replace(keep=keep, remove={}, saves={}, withheld=(text,))
 
 
 def joined(verdicts: Iterable[Verdict]) -> Verdict:

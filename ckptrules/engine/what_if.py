@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Plan
-from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.ruleset import Pattern, Policy, PolicyLine, RuleSet
 
@@ -59,20 +58,10 @@ def without(policy: Policy, line: PolicyLine) -> Policy:
     return policy._replace(lines=tuple(one for one in policy.lines if one != line))
 
 
-def protecting(rules: RuleSet) -> tuple[Pattern, ...]:
-    """Return the patterns by which the user protects names."""
-    return (rules.user or rules).protected
-
-
 def unprotected(rules: RuleSet, pattern: Pattern) -> RuleSet:
     """Return rules without one of the patterns that protect names."""
     left = tuple(one for one in rules.protected if one != pattern)
     return rules._replace(protected=left, user=rules.user and unprotected(rules.user, pattern))
-
-
-def protected_by(pattern: Pattern, found: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """Return the checkpoints that a pattern protects."""
-    return [one for one in found if one.named_by.place == pattern.place]
 
 
 def with_more(plan: Plan, other: Plan) -> Plan:

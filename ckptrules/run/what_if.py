@@ -22,8 +22,6 @@ from ckptrules.engine.what_if import (
     Other,
     Others,
     in_use,
-    protected_by,
-    protecting,
     unprotected,
     with_more,
     without,
@@ -161,8 +159,8 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
     found = sort_entries(job.rules, listing)
     for use, count, without_it in held(job, listing, directory, found):
         lines.append((use, count, plan_by(without_it, listing, directory, others.base)))
-    for pattern in protecting(job.rules):
-        shielded, less = protected_by(pattern, found.protected), base
+    for pattern in (job.rules.user or job.rules).protected:
+        shielded, less = [one for one in found.protected if one.named_by.place == pattern.place], base
         if any(one.rule for one in shielded):  # what no rule reads would stay
             less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base)
         lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
