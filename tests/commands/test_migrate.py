@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import pytest
 
 from ckptrules.engine.actions import Action, Plan
 from ckptrules.outputs import evidence
-from ckptrules.outputs.readings import TICK_NS
 from ckptrules.storage import moving, reading
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.undisturbed import wait_a_tick
 
 OLD, NEW = "epoch=12-step=1056", "epoch-12_step-001056"
 HERE = "exp/checkpoints"
@@ -376,7 +375,7 @@ def test_nothing_understood_is_no_success_the_second_time_either(project: Projec
     (project.outputs / "hollow/checkpoints").mkdir(parents=True)
     for name, text in files.items():
         (project.outputs / "hollow/checkpoints" / name).write_text(text)
-    time.sleep(2 * TICK_NS / 1e9)  # what was written less long ago is not remembered
+    wait_a_tick()
     project.doit("migrate")
     assert project.doit("migrate").startswith("Nothing to do: 2 experiments are up to date.\n")
     out = project.doit("migrate:hollow", check=1)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 
-from ckptrules.outputs.readings import TICK_NS
 from tests.commands.test_verify import lightning, put
 from tests.conftest import Project
+from tests.support.undisturbed import wait_a_tick
 
 RULES = "packs: [huggingface]\nretention: {default: {keep_last: 1}}\n"
-TICK = 1.5 * TICK_NS / 1e9  # seconds; what was written less long ago is not remembered
 
 
 def trainer(project: Project) -> None:
@@ -79,7 +77,7 @@ def test_listed_packs_judge_where_the_rules_say_nothing(project: Project) -> Non
         file.unlink()
     (project.folder / "rules" / "mine.yaml").write_text(RULES)
     trainer(project)
-    time.sleep(TICK)
+    wait_a_tick()
     out = project.doit("migrate", "delete_old=1")
     assert "Deleted: sft/checkpoint-500" in out or "Deleted: checkpoint-500" in out
     assert sorted(path.name for path in (project.outputs / "sft").iterdir()) == ["checkpoint-1500"]
@@ -108,7 +106,7 @@ def test_a_wide_layout_of_packs_takes_no_folder_in_which_no_pack_knows_anything(
     (project.folder / "rules" / "mine.yaml").write_text("packs: [lightning, mmengine]\n" + RULES.partition("\n")[2])
     project.make({f"pl/version_0/checkpoints/epoch={n}-step={n}.ckpt": 9 for n in range(3)})
     project.make({"pl/version_0/hparams.yaml": 9, "notes/readme.md": 9})
-    time.sleep(TICK)
+    wait_a_tick()
     out = project.doit("migrate", "delete_old=1")
     assert "Deleted: epoch=0-step=0.ckpt" in out
     assert "Skipped" not in out
