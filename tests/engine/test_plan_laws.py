@@ -70,13 +70,23 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "keep_yearly": st.integers(1, 3),
 }
 NOW_NS = 3 * NS
+KEYS = st.lists(st.sampled_from([*VALUES]), unique=True, min_size=1, max_size=4)  # made once: else checked at each draw
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "epoch": st.integers(0, 25).map(str),
+        "step": st.integers(0, 300).map(str),
+        "number": st.integers(0, 5).map(str),
+        "hmean": st.sampled_from(["0.5", "0.50", "0.75", "nan", "-1", "inf", "many"]),
+    },
+)
+FOUND = st.lists(st.tuples(FIELDS, st.integers(1, 30), st.integers(0, 4)), max_size=14)
 
 
 @st.composite
 def policies(draw: st.DrawFn, *, least: int = 1) -> tuple[Policy, Policy]:
     """Draw a policy with some of the lines, in any order; and the same, or with a limit of the size among its lines."""
-    keys = draw(st.lists(st.sampled_from([*VALUES]), unique=True, min_size=1, max_size=4))
-    lines = [PolicyLine(key, draw(VALUES[key]), None) for key in keys]
+    lines = [PolicyLine(key, draw(VALUES[key]), None) for key in draw(KEYS)]
     at, limit = (
         draw(st.integers(0, len(lines))),
         PolicyLine("max_total_size", Bytes(draw(st.integers(1, 60)), "1KB"), None),
@@ -89,19 +99,9 @@ def policies(draw: st.DrawFn, *, least: int = 1) -> tuple[Policy, Policy]:
 @st.composite
 def candidates(draw: st.DrawFn) -> list[Checkpoint]:
     """Draw checkpoints of any age, size and metric, not only such as the rules would find."""
-    fields = st.fixed_dictionaries(
-        {},
-        optional={
-            "epoch": st.integers(0, 25).map(str),
-            "step": st.integers(0, 300).map(str),
-            "number": st.integers(0, 5).map(str),
-            "hmean": st.sampled_from(["0.5", "0.50", "0.75", "nan", "-1", "inf", "many"]),
-        },
-    )
-    found = draw(st.lists(st.tuples(fields, st.integers(1, 30), st.integers(0, 4)), max_size=14))
     return [
         Checkpoint(Entry(f"{n}.ckpt", "file", size, time * NS), fields, f"{n}.ckpt", Reason(""))
-        for n, (fields, size, time) in enumerate(found)
+        for n, (fields, size, time) in enumerate(draw(FOUND))
     ]
 
 
