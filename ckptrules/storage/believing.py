@@ -215,23 +215,6 @@ def own_state(outputs_dir: str) -> str:
     return os.path.join(ours, hashlib.sha256(os.fsencode(place)).hexdigest()[:32])
 
 
-@contextlib.contextmanager
-def open_state_file(outputs_dir: str, path: str) -> Iterator[int]:
-    """Open a file below the state folder for reading, and give its descriptor.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        StateError: it is no plain file of its own, or not to be believed.
-    """
-    folder, name = os.path.split(path)
-    with open_state(outputs_dir, folder) as directory:
-        file = open_believed(directory, name, os.path.join(outputs_dir, STATE, folder))
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
 def owner_of_other(status: os.stat_result) -> str:
     """Return whom a file belongs to if a copy of ours could not belong to the same, or nothing."""
     return "" if os.geteuid() in (0, status.st_uid) else owner_name(status.st_uid)
