@@ -181,7 +181,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
         [line[:2] for line in policy.lines],
         policy.keep_at_least,
         policy.per,
-        zone_of(policy),
+        (time.tzname, time.timezone, time.altzone) if reads_zone(policy) else (),
         job.options.verified,
         [one[:2] for one in job.rules.leftovers],
     )
@@ -204,11 +204,6 @@ def as_asked(policy: Policy, options: Planning) -> Policy:
 
 def _digest(decides: object) -> str:
     return hashlib.sha256(repr(decides).encode()).hexdigest()[:DIGITS]
-
-
-def zone_of(policy: Policy) -> tuple[object, ...]:
-    """Return what the zone of this machine is known by, where the policy goes by the calendar."""
-    return (time.tzname, time.timezone, time.altzone) if reads_zone(policy) else ()
 
 
 @once

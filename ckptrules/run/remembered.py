@@ -25,7 +25,6 @@ from ckptrules.storage import believing, reading
 
 IN_MEMORY = ":memory:"
 DATABASE = "doit.db"  # in the state folder
-OWN_DATABASE = ".doit.db"  # for tasks that are not ours
 BUSY = "another program is at work on it; wait until it has ended"
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
@@ -184,12 +183,13 @@ def readable_database(session: Session, database: str) -> str:
     return IN_MEMORY if fact else database
 
 
-def refuse_damaged(session: Session, database: str) -> str:
-    """Refuse a database of the user's own tasks that doit could not use; it would end with a traceback.
+def refuse_damaged(session: Session) -> str:
+    """Return the database of the user's own tasks, and refuse one that doit could not use.
 
     Raises:
         OptionError: with the advice to remove it.
     """
+    database = ".doit.db"
     try:
         fact, hint = damage(session, database), "move it away; it only remembers what is up to date"
     except NotToBeHadError as error:

@@ -42,7 +42,6 @@ from ckptrules.run.refusing import (
 from ckptrules.run.remembered import (
     DATABASE,
     IN_MEMORY,
-    OWN_DATABASE,
     readable_database,
     refuse_damaged,
     sound_database,
@@ -198,7 +197,7 @@ def _database(session: Session) -> str:
     refuse_state(session)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
     if not changing and line.has_foreign_words:
-        return refuse_damaged(session, OWN_DATABASE)
+        return refuse_damaged(session)
     database = IN_MEMORY
     for task, options in changing.items():
         database = begin_changing(session, task, options)
