@@ -47,11 +47,23 @@ def refuse_mistyped(line: CommandLine) -> None:
     """Refuse a task that is none where all tasks are ours; elsewhere it may be one of the user's own.
 
     Raises:
-        OptionError: with the task that is nearest.
+        OptionError: with the task that is nearest; or one of ours has an experiment behind it, and takes none.
     """
     foreign = [word.base for word in line.words if not any(word.selects(task) for task in TASKS)]
     if line.command in ("run", "info") and foreign and "*" not in foreign[0]:
         refuse_not_ours(foreign[0], line.words[0].base)
+    whole = [word for word in line.words if word.base in TASKS and "experiments" not in declared(word.base).known()]
+    for word in whole if line.command == "run" and all_are_ours() else ():
+        if word.base != word.task:
+            chosen = word.task.removeprefix(word.base)
+            raise OptionError(f"'{word.base}' takes no experiment", f"leave '{chosen}' out: it is for the whole tree")
+
+
+def all_are_ours() -> bool:
+    """Say whether there are no tasks of the user's own."""
+    from ckptrules.rules.shipped import has_own_tasks
+
+    return program() == OURS or not has_own_tasks()
 
 
 def refuse_not_ours(task: str, before: str = "") -> None:
@@ -61,10 +73,9 @@ def refuse_not_ours(task: str, before: str = "") -> None:
         OptionError: with the task that is nearest; with how a name is given, where a task that takes one stands before;
             with how an experiment is.
     """
-    from ckptrules.rules.shipped import has_own_tasks
     from ckptrules.run.help import refuse_unknown
 
-    if program() == OURS or not has_own_tasks():
+    if all_are_ours():
         takes = declared(before).known() if task != before else {}
         if "name" in takes and task not in TASKS:
             hint = f"for a checkpoint that is called so: {command(before, name=task)}"

@@ -137,6 +137,7 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
         ("plan -delete_old=1", "unknown option '-delete_old=1' behind 'plan'\n    hint: did you mean 'delete_old='?"),
         ("plan DELETE_OLD=1", "unknown option 'DELETE_OLD'\n    hint: did you mean 'delete_old'?"),
         ("plan delete_old = 1", "unknown option ''\n    hint: write name=value, without spaces"),
+        ("purge:ocr", "'purge' takes no experiment\n    hint: leave ':ocr' out: it is for the whole tree\n"),
         ("plan:OCR", "no experiment 'OCR'\n    hint: did you mean 'plan:ocr'?"),
         ("plan ocr", "there is no task 'ocr'\n    hint: for an experiment that is called so: 'doit plan:ocr'"),
         ("plan migrat", "there is no task 'migrat'\n    hint: did you mean 'doit migrate'?"),
