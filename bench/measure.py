@@ -80,8 +80,9 @@ def task_all():
         yield {"name": str(n), "actions": [lambda: None], "uptodate": [True]}
 """
 EMPTY_LIST = "def task_nothing():\n    '''Nothing'''\n    return {'actions': None}\n"
-# Python keeps what it has compiled, as it does for a user; some test environments forbid that
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+# Python keeps what it has compiled, beside its source, as it does for most users; some environments say otherwise
+ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
 CHANGE = "outputs/exp_00000/checkpoints/epoch=900-step=900000.ckpt"
 FIRST, SECOND, CHANGED = "first run", "second run", "one changed"
 BARE_LOOP, BARE_CALLS = "bare loop (scandir, re, os.rename)", "bare loop with our system calls"
