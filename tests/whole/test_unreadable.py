@@ -30,6 +30,7 @@ def test_it_is_told_and_makes_no_other_go(path: str, mode: int, where: str) -> N
             (folder / "global_step").mkdir(parents=True)
             (folder / "global_step/optimizer.pt").write_bytes(b"x")
             (folder / "trainer_state.json").write_text("{}")
+            (folder / "model.safetensors").write_bytes(b"x")
         nobody.give(project.folder)
         (project.outputs / "sft" / path).chmod(mode)
         ended = nobody.run(project.folder, "migrate", "delete_old=1")
