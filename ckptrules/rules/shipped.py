@@ -100,9 +100,14 @@ def pins_file(rules_dir: str | None) -> str:
 
 
 def has_pins(rules_dir: str | None) -> bool:
-    """Say whether there may be a file of pins; where that cannot be seen, there may."""
+    """Say whether there may be a file of pins."""
+    return _may_be_there(pins_file(rules_dir))
+
+
+def _may_be_there(path: str) -> bool:
+    """Say whether anything has this name, also a link that leads nowhere; where that cannot be seen, something may."""
     try:
-        os.lstat(pins_file(rules_dir))
+        os.lstat(path)
     except OSError as error:
         return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
@@ -117,9 +122,7 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
         RuleError: the folder or a file cannot be read, or the folder holds no rule file.
     """
     folder = shown = rules_dir or RULES_DIR
-    if rules_dir is None and not os.path.lexists(
-        RULES_DIR
-    ):  # a link that leads nowhere: theirs, on a disk that is away
+    if rules_dir is None and not _may_be_there(RULES_DIR):  # a link that leads nowhere: theirs, on a disk that is away
         folder, shown = shipped(RULES_DIR), DEFAULT_RULES
     texts: dict[str, str] = {}
     here = Location(shown, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -81,6 +82,23 @@ def test_what_is_called_rules_and_is_no_folder_is_not_passed_over(
         (tmp_path / "rules").symlink_to("nowhere")
     with pytest.raises(RuleError, match="rules:1:1: cannot be read: "):
         rule_texts(None)
+
+
+def test_where_the_disk_cannot_say_whether_there_are_rules_no_others_take_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/own.yaml").write_text("layout: ['*']\n")
+    look = os.lstat
+
+    def fails(path: str) -> os.stat_result:
+        if path == "rules":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return look(path)
+
+    monkeypatch.setattr(os, "lstat", fails)
+    assert rule_texts(None) == {"rules/own.yaml": "layout: ['*']\n"}
 
 
 @pytest.mark.parametrize("make", ["folder", "pipe", "link", "bytes"])

@@ -78,7 +78,7 @@ def test_what_a_run_left_open_is_closed_when_it_is_answered(server: Server, tmp_
     [
         (Fault(1, errno.ENOSPC), 3, "No space left on device"),
         (Fault(1, errno.EIO, "later reads"), 1, "Input/output error"),
-        (Fault(5, errno.EIO, "reads"), 3, "Input/output error"),
+        (Fault(6, errno.EIO, "reads"), 3, "Input/output error"),
         (Fault(30, "SIGINT"), 130, "Stopped: "),
         (Fault(30, "before"), -signal.SIGKILL, ""),
         (Fault(30, "after"), -signal.SIGKILL, ""),
