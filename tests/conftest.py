@@ -26,6 +26,8 @@ from ckptrules.storage.base import Storage
 from tests.support.forking import AT_START, IN_TURN, Server, start_of
 from tests.support.storages import STORAGES
 
+PROGRAMS = os.path.dirname(sys.executable)
+os.environ["PATH"] = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}"  # as a shell has it that has activated the venv
 REFUSED = 3
 GIB = 1 << 30
 ROOT = Path(__file__).parent.parent
