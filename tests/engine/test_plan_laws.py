@@ -14,10 +14,11 @@ from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.judging import NS, Around, Others
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.naming import claim
+from ckptrules.engine.naming import claim, named
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy, with_keep_last
 from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
+from ckptrules.engine.sorting import is_left_link
 from ckptrules.engine.what_if import lines_of, without
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
@@ -116,7 +117,9 @@ def listings(draw: st.DrawFn) -> Listing:
             form, to = draw(st.sampled_from(LINKS)), draw(st.sampled_from(known) | formatted)
             sibling = None if form.startswith("..") else to
             dangling = sibling is None and draw(st.booleans())
-            found.append(Entry(name, "link", 0, 0, form.format(to), sibling, dangling))
+            link = Entry(name, "link", 0, 0, form.format(to), sibling, dangling)
+            if not is_left_link(link, named(name, RULES)):  # it goes with its checkpoint
+                found.append(link)
         elif kind == "directory":
             found.append(Entry(name, "directory", size, draw(st.integers(0, 2))))
         else:
