@@ -9,7 +9,7 @@ from ckptrules.changes.doing import do_units
 from ckptrules.changes.journal import Journal, UnitRef
 from ckptrules.changes.units import (
     NOT_RECORDED,
-    Done,
+    Transacted,
     after,
     is_plain,
     names_left,
@@ -56,7 +56,7 @@ def transact(
     takes_back: Sequence[UnitRef] = (),
     kept: int = 0,
     frees: Collection[int] = (),
-) -> Done:
+) -> Transacted:
     """Record what is about to happen, do it, record what came of it: the one way to change a tree.
 
     Args:
@@ -71,7 +71,7 @@ def transact(
     try:
         number = place.journal.intend(experiment, directory, units, takes_back, kept)
     except OSError as error:
-        return Done(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
+        return Transacted(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
     with Folders(place.outputs_dir, texts=place.texts) as folders:
         failed = do_units(folders, units, place.stopped)
         freed = [one for one in frees if one not in failed]
@@ -81,8 +81,8 @@ def transact(
             if left := _free(folders, units, freed):
                 place.journal.conclude(number, failed, [one for one in freed if one not in left])
         except OSError as error:
-            return Done(failed, left, why_of(error))
-    return Done(failed, left)
+            return Transacted(failed, left, why_of(error))
+    return Transacted(failed, left)
 
 
 def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:

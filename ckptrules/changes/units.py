@@ -36,7 +36,7 @@ ADVICE: Mapping[str, str] = {
 }
 
 
-class Done(NamedTuple):
+class Transacted(NamedTuple):
     """What a transaction came to.
 
     ``failed`` tells which units were not done, by number, and why; ``not_freed`` whose space could not be freed.
@@ -127,7 +127,7 @@ def _identity(entry: Entry) -> Identity:
     return entry.known_by or own
 
 
-def problems_of(plan: Plan, done: Done) -> list[Problem]:
+def problems_of(plan: Plan, done: Transacted) -> list[Problem]:
     """Tell of what a transaction could not do. Args: ``plan`` has a head for each of its units."""
     every = heads(plan)
     one_for_all = (NOT_BEGUN, NOT_RECORDED, NEITHER)

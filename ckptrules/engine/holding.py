@@ -92,7 +92,7 @@ def set_aside(
 
 
 def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence[Problem]) -> Iterator[Problem]:
-    """Tell of what verify found broken, unless it is in conflict as well."""
+    """Tell of what verify, or a glance, found broken, unless it is in conflict as well."""
     told = {name for problem in conflicts for name in problem.names}
     for one in (*found.protected, *found.checkpoints):
         why = marked.get(one.entry.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+NO_WEIGHTS = "no weights: all that is in it stands beside them"
 OPTIMIZER = r"(?:distrib_)?optim(?:i[sz]ers?)?(?![a-z])"
 BESIDE_WEIGHTS = re.compile(
     rf"{OPTIMIZER}|.*optim_states\.pt$|.*\.pdopt$|(?:lr_)?schedulers?(?![a-z])|(?:cuda_)?rng(?:_states?)?(?![a-z])"

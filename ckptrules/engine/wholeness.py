@@ -149,7 +149,7 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
     return None
 
 
-def as_found(fault: str) -> str:
+def as_sentence(fault: str) -> str:
     """Write a fault as a sentence: of a checkpoint, where it speaks of none of its parts."""
     return fault if fault.startswith("its ") else f"it {fault}"
 

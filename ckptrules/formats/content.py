@@ -13,12 +13,7 @@ from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
 USUAL = ("torch.", "collections.OrderedDict")  # what any checkpoint of torch imports
-BROKEN = (
-    "truncated",
-    "damaged",
-    "incomplete",
-    "does_not_load",
-)  # ids of what is wrong with a content that is not whole
+BROKEN = ("truncated", "damaged", "incomplete", "does_not_load")  # ids of faults of a content that is not whole
 NAMED_FROM_0 = (1, 6)
 MODULES_THAT_ACT = frozenset("os posix nt sys subprocess shutil socket importlib runpy pty ctypes".split())
 ROOTS_THAT_ACT = MODULES_THAT_ACT | {"pdb", "pickle", "webbrowser", "urllib", "requests"}

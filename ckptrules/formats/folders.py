@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from ckptrules.engine.counted import why_ranks_lack
-from ckptrules.engine.weights import may_be_weights
+from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
@@ -210,7 +210,7 @@ def _check_weights(paths: Collection[str], links: Collection[str]) -> None:
         raise not_read(f"its part '{away[0]}' is a link, and what it leads to is not read")
     if not any(map(may_be_weights, paths)):
         hint = "it was never finished, or somebody has taken them away: remove it, or bring them back"
-        raise UnsoundError("incomplete", "has no weights: all that is in it stands beside them", hint)
+        raise UnsoundError("incomplete", f"has {NO_WEIGHTS}", hint)
 
 
 def _raise(error: OSError) -> None:

@@ -16,7 +16,7 @@ from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
 from ckptrules.engine.ruleset import RuleSet
-from ckptrules.engine.wholeness import as_found, asked_inside, fitted
+from ckptrules.engine.wholeness import as_sentence, asked_inside, fitted
 from ckptrules.outputs.in_use import LOOKING, in_use
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders
@@ -96,7 +96,7 @@ def seen_broken(directory: int, entry: Entry) -> str:
             with open_file(directory, entry.name) as file:
                 glance(file, os.fstat(file.fileno()).st_size)
     except UnsoundError as fault:
-        return f"as a glance at it shows: {as_found(fault.fact)}" if fault.id in BROKEN else ""
+        return f"as a glance at it shows: {as_sentence(fault.fact)}" if fault.id in BROKEN else ""
     except PermissionError:
         return ""  # somebody else's: that tells nothing of what is in it
     except OSError as error:

@@ -48,11 +48,11 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         job.journals.note_stop()
         return Done(Output(""), failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
-    plan, came = as_plan(back), units.Done({})
+    plan, came = as_plan(back), units.Transacted({})
     root = job.own_state if back.own else job.outputs_dir
     if job.dry_run:
         with Folders(root, texts=back.own) as folders:
-            came = units.Done(foresee(folders, back.units))
+            came = units.Transacted(foresee(folders, back.units))
     elif back.units:
         journal = job.journals.of_this_thread(root, job.header)
         place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)

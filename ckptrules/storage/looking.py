@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ckptrules.engine.counted import why_ranks_lack, why_too_few
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
-from ckptrules.engine.weights import lacks_weights
+from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
 from ckptrules.storage.streams import holes_of
@@ -39,7 +39,6 @@ SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
 NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
-NO_WEIGHTS = "no weights: all that is in it stands beside them"
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 

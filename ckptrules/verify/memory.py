@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import EntryKind, Listing
 from ckptrules.engine.state_folder import STATE
-from ckptrules.engine.wholeness import as_found
+from ckptrules.engine.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard, parts_of
 from ckptrules.storage import believing, looking, reading
@@ -99,7 +99,7 @@ def broken_names(outputs_dir: str, listing: Listing) -> dict[str, str]:
     known = _believed(outputs_dir, listing)
     broken = {identity: this for identity, this in known.items() if this.broken}
     return {
-        name: f"as verify found: {as_found(this.broken)}"
+        name: f"as verify found: {as_sentence(this.broken)}"
         for name, this in _names_of(outputs_dir, listing, broken).items()
     }
 

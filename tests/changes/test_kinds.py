@@ -19,7 +19,7 @@ from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
-from ckptrules.changes.units import Done, head_of, inverse_of, refused
+from ckptrules.changes.units import Transacted, head_of, inverse_of, refused
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
@@ -238,13 +238,13 @@ def times(outputs: Path) -> int:
 def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
     journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
     place = Workplace(str(outputs), RUN, journal, 1, lambda: False)
-    assert transact(place, "exp", "exp", [retime]) == Done({})
+    assert transact(place, "exp", "exp", [retime]) == Transacted({})
     assert times(outputs) == 7
     (run,) = read_runs(str(outputs))
     (back,) = take_back(run, RUN)
     done = experiment_block(as_plan(back), (), Style())
     assert done == "Processing experiment: exp\n  ✓ Retimed: a\n"
-    assert transact(place, "exp", "exp", back.units, takes_back=back.undoes) == Done({})
+    assert transact(place, "exp", "exp", back.units, takes_back=back.undoes) == Transacted({})
     assert times(outputs) == 5
 
 
