@@ -1,4 +1,4 @@
-"""How values in a rule file are written: one description gives the checker and the JSON Schema."""
+"""How values in a rule file are written: one description gives the checker, and the JSON Schema for editors."""
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
@@ -13,10 +13,6 @@ class Text(NamedTuple):
     fault: Callable[[str], str] = lambda _: ""
     empty: bool = False
 
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {"type": ["string", "number"], "description": self.doc}
-
 
 class Number(NamedTuple):
     """A whole number, ``minimum`` or more, up to ``maximum`` where there is one; or ``also``, no part of that."""
@@ -26,22 +22,12 @@ class Number(NamedTuple):
     maximum: int | None = None
     also: int | None = None
 
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        most = {} if self.maximum is None else {"maximum": self.maximum}
-        row = {"type": "integer", "minimum": self.minimum, **most}
-        return {**(row if self.also is None else {"anyOf": [row, {"const": self.also}]}), "description": self.doc}
-
 
 class Choice(NamedTuple):
     """One of a few words, each of which stands for a value."""
 
     doc: str
     words: Mapping[str, Any]
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {"enum": list(self.words.values()), "description": self.doc}
 
 
 class ListOf(NamedTuple):
@@ -51,26 +37,12 @@ class ListOf(NamedTuple):
     item: "Shape"
     empty: bool = True
 
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        least = {} if self.empty else {"minItems": 1}
-        return {"type": "array", "items": self.item.schema(), "description": self.doc, **least}
-
 
 class MapOf(NamedTuple):
     """A mapping with keys of the user's choice."""
 
     doc: str
     item: "Shape"
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {
-            "type": "object",
-            "additionalProperties": self.item.schema(),
-            "minProperties": 1,
-            "description": self.doc,
-        }
 
 
 class Record(NamedTuple):
@@ -80,25 +52,11 @@ class Record(NamedTuple):
     keys: Mapping[str, "Shape"]
     required: tuple[str, ...] = ()
 
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {
-            "type": "object",
-            "properties": {key: shape.schema() for key, shape in self.keys.items()},
-            "required": list(self.required),
-            "additionalProperties": False,
-            "description": self.doc,
-        }
-
 
 class Either(NamedTuple):
     """One of several shapes, told apart by what stands there: a single value, a list or a mapping."""
 
     shapes: "tuple[Shape, ...]"
-
-    def schema(self) -> dict[str, Any]:
-        """Describe the shape as JSON Schema."""
-        return {"anyOf": [shape.schema() for shape in self.shapes]}
 
     def meant(self, kind: type) -> "Shape":
         """Return the shape for a mapping (``dict``), a ``list`` or a single value; the first where there is none."""

@@ -1,4 +1,4 @@
-"""``rules/*.yaml`` → a checked, compiled, self-tested `RuleSet`; the JSON Schema for editors."""
+"""``rules/*.yaml`` → a checked, compiled, self-tested `RuleSet`."""
 
 from __future__ import annotations
 
@@ -150,15 +150,6 @@ def self_test(rules: RuleSet) -> list[Fault]:
     """Test every rule with its examples, all rules loaded together. Empty means: the rules are sound."""
     in_packs = (fault for pack in rules.packs for fault in proving.prove(pack.rules))
     return [*proving.prove(rules._replace(packs=())), *in_packs, *policies.prove_examples(rules)]
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft-07) of a rule file, for completion and checks in editors."""
-    return {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "title": "ckptrules rule file",
-        **SHAPE.schema(),
-    }
 
 
 def _read(text: str, file: str, faults: list[Fault]) -> Value:

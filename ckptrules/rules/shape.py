@@ -1,4 +1,4 @@
-"""YAML → checked values that know their place. One description of a shape gives the checker and the JSON Schema.
+"""YAML → checked values that know their place.
 
 YAML's own types are not used: text stays the text that stands in the file (``010`` is not 8, ``no`` is not False).
 """
