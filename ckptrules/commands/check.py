@@ -34,7 +34,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 def show_rules(rules: RuleSet, style: Style, lines: Sequence[str]) -> Done:
     """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
-        (rule.id, count_of(len(rule.example_places), "example"), rule.place.file_line, "")
+        (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (*rules.targets, *rules.legacy, *rules.formats)
     ]
     rows += [

@@ -204,7 +204,7 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
 
 
 def _is_kind(rule: Rule, folder: bool | None) -> bool:  # noqa: FBT001 - as above
-    return folder is None or rule.folder == "any" or (rule.folder == "true") == folder
+    return folder is None or rule.folder in (None, folder)
 
 
 def _both(one: Rule, other: Rule) -> str:

@@ -56,7 +56,7 @@ def _rule_of_all(rules: Sequence[Rule]) -> Rule:
     asked = [rule.complete for rule in rules if rule.complete]
     patterns = tuple(dict.fromkeys(pattern for one in asked for pattern in (*one.any, *one.all)))
     complete = Complete(patterns, (), asked[0].place) if len(asked) == len(rules) else None
-    return Rule(UNDECIDED, re.compile(""), "", rules[0].place, folder="any", complete=complete)
+    return Rule(UNDECIDED, re.compile(""), "", rules[0].place, complete=complete)
 
 
 def may_rename(said: Said) -> bool:

@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry
 
-FolderKind = Literal["true", "false", "any"]
-
 
 class Location(NamedTuple):
     """Where a rule stands: a file as the user would name it, line and column counted from 1."""
@@ -116,26 +114,31 @@ class Fact(NamedTuple):
     inside: bool = False
 
 
+class Example(NamedTuple):
+    """What a name becomes, or which fields are read of it (None: not captured)."""
+
+    place: Location
+    becomes: str = ""
+    fields: Mapping[str, str | None] = {}
+
+
 class Rule(NamedTuple):
     """A naming format: what it matches (always the whole name) and the Jinja2 template that gives the new name.
 
     The template is empty where the first target that serves gives the name, and in a format that is never renamed.
-    ``examples`` maps names to what they become, ``fields`` names to what is read of them (None: not captured), and
-    ``near_misses`` are names that it must not fit; the rules are tested with all of them before they are used.
-    ``folder`` says whether it fits directories, ``keep_name`` what a rename would break, ``live`` what any change would
-    break while its run goes on, ``called`` what messages call it. Where there is a ``reader``, that reads the name, and
-    ``match`` says only what it captures.
+    ``examples`` are names that it fits, and ``near_misses`` such that it must not fit; the rules are tested with all of
+    them before they are used. ``folder`` says whether it fits directories or files (None: both), ``keep_name`` what a
+    rename would break, ``live`` what any change would break while its run goes on, ``called`` what messages call it.
+    Where there is a ``reader``, that reads the name, and ``match`` says only what it captures.
     """
 
     id: str
     match: re.Pattern[str]
     template: str
     place: Location
-    examples: Mapping[str, str] = {}
-    example_places: Mapping[str, Location] = {}
-    fields: Mapping[str, Mapping[str, str | None]] = {}
+    examples: Mapping[str, Example] = {}
     near_misses: Mapping[str, Location] = {}
-    folder: FolderKind = "any"
+    folder: bool | None = None
     keep_name: str = ""
     live: str = ""
     complete: Complete | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.naming import BRANCH, READERS, captures
-from ckptrules.engine.ruleset import Complete, Fault, FolderKind, Location, Rule
+from ckptrules.engine.ruleset import Complete, Example, Fault, Location, Rule
 from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
 from ckptrules.engine.templates import TemplateError, needed_variables
 from ckptrules.engine.words import READS
@@ -92,7 +92,6 @@ SHAPES: Mapping[str, Shape] = {
     ),
     "rename": ListOf("Ids of formats whose names shall become those of the target after all.", Text("e.g. trainer")),
 }
-_FOLDERS: Mapping[Any, FolderKind] = {True: "true", False: "false", "any": "any"}
 
 
 class Naming(NamedTuple):
@@ -148,46 +147,40 @@ class _Desk(NamedTuple):
     def refuse(self, place: Location, fact: str, hint: str = "") -> None:
         self.faults.append(Fault(place, fact, hint))
 
-    def target(self, value: Value, number: int, count: int) -> Rule | None:
-        identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
-        match, template = self.match(identity, value), value.get("template")
-        if match is None or template is None:
+    def rule(self, identity: str, what: str, value: Value) -> Rule | None:
+        match = READ_BY_WORDS if value.get("reader") else self.match(what, value)
+        if match is None:
             return None
-        places = _places(value.get("examples"))
-        near = _places(value.get("counterexamples"))
-        rule = Rule(
+        said = {key: item.data for key, item in value.items()}
+        return Rule(
             identity,
             match,
-            template.data,
+            said.get("template", ""),
             value.place,
-            {n: n for n in places},
-            places,
-            near_misses=near,
-            called=identity,
+            _examples(value.get("examples")),
+            {item.data: item.place for item in said.get("counterexamples", ())},
+            keep_name=said.get("keep_name", ""),
+            live=said.get("live", ""),
+            called=what,
+            reader=said.get("reader", ""),
         )
-        self.variables(identity, rule, template)
+
+    def target(self, value: Value, number: int, count: int) -> Rule | None:
+        identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
+        rule = self.rule(identity, identity, value)
+        if rule is None or not rule.template:
+            return None
+        self.served(rule, value, ())
         return rule
 
     def legacy(self, value: Value, targets: Sequence[Rule]) -> Rule | None:
-        identity, examples, own = value.get("id"), value.get("examples"), value.get("template")
+        identity, examples = value.get("id"), value.get("examples")
         if identity is None or examples is None:
             return None
-        what = f"legacy rule '{identity.data}'"
-        match = self.match(what, value)
-        if match is None:
-            return None
-        places = {name: example.key_place or example.place for name, example in examples.items()}
-        wanted = {name: example.data for name, example in examples.items()}
-        near = _places(value.get("counterexamples"))
-        rule = Rule(
-            identity.data, match, own.data if own else "", value.place, wanted, places, near_misses=near, called=what
-        )
-        if own:
-            self.variables(what, rule, own)
-        elif targets:
-            self.served(what, rule, value, targets)
-        if targets:
-            self.carried(what, rule, targets)
+        rule = self.rule(identity.data, f"legacy rule '{identity.data}'", value)
+        if rule:
+            self.served(rule, value, targets)
+            self.carried(rule, targets)
         return rule
 
     def format(self, value: Value) -> Rule | None:
@@ -195,28 +188,12 @@ class _Desk(NamedTuple):
         if identity is None or examples is None:
             return None
         what = f"format '{identity.data}'"
-        reader = value.get("reader")
         if ("match" in value.given) == ("reader" in value.given):
             self.refuse(value.place, f"{what} needs either 'match' or 'reader'")
-        match = READ_BY_WORDS if reader else self.match(what, value)
-        if match is None:
+        rule, said = self.rule(identity.data, what, value), value.get("folder")
+        if rule is None:
             return None
-        said, keep_name, live = value.get("folder"), value.get("keep_name"), value.get("live")
-        folder: FolderKind = _FOLDERS[said.data] if said else "false"
-        rule = Rule(
-            identity.data,
-            match,
-            "",
-            value.place,
-            example_places={name: example.key_place or example.place for name, example in examples.items()},
-            fields={name: _fields(example) for name, example in examples.items()},
-            near_misses=_places(value.get("counterexamples")),
-            folder=folder,
-            keep_name=keep_name.data if keep_name else "",
-            live=live.data if live else "",
-            called=what,
-            reader=reader.data if reader else "",
-        )
+        rule = rule._replace(folder=None if said and said.data == "any" else bool(said and said.data))
         return rule._replace(complete=self.complete(what, rule, value.get("complete")))
 
     def complete(self, what: str, rule: Rule, value: Value | None) -> Complete | None:
@@ -226,7 +203,7 @@ class _Desk(NamedTuple):
         place = value.key_place or value.place
         if not value.given & {"any", "all"}:
             self.refuse(place, f"{what}: complete says neither 'any' nor 'all'")
-        if rule.folder == "false" and (not rule.has_parts or "any" in lists):
+        if rule.folder is False and (not rule.has_parts or "any" in lists):
             hint = "'folder: true' makes it one; files that are one checkpoint share all but a group 'part'"
             self.refuse(place, f"{what}: complete looks inside, and what it fits is no directory", hint)
         return Complete(lists.get("any", ()), lists.get("all", ()), place)
@@ -245,7 +222,7 @@ class _Desk(NamedTuple):
             elif not targets:
                 self.refuse(value.place, "rename: there is no target to rename to")
             else:
-                self.carried(f"format '{rule.id}'", rule, targets)
+                self.carried(rule, targets)
                 found.append(rule)
         return found
 
@@ -262,38 +239,27 @@ class _Desk(NamedTuple):
             self.refuse(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}")
             return None
 
-    def variables(self, what: str, rule: Rule, template: Value) -> None:
-        """Refuse a template of its own that uses what the rule does not capture."""
-        groups = captures(rule)
-        for variable in self.variables_of(what, template.data, template.place):
-            if variable not in groups:
-                fact = f"{what}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
-                self.refuse(template.place, fact, closest(variable, groups))
+    def served(self, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:
+        """Refuse a rule whose template uses what it does not capture; without one, those of all targets must do so."""
+        groups, own = captures(rule), value.get("template")
+        templates = [(own.data, own.place)] if own else [(target.template, target.place) for target in targets]
+        lacks = [[v for v in self.variables_of(rule.called, *one) if v not in groups] for one in templates]
+        for variable in lacks[0] if lacks and all(lacks) else ():
+            fact = f"{rule.called}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
+            self.refuse((own or value.get("match") or value).place, fact, closest(variable, groups))
 
-    def served(self, what: str, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:
-        """Refuse a rule that no target serves: each uses what the rule does not capture."""
-        groups = captures(rule)
-        lacks = [
-            [v for v in self.variables_of(what, target.template, target.place) if v not in groups] for target in targets
-        ]
-        if all(lacks):
-            variable = lacks[0][0]
-            fact = f"{what}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
-            pattern = value.get("match")
-            self.refuse(pattern.place if pattern else value.place, fact, closest(variable, groups))
-
-    def carried(self, what: str, rule: Rule, targets: Sequence[Rule]) -> None:
+    def carried(self, rule: Rule, targets: Sequence[Rule]) -> None:
         """Refuse a rename by which the parts of a checkpoint, or its run, would be lost."""
-        if self.proved:
+        if self.proved or not targets:
             return
         for field, lost in (("part", "two parts would get one name"), ("run", "two runs would become one")):
             if field not in captures(rule):
                 continue
             templates = [rule.template] if rule.template else [target.template for target in targets]
-            with_it = [t for t in templates if field in self.variables_of(what, t, rule.place)]
+            with_it = [t for t in templates if field in self.variables_of(rule.called, t, rule.place)]
             if not with_it or not any(field in captures(target) for target in targets):
                 hint = f"let template and match of the target carry '{field}', or list it under 'formats'"
-                self.refuse(rule.place, f"{what} captures '{field}', and the target does not: {lost}", hint)
+                self.refuse(rule.place, f"{rule.called} captures '{field}', and the target does not: {lost}", hint)
 
     def variables_of(self, what: str, template: str, place: Location) -> list[str]:
         if self.proved:
@@ -342,11 +308,16 @@ def _branches(pattern: str) -> str:
     return _GROUP.sub(numbered, pattern) if "|" in pattern else pattern
 
 
-def _places(value: Value | None) -> dict[str, Location]:
-    return {item.data: item.place for item in value.data} if value else {}
+def _examples(value: Value | None) -> dict[str, Example]:
+    if value is None or isinstance(value.data, list):
+        return {item.data: Example(item.place) for item in (value.data if value else ())}
+    return {name: _example(said.key_place or said.place, said) for name, said in value.items()}
 
 
-def _fields(example: Value) -> dict[str, str | None]:
-    return {
-        field: None if text.data in ("null", "~") and not text.quoted else text.data for field, text in example.items()
+def _example(place: Location, said: Value) -> Example:
+    if isinstance(said.data, str):
+        return Example(place, said.data)
+    fields = {
+        field: None if text.data in ("null", "~") and not text.quoted else text.data for field, text in said.items()
     }
+    return Example(place, fields=fields)

@@ -35,9 +35,7 @@ def shipped(name: str) -> Pack:
 
 PACKS = {name[:-5]: shipped(name[:-5]) for name in sorted(p.name for p in Path(packs.FOLDER).glob("*.yaml"))}
 FORMATS = {rule.id: rule for pack in PACKS.values() for rule in pack.rules.formats}
-EXAMPLES = [
-    (pack, rule, name) for pack in PACKS.values() for rule in pack.rules.formats for name in rule.example_places
-]
+EXAMPLES = [(pack, rule, name) for pack in PACKS.values() for rule in pack.rules.formats for name in rule.examples]
 
 # Names that two packs read otherwise, as they may: a mark picks one of them, else the name is nothing but a number.
 IGNITE = "Ignite counts what it is attached to"
@@ -69,7 +67,7 @@ def test_a_pack_proves_itself(name: str) -> None:
     assert not list(prove(pack.rules))
     assert pack.rules.layout
     for rule in pack.rules.formats:
-        assert len(rule.example_places) >= 2, f"{rule.called} needs two examples"
+        assert len(rule.examples) >= 2, f"{rule.called} needs two examples"
         assert rule.near_misses, f"{rule.called} needs a near miss"
 
 
@@ -126,7 +124,7 @@ def test_the_pack_of_the_first_page_proves_itself() -> None:
 
 def is_folder(rule: Rule, name: str) -> bool:
     """Say whether an example is a folder: of a format for both, what has no ending is one."""
-    return rule.folder == "true" or (rule.folder == "any" and "." not in name)
+    return "." not in name if rule.folder is None else rule.folder
 
 
 def reading(pack: Pack, name: str, *, folder: bool) -> Claim | None:
@@ -232,7 +230,7 @@ def test_nothing_is_protected_for_a_word_that_every_name_has() -> None:
         said = own_claim(name, pack.rules, folder=is_folder(rule, name))
         assert said.kind == "format" or (said.kind == "protected" and SAYS_WHY_IT_STAYS.search(name)), name
     for pack in PACKS.values():
-        numbered = [name for rule in pack.rules.formats for name in rule.example_places if re.search(r"\d", name)]
+        numbered = [name for rule in pack.rules.formats for name in rule.examples if re.search(r"\d", name)]
         for pattern in pack.rules.protected:
             assert not all(fnmatchcase(name, pattern.text) for name in numbered), pattern
 
