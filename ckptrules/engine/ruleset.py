@@ -287,10 +287,10 @@ class RuleSet(NamedTuple):
     ignored: tuple[Pattern, ...]
     legacy: tuple[Rule, ...]
     sidecars: tuple[str, ...]
-    policies: Mapping[str, Policy]
-    trash_days: int
-    settle: int
-    naming_digest: str
+    policies: Mapping[str, Policy] = {}
+    trash_days: int = 0
+    settle: int = 0
+    naming_digest: str = ""
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
     pointers: tuple[PointerPattern, ...] = ()

@@ -65,6 +65,8 @@ class Either(NamedTuple):
 
 
 Shape = Text | Number | Choice | ListOf | MapOf | Record | Either
+TRUTH = {"true": True, "false": False}
+MODE = Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")})
 
 
 def in_yaml(text: str) -> str:

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from ckptrules.engine.ruleset import Fact, Fault, PointerPattern, Rule
-from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text
+from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
 
-TRUTH = {"true": True, "false": False}
 OURS = {
     "epoch": "Their key of the epoch.",
     "step": "Their key of the step.",
@@ -20,18 +19,11 @@ OURS = {
 # Files by which frameworks and their users say which checkpoint to go on with, or which is the best. They are asked in
 # any case: who writes them may name checkpoints as another framework does.
 TRACKERS = (
-    *("latest", "latest_checkpoint", "last_checkpoint", "best_checkpoint", "checkpoint"),
-    *("best_epoch.txt", "best_step.txt", "latest_epoch.txt", "latest_step.txt", "last_epoch.txt", "last_step.txt"),
-    *("latest.txt", "latest_checkpoint.txt", "last_checkpoint.txt", "best_checkpoint.txt", "last.txt", "best.txt"),
-    *(
-        "latest.json",
-        "latest_checkpoint.json",
-        "last_checkpoint.json",
-        "best_checkpoint.json",
-        "last.json",
-        "best.json",
-    ),
-    *("checkpoint.json", "state.json", "latest_checkpointed_iteration.txt"),
+    *"latest latest_checkpoint last_checkpoint best_checkpoint checkpoint".split(),
+    *"best_epoch.txt best_step.txt latest_epoch.txt latest_step.txt last_epoch.txt last_step.txt".split(),
+    *"latest.txt latest_checkpoint.txt last_checkpoint.txt best_checkpoint.txt last.txt best.txt".split(),
+    *"latest.json latest_checkpoint.json last_checkpoint.json best_checkpoint.json last.json best.json".split(),
+    *"checkpoint.json state.json latest_checkpointed_iteration.txt".split(),
 )
 _INTEGER = re.compile("[-+]?[0-9]{1,9}")
 

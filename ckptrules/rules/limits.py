@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ckptrules.engine import measures
 from ckptrules.engine.lines import LINES
@@ -34,14 +34,12 @@ SHAPES: Mapping[str, Shape] = {
 
 def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
     """Turn checked YAML into one pattern each; an entry of which a part was refused is left out."""
-    return tuple(one for value in values for one in _leftovers(value))
-
-
-def _leftovers(value: Value) -> Iterator[Leftover]:
-    match, after = value.get("match"), value.get("after")
-    if match and after:
-        for pattern in several(match):
-            yield Leftover(pattern.data, measures.seconds(after.data), after.data, pattern.place)
+    return tuple(
+        Leftover(pattern.data, measures.seconds(after.data), after.data, pattern.place)
+        for value in values
+        if (match := value.get("match")) and (after := value.get("after"))
+        for pattern in several(match)
+    )
 
 
 def several(value: Value) -> list[Value]:

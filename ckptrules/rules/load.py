@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
-from ckptrules.engine.shapes import ListOf, Number, Record, Text
+from ckptrules.engine.shapes import Either, ListOf, Number, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, limits, naming, packs, policies, proving
 from ckptrules.rules.shape import Value, read_yaml
@@ -75,19 +75,19 @@ SHAPE = Record(
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
 )
-PACK = packs.shape_of(SHAPE.keys)
-_LISTS = (
-    "packs",
-    "layout",
-    "protected",
-    "ignored",
-    "sidecars",
-    *("pointers", "facts"),
-    "unfinished",
-    *("part_folders", "leftovers"),
-    *("targets", "legacy", "formats", "rename"),
+PACK = Record(
+    "A pack: what is known of the checkpoints of one framework.",
+    {
+        "pack": Text("The name of the pack."),
+        "marks": ListOf(
+            "Paths from a checkpoint directory, parts of which may be shell patterns, that tell that it is meant.",
+            Text("e.g. checkpoint-*/trainer_state.json"),
+        ),
+        **{key: SHAPE.keys[key] for key in packs.KEYS},
+    },
+    ("pack", "formats"),
 )
-
+ALONE = ("layout", "experiments")  # lists that may stand in one file only
 NEEDED = (  # of a rule set, unless it lists packs: what is said where all of these keys are missing
     ("'layout'", "layout: ['*/checkpoints'] finds the folders NAME/checkpoints", ("layout",)),
     (
@@ -109,7 +109,7 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
         RuleError: with everything that is wrong, each with file, line and column.
     """
     faults: list[Fault] = []
-    merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
+    merged = _merged(texts, SHAPE, faults)
     first = Location(min(texts, default="rules"), 1, 1)
     if not faults:
         faults += [
@@ -124,8 +124,9 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
         raise RuleError(faults)
     if proved:
         return rules
+    every = [rules._replace(packs=()), *(pack.rules for pack in rules.packs)]
     try:
-        failed = self_test(rules)
+        failed = [*(fault for one in every for fault in proving.prove(one)), *policies.prove_examples(rules)]
     except SlowRuleError as slow:
         failed = [Fault(slow.rule.place, f"{slow.rule.called} needs too long for '{slow.name}'", SLOW_HINT)]
     if failed:
@@ -140,32 +141,23 @@ def outputs_dir_of(texts: Mapping[str, str]) -> str | None:
         RuleError: a file is broken, or two have one.
     """
     faults: list[Fault] = []
-    merged = _merge([_read(text, file, faults) for file, text in sorted(texts.items())], faults)
+    merged = _merged(texts, SHAPE, faults)
     if faults:
         raise RuleError(faults)
     return merged["outputs_dir"].data if "outputs_dir" in merged else None
 
 
-def self_test(rules: RuleSet) -> list[Fault]:
-    """Test every rule with its examples, all rules loaded together. Empty means: the rules are sound."""
-    in_packs = (fault for pack in rules.packs for fault in proving.prove(pack.rules))
-    return [*proving.prove(rules._replace(packs=())), *in_packs, *policies.prove_examples(rules)]
-
-
-def _read(text: str, file: str, faults: list[Fault]) -> Value:
-    return read_yaml(text, file, SHAPE, faults) or Value({}, Location(file, 1, 1))
-
-
-def _merge(files: Sequence[Value], faults: list[Fault]) -> dict[str, Any]:
-    """Join the files: lists and policies add up, everything else may stand in one file only."""
+def _merged(texts: Mapping[str, str], shape: Record, faults: list[Fault]) -> dict[str, Any]:
+    """Read files and join them: lists and policies add up, everything else may stand in one file only."""
     merged: dict[str, Any] = {}
-    for file in files:
-        for key, value in file.items():
+    for name, text in sorted(texts.items()):
+        file = read_yaml(text, name, shape, faults)
+        for key, value in file.items() if file else ():
             if key == "retention":
                 by_name = merged.setdefault(key, {})
-                for name, policy in value.items():
-                    _claim_name(by_name, name, policy, f"retention policy '{name}'", faults)
-            elif key in _LISTS and key != "layout":
+                for policy, said in value.items():
+                    _claim_name(by_name, policy, said, f"retention policy '{policy}'", faults)
+            elif isinstance(shape.keys[key], ListOf | Either) and key not in ALONE:
                 merged.setdefault(key, []).extend(limits.several(value))
             else:
                 _claim_name(merged, key, value, f"'{key}'", faults)
@@ -192,19 +184,20 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
     told_by_files = any(not fact.inside for fact in facts) or any(suffix.endswith(".json") for suffix in rules.sidecars)
     every = (*named.all, *theirs)
     by_name = policies.compile_policies(merged.get("retention", {}), every, faults, told_by_files=told_by_files)
+    said = {key: value.data for key, value in merged.items() if isinstance(value, Value)}
     rules = rules._replace(
-        layout=rules.layout or packs.layouts(listed),
+        layout=rules.layout or tuple(dict.fromkeys(pattern for pack in listed for pattern in pack.rules.layout)),
         part_folders=tuple(
             dict.fromkeys(text for one in (rules, *(p.rules for p in listed)) for text in one.part_folders)
         ),
         layout_of_packs=not rules.layout,
         policies=by_name,
-        trash_days=merged["trash_days"].data if "trash_days" in merged else DEFAULT_TRASH_DAYS,
-        settle=merged["settle"].data if "settle" in merged else 0,
+        trash_days=said.get("trash_days", DEFAULT_TRASH_DAYS),
+        settle=said.get("settle", 0),
         says_settle="settle" in merged,
         experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
         max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
-        outputs_dir=merged["outputs_dir"].data if "outputs_dir" in merged else None,
+        outputs_dir=said.get("outputs_dir"),
         budget=limits.compile_budget(merged.get("budget"), every, faults, told_by_files=told_by_files),
         packs=tuple(listed),
     )
@@ -222,7 +215,7 @@ def load_pack(name: str, faults: list[Fault], *, proved: bool = True) -> Pack:
 
 def compile_pack(name: str, text: str, faults: list[Fault], *, proved: bool = True) -> Pack:
     """Compile the text of a pack; what is wrong with it is added to ``faults``."""
-    merged = packs.read_pack(name, text, PACK, faults)
+    merged = _merged({packs.shown(name): text}, PACK, faults)
     named = naming.compile_naming(merged, faults, proved=proved)
     formats = tuple(
         rule._replace(id=f"{name}/{rule.id}", called=f"format '{name}/{rule.id}'") for rule in named.formats
@@ -244,10 +237,6 @@ def _compile_names(
         ignored=_compile_patterns(merged.get("ignored", [])),
         legacy=named.legacy,
         sidecars=tuple(value.data for value in merged.get("sidecars", [])),
-        policies={},
-        trash_days=DEFAULT_TRASH_DAYS,
-        settle=0,
-        naming_digest="",
         pointers=knowledge.compile_pointers(merged.get("pointers", []), named.formats),
         facts=knowledge.compile_facts(merged.get("facts", []), faults),
         unfinished=_compile_patterns(merged.get("unfinished", [])),

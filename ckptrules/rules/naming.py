@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.naming import BRANCH, READERS, captures
 from ckptrules.engine.ruleset import Complete, Example, Fault, Location, Rule
-from ckptrules.engine.shapes import Choice, ListOf, MapOf, Record, Shape, Text
+from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Record, Shape, Text
 from ckptrules.engine.templates import TemplateError, needed_variables
 from ckptrules.engine.words import READS
 from ckptrules.rules.shape import Value, closest
@@ -63,7 +63,7 @@ FORMAT = Record(
         ),
         "folder": Choice(
             "true: it fits only directories; false: only files (the default); any: both.",
-            {"true": True, "false": False, "any": "any"},
+            {**TRUTH, "any": "any"},
         ),
         "complete": Record(
             "What makes a checkpoint whole: at least one pattern of any, and every one of all.",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
-from ckptrules.engine.ruleset import Fault, Location, Pack, RuleError
-from ckptrules.engine.shapes import ListOf, Record, Shape, Text
-from ckptrules.rules.limits import several
-from ckptrules.rules.shape import Value, closest, read_yaml
+from ckptrules.engine.ruleset import Fault, Location, RuleError
+from ckptrules.rules.shape import Value, closest
 from ckptrules.rules.shipped import PACKAGE
 
 FOLDER = os.path.join(PACKAGE, "packs")
@@ -18,22 +15,6 @@ KEYS = (
     *("layout", "protected", "ignored", "sidecars", "pointers", "facts"),
     *("part_folders", "unfinished", "leftovers", "formats"),
 )
-
-
-def shape_of(keys: Mapping[str, Shape]) -> Record:
-    """Return the shape of a pack, given that of a rule file."""
-    return Record(
-        "A pack: what is known of the checkpoints of one framework.",
-        {
-            "pack": Text("The name of the pack."),
-            "marks": ListOf(
-                "Paths from a checkpoint directory, parts of which may be shell patterns, that tell that it is meant.",
-                Text("e.g. checkpoint-*/trainer_state.json"),
-            ),
-            **{key: keys[key] for key in KEYS if key in keys},
-        },
-        ("pack", "formats"),
-    )
 
 
 def sources() -> dict[str, str]:
@@ -79,14 +60,3 @@ def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
         elif value.data not in found:
             found.append(value.data)
     return found
-
-
-def read_pack(name: str, text: str, shape: Record, faults: list[Fault]) -> Mapping[str, Any]:
-    """Read the keys of a pack; lists are lists of values, as in merged rule files."""
-    value = read_yaml(text, shown(name), shape, faults) or Value({}, Location(shown(name), 1, 1))
-    return {key: item if key in ("pack", "layout") else several(item) for key, item in value.items()}
-
-
-def layouts(packs: Sequence[Pack]) -> tuple[str, ...]:
-    """Join the layouts of packs, for rules that say none."""
-    return tuple(dict.fromkeys(pattern for pack in packs for pattern in pack.rules.layout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -80,11 +79,7 @@ def change_pins(rules_dir: str | None, change: Change) -> None:
         RuleError: it is not as it must be.
     """
     path = pins_file(rules_dir)
-    writing.change_beside(path, functools.partial(_changed, path, change))
-
-
-def _changed(path: str, change: Change, text: str) -> str:
-    return to_yaml(sorted(change(from_yaml(text, path) if text else ())))
+    writing.change_beside(path, lambda text: to_yaml(sorted(change(from_yaml(text, path) if text else ()))))
 
 
 def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
@@ -99,16 +94,9 @@ def from_yaml(text: str, file: str) -> tuple[Pin, ...]:
         faults.append(Fault(Location(file, 1, 1), "the file has no 'pins'", "'pins: []' says that nothing is pinned"))
     if faults or read is None:
         raise RuleError(faults)
-    rows = read.data["pins"].data
+    rows = [({key: item.data for key, item in row.items()}, row.place) for row in read.data["pins"].data]
     pins = tuple(
-        Pin(
-            row.data["path"].data,
-            row.data["size"].data,
-            _nanoseconds(row.data["time"].data),
-            row.data["note"].data if "note" in row.data else "",
-            row.place,
-        )
-        for row in rows
+        Pin(said["path"], said["size"], _nanoseconds(said["time"]), said.get("note", ""), place) for said, place in rows
     )
     first: dict[str, Location | None] = {}
     for pin in pins:

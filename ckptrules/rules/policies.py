@@ -26,7 +26,7 @@ from ckptrules.engine.ruleset import (
     Rule,
     RuleSet,
 )
-from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.rules.shape import Value, closest
 
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
@@ -55,7 +55,7 @@ POLICY = Record(
             Text("a captured group"),
             empty=False,
         ),
-        "allow_empty": Choice("true lets keep_at_least be 0.", {"true": True, "false": False}),
+        "allow_empty": Choice("true lets keep_at_least be 0.", TRUTH),
         "examples": _EXAMPLES,
     },
 )
@@ -93,8 +93,10 @@ def compile_policies(
         faults += _unknown_groups(name, value.get("per"), rules)
     for policy in policies.values():
         faults += _useless_lines(policy)
-        if not told_by_files:
-            faults += _unknown_metrics(policy, rules)
+        what = f"retention policy '{policy.name}': keep_best"
+        for line in policy.lines:
+            if line.key == "keep_best" and not told_by_files:
+                faults += unknown_metric(line.value.metric, rules, line.place or policy.place, what)
     return policies
 
 
@@ -204,13 +206,6 @@ def _unknown_groups(name: str, per: Value | None, rules: Sequence[Rule]) -> Iter
 
 def _groups(rules: Sequence[Rule]) -> list[str]:
     return sorted({group for rule in rules for group in captures(rule)})
-
-
-def _unknown_metrics(policy: Policy, rules: Sequence[Rule]) -> Iterator[Fault]:
-    for line in policy.lines:
-        if line.key == "keep_best":
-            what = f"retention policy '{policy.name}': keep_best"
-            yield from unknown_metric(line.value.metric, rules, line.place or policy.place, what)
 
 
 def unknown_metric(metric: str, rules: Sequence[Rule], place: Location, what: str) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, yes
 from ckptrules.engine.measures import size
 from ckptrules.engine.ruleset import Budget
-from ckptrules.engine.shapes import Choice, Either, ListOf, Record, Text, fault_of
+from ckptrules.engine.shapes import MODE, Choice, Either, ListOf, Record, Text, fault_of
 
 OLDEST = "oldest"
 
@@ -23,7 +23,7 @@ _METRIC = Record(
     "The worst by a metric goes first.",
     {
         "metric": Text("As in keep_best."),
-        "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
+        "mode": MODE,
     },
     ("metric", "mode"),
 )

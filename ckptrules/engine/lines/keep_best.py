@@ -10,7 +10,7 @@ from typing import TypeVar
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.ruleset import Best
-from ckptrules.engine.shapes import Choice, Either, ListOf, Number, Record, Text
+from ckptrules.engine.shapes import MODE, Either, ListOf, Number, Record, Text
 
 DIGITS = 6  # of a metric, for people
 MANY = 10**DIGITS  # from here on a number would be written with an exponent
@@ -97,7 +97,7 @@ _ONE = Record(
     "Keep the best by a metric that names carry.",
     {
         "metric": Text("A captured group of that name, or the text of the group 'metric' beside a group 'value'."),
-        "mode": Choice("Whether the highest is best, or the lowest.", {word: word for word in ("max", "min")}),
+        "mode": MODE,
         "count": Number("Keep so many.", 1),
         "across": Text("Of all experiments together that this shell pattern fits."),
     },

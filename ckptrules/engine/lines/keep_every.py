@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, untold, yes
 from ckptrules.engine.ruleset import Every
-from ckptrules.engine.shapes import Choice, Either, Number, Record
+from ckptrules.engine.shapes import TRUTH, Choice, Either, Number, Record
 
 Field = Literal["epoch", "step"]
 
@@ -103,9 +103,7 @@ def line(field: Field) -> Line:
         {
             "every": number,
             "offset": Number(f"Count from this {field}.", 0),
-            "nearest": Choice(
-                "true keeps the checkpoint nearest to each multiple (not to 0).", {"true": True, "false": False}
-            ),
+            "nearest": Choice("true keeps the checkpoint nearest to each multiple (not to 0).", TRUTH),
         },
         ("every",),
     )
