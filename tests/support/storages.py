@@ -8,10 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
-
-FOLDER, OTHER, NOTES = "exp", "exp/inner", f"{STATE}/journal"  # only folders of the state are made by what needs them
+from tests.support.memory import Memory
 
 
 def made(place: str, *values: object) -> Storage:
@@ -21,11 +19,11 @@ def made(place: str, *values: object) -> Storage:
 
 
 def disk(folder: Path) -> Storage:
-    (folder / OTHER).mkdir(parents=True)
+    folder.mkdir()
     return made("posix.Disk", os.fspath(folder))
 
 
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "disk": disk,
-    "memory": lambda _: made("memory.Memory"),
+    "memory": lambda _: Memory(),
 }
