@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import chosen_experiments, expected, known_experiments, selects
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
@@ -319,21 +319,22 @@ def to_trash(session: Session, options: Options, place: Packing, size: int, iden
     """Move a packed experiment to the trash, recorded, so that `doit undo` brings it back.
 
     Raises:
-        OSError: it could not be recorded, or moved.
+        ArchiveError: it could not be recorded, or moved.
+        OSError: the journal cannot be opened.
     """
     parent = os.path.dirname(place.experiment)
     to = trash_folder(session.run_id, parent)
     step = Step("move", parent, place.top, to, trash_name(place.top), identity=identity)
-    change(session, options, "archive", place.experiment, Unit("trash", size, (step,)))
+    if why := change(session, options, "archive", place.experiment, Unit("trash", size, (step,))):
+        raise ArchiveError(cannot("be moved to the trash", why))
 
 
-def change(session: Session, options: Common, command: str, experiment: str, unit: Unit) -> None:
-    """Do the one thing that is to happen with an experiment.
+def change(session: Session, options: Common, command: str, experiment: str, unit: Unit) -> str:
+    """Do the one thing that is to happen with an experiment; say why that could not be (`cannot`), or nothing.
 
     Raises:
-        OSError: it could not be recorded, or done.
+        OSError: the journal cannot be opened.
     """
     journal = records.open_journal(session, options.outputs_dir, records.run_header(session, command, options))
     place = Workplace(options.outputs_dir, session.run_id, journal, 1, stopping.stopped)
-    if why := transact(place, experiment, experiment, [unit]).why:
-        raise OSError(errno.EIO, why)
+    return transact(place, experiment, experiment, [unit]).why

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import glob
 import os
-import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
-from ckptrules import stopping
-from ckptrules.changes.units import NO_RECORD
+from ckptrules.changes.units import cannot
 from ckptrules.commands.archive import Told, change, that_fit
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
@@ -20,12 +17,11 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
 from ckptrules.run import jobs, places
 from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
-from ckptrules.storage.reading import why_of
 from ckptrules.vault import tar, unpacking
 from ckptrules.vault.backups import difference
 from ckptrules.vault.manifest import Manifest
@@ -48,37 +44,16 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archives to bring back; one alone is read whole, and unpacked into the workplace, before anything else.
+    """Find the archives to bring back.
 
     Raises:
-        OptionError: there is none, or the only one cannot be believed; nothing of it is left.
-        SystemExit: Ctrl-C or SIGTERM came.
+        OptionError: there is none.
     """
     places.outputs_dir(options)
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
-    path, *more = chosen_archives(options.archive)
-    what, style = f"archive '{path}'", jobs.style(session, options)
-    if more:
-        return Prepared(partial(bring_all, session, options, style, [path, *more]))
-    try:
-        with contextlib.ExitStack() as stack:
-            unpacked = read(session, path, options, stack)
-            why = present(options, unpacked.manifest)
-            if why and not is_same(session, options, unpacked.manifest):
-                raise OptionError(f"{what}: {visible(why)}", PRESENT_HINT)
-            kept = stack.pop_all()
-    except ArchiveError as error:
-        raise OptionError(f"{what}: {visible(str(error))}") from None
-    except OSError as error:
-        raise OptionError(f"{what}: {why_of(error)}") from None
-    except StoppedError:
-        print("Stopped: nothing was changed.", file=sys.stderr)
-        raise SystemExit(stopping.exit_code()) from None
-    atexit.register(kept.close)  # the task may never be done
-    if why:
-        return Prepared(lambda: Done(Output(f"{there_already(style, unpacked.manifest)}\n")))
-    return Prepared(partial(bring_one, session, options, style, path, unpacked, kept))
+    paths = chosen_archives(options.archive)
+    return Prepared(partial(bring_all, session, options, jobs.style(session, options), paths))
 
 
 def chosen_archives(pattern: str) -> list[str]:
@@ -89,7 +64,7 @@ def chosen_archives(pattern: str) -> list[str]:
     Raises:
         OptionError: there is none.
     """
-    if os.path.lexists(pattern) or glob.escape(pattern) == pattern:
+    if os.path.lexists(pattern):
         return [pattern]
     if not (paths := archives_at(pattern)):
         there = visible(", ".join(archives_at(os.path.join(os.path.dirname(pattern), "*")))) or "none"
@@ -117,82 +92,13 @@ def workplace(options: Options) -> contextlib.AbstractContextManager[str]:
     return contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir)
 
 
-def present(options: Options, manifest: Manifest) -> str:
-    """Say that the experiment of an archive is there already, or return an empty text."""
-    (experiment,) = manifest.experiments
-    there = os.path.lexists(os.path.join(options.outputs_dir, experiment))
-    return f"'{experiment}' is in {options.outputs_dir} already" if there else ""
-
-
 def is_same(session: Session, options: Options, manifest: Manifest) -> bool:
     """Say whether all files of an archive are in their places, with the same content; others may be beside them."""
     with session.shown(manifest.size) as progress:
         return not any(difference(options.outputs_dir, item, progress) for item in manifest.items)
 
 
-def amount(style: Style, manifest: Manifest) -> str:
-    """Name the experiment of an archive, and say how much it is."""
-    (experiment,) = manifest.experiments
-    return f"{style.name(experiment)} ({count_of(manifest.files, 'file')}, {human_size(manifest.size)})"
-
-
-def read(session: Session, path: str, options: Options, stack: contextlib.ExitStack) -> Unpacked:
-    """Read and prove the only archive; when the stack ends, what was unpacked of it is gone.
-
-    Raises:
-        ArchiveError, OSError, StoppedError: it cannot be believed, or read, or unpacked.
-    """
-    one = unpacking.unpacking_of(path, options.outputs_dir)
-    (one,) = unpacking.in_shares([one], stack.enter_context(workplace(options)), unpacking.room(options.outputs_dir))
-    with session.shown(one.size) as progress:
-        unpacked = unpacking.unpack(one, progress)
-    if options.dry_run:
-        unpacking.refuse_full(options.outputs_dir, unpacked.manifest.items)
-    return unpacked
-
-
-# --- what the tasks do -----------------------------------------------------------------------------------------------
-
-
-def bring_one(
-    session: Session, options: Options, style: Style, path: str, unpacked: Unpacked, kept: contextlib.ExitStack
-) -> Done:
-    """Bring one experiment back, or say that it would be."""
-    with kept:
-        text, done = bring_back(session, options, style, path, unpacked)
-    return Done(Output(f"{text}\n" + expected(options, "unarchive", unpacked.manifest.size)), failed=not done)
-
-
-def there_already(style: Style, manifest: Manifest) -> str:
-    """Tell of an experiment that is in its place with the same content."""
-    return f"There already, with the same content: {amount(style, manifest)}"
-
-
-def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> tuple[str, bool]:
-    """Bring the experiment of an archive back unless it is a preview; return what to tell, and whether it was done."""
-    stated = unpacked.manifest
-    (experiment,) = stated.experiments
-    top = stated.items[0].path
-    what = amount(style, stated)
-    if options.dry_run:
-        return f"Would bring back: {what}", True
-    lost: dict[str, tuple[str, ...]] = {}
-    try:
-        with session.shown(stated.size) as progress:
-            manifest = unpacking.believed(path, stated)
-            identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
-            making.make_parents(options.outputs_dir, experiment)
-            step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
-            change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,)))
-    except (ArchiveError, OSError, StoppedError) as error:
-        why = why_of(error) if isinstance(error, OSError) else str(error) or "stopped"
-        text = f"Brought back: {what}. It {why}" if why.startswith(NO_RECORD) else f"Not brought back: {what}: {why}"
-        return style.name(text), False
-    lines = [f"Brought back: {what}", *doubt_lines(stated, manifest, "this archive", os.geteuid())]
-    return "\n".join([*lines, *lost_lines(lost, style)]), True
-
-
-# --- several archives ------------------------------------------------------------------------------------------------
+# --- what the task does ----------------------------------------------------------------------------------------------
 
 
 class Back(Told):
@@ -208,7 +114,7 @@ class Back(Told):
 
 
 def bring_all(session: Session, options: Options, style: Style, paths: list[str]) -> Done:
-    """Bring several experiments back; what fails is told, the rest is done.
+    """Bring experiments back; what fails is told, the rest is done.
 
     Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
     """
@@ -265,25 +171,42 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
 
 
 def give_place(session: Session, options: Options, back: Back, path: str, unpacked: Unpacked) -> None:
-    """Bring one of several experiments back, and note what to tell.
+    """Bring an experiment back unless it is a preview, and note what to tell.
 
     Raises:
-        ArchiveError: it is there already and differs, or would not fit beside those before.
+        ArchiveError: it is there already and differs, would not fit beside those before, or cannot get its place.
+        OSError: it cannot be written.
+        StoppedError: Ctrl-C or SIGTERM came.
     """
-    manifest = unpacked.manifest
-    (experiment,) = manifest.experiments
+    stated = unpacked.manifest
+    (experiment,) = stated.experiments
+    what = f"{back.style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
     if first := back.holders.get(experiment):
         raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
-    if why := present(options, manifest):
-        if not is_same(session, options, manifest):
-            raise ArchiveError(f"{why}: {PRESENT_HINT}")
-        back.lines[path] = there_already(back.style, manifest)
+    if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
+        if not is_same(session, options, stated):
+            raise ArchiveError(f"'{experiment}' is in {options.outputs_dir} already: {PRESENT_HINT}")
+        back.lines[path] = f"There already, with the same content: {what}"
         return
     if options.dry_run:
-        back.needed = unpacking.refuse_full(options.outputs_dir, manifest.items, back.needed)
-        back.to_come += manifest.size
-    back.lines[path], done = bring_back(session, options, back.style, path, unpacked)
-    if done:
-        back.holders[experiment] = path
+        back.needed = unpacking.refuse_full(options.outputs_dir, stated.items, back.needed)
+        back.to_come += stated.size
+        back.lines[path] = f"Would bring back: {what}"
     else:
-        back.failed.append(path)
+        notes = bring_back(session, options, back.style, path, unpacked)
+        back.lines[path] = "\n".join([f"Brought back: {what}", *notes])
+    back.holders[experiment] = path
+
+
+def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> list[str]:
+    """Give an experiment its place, and return what to tell of what it has not got."""
+    stated, lost = unpacked.manifest, dict[str, tuple[str, ...]]()
+    (experiment,), top = stated.experiments, stated.items[0].path
+    with session.shown(stated.size) as progress:
+        manifest = unpacking.believed(path, stated)
+        identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
+        making.make_parents(options.outputs_dir, experiment)
+        step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
+        if why := change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,))):
+            raise ArchiveError(f"{experiment} {cannot('be brought back', why)}")
+    return [*doubt_lines(stated, manifest, "this archive", os.geteuid()), *lost_lines(lost, style)]

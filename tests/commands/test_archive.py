@@ -228,8 +228,8 @@ def test_a_damaged_archive_is_refused_and_the_source_stays(project: Project, for
     assert "Problem: old_2: " in out
     assert (project.outputs / "old_2").exists()
     shutil.rmtree(project.outputs / "old_2")
-    assert f"archive 'archive/old_2.tar.{form}': " in project.doit(
-        "unarchive", f"archive=archive/old_2.tar.{form}", check=3
+    assert f"Problem: archive/old_2.tar.{form}: " in project.doit(
+        "unarchive", f"archive=archive/old_2.tar.{form}", check=1
     )
     assert not (project.outputs / "old_2").exists()
 
@@ -242,8 +242,8 @@ def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
     assert project.tree() == before
     next(path for path in (project.outputs / "old_1").rglob("*") if path.is_file()).write_bytes(b"other")
     before = project.tree()
-    out = project.doit("unarchive", "archive=archive/old_1.tar.zst", check=3)
-    assert "'old_1' is in outputs already\n    hint: move it away first; nothing is overwritten" in out
+    out = project.doit("unarchive", "archive=archive/old_1.tar.zst", check=1)
+    assert "'old_1' is in outputs already: move it away first; nothing is overwritten" in out
     assert project.tree() == before
 
 
@@ -298,12 +298,14 @@ def test_where_no_worker_is_left_what_was_done_and_what_was_not_is_told(project:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (
-            "nowhere_*",
-            "no archive is named 'archive/nowhere_*'\n    hint: there are: archive/old_1.tar.zst, archive/old_[1].tar.zst",
-        ),
+        *[
+            (
+                word,
+                f"no archive is named 'archive/{word}'\n    hint: there are: archive/old_1.tar.zst, archive/old_[1].tar.zst",
+            )
+            for word in ("nowhere_*", "old_2.tar.zst")
+        ],
         ("[x]/*", "no archive is named 'archive/[x]/*'\n    hint: there are: none"),
-        ("old_2.tar.zst", "archive 'archive/old_2.tar.zst': is no file"),
         ("old_1.*", ""),
         ("old_[1].tar.zst", ""),
     ],
@@ -346,7 +348,7 @@ HOSTILE = {
 @pytest.mark.parametrize(("content", "told"), HOSTILE.values(), ids=list(HOSTILE))
 def test_a_hostile_archive_is_refused_before_anything_is_written(project: Project, content: bytes, told: str) -> None:
     (project.folder / "evil.tar.gz").write_bytes(content)
-    assert told in project.doit("unarchive", "archive=evil.tar.gz", check=3)
+    assert told in project.doit("unarchive", "archive=evil.tar.gz", check=1)
     assert [name for name in os.listdir(project.outputs) if name != ".ckptrules"] == []
 
 
