@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ckptrules.report.checkpoints import Room
     from ckptrules.report.data import Experiments
     from ckptrules.report.overview import Row
-    from ckptrules.report.what_if import Weighed, Weighings
+    from ckptrules.report.what_if import Weighed
 
 NOTHING = Tally()
 NONE = Several()
@@ -118,7 +118,6 @@ class Heard:
         self._told, self.up_to_date = nothing, 0  # directories that needed nothing: they may be ten thousand
         self._outputs: list[Output] = []
         self.experiments: Experiments | None = None  # what a JSON file tells
-        self.weighings: Weighings | None = None  # likewise
 
     def add(self, output: Output) -> None:
         """Hear of one more."""
@@ -128,12 +127,7 @@ class Heard:
 
             self.experiments = self.experiments or Experiments()
             self.experiments.add(output.data)
-        if output.weighed is not None:
-            from ckptrules.report.what_if import Weighings  # likewise
-
-            self.weighings = self.weighings or Weighings()
-            self.weighings.add(output.weighed)
-        self._outputs.append(output._replace(text="", tally=NOTHING, data=None, weighed=None))
+        self._outputs.append(output._replace(text="", tally=NOTHING, data=None))
 
     @property
     def total(self) -> Any:

@@ -250,7 +250,7 @@ def _with_what_if(heard: Heard, context: RunContext) -> Mapping[str, Any]:
         return context.header
     from ckptrules.report.what_if import lines_as_data, rows_as_data
 
-    weighed, header = heard.weighings.all() if heard.weighings else [], context.header
+    weighed, header = heard.all("weighed"), context.header
     rules = {**header["rules"], "lines": lines_as_data(weighed)}
     return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 

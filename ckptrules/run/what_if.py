@@ -214,5 +214,5 @@ def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: Read
 
 def weight(plan: Plan, listing: Listing) -> Weight:
     """Say what goes by a plan."""
-    links = several(plan, listing.entries)
-    return Weight(tally(plan, links), links)
+    total = tally(plan)
+    return Weight(total.deleted, total.bytes_deleted, several(plan, listing.entries).gone)

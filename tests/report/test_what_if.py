@@ -1,38 +1,30 @@
-"""What was weighed in many directories comes to the same whether it is added up as it comes or at the end."""
+"""What would go in many directories is added up over the tree, by each of the other options and without each line."""
 
 from __future__ import annotations
-
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.ruleset import PolicyLine
 from ckptrules.engine.what_if import InUse
-from ckptrules.report.text import Several, Tally
-from ckptrules.report.what_if import Used, Weighed, Weighings, Weight, lines_as_data, rows_as_data
+from ckptrules.report.what_if import Used, Weighed, Weight, lines_as_data, rows_as_data
 
-LINES = [InUse(None, PolicyLine(key, 1, None)) for key in ("keep_last", "min_epoch")]
-LINKS = st.sampled_from([Several()] * 3 + [Several(gone=(HardLinks(1, n, 10, 2, 1),)) for n in (1, 2)])
-WEIGHTS = st.builds(
-    lambda deleted, size, links: Weight(Tally(deleted=deleted, bytes_deleted=size), links),
-    st.integers(0, 9),
-    st.integers(0, 99),
-    LINKS,
-)
-WEIGHED = st.builds(
-    Weighed,
-    WEIGHTS,
-    st.tuples(WEIGHTS, WEIGHTS),
-    st.dictionaries(st.sampled_from(LINES), st.builds(Used, st.integers(0, 9), WEIGHTS)),
-)
-ROWS = [{"policy": "a"}, {"policy": "b"}]
+LAST, LEAST = (InUse(None, PolicyLine(key, 1, None)) for key in ("keep_last", "min_epoch"))
+NAME = HardLinks(1, 1, 10, 2, 1)  # one of the two names of a file of 10 bytes
 
 
-@given(st.lists(WEIGHED, max_size=8))
-def test_what_is_added_up_as_it_comes_comes_to_the_same(weighed: list[Weighed]) -> None:
-    heard = Weighings()
-    for one in weighed:
-        heard.add(one)
-    assert lines_as_data(heard.all()) == lines_as_data(weighed)
-    assert rows_as_data(ROWS, heard.all()) == rows_as_data(ROWS, weighed)
-    assert len(heard.all()) <= 1 + sum(not one.adds_up for one in weighed)
+def test_a_file_with_names_in_two_directories_goes_with_the_last_of_them() -> None:
+    one = Weighed(Weight(2, 30, (NAME,)), (Weight(0, 0), Weight(1, 10, (NAME,))), {})
+    other = Weighed(Weight(1, 10, (NAME,)), (Weight(1, 10, (NAME,)), Weight(3, 20, (NAME,))), {})
+    rows = rows_as_data([{"policy": "a"}, {"policy": "b"}], [one, other])
+    assert rows == [
+        {"policy": "a", "bytes_deleted": 0, "deleted": 1},
+        {"policy": "b", "bytes_deleted": 20, "deleted": 4},
+    ]
+
+
+def test_without_a_line_all_goes_as_before_where_it_does_not_hold() -> None:
+    one = Weighed(Weight(1, 10), (), {LAST: Used(2, Weight(3, 30))})
+    other = Weighed(Weight(1, 10, (NAME,)), (), {LEAST: Used(1, Weight(2, 20, (NAME,)))})
+    assert [(row["key"], row["keeps"], row["alone"], row["bytes_alone"]) for row in lines_as_data([one, other])] == [
+        ("keep_last", 2, 2, 20),
+        ("min_epoch", 1, 1, 10),
+    ]
