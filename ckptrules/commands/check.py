@@ -13,7 +13,7 @@ from ckptrules.run import jobs
 from ckptrules.run.finding import load
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.session import Session, lacking
+from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 
 
@@ -27,7 +27,7 @@ class Options(Common):
 def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
     jobs.pins_of(session, options)
-    lines, style = lines_to_add(lacking(session.dodo), session.dodo), jobs.style(session, options)
+    lines, style = lines_to_add(sorted(session.lacking), session.dodo), jobs.style(session, options)
     return Prepared(partial(show_rules, load(session, options.rules_dir), style, lines))
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from ckptrules.run.command_line import TASKS, declared, program, refusal
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import Common, OptionError
-from ckptrules.run.session import lacking
+from ckptrules.run.session import Session
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 
 REFUSED = 3
@@ -108,15 +106,15 @@ def refuse_processes_of_doit(line: CommandLine) -> None:
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
 
 
-def refuse_lacking(line: CommandLine, dodo: Mapping[str, Any]) -> None:
+def refuse_lacking(session: Session) -> None:
     """Refuse a command that a dodo.py does not have.
 
     Raises:
         OptionError: with what to write into it.
     """
-    lacks = lacking(dodo) if line.command == "run" else ()
+    line, dodo = session.line, session.dodo
     asked = [word.base for word in line.words] or [DEFAULT_TASK]
-    if task := next((task for task in asked if task in lacks), None):
+    if task := next((task for task in asked if line.command == "run" and task in session.lacking), None):
         from ckptrules.rules.shipped import lines_to_add
 
         fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"

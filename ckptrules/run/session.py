@@ -63,6 +63,14 @@ class Session:
         return frozenset(word.task for word in self.line.words)
 
     @functools.cached_property
+    def lacking(self) -> frozenset[str]:
+        """The commands of ours that the dodo.py does not have, by what stands in it."""
+        creators = {name: getattr(value, "create_doit_tasks", None) for name, value in self.dodo.items()}
+        there = {getattr(creator, "basename", name) for name, creator in creators.items() if creator}
+        there |= {name.removeprefix("task_") for name in self.dodo if name.startswith("task_")}
+        return frozenset(TASKS) - there
+
+    @functools.cached_property
     def _force(self) -> InForce:
         return force_of(self.line.arguments)
 
@@ -109,14 +117,6 @@ def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Co
         return answer
 
     return asked
-
-
-def lacking(dodo: Mapping[str, Any]) -> list[str]:
-    """List the commands of ours that a dodo.py does not have, by what stands in it."""
-    creators = {name: getattr(value, "create_doit_tasks", None) for name, value in dodo.items()}
-    there = {getattr(creator, "basename", name) for name, creator in creators.items() if creator}
-    there |= {name.removeprefix("task_") for name in dodo if name.startswith("task_")}
-    return [task for task in TASKS if task not in there]
 
 
 def processes_asked(arguments: Sequence[str]) -> int:

@@ -153,7 +153,7 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
         RuleError, OptionError, OSError: nothing can be done with these.
     """
     line = session.line
-    refuse_lacking(line, session.dodo)
+    refuse_lacking(session)
     if not line.asks_for(name):
         return
     from ckptrules.run.places import refuse_report_place

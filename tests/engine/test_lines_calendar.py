@@ -97,7 +97,7 @@ def test_a_second_reading_keeps_the_same(where: str, start: str, gap: str) -> No
             assert kept(judged(key, count, times, here)) == second_reading(key, count, times, here), (key, count)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     st.sampled_from(sorted(BUCKETS)),
     st.integers(1, 6) | st.just(-1),

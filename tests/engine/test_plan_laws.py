@@ -50,7 +50,7 @@ CHECKPOINTS = [
     for epoch, step in [(0, 0), (3, 40), (9, 120), (11, 40), (100, 1_000_000)]
 ]
 
-laws = settings(max_examples=300)
+laws = settings(max_examples=3 * settings().max_examples)
 formatted = st.sampled_from(CHECKPOINTS)
 junk = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).filter(lambda n: n not in (".", ".."))
 names = st.lists(st.sampled_from([*CHECKPOINTS, *SPECIAL, *OTHERS]) | formatted | junk, unique=True, max_size=14)

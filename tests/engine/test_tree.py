@@ -90,7 +90,7 @@ def drawn_trees(draw: st.DrawFn) -> Drawn:
     return Drawn(parts, limit, draw(st.permutations(turned)), greater, draw(st.integers(1, 4)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(drawn_trees())
 def test_laws_of_a_tree(drawn: Drawn) -> None:
     for law in LAWS:
