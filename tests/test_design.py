@@ -111,7 +111,7 @@ def is_changing(call: ast.Call, *, reads_only: bool) -> bool:
         case ast.Attribute(ast.Name("os"), name):
             return name in CHANGING_OS and not (name == "open" and reads_only)
         case ast.Attribute(ast.Name("shutil"), name):
-            return name != "which"
+            return name not in ("which", "get_terminal_size")
         case ast.Attribute(_, name):
             return name in CHANGING_METHODS
     return False

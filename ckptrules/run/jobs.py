@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -299,16 +300,5 @@ def style(session: Session, options: Common) -> Style:
     to_file = any(word.startswith(("-o", "--output-file")) for word in session.line.arguments)
     is_terminal = sys.stdout.isatty() and not to_file
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
-    width = terminal_width() if is_terminal else 0
+    width = shutil.get_terminal_size((0, 0)).columns if is_terminal else 0
     return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
-
-
-def terminal_width() -> int:
-    """Return the columns of the terminal that is written to, as ``COLUMNS`` says or else the system; 0 if unknown."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isascii() and said.isdigit():
-        return int(said)
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
-        return 0
