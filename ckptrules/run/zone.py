@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 
 class Local(tzinfo):
-    """The zone that `date` and `ls` show times in (``TZ``, or that of the machine)."""
+    """The zone that `date` and `ls` show times in (``TZ``, or that of the machine), for `datetime.fromtimestamp`."""
 
     def fromutc(self, time: datetime) -> datetime:
         """Return the local time, in a zone of the offset and the name that hold then."""
         return time.replace(tzinfo=UTC).astimezone()
 
-    def utcoffset(self, time: datetime | None) -> timedelta | None:
-        """Return what the clock on the wall is ahead of UTC."""
-        return time.replace(tzinfo=None).astimezone().utcoffset() if time else None
 
-    def tzname(self, time: datetime | None) -> str | None:
-        """Return what the zone is called then."""
-        return time.replace(tzinfo=None).astimezone().tzname() if time else None
-
-    def dst(self, _: datetime | None) -> timedelta | None:
-        """Say nothing: the offset tells all."""
-        return None
-
-
-LOCAL = Local()
+LOCAL = Local()  # type: ignore[abstract] # no time keeps this zone, so nobody asks it for more
 
 
 def zoned(seconds: float) -> str | None:
