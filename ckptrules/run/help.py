@@ -81,20 +81,6 @@ WHAT = """\
 ckptrules renames checkpoints to one format and deletes those that a retention
 policy does not keep. It shows a plan first, overwrites nothing, and can undo.
 """
-OPTIONS_HEAD = """\
-# Options
-
-<!-- Generated from the declarations in ckptrules/commands/; a test says how to write it anew. -->
-
-Write them as `name=value` anywhere, or as flags behind the task: `--name value`, with dashes. What is `0` here stands
-alone as a flag (`--delete-old`), and `--no-delete-old` turns it off. Yes is `1`, `true`, `yes` or `on`; no is `0`,
-`false`, `no` or `off`.
-
-A name that is unknown, a value that does not fit, an option given twice and one that the task has no use for are
-refused before anything is touched.
-
-## Every command
-"""
 EXAMPLES = """\
 Examples
   ckptrules init FOLDER                 write rules for what lies below FOLDER
@@ -158,21 +144,6 @@ def _a_page(usage: str, sentence: str, rows: Mapping[str, str]) -> str:
         lines += [line for form, meaning in rows.items() for line in (f"  {form}", _filled(meaning, " " * 8))]
         lines += ["", "In brackets: what holds where it is not given."]
     return "\n".join([*lines, ""])
-
-
-def options_page(sentences: Mapping[str, str], declared: Mapping[str, type[Common]]) -> str:
-    """Write docs/options.md: the options that every command takes, and those of each command."""
-    lines = [OPTIONS_HEAD, *_table(Common)]
-    for task, sentence in sentences.items():
-        rows = _table(declared[task], Common) if task not in WITHOUT_OPTIONS else []
-        lines += [f"\n## `doit {task}`\n", f"{sentence}.", *([""] * bool(rows)), *rows]
-    return "\n".join([*lines, ""])
-
-
-def _table(options: type[Common], but: type[Common] | None = None) -> list[str]:
-    own = [one for name, one in options.known().items() if but is None or name not in but.known()]
-    rows = [f"| `{one.name}` | {f'`{one.shown}`' * bool(one.shown)} | {one.help} |" for one in own]
-    return ["| option | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
 
 
 def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help' lists them") -> None:

@@ -1,6 +1,6 @@
 """The first word that people get: a page of our commands, or the options of one; in any folder, and never an error.
 
-Run this file as a script (``python -m tests.commands.test_first_word``) to write docs/options.md anew.
+Run this file as a script (``python -m tests.run.test_help``) to write docs/options.md anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ from ckptrules.cli import init
 from ckptrules.commands.demo import walk_through
 from ckptrules.rules.shipped import groups, sentences
 from ckptrules.run.command_line import TASKS, declared
-from ckptrules.run.help import INIT, OWN, asks_for_help, options_page, own_page, page, task_page
-from ckptrules.run.options import Migrating
+from ckptrules.run.help import INIT, OWN, WITHOUT_OPTIONS, asks_for_help, own_page, page, task_page
+from ckptrules.run.options import Common, Migrating
 from ckptrules.storage import writing
 from tests.conftest import ROOT, Project, default, run_program
 
@@ -249,8 +249,34 @@ def test_what_a_task_does_not_know_is_refused_by_what_it_knows(project: Project,
     assert not (project.folder / "-").exists()
 
 
+OPTIONS_HEAD = """\
+# Options
+
+<!-- Generated from the declarations in ckptrules/commands/; a test says how to write it anew. -->
+
+Write them as `name=value` anywhere, or as flags behind the task: `--name value`, with dashes. What is `0` here stands
+alone as a flag (`--delete-old`), and `--no-delete-old` turns it off. Yes is `1`, `true`, `yes` or `on`; no is `0`,
+`false`, `no` or `off`.
+
+A name that is unknown, a value that does not fit, an option given twice and one that the task has no use for are
+refused before anything is touched.
+
+## Every command
+"""
+
+
 def current_options() -> str:
-    return options_page(sentences(), {task: declared(task) for task in TASKS})
+    lines = [OPTIONS_HEAD, *table(Common, ())]
+    for task, sentence in KNOWN.items():
+        rows = [] if task in WITHOUT_OPTIONS else table(declared(task), Common.known())
+        lines += [f"\n## `doit {task}`\n", f"{sentence}.", *([""] * bool(rows)), *rows]
+    return "\n".join([*lines, ""])
+
+
+def table(options: type[Common], but: Collection[str]) -> list[str]:
+    own = [one for name, one in options.known().items() if name not in but]
+    rows = [f"| `{one.name}` | {f'`{one.shown}`' * bool(one.shown)} | {one.help} |" for one in own]
+    return ["| option | default | meaning |", "| --- | --- | --- |", *rows] if rows else []
 
 
 def test_the_page_of_options_is_current() -> None:
