@@ -28,11 +28,11 @@ from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import age_days, begun, own_state
-from ckptrules.run.remembered import DATABASE, remembered, values_of
+from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over
-from ckptrules.run.words import encode_task, fits
+from ckptrules.run.words import encode_task
 from ckptrules.stopping import StoppedError
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
@@ -96,12 +96,13 @@ def experiments(
     )  # fmt: skip
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
-    selected = session.chosen - {base}
-    known = known_tasks(session, base, options)
+    database = os.path.join(options.outputs_dir, STATE, DATABASE)
+    known = remembered(session, database) if options.remembers and not options.dry_run else {}
     packed: dict[int, Packed] = {}
     for own, found in jobs:
         name = encode_task(found.experiment)
-        values = values_of(f"{base}:{name}", known)
+        is_asked = listed or is_selected(session, base, found.experiment)  # others need no look
+        values = known.get(f"{base}:{name}", {}).get("_values_:", {}) if is_asked else {}
         up_to_date = is_up_to_date(values, own, found)
         if up_to_date and "not_understood" in values:
             silent.append(found)
@@ -111,20 +112,10 @@ def experiments(
             "actions": [(do, [session, work, packed.setdefault(id(own), Packed(own)), found])],
             "io": {"capture": False},  # that is one of the whole process, and several threads may be at work
             "uptodate": [up_to_date],
-            "params": params_of(base) if selected and f"{base}:{name}" in selected else (),
+            "params": params_of(base) if f"{base}:{name}" in session.chosen else (),
             "task_dep": first,
             "meta": {"found": found},
         }
-
-
-def known_tasks(session: Session, base: str, options: Planning) -> Mapping[str, Mapping[str, Any]]:
-    """Return what doit remembers, by task; of a run only the tasks that are asked for: others need no look."""
-    if not options.remembers or options.dry_run:
-        return {}
-    known = remembered(session, os.path.join(options.outputs_dir, STATE, DATABASE))
-    if session.line.command != "run" or base in session.chosen:
-        return known
-    return {task: row for task, row in known.items() if any(fits(word, task) for word in session.chosen)}
 
 
 def leapt(session: Session, base: str, options: Common) -> Iterator[str]:

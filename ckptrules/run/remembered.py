@@ -49,12 +49,6 @@ def remembered(session: Session, database: str) -> Mapping[str, Mapping[str, Any
         return {}
 
 
-def values_of(task: str, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the values that a task has left, of all that is remembered."""
-    found: Mapping[str, Any] = known.get(task, {}).get("_values_:", {})
-    return found
-
-
 def damage(session: Session, database: str) -> str:
     """Say where a database is and why doit cannot use it, or nothing. One that is not there is sound.
 
