@@ -9,6 +9,7 @@ from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.run import jobs, places
+from ckptrules.run.hints import WHERE_TO
 from ckptrules.run.options import Migrating, OptionError
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -56,13 +57,9 @@ def command(options: Options) -> list[str]:
 
     Where no dodo.py is, the tasks are those of `ckptrules`.
     """
-    given = []
-    for name, option in options.known().items():
-        value = getattr(options, name)
-        if name in NOT_PASSED_ON or (value == option.default and name != "outputs_dir"):
-            continue
-        shown = str(int(value) if isinstance(value, bool) else value)
-        given.append(f"{name}={os.path.abspath(shown) if name in ('outputs_dir', 'rules_dir') else shown}")
+    typed = {"outputs_dir": options.outputs_dir, **options.typed()}
+    typed |= {name: os.path.abspath(typed[name]) for name in WHERE_TO if name in typed}
+    given = [f"{name}={text}" for name, text in typed.items() if name not in NOT_PASSED_ON]
     program = "doit" if os.path.exists("dodo.py") else "ckptrules"
     return [sys.executable, "-m", program, "migrate", *given, f"wait={WAIT}", "quiet=1"]
 

@@ -19,7 +19,7 @@ CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch", "keep_last")
 WHERE_TO = CARRIED[:2]
 DECIDING = (
     *("delete_old", "policy", "keep_min_epoch", "keep_last", "experiments", "max_delete", "on_conflict", "settle"),
-    *("verified", "leave_links", "fix_state"),
+    *("verified", "leave_links", "fix_state", "path", "resumed", "best", "run"),
 )  # options that say what goes
 WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
 SEEKING = ("-k", "--seek-file")
@@ -74,13 +74,8 @@ def complete(text: str, force: InForce) -> str:
 
 def command_with(tasks: str, options: Common, force: InForce) -> str:
     """Write the command that does some tasks with these options only; of those in force it says where to work."""
-    known = options.known()
-    given = [(known[name], getattr(options, name)) for name in DECIDING if name in known]
-    words = [
-        f"{one.name}={quoted(str(int(value) if one.is_flag else value))}"
-        for one, value in given
-        if value != one.default
-    ]
+    typed = options.typed()
+    words = [f"{name}={quoted(typed[name])}" for name in DECIDING if name in typed]
     where = {name: value for name, value in force.options.items() if name in WHERE_TO}
     return _completed("doit", " ".join(["", tasks, *words]), force._replace(options=where))[1:-1]
 

@@ -210,6 +210,14 @@ class Declared:
         """Return the value of each option."""
         return {name: getattr(self, name) for name in self.known()}
 
+    def typed(self) -> dict[str, str]:
+        """Return the options that are not the default, as they are typed."""
+        return {
+            name: str(int(value) if one.is_flag else value)
+            for name, one in self.known().items()
+            if (value := getattr(self, name)) != one.default
+        }
+
     def but(self, **changes: Any) -> Self:
         """Return the same with some attributes changed."""
         return type(self)(**{**vars(self), **changes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ckptrules.changes.history import Run
@@ -56,15 +56,10 @@ def did(run: Run) -> Did:
 def command_of(run: Run) -> str:
     """Write what was typed: the command and the options that were not the default."""
     task = str(run.header.get("command", "?"))
-    options = given(task, run.header.get("options", {}))
-    return " ".join([task, *(f"{name}={quoted(text)}" for name, text in options.items())])
-
-
-def given(task: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return those options that a command takes and that are not the default, as they are typed."""
-    known = declared(task).known()
-    values = {name: value for name, value in options.items() if name in known and was_given(known[name], value)}
-    return {name: str(int(value) if isinstance(value, bool) else value) for name, value in values.items()}
+    known, options = declared(task).known(), run.header.get("options", {})
+    given = {name: value for name, value in options.items() if name in known and was_given(known[name], value)}
+    words = (f"{name}={quoted(str(int(v) if isinstance(v, bool) else v))}" for name, v in given.items())
+    return " ".join([task, *words])
 
 
 def was_given(option: Option, value: object) -> bool:

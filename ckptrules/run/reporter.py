@@ -132,7 +132,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(base, total, context, lack)))
             if context.options.tells_data:
-                self._write_data(heard, context, total)
+                self._write_data(base, heard, context, total)
         super().complete_run()
         gc.freeze()  # Python would search all tasks for garbage once more before it ends
         if self._not_remembered:
@@ -167,14 +167,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             print(f"ERROR: the output cannot be written: {reading.why_of(error)}", file=sys.stderr)
             writing.silence(self.outstream)
 
-    def _write_data(self, heard: Heard, context: RunContext, total: Any) -> None:
+    def _write_data(self, base: str, heard: Heard, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
-        from ckptrules.run.telling import Sums, around, head_of, write_data
+        from ckptrules.run.telling import around, head_of, write_data
 
-        header, options = _with_what_if(heard, context), context.options
-        head = head_of(header)
+        options, head = context.options, head_of(context.header)
         if isinstance(total, Tally):
-            head |= around(self._session, header, Sums(total, heard.links, heard.all("room")), context.trash_days)
+            head = around(self._session, base, context, heard, total)
         data = run_as_data(head, heard.experiments, total)
         faults = write_data(options, data)
         self._problems_left |= bool(faults)
@@ -242,17 +241,6 @@ def reporter_of(session: Session) -> type[Reporter]:
             super().__init__(session, outstream, options)
 
     return ReporterOfSession
-
-
-def _with_what_if(heard: Heard, context: RunContext) -> Mapping[str, Any]:
-    """Return what the run says of itself, with what was weighed besides."""
-    if not context.rows:
-        return context.header
-    from ckptrules.report.what_if import lines_as_data, rows_as_data
-
-    weighed, header = heard.all("weighed"), context.header
-    rules = {**header["rules"], "lines": lines_as_data(weighed)}
-    return {**header, "rules": rules, "what_if": rows_as_data(context.rows, weighed)}
 
 
 def drafts_of(found: Sequence[Unread], style: Style) -> Iterator[str]:

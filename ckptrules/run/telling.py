@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from ckptrules import __version__
 from ckptrules.changes.record import JournalError
@@ -17,14 +17,15 @@ from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import read_metrics, read_pointers
-from ckptrules.report.checkpoints import Room, Seen, space_of
+from ckptrules.report.checkpoints import Seen, space_of
 from ckptrules.report.data import SCHEMA_VERSION
-from ckptrules.report.text import Several, Tally
+from ckptrules.report.text import Tally
+from ckptrules.report.what_if import lines_as_data, rows_as_data
 from ckptrules.run import past
 from ckptrules.run.deciding import Decided
-from ckptrules.run.hints import CARRIED, command, quoted
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
+from ckptrules.run.outcome import Heard, RunContext
 from ckptrules.run.records import DAY, waits_since
 from ckptrules.run.session import Session
 from ckptrules.run.zone import zoned
@@ -34,7 +35,7 @@ from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_runs, trash_use
 
 WOULD_DO = {"plan": "migrate", "page": "migrate"}  # which command does what another shows
-LEFT_OUT = ("dry_run", "verbose", "json", "html", "quiet", *CARRIED)  # the last are added to every command
+UNKNOWN = ("protected", "kept", "goes", "undecided", "same_twice")  # bytes, where no directory was looked at
 MOST = 100  # runs of the past
 
 
@@ -108,52 +109,36 @@ def _write_page(path: str, data: Mapping[str, Any]) -> None:
     writing.write_whole(path, draw(whole))
 
 
-class Sums(NamedTuple):
-    """What a run adds up to: its numbers, the files with several names, and bytes of the directories looked at."""
-
-    total: Tally
-    several: Sequence[Several] = ()
-    rooms: Sequence[Room] = ()
-
-
-def around(session: Session, header: Mapping[str, Any], sums: Sums, days: int | None) -> dict[str, Any]:
-    """Return what a plan or a run tells of the tree as a whole, and of the runs before.
-
-    Args:
-        session: of this call.
-        header: what the run says of itself.
-        sums: what it adds up to.
-        days: after which the trash is freed, or None where that is not known.
-    """
-    path = header["options"]["outputs_dir"]
+def around(session: Session, base: str, context: RunContext, heard: Heard, total: Tally) -> dict[str, Any]:
+    """Return what a plan or a run tells of the tree as a whole, of other options, and of the runs before."""
+    path, days = context.options.outputs_dir, context.trash_days
+    head, weighed = head_of(context.header), heard.all("weighed")
+    if context.rows:
+        head["rules"]["lines"] = lines_as_data(weighed)
     return {
-        "does_it": does_it(session, header) if sums.total.changes else None,
-        "space": space(path, sums, days),
-        "what_if": header.get("what_if", []),
+        **head,
+        "does_it": does_it(session, base, context) if total.changes else None,
+        "space": space(path, heard, total, days),
+        "what_if": rows_as_data(context.rows, weighed),
         "history": history(session, path, days),
     }
 
 
-def does_it(session: Session, header: Mapping[str, Any]) -> str | None:
+def does_it(session: Session, base: str, context: RunContext) -> str | None:
     """Write the command that does what a dry run shows; nothing where it would be refused."""
-    if not header["dry_run"] or header.get("refused"):
+    options, run = context.options, context.header.get("takes_back")
+    if not options.dry_run or context.refused:
         return None
-    base = header["command"]
-    task = WOULD_DO.get(base, base)
-    words = [word for word in session.line.words if word.base in (base, task)]
-    some = [quoted(task + (word.typed or word.task).removeprefix(word.base)) for word in words]
-    tasks = task if task in some else " ".join(some) or task
-    options = past.given(task, {**header["options"], "run": header.get("takes_back")})
-    return session.completed(command(tasks, **{k: v for k, v in options.items() if k not in LEFT_OUT}))[1:-1]
+    return session.command(WOULD_DO.get(base, base), options.but(run=run) if run else options, base)
 
 
-def space(path: str, sums: Sums, days: int | None) -> dict[str, Any]:
+def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, Any]:
     """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
-    storage = Disk(path)
+    storage, rooms = Disk(path), heard.all("room")
     since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
     disk = os.statvfs(path)
     return {
-        **(space_of(*sums) if sums.rooms else dict.fromkeys(("protected", "kept", "goes", "undecided", "same_twice"))),
+        **(space_of(total, heard.links, rooms) if rooms else dict.fromkeys(UNKNOWN)),
         "trash": trash_use(storage).size,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": disk.f_bavail * disk.f_frsize,

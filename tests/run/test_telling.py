@@ -40,7 +40,7 @@ def told(project: Project, *arguments: str, check: int = 0) -> dict[str, Any]:
         ("migrate dry_run=1 delete_old=1", "doit migrate delete_old=1"),
         (
             "plan delete_old=1 keep_min_epoch=2 policy=best_and_last",
-            "doit migrate delete_old=1 keep_min_epoch=2 policy=best_and_last",
+            "doit migrate delete_old=1 policy=best_and_last keep_min_epoch=2",
         ),
         ("page keep_last=1", "doit migrate delete_old=1 keep_last=1"),
         ("plan:exp plan:it*", "doit migrate:exp 'migrate:it*'"),
