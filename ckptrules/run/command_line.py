@@ -70,7 +70,7 @@ def command_line(arguments: Sequence[str]) -> CommandLine:
 
 def program() -> str:
     """Return the program that runs: ``doit``, or ``ckptrules``."""
-    return in_force(sys.argv, "utf-8", declared).program[0]
+    return in_force(sys.argv, "utf-8", TASKS, declared).program[0]
 
 
 def completed(text: str) -> str:
@@ -81,7 +81,7 @@ def completed(text: str) -> str:
 def force_of(arguments: Sequence[str]) -> InForce:
     """Return what a command needs to work as one with these arguments does."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
-    return in_force([sys.argv[0], *arguments], encoding, declared)
+    return in_force([sys.argv[0], *arguments], encoding, TASKS, declared)
 
 
 def escape_what_has_no_letter(*streams: TextIO) -> None:

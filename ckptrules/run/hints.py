@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ckptrules.run.options import Common, Migrating
-from ckptrules.run.words import DOIT_COMMANDS, Declarations
+from ckptrules.run.words import DOIT_COMMANDS, Declarations, what_is_typed
 
 OUTPUTS_DIR = "outputs_dir"  # by default, the rules may say another than we do
 CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch", "keep_last")
@@ -42,12 +42,12 @@ class InForce(NamedTuple):
     declared: Declarations = lambda _: Common
 
 
-def in_force(words: Sequence[str], encoding: str, declared: Declarations) -> InForce:
+def in_force(words: Sequence[str], encoding: str, tasks: Sequence[str], declared: Declarations) -> InForce:
     """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
-    known = Migrating.known()
-    given = {key: value for key, value in _given(words[1:], declared) if value}
+    known, typed = Migrating.known(), what_is_typed(words[1:], tasks, declared)
+    given = {key: value for key, value in typed.items() if key in CARRIED and value}
     options = {key: value for key, value in given.items() if key == OUTPUTS_DIR or value != known[key].default}
     return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii", declared)
 
@@ -117,29 +117,6 @@ def _takes(task: str, name: str, force: InForce) -> bool:
     if task.isupper() or task in DOIT_COMMANDS - {"list"}:
         return False
     return name in Common.known() or name in force.declared(task).known()
-
-
-def _given(arguments: Sequence[str], declared: Declarations) -> Iterator[tuple[str, str]]:
-    """Yield the options that every hint must carry, as they were typed: ``name=value``, or as a flag behind a task."""
-    rest, task = list(arguments), ""
-    while rest:
-        dashed, has_value, text = rest.pop(0).partition("=")
-        name = next((name for name in CARRIED if dashed == name), "")
-        if dashed.startswith("--"):
-            name = _of_flag(dashed[2:], declared(task))
-            if name and not has_value and rest:
-                has_value, text = "=", rest.pop(0)
-        elif not has_value:
-            task = dashed.partition(":")[0]
-        if name and has_value:
-            yield name, text
-
-
-def _of_flag(dashed: str, options: type[Common]) -> str:
-    """Return the option that a flag means; it may be shortened as long as it fits no other one."""
-    fits = [option.name for option in options.known().values() if dashed and option.dashed.startswith(dashed)]
-    name = dashed.replace("-", "_") if dashed.replace("-", "_") in fits else fits[0] if len(fits) == 1 else ""
-    return name if name in CARRIED else ""
 
 
 def _where(arguments: Sequence[str]) -> Iterator[str]:

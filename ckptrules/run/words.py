@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
@@ -114,6 +115,16 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: 
     while rest:
         reader.read(rest.pop(0), rest)
     return reader.finish(tuple(arguments))
+
+
+def what_is_typed(arguments: Sequence[str], tasks: Iterable[str], declared: Declarations) -> dict[str, str]:
+    """Read the options as texts, whatever else is wrong with the command line."""
+    reader, rest = _Reader(tuple(tasks), declared), list(arguments)
+    while rest:
+        with contextlib.suppress(OptionError):
+            reader.read(rest.pop(0), rest)
+    flags = {name: str(value) for word in reader.words for name, value in word.flags.items()}
+    return dict(reader.texts) | flags
 
 
 class _Reader:
