@@ -13,6 +13,7 @@ from doit.task import Task
 
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
+from ckptrules.engine.judging import NS
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.ruleset import MaxDelete
 from ckptrules.engine.state_folder import STATE
@@ -27,7 +28,7 @@ from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_unde
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.places import outputs_dir
-from ckptrules.run.records import age_days, begun, own_state
+from ckptrules.run.records import DAY, begun, own_state, run_started
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
@@ -88,10 +89,10 @@ def experiments(
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
     silent: list[Directory] = []  # up to date, though the rules could say nothing of what is there
-    understood = understood and but_for(silent, understood)
+    counted = understood and (lambda total: understood(total) - len(silent))
     session.contexts[base] = RunContext(
         options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
-        came_to=partial(around, session, base, job, understood), lacks=partial(lacking, session, base, job, understood),
+        came_to=partial(around, session, base, job, counted), lacks=partial(lacking, session, base, job, counted),
         links=job.links, rows=rows, **more
     )  # fmt: skip
     first = backups_first(session) if base == "migrate" else []
@@ -123,7 +124,8 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
     if base == "migrate" and not options.dry_run and session.line.command == "run":
         run = begun(session, options.outputs_dir)
         days = load(session, options.rules_dir, options.outputs_dir).trash_days
-        if run.leap and any(age_days(one) >= days > 0 for one in run.last.waited):
+        latest = session.started_ns / NS - days * DAY
+        if run.leap and days and any(run_started(one) <= latest for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
@@ -146,11 +148,6 @@ def inner_directories(session: Session, job: Job) -> list[str]:
     inner = survey(session, job.options.outputs_dir, job.rules)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
-
-
-def but_for(silent: list[Directory], understood: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Count what the rules could say anything of, but for directories that are up to date without it."""
-    return lambda total: understood(total) - len(silent)
 
 
 def in_tally(total: Tally) -> int:

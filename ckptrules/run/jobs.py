@@ -265,10 +265,18 @@ def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool
     Where more was read than names, that is looked at as well; and what `doit verify` has found broken since is no part
     of what was remembered.
     """
-    same = values.get("fingerprint") == job.fingerprint and values.get("stamp") == list(found.stamp)
-    if not (same and _is_the_time(values, job.header["started_ns"])) or found_broken(job, found.directory):
+    if values.get("fingerprint") != job.fingerprint or values.get("stamp") != list(found.stamp):
         return False
-    return "read" not in values or readings.holds(job.options.outputs_dir, found.directory, values["read"])
+    since, until, now_ns = values.get("holds_since_ns") or 0, values.get("holds_until_ns"), job.header["started_ns"]
+    if now_ns < since or (until is not None and now_ns > until):  # the clock was set back, or has passed a limit
+        return False
+    path, directory = job.options.outputs_dir, found.directory
+    if job.verified and was_verified(path, directory):
+        from ckptrules.verify import memory
+
+        if memory.tells_broken(path, directory):
+            return False
+    return "read" not in values or readings.holds(path, directory, values["read"])
 
 
 def was_verified(outputs_dir: str, directory: str = "") -> bool:
@@ -278,21 +286,6 @@ def was_verified(outputs_dir: str, directory: str = "") -> bool:
     except OSError:
         return False
     return True
-
-
-def found_broken(job: Job, directory: str) -> bool:
-    """Say whether `doit verify` has found anything broken in a directory."""
-    if not (job.verified and was_verified(job.options.outputs_dir, directory)):
-        return False
-    from ckptrules.verify import memory
-
-    return memory.tells_broken(job.options.outputs_dir, directory)
-
-
-def _is_the_time(values: Mapping[str, Any], now_ns: int) -> bool:
-    """Say whether ages are still what they were: the clock has neither passed a limit nor been set back."""
-    since, until = values.get("holds_since_ns") or 0, values.get("holds_until_ns")
-    return since <= now_ns and (until is None or now_ns <= until)
 
 
 def style(session: Session, options: Common) -> Style:

@@ -101,11 +101,15 @@ def recover_first(session: Session, path: str) -> None:
     from ckptrules.storage import reading, state
     from ckptrules.storage.posix import Disk
 
-    own = own_state(path)
+    own, told = own_state(path), []
     try:
         begun(session, path)
-        interrupted = any(unfinished_journals(Disk(root)) for root in (path, own) if root)
-        told = _finish(session, path, own) if interrupted else []
+        if any(unfinished_journals(Disk(root)) for root in (path, own) if root):
+            from ckptrules.changes.recovery import recover
+
+            recovered = recover(path, own)
+            session.problems_before |= bool(recovered.unread)
+            told = [*recovered.told, *recovered.unread]
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"
@@ -115,14 +119,6 @@ def recover_first(session: Session, path: str) -> None:
     find_anew(session)  # another run may have been at work until the lock was free
     for sentence in told:
         _tell(session, sentence)
-
-
-def _finish(session: Session, path: str, own: str) -> list[str]:
-    from ckptrules.changes.recovery import recover
-
-    recovered = recover(path, own)
-    session.problems_before |= bool(recovered.unread)
-    return [*recovered.told, *recovered.unread]
 
 
 def _tell(session: Session, sentence: str) -> None:

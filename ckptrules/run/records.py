@@ -118,11 +118,6 @@ def waits_since(outputs_dir: str, run: str) -> float:
     return clock.waits_since(clock.read(notes.read_note(Disk(outputs_dir), LAST_RUN)), run, run_started(run))
 
 
-def age_days(run: str) -> float:
-    """Return how many days ago a run started, by the clock."""
-    return (time.time() - run_started(run)) / DAY
-
-
 def waiting_runs(outputs_dir: str, days: float) -> list[str]:
     """List the runs whose trash has waited for so many days, as far as the clock can be believed; with 0 all."""
     now, runs = time.time(), trash.trash_runs(Disk(outputs_dir))

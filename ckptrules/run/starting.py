@@ -170,9 +170,9 @@ def start_of(asked: Asked, style: Style) -> Start:
 
 def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
     """Say where rules are there already that say something else, and what would be written; comments do not count."""
-    there = [f"{RULES_DIR}/{name}" for name in rule_files(RULES_DIR)]
+    there = rule_texts(None) if rule_files(RULES_DIR) else {}
     new = {path: text.decode() for path, text in starter_files() if path in (NAMING, RETENTION)} | dict(start.texts)
-    if not there or all(path in new and _bare(_text_of(path)) == _bare(new[path]) for path in there):
+    if all(path in new and _bare(text) == _bare(new[path]) for path, text in there.items()):
         return []
     lines = [f"{RULES_DIR}/ is there already and says otherwise; what is there stays. What init would write now:"]
     if RETENTION not in start.texts:
@@ -182,11 +182,6 @@ def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
             lines += [f"    {style.name(line)}" for line in (f"# {path}", *_bare(new[path]))]
     again = " ".join(["ckptrules init", *(quoted(word, style.encoding) for word in words)])
     return [*lines, f"To have these instead: mv {RULES_DIR} {RULES_DIR}.old && {again}", ""]
-
-
-def _text_of(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
 
 
 def _bare(text: str) -> list[str]:

@@ -45,7 +45,7 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
     What cannot be read, the plan tells where it matters; here it is not known.
     """
     listing, known, path = decided.listing, decided.known, job.options.outputs_dir
-    told, metrics, pointers = Evidence(), known.metrics, known.pointers
+    told, metrics, pointers, verified = Evidence(), known.metrics, known.pointers, frozenset[str]()
     try:
         sidecars = sort_entries(job.rules, listing).sidecars
         with contextlib.suppress(OSError):
@@ -54,6 +54,10 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
             metrics = merged(read_metrics(path, listing, sidecars), told.metrics)
         with contextlib.suppress(OSError), reading.open_below(path, listing.directory) as directory:
             pointers = read_pointers(directory, listing, job.rules)[0]
+        if was_verified(path, listing.directory):
+            from ckptrules.verify.check import proved_names
+
+            verified = proved_names(path, job.rules, listing)
     except (SlowRuleError, StoppedError):
         return None
     return Seen(
@@ -62,17 +66,9 @@ def seen_of(job: Job, decided: Decided) -> Seen | None:
         known._replace(metrics=metrics, pointers=pointers),
         pick_policy(job.rules, assignment(job.rules, listing.experiment), job.options.policy),
         frozenset(decided.plan.unwhole),
-        _verified(job, decided),
+        verified,
         frozenset(known.best_inside).union(one.name for said in told.pointers.values() for one in said),
     )
-
-
-def _verified(job: Job, decided: Decided) -> frozenset[str]:
-    if not was_verified(job.options.outputs_dir, decided.listing.directory):
-        return frozenset()
-    from ckptrules.verify.check import proved_names
-
-    return proved_names(job.options.outputs_dir, job.rules, decided.listing)
 
 
 def head_of(header: Mapping[str, Any]) -> dict[str, Any]:
