@@ -124,11 +124,7 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         return self._rules.targets[0]
 
     def _name(self, metrics: Mapping[str, Any]) -> str:
-        """Return the name for an epoch, a step and, where one is monitored, its metric.
-
-        Raises:
-            ValueError: the rules would not know it.
-        """
+        """Return the name for an epoch, a step and, where one is monitored, its metric."""
         epoch, step = int(metrics["epoch"]), int(metrics["step"])
         metric = re.sub(r"\W", "_", self.monitor or "")
         value = f"{float(metrics[self.monitor]):.4f}" if self.monitor in metrics else ""

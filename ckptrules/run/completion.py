@@ -161,10 +161,7 @@ SHELLS = tuple(CALLED_BY)
 def script(shell: str, declared: Mapping[str, type[Common]], more: Mapping[str, Sequence[str]]) -> str:
     """Write what a shell reads to complete.
 
-    Args:
-        shell: one of `SHELLS`.
-        declared: what each task may be told.
-        more: of each word that is no task, what may stand behind it; of an option, its values.
+    ``more`` is, of each word that is no task, what may stand behind it; of an option, its values.
     """
     rows: dict[str, Sequence[str]] = {
         task: [] if task in WITHOUT_OPTIONS else [*_words(options, more)] for task, options in declared.items()
@@ -191,9 +188,7 @@ def _values(option: Option, more: Mapping[str, Sequence[str]]) -> Sequence[str]:
 def listed(option: str, words: Sequence[str]) -> list[str]:
     """List the policies of the rules, or the experiments as tasks are called; nothing where these cannot be read.
 
-    Args:
-        option: one of `LISTED`.
-        words: what says where the rules and the experiments are, as it stands in the command line.
+    The words, as they stand in the command line, say where the rules and the experiments are.
     """
     with contextlib.suppress(RuleError, OSError, ValueError):  # nobody reads why at a Tab
         given = dict(_unquoted(word).partition("=")[::2] for word in words)

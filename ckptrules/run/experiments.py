@@ -49,15 +49,9 @@ def experiments(
     understood: Callable[[Any], int] | None = None,
     **more: Any,
 ) -> Iterator[TaskDict]:
-    """Make one task for each checkpoint directory.
+    """Make one task for each checkpoint directory; ``more`` are further fields of the `RunContext`.
 
-    Args:
-        session: of this call.
-        base: the name of the task.
-        options: its options.
-        work: what is done in each.
-        understood: tells from a tally of how many names the rules could say anything; nothing understood is no success.
-        more: further fields of the `RunContext`.
+    ``understood`` tells from a tally of how many names the rules could say anything; nothing understood is no success.
 
     Raises:
         RuleError, OptionError: nothing can be done with these.

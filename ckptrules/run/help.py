@@ -95,12 +95,7 @@ of doit itself.
 
 
 def asks_for_help(arguments: Sequence[str], tasks: Iterable[str]) -> str | None:
-    """Return the task that help is asked for, an empty text for the page of all, or None where nobody asks.
-
-    Args:
-        arguments: what was typed.
-        tasks: those that there are, and the words of `OWN`.
-    """
+    """Return the task that help is asked for, an empty text for the page of all, or None where nobody asks."""
     asked = [argument for argument in arguments if argument in HELP]
     words = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument]
     if words[:1] == ["help"]:

@@ -43,11 +43,7 @@ def refuse_state(session: Session) -> None:
 
 @once
 def _look_at_state(_: Session, path: str) -> None:
-    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over.
-
-    Raises:
-        StateError: it is not to be believed.
-    """
+    """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over."""
     from ckptrules.storage import believing, reading, state
 
     try:
@@ -60,12 +56,7 @@ def _look_at_state(_: Session, path: str) -> None:
 
 
 def take_lock(session: Session, path: str, wait: int = 0) -> None:
-    """Take the lock, once, for as long as the session lives.
-
-    Args:
-        session: that holds it.
-        path: the folder of the outputs.
-        wait: seconds for another run to finish.
+    """Take the lock of a folder of outputs, once, for as long as the session lives; ``wait`` is in seconds.
 
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
@@ -127,13 +118,7 @@ def _tell(session: Session, sentence: str) -> None:
 
 
 def cannot_be_written(path: str, what: str, error: OSError) -> str:
-    """Say that a part of the state cannot be written, and what helps.
-
-    Args:
-        path: the folder of the outputs.
-        what: the part, as it is called.
-        error: what the system says.
-    """
+    """Say that a part of the state of a folder of outputs cannot be written, and what helps."""
     from ckptrules.storage import reading, trash
     from ckptrules.storage.posix import Disk
 

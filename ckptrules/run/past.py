@@ -93,14 +93,7 @@ def state_of(run: Run) -> str:
 
 
 def as_data(session: Session, outputs_dir: str, runs: list[Run], days: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the JSON form of runs, the newest first.
-
-    Args:
-        session: of this call.
-        outputs_dir: the folder of the experiments.
-        runs: the oldest first.
-        days: after which the trash is freed, or None where that is not known.
-    """
+    """Yield the JSON form of runs, the newest first; the trash is freed after so many ``days``, if that is known."""
     for run in reversed(runs):
         started = run.header.get("started_ns")
         started = started if type(started) is int else None

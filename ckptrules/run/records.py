@@ -38,12 +38,7 @@ class Journals:
         return _journals_there, (self._run,)
 
     def of_this_thread(self, root: str, header: Mapping[str, Any]) -> Journal:
-        """Open the journal of this thread, once.
-
-        Args:
-            root: the ``outputs_dir``, or the user's own state.
-            header: what the run says of itself.
-        """
+        """Open the journal of this thread, once, in an ``outputs_dir`` or the user's own state."""
         key = (root, threading.get_native_id())
         if key not in self._of:
             self._of[key] = Journal(Disk(root), self._run, key[1], header)
@@ -136,14 +131,7 @@ def journals_of(session: Session) -> Journals:
 
 
 def open_journal(session: Session, path: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
-    """Open the journal of this thread in this run, once.
-
-    Args:
-        session: of the run, which this process has begun.
-        path: the ``outputs_dir``.
-        header: what the run says of itself.
-        own_state: where the journal lies, if not in the state of ``outputs_dir``.
-    """
+    """Open the journal of this thread in this run, once, in ``own_state`` or else the ``outputs_dir``."""
     header = {**header, "number": begun(session, path).last.number}
     return journals_of(session).of_this_thread(own_state or path, header)
 

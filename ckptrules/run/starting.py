@@ -73,10 +73,7 @@ class Start(NamedTuple):
 def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, str]:
     """Look, and write what is not there yet; return the exit code, what to say, and what went wrong.
 
-    Args:
-        words: what stands behind ``ckptrules init``.
-        program: the one by which the commands work there.
-        encoding: of the terminal.
+    ``words`` stand behind ``ckptrules init``, ``program`` is the one by which the commands work there.
 
     Raises:
         OptionError: the words make no sense, or lead to no folder to look in.
@@ -237,11 +234,7 @@ def _look(folder: str) -> tuple[str, Found]:
 
 
 def _not_too_much(folder: str) -> str:
-    """Return a folder.
-
-    Raises:
-        OptionError: the home folder lies in it: much more than experiments.
-    """
+    """Return a folder; refuse one in which the home folder lies: much more than experiments."""
     if places.is_inside(os.path.expanduser("~"), folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
         raise OptionError(fact, "name the folder of the experiments: ckptrules init FOLDER")

@@ -66,14 +66,7 @@ def asked(options: Planning, policies: Iterable[str]) -> Iterator[Asked]:
 def with_others(
     session: Session, base: str, job: Job, pairs: Pairs
 ) -> tuple[list[tuple[Job, Directory]], tuple[dict[str, Any], ...]]:
-    """Tell each job by what its directory is planned as well; the second value says what the rows are, as data.
-
-    Args:
-        session: of this call.
-        base: the name of the task.
-        job: what all have in common.
-        pairs: the directories that are meant, with the job for each.
-    """
+    """Tell each job by what its directory is planned as well; the second value says what the rows are, as data."""
     rows = tuple(asked(job.options, job.rules.policies))
     deleting = job.options.but(delete_old=True)
     bases = others_of(session, job, pairs, deleting)

@@ -29,13 +29,8 @@ def told_by_tree(
 ) -> tuple[list[tuple[Job, Directory]], list[str]]:
     """Tell each job what the lines that go by the whole tree say of its directory; the second value is for people.
 
-    Whatever is selected, all directories count.
-
-    Args:
-        session: of this call.
-        job: what all have in common.
-        pairs: those that are selected.
-        changed: what becomes of the job of any directory; of those of ``pairs`` it has become already.
+    Whatever is selected, all directories count. ``changed`` says what becomes of the job of any directory; of the
+    selected ``pairs`` it has become already.
     """
     if not lines_of(pairs):
         return list(pairs), []

@@ -212,11 +212,7 @@ class _Reader:
         return found.name, self._value(self.words[-1:], found, text)
 
     def _refuse_foreign(self, words: Iterable[Word], variables: Mapping[str, Any]) -> None:
-        """Refuse an option that a task does not know: it would do without it what was meant to be done with it.
-
-        Raises:
-            OptionError: with the tasks that the option is for.
-        """
+        """Refuse an option that a task does not know: it would do without it what was meant to be done with it."""
         for word in (word for word in words if word.base in self.tasks):
             for name in (*variables, *word.flags):
                 if name not in self.declared(word.base).known():
@@ -240,11 +236,7 @@ def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:
-    """Refuse selections of which doit would see some only: what has a ``=`` is a variable for it.
-
-    Raises:
-        OptionError: with how to write them.
-    """
+    """Refuse selections of which doit would see some only: what has a ``=`` is a variable for it."""
     hidden = [word for word in words if word.typed]
     if hidden and len(hidden) < len(words):
         fact = f"doit reads '{hidden[0].typed}' as an option beside other tasks, because of its '='"
@@ -257,11 +249,7 @@ def _refuse_mixed(words: Sequence[Word]) -> None:
 
 
 def _refuse_short(argument: str, word: Word, known: Known) -> None:
-    """Refuse what doit would answer with a dump of its own objects.
-
-    Raises:
-        OptionError: with the right place of doit's own flags.
-    """
+    """Refuse what doit would answer with a dump of its own objects."""
     if not argument.startswith("--"):
         near = nearest(argument[1:].partition("=")[0].replace("-", "_"), known) if argument[2:3].isalpha() else ""
         hint = f"did you mean '{near}='?" if near else ""
