@@ -1,7 +1,8 @@
-"""What the state of a tree needs of a storage: one narrow protocol, for a disk as for a bucket. `posix` keeps it."""
+"""What every storage can do: one narrow protocol, for a disk as for a bucket. `posix` and `memory` keep it."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
@@ -9,6 +10,13 @@ from typing import BinaryIO, NamedTuple, Protocol
 from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 Say = Callable[[str], object]
+
+
+class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened
+    """Under a name stands something else than what was looked at."""
+
+    def __init__(self, path: str, fact: str = "has changed since it was looked at") -> None:
+        super().__init__(errno.ESTALE, fact, path)
 
 
 class LockedError(Exception):
@@ -19,38 +27,56 @@ class Stat(NamedTuple):
     """What stands under a name.
 
     ``size`` is in bytes, ``time_ns`` is when the content was written, in nanoseconds since 1970: a move keeps it.
-    Of a folder, both are those of all files in it (of no file: 0 and -1), and only `Storage.stat` tells them: a list
-    leaves them 0. ``shared`` are the files whose bytes have names elsewhere as well, so that removing these names may
-    free nothing.
+    ``version`` is opaque: it is equal only while kind and content are the same. Of a folder, size and time are those of
+    all files in it (of no file: 0 and -1), and only `Storage.stat` tells them: a list leaves them 0, and no version.
+    ``shared`` are the files whose bytes have names elsewhere as well, so that removing these names may free nothing.
     """
 
     kind: EntryKind
     size: int
     time_ns: int
+    version: str = ""
     shared: tuple[HardLinks, ...] = ()
 
 
 class Storage(Protocol):
-    """The state of a tree: names and bytes below one root.
+    """Names and bytes below one root. Parts of a path are divided by ``/``, and no link is followed in any of them.
 
-    Every path is `STATE` or lies below it. Its parts are divided by ``/``, and no link is followed in any of them.
     Where a part of a path or the name itself is not there, everything raises FileNotFoundError; where the storage
-    refuses, another OSError (`reading.StateError` where a file is not to be believed). Missing folders are made.
+    refuses, another OSError (`reading.StateError` where a file of the state is not to be believed). Missing folders of
+    the state are made; others must be there, where the storage has folders at all.
     """
 
+    @property
+    def moves_at_once(self) -> bool:
+        """Whether a crash in a move leaves one of both names. Else it may leave both, of one version; never none."""
+
     def list(self, folder: str) -> Iterator[tuple[str, Stat]]:
-        """Yield all names in a folder, in no order."""
+        """Yield all names in a folder (the root is ``""``), in no order."""
 
     def stat(self, path: str) -> Stat:
         """Look at what stands under a path; a folder is walked through."""
 
+    def stamp(self, folder: str) -> str | None:
+        """Return a text that changes with every name in a folder; None where only a list can tell."""
+
     def read(self, path: str, start: int = 0) -> AbstractContextManager[BinaryIO]:
         """Open a file for reading, from a byte on; a negative ``start`` counts from the end."""
 
-    def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:
-        """Write a file, in the place of whatever is there: readers see the old or the new content.
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
+        """Write a new file: whole and durable, or not there.
+
+        Raises:
+            FileExistsError: the name is taken.
+        """
+
+    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
+        """Write a file in the place of a version, or of whatever is there: readers see the old or the new content.
 
         Where it need not be ``durable``, a power cut may lose it.
+
+        Raises:
+            Changed: another version stands there, and stays.
         """
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
@@ -59,8 +85,20 @@ class Storage(Protocol):
         Where it is ``durable``, it is on the disk on return, with all that was added before. An error may leave a part.
         """
 
-    def remove(self, path: str) -> None:
-        """Remove whatever is there. Of a folder, all goes that can, also where something cannot."""
+    def move(self, path: str, to: str, was: str | None = None) -> None:
+        """Give a version, or whatever is there, another name; time and version stay.
+
+        Raises:
+            FileExistsError: the new name is taken; by an empty folder, too.
+            Changed: another version stands there, and stays.
+        """
+
+    def remove(self, path: str, was: str | None = None) -> None:
+        """Remove a version, or whatever is there. Of a folder, all goes that can, also where something cannot.
+
+        Raises:
+            Changed: another version stands there, and stays.
+        """
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> AbstractContextManager[object]:
         """Keep all other runs out, which are told of the ``holder``; wait so many seconds for one to finish.
@@ -70,6 +108,9 @@ class Storage(Protocol):
         Raises:
             LockedError: another run is at work.
         """
+
+    def free(self) -> int | None:
+        """Return the bytes that can still be written, or None where there is no limit."""
 
 
 def is_known_by(there: Identity, noted: Identity) -> bool:
@@ -83,3 +124,13 @@ def is_known_by(there: Identity, noted: Identity) -> bool:
 def identity_of(stat: Stat) -> Identity:
     """Return what is noted of what was looked at: of what is no file or directory, the kind alone."""
     return Identity._make(stat[:3]) if stat.kind in ("file", "directory") else Identity(stat.kind, 0, 0)
+
+
+def refuse_others(stat: Stat, was: str | None, path: str) -> None:
+    """Refuse another version than the one that was looked at.
+
+    Raises:
+        Changed: as said.
+    """
+    if was is not None and stat.version != was:
+        raise Changed(path)

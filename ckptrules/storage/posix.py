@@ -1,4 +1,4 @@
-"""The state on a disk: every path is opened part by part, through no link, and nothing waits for a pipe."""
+"""A storage on a disk: every path is opened part by part, through no link, and nothing waits for a pipe."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from ckptrules.storage.base import Say, Stat
+from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.lock import Lock, lock
-from ckptrules.storage.looking import hard_links, identity_of, look_inside
-from ckptrules.storage.reading import refuse_path
-from ckptrules.storage.state import open_directory, open_own, share
-from ckptrules.storage.writing import beside, clear_beside, write
+from ckptrules.storage.looking import hard_links, identity_of, look_inside, stamp_of
+from ckptrules.storage.moving import rename
+from ckptrules.storage.reading import open_file_in, refuse_path
+from ckptrules.storage.state import is_state, open_directory, open_own, share
+from ckptrules.storage.writing import TEMPORARY, beside, write
 
 
 class Disk:
-    """The state of a folder; what lies in it must be ours or be shared with us, each file with one name only.
+    """A folder of a disk and all below it.
+
+    What lies in the state folder must be ours or be shared with us (`believing.believe`), each file with one name only.
 
     Args:
         root: the folder.
     """
+
+    moves_at_once = True
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -42,25 +47,44 @@ class Disk:
         with self._parent_of(path) as (directory, name):
             return _stat_in(directory, name)
 
+    def stamp(self, folder: str) -> str | None:
+        """As `Storage.stamp`."""
+        with open_directory(self.root, folder) as directory:
+            return ".".join(map(str, stamp_of(os.fstat(directory))))
+
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[BinaryIO]:
         """As `Storage.read`."""
         with self._parent_of(path) as (directory, name):
-            file = open_believed(directory, name, os.path.join(self.root, os.path.dirname(path)))
+            if is_state(path):
+                file = open_believed(directory, name, os.path.join(self.root, os.path.dirname(path)))
+            else:
+                with open_file_in(directory, name) as opened:
+                    file = os.dup(opened)
         with open(file, "rb") as stream:
             if start:
                 stream.seek(start if start > 0 else max(0, os.fstat(file).st_size + start))
             yield stream
 
-    def replace(self, path: str, content: Iterable[bytes], *, durable: bool = True) -> None:
+    def create(self, path: str, content: Iterable[bytes], time_ns: int | None = None) -> Stat:
+        """As `Storage.create`."""
+        with self._written(path, content) as (directory, name, file, temporary):
+            if time_ns is not None:
+                os.utime(file, ns=(time_ns, time_ns))
+            os.fsync(file)
+            rename(directory, temporary, name)
+            os.fsync(directory)
+            return _stat_of(os.fstat(file))
+
+    def replace(self, path: str, content: Iterable[bytes], was: str | None = None, *, durable: bool = True) -> Stat:
         """As `Storage.replace`."""
-        with self._parent_of(path, make=True) as (directory, name):
-            clear_beside(directory, name)
-            with beside(directory, name, content) as (file, temporary):
-                share(file, directory, is_new=True)
-                if durable:
-                    os.fsync(file)
-                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        with self._written(path, content) as (directory, name, file, temporary):
+            if durable:
+                os.fsync(file)
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            return _stat_of(os.fstat(file))
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:
         """As `Storage.append`."""
@@ -99,15 +123,40 @@ class Disk:
         for path in list(self._ends):
             self._close(path)
 
-    def remove(self, path: str) -> None:
+    def move(self, path: str, to: str, was: str | None = None) -> None:
+        """As `Storage.move`."""
+        with self._parent_of(path) as (directory, name), self._parent_of(to, make=True) as (target, new):
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
+            rename(directory, name, new, target)
+
+    def remove(self, path: str, was: str | None = None) -> None:
         """As `Storage.remove`. In a folder of ours, its mode is no obstacle."""
         with self._parent_of(path) as (directory, name):
+            if was is not None:
+                refuse_others(_stat_in(directory, name), was, path)
             if error := _remove(directory, name):
                 raise error
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Lock:
         """As `Storage.lock`."""
         return lock(self.root, holder, wait, say)
+
+    def free(self) -> int | None:
+        """As `Storage.free`."""
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
+    @contextlib.contextmanager
+    def _written(self, path: str, content: Iterable[bytes]) -> Iterator[tuple[int, str, int, str]]:
+        """Write a file beside the one that is meant; give folder and name of that, and the file and its own name."""
+        with self._parent_of(path, make=True) as (directory, name):
+            if is_state(path):
+                _clear(directory, name)
+            with beside(directory, name, content) as (file, temporary):
+                if is_state(path):
+                    share(file, directory, is_new=True)
+                yield directory, name, file, temporary
 
     @contextlib.contextmanager
     def _parent_of(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
@@ -123,7 +172,8 @@ def _stat_of(status: os.stat_result) -> Stat:
     if stat.S_ISDIR(status.st_mode):
         return Stat("directory", 0, 0)
     kind, size, _ = identity_of(status)
-    return Stat(kind, size, status.st_mtime_ns, hard_links([status]))
+    version = f"{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+    return Stat(kind, size, status.st_mtime_ns, version, hard_links([status]))
 
 
 def _known_by(status: os.stat_result) -> tuple[int, ...]:
@@ -137,7 +187,15 @@ def _stat_in(directory: int, name: str) -> Stat:
     if not stat.S_ISDIR(status.st_mode):
         return _stat_of(status)
     found = look_inside(directory, name)
-    return Stat(*found.identity, found.shared)
+    _, size, newest = found.identity
+    return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
+
+
+def _clear(directory: int, name: str) -> None:
+    """Remove what a crash has left of a file that was to be replaced."""
+    for left in os.listdir(directory):
+        if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+            os.unlink(left, dir_fd=directory)
 
 
 def _remove(directory: int, name: str) -> OSError | None:

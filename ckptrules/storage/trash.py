@@ -13,8 +13,7 @@ from ckptrules.engine.actions import Step
 from ckptrules.engine.entries import HardLinks
 from ckptrules.engine.measures import freed
 from ckptrules.engine.state_folder import TRASH, TRASH_SUFFIX, pointer_of
-from ckptrules.storage.base import Stat, Storage, identity_of, is_known_by
-from ckptrules.storage.moving import CHANGED
+from ckptrules.storage.base import Changed, Stat, Storage, identity_of, is_known_by
 
 NOT_IN_TRASH = "is not in the trash"
 RUN_ID = re.compile(r"\d{8}T\d{6}Z-\d+")
@@ -123,13 +122,14 @@ def free_at_once(storage: Storage, step: Step) -> None:
     """Remove what a step has just moved to the trash.
 
     Raises:
-        OSError: ESTALE where it has changed on its way; or it could not be removed.
+        Changed: it has changed on its way.
+        OSError: it could not be removed.
     """
     if not step.to_directory.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
     path = f"{step.to_directory}/{step.to}"
     if not is_known_by(identity_of(storage.stat(path)), step.identity):
-        raise OSError(errno.ESTALE, CHANGED, step.to)
+        raise Changed(step.to)
     storage.remove(path)
 
 

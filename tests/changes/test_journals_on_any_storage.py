@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.changes import journals
-from ckptrules.changes.history import Run, inverted, read_history, standing
+from ckptrules.changes.history import Run, read_history, take_back
 from ckptrules.changes.journal import JOURNALS, Journal
 from ckptrules.changes.record import closing, read
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage.base import LockedError, Storage, identity_of
+from ckptrules.storage.base import Changed, LockedError, Storage, identity_of
 from ckptrules.storage.notes import drop_note, read_note, write_note
 from ckptrules.storage.trash import TrashUse, empty_trash, free_at_once, trash_items, trash_runs, trash_use
 
@@ -21,18 +21,24 @@ IN_TRASH = f"{STATE}/trash/{{}}/exp"
 NAMES = ("a.ckpt", "inner")  # a file, and a folder with a file in it
 
 
+def fill(storage: Storage) -> None:
+    storage.create("exp/a.ckpt", [b"12345"], 7)
+    storage.create("exp/inner/b.pt", [b"123"], 9)
+
+
 def deletion(storage: Storage, name: str) -> Unit:
-    """Lay into the trash what a run has deleted, and return how."""
-    folder, trashed = IN_TRASH.format(FIRST), f"{name}.trashed"
-    storage.replace(f"{folder}/{trashed}" + "/b.pt" * (name == "inner"), [b"123" if name == "inner" else b"12345"])
-    stat = storage.stat(f"{folder}/{trashed}")
-    return Unit("trash", stat.size, (Step("move", "exp", name, folder, trashed, "", identity_of(stat)),))
+    stat = storage.stat(f"exp/{name}")
+    step = Step("move", "exp", name, IN_TRASH.format(FIRST), f"{name}.trashed", "", identity_of(stat))
+    return Unit("trash", stat.size, (step,))
 
 
 def do(storage: Storage, run: str, header: dict[str, object], *units: Unit, **of_intent: object) -> Journal:
-    """Journal what is to happen, and that it happened."""
+    """Journal what is to happen, move it, and journal that it happened."""
     journal = Journal(storage, run, 1, header)
     number = journal.intend("exp", "exp", units, **of_intent)  # type: ignore[arg-type]
+    for step in (step for unit in units for step in unit.steps):
+        stat = storage.stat(f"{step.directory}/{step.name}")
+        storage.move(f"{step.directory}/{step.name}", f"{step.to_directory}/{step.to}", stat.version)
     journal.conclude(number, {})
     return journal
 
@@ -43,7 +49,9 @@ def runs(storage: Storage) -> list[Run]:
     )
 
 
-def test_what_was_deleted_waits_and_is_known_until_it_is_taken_back(storage: Storage) -> None:
+def test_what_was_deleted_waits_and_is_taken_back(storage: Storage) -> None:
+    fill(storage)
+    before = {name: storage.stat(f"exp/{name}") for name in NAMES}
     do(storage, FIRST, {"number": 1}, *(deletion(storage, name) for name in NAMES))
     assert journals.unfinished_journals(storage) == []
     assert trash_use(storage) == TrashUse(2, 8)
@@ -51,13 +59,15 @@ def test_what_was_deleted_waits_and_is_known_until_it_is_taken_back(storage: Sto
         (FIRST, "exp", "a.ckpt", 5), (FIRST, "exp", "inner", 3)
     ]  # fmt: skip
     (run,) = runs(storage)
-    (stands,) = standing(run)
-    back = inverted(stands, SECOND)
+    (back,) = take_back(run, SECOND)
     do(storage, SECOND, {"number": 2, "takes_back": FIRST}, *back.units, takes_back=back.undoes)
+    assert {name: storage.stat(f"exp/{name}") for name in NAMES} == before
     assert [len(run.standing) for run in runs(storage)] == [0, 2]
+    assert trash_use(storage) == TrashUse(0, 0)
 
 
 def test_what_was_deleted_is_freed_and_undo_knows_it(storage: Storage) -> None:
+    fill(storage)
     journal = do(storage, FIRST, {"number": 1}, *(deletion(storage, name) for name in NAMES))
     answers = iter([False, False, True])
     stopped = empty_trash(storage, [FIRST], lambda: next(answers))
@@ -70,6 +80,7 @@ def test_what_was_deleted_is_freed_and_undo_knows_it(storage: Storage) -> None:
 
 
 def test_what_was_not_finished_is_known_until_it_is(storage: Storage) -> None:
+    fill(storage)
     Journal(storage, FIRST, 1, {}).intend("exp", "exp", [deletion(storage, "a.ckpt")])
     (name,) = journals.unfinished_journals(storage)
     (text,) = journals.read_journals(storage, [name]).values()
@@ -82,10 +93,11 @@ def test_what_was_not_finished_is_known_until_it_is(storage: Storage) -> None:
 
 
 def test_what_is_freed_at_once_is_what_was_moved(storage: Storage) -> None:
+    fill(storage)
     unit = deletion(storage, "inner")
     do(storage, FIRST, {}, unit)
     path = f"{IN_TRASH.format(FIRST)}/inner.trashed"
-    with pytest.raises(OSError, match="has changed since it was looked at"):
+    with pytest.raises(Changed):
         free_at_once(storage, unit.steps[0]._replace(identity=Identity("directory", 4, 9)))
     with pytest.raises(OSError, match="is not in the trash"):
         free_at_once(storage, inverse_of(unit).steps[0])

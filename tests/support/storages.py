@@ -8,8 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
+from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
-from tests.support.memory import Memory
+
+FOLDER, OTHER, NOTES = "exp", "exp/inner", f"{STATE}/journal"  # only folders of the state are made by what needs them
 
 
 def made(place: str, *values: object) -> Storage:
@@ -19,11 +21,11 @@ def made(place: str, *values: object) -> Storage:
 
 
 def disk(folder: Path) -> Storage:
-    folder.mkdir()
+    (folder / OTHER).mkdir(parents=True)
     return made("posix.Disk", os.fspath(folder))
 
 
 STORAGES: dict[str, Callable[[Path], Storage]] = {
     "disk": disk,
-    "memory": lambda _: Memory(),
+    "memory": lambda _: made("memory.Memory"),
 }
