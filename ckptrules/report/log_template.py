@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import jinja2
     from jinja2 import nodes
 
 LONGEST_TEMPLATE = 20_000  # letters
 LONGEST_ENTRY = 10_000_000  # letters
+MOST_STEPS = 10**9  # of a loop: a name in it may be a list, and each filter may go through that
 NAME = "<template>"  # what Jinja2 calls a template without a name in a traceback
 
 
@@ -28,15 +30,13 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     Raises:
         LogTemplateError: it uses more of Jinja2 than an entry needs, or fails, or gives too long a text.
     """
-    import jinja2
-
     if len(template) > LONGEST_TEMPLATE:
         raise LogTemplateError(1, f"it is longer than {LONGEST_TEMPLATE} letters")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - the values are escaped, for Markdown
-    environment.filters, environment.globals = dict(FILTERS), {}
     try:
+        environment = _environment()
         tree = environment.parse(template)
         _refuse_more_than_an_entry_needs(tree)
+        _refuse_long_loops(tree, max((len(value) for value in values.values() if isinstance(value, list)), default=0))
         return "".join(_limited(environment.from_string(tree).generate(values))).strip("\n") + "\n"
     except LogTemplateError:
         raise
@@ -63,6 +63,10 @@ def _line_of(error: BaseException) -> int:
     return line or 1
 
 
+def _join(value: object, between: str = "") -> str:
+    return str(between).join(map(str, _list(value)))
+
+
 def _list(value: object) -> list[Any]:
     """Refuse a text: to join its letters again and again would make it long."""
     if not isinstance(value, list):
@@ -70,8 +74,15 @@ def _list(value: object) -> list[Any]:
     return value
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
-    "join": lambda value, between="": str(between).join(map(str, _list(value))),
+def _number(value: object) -> int:
+    """Refuse a text: to add it to itself again and again would make it long."""
+    if not isinstance(value, int):
+        raise TypeError(f"a number is wanted, not {type(value).__name__}")
+    return value
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "join": _join,
     "sort": lambda value: sorted(_list(value)),
     "first": lambda value: value[0],
     "last": lambda value: value[-1],
@@ -81,15 +92,38 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "upper": lambda value: str(value).upper(),
     "trim": lambda value: str(value).strip(),
 }
+TESTS = ("defined", "undefined", "none", "odd", "even")
+LOOP = ("first", "last", "index", "index0", "revindex", "length")
 HINT = (
-    "a log template is text with {{ variable | filter }}, {{ a if b else c }} and {% if %}; "
-    f"the filters are {', '.join(FILTERS)}"
+    "a log template is text with {{ variable | filter }}, {{ a if b else c }}, {% if %}, {% set %} and {% for %}, one "
+    f"not in another; numbers may be added; the filters are {', '.join(FILTERS)}"
 )
-_NODES = frozenset("Output TemplateData Name Const Filter If CondExpr Compare Operand And Or Not".split())
+_NODES = frozenset(
+    "Template Output TemplateData Name Const Filter Test If CondExpr Compare Operand And Or Not Neg Add Sub Assign For "
+    "Getattr Getitem Slice".split()
+)
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
+
+    class Environment(SandboxedEnvironment):
+        intercepted_binops = frozenset("+-")
+
+    environment = Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters = dict(FILTERS)
+    environment.tests = {name: environment.tests[name] for name in TESTS}
+    environment.globals = {}
+    environment.binop_table = {
+        "+": lambda one, two: _number(one) + _number(two),
+        "-": lambda one, two: _number(one) - _number(two),
+    }
+    return environment
 
 
 def _refuse_more_than_an_entry_needs(tree: nodes.Template) -> None:
-    """Allow what takes no longer than the template and its values are long: no loops, no calls, no sums.
+    """Allow what takes no longer than the template and its values are long: no calls, no loop in a loop, no products.
 
     Raises:
         LogTemplateError: at the first that is more.
@@ -97,11 +131,49 @@ def _refuse_more_than_an_entry_needs(tree: nodes.Template) -> None:
     from jinja2 import nodes
 
     for node in tree.find_all(nodes.Node):
-        kind = type(node).__name__
-        if isinstance(node, nodes.Filter):
-            values = [*node.args, node.dyn_args, node.dyn_kwargs]
-            if node.name in FILTERS and all(isinstance(value, nodes.Const | None) for value in values):
-                continue
-            kind = f"Filter '{node.name}'"
-        if kind not in _NODES:
-            raise LogTemplateError(node.lineno or 1, f"it may not use {kind}", HINT)
+        if fault := _fault(node):
+            raise LogTemplateError(node.lineno or 1, f"it may not use {fault}", HINT)
+
+
+def _refuse_long_loops(tree: nodes.Template, turns: int) -> None:
+    """Refuse a loop that goes through a list at each of its turns, where the list is long.
+
+    Raises:
+        LogTemplateError: at the loop.
+    """
+    from jinja2 import nodes
+
+    for loop in tree.find_all(nodes.For):
+        inside = [node for part in (*loop.body, *loop.else_) for node in (part, *part.find_all(nodes.Node))]
+        own = {"loop", getattr(loop.target, "name", "")}
+        names = sum(isinstance(node, nodes.Name) and node.name not in own for node in inside)
+        passes = sum(isinstance(node, nodes.Filter | nodes.Compare | nodes.Getitem) for node in inside)
+        if names * (1 + passes) * turns**2 > MOST_STEPS:
+            raise LogTemplateError(
+                loop.lineno or 1, "a loop over so many experiments may name nothing but its own", HINT
+            )
+
+
+def _fault(node: nodes.Node) -> str:
+    from jinja2 import nodes
+
+    kind = type(node).__name__
+    if kind not in _NODES:
+        return kind
+    if isinstance(node, nodes.Filter | nodes.Test):
+        known = FILTERS if isinstance(node, nodes.Filter) else TESTS
+        values = [*node.args, *(pair.value for pair in node.kwargs), node.dyn_args, node.dyn_kwargs]
+        plain = all(isinstance(value, nodes.Const | None) for value in values)
+        return "" if node.name in known and plain else f"{kind} '{node.name}'"
+    if isinstance(node, nodes.For):
+        plain = isinstance(node.target, nodes.Name) and not node.recursive
+        return "" if plain and not any(node.find_all(nodes.For)) else "this kind of For"
+    if isinstance(node, nodes.Assign):
+        return "" if isinstance(node.target, nodes.Name) else "this kind of Assign"
+    if isinstance(node, nodes.Getattr):
+        plain = isinstance(node.node, nodes.Name) and node.node.name == "loop" and node.attr in LOOP
+        return "" if plain else f"Getattr '.{node.attr}'"
+    if isinstance(node, nodes.Getitem):
+        text = isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+        return "Getitem" if text or not isinstance(node.arg, nodes.Const | nodes.Neg | nodes.Slice) else ""
+    return ""
