@@ -26,21 +26,23 @@ class Sidecar(NamedTuple):
 
 
 def find_sidecars(
-    owners: Sequence[str], names: Collection[str], suffixes: Sequence[str]
+    heads: Mapping[str, str], names: Collection[str], suffixes: Sequence[str]
 ) -> dict[str, tuple[Sidecar, ...]]:
-    """Find what belongs to each checkpoint: names that are its own, with another ending."""
+    """Find what belongs to each checkpoint, or to a part of it: names that are its own, with another ending.
+
+    ``heads`` maps each name of a checkpoint to the one that it goes by.
+    """
     found: dict[str, tuple[Sidecar, ...]] = {}
-    candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
-    if not candidates:
-        return found
     by_stem: dict[str, list[str]] = defaultdict(list)
-    for owner in owners:
+    candidates = sorted(name for name in names if name.endswith(tuple(suffixes)))
+    for owner in heads if candidates else ():
         by_stem[stem_of(owner)].append(owner)
     for name in candidates:
         suffix = suffix_of(name, suffixes)
         belongs_to = by_stem.get(name.removesuffix(suffix), [])
         for owner in belongs_to:
-            found[owner] = (*found.get(owner, ()), Sidecar(name, suffix, len(belongs_to) > 1, owner))
+            own = Sidecar(name, suffix, len(belongs_to) > 1, owner)
+            found[heads[owner]] = (*found.get(heads[owner], ()), own)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Kept, Problem
-from ckptrules.engine.checkpoints import Checkpoint, Evidence, Mention
+from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
 from ckptrules.engine.entries import Entry, OutsideLink
 from ckptrules.engine.pointers import cannot_follow
@@ -22,7 +22,9 @@ def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
     What leads to a part, a sidecar or a left link leads to its owner.
     """
     named = {name: Reason(f"{file} calls it the best") for name, file in evidence.best_inside.items()}
-    named |= {**named_by_pointers(evidence.pointers), **link_targets(found.links, evidence.links)}
+    mentions = [(one, pointer) for pointer, said in sorted(evidence.pointers.items()) for one in said if one.protects]
+    named |= {one.name: Reason(f"{pointer} names it") for one, pointer in mentions}
+    named |= link_targets(found.links, evidence.links)
     named |= {**evidence.spared, **evidence.pins}
     if not named:
         return {}
@@ -34,12 +36,6 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     """Map the names that links of this directory or of others point to."""
     named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
-
-
-def named_by_pointers(pointers: Mapping[str, Collection[Mention]]) -> dict[str, Reason]:
-    """Map the names that pointer files name, and protect by that."""
-    rows = ((mention, pointer) for pointer, said in sorted(pointers.items()) for mention in said)
-    return {mention.name: Reason(f"{pointer} names it") for mention, pointer in rows if mention.protects}
 
 
 def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:

@@ -44,9 +44,10 @@ Judged = Mapping[str, Opinion]
 
 
 class Around(NamedTuple):
-    """What a line may know besides the checkpoints: the time, in nanoseconds since 1970, and what stays in any case.
+    """What a line may know besides the checkpoints: the time, and what stays in any case.
 
-    ``zone`` says what day and hour a time is. ``tree`` is what lines that go by the whole tree say, by their value.
+    ``now_ns`` is the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young. ``zone``
+    says what day and hour a time is. ``tree`` is what lines that go by the whole tree say, by their value.
     """
 
     now_ns: int
@@ -66,7 +67,6 @@ class Line(NamedTuple):
         read: turns what stands in the file into the value; it was checked by the shape.
         keeps_all: the value with which it keeps every checkpoint, so that all other lines are useless beside it.
         by_files: whether it goes by times or sizes of files, which may change while no name does.
-        by_zone: whether it goes by the calendar, which differs from zone to zone.
         is_last: whether it judges after the others what none of them keeps.
         by_tree: takes the value; whether it goes by all directories together, which is worked out before.
         ranked: takes the value, what it said, the checkpoints and the time; names those that stay because of their rank
@@ -83,7 +83,6 @@ class Line(NamedTuple):
     read: Callable[[Any], Any] = lambda value: value
     keeps_all: Any = None
     by_files: bool = False
-    by_zone: bool = False
     is_last: bool = False
     by_tree: Callable[[Any], bool] = lambda _: False
     ranked: Callable[[Any, Judged, Sequence[Checkpoint], int], Iterable[str]] = lambda *_: ()

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
-from ckptrules.engine.ruleset import Fact, Pattern, PointerPattern, Reason, Rule, RuleSet
+from ckptrules.engine.ruleset import Pattern, PointerPattern, Reason, Rule, RuleSet
 from ckptrules.engine.templates import MissingVariableError, TemplateError, render
 from ckptrules.engine.words import read_words
 
@@ -145,17 +145,13 @@ def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     where it is a format of theirs that is to be renamed.
     """
     said = own_claim(name, rules.user or rules, folder=folder)
-    renamed = said.kind == "legacy" and file_of(said) in [pack.file for pack in rules.packs]
+    place = said.reason.place if said.kind == "legacy" else None
+    renamed = place is not None and place.file in [pack.file for pack in rules.packs]
     if not rules.packs or not (said.kind == "unrecognised" or renamed):
         return said
     every = [(pack, own_claim(name, pack.rules, folder=folder)) for pack in rules.packs]
     theirs = [(pack, one) for pack, one in every if one.kind != "unrecognised"]
     return said if renamed and may_rename(theirs) else claim_of_packs(theirs) or said
-
-
-def file_of(said: Claim) -> str:
-    """Name the file with the rule that decided."""
-    return said.reason.place.file if said.reason.place else ""
 
 
 def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
@@ -171,14 +167,10 @@ def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim
         if pattern := next((ending for ending in rules.unfinished if name.endswith(ending.text)), None):
             return Claim("ignored", Reason(f"marks what is not finished: '{pattern.text}'", pattern.place))
     said = _reading(name, rules, folder)
-    if said.kind == "unrecognised" and (fact := _fact_file(name, rules)):
-        return Claim("ignored", Reason(f"tells of checkpoints: '{fact.file}'", fact.place))
+    for fact in rules.facts if said.kind == "unrecognised" else ():
+        if not (fact.within or fact.inside) and fnmatchcase(name, fact.file):
+            return Claim("ignored", Reason(f"tells of checkpoints: '{fact.file}'", fact.place))
     return said
-
-
-def _fact_file(name: str, rules: RuleSet) -> Fact | None:
-    beside = (fact for fact in rules.facts if not (fact.within or fact.inside))
-    return next((fact for fact in beside if fnmatchcase(name, fact.file)), None)
 
 
 def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: FBT001 - as above
@@ -189,7 +181,8 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
     kinds: tuple[tuple[ClaimKind, tuple[Rule, ...]], ...] = ("legacy", rules.legacy), ("format", rules.formats)
     for kind, several in kinds:
         for rule in several:
-            if (winner and winner.rule and rule.place.file == winner.rule.place.file) or not _is_kind(rule, folder):
+            is_other = folder is not None and rule.folder not in (None, folder)
+            if is_other or (winner and winner.rule and rule.place.file == winner.rule.place.file):
                 continue
             if (fields := fits(rule, name)) is not None:
                 if winner and winner.rule:
@@ -201,10 +194,6 @@ def _reading(name: str, rules: RuleSet, folder: bool | None) -> Claim:  # noqa: 
         if winner:
             return winner
     return Claim("unrecognised", Reason("unable to parse: no rule fits the whole name"))
-
-
-def _is_kind(rule: Rule, folder: bool | None) -> bool:  # noqa: FBT001 - as above
-    return folder is None or rule.folder in (None, folder)
 
 
 def _both(one: Rule, other: Rule) -> str:

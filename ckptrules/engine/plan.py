@@ -222,7 +222,10 @@ def rested_on(case: Case, cleared: Cleared, verdict: Verdict) -> Iterator[str]:
     """Yield what stays and without which less would go."""
     yield from cleared.winners
     yield from verdict.rests_on
-    yield from tellers(cleared.sound, verdict, case.evidence)
+    stays = [one.entry.name for one in cleared.sound if one.entry.name not in verdict.remove]
+    files, inside = case.evidence.pointers, set(case.evidence.best_inside.values())  # which say which one is the best
+    yield from (name for name in stays if any(file.startswith(f"{name}/") for file in files))
+    yield from (name for name in stays if name in inside)
 
 
 def swept_out(found: Sorted, swept: Swept) -> Sorted:
@@ -272,16 +275,6 @@ def left_behind(
     line = line_for({*suffixes, *(suffix for _, suffix in owned.values())})
     text = f"{what} stay behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
     return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)
-
-
-def tellers(sound: Iterable[Checkpoint], verdict: Verdict, evidence: Evidence) -> list[str]:
-    """Return what stays and says inside which one is the best: what it is silent of may go."""
-    files = [pointer for pointer in evidence.pointers if "/" in pointer]
-    stays = [one.entry for one in sound if one.entry.name not in verdict.remove]
-    folders = (one.name for one in stays if one.kind == "directory")
-    within = [name for name in folders if any(file.startswith(f"{name}/") for file in files)]
-    inside = set(evidence.best_inside.values())
-    return [*within, *(one.name for one in stays if one.name in inside)]
 
 
 def withheld(directory: str, text: str) -> Problem:

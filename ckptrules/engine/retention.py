@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, tzinfo
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Checkpoint
@@ -54,28 +53,23 @@ def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns:
 def apply_policy(
     policy: Policy,
     checkpoints: Sequence[Checkpoint],
-    others: Others,
-    now_ns: int = 0,
+    around: Around,
     held: Mapping[str, Reason] = {},
-    zone: tzinfo = UTC,
-    tree: Mapping[Any, Judged] = {},
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
     Args:
         policy: the lines and the floor (``keep_at_least``).
         checkpoints: the candidates, in any order, with distinct names.
-        others: what stays besides them.
+        around: the time, and what stays besides them.
         held: candidates that stay in any case, and why; they take their rank among the others.
-        now_ns: the time by which ages are measured, in nanoseconds since 1970; 0 makes everything young.
-        zone: what says which day and hour a time is.
-        tree: what lines that go by the whole tree say, by their value.
     """
-    around = Around(now_ns, others, zone, tree)
+    others, now_ns = around.stays, around.now_ns
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
     kept = _kept(said)
     lowest = floor(policy.keep_at_least, checkpoints, others, now_ns)
-    rests_on = {*lowest, *held, *_ranked(said, checkpoints, now_ns)}
+    ranked = [LINES[line.key].ranked(line.value, judged, checkpoints, now_ns) for line, judged in said]
+    rests_on = {*lowest, *held, *(name for names in ranked for name in names)}
     floor_line = PolicyLine("keep_at_least", policy.keep_at_least, policy.floor_place)
     keeps = {floor_line: len(lowest)}
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
@@ -96,7 +90,11 @@ def apply_policy(
             *_notes(said),
             *_all_or_none(said, checkpoints, policy),
             *_misdated_notes(policy, checkpoints, now_ns),
-            *(_too_big(line, must) for line in last if LINES[line.key].is_exceeded(line.value, must)),
+            *(
+                Reason(f"what must stay takes {human_size(must)}, more than {line}", line.place)
+                for line in last
+                if LINES[line.key].is_exceeded(line.value, must)
+            ),
         ),
         (
             *others.names[: policy.keep_at_least],
@@ -152,11 +150,6 @@ def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:
 def reads_files(policy: Policy) -> bool:
     """Say whether a policy goes by times or sizes of files, which may change while no name does."""
     return any(LINES[line.key].by_files for line in policy.lines)
-
-
-def reads_zone(policy: Policy) -> bool:
-    """Say whether a policy goes by the calendar, so that it decides otherwise in another zone."""
-    return any(LINES[line.key].by_zone for line in policy.lines)
 
 
 def holds_until(policy: Policy, times_ns: Iterable[int], now_ns: int) -> int | None:
@@ -231,12 +224,6 @@ def _judge(line: PolicyLine, checkpoints: Sequence[Checkpoint], around: Around) 
     return LINES[line.key].judge(line.value, checkpoints, around)
 
 
-def _ranked(said: _Said, checkpoints: Sequence[Checkpoint], now_ns: int) -> Iterator[str]:
-    """Yield what stays because of its rank among all: it takes the place of another."""
-    for line, judged in said:
-        yield from LINES[line.key].ranked(line.value, judged, checkpoints, now_ns)
-
-
 def _with(others: Others, checkpoints: Sequence[Checkpoint]) -> Others:
     return others._replace(
         size=others.size + sum(checkpoint.entry.size for checkpoint in checkpoints),
@@ -271,7 +258,3 @@ def _all_or_none(said: _Said, checkpoints: Sequence[Checkpoint], policy: Policy)
         if (news := LINES[line.key].all_or_none(line.value, checkpoints, keeps_all)) is not None:
             how_many = "all" if keeps_all else "none"
             yield Reason(f"{line} keeps {how_many} of {len(checkpoints)}{news}", line.place or policy.place)
-
-
-def _too_big(line: PolicyLine, taken: int) -> Reason:
-    return Reason(f"what must stay takes {human_size(taken)}, more than {line}", line.place)

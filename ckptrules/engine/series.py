@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
-from ckptrules.engine.judging import Others
+from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.retention import Verdict, apply_policy
@@ -55,7 +55,8 @@ def judge(
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         here = {one.entry.name for one in own}
         kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
-        verdict = apply_policy(policy, own, others, evidence.now_ns, kept, evidence.zone, evidence.tree)
+        around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
+        verdict = apply_policy(policy, own, around, kept)
         said.append(verified_only(verdict, others, series, evidence.verified))
     return joined(said)
 
@@ -145,7 +146,7 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
     for several in alike.values():
         for field in {field for one in several for field in one.fields} - TOLD - set(policy.per if policy else ()):
             differing = {one.fields.get(field, "") for one in several}
-            if len(differing) > 1 and not (mode_of(field) or all(is_fraction(text) for text in differing)):
+            if len(differing) > 1 and not (mode_of(field) or all(map(_is_fraction, differing))):
                 values[field] |= differing
                 places[field] = several[0].rule and several[0].rule.place
     for field, differing in sorted(values.items()):
@@ -154,6 +155,5 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
         yield Reason(f"{text}: per: [{field}] in the policy makes each a series of its own", places[field])
 
 
-def is_fraction(text: str) -> bool:
-    """Say whether a text is a number with a fraction: a metric, whatever it is called."""
+def _is_fraction(text: str) -> bool:  # of a metric, whatever it is called
     return not text.isdigit() and as_float(text) is not None

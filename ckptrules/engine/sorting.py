@@ -92,7 +92,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     if rules.sidecars:
         plain = {entry.name for entry in listing.entries if entry.kind in HOLDING}
         loose = [row.name for row in skipped if row.name in plain]
-        sidecars = sidecars_of([*checkpoints, *protected], loose, rules.sidecars)
+        heads = {name: one.entry.name for one in (*checkpoints, *protected) for name in one.names}
+        sidecars = find_sidecars(heads, loose, rules.sidecars)
         belong = {sidecar.name for own in sidecars.values() for sidecar in own}
         skipped = [row for row in skipped if row.name not in belong]
     owned = {name: one.entry.name for one in checkpoints for name in one.names} if left else {}
@@ -132,17 +133,6 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
                 by_age.append((members[0][1].order, one.entry.mtime_ns, one.entry.name, one))
     checkpoints = [row[-1] for row in sorted(by_age)]
     return checkpoints, sorted(protected, key=lambda one: one.entry.name)
-
-
-def sidecars_of(
-    checkpoints: Iterable[Checkpoint], names: Sequence[str], suffixes: Sequence[str]
-) -> dict[str, tuple[Sidecar, ...]]:
-    """Find what belongs to each checkpoint, or to a part of it."""
-    heads = {name: one.entry.name for one in checkpoints for name in one.names}
-    found: dict[str, tuple[Sidecar, ...]] = {}
-    for owner, own in find_sidecars(list(heads), names, suffixes).items():
-        found[heads[owner]] = (*found.get(heads[owner], ()), *own)
-    return found
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

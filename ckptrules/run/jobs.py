@@ -18,7 +18,7 @@ from ckptrules.engine.entries import Directory
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
-from ckptrules.engine.retention import assignment, pick_policy, reads_zone, with_keep_last, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
 from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
@@ -182,7 +182,7 @@ def with_policy(job: Job, policy: Policy | None) -> Job:
         [line[:2] for line in policy.lines],
         policy.keep_at_least,
         policy.per,
-        (time.tzname, time.timezone, time.altzone) if reads_zone(policy) else (),
+        (time.tzname, time.timezone, time.altzone),
         job.options.verified,
         [one[:2] for one in job.rules.leftovers],
     )

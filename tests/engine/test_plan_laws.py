@@ -372,7 +372,7 @@ def test_laws_of_retention(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def keep_and_remove_are_all_each_with_a_reason(drawn: Candidates) -> None:
-    verdict = apply_policy(drawn.limited, drawn.found, Others(drawn.others), NOW_NS)
+    verdict = apply_policy(drawn.limited, drawn.found, Around(NOW_NS, Others(drawn.others)))
     names = [checkpoint.entry.name for checkpoint in drawn.found]
     assert sorted([*verdict.keep, *verdict.remove]) == sorted(names)
     assert all([*verdict.keep.values(), *verdict.remove.values()])
@@ -382,7 +382,9 @@ def keep_and_remove_are_all_each_with_a_reason(drawn: Candidates) -> None:
 
 @CANDIDATES.append
 def the_order_of_the_candidates_changes_no_decision(drawn: Candidates) -> None:
-    verdicts = (apply_policy(drawn.limited, found, Others(0), NOW_NS) for found in (drawn.shuffled, drawn.found))
+    verdicts = (
+        apply_policy(drawn.limited, found, Around(NOW_NS, Others(0))) for found in (drawn.shuffled, drawn.found)
+    )
     assert next(verdicts) == next(verdicts)
 
 
@@ -391,7 +393,8 @@ def more_lines_never_delete_more(drawn: Candidates) -> None:
     few, more = drawn.policy, drawn.more
     both = few._replace(lines=(*few.lines, *more.lines), keep_at_least=max(few.keep_at_least, more.keep_at_least))
     removed = [
-        set(apply_policy(policy, drawn.found, Others(drawn.others), NOW_NS).remove) for policy in (few, more, both)
+        set(apply_policy(policy, drawn.found, Around(NOW_NS, Others(drawn.others))).remove)
+        for policy in (few, more, both)
     ]
     assert removed[2] <= removed[0] & removed[1]
 
@@ -399,8 +402,8 @@ def more_lines_never_delete_more(drawn: Candidates) -> None:
 @CANDIDATES.append
 def what_is_held_makes_no_other_go(drawn: Candidates) -> None:
     policy, found, others, held = drawn.policy, drawn.found, Others(drawn.others), drawn.pinned
-    without = set(apply_policy(policy, found, others, NOW_NS).remove)
-    assert set(apply_policy(policy, found, others, NOW_NS, held).remove) == without - held.keys()
+    without = set(apply_policy(policy, found, Around(NOW_NS, others)).remove)
+    assert set(apply_policy(policy, found, Around(NOW_NS, others), held).remove) == without - held.keys()
 
 
 @CANDIDATES.append
@@ -408,8 +411,8 @@ def a_size_limit_keeps_more_and_what_it_keeps_fits(drawn: Candidates) -> None:
     found, others, size = drawn.found, Others(0, drawn.taken), drawn.size
     limit = PolicyLine("max_total_size", Bytes(size, "1KB"), None)
     limited = drawn.policy._replace(lines=(*drawn.policy.lines, limit))
-    without = set(apply_policy(drawn.policy, found, others, NOW_NS).keep)
-    kept = set(apply_policy(limited, found, others, NOW_NS).keep)
+    without = set(apply_policy(drawn.policy, found, Around(NOW_NS, others)).keep)
+    kept = set(apply_policy(limited, found, Around(NOW_NS, others)).keep)
     assert without <= kept
     assert without == kept or drawn.taken + sum(c.entry.size for c in found if c.entry.name in kept) <= size
 
@@ -429,17 +432,17 @@ def keep_last_never_cuts_through_equal_ones(drawn: Candidates) -> None:
 @CANDIDATES.append
 def the_line_that_would_save_a_checkpoint_does(drawn: Candidates) -> None:
     policy = with_floor(drawn.limited)
-    verdict = apply_policy(policy, drawn.found, Others(0), NOW_NS)
+    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others(0)))
     for name, saves in verdict.saves.items():
         for changed in saves:
             lines = tuple(changed if line.key == changed.key else line for line in policy.lines)
-            assert name in apply_policy(policy._replace(lines=lines), drawn.found, Others(0), NOW_NS).keep
+            assert name in apply_policy(policy._replace(lines=lines), drawn.found, Around(NOW_NS, Others(0))).keep
 
 
 @CANDIDATES.append
 def the_newest_by_epoch_and_step_stays_and_with_keep_last_by_file_time_too(drawn: Candidates) -> None:
     policy = with_floor(drawn.limited)
-    verdict = apply_policy(policy, drawn.found, Others(0), NOW_NS)
+    verdict = apply_policy(policy, drawn.found, Around(NOW_NS, Others(0)))
     ends = sorted(drawn.found, key=lambda c: c.age_order)[-1:]
     if any(line.key == "keep_last" for line in policy.lines):
         ends += sorted(drawn.found, key=lambda c: (c.entry.mtime_ns, c.age_order))[-1:]

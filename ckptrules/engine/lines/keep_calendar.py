@@ -76,7 +76,7 @@ def _piece(unit: Unit, checkpoint: Checkpoint, zone: tzinfo) -> tuple[str, str]:
 def line(key: str, unit: Unit) -> Line:
     """Describe the line for one unit."""
     shape = Number(f"Keep the newest of each of so many {unit.name}s that have any; -1 = of all of them.", 1, also=ALL)
-    return Line(f"keep_{key}", shape, keep_calendar(unit), by_files=True, by_zone=True, ranked=kept_by)
+    return Line(f"keep_{key}", shape, keep_calendar(unit), by_files=True, ranked=kept_by)
 
 
 LINES = tuple(line(key, unit) for key, unit in UNITS.items())
