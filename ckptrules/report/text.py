@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
 from operator import add
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, Skipped
 from ckptrules.engine.entries import Entry, HardLinks
@@ -15,7 +15,11 @@ from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
 from ckptrules.report.style import Style, count_of, summary_of, table, when
 
+if TYPE_CHECKING:
+    from ckptrules.engine.drafting import Unread
+
 LARGEST = 10  # so many lines show the order of magnitude
+UNSOUND = ("empty", "ambiguous", "bad_target")  # problems of what is a checkpoint by its name only
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
 STAYS = ("renamed", "relinked", "restored")  # what the numbers of a summary count that is kept
 
@@ -154,40 +158,44 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
     return summary_of(rows, style, notes)
 
 
-class Going(NamedTuple):
-    """What an experiment keeps and loses, in names and bytes, and size and path of the largest that it loses."""
+class Outlook(NamedTuple):
+    """What an experiment would keep and lose, in a preview.
+
+    ``held`` are how many checkpoints a problem holds, and their bytes: they count neither as kept nor as deleted.
+    ``largest`` are sizes and paths of the largest that go. ``blind`` is a checkpoint that goes where nothing tells
+    which one is the best. ``unread`` are names that no rule knows and that look like checkpoints.
+    """
 
     experiment: str
-    kept: int
-    bytes_kept: int
-    deleted: int
-    bytes_deleted: int
-    largest: tuple[tuple[int, str], ...]
+    total: Tally
+    checkpoints: int = 0
+    held: tuple[int, int] = (0, 0)
+    largest: tuple[tuple[int, str], ...] = ()
+    blind: str = ""
+    unread: tuple[Unread, ...] = ()
 
 
-def going(plan: Plan, entries: Iterable[Entry], total: Tally) -> Going | None:
-    """Say what an experiment would keep and lose, or None where it loses nothing; ``total`` is its tally.
-
-    What is left to a person stays, too; links are not counted.
-    """
+def outlook(plan: Plan, entries: Sequence[Entry], total: Tally) -> Outlook:
+    """Say what an experiment would keep and lose; ``total`` is its tally. Links are not counted."""
     goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind in DELETES), reverse=True)
-    if not goes:
-        return None
-    told_of = {name for problem in plan.problems for name in problem.names} - {row.name for row in plan.kept}
-    told_of -= {action.name for action in plan.actions}
-    left = {entry.name: entry.size for entry in entries if entry.name in told_of and entry.kind != "link"}
+    trashed = [f"{plan.directory}/{action.name}" for action in plan.actions if action.kind == "trash"]
+    unsound = sum(len(problem.names) for problem in plan.problems if problem.id in UNSOUND)
+    settled = {row.name for row in plan.kept} | {action.name for action in plan.actions}
+    names = {name for problem in plan.problems for name in problem.names} - settled
+    left = {entry.name: entry.size for entry in entries if entry.name in names and entry.kind != "link"}
     others = {name for problem in plan.problems if problem.id in OF_ONE for name in problem.names[1:]}
-    kept = total.kept + len(left.keys() - others), total.bytes_kept + sum(left.values())
-    gone = total.deleted + total.leftovers, total.bytes_deleted
-    return Going(plan.experiment, *kept, *gone, tuple(goes[:LARGEST]))
+    held = len(left.keys() - others), sum(left.values())
+    blind = trashed[0] if trashed and plan.blind else ""
+    many = plan.remaining + len(trashed) + unsound
+    return Outlook(plan.experiment, total, many, held, tuple(goes[:LARGEST]), blind)
 
 
-def magnitude(rows: Sequence[Going], style: Style) -> str:
+def magnitude(every: Sequence[Outlook], style: Style) -> str:
     """Show per experiment what stays and what goes, and the largest that go; nothing where nothing goes."""
-    losing = sorted(rows, key=lambda row: -row.bytes_deleted)
+    losing = sorted((one for one in every if one.largest), key=lambda one: -one.total.bytes_deleted)
     if not losing:
         return ""
-    cells = [(style.name(row.experiment), *_amounts([row])) for row in losing[:LARGEST]]
+    cells = [(style.name(one.experiment), *_amounts([one])) for one in losing[:LARGEST]]
     if rest := losing[LARGEST:]:
         cells.append((f"{len(rest)} others", *_amounts(rest)))
     text = table(("experiment", "stays", "", "goes", ""), cells, right=(1, 2, 3, 4), width=style.width)
@@ -196,9 +204,11 @@ def magnitude(rows: Sequence[Going], style: Style) -> str:
     return f"{text}{style.paint('The largest that go', 'bold')}\n{sizes}"
 
 
-def _amounts(rows: Sequence[Going]) -> tuple[str, str, str, str]:
-    kept, bytes_kept, deleted, bytes_deleted = map(sum, zip(*(row[1:5] for row in rows), strict=True))
-    return str(kept), human_size(bytes_kept), str(deleted), human_size(bytes_deleted)
+def _amounts(several: Sequence[Outlook]) -> tuple[str, str, str, str]:
+    total = sum((one.total for one in several), Tally())
+    kept, size = total.kept + sum(one.held[0] for one in several), sum(one.held[1] for one in several)
+    gone = total.deleted + total.leftovers
+    return str(kept), human_size(total.bytes_kept + size), str(gone), human_size(total.bytes_deleted)
 
 
 def trash_sentence(items: int, size: int, days: int | None) -> str:

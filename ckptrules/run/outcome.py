@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style
-from ckptrules.report.text import Going, Several, Tally
+from ckptrules.report.text import Outlook, Several, Tally
 from ckptrules.run.options import Common
 from ckptrules.stopping import KilledError
 from ckptrules.workers.pieces import Work
 
 if TYPE_CHECKING:
-    from ckptrules.engine.drafting import Unread
     from ckptrules.report.checkpoints import Room
     from ckptrules.report.data import Experiments
-    from ckptrules.report.overview import Row
     from ckptrules.report.what_if import Weighed
 
 NOTHING = Tally()
@@ -32,27 +30,21 @@ class Output(NamedTuple):
         text: what is printed.
         tally: the numbers that are added up.
         data: what is written to the JSON file.
-        going: what an experiment that loses something keeps and loses.
+        outlook: what an experiment would keep and lose, in a preview.
         links: the files with several names, which count once in the whole run.
         as_it_is: the text quotes what others wrote, so commands in it are not completed.
         weighed: what would go otherwise, where that was asked for.
         room: bytes that only a JSON file tells of.
-        row: what stands in place of the text, where a line an experiment was asked for.
-        unread: names that no rule knows and that look like checkpoints.
-        blind: a checkpoint that would go, where nothing tells which one is the best.
     """
 
     text: str
     tally: Any = NOTHING
     data: Mapping[str, Any] | None = None
-    going: Going | None = None
+    outlook: Outlook | None = None
     links: Several = NONE
     as_it_is: bool = False
     weighed: Weighed | None = None
     room: Room | None = None
-    row: Row | None = None
-    unread: tuple[Unread, ...] = ()
-    blind: str = ""
 
 
 class Done(NamedTuple):

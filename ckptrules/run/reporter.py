@@ -128,7 +128,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             lack = "" if stopping.stopped() else context.lacks(total)
             self._problems_left |= context.refused or bool(lack)
             if context.style.preview and not context.options.summary:
-                self.write(magnitude(heard.all("going"), context.style))
+                self.write(magnitude(heard.all("outlook"), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
                 self.write(self._session.completed(self._summary(base, total, context, lack)))
             if context.options.tells_data:
@@ -186,7 +186,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output is None:
             return False
         context = self._context(task)
-        if output.row is None and not (context and context.options.quiet and not _says_something(output.tally)):
+        is_quiet = context and context.options.quiet and not _says_something(output.tally)
+        if not is_quiet and not (context and context.options.summary):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
             data = output.data and with_hints_completed(output.data, self._session.completed)
@@ -198,11 +199,11 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _summary(self, base: str, total: Any, context: RunContext, lack: str) -> str:
         notes = [note for note in (*context.notes, lack, *context.came_to(total)) if note]
-        notes += blind_note(self._heard[base].all("blind"), context.options)
+        every = self._heard[base].all("outlook")
+        notes += blind_note([one.blind for one in every if one.blind], context.options)
         if context.options.summary:
             return self._overview(base, total, context, notes)
-        unread = [one for some in self._heard[base].all("unread") for one in some]
-        notes += drafts_of(unread, context.style)
+        notes += drafts_of([kind for one in every for kind in one.unread], context.style)
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
@@ -214,7 +215,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
         shown = as_named(f"{self._session.command(base, context.options, base)} verbose=1")
         more = f"Nothing was changed. {shown} tells each checkpoint, with its reasons."
-        text = overview(self._heard[base].all("row"), total, context.style)
+        text = overview(self._heard[base].all("outlook"), total, context.style)
         return "\n".join([text.rstrip("\n"), *notes, *_unsearched(context), more, ""])
 
     @staticmethod

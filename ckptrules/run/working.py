@@ -14,7 +14,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import by_tree, holds_until, reads_files
 from ckptrules.outputs.listing import scan
-from ckptrules.report.text import experiment_block, going, several, tally
+from ckptrules.report.text import experiment_block, outlook, several, tally
 from ckptrules.run import pinning
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
 from ckptrules.run.jobs import Job
@@ -48,10 +48,8 @@ def work_on(job: Job, found: Directory) -> Done:
         outcome = Outcome(untouched(found, error), None)
     done = tell(job, outcome.plan, listing, seen)
     if job.options.dry_run:
-        blind = (
-            next((f"{plan.directory}/{a.name}" for a in plan.actions if a.kind == "trash"), "") if plan.blind else ""
-        )
-        done = done._replace(output=done.output._replace(unread=unread_of(plan, listing), blind=blind))
+        ahead = outlook(plan, listing.entries, done.output.tally)._replace(unread=unread_of(plan, listing))
+        done = done._replace(output=done.output._replace(outlook=ahead))
     if job.others:
         from ckptrules.run.what_if import weigh  # not above: nothing else needs it
 
@@ -110,12 +108,7 @@ def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Do
         data, room = plan_as_data(done, state, listing.entries, told), told.room if seen else None
     links = several(done, listing.entries)
     text = experiment_block(done, listing.entries, job.style)
-    total = tally(done, links)
-    output = Output(text, total, data, going(done, listing.entries, total), links, room=room)
-    if job.options.summary:
-        from ckptrules.report.overview import row_of  # not above: few ask for it
-
-        output = output._replace(row=row_of(done, listing.entries, total))
+    output = Output(text, tally(done, links), data, links=links, room=room)
     return Done(output, failed=bool(done.problems))
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine.actions import Plan, Problem, Skipped
-from ckptrules.engine.entries import Entry
-from ckptrules.engine.ruleset import Reason
-from ckptrules.report.overview import Row, overview, row_of, verdict
-from ckptrules.report.style import Style, columns
-from ckptrules.report.text import Tally
+from ckptrules.engine.drafting import unread
+from ckptrules.report.overview import overview, verdict
+from ckptrules.report.style import Style
+from ckptrules.report.text import Outlook, Tally
 
 GB = 1_000_000_000
 LONG = "a-long-name-of-an-experiment_lr=0.0003_bs=512_seed=7"
 ROWS = [
-    Row("small", Tally(kept=2, bytes_kept=3 * GB)),
-    Row("検出器", Tally(kept=4, deleted=1, bytes_kept=2 * GB, bytes_deleted=GB, problems=2)),
-    Row(LONG, Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB), 18, frozenset({("a",)})),
+    Outlook("small", Tally(kept=2, bytes_kept=3 * GB)),
+    Outlook("検出器", Tally(kept=4, deleted=1, bytes_kept=2 * GB, bytes_deleted=GB, problems=2)),
+    Outlook(
+        LONG,
+        Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB),
+        18,
+        unread=unread([("net_12.pt", False), ("net_13.pt", False), ("readme.txt", False)]),
+    ),
 ]
 TOTAL = Tally(kept=16, deleted=9, renamed=3, bytes_kept=12 * GB, bytes_deleted=41 * GB, problems=2)
 FIRST = "41 GB would go of 53 GB; 12 GB stays, 3 need you."
@@ -70,7 +73,7 @@ def test_the_table_fits_the_terminal_and_says_in_words_who_needs_a_person(width:
 
 
 def test_a_name_is_escaped_and_an_order_is_kept() -> None:
-    rows = [Row("a\x1b[2J", Tally()), Row("b", Tally())]
+    rows = [Outlook("a\x1b[2J", Tally()), Outlook("b", Tally())]
     lines = overview(rows, Tally(), Style()).splitlines()
     assert [line.split()[0] for line in lines[3:]] == ["a\\x1b[2J", "b", "all"]
 
@@ -85,12 +88,3 @@ def test_a_name_is_escaped_and_an_order_is_kept() -> None:
 )
 def test_the_verdict(total: Tally, needs: int, said: str) -> None:
     assert verdict(total, 3, needs) == said
-
-
-def test_what_looks_like_checkpoints_and_is_not_read_needs_a_person() -> None:
-    names = ["net_12.pt", "net_13.pt", "readme.txt"]
-    skipped = tuple(Skipped(name, "unrecognised", Reason("")) for name in names)
-    plan = Plan("e", "e", skipped=skipped, problems=(Problem("in_use", ("x",), "is in use"),))
-    row = row_of(plan, [Entry(name, "file", 1, 0) for name in names], Tally(problems=1))
-    assert len(row.drafts) == 1
-    assert columns(overview([row], row.total, Style()).splitlines()[0]) > 0
