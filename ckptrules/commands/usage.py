@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
@@ -25,7 +25,8 @@ from ckptrules.storage.trash import trash_use
 
 ARCHIVES = (".tar.zst", ".tar.gz")
 
-HEADINGS = ("experiment", "protected", "kept", "could go", "other", "total")
+KINDS = ("protected", "kept", "could go", "other")  # the last: what the rules do not know, or leave to a person
+HEADINGS = ("experiment", *KINDS, "total")
 DROPS = ("other", "protected", "kept", "total")
 
 
@@ -37,18 +38,6 @@ class Options(Planning):
     keep_last: int | None = KEEP_LAST
     policy: str = POLICY
     archive_dir: str | None = ARCHIVE_DIR
-
-
-class Usage(NamedTuple):
-    """The bytes of one experiment. ``other`` is what the rules do not know, or leave to a person."""
-
-    protected: int = 0
-    kept: int = 0
-    could_go: int = 0
-    other: int = 0
-
-    def __add__(self, more: Usage) -> Usage:  # type: ignore[override]
-        return Usage(*(one + two for one, two in zip(self, more, strict=True)))
 
 
 def prepare(session: Session, options: Options) -> Prepared:
@@ -68,7 +57,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
     seen: set[tuple[int, int]] = set()
-    rows: list[tuple[str, Usage]] = []
+    rows: list[tuple[str, Counter[str]]] = []
     failed = []
     for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if found.experiment not in names:
@@ -82,7 +71,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
         rows.append((found.experiment, sort(listing, plan, sizes)))
         unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
         failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
-    total = sum((row for _, row in rows), Usage())
+    total = sum((row for _, row in rows), Counter[str]())
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(
         HEADINGS, [*lines, _row("all", total)], right=range(1, len(HEADINGS)), width=job.style.width, drops=DROPS
@@ -95,10 +84,10 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     text += "".join(f"{note}\n" for note in stranger_notes(job.options.outputs_dir, job.style))
     if archive_dir:
         text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
-    text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {_now()}\n"
+    measured = time.strftime("Measured %Y-%m-%d %H:%M.")
+    text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {measured}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
-    understood = total.protected + total.kept + total.could_go
-    lack = "" if understood else jobs.nothing_understood(session, job.options, job.rules)
+    lack = "" if total.total() > total["other"] else jobs.nothing_understood(session, job.options, job.rules)
     around = jobs.uncovered(session, "usage", job.options, job.rules, job.style)
     text += "".join(f"{line}\n" for line in (lack, around) if line)
     return Done(Output(text), failed=bool(failed or lack))
@@ -110,27 +99,23 @@ def archives(folder: str) -> int:
         return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES))
 
 
-def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Usage:
-    """Say what of a directory is protected, kept, could go or is something else."""
+def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Counter[str]:
+    """Say how many bytes of a directory are of which of the `KINDS`."""
     goes = plan.going
     stays = {name for action in plan.actions if action.kind == "rename" for name in action.names}
     shown = {name: row.reasons[0].text for row in plan.kept for name in row.names}
-    parts = {"protected": 0, "kept": 0, "could_go": 0, "other": 0}
+    found = Counter[str]()
     for entry in listing.entries:
         kind = "other"
         if entry.name in goes:
-            kind = "could_go"
+            kind = "could go"
         elif shown.get(entry.name, "").startswith("protected"):
             kind = "protected"
         elif entry.name in stays or entry.name in shown:
             kind = "kept"
-        parts[kind] += sizes.get(entry.name, 0)
-    return Usage(**parts)
+        found[kind] += sizes.get(entry.name, 0)
+    return found
 
 
-def _row(name: str, row: Usage) -> tuple[str, ...]:
-    return (name, *(human_size(size) if size else "" for size in row), human_size(sum(row)))
-
-
-def _now() -> str:
-    return time.strftime("Measured %Y-%m-%d %H:%M.")
+def _row(name: str, row: Counter[str]) -> tuple[str, ...]:
+    return (name, *(human_size(row[kind]) if row[kind] else "" for kind in KINDS), human_size(row.total()))
