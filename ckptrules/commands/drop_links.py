@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from ckptrules.changes.transaction import transact
 from ckptrules.changes.units import after, problems_of, refused
 from ckptrules.commands import fix_state
-from ckptrules.commands.fix_state import change_one, summary
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.holding import link_targets
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import is_left_link
-from ckptrules.run import experiments, working
+from ckptrules.run import working
 from ckptrules.run.jobs import Job
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
@@ -27,13 +25,7 @@ class Options(fix_state.Options):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to remove the links under old names."""
-    return experiments.experiments(
-        session,
-        "drop_links",
-        options,
-        partial(change_one, drop_one),
-        summarise=partial(summary, "to remove", "removed", "links"),
-    )
+    return fix_state.changing(session, "drop_links", options, drop_one, ("to remove", "removed", "links"))
 
 
 def drop_one(job: Job, listing: Listing) -> Plan:

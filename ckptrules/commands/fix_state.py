@@ -20,6 +20,8 @@ from ckptrules.run.progress import stoppable
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
+Words = tuple[str, str, str]  # of a summary: what a preview and a run call the number, and its field in the tally
+
 
 class Options(Planning):
     """What `doit fix_state` may be told."""
@@ -32,13 +34,15 @@ class Options(Planning):
 
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, to bring the paths inside the checkpoints up to date."""
-    return experiments.experiments(
-        session,
-        "fix_state",
-        options,
-        partial(change_one, fix_one),
-        summarise=partial(summary, "to fix", "fixed", "states"),
-    )
+    return changing(session, "fix_state", options, fix_one, ("to fix", "fixed", "states"))
+
+
+def changing(
+    session: Session, base: str, options: Options, change: Callable[[Job, Listing], Plan], words: Words
+) -> Iterator[TaskDict]:
+    """Make one task for each checkpoint directory, to change one thing of each checkpoint."""
+    work, summarise = partial(change_one, change), partial(summary, words)
+    return experiments.experiments(session, base, options, work, summarise=summarise)
 
 
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
@@ -63,8 +67,9 @@ def fix_one(job: Job, listing: Listing) -> Plan:
     return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable, pinned=notes)
 
 
-def summary(would: str, did: str, field: str, total: Tally, style: Style, notes: Iterable[str]) -> str:
-    """Write the last block of a command that changes one thing of each checkpoint: a ``field`` of the tally."""
+def summary(words: Words, total: Tally, style: Style, notes: Iterable[str]) -> str:
+    """Write the last block of a command that changes one thing of each checkpoint."""
+    would, did, field = words
     rows = [
         ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
         (would if style.preview else did, getattr(total, field), ""),
