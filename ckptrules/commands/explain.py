@@ -219,22 +219,16 @@ def block(one: Explained, style: Style) -> str:
     verdict = {True: "stays", False: "goes", None: "left alone"}[one.stays]
     colour = {True: "green", False: "red", None: "yellow"}[one.stays]
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
-    if one.fields:
-        rows.append(
-            ("fields", style.name(", ".join(f"{key} {value}" for key, value in one.fields.items() if value)), "")
-        )
-    if one.inside:
-        rows.append(("inside", style.name(one.inside), ""))
-    if one.pack:
-        rows.append(("pack", style.name(one.pack), ""))
-    if one.parts:
-        rows.append(("files", style.name(_some_files(one)), ""))
-    if one.keep_name:
-        rows.append(("keeps name", style.name(one.keep_name), ""))
-    if one.metrics:
-        rows.append(("metrics", style.name(_few_metrics(one.metrics)), ""))
-    if one.becomes and one.becomes != one.name:
-        rows.append(("becomes", style.name(one.becomes), ""))
+    facts = {
+        "fields": ", ".join(f"{key} {value}" for key, value in one.fields.items() if value),
+        "inside": one.inside,
+        "pack": one.pack,
+        "files": _some_files(one) if one.parts else "",
+        "keeps name": one.keep_name,
+        "metrics": _few_metrics(one.metrics),
+        "becomes": one.becomes if one.becomes != one.name else "",
+    }
+    rows += [(label, style.name(text), "") for label, text in facts.items() if text]
     reasons = one.why or (Reason("the rules say nothing of it" if one.stays is None else "it is protected"),)
     rows += [(verdict if not number else "", *_told(reason, style)) for number, reason in enumerate(reasons)]
     rows += [
