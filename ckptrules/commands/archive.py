@@ -89,7 +89,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)
     try:
-        tar.needed_library(options.format)
+        if options.format == "zst":
+            tar.zstd_library()
     except ArchiveError as error:
         raise OptionError(f"format={options.format}: {error}") from None
     inner_first = sorted(chosen, key=lambda experiment: (-experiment.count("/"), experiment))

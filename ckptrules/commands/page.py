@@ -61,21 +61,13 @@ def prepare_again(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: it cannot be drawn again.
     """
-    shown = style(session, options)
-    return Prepared(partial(write_again, options, drawn_again(str(options.plan), shown), shown))
-
-
-def drawn_again(path: str, style: Style) -> str:
-    """Draw the page of a JSON file that is there.
-
-    Raises:
-        OptionError: it is none.
-    """
+    shown, path = style(session, options), str(options.plan)
     try:
-        return draw(read_data(path))
+        page = draw(read_data(path))
     except PageError as error:
         hint = "'doit plan delete_old=1 json=plan.json' writes what a page is drawn from"
-        raise OptionError(f"{style.name(path)}{error}", hint, place="") from None
+        raise OptionError(f"{shown.name(path)}{error}", hint, place="") from None
+    return Prepared(partial(write_again, options, page, shown))
 
 
 def write_again(options: Options, page: str, style: Style) -> Done:

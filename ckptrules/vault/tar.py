@@ -153,7 +153,7 @@ def _refuse(member: tarfile.TarInfo) -> None:
         raise ArchiveError(f"holds {member.name!r}, which {fault or 'is neither a file nor a directory nor a link'}")
 
 
-def _zstd() -> Any:
+def zstd_library() -> Any:
     """Return the module for zstd.
 
     Raises:
@@ -180,7 +180,7 @@ def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
             yield packed
     else:
-        zstd, key = _zstd(), _zstd().CompressionParameter
+        zstd, key = zstd_library(), zstd_library().CompressionParameter
         options = {key.compression_level: LEVEL, key.nb_workers: threads}
         with zstd.ZstdFile(file, "wb", options=options) as packed:
             yield packed
@@ -195,7 +195,7 @@ def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
         with gzip.GzipFile(fileobj=file, mode="rb") as plain:
             yield from iter(lambda: plain.read(streams.STREAM), b"")
         return
-    zstd = _zstd()
+    zstd = zstd_library()
     options = {zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
     frame = zstd.ZstdDecompressor(options=options)
     data = file.read(streams.STREAM)
@@ -210,13 +210,3 @@ def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:
         data = frame.unused_data or file.read(streams.STREAM)
     if not frame.eof:
         raise EOFError("Compressed file ended before the end-of-stream marker was reached")
-
-
-def needed_library(form: str) -> None:
-    """Find out whether a format can be written and read here.
-
-    Raises:
-        ArchiveError: its library is not installed.
-    """
-    if form == "zst":
-        _zstd()
