@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ckptrules.changes.history import Run
+from ckptrules.changes.record import refs
 from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
@@ -115,21 +116,27 @@ def unusable(options: Options, error: OSError | ValueError) -> str:
 
 
 def entry_of(run: Run) -> dict[str, Any]:
-    """Return what the template may use; names and what a journal says cannot be taken for Markdown."""
-    deleted = [unit for unit in run.units if unit.kind == "trash"]
-    kept = {intent.directory: intent.kept for _, intent in run.intents}
+    """Return what the template may use; names and what a journal says cannot be taken for Markdown.
+
+    What was taken back since is left out, unless that is all.
+    """
+    stays = {*run.standing, *run.gone, *run.barred} or run.done
+    units = [unit for ref, unit in run.pairs if ref in stays]
+    intents = [intent for record, intent in run.intents if not stays.isdisjoint(refs(record, intent))]
+    deleted = [unit for unit in units if unit.kind == "trash"]
+    kept = {intent.directory: intent.kept for intent in intents}
     return {
         "date": plain(str(run.header.get("when", ""))[:10]),
         "when": plain(str(run.header.get("when", ""))),
         "run": plain(run.id),
         "who": plain(f"{run.header.get('who', '?')}@{run.header.get('host', '?')}"),
         "command": code(command_of(run)),
-        "renamed": sum(unit.kind == "rename" for unit in run.units),
+        "renamed": sum(unit.kind == "rename" for unit in units),
         "deleted": len(deleted),
         "deleted_size": human_size(sum(unit.size for unit in deleted)),
         "kept": sum(kept.values()),
         "threshold": threshold(run.header),
-        "experiments": [plain(name) for name in sorted({intent.experiment for _, intent in run.intents})],
+        "experiments": [plain(name) for name in sorted({intent.experiment for intent in intents})],
     }
 
 

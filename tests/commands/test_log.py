@@ -88,3 +88,13 @@ def test_nothing_to_tell_of_and_nowhere_to_write(project: Project) -> None:
     project.doit("migrate")
     assert "out=no/where.md: there is no such folder to write in" in project.doit("log", "out=no/where.md", check=3)
     assert "no run '7'" in project.doit("log", "run=7", check=3)
+
+
+def test_what_was_taken_back_of_a_run_is_left_out(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("undo", "experiments=b")
+    entry = project.doit("log")
+    assert "- Migrated 1 checkpoint to" in entry
+    assert "- Deleted 2 checkpoints, 200 B (< epoch 10)\n- Kept 1 checkpoint for" in entry
+    assert "`, in a\n" in entry
