@@ -32,19 +32,12 @@ class Name(NamedTuple):
 
 
 class Made:
-    """The stand-in of whatever a call, a class or a persistent id would have given.
+    """The stand-in of whatever a call, a class or a persistent id would have given; ``items`` were put in by key."""
 
-    ``by`` is what was called, ``arguments`` what it was called with, ``items`` what was put in by key, if anything
-    was, ``state`` what the object would have been filled with.
-    """
+    __slots__ = ("items",)
 
-    __slots__ = ("arguments", "by", "items", "state")
-
-    def __init__(self, by: object, arguments: object) -> None:
-        self.by = by
-        self.arguments = arguments
+    def __init__(self) -> None:
         self.items: dict[object, object] | None = None
-        self.state: object = None
 
 
 class Storage(NamedTuple):
@@ -175,30 +168,13 @@ class Machine:
             if _is_cheap(key):
                 items[key] = value
 
-    def make(self, by: object, arguments: object) -> None:
-        """Put a stand-in on the stack."""
-        self.stack.append(Made(by, arguments))
-
-    def call(self, _: object) -> None:
-        """Where a real machine calls: make a stand-in of what would have come."""
-        arguments, by = self.pop(), self.pop()
-        self.make(by, arguments)
-
-    def call_with_keywords(self, _: object) -> None:
-        """As `call`, with keyword arguments."""
-        keywords, arguments, by = self.pop(), self.pop(), self.pop()
-        self.make(by, (arguments, keywords))
-
-    def call_from_mark(self, _: object) -> None:
-        """As `call`, with the callee and its arguments behind a mark."""
-        by, *arguments = self.pop_to_mark()
-        self.make(by, tuple(arguments))
+    def make(self, *_: object) -> None:
+        """Put a stand-in on the stack for what a real machine would make of these, by a call or otherwise."""
+        self.stack.append(Made())
 
     def build(self, _: object) -> None:
         """Where a real machine fills an object: note what it would have been filled with."""
-        state, target = self.pop(), self.stack[-1]
-        if isinstance(target, Made):
-            target.state = state
+        state, _ = self.pop(), self.stack[-1]  # it fails where there is none
         if isinstance(state, dict) and "relative_path" in state:
             self.states.append(state)
 
@@ -226,7 +202,7 @@ class Machine:
                 self.storages[key] = Storage(kind, key, elements)
             case ("storage", *_):
                 raise UnreadableError("its pickle speaks of a tensor's data in a way that torch does not")
-        self.make(None, said)
+        self.make()
 
     def stop(self, _: object) -> None:
         """Take the result."""
@@ -267,13 +243,13 @@ _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
     "SETITEMS": lambda machine, _: machine.fill(machine.pop_to_mark()),
     "GLOBAL": lambda machine, name: machine.stack.append(machine.named(name)),  # a real one would import it
     "STACK_GLOBAL": Machine.stack_global,
-    "REDUCE": Machine.call,
-    "NEWOBJ": Machine.call,
-    "NEWOBJ_EX": Machine.call_with_keywords,
-    "OBJ": Machine.call_from_mark,
-    "INST": lambda machine, name: machine.make(machine.named(name), tuple(machine.pop_to_mark())),
+    "REDUCE": lambda machine, _: machine.make(machine.pop(), machine.pop()),
+    "NEWOBJ": lambda machine, _: machine.make(machine.pop(), machine.pop()),
+    "NEWOBJ_EX": lambda machine, _: machine.make(machine.pop(), machine.pop(), machine.pop()),
+    "OBJ": lambda machine, _: machine.make(machine.pop_to_mark()[0]),
+    "INST": lambda machine, name: machine.make(machine.named(name), machine.pop_to_mark()),
     "BUILD": Machine.build,
-    "PERSID": lambda machine, text: machine.make(None, text),
+    "PERSID": Machine.make,
     "BINPERSID": Machine.persistent,
     "STOP": Machine.stop,
 }
