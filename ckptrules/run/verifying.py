@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from ckptrules.engine.entries import Directory
@@ -12,7 +12,7 @@ from ckptrules.run import deciding
 from ckptrules.run.jobs import Job
 from ckptrules.run.outcome import Apart, Done, Output
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.verify import check, memory
+from ckptrules.verify import check
 from ckptrules.verify.check import Begun, Report
 from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portions, portions_of, read_one, read_portion
 from ckptrules.verify.report import VerifyTally, block, report_as_data, tally
@@ -53,15 +53,12 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         every += unlike
     except StoppedError:
         done = STOPPED
-    if not (every or memory.is_mostly_gone(desk.known, begun.living)):
-        return done
-    return Apart(None, (), partial(noted, desk, begun.living, every, done), STOPPED)
+    return Apart(None, (), partial(noted, desk, every, done), STOPPED) if every else done
 
 
-def noted(desk: Desk, living: Collection[str], every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
+def noted(desk: Desk, every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
     """Remember what was read: only the process with the journal writes into the state."""
     check.remember(desk, every)
-    check.forget(desk, living, every)
     return done
 
 
@@ -77,7 +74,6 @@ def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Itera
             of_one = []
     report, unlike = check.end(begun, job.rules, every)
     check.remember(begun.desk, unlike)
-    check.forget(begun.desk, begun.living, [*every, *unlike])
     return told(job, report)
 
 

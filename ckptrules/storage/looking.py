@@ -64,15 +64,6 @@ def stands_for(directory: int, name: str, identity: Identity) -> bool:
     return is_known_by(identify(directory, name), identity)
 
 
-def kind_of(directory: int, name: str) -> EntryKind:
-    """Say what stands under a name in an open directory, without looking into it.
-
-    Raises:
-        OSError: nothing is there, or it cannot be looked at.
-    """
-    return KINDS.get(stat.S_IFMT(os.lstat(name, dir_fd=directory).st_mode), "other")
-
-
 def identity_of(status: os.stat_result) -> Identity:
     """Turn what ``lstat`` says of anything but a directory into what is remembered of it."""
     if stat.S_ISREG(status.st_mode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
@@ -36,8 +36,7 @@ class Begun(NamedTuple):
     """A directory of which the names were looked at: ``new`` is what is to be read, ``rows`` what is known already.
 
     ``twins`` are further names of a file that is read, with the one under which it is. ``marked`` says why checkpoints
-    are not whole, ``others`` are names that belong to none; nothing of these is read. ``living`` are the identities of
-    all that is there.
+    are not whole, ``others`` are names that belong to none; nothing of these is read.
     """
 
     desk: Desk
@@ -48,7 +47,6 @@ class Begun(NamedTuple):
     rows: tuple[Row, ...]
     marked: Mapping[str, Reason]
     others: frozenset[str]
-    living: frozenset[str]
 
 
 def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: int) -> Begun:
@@ -81,7 +79,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
         tuple(entry for entry in new if read_as[entry.name] == entry.name),
         tuple((entry, read_as[entry.name]) for entry in new if read_as[entry.name] != entry.name),
         tuple(Row(entry.name, entry.size, old[entry.name], read=False) for entry in entries if entry.name in old),
-        marked, others, frozenset(identities.values()),
+        marked, others,
     )  # fmt: skip
 
 
@@ -163,12 +161,6 @@ def remember(desk: Desk, every: Iterable[Read]) -> None:
     for read in every:
         if read.known and read.identity and desk.known.get(read.identity) != read.known:
             memory.remember(desk.outputs_dir, desk.path, read.identity, read.known)
-
-
-def forget(desk: Desk, living: Collection[str], every: Iterable[Read] = ()) -> None:
-    """Let go of what is remembered of files that are gone, where that is most of it."""
-    known = {**desk.known, **{read.identity: read.known for read in every if read.known and read.identity}}
-    memory.forget_others(desk.outputs_dir, desk.path, known, living)
 
 
 def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozenset[str]:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ckptrules.engine.entries import EntryKind, Listing
@@ -21,9 +21,8 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard, parts_of
-from ckptrules.storage import believing, looking, reading
+from ckptrules.storage import reading
 from ckptrules.storage.posix import Disk
-from ckptrules.storage.trash import trash_runs
 
 VERSION = 2  # goes up when a check finds what an earlier one did not
 YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
@@ -126,30 +125,6 @@ def remember(outputs_dir: str, directory: str, identity: str, known: Known) -> N
     """Add a line. Where nothing can be written, nothing is remembered."""
     with contextlib.suppress(OSError):
         Disk(outputs_dir).append(_memory_of(directory), f"{_line(identity, known)}\n".encode(), durable=False)
-
-
-def forget_others(outputs_dir: str, directory: str, known: Mapping[str, Known], living: Collection[str]) -> None:
-    """Write the file anew where more than half of it is about files that are gone, and not to the trash only."""
-    if not is_mostly_gone(known, living):
-        return
-    left = {*living, *_in_trash(outputs_dir, directory)}
-    if is_mostly_gone(known, left):
-        lines = [f"{_line(name, known[name])}\n" for name in known if name in left]
-        with contextlib.suppress(OSError):
-            Disk(outputs_dir).replace(_memory_of(directory), ["".join(lines).encode()], durable=False)
-
-
-def is_mostly_gone(known: Collection[str], left: Collection[str]) -> bool:
-    """Say whether most of what is known is about files that are not there any more."""
-    return len(known) > 2 * len(left) + 10
-
-
-def _in_trash(outputs_dir: str, directory: str) -> Iterator[str]:
-    """Yield the identities of what waits in the trash: `doit undo` brings it back."""
-    for run in trash_runs(Disk(outputs_dir)):
-        with contextlib.suppress(OSError), believing.open_state(outputs_dir, f"trash/{run}/{directory}") as trash:
-            for name in os.listdir(trash):
-                yield identity(parts(trash, name, looking.kind_of(trash, name)), LATER)
 
 
 def _memory_of(directory: str) -> str:
