@@ -50,23 +50,6 @@ class Storage(NamedTuple):
 
 _MARK = object()
 _NOTHING = object()  # under a number of the memo that was left out
-_LITERALS = frozenset(
-    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
-    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT".split()
-)
-_NEW: Mapping[str, Callable[[], object]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_SET": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple,
-    "MARK": lambda: _MARK,
-}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_PUTS = frozenset("PUT BINPUT LONG_BINPUT".split())
-_GETS = frozenset("GET BINGET LONG_BINGET".split())
 
 
 class Machine:
@@ -82,22 +65,10 @@ class Machine:
 
     def run(self, name: str, argument: object) -> None:
         """Do one opcode."""
-        stack = self.stack
-        if name in _LITERALS:
-            stack.append(argument)
-        elif name in _PUTS:
-            self.note(_index(argument))
-        elif name in _GETS:
-            stack.append(self.noted(_index(argument)))
-        elif name in _NEW:
-            stack.append(_NEW[name]())
-        elif name in _TUPLES:
-            count = _TUPLES[name]
-            stack[-count:] = [tuple(self.take(count))]
-        elif name in _STEPS:
-            _STEPS[name](self, argument)
-        elif name not in ("PROTO", "FRAME"):
+        step = _STEPS.get(name)
+        if step is None:
             raise UnreadableError(f"its pickle uses {name}, which no checkpoint needs")
+        step(self, argument)
 
     def take(self, count: int) -> list[object]:
         """Return the top of the stack without taking it off."""
@@ -121,21 +92,29 @@ class Machine:
         items.reverse()
         return items
 
-    def note(self, index: int) -> None:
+    def push(self, item: object) -> None:
+        """Put a value on the stack."""
+        self.stack.append(item)
+
+    def push_tuple(self, count: int) -> None:
+        """Put so many values together."""
+        self.stack[-count:] = [tuple(self.take(count))]
+
+    def note(self, index: object) -> None:
         """Note the top under a number of the memo."""
-        if not 0 <= index < HIGHEST_MEMO:
+        if not (isinstance(index, int) and 0 <= index < HIGHEST_MEMO):
             raise IndexError
         left_out = index - len(self.memo) + 1
         if left_out > 0:
             self.memo += [_NOTHING] * left_out
         self.memo[index] = self.stack[-1]
 
-    def noted(self, index: int) -> object:
-        """Return what was noted under a number."""
-        item = self.memo[index] if index >= 0 else _NOTHING
+    def push_noted(self, index: object) -> None:
+        """Put on the stack what was noted under a number."""
+        item = self.memo[index] if isinstance(index, int) and index >= 0 else _NOTHING
         if item is _NOTHING:
             raise IndexError
-        return item
+        self.stack.append(item)
 
     def put_in(self, items: Iterable[object]) -> None:
         """Put values into what is on top: a list, or a stand-in, which lets them go."""
@@ -221,27 +200,41 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0 and value.bit_length() <= LONGEST_NUMBER
 
 
-def _index(argument: object) -> int:
-    if not isinstance(argument, int):
-        raise TypeError
-    return argument
+def _pushing(value: object) -> Callable[[Machine, object], None]:
+    return lambda machine, _: machine.push(value)
 
 
+_SAME = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "MARK": _MARK}
+_LITERALS = (
+    "INT LONG LONG1 LONG4 BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
+    "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT"
+)
 _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
+    **dict.fromkeys(_LITERALS.split(), Machine.push),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.note),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.push_noted),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
+    **{name: _pushing(value) for name, value in _SAME.items()},
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_SET": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "TUPLE1": lambda machine, _: machine.push_tuple(1),
+    "TUPLE2": lambda machine, _: machine.push_tuple(2),
+    "TUPLE3": lambda machine, _: machine.push_tuple(3),
     "MEMOIZE": lambda machine, _: machine.memo.append(machine.stack[-1]),
     "POP": lambda machine, _: machine.stack.pop(),  # it may be a mark
     "POP_MARK": lambda machine, _: machine.pop_to_mark(),
-    "DUP": lambda machine, _: machine.stack.append(machine.take(1)[0]),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
-    "LIST": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
-    "FROZENSET": lambda machine, _: machine.stack.append(machine.pop_to_mark()),
+    "DUP": lambda machine, _: machine.push(machine.take(1)[0]),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
+    "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
+    "FROZENSET": lambda machine, _: machine.push(machine.pop_to_mark()),
     "DICT": Machine.dictionary,
     "APPEND": lambda machine, _: machine.put_in([machine.pop()]),
     "APPENDS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
     "ADDITEMS": lambda machine, _: machine.put_in(machine.pop_to_mark()),
     "SETITEM": Machine.set_item,
     "SETITEMS": lambda machine, _: machine.fill(machine.pop_to_mark()),
-    "GLOBAL": lambda machine, name: machine.stack.append(machine.named(name)),  # a real one would import it
+    "GLOBAL": lambda machine, name: machine.push(machine.named(name)),  # a real one would import it
     "STACK_GLOBAL": Machine.stack_global,
     "REDUCE": lambda machine, _: machine.make(machine.pop(), machine.pop()),
     "NEWOBJ": lambda machine, _: machine.make(machine.pop(), machine.pop()),
