@@ -121,16 +121,14 @@ class FileContent(NamedTuple):
 class Format(NamedTuple):
     """A format of files: how it is told by the first 16 bytes, and checked.
 
-    ``check`` takes the file, its size in bytes, and `Tell`; where the format has checksums also ``quick``, which leaves
-    them out. It raises `UnsoundError` where the file is not whole, and may raise anything else over damaged content.
-    ``glance`` takes the first two, and sees by a few reads, whatever the size, that nothing is cut off; None where that
-    cannot be seen.
+    ``check`` takes the file, its size in bytes, `Tell`, and whether checksums are left out. It raises `UnsoundError`
+    where the file is not whole, and may raise anything else over damaged content. ``glance`` takes the first two, and
+    sees by a few reads, whatever the size, that nothing is cut off; None where that cannot be seen.
     """
 
     name: str
     fits: Callable[[bytes], bool]
     check: Callable[..., FileContent]
-    has_checksums: bool = False
     glance: Callable[[BinaryIO, int], object] | None = None
 
 

@@ -40,9 +40,7 @@ def check_file(file: BinaryIO, size: int, tell: Tell, *, quick: bool) -> FileCon
     """
     with told_as_fault(tell) as heard:
         if form := _format_of(file):
-            if form.has_checksums:
-                return form.check(file, size, heard, quick=quick)
-            return form.check(file, size, heard)
+            return form.check(file, size, heard, quick)
         first, *others = [form.name for form in all_formats()]
         fact = f"is in no format that is known: neither {first} nor {', '.join(others)}"
         raise UnsoundError("unknown_format", fact)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size, untold
+from ckptrules.formats.content import FileContent, Format, UnsoundError, of_size
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _SUPERBLOCKS = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}  # where the width of an address is, and the first
 
 
-def check_hdf5(file: BinaryIO, size: int, _: Tell = untold) -> FileContent:
+def check_hdf5(file: BinaryIO, size: int, *_: object) -> FileContent:
     """Check the end-of-file address in the superblock (HDF5 File Format Specification 3.0, section II.A)."""
     block = file.read(64)
     version = block[8] if len(block) > len(MAGIC) else None

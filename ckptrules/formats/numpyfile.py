@@ -22,7 +22,7 @@ MOST_SIDES = 64  # the limit of numpy
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 
-def check_numpy(file: BinaryIO, size: int, tell: Tell = untold) -> FileContent:
+def check_numpy(file: BinaryIO, size: int, tell: Tell = untold, *_: object) -> FileContent:
     """Check the header, and the size that follows from it; of Python objects, their pickle.
 
     Raises:

@@ -7,7 +7,7 @@ import math
 from typing import BinaryIO
 
 from ckptrules.engine.checkpoints import number
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, of_size, untold
+from ckptrules.formats.content import FileContent, Format, UnsoundError, of_size
 from ckptrules.formats.machine import TooLongError, UnreadableError, is_count
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
@@ -21,7 +21,7 @@ BITS = {
 }  # fmt: skip # of one number, by its type in safetensors
 
 
-def check_safetensors(file: BinaryIO, size: int, _: Tell = untold) -> FileContent:
+def check_safetensors(file: BinaryIO, size: int, *_: object) -> FileContent:
     """Check header and size (https://huggingface.co/docs/safetensors, "Format"); there are no checksums.
 
     The tensors must fill what is behind the header without a gap, each with as many bytes as its shape asks for.

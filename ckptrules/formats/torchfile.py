@@ -28,7 +28,7 @@ LOCAL_HEADER = 30  # bytes before each entry, at least
 NO_END = "is cut off, or was never finished: the directory at its end is missing"
 
 
-def check_zip(file: BinaryIO, _: int, tell: Tell, *, quick: bool) -> FileContent:
+def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  # noqa: FBT001 - as `Format.check`
     """Check a zip file: its directory, its checksums unless ``quick``, and what a torch file must have.
 
     Raises:
@@ -65,7 +65,7 @@ def glance_at_zip(file: BinaryIO, _: int) -> None:
         raise UnsoundError("truncated", NO_END)
 
 
-def check_legacy(file: BinaryIO, size: int, tell: Tell) -> FileContent:
+def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileContent:
     """Check a file of pickles: that of old torch has its tensors' bytes behind them; there are no checksums.
 
     Raises:
@@ -185,5 +185,5 @@ def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[s
     return at
 
 
-ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, has_checksums=True, glance=glance_at_zip)
+ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, glance_at_zip)
 LEGACY = Format("pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy)
