@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import textwrap
-import time
 from collections.abc import Mapping
 
 from ckptrules.engine.comparing import Compared
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.packs import with_packs
-from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.outputs import listing
 from ckptrules.outputs.links import Links
-from ckptrules.outputs.picking import Tree, pick_in, survey_by
 from ckptrules.outputs.scouting import MOST_NAMES
 from ckptrules.outputs.seeing import Found
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules.load import load_rules
 from ckptrules.run import deciding, jobs, records
+from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
+from ckptrules.run.session import Session
 
 WIDTH = 80  # columns of the table
 MOST_WHAT, MOST_WHERE = 22, 26  # columns
@@ -102,16 +100,13 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
 
     The last is the number of experiments of which something would go.
     """
+    session = Session(command_line([]), {})
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
-    header = {"started_ns": time.time_ns()}
+    header = {"started_ns": session.started_ns}
     job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), records.Journals(""))
-    tree, seen = Tree(place), set[tuple[int, int]]()
+    seen = set[tuple[int, int]]()
     goes = total = blind = 0
-    for found in survey_by(place, rules)[0]:
-        policy = pick_policy(rules, assignment(rules, found.experiment), options.policy)
-        own = jobs.with_policy(
-            job._replace(rules=with_packs(rules, pick_in(tree, rules.packs, found.directory))), policy
-        )
+    for own, found in jobs.own_jobs(session, job):
         plan, listed = deciding.plan_of(own, found)
         blind += plan.blind
         going = plan.going

@@ -33,42 +33,37 @@ PATIENCE = 1.0  # seconds that another program may take to end its change
 NOT_TO_BE_HAD = ("locked", "unable to open", "disk i/o", "readonly")
 
 
-class NoDatabaseError(Exception):
-    """A file that is no database of doit; the message is one fact."""
+class UnusableError(Exception):
+    """A database that doit cannot use, or not now, as it is ``busy``; the message is place and fact."""
 
-
-class NotToBeHadError(Exception):
-    """A database that cannot be read now; the message is what SQLite says."""
+    def __init__(self, text: str, *, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy
 
 
 def remembered(session: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
     """Return what stands in doit's database by the name of the task; nothing where that cannot be read."""
-    try:
+    with contextlib.suppress(UnusableError):
         return read(session, database)
-    except (NoDatabaseError, NotToBeHadError):
-        return {}
+    return {}
 
 
-def damage(session: Session, database: str) -> str:
-    """Say where a database is and why doit cannot use it, or nothing. One that is not there is sound.
+def check(session: Session, database: str) -> None:
+    """Refuse a database that doit cannot use. One that is not there is sound.
 
     Raises:
-        NotToBeHadError: it cannot be read now; another program is at work on it, say.
+        UnusableError: with what is wrong.
     """
     try:
         believing.refuse_other_kinds(os.lstat(database), database)
     except FileNotFoundError:
         pass
     except reading.StateError as error:
-        return reading.why_of(error)
+        raise UnusableError(reading.why_of(error)) from None
     left = next((end for end in COMPANIONS if os.path.lexists(database + end)), "")
     if left and (left != COMPANIONS[0] or os.path.islink(database + left) or not _is_written(database)):
-        return f"{database}: something was left beside it in the middle of a change ({left})"
-    try:
-        read(session, database)
-    except NoDatabaseError as error:
-        return f"{database}: {error}"
-    return ""
+        raise UnusableError(f"{database}: something was left beside it in the middle of a change ({left})")
+    read(session, database)
 
 
 @once
@@ -76,8 +71,7 @@ def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
     """Read all that stands in doit's database, by the name of the task, and check that doit can read it, too.
 
     Raises:
-        NoDatabaseError: doit would fail with it.
-        NotToBeHadError: it cannot be read now.
+        UnusableError: doit would fail with it.
     """
     import sqlite3
 
@@ -91,20 +85,20 @@ def read(_: Session, database: str) -> Mapping[str, Mapping[str, Any]]:
             if not shown:
                 return {}
             if shown != SCHEMA:
-                raise NoDatabaseError("is a database of something else than doit")
+                raise UnusableError(f"{database}: is a database of something else than doit")
             if connection.execute("pragma integrity_check(1)").fetchall() != [(b"ok",)]:
-                raise NoDatabaseError("is damaged")
+                raise UnusableError(f"{database}: is damaged")
             rows = connection.execute("select task_id, task_data from doit").fetchall()
     except (sqlite3.Error, UnicodeDecodeError) as error:
         if any(text in str(error).lower() for text in NOT_TO_BE_HAD):
-            raise NotToBeHadError(str(error)) from None
-        raise NoDatabaseError(f"is damaged, or no database: {error}") from None
+            raise UnusableError(f"{database}: cannot be used now: {error}", busy=True) from None
+        raise UnusableError(f"{database}: is damaged, or no database: {error}") from None
     try:
         known = {task.decode(): json.loads(data) for task, data in rows}
     except (ValueError, TypeError, AttributeError, RecursionError):
         known = {"": None}
     if not all(_is_sound(row) for row in known.values()):
-        raise NoDatabaseError("holds what doit did not write")
+        raise UnusableError(f"{database}: holds what doit did not write")
     return known
 
 
@@ -149,14 +143,16 @@ def sound_database(session: Session, path: str, options: Common) -> str:
 
     database = os.path.join(path, STATE, DATABASE)
     try:
-        if fact := damage(session, database):
+        try:
+            check(session, database)
+        except UnusableError as fault:
+            if fault.busy:
+                raise OptionError(str(fault), BUSY, place="") from None
             aside = state.set_aside_database(path, DATABASE, COMPANIONS)
             with contextlib.suppress(OSError):  # the reporter says that the output cannot be written
-                print(f"{fact}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
+                print(f"{fault}. It is now {aside}; it only remembers what is up to date, so everything is looked at.")
         state.make_own(path, DATABASE)
         refuse_unwritable(database)
-    except NotToBeHadError as error:
-        raise OptionError(f"cannot be used: {error}", BUSY, database) from None
     except OSError as error:
         if error.errno == errno.ENOSPC and not options.remembers:
             return IN_MEMORY
@@ -169,12 +165,11 @@ def readable_database(session: Session, database: str) -> str:
     if not os.path.lexists(database):
         return IN_MEMORY
     try:
-        fact = damage(session, database)
-    except NotToBeHadError as error:
-        fact = f"{database}: cannot be used now: {error}"
-    if fact:
-        print(f"{fact}; nothing is known to be up to date.", file=sys.stderr)
-    return IN_MEMORY if fact else database
+        check(session, database)
+    except UnusableError as fault:
+        print(f"{fault}; nothing is known to be up to date.", file=sys.stderr)
+        return IN_MEMORY
+    return database
 
 
 def refuse_damaged(session: Session) -> str:
@@ -185,11 +180,10 @@ def refuse_damaged(session: Session) -> str:
     """
     database = ".doit.db"
     try:
-        fact, hint = damage(session, database), "move it away; it only remembers what is up to date"
-    except NotToBeHadError as error:
-        fact, hint = f"{database}: cannot be used: {error}", BUSY
-    if fact:
-        raise OptionError(fact, hint, place="")
+        check(session, database)
+    except UnusableError as fault:
+        hint = BUSY if fault.busy else "move it away; it only remembers what is up to date"
+        raise OptionError(str(fault), hint, place="") from None
     return database
 
 
