@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -36,12 +37,22 @@ from ckptrules.outputs.listing import read_directory
 from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run import pinning, sparing
 from ckptrules.run.jobs import Job, was_verified
-from ckptrules.run.zone import LOCAL
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
 FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
 ReadFacts = Callable[..., tuple[Evidence, tuple[Reason, ...]]]  # as `read_files`
+
+
+class Local(tzinfo):
+    """The zone that `date` and `ls` show times in (``TZ``, or that of the machine), for `datetime.fromtimestamp`."""
+
+    def fromutc(self, time: datetime) -> datetime:
+        """Return the local time, in a zone of the offset and the name that hold then."""
+        return time.replace(tzinfo=UTC).astimezone()
+
+
+LOCAL = Local()  # type: ignore[abstract] # no time keeps this zone, so nobody asks it for more
 
 
 class Decided(NamedTuple):

@@ -7,7 +7,7 @@ the options in force: without them, ``'doit purge'`` would empty the trash of an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -21,10 +21,9 @@ DECIDING = (
     *("delete_old", "policy", "keep_min_epoch", "keep_last", "experiments", "max_delete", "on_conflict", "settle"),
     *("verified", "leave_links", "fix_state", "path", "resumed", "best", "run"),
 )  # options that say what goes
-WHERE = ("-f", "--file", "-d", "--dir")  # doit's own flags that say which dodo.py and which folder
-SEEKING = ("-k", "--seek-file")
 OURS = "ckptrules"
 ITS_OWN = ("init", "completion", "help", "--help", "--version")  # what only our program knows
+_WHERE = re.compile("-[fd]|--file|--dir|-k$|--seek-file$")  # doit's own flags: which dodo.py, and which folder
 _PLAIN = frozenset("@%+=:,./_-")
 _COMMAND = re.compile(r"(?<![\w'])'(doit|ckptrules)((?: [^'\n]+)?)'(?![\w'])|`(doit|ckptrules)( [^`\n]+)`")
 _WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
@@ -46,10 +45,11 @@ def in_force(words: Sequence[str], encoding: str, tasks: Sequence[str], declared
     """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
-    known, typed = Migrating.known(), what_is_typed(words[1:], tasks, declared)
+    known, (typed, flags) = Migrating.known(), what_is_typed(words[1:], tasks, declared)
+    where = [word for flag in flags if _WHERE.match(flag[0]) for word in flag]
     given = {key: value for key, value in typed.items() if key in CARRIED and value}
     options = {key: value for key, value in given.items() if key == OUTPUTS_DIR or value != known[key].default}
-    return InForce((OURS,) if name == OURS else ("doit", *_where(words[1:])), options, encoding or "ascii", declared)
+    return InForce((OURS,) if name == OURS else ("doit", *where), options, encoding or "ascii", declared)
 
 
 def command(task: str, **values: object) -> str:
@@ -117,17 +117,6 @@ def _takes(task: str, name: str, force: InForce) -> bool:
     if task.isupper() or task in DOIT_COMMANDS - {"list"}:
         return False
     return name in Common.known() or name in force.declared(task).known()
-
-
-def _where(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield doit's own flags that say where it works; they stand before the first task."""
-    rest = list(arguments)
-    while rest and (rest[0].startswith("-") or "=" in rest[0]):
-        word = rest.pop(0)
-        if word in WHERE and rest:
-            yield from (word, rest.pop(0))
-        elif word in SEEKING or word.startswith(("--file=", "--dir=")) or re.match("-[fd].", word):
-            yield word
 
 
 def _can_be_shown(text: str, encoding: str) -> bool:

@@ -15,9 +15,8 @@ from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, quoted
 from ckptrules.run.options import Common, Option, OptionError
-from ckptrules.run.records import DAY, waits_since
+from ckptrules.run.records import DAY, waits_since, zoned
 from ckptrules.run.session import Session
-from ckptrules.run.zone import zoned
 from ckptrules.storage import believing
 
 

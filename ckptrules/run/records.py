@@ -124,6 +124,14 @@ def run_started(run: str) -> float:
     return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
+def zoned(seconds: float) -> str | None:
+    """Write a time since 1970 as the clock on the wall shows it, with what that is ahead of UTC; None for no time."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 @once
 def journals_of(session: Session) -> Journals:
     """Return the journals of this run."""

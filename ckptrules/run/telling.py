@@ -26,9 +26,8 @@ from ckptrules.run.deciding import Decided
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, RunContext
-from ckptrules.run.records import DAY, waits_since
+from ckptrules.run.records import DAY, waits_since, zoned
 from ckptrules.run.session import Session
-from ckptrules.run.zone import zoned
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk

@@ -82,17 +82,16 @@ def with_others(
         others = Others(bases[number], tuple(column[number] for column in columns), lines)
         key = (id(own), *map(id, (others.base, *others.rows, *(other for _, other in lines))))
         told.append((made.setdefault(key, own._replace(others=others)), found))
-    return told, tuple(row_as_data(session, base, row, job.options) for row in rows)
-
-
-def row_as_data(session: Session, base: str, row: Asked, now: Planning) -> dict[str, Any]:
-    """Say what a row asks for, whether it is asked for ``now``, and by which command."""
-    return {
-        "policy": row.policy,
-        "keep_last": row.keep_last,
-        "current": row.options == now,
-        "command": session.command("plan", row.options, base),
-    }
+    said = (
+        {
+            "policy": row.policy,
+            "keep_last": row.keep_last,
+            "current": row.options == job.options,
+            "command": session.command("plan", row.options, base),
+        }
+        for row in rows
+    )
+    return told, tuple(said)
 
 
 def less_one(use: InUse, policy: Policy) -> Policy:

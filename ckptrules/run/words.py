@@ -117,14 +117,16 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: 
     return reader.finish(tuple(arguments))
 
 
-def what_is_typed(arguments: Sequence[str], tasks: Iterable[str], declared: Declarations) -> dict[str, str]:
-    """Read the options as texts, whatever else is wrong with the command line."""
+def what_is_typed(
+    arguments: Sequence[str], tasks: Iterable[str], declared: Declarations
+) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+    """Read the options as texts, and doit's own flags, each with its value, whatever else is wrong with the line."""
     reader, rest = _Reader(tuple(tasks), declared), list(arguments)
     while rest:
         with contextlib.suppress(OptionError):
             reader.read(rest.pop(0), rest)
     flags = {name: str(value) for word in reader.words for name, value in word.flags.items()}
-    return dict(reader.texts) | flags
+    return dict(reader.texts) | flags, reader.own
 
 
 class _Reader:
@@ -135,6 +137,7 @@ class _Reader:
         self.command = "run"
         self.words: list[Word] = []
         self.texts: list[tuple[str, str]] = []
+        self.own: list[tuple[str, ...]] = []  # doit's own flags
 
     def read(self, argument: str, rest: list[str]) -> None:
         name, is_value, text = argument.partition("=")
@@ -142,8 +145,8 @@ class _Reader:
             if self.words and _selects_any(self.words[-1], self.tasks):
                 _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
-            elif not self.words and argument in DOIT_FLAGS_WITH_VALUE and rest:
-                rest.pop(0)
+            elif not self.words:
+                self.own.append((argument, rest.pop(0)) if argument in DOIT_FLAGS_WITH_VALUE and rest else (argument,))
         elif is_value and selects_by_name(argument, self.tasks):
             self.words.append(Word(encode_word(argument), {}, typed=argument))
         elif is_value:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.run.zone import zoned
+from ckptrules.run.records import zoned
 from tests.conftest import Project
 
 HERE = "exp/checkpoints"

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from ckptrules.run.zone import LOCAL
+from ckptrules.run.deciding import LOCAL
 from tests.conftest import Project
 from tests.support import crash
 
