@@ -85,9 +85,9 @@ def experiments(
     silent: list[Directory] = []  # up to date, though the rules could say nothing of what is there
     counted = understood and (lambda total: understood(total) - len(silent))
     session.contexts[base] = RunContext(
-        options, job.style, header, job.rules.trash_days, tuple(notes), refused=bool(excess),
+        options, job.style, header, job.rules.trash_days, tuple(notes),
         came_to=partial(around, session, base, job, counted), lacks=partial(lacking, session, base, job, counted),
-        links=job.links, rows=rows, **more
+        rows=rows, **more
     )  # fmt: skip
     first = backups_first(session) if base == "migrate" else []
     listed = session.line.command != "run"
@@ -167,12 +167,14 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
 
 
 def around(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
-    """Tell what looks like checkpoints and is not covered.
+    """Tell what looks like checkpoints and is not covered, and where links may be that were not seen.
 
     `doit migrate` looks only where it has understood nothing: a run that has nothing to do must not walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total)):
         yield uncovered(session, base, job.options, job.rules, job.style)
+    for path, why in sorted(job.links.unsearched.items()):
+        yield f"Not searched for links: {job.style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
 def backups_first(session: Session) -> list[str]:

@@ -7,7 +7,6 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style
 from ckptrules.report.text import Outlook, Several, Tally
 from ckptrules.run.options import Common
@@ -82,9 +81,8 @@ class RunContext(NamedTuple):
     ``nothing`` is the tally to begin with. ``summarise`` makes the last lines from the tally, the style and the notes;
     without one they are those of a migration. ``came_to`` adds notes, given the tally. ``lacks`` says why a run with
     that tally is no success although it left no problem. ``trash_days`` is None where the rules are not asked.
-    ``refused`` marks a preview of what would be refused. ``links`` are those that the plans went by. ``rows`` say what
-    was weighed besides (`run.what_if`). ``reads`` marks a command that reads the contents in all directories. ``drawn``
-    says what there is to say of a page, given its name for people and its path.
+    ``rows`` say what was weighed besides (`run.what_if`). ``reads`` marks a command that reads the contents in all
+    directories. ``drawn`` says what there is to say of a page, given its name for people and its path.
     """
 
     options: Common
@@ -96,8 +94,6 @@ class RunContext(NamedTuple):
     summarise: Callable[[Any, Style, Iterable[str]], str] | None = None
     came_to: Callable[[Any], Iterable[str]] = lambda _: ()
     lacks: Callable[[Any], str] = lambda _: ""
-    refused: bool = False
-    links: Links | None = None
     rows: tuple[Mapping[str, Any], ...] = ()
     reads: bool = False
     drawn: Callable[[str, str], Iterable[str]] = lambda shown, _: [f"Page: {shown}"]

@@ -126,7 +126,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             context, links = self._contexts[base], heard.links
             total = by_file(heard.total, links) if links else heard.total
             lack = "" if stopping.stopped() else context.lacks(total)
-            self._problems_left |= context.refused or bool(lack)
+            self._problems_left |= bool(context.header.get("refused") or lack)
             if context.style.preview and not context.options.summary:
                 self.write(magnitude(heard.all("outlook"), context.style))
             if not (context.options.quiet and not _says_something(total) and not lack):
@@ -206,7 +206,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         notes += drafts_of([kind for one in every for kind in one.unread], context.style)
         if context.summarise:
             return context.summarise(total, context.style, notes)
-        notes += [*_unsearched(context), *self._trash(total, context), *self._log(total, context)]
+        notes += [*self._trash(total, context), *self._log(total, context)]
         days = None if "takes_back" in context.header else context.trash_days  # an undo frees nothing at once
         return summary(total, context.style, days, notes)
 
@@ -216,7 +216,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         shown = as_named(f"{self._session.command(base, context.options, base)} verbose=1")
         more = f"Nothing was changed. {shown} tells each checkpoint, with its reasons."
         text = overview(self._heard[base].all("outlook"), total, context.style)
-        return "\n".join([text.rstrip("\n"), *notes, *_unsearched(context), more, ""])
+        return "\n".join([text.rstrip("\n"), *notes, more, ""])
 
     @staticmethod
     def _log(total: Tally, context: RunContext) -> list[str]:
@@ -272,12 +272,6 @@ def blind_note(found: Sequence[str], options: Common) -> list[str]:
     if not os.path.isdir(options.rules_dir or RULES_DIR):  # where a pin, too, would stand
         return [f"{fact}\n    hint: 'ckptrules init' writes rules, in which keep_best names one"]
     return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=found[0])}, say"]
-
-
-def _unsearched(context: RunContext) -> Iterator[str]:
-    """Tell where links may be that were not seen."""
-    for path, why in sorted(context.links.unsearched.items()) if context.links else ():
-        yield f"Not searched for links: {context.style.name(path)}: {why}. A link in there may come to lead nowhere."
 
 
 def _let_fail(database: Any) -> list[str]:

@@ -122,7 +122,7 @@ def around(session: Session, base: str, context: RunContext, heard: Heard, total
 def does_it(session: Session, base: str, context: RunContext) -> str | None:
     """Write the command that does what a dry run shows; nothing where it would be refused."""
     options, run = context.options, context.header.get("takes_back")
-    if not options.dry_run or context.refused:
+    if not options.dry_run or context.header.get("refused"):
         return None
     return session.command(WOULD_DO.get(base, base), options.but(run=run) if run else options, base)
 
