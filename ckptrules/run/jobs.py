@@ -9,7 +9,7 @@ import pickle
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -240,16 +240,12 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
         if key not in jobs:
             own = job._replace(rules=rules)
             jobs[key] = with_policy(own, pick_policy(job.rules, assigned, options.policy))
-        pairs.append((with_pins(jobs[key], directory, pins.get(directory.directory, ())), directory))
+        own = jobs[key]
+        if here := tuple(pin for pin in pins.get(directory.directory, ()) if name_in(pin, directory)):
+            decides = (own.fingerprint, [(pin.size, pin.mtime_ns) for pin in here])
+            own = own._replace(pins=here, fingerprint=_digest(decides))  # a change of the pins is a reason to plan anew
+        pairs.append((own, directory))
     return pairs
-
-
-def with_pins(job: Job, found: Directory, around: Iterable[Pin]) -> Job:
-    """Return the job for a directory in which something is pinned: a change of that is a reason to plan it anew."""
-    if not (pins := tuple(pin for pin in around if name_in(pin, found))):
-        return job
-    decides = (job.fingerprint, [(pin.size, pin.mtime_ns) for pin in pins])
-    return job._replace(pins=pins, fingerprint=_digest(decides))
 
 
 def count_asked_for(session: Session, base: str, options: Planning) -> int:

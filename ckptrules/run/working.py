@@ -19,6 +19,7 @@ from ckptrules.run import pinning
 from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
 from ckptrules.run.jobs import Job
 from ckptrules.run.outcome import Done, Output
+from ckptrules.run.progress import stoppable
 from ckptrules.storage.folders import Folders
 
 if TYPE_CHECKING:
@@ -73,8 +74,11 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         decided = decided_of(job, found)
         if decided.plan.actions or decided.plan.problems:
             return {}
+    understood = outcome.plan.kept or outcome.plan.actions
+    if not understood and any(row.kind == "unrecognised" for row in outcome.plan.skipped):
+        return {}
     in_folders = any("/" in entry.name for entry in decided.listing.entries)  # whose stamps nobody notes
-    if in_folders or decided.plan.unwhole or decided.read is None or is_not_understood(outcome.plan):
+    if in_folders or decided.plan.unwhole or decided.read is None:
         return {}
     now_ns = job.header["started_ns"]
     values: dict[str, Any] = {"fingerprint": job.fingerprint, "stamp": outcome.stamp}
@@ -85,13 +89,7 @@ def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outc
         values |= {"holds_since_ns": now_ns, "holds_until_ns": until}
     if decided.read:
         values["read"] = decided.read
-    return values if outcome.plan.kept or outcome.plan.actions else {**values, "not_understood": True}
-
-
-def is_not_understood(plan: Plan) -> bool:
-    """Say whether the rules know nothing in a directory that is not empty: it is never up to date."""
-    unknown = any(row.kind == "unrecognised" for row in plan.skipped)
-    return unknown and not (plan.kept or plan.actions)
+    return values if understood else {**values, "not_understood": True}
 
 
 def tell(job: Job, done: Plan, listing: Listing, seen: Seen | None = None) -> Done:
@@ -126,7 +124,6 @@ def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
 def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
     """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
     from ckptrules.changes.fixing import fix, foresee
-    from ckptrules.run.progress import stoppable
 
     place = None if job.options.dry_run else workplace(job)
     try:
