@@ -21,7 +21,7 @@ from ckptrules import stopping
 from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.storage import believing
 from ckptrules.storage.token import token
-from ckptrules.workers.at_dask import PYTHON, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
+from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
 from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
 from ckptrules.workers.pool import no_word_of_semaphores
@@ -121,17 +121,9 @@ class Dask(HereFirst["Client"]):
         return start.result()
 
     def _submit(self, function: Callable[..., Answer], *values: Any) -> Future[Answer]:
-        """Have a function called by a worker, and have the answer forgotten there: else the next death redoes it."""
-        asked = self._reached().submit(function, *values, pure=False)
-        answer = Future[Answer]()
-
-        def let_go(answer: Future[Answer]) -> None:
-            with contextlib.suppress(Exception):  # whoever is gone has forgotten it, too
-                asked.cancel() if answer.cancelled() else asked.release()
-
-        answer.add_done_callback(let_go)
-        asked.add_done_callback(partial(_take, answer))
-        return answer
+        """Have a function called by a worker. Its answer is forgotten there with the future: else a death redoes it."""
+        asked: Future[Answer] = self._reached().get_executor(pure=False).submit(function, *values)
+        return asked
 
     def _there(self, work: Callable[..., Answer], values: Sequence[Any]) -> Answer | Lost:
         from distributed import KilledWorker
@@ -276,7 +268,7 @@ class Dask(HereFirst["Client"]):
         if is_alike:
             return str(answer)
         said = f"cannot take part: {answer}" if isinstance(answer, Exception) else f"has ckptrules {answer}"
-        return f"{said}; here is {self._order.version}\n    hint: install the same on all machines"
+        return f"{said}; here is {self._order.version}{SAME}"
 
     def _open_to_all(self, address: str) -> str:
         if self._cluster.is_trusted or is_private(address):
@@ -297,18 +289,6 @@ class Dask(HereFirst["Client"]):
     def _tell_to_stop(self) -> None:
         with contextlib.suppress(Exception):  # who cannot be told is gone
             self._client.run(stop, self._order.run, on_error="ignore")
-
-
-def _take(answer: Future[Any], asked: Any) -> None:
-    """Take the answer of a worker, or why there is none."""
-    if not answer.set_running_or_notify_cancel():
-        return
-    try:
-        found = asked.result()
-    except Exception as error:  # noqa: BLE001 - it is raised where the answer is asked for
-        answer.set_exception(error)
-    else:
-        answer.set_result(found)
 
 
 def _call(url: str) -> Client:
