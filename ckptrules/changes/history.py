@@ -62,7 +62,7 @@ class Run(NamedTuple):
 class TakeBack(NamedTuple):
     """What is to be taken back in one checkpoint directory, in this order, and which units that undoes.
 
-    ``units`` are those that do it, from `take_back` on; in what `standing` gives, they are those that were done last.
+    ``units`` are those that do it, from `inverted` on; in what `standing` gives, they are those that were done last.
     ``own`` says that the user's own state tells of it: it may rewrite texts.
     """
 
@@ -176,11 +176,6 @@ def number_of(record: Record) -> int:
 def newest_standing(runs: Sequence[Run]) -> Run | None:
     """Return the newest run that is no undo and has something to take back."""
     return next((run for run in reversed(runs) if run.standing and not run.takes_back), None)
-
-
-def take_back(run: Run, by: str) -> list[TakeBack]:
-    """List what taking a run back means; newest changes first. See `inverted`."""
-    return [inverted(back, by) for back in standing(run)]
 
 
 def inverted(back: TakeBack, by: str) -> TakeBack:

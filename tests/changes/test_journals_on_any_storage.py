@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.changes import journals
-from ckptrules.changes.history import Run, read_history, take_back
+from ckptrules.changes.history import Run, inverted, read_history, standing
 from ckptrules.changes.journal import JOURNALS, Journal
 from ckptrules.changes.record import closing, read
 from ckptrules.changes.units import inverse_of
@@ -59,7 +59,8 @@ def test_what_was_deleted_waits_and_is_taken_back(storage: Storage) -> None:
         (FIRST, "exp", "a.ckpt", 5), (FIRST, "exp", "inner", 3)
     ]  # fmt: skip
     (run,) = runs(storage)
-    (back,) = take_back(run, SECOND)
+    (stands,) = standing(run)
+    back = inverted(stands, SECOND)
     do(storage, SECOND, {"number": 2, "takes_back": FIRST}, *back.units, takes_back=back.undoes)
     assert {name: storage.stat(f"exp/{name}") for name in NAMES} == before
     assert [len(run.standing) for run in runs(storage)] == [0, 2]

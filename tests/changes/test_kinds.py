@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes.doing import do_step, do_units, is_done
-from ckptrules.changes.history import take_back
+from ckptrules.changes.history import inverted, standing
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS, KINDS
@@ -241,7 +241,8 @@ def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> N
     assert transact(place, "exp", "exp", [retime]) == Transacted({})
     assert times(outputs) == 7
     (run,) = read_runs(str(outputs))
-    (back,) = take_back(run, RUN)
+    (stands,) = standing(run)
+    back = inverted(stands, RUN)
     done = experiment_block(as_plan(back), (), Style())
     assert done == "Processing experiment: exp\n  ✓ Retimed: a\n"
     assert transact(place, "exp", "exp", back.units, takes_back=back.undoes) == Transacted({})
