@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Protocol
 
 from ckptrules.workers.pieces import Progress
@@ -16,12 +17,6 @@ class Moment(Protocol):
     """A time that can be set, of `time.monotonic`: all processes of a machine have the same."""
 
     value: float
-
-
-class Here:
-    """A moment in the memory of this process."""
-
-    value = 0.0
 
 
 class Limiter:
@@ -44,7 +39,9 @@ class Limiter:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.rate = rate
-        self._paid = Here() if paid is None else paid  # one of ctypes is false where it is 0
+        self._paid: Moment = (
+            SimpleNamespace(value=0.0) if paid is None else paid
+        )  # one of ctypes is false where it is 0
         self._clock, self._sleep = clock, sleep
 
     def take(self, count: int, progress: Progress) -> None:

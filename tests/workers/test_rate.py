@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
 from ckptrules.stopping import StoppedError
 from ckptrules.workers.pieces import SMALL, Progress
-from ckptrules.workers.rate import CREDIT, STEP, Held, Here, Limiter
+from ckptrules.workers.rate import CREDIT, STEP, Held, Limiter, Moment
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers
 
@@ -32,7 +33,7 @@ class Clock:
         self.now += seconds
 
 
-def limiter(clock: Clock, paid: Here | None = None) -> Limiter:
+def limiter(clock: Clock, paid: Moment | None = None) -> Limiter:
     return Limiter(RATE, paid, clock, clock.sleep)
 
 
@@ -58,7 +59,7 @@ def test_as_long_as_the_rate_or_the_work_takes(steps: list[tuple[float, int]], e
 
 
 def test_those_who_share_a_moment_share_the_rate() -> None:
-    clock, paid = Clock(), Here()
+    clock, paid = Clock(), SimpleNamespace(value=0.0)
     for _ in range(10):
         for one in (limiter(clock, paid), limiter(clock, paid)):
             one.take(100, lambda _: None)
