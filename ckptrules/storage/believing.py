@@ -78,8 +78,8 @@ def open_state(outputs_dir: str, path: str = "", opener: Callable[[int, str, str
         os.close(directory)
 
 
-def open_believed(directory: int, name: str, place: str) -> int:
-    """Open a file of the state for reading, in an open directory that is called ``place``.
+def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:
+    """Open a file of the state for reading, in an open directory that is called ``place``; it may have so many names.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -89,7 +89,7 @@ def open_believed(directory: int, name: str, place: str) -> int:
         file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
     except OSError as error:
         raise explained(error, directory, name, place) from None
-    return checked(file, directory, os.path.join(place, name))
+    return checked(file, directory, os.path.join(place, name), names)
 
 
 def checked(file: int, directory: int, path: str, names: int = 1) -> int:

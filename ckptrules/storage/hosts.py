@@ -27,9 +27,8 @@ from ckptrules import stopping
 from ckptrules.engine.measures import human_time
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Say
-from ckptrules.storage.believing import checked, explained
+from ckptrules.storage.believing import open_believed
 from ckptrules.storage.moving import NS, link_exclusively, rename
-from ckptrules.storage.reading import NO_TRICKS
 from ckptrules.storage.state import made, open_own, open_state
 from ckptrules.storage.writing import TEMPORARY, write
 
@@ -330,13 +329,7 @@ class HostLock:
     @contextlib.contextmanager
     def _opened(self, state: int, name: str = NAME) -> Iterator[int]:
         """Open the file by its name, so that NFS asks its server anew."""
-        try:
-            file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=state)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise explained(error, state, name, self._place) from None
-        checked(file, state, os.path.join(self._place, name), NAMES)
+        file = open_believed(state, name, self._place, NAMES)
         try:
             yield file
         finally:

@@ -18,22 +18,9 @@ from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
 from ckptrules.storage.streams import holes_of
 
-WEIGHTS = (
-    *(".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".h5", ".hdf5", ".npz", ".npy", ".msgpack", ".gguf", ".distcp"),
-    *(
-        ".th",
-        ".t7",
-        ".nemo",
-        ".keras",
-        ".onnx",
-        ".pkl",
-        ".params",
-        ".pdparams",
-        ".pdopt",
-        ".caffemodel",
-        ".solverstate",
-    ),
-    *(".index", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+WEIGHTS = tuple(
+    ".ckpt .pt .pth .bin .safetensors .h5 .hdf5 .npz .npy .msgpack .gguf .distcp .th .t7 .nemo .keras .onnx .pkl "
+    ".params .pdparams .pdopt .caffemodel .solverstate .index .zip .tar .tgz .gz .bz2 .xz .zst .lz4".split()
 )
 SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
@@ -51,7 +38,7 @@ def identify(directory: int, name: str) -> Identity:
     """
     status = os.lstat(name, dir_fd=directory)
     if stat.S_ISDIR(status.st_mode):
-        return _identity_inside(directory, name)
+        return look_inside(directory, name).identity
     return identity_of(status)
 
 
@@ -220,7 +207,3 @@ def holds_something(directory: int, path: str) -> bool:
     if stat.S_ISLNK(status.st_mode):
         return not leads_nowhere(directory, path)
     return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NEVER_EMPTY))
-
-
-def _identity_inside(directory: int, name: str) -> Identity:
-    return look_inside(directory, name).identity

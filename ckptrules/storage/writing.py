@@ -168,8 +168,8 @@ def nowhere() -> TextIO:
 
 def silence(stream: TextIO) -> None:
     """Let what a stream holds back, and what is still written to it, go nowhere."""
-    with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+    with contextlib.suppress(OSError), nowhere() as sink:
+        os.dup2(sink.fileno(), stream.fileno())
 
 
 def write_new(path: str, content: bytes, time_ns: int | None = None) -> None:
