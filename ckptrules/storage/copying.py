@@ -19,12 +19,6 @@ from ckptrules.storage.writing import write
 FICLONE = 0x40049409  # linux/fs.h
 PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
 
-Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept
-
-
-def untold(_: str, __: tuple[str, ...]) -> None:
-    """Tell nobody what a copy has lost."""
-
 
 def copy_file(
     root: str,
@@ -33,14 +27,13 @@ def copy_file(
     to: str,
     how: str,
     progress: Progress,
-    tell: Tell = untold,
     *,
     as_item: bool = False,
-) -> tuple[Item, str]:
+) -> tuple[Item, str, tuple[str, ...]]:
     """Copy a file to a new name, with its holes and its time, dressed like it, and see it on the disk.
 
-    Returns what was copied, with its checksum, of the algorithm that the item's names, and how that came about. No more
-    is copied than the file had when the copy began.
+    Returns what was copied, with its checksum, of the algorithm that the item's names, how that came about, and what
+    the copy could not be given. No more is copied than the file had when the copy began.
 
     Args:
         root: a folder.
@@ -49,7 +42,6 @@ def copy_file(
         to: the copy, below that; its directory must be there.
         how: ``copy``, ``clone`` (a copy where that cannot be) or ``link``.
         progress: is called with the number of bytes of each step.
-        tell: is called with what the copy could not be given.
         as_item: whether the copy is dressed as the item says, with its time, and not like the file: a backup may lie
             where the system knows no owners and no access lists.
 
@@ -76,8 +68,9 @@ def copy_file(
             else:
                 awaited = os.fstat(copy).st_size if how == "clone" else before.st_size
                 size = streams.digest_part(copy, 0, awaited, digest, progress)
+            lost: tuple[str, ...] = ()
             if how != "link":
-                tell_lost(tell, item.path, dress_as(copy, item))
+                lost = dress_as(copy, item)
                 os.utime(copy, ns=(before.st_atime_ns, item.mtime_ns if as_item else before.st_mtime_ns))
             os.fsync(copy)
             after = os.fstat(origin)
@@ -91,7 +84,7 @@ def copy_file(
             raise
         finally:
             os.close(copy)
-    return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how
+    return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how, lost
 
 
 def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: Progress) -> int:
@@ -193,9 +186,3 @@ def _clone_by_ioctl(origin: int, directory: int, name: str) -> None:
         raise
     finally:
         os.close(copy)
-
-
-def tell_lost(tell: Tell, path: str, lost: tuple[str, ...]) -> None:
-    """Tell what a copy has lost, if anything."""
-    if lost:
-        tell(path, lost)

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
 from ckptrules.storage.checksums import Checksum
-from ckptrules.storage.copying import PIECE, Tell, tell_lost, untold
+from ckptrules.storage.copying import PIECE
 from ckptrules.storage.dressing import PRIVATE, dress_as, give_link_away
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.writing import in_blocks, new_file, write_with_holes
@@ -98,8 +98,8 @@ def make_directory(root: str, item: Item) -> None:
         os.mkdir(name, PRIVATE, dir_fd=directory)
 
 
-def make_link(root: str, item: Item, tell: Tell = untold) -> None:
-    """Make a symbolic link with its owner and its time.
+def make_link(root: str, item: Item) -> tuple[str, ...]:
+    """Make a symbolic link with its owner and its time; return what it could not be given.
 
     Raises:
         FileExistsError: the name is taken.
@@ -107,8 +107,9 @@ def make_link(root: str, item: Item, tell: Tell = untold) -> None:
     folder, name = os.path.split(item.path)
     with open_below(root, folder) as directory:
         os.symlink(item.link, name, dir_fd=directory)
-        tell_lost(tell, item.path, give_link_away(directory, name, item))
+        lost = give_link_away(directory, name, item)
         os.utime(name, ns=(item.mtime_ns, item.mtime_ns), dir_fd=directory, follow_symlinks=False)
+    return lost
 
 
 def dress_file(root: str, item: Item, progress: Progress) -> tuple[str, ...]:
@@ -121,9 +122,10 @@ def dress_file(root: str, item: Item, progress: Progress) -> tuple[str, ...]:
     return lost
 
 
-def dress_directory(root: str, item: Item, tell: Tell = untold) -> None:
-    """Give a filled directory all that its item says, and its time, and see its names on the disk."""
+def dress_directory(root: str, item: Item) -> tuple[str, ...]:
+    """Do as `dress_file` for a filled directory: its names are on the disk."""
     with open_below(root, item.path) as directory:
-        tell_lost(tell, item.path, dress_as(directory, item))
+        lost = dress_as(directory, item)
         os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
         os.fsync(directory)
+    return lost

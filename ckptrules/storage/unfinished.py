@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 from ckptrules.storage import believing
 from ckptrules.storage.believing import explained
-from ckptrules.storage.copying import Tell, tell_lost, untold
 from ckptrules.storage.dressing import PRIVATE, dress
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
@@ -148,17 +147,18 @@ def write_manifest(folder: str, path: str, text: str) -> None:
     write_beside(place, text)
 
 
-def finish_backup(partial: str, path: str, like: str, tell: Tell = untold) -> None:
-    """Give a finished backup its name; its folder is dressed like the one that it is a backup of.
+def finish_backup(partial: str, path: str, like: str) -> tuple[str, ...]:
+    """Give a finished backup its name. Its folder is dressed like the one that it is a backup of; return what it lost.
 
     Raises:
         FileExistsError: the name was taken meanwhile.
     """
     with open_below(like, "") as origin, open_below(partial, "") as copy:
-        tell_lost(tell, like, dress(copy, origin))
+        lost = dress(copy, origin)
     with open_below(os.path.dirname(path) or ".", "") as folder:
         rename(folder, os.path.basename(partial), os.path.basename(path))
         os.fsync(folder)
+    return lost
 
 
 def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -> None:

@@ -12,10 +12,9 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
-from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
-from ckptrules.vault.copies import Bar, Copied, NotCopied, Way, apart, copy_apart
+from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -85,7 +84,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
         held.sort()
         for item in reversed(held):
             if item.kind == "directory":
-                making.dress_directory(hidden, item, tell)
+                tell(item.path, making.dress_directory(hidden, item))
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,
@@ -93,7 +92,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
             missing=tuple(name for problem in problems if problem.id != "changed" for name in problem.names),
         )
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
-        unfinished.finish_backup(hidden, order.path, order.outputs_dir, tell)
+        tell(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
     except BaseException:
         with contextlib.suppress(OSError):
             unfinished.remove_backup(hidden, hidden)
@@ -169,8 +168,7 @@ def _place_all(
             raise OSError(error.errno, f"{reading.printable(item.path)}: {why_of(error)}") from None
         if copied.item.changed:
             problems.append(Problem("changed", (item.path,), "changed while it was copied", CHANGED_HINT))
-        if copied.lost:
-            tell(item.path, copied.lost)
+        tell(item.path, copied.lost)
         held.append(copied.item)
         modes |= {copied.how} - {""}
     return modes

@@ -10,7 +10,12 @@ from ckptrules.engine.entries import Item
 from ckptrules.storage import copying, making, writing
 from ckptrules.storage.reading import Progress, SourceError, why_of
 
+Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept, if anything
 Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
+
+
+def untold(_: str, __: tuple[str, ...]) -> None:
+    """Tell nobody what a copy has lost."""
 
 
 class Way(NamedTuple):
@@ -48,22 +53,18 @@ def copy_apart(way: Way, item: Item, progress: Progress = lambda _: None) -> Cop
 
     So it is of no matter who dies of it, or still goes on with the same when another one has begun it anew.
     """
-    path, lost, how = f"{way.folder}/{writing.temporary_name('')}", list[str](), ""
-
-    def hear(_: str, words: tuple[str, ...]) -> None:
-        lost.extend(words)
-
+    path, lost, how = f"{way.folder}/{writing.temporary_name('')}", tuple[str, ...](), ""
     try:
         if item.kind == "directory":
             making.make_directory(way.root, item._replace(path=path))
         elif item.kind == "link":
-            making.make_link(way.root, item._replace(path=path), hear)
+            lost = making.make_link(way.root, item._replace(path=path))
         else:
             to = (way.root, path, way.how)
-            item, how = copying.copy_file(way.origin, item, *to, progress, hear, as_item=way.as_item)
+            item, how, lost = copying.copy_file(way.origin, item, *to, progress, as_item=way.as_item)
     except OSError as error:
         return NotCopied(error.errno, why_of(error), in_origin=isinstance(error, SourceError))
-    return Copied(item, path, how, tuple(lost))
+    return Copied(item, path, how, lost)
 
 
 def apart(items: Iterable[Item]) -> list[Item]:

@@ -16,11 +16,10 @@ from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import believing, looking, making, reading, staging, unfinished
 from ckptrules.storage.attributes import disbelieved
-from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.backups import MANIFEST, MISSING, belongs, difference, fault_of, unlike
-from ckptrules.vault.copies import Bar, Copied, NotCopied, Way, apart, copy_apart
+from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
 from ckptrules.vault.manifest import Manifest, from_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -132,7 +131,7 @@ def restore(
                 ]
     for step in reversed(steps):
         if step.item.kind == "directory" and step.verdict in COMES:
-            making.dress_directory(outputs_dir, step.item, tell)
+            tell(step.item.path, making.dress_directory(outputs_dir, step.item))
     return list(steps)
 
 
@@ -157,8 +156,7 @@ def _carry_out(
             return _failed(item, "refused", cannot("be brought back", why))
     finally:
         staging.drop_staged(place.outputs_dir, name, way.folder)
-    if answer.lost:
-        tell(item.path, answer.lost)
+    tell(item.path, answer.lost)
     return step
 
 

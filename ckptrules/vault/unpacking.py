@@ -15,9 +15,9 @@ from ckptrules.storage import looking, making, reading, staging, streams
 from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
-from ckptrules.storage.copying import Tell, untold
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.writing import temporary_name
+from ckptrules.vault.copies import Tell, untold
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, believing, format_of, members
 from ckptrules.workers import side_by_side
@@ -173,13 +173,12 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
     files = [item for item in manifest.items if item.kind == "file"]
     every = side_by_side.each(lambda item, step: making.dress_file(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
-        if lost:
-            tell(item.path, lost)
+        tell(item.path, lost)
     for item in reversed(manifest.items):
         if item.kind == "link":
-            making.make_link(root, item, tell)
+            tell(item.path, making.make_link(root, item))
         elif item.kind == "directory":
-            making.dress_directory(root, item, tell)
+            tell(item.path, making.dress_directory(root, item))
     with reading.open_below(outputs_dir, staged) as directory:
         return looking.identify(directory, manifest.items[0].path)
 
