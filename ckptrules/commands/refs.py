@@ -26,6 +26,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of
+from ckptrules.storage.texts import keep_content
 
 DEFAULT_PATHS = ("scripts", "notebooks", "docs", "configs")
 SUFFIXES = tuple(".py .ipynb .yaml .yml .json .md .rst .txt .sh .bash .zsh .toml .cfg .ini".split())
@@ -247,7 +248,7 @@ def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str
         state.make_own_state(own)
         for text in texts:
             new = text.new_text.encode(text.encoding)
-            was, to = (state.keep_content(own, content) for content in (text.content, new))
+            was, to = (keep_content(own, content) for content in (text.content, new))
             folder, name = os.path.split(os.path.realpath(text.path))
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:

@@ -16,7 +16,7 @@ from ckptrules.storage.looking import hard_links, identity_of, look_inside, stam
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_file_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
-from ckptrules.storage.writing import TEMPORARY, beside, write
+from ckptrules.storage.writing import beside, clear_beside, write
 
 
 class Disk:
@@ -152,7 +152,7 @@ class Disk:
         """Write a file beside the one that is meant; give folder and name of that, and the file and its own name."""
         with self._parent_of(path, make=True) as (directory, name):
             if is_state(path):
-                _clear(directory, name)
+                clear_beside(directory, name)
             with beside(directory, name, content) as (file, temporary):
                 if is_state(path):
                     share(file, directory, is_new=True)
@@ -189,13 +189,6 @@ def _stat_in(directory: int, name: str) -> Stat:
     found = look_inside(directory, name)
     _, size, newest = found.identity
     return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
-
-
-def _clear(directory: int, name: str) -> None:
-    """Remove what a crash has left of a file that was to be replaced."""
-    for left in os.listdir(directory):
-        if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
-            os.unlink(left, dir_fd=directory)
 
 
 def _remove(directory: int, name: str) -> OSError | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 import stat
@@ -15,7 +14,7 @@ from ckptrules.storage.believing import checked, explained
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import NO_TRICKS, open_below
-from ckptrules.storage.writing import put, remove, temporary_name
+from ckptrules.storage.writing import remove, temporary_name
 
 WORK = f"{STATE}/work"
 
@@ -207,15 +206,3 @@ def make_own_state(path: str) -> None:
     for folder in (os.path.dirname(path), path):
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, PRIVATE)
-
-
-def keep_content(own_state: str, content: bytes) -> str:
-    """Keep a text in the user's own state, under its checksum, and return that.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    name = hashlib.sha256(content).hexdigest()
-    with open_state(own_state, "refs") as folder:
-        put(folder, name, [content])
-    return name

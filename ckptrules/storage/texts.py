@@ -10,16 +10,18 @@ import os
 from collections.abc import Callable
 
 from ckptrules.engine.actions import Spot
-from ckptrules.engine.state_folder import TRASH, old_text_name
-from ckptrules.storage import believing, reading, streams
+from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
+from ckptrules.storage import reading, streams
 from ckptrules.storage.dressing import dress_or_refuse
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, status_of, swap
-from ckptrules.storage.reading import open_below, refuse_path
+from ckptrules.storage.posix import Disk
+from ckptrules.storage.reading import open_below
 from ckptrules.storage.streams import read_pointer
 from ckptrules.storage.trash import NOT_IN_TRASH
 from ckptrules.storage.writing import new_file, temporary_name, write
 
+REFS = f"{STATE}/refs"
 NO_TEXTS = "what lies where others can write has no power over texts"
 
 
@@ -69,6 +71,17 @@ def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
     return name
 
 
+def keep_content(own_state: str, content: bytes) -> str:
+    """Keep a text in the user's own state, under its checksum, and return that.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    name = hashlib.sha256(content).hexdigest()
+    Disk(own_state).replace(f"{REFS}/{name}", [content])
+    return name
+
+
 def text_checksum(here: Spot) -> str:
     """Return the checksum of what stands in a text file now; its directory is an absolute path, through no link."""
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as file:
@@ -94,9 +107,10 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     """
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, here.name)
-    refuse_path(to)
-    with believing.open_state(folders.outputs_dir, "refs") as kept:
-        content = _read_kept(kept, to)
+    with Disk(folders.outputs_dir).read(f"{REFS}/{to}") as kept:
+        content = kept.read()
+    if hashlib.sha256(content).hexdigest() != to:
+        raise OSError(errno.EIO, "what was kept of it is damaged", to)
     if text_checksum(here) != was:
         raise OSError(errno.ESTALE, CHANGED, here.name)
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
@@ -123,11 +137,3 @@ def _is_begun(folder: int, name: str, content: bytes) -> bool:
         status = os.fstat(file)
         return status.st_nlink == 1 and content.startswith(os.read(file, len(content) + 1))
     return False
-
-
-def _read_kept(folder: int, name: str) -> bytes:
-    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
-        content = file.read()
-    if hashlib.sha256(content).hexdigest() != name:
-        raise OSError(errno.EIO, "what was kept of it is damaged", name)
-    return content

@@ -55,31 +55,11 @@ def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o60
         yield file, temporary
 
 
-def put(
-    directory: int,
-    name: str,
-    content: Iterable[bytes],
-    dress: Callable[[int], object] = lambda _: None,
-    mode: int = 0o600,
-) -> None:
-    """Write a file as a whole, and durably: readers see the old or the new content, never half of one.
-
-    What stood under its name is replaced; a link that stood there is not followed.
-
-    Args:
-        directory: the open directory where it belongs.
-        name: what it is called there.
-        content: what it holds, in pieces that are made as they are written.
-        dress: gives the open file what else it needs.
-        mode: what it is made with, less the umask.
-
-    Raises:
-        OSError: it cannot be written; nothing is left of it.
-    """
-    with beside(directory, name, content, mode) as (file, temporary):
-        dress(file)
-        os.fsync(file)
-        os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+def clear_beside(directory: int, name: str) -> None:
+    """Remove what one who was killed has left of a file that `beside` wrote."""
+    for left in os.listdir(directory):
+        if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
+            os.unlink(left, dir_fd=directory)
 
 
 def write_whole(path: str, text: str) -> None:
@@ -97,13 +77,18 @@ def write_beside(path: str, text: str) -> None:
 
 
 def _put_beside(path: str, content: Iterable[bytes]) -> None:
+    """Write a file as a whole, and durably: readers see the old or the new content, never half of one."""
     folder, name = os.path.split(os.path.abspath(path))
     with open_below(folder, "") as directory:
         before = status_of(directory, name)
-        if before and stat.S_ISREG(before.st_mode):
-            put(directory, name, content, lambda file: _keep_mode(file, before))
-        else:
-            put(directory, name, content, mode=0o664 & os.fstat(directory).st_mode)
+        is_kept = before and stat.S_ISREG(before.st_mode)
+        mode = 0o600 if is_kept else 0o664 & os.fstat(directory).st_mode
+        with beside(directory, name, content, mode) as (file, temporary):
+            if before and is_kept:
+                with contextlib.suppress(OSError):  # FAT, say, knows no modes
+                    os.fchmod(file, stat.S_IMODE(before.st_mode))
+            os.fsync(file)
+            os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def change_beside(path: str, change: Callable[[str], str]) -> None:
@@ -119,9 +104,7 @@ def change_beside(path: str, change: Callable[[str], str]) -> None:
     with open_below(folder, "") as directory:
         with contextlib.suppress(OSError):  # not every network disk has locks
             fcntl.flock(directory, fcntl.LOCK_EX)
-        for left in os.listdir(directory):  # by one that was killed
-            if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
-                os.unlink(left, dir_fd=directory)
+        clear_beside(directory, name)
         before = status_of(directory, name)
         write_beside(path, change(believing.read_plain(path) if before else ""))
         os.fsync(directory)
@@ -220,11 +203,6 @@ def make_folder(path: str, mode: int = 0o777) -> None:
         FileExistsError: the name is taken.
     """
     os.mkdir(path, mode)
-
-
-def _keep_mode(file: int, before: os.stat_result) -> None:
-    with contextlib.suppress(OSError):  # FAT, say, knows no modes
-        os.fchmod(file, stat.S_IMODE(before.st_mode))
 
 
 def temporary_name(start: str) -> str:

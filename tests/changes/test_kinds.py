@@ -26,10 +26,11 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.run.undoing import as_plan
-from ckptrules.storage import exchanging, state
+from ckptrules.storage import exchanging
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.texts import keep_content
 
 RUN = "20260101T000000Z-1"
 BIN = f"{TRASH}/run/exp"
@@ -94,7 +95,7 @@ def exchange(outputs: Path) -> Step:
 
 def rewrite(outputs: Path) -> Step:
     (outputs / "exp/run.sh").write_text("old")
-    was, to = (state.keep_content(str(outputs), content) for content in (b"old", b"new"))
+    was, to = (keep_content(str(outputs), content) for content in (b"old", b"new"))
     return Step("rewrite", str(outputs / "exp"), "run.sh", "", to, was)
 
 

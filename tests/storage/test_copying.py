@@ -38,10 +38,11 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.storage import copying, looking, making, moving, staging, state, streams
+from ckptrules.storage import copying, looking, making, moving, staging, streams
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import open_below
+from ckptrules.storage.texts import keep_content
 from ckptrules.vault.backing_up import Order, check_space, make_backup, space_needed
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.vault.packing import Packing, Ready, listing, pack, refuse_other
@@ -528,7 +529,7 @@ def repoint(folder: Path) -> None:
 
 
 def rewrite_text(folder: Path) -> None:
-    was, to = (state.keep_content(str(folder), content) for content in (OLD.encode(), NEW.encode()))
+    was, to = (keep_content(str(folder), content) for content in (OLD.encode(), NEW.encode()))
     with Folders(str(folder), texts=True) as folders:
         doing.do_step(folders, Step("rewrite", str(folder / "exp"), "latest", "", to, was))
 
