@@ -10,13 +10,12 @@ from typing import BinaryIO
 
 from ckptrules.storage.base import Say, Stat, refuse_others
 from ckptrules.storage.believing import open_believed
-from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.lock import Lock, lock
 from ckptrules.storage.looking import hard_links, identity_of, look_inside, stamp_of
 from ckptrules.storage.moving import rename
 from ckptrules.storage.reading import open_file_in, refuse_path
 from ckptrules.storage.state import is_state, open_directory, open_own, share
-from ckptrules.storage.writing import beside, clear_beside, write
+from ckptrules.storage.writing import beside, clear_beside, remove, write
 
 
 class Disk:
@@ -135,8 +134,7 @@ class Disk:
         with self._parent_of(path) as (directory, name):
             if was is not None:
                 refuse_others(_stat_in(directory, name), was, path)
-            if error := _remove(directory, name):
-                raise error
+            remove(directory, name)
 
     def lock(self, holder: str, wait: float = 0, say: Say = lambda _: None) -> Lock:
         """As `Storage.lock`."""
@@ -189,35 +187,3 @@ def _stat_in(directory: int, name: str) -> Stat:
     found = look_inside(directory, name)
     _, size, newest = found.identity
     return Stat("directory", size, newest, f"{status.st_ino}.{size}.{newest}", found.shared)
-
-
-def _remove(directory: int, name: str) -> OSError | None:
-    """Remove what can be removed of a name; return the first reason why not all could."""
-    try:
-        if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
-            os.unlink(name, dir_fd=directory)
-            return None
-        with _made_ours(directory, name) as inner:
-            failed = [error for below in os.listdir(inner) if (error := _remove(inner, below))]
-        if not failed:
-            os.rmdir(name, dir_fd=directory)
-        return failed[0] if failed else None
-    except OSError as error:
-        return error
-
-
-@contextlib.contextmanager
-def _made_ours(directory: int, name: str) -> Iterator[int]:
-    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        inner = os.open(name, flags, dir_fd=directory)
-    except PermissionError:
-        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
-        inner = os.open(name, flags, dir_fd=directory)
-    try:
-        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
-            os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
-        yield inner
-    finally:
-        os.close(inner)

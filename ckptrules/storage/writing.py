@@ -16,7 +16,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.moving import rename, status_of
-from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
+from ckptrules.storage.reading import FOLDER, NO_TRICKS, Progress, open_below
 
 TEMPORARY = ".tmp"
 
@@ -253,16 +253,41 @@ def write_with_holes(file: int, data: bytes | memoryview) -> None:
 
 
 def remove(directory: int, name: str, progress: Progress = lambda _: None) -> None:
-    """Remove a name and all below it, also out of directories that their owner may not write to; our state last."""
+    """Remove a name and all below it that can be removed; our state last, and only where nothing else is left.
+
+    In a folder of ours, its mode is no obstacle.
+
+    Raises:
+        OSError: the first reason why not all could be removed.
+    """
     progress(0)
     if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
         os.unlink(name, dir_fd=directory)
         return
-    os.chmod(name, PRIVATE, dir_fd=directory)
-    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    failed: list[OSError] = []
+    with _made_ours(directory, name) as inner:
         for below in sorted(os.listdir(inner), key=lambda below: below == STATE):
-            remove(inner, below, progress)
+            if not (failed and below == STATE):
+                try:
+                    remove(inner, below, progress)
+                except OSError as error:
+                    failed.append(error)
+    if failed:
+        raise failed[0]
+    os.rmdir(name, dir_fd=directory)
+
+
+@contextlib.contextmanager
+def _made_ours(directory: int, name: str) -> Iterator[int]:
+    """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
+    try:
+        inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+    except PermissionError:
+        os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
+        inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        with contextlib.suppress(OSError):  # somebody else's may let us write all the same
+            os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
+        yield inner
     finally:
         os.close(inner)
-    os.rmdir(name, dir_fd=directory)
