@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from functools import partial
 from itertools import groupby, islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
@@ -45,6 +45,7 @@ from ckptrules.vault import packing, tar, unpacking
 from ckptrules.vault.backups import paths_of
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.tar import ArchiveError
+from ckptrules.vault.unpacking import Unpacking
 from ckptrules.workers.pieces import FILES, Lost
 from ckptrules.workers.workers import cores
 
@@ -180,15 +181,7 @@ def at_once(packings: Iterable[Packing]) -> Iterator[list[Packing]]:
             yield some
 
 
-class Needy(Protocol):
-    """What is to be packed or unpacked."""
-
-    @property
-    def needed(self) -> int:
-        """The bytes that it takes on the disk."""
-
-
-Some = TypeVar("Some", bound=Needy)
+Some = TypeVar("Some", Ready, Unpacking)
 
 
 def that_fit(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Some]]:

@@ -24,7 +24,6 @@ from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.vault import tar, unpacking
 from ckptrules.vault.backups import difference
-from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
 from ckptrules.vault.unpacking import Refused, Unpacked, Unpacking
@@ -83,21 +82,6 @@ def archives_at(pattern: str) -> list[str]:
     return sorted(path for path in glob.glob(pattern) if path.endswith(ends))
 
 
-def workplace(options: Options) -> contextlib.AbstractContextManager[str]:
-    """Give a folder to unpack in, below ``outputs_dir``, and remove what is left in it at the end; none in a preview.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    return contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir)
-
-
-def is_same(session: Session, options: Options, manifest: Manifest) -> bool:
-    """Say whether all files of an archive are in their places, with the same content; others may be beside them."""
-    with session.shown(manifest.size) as progress:
-        return not any(difference(options.outputs_dir, item, progress) for item in manifest.items)
-
-
 # --- what the task does ----------------------------------------------------------------------------------------------
 
 
@@ -149,7 +133,7 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
     """
     large, room = [], unpacking.room(options.outputs_dir)
     with (
-        workplace(options) as folder,
+        contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir) as folder,
         session.shown(sum(one.size for one in batch)) as progress,
         contextlib.closing(
             session.each(unpacking.unpack_apart, unpacking.in_shares(batch, folder, room), progress)
@@ -184,7 +168,9 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
     if first := back.holders.get(experiment):
         raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
     if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
-        if not is_same(session, options, stated):
+        with session.shown(stated.size) as progress:  # others may be beside those of the archive
+            differs = any(difference(options.outputs_dir, item, progress) for item in stated.items)
+        if differs:
             raise ArchiveError(f"'{experiment}' is in {options.outputs_dir} already: {PRESENT_HINT}")
         back.lines[path] = f"There already, with the same content: {what}"
         return
