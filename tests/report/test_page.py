@@ -226,7 +226,7 @@ def test_experiments_stand_biggest_first_on_one_scale() -> None:
     trees = [experiment(i, many) for i, many in enumerate((2, 9, 4))]
     rows = sections(plan(trees))["experiments"]
     assert [row["name"] for row in rows] == ["exp_0001", "exp_0002", "exp_0000"]
-    lengths = [sum(part.share for part in row["parts"]) for row in rows]
+    lengths = [sum(part["share"] for part in row["parts"]) for row in rows]
     assert lengths[0] == pytest.approx(100)
     sizes = [row["stays"] + row["goes"] for row in rows]
     assert lengths == pytest.approx([100 * size / sizes[0] for size in sizes])

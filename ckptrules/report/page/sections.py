@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ckptrules.engine.measures import human_size, human_time
 from ckptrules.engine.what_if import FLOOR
@@ -40,14 +40,6 @@ SECTIONS = {
 def thousands(number: int) -> str:
     """Write a number so that no line ends in it."""
     return f"{number:,}".replace(",", THIN)
-
-
-class Part(NamedTuple):
-    """A piece of a bar: which kind, where it begins and how long it is in percent of the bar."""
-
-    kind: str
-    at: float
-    share: float
 
 
 def sections(data: Data) -> dict[str, Any]:
@@ -114,12 +106,12 @@ def changes(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
             }
 
 
-def stacked(parts: Iterable[tuple[str, int]], whole: int) -> list[Part]:
-    """Lay the parts of a bar side by side; ``whole`` is what the full width stands for."""
+def stacked(parts: Iterable[tuple[str, int]], whole: int) -> list[dict[str, Any]]:
+    """Lay the parts of a bar side by side, each with its begin and its share in percent of the ``whole`` width."""
     found, at = [], 0.0
     for kind, size in parts:
         share = 100 * size / whole if whole else 0.0
-        found.append(Part(kind, at, share))
+        found.append({"kind": kind, "at": at, "share": share})
         at += share
     return found
 
@@ -132,33 +124,25 @@ def space(data: Data) -> dict[str, Any] | None:
     if not data["dry_run"]:  # what went is in the trash, or on the disk no more
         given = {**given, "goes": 0}
     until = f"until {given['trash_until']}" if given["trash_until"] else ""
-    kinds = [
-        ("protected", "protected", ""),
-        ("kept", "kept", ""),
-        ("goes", words(data)["goes"], ""),
-        ("undecided", "needs you", ""),
-        ("trash", "in the trash", until),
-    ]
-    known = [(kind, given[kind]) for kind, _, _ in kinds if given[kind]]
+    names = {
+        "protected": "protected",
+        "kept": "kept",
+        "goes": words(data)["goes"],
+        "undecided": "needs you",
+        "trash": "in the trash",
+    }
+    known = [(kind, given[kind]) for kind in names if given[kind]]
     whole = sum(size for _, size in known)
     if not whole:
         return None
-    names = {kind: (name, note) for kind, name, note in kinds}
     parts = [
-        {**part._asdict(), "name": names[part.kind][0], "note": names[part.kind][1], "bytes": size}
-        for part, (_, size) in zip(stacked(known, whole), known, strict=True)
+        {**part, "name": names[kind], "note": until if kind == "trash" else "", "bytes": size}
+        for part, (kind, size) in zip(stacked(known, whole), known, strict=True)
     ]
     label = ", ".join(f"{part['name']} {human_size(part['bytes'])}" for part in parts)
     if given["same_twice"]:
-        same = {
-            "kind": "same",
-            "at": 0,
-            "share": 0,
-            "name": "the same bytes twice",
-            "note": "one copy would do",
-            "bytes": given["same_twice"],
-        }
-        parts.append(same)
+        twice = {"name": "the same bytes twice", "note": "one copy would do", "bytes": given["same_twice"]}
+        parts.append({"kind": "same", "at": 0, "share": 0, **twice})
     return {"parts": parts, "label": label, "disk": disk(given)}
 
 
@@ -224,23 +208,17 @@ def others(experiments: Sequence[Data]) -> str:
 
 def what_ifs(data: Data) -> Iterator[dict[str, Any]]:
     """Lay the other ways out, all on the scale of all bytes."""
-    if rows := data.get("what_if", ()):
-        whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"] + undecided_in(data)
-        yield from (what_if_row(row, whole) for row in rows)
-
-
-def what_if_row(row: Data, whole: int) -> dict[str, Any]:
-    """Lay one of the other ways out."""
-    name = f"policy {row['policy']}" if row["keep_last"] is None else f"keep_last: {row['keep_last']}"
-    return {
-        "name": f"as asked, {name}" if row["current"] else name,
-        "bytes": row["bytes_deleted"],
-        "deleted": row["deleted"],
-        "current": row["current"],
-        "command": row["command"],
-        "parts": stacked([("goes", row["bytes_deleted"])], whole),
-        "label": f"{human_size(row['bytes_deleted'])} would go",
-    }
+    rows = data.get("what_if", ())
+    whole = data["summary"]["bytes_kept"] + data["summary"]["bytes_deleted"] + undecided_in(data) if rows else 0
+    for row in rows:
+        name = f"policy {row['policy']}" if row["keep_last"] is None else f"keep_last: {row['keep_last']}"
+        yield {
+            **row,
+            "name": f"as asked, {name}" if row["current"] else name,
+            "bytes": row["bytes_deleted"],
+            "parts": stacked([("goes", row["bytes_deleted"])], whole),
+            "label": f"{human_size(row['bytes_deleted'])} would go",
+        }
 
 
 def history_row(run: Data) -> dict[str, Any]:
