@@ -104,7 +104,8 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
         names += [entry.name for entry in listing.entries]
         wanted = meant(options, listing)
         metrics = known_metrics(own, listing) if wanted else {}
-        explained = explain_all(own.rules, listing, plan, wanted)
+        kinds = {entry.name: entry.kind for entry in listing.entries}
+        explained = [explain(own.rules, listing.directory, plan, name, kinds[name]) for name in wanted]
         inside = known_inside(options.outputs_dir, listing, explained)
         found += [one._replace(metrics=metrics.get(one.name, {}), inside=inside.get(one.name, "")) for one in explained]
     if not found:
@@ -157,13 +158,8 @@ def known_inside(outputs_dir: str, listing: Listing, explained: Sequence[Explain
 # --- pure ------------------------------------------------------------------------------------------------------------
 
 
-def explain_all(rules: RuleSet, listing: Listing, plan: Plan, names: Sequence[str]) -> list[Explained]:
-    """Say of each name what the plan makes of it."""
-    kinds = {entry.name: entry.kind for entry in listing.entries}
-    return [_explain(rules, listing.directory, plan, name, kinds[name]) for name in names]
-
-
-def _explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
+def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKind) -> Explained:
+    """Say of a name what the plan makes of it."""
     keep_name = ""
     try:
         said = claim(in_part_folder(name)[1], rules, folder=None if kind == "link" else kind == "directory")

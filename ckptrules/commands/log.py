@@ -53,10 +53,15 @@ def entry(options: Options, run: Run) -> str:
     Raises:
         OptionError: the template cannot be used.
     """
+    path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
     try:
         return render(log_template(options.rules_dir), entry_of(run))
-    except (OSError, ValueError) as error:
-        raise OptionError(unusable(options, error), place="") from None
+    except LogTemplateError as error:
+        fact = f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}"
+        raise OptionError(fact, error.hint, place="") from None
+    except (OSError, UnicodeError) as error:
+        why = f"cannot be read: {why_of(error)}" if isinstance(error, OSError) else "is no UTF-8 text"
+        raise OptionError(f"{path}: {why}", place="") from None
 
 
 def newest_migration(runs: Sequence[Run]) -> Run | None:
@@ -99,17 +104,6 @@ def append(path: str, entry: str, run: str, *, writes: bool) -> str:
     gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
     writing.write_whole(path, before + gap + entry)
     return f"{visible(path)}: run {run} added\n"
-
-
-def unusable(options: Options, error: OSError | ValueError) -> str:
-    """Say why the template cannot be used, and where."""
-    path = visible(os.path.join(options.rules_dir or RULES_DIR, LOG_TEMPLATE))
-    if isinstance(error, OSError):
-        return f"{path}: cannot be read: {why_of(error)}"
-    if not isinstance(error, LogTemplateError):
-        return f"{path}: is no UTF-8 text"
-    hint = f"\n    hint: {error.hint}" * bool(error.hint)
-    return f"{path}:{error.line}: the template of the log cannot be used: {visible(str(error))}{hint}"
 
 
 # --- pure ------------------------------------------------------------------------------------------------------------
