@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from datetime import datetime
@@ -22,7 +23,7 @@ from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
 from ckptrules.vault import backups as vault_backups
-from ckptrules.vault.backing_up import NoSpaceError, Order
+from ckptrules.vault.backing_up import Order
 from ckptrules.vault.backups import NoBackupError
 from ckptrules.vault.manifest import Manifest
 
@@ -95,8 +96,8 @@ def chosen_experiments(session: Session, task: str, options: Common, experiments
     return tuple(selecting.chosen_of(session, task, options, names))
 
 
-def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
-    """Find the backup that was named, and read its manifest.
+def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:
+    """Find the backup that was named, and read its manifest; say also whether nobody else could have written that.
 
     Raises:
         OptionError: none was named, or it is none.
@@ -105,7 +106,7 @@ def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest]:
         raise OptionError(f"{task} needs backup=DIR", LISTED)
     path = os.path.normpath(backup)
     try:
-        return path, vault_backups.read_backup(path)
+        return path, *vault_backups.read_backup(path)
     except NoBackupError as error:
         hint = f"only what 'doit backup' made can be taken; {LISTED}"
         raise OptionError(f"backup '{path}': {visible(str(error))}", hint) from None
@@ -164,11 +165,9 @@ def make(session: Session, options: Options, style: Style, order: Order) -> Done
         if os.path.lexists(hidden):
             left = f"{command('drop_backup', backup=hidden)} removes what is there of it"
         return stopped(f"Not finished: {what}. {left}.\n", error)
-    except NoSpaceError as error:
-        hint = "make room, or name another folder with to=DIR"
-        return Done(Output(report.failed_text(what, str(error), hint)), failed=True)
     except OSError as error:
-        return Done(Output(report.failed_text(what, why_of(error))), failed=True)
+        hint = "make room, or name another folder with to=DIR" * (error.errno == errno.ENOSPC)
+        return Done(Output(report.failed_text(what, why_of(error), hint)), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
     return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))
 

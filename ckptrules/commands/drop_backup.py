@@ -34,7 +34,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
     """
-    path, manifest = chosen_backup(options.backup, "drop_backup")
+    path, manifest, _ = chosen_backup(options.backup, "drop_backup")
     if places.is_inside(options.outputs_dir, path) or places.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(fact, "a backup that has become outputs is no backup any more")

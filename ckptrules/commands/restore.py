@@ -47,11 +47,11 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: there is nothing to restore, or nowhere to restore to.
     """
-    path, manifest = chosen_backup(options.backup, "restore")
-    if not manifest.complete:
+    path, stated, is_trusted = chosen_backup(options.backup, "restore")
+    if not stated.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"
         raise OptionError(f"backup '{path}': was interrupted before it was whole", hint)
-    names = chosen_experiments(session, "restore", options, manifest.experiments)
+    names = chosen_experiments(session, "restore", options, stated.experiments)
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
@@ -61,7 +61,9 @@ def prepare(session: Session, options: Options) -> Prepared:
                 f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
             ) from None
     lock(session, options)
-    return Prepared(partial(bring_back, session, options, jobs.style(session, options), path, manifest, chosen), names)
+    manifest, style = stated if is_trusted else stated.disbelieved, jobs.style(session, options)
+    notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
+    return Prepared(partial(bring_back, session, options, style, path, manifest, chosen, notes), names)
 
 
 def bring_back(
@@ -71,11 +73,11 @@ def bring_back(
     path: str,
     manifest: Manifest,
     chosen: tuple[str, ...] | None,
+    notes: list[str],
 ) -> Done:
     """Restore a backup, or tell what that would do."""
     outputs_dir, each = options.outputs_dir, session.each
     lost: dict[str, tuple[str, ...]] = {}
-    stated, manifest = manifest, restoring.believed(path, manifest)
     try:
         with session.shown(manifest.size) as progress:
             steps = restoring.plan_restore(
@@ -93,9 +95,7 @@ def bring_back(
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:
         return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)
-    notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
-    notes += report.lost_lines(lost, style)
-    text = report.restore_text(steps, style, notes)
+    text = report.restore_text(steps, style, [*notes, *report.lost_lines(lost, style)])
     size = sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))
     return Done(Output(text + expected(options, "restore", size)), failed=any(step.problem for step in steps))
 

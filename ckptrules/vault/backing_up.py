@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -23,10 +24,6 @@ COPIES = f"{MANIFEST}.copies"  # a folder in which copies wait until they are mo
 MANIFEST_ROW = 512  # bytes that one name takes in a manifest, generously
 CHANGED_HINT = "back it up again when nothing writes into it"
 LOST_HINT = "back it up again, with executor=none if it happens again"
-
-
-class NoSpaceError(Exception):
-    """There is not enough space for a backup; nothing is left of it. The message is one fact."""
 
 
 class Order(NamedTuple):
@@ -62,8 +59,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
     none of those who do that has finished is a problem, too.
 
     Raises:
-        NoSpaceError: it would not fit.
-        OSError: it cannot be written. Nothing of it is left, if that can be removed.
+        OSError: it would not fit, or cannot be written. Nothing of it is left, if that can be removed.
     """
     items, problems = collect(order)
     source = os.path.realpath(order.outputs_dir)
@@ -104,13 +100,13 @@ def check_space(items: Iterable[Item], folder: str) -> None:
     """Refuse copies that would not fit, where the file system says how large it is.
 
     Raises:
-        NoSpaceError: with how much is needed and how much there is.
+        OSError: ENOSPC, with how much is needed and how much there is.
     """
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     needed = space_needed(items, status.f_frsize)
     if needed > free and status.f_blocks:
-        raise NoSpaceError(f"needs {human_size(needed)}, but only {human_size(free)} are free")
+        raise OSError(errno.ENOSPC, f"needs {human_size(needed)}, but only {human_size(free)} are free")
 
 
 def space_needed(items: Iterable[Item], block: int) -> int:
@@ -213,11 +209,11 @@ def _text(manifest: Manifest) -> str:
     """Write a manifest that `read_backup` reads.
 
     Raises:
-        NoSpaceError: it is too long.
+        OSError: EFBIG, as it is too long.
     """
     text = to_json(manifest)
     if len(text) > LONGEST:
-        raise NoSpaceError(f"holds too many names for one backup: {TOO_LONG}; take fewer experiments=…")
+        raise OSError(errno.EFBIG, f"holds too many names for one backup: {TOO_LONG}; take fewer experiments=…")
     return text
 
 

@@ -14,7 +14,7 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage import looking, reading, streams
+from ckptrules.storage import believing, looking, reading, streams
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
@@ -67,8 +67,8 @@ def belongs(path: str, experiments: Collection[str]) -> bool:
     return any(f"{path}/".startswith(f"{name}/") or name.startswith(f"{path}/") for name in experiments)
 
 
-def read_backup(folder: str) -> Manifest:
-    """Read the manifest of a backup and check it.
+def read_backup(folder: str) -> tuple[Manifest, bool]:
+    """Read the manifest of a backup and check it; say also whether nobody else could have written it.
 
     Raises:
         NoBackupError: the folder has none, or it cannot be believed.
@@ -79,7 +79,7 @@ def read_backup(folder: str) -> Manifest:
         with reading.open_file(folder, MANIFEST) as file, open(file, encoding="utf-8", closefd=False) as text:
             if os.fstat(file).st_size > LONGEST:
                 raise NoBackupError(TOO_LONG)
-            return from_json(text.read(LONGEST))
+            return from_json(text.read(LONGEST)), believing.is_trusted(os.fstat(file))
     except SourceError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotOursError("carries no manifest of ckptrules") from None
@@ -96,7 +96,7 @@ def find_backups(folder: str, outputs_dir: str) -> list[Held]:
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         try:
-            manifest = None if os.path.realpath(path) == os.path.realpath(outputs_dir) else read_backup(path)
+            manifest = None if os.path.realpath(path) == os.path.realpath(outputs_dir) else read_backup(path)[0]
         except NotOursError:
             continue
         except NoBackupError as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
-from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound
+from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound, disbelieved
 from ckptrules.storage.checksums import is_sound
 
 SCHEMA_VERSION = 2  # 1 has a `sha256` in place of the `checksum` that names its algorithm
@@ -43,6 +43,11 @@ class Manifest(NamedTuple):
     experiments: tuple[str, ...] = ()
     items: tuple[Item, ...] = ()
     missing: tuple[str, ...] = ()
+
+    @property
+    def disbelieved(self) -> Manifest:
+        """The manifest without owners and access lists, as somebody else could have written it."""
+        return self._replace(items=tuple(map(disbelieved, self.items)))
 
     @property
     def files(self) -> int:

@@ -14,13 +14,12 @@ from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import believing, looking, making, reading, staging, unfinished
-from ckptrules.storage.attributes import disbelieved
+from ckptrules.storage import looking, making, reading, staging, unfinished
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, why_of
-from ckptrules.vault.backups import MANIFEST, MISSING, belongs, difference, fault_of, unlike
+from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
 from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
-from ckptrules.vault.manifest import Manifest, from_json
+from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
 
@@ -37,18 +36,6 @@ class RestoreStep(NamedTuple):
     item: Item
     verdict: Decision
     problem: Problem | None = None
-
-
-def believed(folder: str, manifest: Manifest) -> Manifest:
-    """Return the manifest of a backup without owners and access lists if somebody else could have written it."""
-    with (
-        contextlib.suppress(OSError, ValueError),
-        reading.open_file(folder, MANIFEST) as file,
-        open(file, encoding="utf-8", closefd=False) as text,
-    ):
-        if believing.is_trusted(os.fstat(file)) and from_json(text.read()) == manifest:
-            return manifest
-    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
 
 
 def plan_restore(

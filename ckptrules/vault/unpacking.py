@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import looking, making, reading, staging, streams
-from ckptrules.storage.attributes import disbelieved
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.reading import Progress, why_of
@@ -186,9 +185,8 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
 def believed(path: str, manifest: Manifest) -> Manifest:
     """Return the manifest of an archive without owners and access lists if somebody else could have written it."""
     real = os.path.realpath(path)
-    if all(is_trusted(os.stat(place)) for place in (real, os.path.dirname(real))):
-        return manifest
-    return manifest._replace(items=tuple(map(disbelieved, manifest.items)))
+    trusted = all(is_trusted(os.stat(place)) for place in (real, os.path.dirname(real)))
+    return manifest if trusted else manifest.disbelieved
 
 
 def free(folder: str) -> int:

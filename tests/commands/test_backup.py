@@ -196,14 +196,14 @@ def test_clones_need_no_space_and_fall_back_to_copies(
         os.close(copy)
 
     def no_space(*_: object) -> None:
-        raise backing_up.NoSpaceError
+        raise OSError(errno.ENOSPC, "needs more")
 
     monkeypatch.setattr(copying, "_cloner", lambda: clone)
     monkeypatch.setattr(backing_up, "check_space", no_space)
     manifest, problems = make_backup(order(project, tmp_path / "b"), bar)
     assert (manifest.mode, problems) == ("clone and copy", [])
     assert snapshot(tmp_path / "b") == snapshot(project.outputs)
-    with pytest.raises(backing_up.NoSpaceError):
+    with pytest.raises(OSError, match="needs more"):
         make_backup(order(project, tmp_path / "c")._replace(mode="copy"), bar)
 
 
@@ -327,6 +327,20 @@ def test_a_backup_that_would_not_fit_is_not_begun(project: Project) -> None:
         assert (backups(project.folder), hidden(project.folder)) == ([], [])
 
 
+def test_a_backup_that_fills_the_disk_is_told_with_what_helps(project: Project) -> None:
+    small(project)
+    (project.folder / "dodo.py").write_text(
+        "import errno\nfrom ckptrules.storage import copying\n"
+        "def full(*_, **__):\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "copying.copy_file = full\n" + (project.folder / "dodo.py").read_text()
+    )
+    fact = "Problem: backup 'NAME': a/checkpoints/x.ckpt: No space left on device\n"
+    hint = "    hint: make room, or name another folder with to=DIR\n"
+    assert said(project, "backup", "mode=copy", check=1) == fact + hint
+    assert (backups(project.folder), hidden(project.folder)) == ([], [])
+
+
 # --- in this process: every step fails, or is the last one -----------------------------------------------------------
 
 STEPS = "fchmod fsync link mkdir makedirs open replace symlink utime write".split()
@@ -399,7 +413,7 @@ def test_at_whatever_step_it_is_killed_a_backup_is_whole_or_hidden(project: Proj
 
         def look() -> None:
             if made.exists():
-                manifest = vault_backups.read_backup(str(made))
+                manifest = vault_backups.read_backup(str(made))[0]
                 assert manifest.complete
                 assert vault_backups.check_backup(str(made), manifest, lambda _: None) == ()
             elif os.path.exists(hidden_path(str(made)) + f"/{STATE}/manifest.json"):
@@ -611,7 +625,7 @@ def test_whatever_step_of_a_restore_fails_every_byte_is_there_and_the_next_one_f
     small(project)
     wanted = contents(project.outputs)
     made = str(back_up(project))
-    manifest = vault_backups.read_backup(made)
+    manifest = vault_backups.read_backup(made)[0]
     for number in range(1, 1000):
         shutil.rmtree(project.outputs)
         project.make({"a/checkpoints/x.ckpt": "-> precious"})
@@ -640,7 +654,7 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
     def disturbing(_: int) -> Iterator[reading.Progress]:
         yield lambda _: (file.write_text("new"), None)[1]
 
-    run, manifest = "20200101T000000Z-1", vault_backups.read_backup(made)
+    run, manifest = "20200101T000000Z-1", vault_backups.read_backup(made)[0]
     steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
     problems = [step.problem for step in restoring.restore(str(project.outputs), made, run, steps, disturbing)]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]

@@ -78,7 +78,9 @@ def order(project: Project, path: Path) -> Order:
 
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
-    steps = plan_restore(str(project.outputs), read_backup(made), None, force=True, progress=lambda _: None, each=each)
+    steps = plan_restore(
+        str(project.outputs), read_backup(made)[0], None, force=True, progress=lambda _: None, each=each
+    )
     return restoring.restore(str(project.outputs), made, RUN, steps, bar, each=each)
 
 

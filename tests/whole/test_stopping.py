@@ -181,7 +181,7 @@ def test_a_backup_whose_removal_is_stopped_is_still_known_as_one(project: Projec
         path = shutil.copytree(place, project.folder / "again" / "held", symlinks=True)
         with pytest.raises(StoppedError):
             unfinished.remove_backup(str(path), hidden_path(str(path)), stopping_at(number))
-        assert read_backup(hidden_path(str(path))).complete
+        assert read_backup(hidden_path(str(path)))[0].complete
         unfinished.remove_backup(hidden_path(str(path)), hidden_path(str(path)))
         os.rmdir(project.folder / "again")
 
