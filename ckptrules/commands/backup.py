@@ -73,8 +73,8 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 def known_experiments(session: Session, options: Common) -> list[str]:
     """List the experiments that there are."""
-    found = finding.find(session, options.outputs_dir, finding.load(session, options.rules_dir, options.outputs_dir))
-    return [directory.experiment for directory in found]
+    rules = finding.load(session, options.rules_dir, options.outputs_dir)
+    return finding.names_of(session, options.outputs_dir, rules)
 
 
 def selects(session: Session, task: str, options: Common) -> bool:

@@ -59,20 +59,16 @@ def sample_checkpoint(epoch: int, step: int, size: int) -> bytes:
     import zipfile
 
     data = pickle.dumps({"epoch": epoch, "global_step": step, "state_dict": {}}, protocol=2)
-    whole = b""
-    for filling in (0, size):
+    entries = {"data.pkl": data, "byteorder": b"little", "version": b"3\n"}
+
+    def packed(filling: int) -> bytes:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
-            padding = b"\0" * max(0, filling - len(whole))
-            for entry, content in (
-                ("data.pkl", data),
-                ("byteorder", b"little"),
-                ("version", b"3\n"),
-                ("fill", padding),
-            ):
+            for entry, content in {**entries, "fill": b"\0" * max(0, filling)}.items():
                 archive.writestr(zipfile.ZipInfo(f"archive/{entry}"), content)
-        whole = file.getvalue()
-    return whole
+        return file.getvalue()
+
+    return packed(size - len(packed(0)))
 
 
 class Options(Common):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from doit.exceptions import TaskFailed
 from doit.task import Task
@@ -91,18 +90,11 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
-class Meant(NamedTuple):
-    """What is to be taken back: a run, if there is one, the experiments that it changed, and what stands of it."""
-
-    run: Run | None
-    changed: Sequence[str]
-    pattern: str | None
-    backs: Sequence[TakeBack]
-
-
 @once
-def found_out(_: Session, options: Options) -> Meant:
+def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], str | None, Sequence[TakeBack]]:
     """Find out what is to be taken back, once: under the lock, where anything is to change.
+
+    Returns the run, if there is one, the experiments that it changed, those that are meant, and what stands of it.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
@@ -111,7 +103,7 @@ def found_out(_: Session, options: Options) -> Meant:
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
-    return Meant(run, changed, pattern, standing(run, pattern) if run else ())
+    return run, changed, pattern, standing(run, pattern) if run else ()
 
 
 def count_shared(session: Session, base: str, options: Options) -> int:
@@ -120,7 +112,7 @@ def count_shared(session: Session, base: str, options: Options) -> int:
     Raises:
         OptionError: as `found_out`.
     """
-    backs = found_out(session, options).backs
+    *_, backs = found_out(session, options)
     return sum(selecting.is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
 
 

@@ -28,6 +28,7 @@ HEADERS = 1 << 15  # bytes between the contents of two members: the longest path
 MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
 MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
 MEMBERS_RATIO = 128  # and as many more for each byte of it; a member takes some 20 bytes at the least
+DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, RecursionError)  # what the libraries say of it
 
 
 class ArchiveError(Exception):
@@ -85,14 +86,10 @@ def believing() -> Iterator[None]:
     """
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error, UnicodeError, ValueError, RecursionError) as error:
-        raise ArchiveError(f"is damaged or cut off: {error}") from None
-    except OSError as error:
-        if error.errno is not None:  # gzip's own errors have none
-            raise
-        raise ArchiveError(f"is damaged or cut off: {error}") from None
     except Exception as error:
-        if type(error).__name__ != "ZstdError":  # where nobody uses zstd, its module is not imported for this
+        of_gzip = isinstance(error, OSError) and error.errno is None
+        of_zstd = type(error).__name__ == "ZstdError"  # where nobody uses zstd, its module is not imported for this
+        if not (of_gzip or of_zstd or isinstance(error, DAMAGE)):
             raise
         raise ArchiveError(f"is damaged or cut off: {error}") from None
 
