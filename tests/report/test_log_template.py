@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.record import Intent, Record
+from ckptrules.changes.record import Intent, Record, refs
 from ckptrules.commands.log import code, entry_of, plain, threshold
+from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
 from ckptrules.rules.shipped import log_template
 from tests.conftest import Project
@@ -193,9 +194,11 @@ def test_nothing_that_a_journal_says_forges_an_entry(name: str, shown: str, wher
     header |= {where: name} if where in header else {}
     header |= {"options": {"experiments": name}} if where == "options" else {}
     header |= {"policy": {"name": name, "lines": {name: name}}} if where in ("policy", "line") else {}
-    intent = Intent(1, name if where == "experiments" else "a", "a", ())
+    intent = Intent(1, name if where == "experiments" else "a", "a", (Unit("rename", 1, ()),))
     record = Record("20260101T100000Z-1", "1", header, (intent,), ())
-    run = Run(record.run, header, ((record, intent),), frozenset(), {}, frozenset(), interrupted=False)
+    run = Run(
+        record.run, header, ((record, intent),), frozenset(refs(record, intent)), {}, frozenset(), interrupted=False
+    )
     entry = render(
         log_template(None) + "{% if deleted == 0 %}\n({{ threshold }}) {{ when }}\n{% endif %}", entry_of(run)
     )
