@@ -17,14 +17,14 @@ from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.wholeness import as_sentence, asked_inside, fitted
-from ckptrules.outputs.in_use import LOOKING, in_use
+from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.looking import holds_something
-from ckptrules.storage.reading import open_below, why_of
-from ckptrules.storage.streams import read_pointer, read_text_behind
+from ckptrules.storage.reading import open_below, open_file_in, why_of
+from ckptrules.storage.streams import chunks, read_pointer, read_text_behind
 
 if TYPE_CHECKING:
     from ckptrules.engine.companions import Sidecar
@@ -193,12 +193,12 @@ def read_metrics(
     found = {}
     with open_below(outputs_dir, listing.directory) as directory:
         for owner, names in metric_files(sidecars).items():
-            why_of: dict[str, str] = {}
+            told: dict[str, str] = {}
             for name in names:
-                with contextlib.suppress(OSError, ValueError):
-                    why_of |= numbers(parse(_read(directory, name)))
-            if why_of:
-                found[owner] = why_of
+                with contextlib.suppress(OSError, ValueError), open_file_in(directory, name) as file:
+                    told |= numbers(parse(b"".join(chunks(file, CHUNK))))
+            if told:
+                found[owner] = told
     return found
 
 
@@ -242,11 +242,6 @@ def _paths(directory: int, name: str) -> Iterator[str]:
     for folder, folders, names, _ in os.fwalk(name, dir_fd=directory):
         inner = folder[len(name) + 1 :]
         yield from (os.path.join(inner, one) for one in (*names, *folders))
-
-
-def _read(directory: int, name: str) -> bytes:
-    with open(os.open(name, LOOKING, dir_fd=directory), "rb") as file:
-        return file.read(CHUNK)
 
 
 def same_content(directory: int, names: Collection[str], entries: Mapping[str, Entry]) -> dict[str, int]:
@@ -296,13 +291,12 @@ def _obstacle(plan: Plan, text: str, hint: str) -> Problem:
 
 
 def _is_identical(directory: int, one: str, other: str) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        first, second = (
-            stack.enter_context(open(os.open(name, flags, dir_fd=directory), "rb", buffering=0))
-            for name in (one, other)
-        )
-        while (chunk := first.read(CHUNK)) == second.read(CHUNK):
+    with (
+        contextlib.suppress(OSError),
+        open_file_in(directory, one) as first,
+        open_file_in(directory, other) as second,
+    ):
+        while (chunk := os.read(first, CHUNK)) == os.read(second, CHUNK):
             heed()
             if not chunk:
                 return True

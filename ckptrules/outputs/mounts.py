@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 TABLE = "/proc/self/mountinfo"  # proc_pid_mountinfo(5)
 SHARED = frozenset(
@@ -14,13 +13,6 @@ SHARED = frozenset(
 )
 FUSE = "fuse."  # begins the kinds of which only the program behind them knows where the files are
 LOCAL = frozenset("bindfs exfat fuse-overlayfs mergerfs ntfs ntfs-3g unionfs".split())  # such programs
-
-
-class Mount(NamedTuple):
-    """Where a file system begins, and of what kind it is."""
-
-    point: str
-    kind: str
 
 
 def shared_kind(outputs_dir: str) -> str:
@@ -39,13 +31,13 @@ def table() -> str:
 
 def shared_in(mounts: str, path: str) -> str:
     """Return such a kind by a table of mounts, for a path without links; nothing where no host shares it."""
-    above, below = Mount("", ""), []
-    for mount in _read(mounts):
-        if is_within(path, mount.point) and len(mount.point) >= len(above.point):  # of one point, the last is on top
-            above = mount
-        elif is_within(mount.point, path):
-            below.append(mount)
-    return next((mount.kind for mount in (above, *below) if _is_shared(mount.kind)), "")
+    nearest, around, below = "", "", []
+    for point, kind in _read(mounts):
+        if is_within(path, point) and len(point) >= len(nearest):  # of one point, the last is on top
+            nearest, around = point, kind
+        elif is_within(point, path):
+            below.append(kind)
+    return next(filter(_is_shared, (around, *below)), "")
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -53,11 +45,12 @@ def is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _read(mounts: str) -> Iterator[Mount]:
+def _read(mounts: str) -> Iterator[tuple[str, str]]:
+    """Yield where each file system begins, and of what kind it is."""
     for line in mounts.splitlines():
         where, _, what = line.partition(" - ")
         if len(fields := where.split(" ")) > 4 and what:  # noqa: PLR2004 - the place of the mount point
-            yield Mount(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]), what.partition(" ")[0])
+            yield re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]), what.partition(" ")[0]
 
 
 def _is_shared(kind: str) -> bool:

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ckptrules.engine.entries import Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs import find
@@ -25,42 +25,36 @@ TICK_NS = 20_000_000
 Mark = tuple[int, ...]
 
 
-class Marks(NamedTuple):
-    """What tells whether files were rewritten; ``young`` says that one was written just now.
+def marks(directory: int, names: Iterable[str]) -> Mapping[str, Mark] | None:
+    """Mark some files of an open directory, before they are read; None where one was written just now.
 
     What is written within the same tick of the clock may have the same time: nothing tells it apart.
     """
-
-    of: Mapping[str, Mark] = {}
-    young: bool = False
-
-
-def marks(directory: int, names: Iterable[str]) -> Marks:
-    """Mark some files of an open directory, before they are read."""
     found = {name: _mark(directory, name) for name in names}
     now_ns = time.time_ns()
-    return Marks(found, any(now_ns - time_ns < _tick(time_ns) for mark in found.values() for time_ns in mark[2::4]))
+    is_young = any(now_ns - time_ns < _tick(time_ns) for mark in found.values() for time_ns in mark[2::4])
+    return None if is_young else found
 
 
 def read_by(
-    listing: Listing, names: Iterable[str] | None, contents: Marks, links: Sequence[OutsideLink]
+    listing: Listing, names: Iterable[str] | None, contents: Mapping[str, Mark] | None, links: Sequence[OutsideLink]
 ) -> dict[str, Any] | None:
     """Note what a plan was made from; an empty note where it was nothing but names, None where it cannot be told.
 
     ``names`` are those of which more than the name was read (None for all), ``contents`` mark the files that were read.
     """
-    if contents.young:
+    if contents is None:
         return None
     wanted = None if names is None else sorted(names)
     elsewhere = {f"{folder}/{link.name}".lstrip("/"): link.link_text for folder, link in links}
-    if not (wanted is None or wanted or contents.of or elsewhere):
+    if not (wanted is None or wanted or contents or elsewhere):
         return {}
     entries = [entry for entry in listing.entries if wanted is None or entry.name in set(wanted)]
     return {
         "names": wanted,
-        "contents": sorted(contents.of),
+        "contents": sorted(contents),
         "links": sorted(elsewhere),
-        "digest": _digest(entries, contents.of, elsewhere),
+        "digest": _digest(entries, contents, elsewhere),
     }
 
 
