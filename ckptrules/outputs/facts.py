@@ -247,13 +247,12 @@ def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes
 
 def documents(path: str, content: bytes, note: Note) -> Iterator[object]:
     """Yield what stands in a file, by its ending; what is wrong with it is noted."""
-    if path.endswith((".csv", ".tsv")):
-        read = _read_table(content, "\t" if path.endswith(".tsv") else ",")
-    elif _is_yaml(path):
-        read = _read_yaml(content)
-    else:
-        read = _read_json(content, note)
+    read: Iterable[object]
     try:
+        if path.endswith((".csv", ".tsv")):
+            read = _read_table(content, "\t" if path.endswith(".tsv") else ",")
+        else:
+            read = plainyaml.parse(content) if _is_yaml(path) else _read_json(content, note)
         for count, document in enumerate(read):
             if count == MOST_ROWS:
                 note(f"has more than {MOST_ROWS:,} rows: the rest is not read")
@@ -267,29 +266,20 @@ def _is_yaml(path: str) -> bool:
     return path.endswith((".yaml", ".yml"))
 
 
-def _read_yaml(content: bytes) -> Iterator[object]:
-    yield from plainyaml.parse(content)
-
-
 def _read_json(content: bytes, note: Note) -> Iterator[object]:
     """Yield the one document of a JSON text, or those of its lines. A last line that is torn is being written."""
     try:
-        whole = plainjson.parse(content)
+        yield plainjson.parse(content)
     except TooLongError:
         raise
     except ValueError:
-        yield from _read_lines(content.splitlines(), note)
+        lines, bad = content.splitlines(), list[int]()
     else:
-        yield whole
-
-
-def _read_lines(lines: Sequence[bytes], note: Note) -> Iterator[object]:
-    bad: list[int] = []
+        return
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
         try:
-            yield plainjson.parse(line)
+            if line.strip():
+                yield plainjson.parse(line)
         except ValueError:
             bad.append(number)
     if bad == [1] or bad[:-1] or (bad and bad[-1] != len(lines)):

@@ -55,7 +55,7 @@ class Links:
             except OSError as error:
                 self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
                 continue
-            for parent, sibling, behind in _ways(text):
+            for parent, sibling, behind in ways_to_read(text):
                 real = os.path.realpath(os.path.join(here, parent))
                 if real != here:
                     entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
@@ -82,7 +82,7 @@ class Links:
                     pending.append(start + entry.name)
 
 
-def _ways(text: str) -> Iterator[tuple[str, str, str]]:
+def ways_to_read(text: str) -> Iterator[tuple[str, str, str]]:
     """Yield the ways to read a link as directory, name in it, and what is behind."""
     path, behind = text, ""
     while path.strip("/"):

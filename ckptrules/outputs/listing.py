@@ -10,16 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.outputs.links import ways_to_read
 from ckptrules.storage.looking import hard_links, look_inside
 from ckptrules.storage.reading import open_below
 
-LEADS_NOWHERE = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.EACCES,
-)  # of a link; or nobody knows
+# Of a link; or nobody knows.
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
 
 
 def scan(outputs_dir: str, found: Directory) -> Listing:
@@ -150,18 +146,15 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
 
 def _split_at(directory: int, text: str) -> tuple[str | None, str]:
     """Find the part of a link's text that is a name in the directory, and what stands behind it."""
-    path, behind = text, ""
-    while path.strip("/"):
-        parent, name = os.path.split(path)
+    for parent, name, behind in ways_to_read(text):
         try:
-            if name not in ("", ".", "..") and os.path.samestat(
+            if name not in (".", "..") and os.path.samestat(
                 os.stat(parent or ".", dir_fd=directory), os.fstat(directory)
             ):
                 return name, behind
         except OSError as error:
             if error.errno not in LEADS_NOWHERE:
                 raise
-        path, behind = parent, path[len(parent) :] + behind
     return None, ""
 
 
