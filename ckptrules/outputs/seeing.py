@@ -8,7 +8,6 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.comparing import compare, first_middle_last
 from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
@@ -16,7 +15,7 @@ from ckptrules.engine.packs import is_undecided, with_packs
 from ckptrules.engine.ruleset import Pack, RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
-from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack, look_into
+from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
@@ -100,21 +99,22 @@ def _both(mine: Seen, other: Seen) -> Seen:
 
 
 def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, int]:
-    """Judge a directory, opening so many of its checkpoints at most, and count those that were opened."""
+    """Judge a directory, opening so many of its checkpoints at most, and count those that were opened.
+
+    Where several packs read the names otherwise, it is the one that reads what stands inside all that are opened.
+    """
     names, own = tree.names_of_checkpoints(sight.directory, sight.packs), with_packs(rules, sight.packs)
     claims = {name: named(in_part_folder(name)[1], own, folder=names[name]).claim for name in sight.names}
     clear = [one for one in claims.values() if one.rule and one.kind != "ambiguous" and not is_undecided(one.rule)]
     clear = clear or [one for one in claims.values() if one.kind == "protected" and len(sight.packs) == 1]
-    proved, tried = (None, 0) if clear else _proved(tree, sight, most)
-    if proved:
-        return _seen(tree, sight._replace(packs=(proved,)), rules, most)
+    every, opened = by_pack(tree, sight, most)
+    proved = [pack for pack in sight.packs if every[pack.name].agrees and every[pack.name].opened == opened]
+    if not clear and len(proved) == 1 < len(sight.packs) and opened >= ENOUGH:
+        return _seen(tree, sight._replace(packs=tuple(proved)), rules, most)
     listing = _listing(tree, sight)
     mine = frozenset(sight.names)
     found = [one for one in sort_entries(own, listing).checkpoints if one.entry.name in mine]
-    chosen = first_middle_last([one.entry.name for one in found])[:most]
-    inside = {one: look_into(tree.outputs_dir, sight.directory, one, folder=names.get(one, False)) for one in chosen}
-    compared = compare((one.fields, inside.get(one.entry.name, {})) for one in found)
-    marks = sight.packs[0].evidence
+    marks, compared = sight.packs[0].evidence, every[sight.packs[0].name]
     speaks = marks != BY_NAME or (compared.opened > 0 and compared.agrees)
     evidence = marks if clear else next(claim.reason.text.partition(";")[0] for claim in claims.values())
     told = all_facts(tree.outputs_dir, listing, own)
@@ -130,14 +130,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
         compared=compared,
         best_by=told.best_by,
     )
-    return one, max(tried, len(chosen))
-
-
-def _proved(tree: Tree, sight: Sight, most: int) -> tuple[Pack | None, int]:
-    """Return the one of several packs whose reading of the names is what stands inside all that are opened: so many."""
-    compared, opened = by_pack(tree, sight, most)
-    proved = [pack for pack in sight.packs if compared[pack.name].agrees and compared[pack.name].opened == opened]
-    return proved[0] if len(proved) == 1 and opened >= ENOUGH else None, opened
+    return one, opened
 
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
