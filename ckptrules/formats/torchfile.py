@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import itertools
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
 from ckptrules.formats.pickled import Contents, Limited, read_pickle
-from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb
+from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 ELEMENT_BYTES: Mapping[str, int] = {
@@ -44,14 +44,13 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  
     _check_directory(archive, entries)
     refuse_bomb(archive, entries)
     checksums = any(entry.CRC for entry in entries)
-    root = _root(entries)
-    state = [entry for entry in entries if root is not None and entry.filename == f"{root}/data.pkl"]
-    _read_all(archive, state if quick else entries, tell)
+    state = state_of(archive)
+    _read_all(archive, filter(None, [state]) if quick else entries, tell)
     is_numpy = all(entry.filename.endswith(".npy") for entry in entries)
     kind = "torch" if state else "numpy" if is_numpy else "zip"
     if kind == "numpy":
         _check_arrays(archive, entries, tell)
-    contents = _torch_contents(archive, entries, state[0], tell) if state else None
+    contents = _torch_contents(archive, entries, state, tell) if state else None
     return facts_of(kind, contents, checksums=checksums and not quick)
 
 
@@ -103,7 +102,7 @@ def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
             raise UnsoundError("damaged", "has entries that overlap")
 
 
-def _read_all(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], tell: Tell) -> None:
+def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], tell: Tell) -> None:
     """Read every entry to its end, and compare the checksum: zipfile would work it out at a quarter of the speed."""
     from isal.isal_zlib import crc32  # not above: what reads no checksum need not import it
 
@@ -135,12 +134,6 @@ def _check_arrays(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], 
                 if isinstance(fault, TooLongError):
                     raise
                 raise UnsoundError("damaged", f"is damaged in '{entry.filename[:80]}'") from None
-
-
-def _root(entries: Sequence[zipfile.ZipInfo]) -> str | None:
-    """Return the folder inside a torch file: that of its first entry, which torch itself goes by."""
-    root, slash, _ = entries[0].filename.partition("/")
-    return root if slash else None
 
 
 def _torch_contents(

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from ckptrules.engine.actions import Piece, Rewrite
 from ckptrules.formats.machine import TooLongError, UnreadableError
 from ckptrules.formats.pickled import LONGEST_PICKLE, MOST_OPCODES, Contents, Limited, read_pickle
-from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip
+from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, state_of
 
 _LENGTHS = {"SHORT_BINUNICODE": "<B", "BINUNICODE": "<I", "BINUNICODE8": "<Q"}
 _DAMAGED = (*BROKEN_ZIP, LookupError, TypeError)
@@ -35,14 +35,14 @@ def read_state(file: BinaryIO) -> Contents:
     """
     try:
         archive = open_zip(file)
-        with open_entry(archive, archive.infolist()[_place_of_state(archive)]) as content:
-            return read_pickle(Limited(content))
+        if state := state_of(archive):
+            with open_entry(archive, state) as content:
+                return read_pickle(Limited(content))
     except UnreadableError:
         raise
-    except StopIteration:
-        raise UnreadableError("it is no zip file of torch") from None
     except _DAMAGED:
         raise UnreadableError("it is no zip file of torch, or damaged") from None
+    raise UnreadableError("it is no zip file of torch")
 
 
 def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
@@ -57,14 +57,13 @@ def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
     """
     try:
         archive = open_zip(file)
-        at = _place_of_state(archive)
-        state = archive.infolist()[at]
+        state = state_of(archive)
+        if state is None:
+            raise NotRewritableError("is no zip file of torch")
         if state.compress_type != zipfile.ZIP_STORED or state.file_size > LONGEST_PICKLE:
             raise NotRewritableError("its state is compressed, or too long to be read")
         new, changes = edit(archive.read(state), change)
-        return Rewrite(_parts(archive, at, new) if changes else (), changes)
-    except StopIteration:
-        raise NotRewritableError("is no zip file of torch") from None
+        return Rewrite(_parts(archive, state, new) if changes else (), changes)
     except TooLongError:
         raise NotRewritableError("its state is compressed, or too long to be read") from None
     except _DAMAGED:
@@ -103,16 +102,6 @@ def _text(text: str) -> bytes:
     return b"X" + struct.pack("<I", len(encoded)) + encoded
 
 
-def _place_of_state(archive: zipfile.ZipFile) -> int:
-    """Return which entry of a torch file is its pickle.
-
-    Raises:
-        StopIteration: there is none.
-    """
-    names = (entry.filename for entry in archive.infolist())
-    return next(at for at, name in enumerate(names) if name.count("/") == 1 and name.endswith("/data.pkl"))
-
-
 class _Behind(io.BytesIO):
     """What is written behind so many bytes of another file: `zipfile` counts from the beginning of that."""
 
@@ -129,15 +118,15 @@ class _Behind(io.BytesIO):
         return self.start + super().seek(offset - self.start, whence)
 
 
-def _parts(archive: zipfile.ZipFile, at: int, new: bytes) -> tuple[Piece, ...]:
+def _parts(archive: zipfile.ZipFile, old: zipfile.ZipInfo, new: bytes) -> tuple[Piece, ...]:
     """List the parts: the old file up to its directory, or to its pickle where that is last, and what is behind it."""
     entries = archive.infolist()
-    old, is_last = entries[at], all(entry.header_offset <= entries[at].header_offset for entry in entries)
+    is_last = all(entry.header_offset <= old.header_offset for entry in entries)
     behind = _Behind(old.header_offset if is_last else archive.start_dir)
     with zipfile.ZipFile(behind, "w") as whole:
         whole.comment = archive.comment
         whole.writestr(zipfile.ZipInfo(old.filename, old.date_time), new)
-        whole.infolist()[:] = [*entries[:at], *whole.infolist(), *entries[at + 1 :]]
+        whole.infolist()[:] = [whole.infolist()[0] if entry is old else entry for entry in entries]
         if old.CRC is None:  # torch was told to write none
             for entry in whole.infolist():
                 entry.CRC = 0

@@ -39,6 +39,14 @@ def open_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BinaryIO:
     return io.BufferedReader(archive.open(entry))  # type: ignore[type-var] # readinto is there
 
 
+def state_of(archive: zipfile.ZipFile) -> zipfile.ZipInfo | None:
+    """Return the pickle of a torch file: in the folder of its first entry, which torch itself goes by."""
+    names = archive.namelist() or [""]
+    root, slash, _ = names[0].partition("/")
+    state = f"{root}{slash}data.pkl"
+    return archive.getinfo(state) if slash and state in names else None
+
+
 def refuse_bomb(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
     """Refuse what unpacks to far more than the file has, by what the entries say; none gives more than it says.
 
