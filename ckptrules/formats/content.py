@@ -118,6 +118,20 @@ class FileContent(NamedTuple):
         return None not in version and version < NAMED_FROM_0
 
 
+def together(kind: str, contents: Iterable[FileContent]) -> FileContent:
+    """Say what is known of several files: each number as the first of them says that says any."""
+    every = list(contents)
+    return FileContent(
+        kind,
+        epoch=next((one.epoch for one in every if one.epoch is not None), None),
+        step=next((one.step for one in every if one.step is not None), None),
+        lightning=next((one.lightning for one in every if one.lightning), ""),
+        checksums=all(one.checksums for one in every),
+        names=tuple(sorted({name for one in every for name in one.names})),
+        ranks=next((one.ranks for one in every if one.ranks is not None), None),
+    )
+
+
 class Format(NamedTuple):
     """A format of files: how it is told by the first 16 bytes, and checked.
 

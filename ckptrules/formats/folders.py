@@ -6,14 +6,14 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, told_as_fault, untold
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, SHORT, Folder
 
@@ -23,7 +23,6 @@ SPEECHBRAIN = "CKPT.yaml"  # beside it, counters and the like are text under the
 TEXT = "text"
 NOTE = re.compile(rb"(?:[\w.-]+: )?[\w.+-]+")
 
-T = TypeVar("T")
 ShardAnswer = FileContent | UnsoundError | OSError
 """What stands in a file, or why that is not known."""
 
@@ -76,15 +75,8 @@ def check_folder(
         inside = {**layouts.check_json(folder), **parts}
         kind = _kind_of(folder, inside)
         _check_weights([path for path in folder.sizes if path not in inside or inside[path].kind != TEXT], folder.links)
-    return FileContent(
-        kind,
-        epoch=_first(facts.epoch for facts in inside.values()),
-        step=_first(facts.step for facts in inside.values()),
-        lightning=_first(facts.lightning or None for facts in inside.values()) or "",
-        checksums=bool(parts) and all(facts.checksums for facts in parts.values()),
-        names=tuple(sorted({name for facts in inside.values() for name in facts.names})),
-        ranks=_first(facts.ranks for facts in inside.values()),
-    )
+    content = together(kind, inside.values())
+    return content._replace(checksums=bool(parts) and content.checksums)
 
 
 def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
@@ -173,10 +165,6 @@ def _kind_of(folder: Folder, inside: Mapping[str, FileContent]) -> str:
         raise UnsoundError("incomplete", f"has {said}")
     layouts.check_trackers(folder)
     return kind
-
-
-def _first(values: Iterable[T | None]) -> T | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _check_files(

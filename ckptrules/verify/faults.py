@@ -11,7 +11,7 @@ from ckptrules.engine.companions import suffix_of
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
-from ckptrules.formats.content import FileContent
+from ckptrules.formats.content import FileContent, together
 from ckptrules.verify.memory import Known
 from ckptrules.verify.portion import Row
 
@@ -72,18 +72,10 @@ def _one_of(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
 
 
 def _all_known(parts: Sequence[Known]) -> Known:
-    """Join what is known of the parts of a checkpoint: what the first of them says, and what was done to all."""
-    facts = [part.facts for part in parts]
-    return Known(
-        facts[0]._replace(
-            kind=", ".join(dict.fromkeys(one.kind for one in facts)),
-            epoch=next((one.epoch for one in facts if one.epoch is not None), None),
-            step=next((one.step for one in facts if one.step is not None), None),
-            checksums=all(one.checksums for one in facts),
-            names=tuple(sorted({name for one in facts for name in one.names})),
-        ),
-        frozenset.intersection(*(part.done for part in parts)),
-    )
+    """Join what is known of the parts of a checkpoint, and what was done to all."""
+    kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
+    done = frozenset.intersection(*(part.done for part in parts))
+    return Known(together(kind, (part.facts for part in parts)), done)
 
 
 def name_problems(
