@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,15 +22,11 @@ LARGEST = 1 << 28  # bytes of an index that is read
 LONGEST_PATH = 4096  # bytes
 VERSIONS = (2, 3, 4)
 PACKED_NAMES = 4  # the version that leaves out what a name has in common with the one before
-ENTRY = 40  # bytes of an entry before its checksum
+ENTRY = struct.Struct(">8x2I20xI")  # of an entry before its checksum: when it was written (s, ns), its size
 MERGING, EXTENDED = 0x3000, 0x4000  # flags of an entry: of a merge that is not finished, with more flags behind
 ELSEWHERE = (b"link", b"sdir")  # extensions: entries stand in another file, or one stands for a whole folder
 TREES = b"TREE"  # the extension that tells of folders
 Digest = Callable[..., Any]
-
-
-class UnreadableError(Exception):
-    """An index that is not understood."""
 
 
 class Entry(NamedTuple):
@@ -68,7 +65,7 @@ def how_changed(path: str, content: bytes, known: dict[str, Index]) -> str:
             return ""
         if entry.merging or not _is_same(entry, os.stat(real), content, index):
             return CHANGED
-    except (OSError, UnreadableError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, struct.error):  # not understood
         return UNKNOWN
     return "" if any(folder in index.folders for folder in _folders(name)) else UNKNOWN
 
@@ -93,7 +90,7 @@ def _bytes(folder: str, path: str) -> tuple[bytes, int]:
     with reading.open_file(folder, path) as file:
         status = os.fstat(file)
         if status.st_size > LARGEST:
-            raise UnreadableError
+            raise ValueError
         return b"".join(streams.chunks(file, status.st_size)), status.st_mtime_ns
 
 
@@ -129,9 +126,10 @@ def _read_index(own: str) -> Index:
     entries, at = _read_entries(data, length)
     folders: frozenset[bytes] = frozenset()
     while at < len(data) - length:
-        kind, end = data[at : at + 4], at + 8 + _number(data, at + 4)
+        kind, size = struct.unpack_from(">4sI", data, at)
+        end = at + 8 + size
         if kind in ELSEWHERE:
-            raise UnreadableError
+            raise ValueError
         if kind == TREES:
             folders = frozenset(_whole_folders(data[at + 8 : end], length))
         at = end
@@ -140,13 +138,14 @@ def _read_index(own: str) -> Index:
 
 def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
     """Read the files of an index; return also where they end. What is merged stands there several times."""
-    version = _number(data, 4)
-    if data[:4] != b"DIRC" or version not in VERSIONS:
-        raise UnreadableError
+    kind, version, count = struct.unpack_from(">4s2I", data)
+    if kind != b"DIRC" or version not in VERSIONS:
+        raise ValueError
     at, name, found = 12, b"", {}
-    for _ in range(_number(data, 8)):
-        flags = _number(data, at + ENTRY + length - 2) & 0xFFFF
-        start = at + ENTRY + length + (4 if flags & EXTENDED else 2)
+    for _ in range(count):
+        seconds, ns, size = ENTRY.unpack_from(data, at)
+        checksum, flags = struct.unpack_from(f">{length}sH", data, at + ENTRY.size)
+        start = at + ENTRY.size + length + (4 if flags & EXTENDED else 2)
         kept = b""
         if version == PACKED_NAMES:
             dropped, start = _varint(data, start)
@@ -154,10 +153,8 @@ def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
         end = data.index(b"\0", start)
         name = kept + data[start:end]
         if len(name) > LONGEST_PATH:
-            raise UnreadableError
-        mtime_ns = _number(data, at + 8) * 10**9 + _number(data, at + 12)
-        checksum = data[at + ENTRY : at + ENTRY + length]
-        found[name] = Entry(checksum, _number(data, at + 36), mtime_ns, bool(flags & MERGING))
+            raise ValueError
+        found[name] = Entry(checksum, size, seconds * 10**9 + ns, bool(flags & MERGING))
         at = end + 1 if version == PACKED_NAMES else at + (end - at + 8) // 8 * 8
     return found, at
 
@@ -173,17 +170,11 @@ def _whole_folders(data: bytes, length: int) -> Iterator[bytes]:
         above, more = around[-1]
         path = b"/".join(filter(None, (above, data[at:end])))
         if len(path) > LONGEST_PATH:
-            raise UnreadableError
+            raise ValueError
         around[-1:] = [(above, more - 1), (path, inner)]
         if count >= 0:
             yield path
         at = line + 1 + (length if count >= 0 else 0)
-
-
-def _number(data: bytes, at: int) -> int:
-    if at + 4 > len(data):
-        raise UnreadableError
-    return int.from_bytes(data[at : at + 4], "big")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
