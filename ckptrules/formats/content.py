@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.checkpoints import number
-from ckptrules.formats.machine import Made, TooLongError, UnreadableError, is_count
+from ckptrules.formats.machine import TooLongError, UnreadableError, entries_of, is_count
 from ckptrules.formats.pickled import Contents
 
 CHUNK = 2**20
@@ -171,8 +171,8 @@ def facts_of(kind: str, contents: Contents | None, *, checksums: bool = False) -
 def _counts_of_engines(contents: Contents) -> Iterator[tuple[int, ...]]:
     """Yield what engines of PyTorch-Ignite have counted; their states stand under keys of the user's choice."""
     for value in contents.fields.values():
-        state = value.items if isinstance(value, Made) else value
-        if isinstance(state, dict) and not state.keys().isdisjoint(("max_epochs", "max_iters")):
+        state = entries_of(value)
+        if not state.keys().isdisjoint(("max_epochs", "max_iters")):
             done, length = state.get("iteration"), state.get("epoch_length")
             if is_count(done):
                 yield (done, done // length) if is_count(length) and length and done % length == 0 else (done,)

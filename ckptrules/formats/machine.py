@@ -40,6 +40,12 @@ class Made:
         self.items: dict[object, object] | None = None
 
 
+def entries_of(value: object) -> Mapping[object, object]:
+    """Return the entries of a dictionary, or of what stands for one; none of anything else."""
+    items = value.items if isinstance(value, Made) else value
+    return items if isinstance(items, dict) else {}
+
+
 class Storage(NamedTuple):
     """A tensor's data as a torch pickle speaks of it: the class that says the type, the key, the number of elements."""
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
-from ckptrules.formats.machine import Machine, Made, Storage, TooLongError, UnreadableError, is_count
+from ckptrules.formats.machine import Machine, Storage, TooLongError, UnreadableError, entries_of, is_count
 
 LONGEST_PICKLE = 32 * 2**20  # bytes, without what is passed over; that of a checkpoint with 10,000 tensors has 2 MB
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
@@ -37,8 +37,7 @@ class Contents(NamedTuple):
     @property
     def fields(self) -> Mapping[object, object]:
         """The entries of the value, where it is a dictionary or what stands for one."""
-        value = self.value.items if isinstance(self.value, Made) else self.value
-        return value if isinstance(value, dict) else {}
+        return entries_of(self.value)
 
     def number(self, key: str) -> int | None:
         """Return an entry that is a whole number of 0 or more and fits in 63 bits, else None."""

@@ -16,7 +16,7 @@ from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
-from ckptrules.formats.machine import Made, UnreadableError
+from ckptrules.formats.machine import UnreadableError, entries_of
 from ckptrules.formats.torchstate import read_state
 from ckptrules.outputs.facts import NOT_TO_BE_HAD, Row
 from ckptrules.stopping import heed
@@ -110,8 +110,7 @@ def _below(value: object, keys: Sequence[str]) -> Iterator[object]:
     if not keys:
         yield value
         return
-    items = value.items if isinstance(value, Made) else value
-    for key, inner in items.items() if isinstance(items, dict) else ():
+    for key, inner in entries_of(value).items():
         if isinstance(key, str) and fnmatchcase(key, keys[0]):
             yield from _below(inner, keys[1:])
 

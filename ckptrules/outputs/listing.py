@@ -34,14 +34,12 @@ def read_directory(directory: int, found: Directory) -> Listing:
         here = tuple(_read_entries(directory, entries))
     if not found.part_folders:
         return Listing(found.experiment, found.directory, here)
-    folders = {e.name for e in here if e.kind == "directory" and _fits(e.name, found.part_folders)}
+    folders = {
+        e.name for e in here if e.kind == "directory" and any(fnmatchcase(e.name, p) for p in found.part_folders)
+    }
     inside = [entry for folder in sorted(folders) for entry in _read_part_folder(directory, folder)]
     others = [_into(entry, folders) for entry in here if entry.name not in folders]
     return Listing(found.experiment, found.directory, (*others, *inside), tuple(sorted(folders)))
-
-
-def _fits(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:

@@ -32,7 +32,8 @@ def marks(directory: int, names: Iterable[str]) -> Mapping[str, Mark] | None:
     """
     found = {name: _mark(directory, name) for name in names}
     now_ns = time.time_ns()
-    is_young = any(now_ns - time_ns < _tick(time_ns) for mark in found.values() for time_ns in mark[2::4])
+    times = [time_ns for mark in found.values() for time_ns in mark[2::4]]
+    is_young = any(now_ns - one < (TICK_NS if one % 1_000_000_000 else COARSE_TICK_NS) for one in times)
     return None if is_young else found
 
 
@@ -83,10 +84,6 @@ def _mark(directory: int, name: str) -> Mark:
             there = os.stat(name, dir_fd=directory)
             behind = there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, *behind
-
-
-def _tick(mtime_ns: int) -> int:
-    return TICK_NS if mtime_ns % 1_000_000_000 else COARSE_TICK_NS
 
 
 def _link_text(outputs_dir: str, path: str) -> str:

@@ -53,7 +53,8 @@ def identity(parts: Iterable[Shard], now_ns: int) -> str:
     rows = list(parts)
     if any(now_ns - part.mtime_ns < YOUNG_NS for part in rows):
         return ""
-    return hashlib.sha256("\0".join(_row(part) for part in rows).encode("utf-8", "surrogateescape")).hexdigest()[:40]
+    texts = (f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}" for part in rows)
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def recall(outputs_dir: str, directory: str) -> dict[str, Known]:
@@ -129,10 +130,6 @@ def remember(outputs_dir: str, directory: str, identity: str, known: Known) -> N
 
 def _memory_of(directory: str) -> str:
     return f"{STATE}/verified/{directory}/files.jsonl"
-
-
-def _row(part: Shard) -> str:
-    return f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}"
 
 
 def _line(identity: str, known: Known) -> str:

@@ -116,9 +116,11 @@ def of_portions(desk: Desk, answers: Sequence[tuple[Portion, Answer]], tell: Tel
     if whole is None and isinstance(first, Lost):
         return not_read(entry, first.why)
     shards = {
-        portion.shard: _shard_not_read(portion.shard, answer.why) if isinstance(answer, Lost) else answer
-        for portion, answer in answers
-        if portion.shard and not isinstance(answer, Read)
+        shard: UnsoundError("unreadable", f"its part '{shard.path}' was not read: {answer.why}", READ_HERE)
+        if isinstance(answer, Lost)
+        else answer
+        for (_, shard, _), answer in answers
+        if shard and not isinstance(answer, Read)
     }
     return read_one(desk, entry, tell, shards)
 
@@ -181,10 +183,6 @@ def _read_in(
 def not_read(entry: Entry, why: str) -> Read:
     """Tell of a checkpoint that nobody could read to its end, though nothing is known against it."""
     return Read(entry, "", None, Problem("unreadable", (entry.name,), f"was not read: {why}", READ_HERE))
-
-
-def _shard_not_read(shard: Shard, why: str) -> UnsoundError:
-    return UnsoundError("unreadable", f"its part '{shard.path}' was not read: {why}", READ_HERE)
 
 
 def identity_of(desk: Desk, directory: int, entry: Entry) -> str:

@@ -117,7 +117,8 @@ def _told(row: Row, style: Style) -> str:
 def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
     """Yield what is known of a sound file."""
     facts, done = known.facts, known.done
-    yield ", ".join([facts.kind, *_inside(facts)])
+    inside = (("epoch", facts.epoch), ("step", facts.step))
+    yield ", ".join([facts.kind, *(f"{what} {number}" for what, number in inside if number is not None)])
     if "unsafe load" in done:
         yield f"loaded by RUNNING the code it names ({style.name(', '.join(facts.names[:3]))})"
     elif "load" in done:
@@ -125,13 +126,6 @@ def _said(row: Row, known: Known, style: Style) -> Iterable[str]:
     if style.verbose:
         yield "checksums compared" if facts.checksums else "no checksums compared"
         yield "read now" if row.read else "known from an earlier run"
-
-
-def _inside(facts: FileContent) -> Iterable[str]:
-    if facts.epoch is not None:
-        yield f"epoch {facts.epoch}"
-    if facts.step is not None:
-        yield f"step {facts.step}"
 
 
 def _row_as_data(row: Row, *, whole: bool) -> dict[str, Any]:
