@@ -30,9 +30,8 @@ def by_pack(tree: Tree, sight: Sight, most: int) -> tuple[dict[str, Compared], i
     ordered = sorted(there, key=lambda name: order_of(read[sight.packs[0].name][name]))
     chosen = first_middle_last(ordered)[:most]
     inside = {name: look_into(tree.outputs_dir, sight.directory, name, folder=names[name]) for name in chosen}
-    return {pack: compare((fields[name], inside[name]) for name in chosen) for pack, fields in read.items()}, len(
-        chosen
-    )
+    compared = {pack: compare((fields[name], inside[name]) for name in chosen) for pack, fields in read.items()}
+    return compared, len(chosen)
 
 
 def _fields(pack: Pack, name: str, *, folder: bool) -> Mapping[str, str]:

@@ -127,6 +127,9 @@ def read_pointers(
     found, no_pointers, nowhere = {}, [], {}
     read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
+    every: dict[str, list[str]] = defaultdict(list)
+    for entry in listing.entries:
+        every[in_part_folder(entry.name)[1]].append(entry.name)
 
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
@@ -143,10 +146,7 @@ def read_pointers(
         if content is None:
             no_pointers += [pointer] * (pointer not in links)
         else:
-            others: dict[str, list[str]] = defaultdict(list)
-            for entry in listing.entries:
-                others[in_part_folder(entry.name)[1]].append(entry.name)
-            others.pop(in_part_folder(pointer)[1])
+            others = {base: names for base, names in every.items() if base != in_part_folder(pointer)[1]}
             said = mentioned(content, others, fields_of, protects=protects)
             if protects and not said and (name := named_alone(content, fields_of)):
                 nowhere[pointer] = name
