@@ -38,7 +38,7 @@ def rows_of(listing: Listing, facts: Iterable[Fact], names: Names) -> tuple[Row,
         for entry in listing.entries:
             if entry.kind == "file" and entry.name in names and fnmatchcase(in_part_folder(entry.name)[1], fact.file):
                 series[series_in(names[entry.name])].append(entry)
-        for (_, kind), members in series.items():
+        for (_, kind), members in sorted(series.items()):  # in whatever order the disk lists the names
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
             rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]

@@ -104,6 +104,8 @@ def found(outputs: Path, case: Case, text: str = "") -> tuple[Mapping[str, str],
     rules = load_rules({"naming.yaml": text}) if text else with_packs(RULES, RULES.packs)
     listing = scan(str(outputs), Directory("run", HERE, Stamp(0, 0, 0)))
     names = facts.names_of(listing, rules)
-    rows = inside.rows_of(listing, [fact for fact in rules.facts if fact.inside], names)
+    asked = [fact for fact in rules.facts if fact.inside]
+    rows = inside.rows_of(listing, asked, names)
+    assert rows == inside.rows_of(listing._replace(entries=listing.entries[::-1]), asked, names)
     best, notes = inside.best_inside(str(outputs), listing, rows, rules, names, case.out)
     return best, [note.text for note in notes]
