@@ -9,8 +9,9 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Action, Kept, Problem
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.naming import MAX_NAME_BYTES, stem_of
+from ckptrules.engine.naming import stem_of
 from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.state_folder import LONGEST_NAME
 
 Owned = Mapping[str, Sequence["Sidecar"]]  # by the name of the checkpoint
 Pairs = Mapping[str, Sequence[tuple[str, str]]]  # by the name of the checkpoint: old and new name of each sidecar
@@ -87,11 +88,11 @@ def new_names(checkpoints: Sequence[Checkpoint], sidecars: Owned) -> dict[str, l
 
 def too_long(pairs: Pairs) -> dict[str, Problem]:
     """Find the checkpoints with a sidecar whose new name no file system would take, and tell so."""
-    text = f"has a sidecar that would be longer than {MAX_NAME_BYTES} bytes"
+    text = f"has a sidecar that would be longer than {LONGEST_NAME} bytes"
     return {
         name: Problem("bad_target", (name,), text, "shorten the suffix, or the template")
         for name, own in pairs.items()
-        if any(len(new.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for _, new in own)
+        if any(len(new.encode("utf-8", "surrogateescape")) > LONGEST_NAME for _, new in own)
     }
 
 

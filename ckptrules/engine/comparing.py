@@ -54,15 +54,13 @@ def compare(rows: Iterable[tuple[Mapping[str, str], Inside]]) -> Compared:
 
 def in_words(fields: Mapping[str, str], inside: Inside) -> str:
     """Say what stands inside a checkpoint, and whether its name says so; nothing where nothing is known of it."""
-    pairs = _pairs(fields, inside)
     text = ", ".join(f"{key} {value}" for key, value in inside.items() if value is not None)
-    if not pairs:
+    compared = compare([(fields, inside)])
+    if not compared.opened:
         return text
-    if all(said == other for said, other in pairs.values()):
+    if compared.equal:
         return f"{text}, as its name says"
-    if all(said + 1 == other for said, other in pairs.values()):
-        return f"{text}, one higher than its name says"
-    return f"{text}, NOT as its name says"
+    return f"{text}, one higher than its name says" if compared.one_less else f"{text}, NOT as its name says"
 
 
 def first_middle_last(rows: Sequence[T]) -> list[T]:

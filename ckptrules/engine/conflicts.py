@@ -13,8 +13,6 @@ from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import is_misdated, misdated_of
 from ckptrules.engine.ruleset import Reason
 
-TWO = 2
-
 
 class Resolved(NamedTuple):
     """What became of all checkpoints: those that may have their name, those that lost it, those that wait.
@@ -26,7 +24,7 @@ class Resolved(NamedTuple):
     losers: tuple[tuple[Checkpoint, Reason], ...]
     kept: tuple[Kept, ...]
     problems: tuple[Problem, ...]
-    winners: tuple[str, ...] = ()
+    winners: tuple[str, ...]
 
 
 class Group(NamedTuple):
@@ -57,8 +55,6 @@ def resolve(
         busy: names that are not whole; they win nothing.
     """
     groups = find_groups(checkpoints, entries, sidecars)
-    if not groups:
-        return Resolved(tuple(checkpoints), (), (), ())
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
     all_entries = {entry.name: entry for entry in entries}
     losers: list[tuple[Checkpoint, Reason]] = []
@@ -151,7 +147,7 @@ def tell(
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
     remarks = tuple(_remarks(entry, ordered, evidence) if alike else _kind(entry) for entry in ordered)
-    others = "the other" if len(names) == TWO else "the others"
+    others = "the others" if names[2:] else "the other"
     hint = f"compare them, keep the better one, delete or rename {others}"
     best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
     if evidence.same and len({evidence.same.get(name) for name in names}) == 1:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.checkpoints import number
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.shapes import in_yaml
@@ -79,11 +80,7 @@ def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     Args:
         names: those that no rule knows, each with whether it is a folder.
     """
-    found = {}
-    for members, one in _alike(names):
-        if lines := one.draft:
-            found.update(dict.fromkeys(members, lines))
-    return found
+    return {name: lines for members, one in _alike(names) if (lines := one.draft) for name in members}
 
 
 def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
@@ -116,27 +113,20 @@ def _alike(names: Iterable[tuple[str, bool]]) -> Iterator[tuple[list[str], Unrea
     alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for name, folder in names:
         if looks_like(in_part_folder(name)[1]):
-            alike[_PIECE.sub(_shape, name), folder].append(name)
+            kind = _PIECE.sub(lambda piece: "0" if _is_number(piece[0]) else piece[0], name)
+            alike[kind, folder].append(name)
     for (kind, folder), members in alike.items():
         yield members, Unread(kind, folder, len(members), tuple(in_part_folder(name)[1] for name in members))
-
-
-def _shape(piece: re.Match[str]) -> str:
-    return "0" if _is_number(piece[0]) else piece[0]
 
 
 def _is_number(piece: str) -> bool:
     return piece[0].isascii() and piece[0].isdigit()
 
 
-def _is_whole(piece: str) -> bool:
-    return piece.isascii() and piece.isdigit()
-
-
 def _may_count(pieces: Sequence[str], place: int) -> bool:
     """Say whether a number may be one of epochs or steps: a whole one, neither a place in order nor in thousands."""
     behind = pieces[place + 1] if place + 1 < len(pieces) else ""
-    return _is_whole(pieces[place]) and not _ORDINAL_OR_UNIT.match(behind)
+    return number(pieces[place]) is not None and not _ORDINAL_OR_UNIT.match(behind)
 
 
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import human_time
 from ckptrules.engine.naming import fits
-from ckptrules.engine.ruleset import Reason, Rule, RuleSet
+from ckptrules.engine.ruleset import Reason, RuleSet
 
 OVER = 3600  # seconds after its newest file, from which on a run is taken for over
 CHANGED = frozenset({"rename", "trash"})  # kinds of actions on checkpoints
@@ -18,9 +16,14 @@ CHANGED = frozenset({"rename", "trash"})  # kinds of actions on checkpoints
 def live_run(plan: Plan, listing: Listing, rules: RuleSet, now_ns: int) -> tuple[Problem, Reason] | None:
     """Tell that a run may go on which would miss what a plan touches, and why that stays; None where there is no such.
 
-    Where somebody says how long a checkpoint must be unchanged (``settle``), that is asked of each, and this is not.
+    The formats of such runs are asked, whichever rule decided about a name. Where somebody says how long a checkpoint
+    must be unchanged (``settle``), that is asked of each, and this is not.
     """
-    rule = None if rules.settle and not rules.shared else next(_living(plan, rules), None)
+    asked = [rule for rule in (*rules.legacy, *rules.formats) if rule.live]
+    if not asked or (rules.settle and not rules.shared):
+        return None
+    names = [in_part_folder(name)[1] for action in plan.actions if action.kind in CHANGED for name in action.names]
+    rule = next((rule for rule in asked for name in names if fits(rule, name) is not None), None)
     if rule is None:
         return None
     newest = max(entry.mtime_ns for entry in listing.entries)
@@ -31,11 +34,3 @@ def live_run(plan: Plan, listing: Listing, rules: RuleSet, now_ns: int) -> tuple
     text = f"is left alone: its newest file {changed}, so a run may go on, and {rule.live}"
     hint = f"when it is over, settle=60 says so: 'doit {task} settle=60'; in the rules, settle: 60 does for good"
     return Problem("live_run", (listing.directory,), text, hint), Reason(f"a run may go on: {rule.live}", rule.place)
-
-
-def _living(plan: Plan, rules: RuleSet) -> Iterator[Rule]:
-    """Yield the formats of such runs that fit what is touched, whichever rule decided about the name."""
-    asked = [rule for rule in (*rules.legacy, *rules.formats) if rule.live]
-    touched = [action for action in plan.actions if action.kind in CHANGED] if asked else []
-    names = [name for action in touched for name in action.names]
-    return (rule for rule in asked for name in names if fits(rule, in_part_folder(name)[1]) is not None)

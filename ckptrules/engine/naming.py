@@ -11,11 +11,11 @@ from typing import Any, cast
 from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
 from ckptrules.engine.ruleset import Pattern, PointerPattern, Reason, Rule, RuleSet
+from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.engine.templates import MissingVariableError, TemplateError, render
 from ckptrules.engine.words import read_words
 
 Reader = Callable[[str, bool | None], Named]
-MAX_NAME_BYTES = 255
 IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 SECONDS = 1.0  # of the processor, that a rule may take for one name
 BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
@@ -253,8 +253,8 @@ def unsafe_name(name: str) -> str:
     readable = name.isprintable() or all(letter.isprintable() or "\udc80" <= letter <= "\udcff" for letter in name)
     if not readable:
         return f"{name!r} contains a control character"
-    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-        return f"the new name is longer than {MAX_NAME_BYTES} bytes"
+    if len(name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+        return f"the new name is longer than {LONGEST_NAME} bytes"
     return ""
 
 

@@ -114,7 +114,7 @@ def naming_text(
         why = theirs[0].evidence if theirs else "so that nothing is guessed, see 'Decide' below"
         lines.append(_commented(f"  - {name}", why))
     decisions = []
-    for one in _one_each(unsure):
+    for one in [*{one.packs: one for one in reversed(unsure)}.values()][::-1]:  # the first of each set of packs
         left = [name for name in one.packs if name not in chosen]
         row = "  # - {}" if chosen else "#  {}"
         lines += [_commented(row.format(name), f"{visible(one.directory)}: {one.evidence}") for name in left]
@@ -132,8 +132,7 @@ def preset_text(pack: str, outputs_dir: str, layout: Sequence[str] = ()) -> str:
 def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
     """Sort directories by the pattern of the layout that covers them: shallow ones first, `checkpoints` before `*`."""
     inner = {one: one.directory[len(prefix) + 1 :] if prefix else one.directory for one in seen}
-    plain = [path if path.isprintable() else _starred(path) for path in inner.values()]
-    patterns = ["", *layout_for(plain)]
+    patterns = ["", *layout_for(map(_starred, inner.values()))]
     found: dict[str, list[Seen]] = defaultdict(list)
     for one, path in inner.items():
         pattern = min((pattern for pattern in patterns if _covers(pattern, path)), key=_stars)
@@ -190,27 +189,18 @@ def policy_lines(metric: str, mode: str, members: Sequence[Seen]) -> tuple[str, 
 
 
 def best_by(one: Seen) -> tuple[str, str]:
-    """Choose the metric of a directory, and the end of it that is the best; nothing where none is known."""
-    told = _told_by_all(one.numbers)
+    """Choose the metric of a directory, and the end of it that is the best; nothing where none is known.
+
+    Every checkpoint must tell it: a policy keeps what does not tell its metric.
+    """
+    told = frozenset[str].intersection(*(numbers.metrics for numbers in one.numbers)) if one.numbers else frozenset()
     if one.best_by[0] in told:
         return one.best_by
-    metric = metric_of(one.numbers)
+    metric = min((name for name in told if mode_of(name)), key=_preference, default="")
     if not metric and one.packs == SCORES:
         metric = min((name for name in told if NEGATED & set(re.findall("[a-z]+", name.lower()))), default="")
         return metric, "max" if metric else ""
     return metric, mode_of(metric)
-
-
-def metric_of(numbers: Collection[Numbers]) -> str:
-    """Choose the metric that every checkpoint tells and of which the better end is known; nothing where none is.
-
-    A policy keeps what does not tell its metric: one that some do not tell would keep all of these.
-    """
-    return min((name for name in _told_by_all(numbers) if mode_of(name)), key=_preference, default="")
-
-
-def _told_by_all(numbers: Collection[Numbers]) -> frozenset[str]:
-    return frozenset[str].intersection(*(one.metrics for one in numbers)) if numbers else frozenset()
 
 
 def rounded(value: int) -> int:
@@ -259,11 +249,6 @@ def _starred(path: str) -> str:
 
 def _stars(pattern: str) -> int:
     return pattern.split("/").count("*")
-
-
-def _one_each(seen: Iterable[Seen]) -> list[Seen]:
-    """Return one directory for each set of packs."""
-    return list({one.packs: one for one in reversed(list(seen))}.values())[::-1]
 
 
 def _is_plain(name: str) -> bool:

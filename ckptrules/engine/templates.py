@@ -93,18 +93,16 @@ def pad(value: object, width: int = 0) -> str:
     Raises:
         TemplateError: the value is not made of digits, or the width is not between 0 and 64.
     """
-    digits = number(str(value))
-    if digits is None:
-        raise TemplateError(f"pad wants digits, not '{value}'")
+    digits = _integer(value, "pad")
     if not (isinstance(width, int) and 0 <= width <= MAX_PAD):
         raise TemplateError(f"pad wants a width from 0 to {MAX_PAD}, not {width}")
     return f"{digits:0{width}d}"
 
 
-def _integer(value: object) -> int:
+def _integer(value: object, asked_by: str = "int") -> int:
     digits = number(str(value))
     if digits is None:
-        raise TemplateError(f"int wants digits, not '{value}'")
+        raise TemplateError(f"{asked_by} wants digits, not '{value}'")
     return digits
 
 

@@ -80,9 +80,9 @@ def of_one(
     alone = policy._replace(lines=tuple(line for line in policy.lines if line.key != "budget"))
     for line in sorted(by_tree(policy), key=lambda line: line.key == "budget"):
         known = evidence._replace(tree=said)
-        part = part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)
-        share = share_out(line.value, [part], known.now_ns).says if line.key == "budget" else None
-        judged = best_across(line.value, [part]) if share is None else share
+        parts = [part_of(rules, listing, make_plan(rules, listing, alone, on_conflict, known), known)]
+        is_budget = line.key == "budget"
+        judged = share_out(line.value, parts, known.now_ns).says if is_budget else best_across(line.value, parts)
         said = {**said, line.value: judged.get(listing.directory, {})}
     return said
 

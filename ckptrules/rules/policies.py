@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -279,6 +279,7 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
 
         evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
     plan = make_plan(rules, listing, policy, evidence=evidence)
+    rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
     goes = {name: action.reasons for action in plan.actions if action.kind in DELETES for name in action.names}
     for name in given:
         if fault := _not_understood(name, plan):
@@ -291,7 +292,7 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
                 "",
             )
         elif name not in goes and name not in example.kept:
-            why = "; ".join(_why_kept(name, plan))
+            why = "; ".join(reason.text for row in rows if name in row.names for reason in row.reasons)
             yield example.places[name], f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
     for name in sorted(example.kept - set(given)):
         yield (
@@ -305,8 +306,3 @@ def _not_understood(name: str, plan: Plan) -> str:
     problems = [problem.text for problem in plan.problems if name in problem.names]
     skipped = [f"is skipped: {row.reason.text}" for row in plan.skipped if row.name == name]
     return next(iter([*problems, *skipped]), "")
-
-
-def _why_kept(name: str, plan: Plan) -> Iterable[str]:
-    rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
-    return [reason.text for row in rows if name in row.names for reason in row.reasons]

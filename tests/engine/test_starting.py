@@ -11,7 +11,6 @@ from ckptrules.engine.starting import (
     best_by,
     by_pattern,
     chosen_packs,
-    metric_of,
     numbers_of,
     patterns_for,
     policy_lines,
@@ -78,7 +77,7 @@ def test_each_directory_is_covered_by_its_narrowest_pattern(
     ],
 )
 def test_the_metric_is_one_that_all_tell_and_whose_better_end_is_known(told: list[set[str]], metric: str) -> None:
-    assert metric_of([Numbers(1, None, frozenset(one)) for one in told]) == metric
+    assert best_by(seen("a", "p", numbers=tuple(Numbers(1, None, frozenset(one)) for one in told)))[0] == metric
 
 
 @pytest.mark.parametrize(
