@@ -105,7 +105,7 @@ def _pointer(value: Value) -> PointerPattern:
 
 def compile_facts(values: Sequence[Value], faults: list[Fault]) -> tuple[Fact, ...]:
     """Compile where files know more; what makes no sense together is added to ``faults``."""
-    found = [_fact(value) for value in values if value.get("file")]
+    found = [_fact(value) for value in values]
     if not faults:  # else what is missing may be what was refused
         faults += [Fault(fact.place, f"facts: {fact.file}: {text}") for fact in found for text in _senseless(fact)]
     return tuple(found)

@@ -33,13 +33,9 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
-    """Turn checked YAML into one pattern each; an entry of which a part was refused is left out."""
-    return tuple(
-        Leftover(pattern.data, measures.seconds(after.data), after.data, pattern.place)
-        for value in values
-        if (match := value.get("match")) and (after := value.get("after"))
-        for pattern in several(match)
-    )
+    """Turn checked YAML into one pattern each."""
+    rows = ((pattern, value.data["after"].data) for value in values for pattern in several(value.data["match"]))
+    return tuple(Leftover(pattern.data, measures.seconds(after), after, pattern.place) for pattern, after in rows)
 
 
 def several(value: Value) -> list[Value]:
@@ -58,21 +54,18 @@ def compile_budget(
         faults: what is wrong with it is added.
         told_by_files: files beside checkpoints may tell any metric.
     """
-    total = value.get("total") if value else None
-    if value is None or total is None:
+    if value is None:
         return None
-    place = value.key_place or value.place
-    order = []
+    total, order = value.data["total"].data, []
     entries = order_value.data if (order_value := value.get("order")) else []
     for number, entry in enumerate(entries):
         if entry.data == OLDEST:
             if number < len(entries) - 1:
-                fact = f"budget: order[{number + 1}] is never reached, as every checkpoint has an age"
+                fact = f"budget: what stands behind '{OLDEST}' is never reached, as every checkpoint has an age"
                 faults.append(Fault(entries[number + 1].place, fact))
             break
-        metric, mode = entry.get("metric"), entry.get("mode")
-        if metric and mode:
-            order.append((metric.data, mode.data))
-            if not told_by_files:
-                faults += unknown_metric(metric.data, rules, metric.place, "budget")
-    return PolicyLine("budget", Budget(Bytes(measures.size(total.data), total.data), tuple(order)), place)
+        metric = entry.data["metric"]
+        order.append((metric.data, entry.data["mode"].data))
+        if not told_by_files:
+            faults += unknown_metric(metric.data, rules, metric.place, "budget")
+    return PolicyLine("budget", Budget(Bytes(measures.size(total), total), tuple(order)), value.key_place)

@@ -125,7 +125,7 @@ def compile_naming(
     several = [merged["target"]] if "target" in merged else merged.get("targets", [])
     targets = tuple(filter(None, (desk.target(value, n, len(several)) for n, value in enumerate(several))))
     legacy = tuple(filter(None, (desk.legacy(value, targets) for value in merged.get("legacy", []))))
-    if not merged.keys() & {"target", "targets"}:
+    if not merged.keys() & {"target", "targets"} and not faults:  # else it may be what was refused
         hint = "add a target, or list it under 'formats', which keep their names"
         faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
     formats = tuple(filter(None, (desk.format(value) for value in merged.get("formats", []))))
@@ -157,7 +157,7 @@ class _Desk(NamedTuple):
             match,
             said.get("template", ""),
             value.place,
-            _examples(value.get("examples")),
+            _examples(value.data["examples"]),
             {item.data: item.place for item in said.get("counterexamples", ())},
             keep_name=said.get("keep_name", ""),
             live=said.get("live", ""),
@@ -168,29 +168,24 @@ class _Desk(NamedTuple):
     def target(self, value: Value, number: int, count: int) -> Rule | None:
         identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
         rule = self.rule(identity, identity, value)
-        if rule is None or not rule.template:
-            return None
-        self.served(rule, value, ())
+        if rule:
+            self.served(rule, value, ())
         return rule
 
     def legacy(self, value: Value, targets: Sequence[Rule]) -> Rule | None:
-        identity, examples = value.get("id"), value.get("examples")
-        if identity is None or examples is None:
-            return None
-        rule = self.rule(identity.data, f"legacy rule '{identity.data}'", value)
+        identity = value.data["id"].data
+        rule = self.rule(identity, f"legacy rule '{identity}'", value)
         if rule:
             self.served(rule, value, targets)
             self.carried(rule, targets)
         return rule
 
     def format(self, value: Value) -> Rule | None:
-        identity, examples = value.get("id"), value.get("examples")
-        if identity is None or examples is None:
-            return None
-        what = f"format '{identity.data}'"
+        identity = value.data["id"].data
+        what = f"format '{identity}'"
         if ("match" in value.given) == ("reader" in value.given):
             self.refuse(value.place, f"{what} needs either 'match' or 'reader'")
-        rule, said = self.rule(identity.data, what, value), value.get("folder")
+        rule, said = self.rule(identity, what, value), value.get("folder")
         if rule is None:
             return None
         rule = rule._replace(folder=None if said and said.data == "any" else bool(said and said.data))
@@ -219,7 +214,7 @@ class _Desk(NamedTuple):
             elif rule.keep_name:
                 fact = f"rename: format '{rule.id}' ({rule.place.file_line}) keeps its names: {rule.keep_name}"
                 self.refuse(value.place, fact)
-            elif not targets:
+            elif not targets and not self.faults:
                 self.refuse(value.place, "rename: there is no target to rename to")
             else:
                 self.carried(rule, targets)
@@ -308,9 +303,9 @@ def _branches(pattern: str) -> str:
     return _GROUP.sub(numbered, pattern) if "|" in pattern else pattern
 
 
-def _examples(value: Value | None) -> dict[str, Example]:
-    if value is None or isinstance(value.data, list):
-        return {item.data: Example(item.place) for item in (value.data if value else ())}
+def _examples(value: Value) -> dict[str, Example]:
+    if isinstance(value.data, list):
+        return {item.data: Example(item.place) for item in value.data}
     return {name: _example(said.key_place or said.place, said) for name, said in value.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from ckptrules.engine import measures
 from ckptrules.engine.actions import DELETES, Action, Kept, Plan
@@ -26,7 +25,7 @@ from ckptrules.engine.ruleset import (
     Rule,
     RuleSet,
 )
-from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Number, Record, Shape, Text
 from ckptrules.rules.shape import Value, closest
 
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
@@ -105,16 +104,14 @@ def compile_experiments(
 ) -> tuple[Assignment, ...]:
     """Turn the list that picks policies into patterns; each has to name a policy and to be of some use."""
     chosen: list[Assignment] = []
-    for number, item in enumerate(value.data if value else ()):
-        match, policy = item.get("match"), item.get("policy")
-        if match is None or policy is None:
-            continue
+    for item in value.data if value else ():
+        match, policy = item.data["match"], item.data["policy"]
         if policy.data not in policies:
             hint = closest(policy.data, policies) or f"there are: {', '.join(policies) or 'none'}"
-            faults.append(Fault(policy.place, f"experiments[{number}]: no policy '{policy.data}'", hint))
+            faults.append(Fault(policy.place, f"experiments: no policy '{policy.data}'", hint))
         pattern = Pattern(match.data, match.place)
         if first := next((c.pattern for c in chosen if _covers(c.pattern, pattern)), None):
-            fact = f"experiments[{number}]: '{pattern.text}' is never reached"
+            fact = f"experiments: '{pattern.text}' is never reached"
             faults.append(
                 Fault(match.place, f"{fact}, as '{first.text}' ({first.place.file_line}) takes all that it fits")
             )
@@ -154,23 +151,11 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
 
 
 def _lines(key: str, value: Value) -> Iterator[PolicyLine]:
-    """Read a line, or each of a list of them; one of which a part was refused is left out."""
+    """Read a line, or each of a list of them."""
     several = isinstance(value.data, list)
     for one in value.data if several else [value]:
-        if (read := _value_of(key, one)) is not None:
-            yield PolicyLine(key, read, one.place if several else one.key_place)
-
-
-def _value_of(key: str, value: Value) -> Any:
-    """Read the value of a line; None where a part of it was refused."""
-    shape, data = LINES[key].shape, value.data
-    if isinstance(shape, Either):
-        shape = shape.meant(type(data))
-    if isinstance(shape, Record):
-        data = {name: part.data for name, part in value.items()}
-        if not data.keys() >= set(shape.required):
-            return None
-    return LINES[key].read(data)
+        data = {name: part.data for name, part in one.items()} if isinstance(one.data, dict) else one.data
+        yield PolicyLine(key, LINES[key].read(data), one.place if several else one.key_place)
 
 
 def _floor_faults(name: str, at_least: Value | None, allow_empty: Value | None) -> Iterator[Fault]:
@@ -226,10 +211,9 @@ def _covers(first: Pattern, later: Pattern) -> bool:
 
 
 def _compile_example(value: Value) -> PolicyExample:
-    given, kept = value.get("given"), value.get("kept")
-    entries = [(_given(item.data), item.place) for item in (given.data if given else ())]
+    entries = [(_given(item.data), item.place) for item in value.data["given"].data]
     places = {entry.name: place for entry, place in entries}
-    names = {item.data.rstrip("/"): item.place for item in (kept.data if kept else ())}
+    names = {item.data.rstrip("/"): item.place for item in value.data["kept"].data}
     return PolicyExample(tuple(entry for entry, _ in entries), frozenset(names), {**places, **names}, value.place)
 
 

@@ -232,12 +232,12 @@ class _Reader(NamedTuple):
 
     def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
         value = self.mapping(node, what, shape.keys.get, tuple(shape.keys), _as_mapping(shape, what))
-        if value is not None:
-            given = {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
-            for key in shape.required:
-                if key not in given:
-                    self.refuse(node, f"{what} has no '{key}'")
-        return value
+        if value is None:
+            return None
+        for key in shape.required:
+            if key not in value.given:
+                self.refuse(node, f"{what} has no '{key}'")
+        return value if value.data.keys() >= set(shape.required) else None
 
     def mapping(
         self,
