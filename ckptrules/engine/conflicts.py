@@ -45,14 +45,9 @@ def resolve(
 ) -> Resolved:
     """Settle every conflict as ``on_conflict`` says, or tell of it.
 
-    Args:
-        checkpoints: all that have a name to go to.
-        entries: the whole directory; whatever stands there may be in the way.
-        sidecars: what goes with a checkpoint, and may be in the way or find something there.
-        on_conflict: the way to settle.
-        evidence: which contents are identical.
-        linked: names that a link leads to; they may not go to the trash.
-        busy: names that are not whole; they win nothing.
+    The checkpoints are all that have a name to go to. Whatever stands among the entries may be in the way, as may what
+    goes with a checkpoint, or find something there. What is ``linked`` may not go to the trash; what is ``busy``, as it
+    is not whole, wins nothing.
     """
     groups = find_groups(checkpoints, entries, sidecars)
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}

@@ -54,14 +54,7 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
 
 
 class Unread(NamedTuple):
-    """Names that no rule knows, that look like checkpoints, and that differ in numbers only.
-
-    Args:
-        kind: what they have in common.
-        folder: whether they are folders.
-        number: how many there are.
-        names: some of them.
-    """
+    """Names that no rule knows, that look like checkpoints, and that differ in numbers only; ``names`` are some."""
 
     kind: str
     folder: bool
@@ -77,8 +70,7 @@ class Unread(NamedTuple):
 def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
     """Return the lines of a format for each name that looks like a checkpoint; names that differ in numbers share them.
 
-    Args:
-        names: those that no rule knows, each with whether it is a folder.
+    The names are those that no rule knows, each with whether it is a folder.
     """
     return {name: lines for members, one in _alike(names) if (lines := one.draft) for name in members}
 

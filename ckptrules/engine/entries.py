@@ -128,7 +128,5 @@ class OutsideLink(NamedTuple):
 
 def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
-    if "/" not in name:
-        return "", name
     folder, _, base = name.rpartition("/")
     return folder, base

@@ -41,12 +41,8 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
 
     A row of a number below 0 proves that the file counts otherwise than ``offset`` says: no row is believed.
 
-    Args:
-        fact: the rule that speaks of the file.
-        path: where the file lies.
-        owner: the folder checkpoint that it lies in: it tells of this one only.
-        documents: what stands in it.
-        names: the checkpoints of the directory.
+    One that lies in a folder checkpoint (``owner``) tells of this one only. ``names`` are the checkpoints of the
+    directory.
     """
     meant = {owner: names[owner]} if owner else names
     keys = _by_key(fact, meant) if fact.by or owner else {}

@@ -68,11 +68,8 @@ def set_aside(
 ) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...], tuple[Problem, ...]]:
     """Split off what is not whole: what would be touched is a problem of its own, the rest stays and is nothing more.
 
-    Args:
-        sound: the checkpoints that have a name to go to.
-        busy: why some are not whole, what is in use among them.
-        marked: those of them that are not whole for more than being in use; they are not touched.
-        wanted: what would go if it were not in use.
+    ``busy`` says why some are not whole, what is in use among them; those that are not whole for more than that are
+    ``marked``, and not touched. ``wanted`` is what would go if it were not in use.
     """
     aside = [c for c in sound if c.entry.name in busy]
     touched = {c.entry.name for c in aside if c.target != c.entry.name or c.entry.name in wanted}.difference(marked)

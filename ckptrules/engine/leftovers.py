@@ -33,13 +33,8 @@ def sweep(
 ) -> Swept:
     """Let the leftovers go that are old enough, and say why the others stay.
 
-    Args:
-        found: all that is there; what its ``skipped`` names may be a leftover, and nothing else.
-        listing: the directory.
-        rules: the compiled rules.
-        evidence: what was found out beyond the listing.
-        linked: what links and pointer files lead to; that stays.
-        deletes: whether anything may be deleted at all.
+    What ``found.skipped`` names may be a leftover, and nothing else. What is ``linked`` stays: links and pointer files
+    lead to it. ``deletes`` says whether anything may be deleted at all.
     """
     if not rules.leftovers:
         return Swept()

@@ -63,12 +63,8 @@ def uncovered_text(
 ) -> str:
     """Tell what looks like checkpoints and is not covered, with the line that would cover it; else nothing.
 
-    Args:
-        folders: where that is, their names as they are to be shown.
-        layout: the patterns in force.
-        outputs_dir: the folder of the experiments.
-        rules: what is to be edited: the rule file, or how to get one.
-        more: whether not all folders were looked at.
+    The folders have their names as they are to be shown. ``rules`` says what is to be edited: the rule file, or how to
+    get one; ``more``, that not all folders were looked at.
     """
     unread = [one for one in folders if one.is_covered]
     outside = [one for one in folders if not one.is_covered]

@@ -39,12 +39,8 @@ def losses(
 ) -> tuple[Reason, ...]:
     """Tell what goes of a series that a person may miss.
 
-    Args:
-        policy: what decided so.
-        series: its whole checkpoints, the older first.
-        protected: the names that stay in any case, and may tell a metric.
-        goes: the names that the policy lets go.
-        of: what tells the series from others, for the end of a sentence.
+    The series are its whole checkpoints, the older first. Names that are protected stay in any case, and may tell a
+    metric. ``of`` tells the series from others, for the end of a sentence.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
     found = [Reason(text, policy.place) for text in _best_that_goes(policy, series, protected, goes)]
@@ -62,10 +58,7 @@ def losses(
 def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:
     """Say whether a policy lets checkpoints go without knowing which one is the best.
 
-    Args:
-        policy: what decided so.
-        checkpoints: those that it judged.
-        others: what may say which one is the best by being called so: what is protected, links, pointer files.
+    ``others`` may say which one is the best by being called so: what is protected, links, pointer files.
     """
     if any(line.key == "keep_best" for line in policy.lines) or any("best" in name.lower() for name in others):
         return False

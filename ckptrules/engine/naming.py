@@ -51,12 +51,8 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
         return None
     texts = match.groups()  # its groupdict takes as long as the match
     fields = {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
-    return {**metrics_in(fields["metrics"]), **fields} if "metrics" in fields else fields
-
-
-def metrics_in(text: str) -> dict[str, str]:
-    """Read a text in which every ``key=value`` is a metric: ``-val_loss=0.02-acc=0.9``."""
-    return {found[1]: found[2] for found in _METRIC.finditer(text)}
+    metrics = _METRIC.finditer(fields.get("metrics", ""))  # each key=value of it is one: -val_loss=0.02-acc=0.9
+    return {**{found[1]: found[2] for found in metrics}, **fields}
 
 
 @lru_cache(maxsize=256)

@@ -20,10 +20,7 @@ def claim_of_packs(said: Said) -> Claim | None:
 
     What one protects or ignores and another claims is left untouched, and what two read otherwise is nothing but a
     number: in both cases a line in the rules decides, and the reason says which. Where they read the same, the stricter
-    holds: the one with parts, then the one that says what is complete.
-
-    Args:
-        said: the packs, each with what it says; those that know nothing of the name are left out.
+    holds: the one with parts, then the one that says what is complete. Packs that know nothing of it are left out.
     """
     if not said:
         return None

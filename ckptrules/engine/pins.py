@@ -79,11 +79,8 @@ def find_pinned(
 ) -> Found:
     """Find what is pinned in one directory: under its name, or under the one that it has got since.
 
-    Args:
-        pin: one of the directory.
-        directory: its path below ``outputs_dir``.
-        entry_of: returns what stands under a name of it.
-        moved: returns where a path leads today, by the journals; asked only where the name does not lead to it.
+    ``entry_of`` returns what stands under a name of it. ``moved`` returns where a path leads today, by the journals; it
+    is asked only where the name does not lead to it.
     """
     start = f"{directory}/".lstrip("/")
     name = pin.path.removeprefix(start)

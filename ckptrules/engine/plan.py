@@ -73,13 +73,8 @@ def make_plan(
 ) -> Plan:
     """Decide everything that is to happen in one checkpoint directory.
 
-    Args:
-        rules: the compiled rules.
-        listing: the directory as it was read; the order of its entries changes nothing.
-        policy: what decides about deletion, or None where nothing may be deleted.
-        on_conflict: what becomes of checkpoints that want one name.
-        evidence: what was found out beyond the listing.
-        leave_links: whether a link stays under each old name.
+    The order of its entries changes nothing. Without a policy nothing may be deleted. ``on_conflict`` says what becomes
+    of checkpoints that want one name, ``leave_links`` whether a link stays under each old name.
     """
     case = Case(rules, listing, policy, on_conflict, evidence, leave_links)
     plan = _planned(case)
@@ -188,7 +183,10 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
 def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:
     """List what is done with checkpoints, each with what goes along."""
     actions = [
-        *(rows.loser_action(checkpoint, reason) for checkpoint, reason in cleared.losers),
+        *(
+            Action("trash", one.entry.name, "", one.entry.size, (why,), keep_in_trash=True)
+            for one, why in cleared.losers
+        ),
         *rows.trash_actions(cleared.sound, verdict),
         *rows.rename_actions(cleared.sound, verdict, leaves_link=case.leave_links),
     ]
@@ -246,7 +244,8 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     yield from unwhole_notes(cleared.found, known.busy, told)
     yield from undecided_notes(cleared.sound) if case.policy else ()
     yield from complete_lines(cleared.found, marked, case.rules)
-    yield from map(no_pointer, case.evidence.no_pointers)
+    for name in case.evidence.no_pointers:  # whatever it holds, it protects nothing
+        yield Reason(f"{name} is no pointer, as it is no short text: left as it is")
     for pointer, name in sorted(case.evidence.leads_nowhere.items()):
         yield Reason(f"{pointer} names {name}: nothing beside it is called so")
 
@@ -306,8 +305,3 @@ def undecided_notes(sound: Iterable[Checkpoint]) -> Iterator[Reason]:
     for reason, names in alike.items():
         more = f" and {len(names) - 1} more" if names[1:] else ""
         yield Reason(f"of {names[0]}{more} only the order counts: {reason.text}", reason.place)
-
-
-def no_pointer(name: str) -> Reason:
-    """Tell of a file that has a pointer's name: whatever it holds, it protects nothing and is left as it is."""
-    return Reason(f"{name} is no pointer, as it is no short text: left as it is")

@@ -51,11 +51,7 @@ def mentioned(
     ``part``, or the name without that; or, where the file holds nothing else, numbers that the name tells. A stem has a
     digit and a letter. What stands behind a key (``best=epoch_12.pth``) is meant, and has no text: it cannot follow.
 
-    Args:
-        content: of the file.
-        names: those beside it.
-        fields_of: the fields that the rules capture of a name.
-        protects: whether what is named stays; else only whole names count.
+    Where what is named does not stay (``protects``), only whole names count.
     """
     numbers = numbers_alone(content) if protects else []
     lines = [(line, key.end()) for line in content.splitlines() if protects and (key := _KEY.match(line))]
@@ -127,10 +123,7 @@ def repoints(pointers: Mapping[str, Sequence[Mention]], renames: Renames) -> Ite
 def cannot_follow(pointers: Mapping[str, Sequence[Mention]], renames: Renames, fields: Mapping[str, str]) -> str:
     """Return the pointer file that could not follow some renames that belong together, or nothing.
 
-    Args:
-        pointers: what each says.
-        renames: old and new names.
-        fields: what the new names tell.
+    The fields are those that the new names tell.
     """
     for pointer, said in sorted(pointers.items()):
         for text, names in _by_text(said).items():

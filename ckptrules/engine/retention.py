@@ -58,11 +58,8 @@ def apply_policy(
 ) -> Verdict:
     """Decide which checkpoints stay: those that any line keeps, the newest up to the floor, and then what fits.
 
-    Args:
-        policy: the lines and the floor (``keep_at_least``).
-        checkpoints: the candidates, in any order, with distinct names.
-        around: the time, and what stays besides them.
-        held: candidates that stay in any case, and why; they take their rank among the others.
+    The candidates come in any order and have distinct names. Those that are ``held`` stay in any case; they take their
+    rank among the others.
     """
     others, now_ns = around.stays, around.now_ns
     said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]

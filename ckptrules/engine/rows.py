@@ -14,12 +14,6 @@ from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, is_left_link, name_of
 
 
-def loser_action(checkpoint: Checkpoint, reason: Reason) -> Action:
-    """Move what lost a conflict to the trash; it waits there whatever ``trash_days`` says."""
-    entry = checkpoint.entry
-    return Action("trash", entry.name, "", entry.size, (reason,), keep_in_trash=True)
-
-
 def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict) -> list[Action]:
     """List the deletions; they come first, so that a name is free before it is wanted."""
     return [

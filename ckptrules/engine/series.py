@@ -31,14 +31,8 @@ def judge(
 ) -> Verdict:
     """Let the policy decide in each series; conflicting checkpoints remain, as nobody may touch them.
 
-    Args:
-        policy: the lines and the floor.
-        sound: the candidates.
-        found: all that is there.
-        evidence: what was found out beyond the listing.
-        busy: what is not whole. It takes room and does not count as remaining: nobody knows whether it will be whole.
-        lost: what goes in any case.
-        held: what stays in any case, and why.
+    ``sound`` are the candidates. What is ``lost`` goes in any case, what is ``held`` stays. What is ``busy`` is not
+    whole: it takes room and does not count as remaining, as nobody knows whether it will be whole.
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]

@@ -44,18 +44,12 @@ class Numbers(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A directory of checkpoints, as it was seen. ``sure`` says that ``packs`` may judge it.
+    """A directory of checkpoints (a path below ``outputs_dir``), as it was seen; ``packs`` know its names.
 
-    Args:
-        directory: a path below ``outputs_dir``.
-        packs: those that know its names; none where nobody does.
-        sure: whether there is more to go by than names, and no two of the packs disagree.
-        evidence: in words.
-        compared: the numbers in its names with those inside.
-        best_by: the metric by which the framework itself calls one the best, and the end of it, where a file says so.
-        checkpoints: how many.
-        size: their bytes.
-        numbers: what each of them tells.
+    They may judge it where that is ``sure``: there is more to go by than names (``evidence``, in words), and no two of
+    them disagree. ``size`` are the bytes of all checkpoints, ``numbers`` what each tells, ``compared`` those in the
+    names with those inside. ``best_by`` is the metric, and the end of it, by which a file of the framework itself calls
+    one the best.
     """
 
     directory: str
@@ -94,11 +88,8 @@ def naming_text(
 ) -> tuple[str, list[Decision]]:
     """Write rules/naming.yaml for a tree, and return the questions that it leaves.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        seen: the directories in it.
-        prefix: the first part of all of them, where it is to stand in the layout as it is.
-        more: the keys below.
+    ``prefix`` is the first part of all directories, where it is to stand in the layout as it is; ``more`` are the keys
+    below.
     """
     known = [one for one in seen if one.packs]
     chosen, unsure = chosen_packs(known), [one for one in known if not one.sure]
@@ -143,9 +134,7 @@ def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
 def retention_text(seen: Collection[Seen], experiment_of: Mapping[str, str]) -> tuple[str, str]:
     """Write rules/retention.yaml for what is sure, and say in words what it keeps.
 
-    Args:
-        seen: the directories.
-        experiment_of: the name of the experiment of each.
+    ``experiment_of`` maps each directory to the name of its experiment.
     """
     every_name = {experiment_of[one.directory] for one in seen}
     groups: dict[tuple[tuple[str, ...], tuple[str, str]], list[Seen]] = defaultdict(list)

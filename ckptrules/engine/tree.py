@@ -49,11 +49,7 @@ class SharedOut(NamedTuple):
 def part_of(rules: RuleSet, listing: Listing, plan: Plan, evidence: Evidence) -> Part:
     """Take from a plan what the decisions over the tree go by.
 
-    Args:
-        rules: those of the plan.
-        listing: that of the plan, with times that are believed.
-        plan: for one directory, made without a budget: what no line keeps goes.
-        evidence: what the plan was made from; its metrics count.
+    It was made without a budget, from this evidence: what no line keeps goes. The listing has times that are believed.
     """
     found = sort_entries(rules, listing)
     evidence = by_heads(evidence, found)

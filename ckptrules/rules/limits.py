@@ -46,14 +46,7 @@ def several(value: Value) -> list[Value]:
 def compile_budget(
     value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
 ) -> PolicyLine | None:
-    """Turn the limit for the whole tree into a line of every policy.
-
-    Args:
-        value: what stands there.
-        rules: those of naming, which say what metrics there are.
-        faults: what is wrong with it is added.
-        told_by_files: files beside checkpoints may tell any metric.
-    """
+    """Turn the limit for the whole tree into a line of every policy; arguments as of `policies.compile_policies`."""
     if value is None:
         return None
     total, order = value.data["total"].data, []

@@ -110,13 +110,10 @@ class Naming(NamedTuple):
 def compile_naming(
     merged: Mapping[str, Any], faults: list[Fault], theirs: Sequence[Rule] = (), *, proved: bool
 ) -> Naming:
-    """Turn checked YAML into formats.
+    """Turn checked YAML into formats; what is wrong is added to ``faults``.
 
-    Args:
-        merged: the keys of `SHAPES`, of all files.
-        faults: what is wrong is added here.
-        theirs: the formats of packs, which may be renamed as well.
-        proved: whether templates were tested before with these very texts.
+    ``theirs`` are the formats of packs, which may be renamed as well. ``proved`` says that templates were tested before
+    with these very texts.
     """
     desk = _Desk(faults, proved)
     if "target" in merged and "targets" in merged:

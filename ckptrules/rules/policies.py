@@ -58,23 +58,21 @@ POLICY = Record(
         "examples": _EXAMPLES,
     },
 )
-RETENTION = MapOf("Policies by name; policy=NAME picks one, 'default' is used otherwise.", POLICY)
-EXPERIMENTS = ListOf(
-    "Which experiments have a policy of their own; the first pattern that fits the name decides.",
-    Record(
-        "A pattern and a policy.",
-        {"match": Text("A shell pattern for names of experiments."), "policy": Text("A name in retention.")},
-        ("match", "policy"),
+SHAPES: Mapping[str, Shape] = {
+    "retention": MapOf("Policies by name; policy=NAME picks one, 'default' is used otherwise.", POLICY),
+    "experiments": ListOf(
+        "Which experiments have a policy of their own; the first pattern that fits the name decides.",
+        Record(
+            "A pattern and a policy.",
+            {"match": Text("A shell pattern for names of experiments."), "policy": Text("A name in retention.")},
+            ("match", "policy"),
+        ),
     ),
-)
-MAX_DELETE = Record(
-    "More deletions than this in one run, and nothing is deleted.",
-    {
-        "count": Number("So many checkpoints.", 1),
-        "percent": Number("So many of a hundred checkpoints.", 1, 100),
-    },
-)
-SHAPES: Mapping[str, Shape] = {"retention": RETENTION, "experiments": EXPERIMENTS, "max_delete": MAX_DELETE}
+    "max_delete": Record(
+        "More deletions than this in one run, and nothing is deleted.",
+        {"count": Number("So many checkpoints.", 1), "percent": Number("So many of a hundred checkpoints.", 1, 100)},
+    ),
+}
 
 
 # --- compiling --------------------------------------------------------------------------------------------------------
@@ -89,7 +87,8 @@ def compile_policies(
     """
     policies = {name: _compile_policy(name, value, faults) for name, value in values.items()}
     for name, value in values.items():
-        faults += _unknown_groups(name, value.get("per"), rules)
+        for group in per.data if (per := value.get("per")) else ():
+            faults += _uncaptured(group.data, rules, group.place, f"retention policy '{name}': per")
     for policy in policies.values():
         faults += _useless_lines(policy)
         what = f"retention policy '{policy.name}': keep_best"
@@ -123,7 +122,7 @@ def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | 
     """Turn the limit for one run into numbers."""
     if value is None:
         return None
-    if not value.given & set(MAX_DELETE.keys):
+    if not value.given:
         faults.append(Fault(value.place, "max_delete says neither 'count' nor 'percent'"))
     numbers = {key: number.data for key, number in value.items()}
     return MaxDelete(numbers.get("count"), numbers.get("percent"), value.key_place or value.place)
@@ -181,25 +180,17 @@ def _useless_lines(policy: Policy) -> Iterator[Fault]:
             yield Fault(place, f"{what} beside other lines, as what is protected stays in any case")
 
 
-def _unknown_groups(name: str, per: Value | None, rules: Sequence[Rule]) -> Iterator[Fault]:
-    groups = _groups(rules)
-    for group in per.data if per else ():
-        if group.data not in groups:
-            hint = closest(group.data, groups) or f"the rules of naming capture: {', '.join(groups) or 'nothing'}"
-            yield Fault(group.place, f"retention policy '{name}': per: no rule captures '{group.data}'", hint)
-
-
-def _groups(rules: Sequence[Rule]) -> list[str]:
-    return sorted({group for rule in rules for group in captures(rule)})
-
-
 def unknown_metric(metric: str, rules: Sequence[Rule], place: Location, what: str) -> Iterator[Fault]:
     """Find fault with a metric that no name can tell."""
-    groups = _groups(rules)
-    any_metric = any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules)
-    if not any_metric and metric not in groups:
-        hint = closest(metric, groups) or f"the rules of naming capture: {', '.join(groups) or 'nothing'}"
-        yield Fault(place, f"{what}: no rule captures '{metric}'", hint)
+    if not any({"metric", "value"} <= set(captures(rule)) or "metrics" in captures(rule) for rule in rules):
+        yield from _uncaptured(metric, rules, place, what)
+
+
+def _uncaptured(group: str, rules: Sequence[Rule], place: Location, what: str) -> Iterator[Fault]:
+    groups = sorted({group for rule in rules for group in captures(rule)})
+    if group not in groups:
+        hint = closest(group, groups) or f"the rules of naming capture: {', '.join(groups) or 'nothing'}"
+        yield Fault(place, f"{what}: no rule captures '{group}'", hint)
 
 
 def _covers(first: Pattern, later: Pattern) -> bool:

@@ -26,11 +26,7 @@ def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Arou
 def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: str = "") -> dict[Key, Opinion]:
     """Keep the first of what may go, as long as it fits beside what must stay, each file counted once.
 
-    Args:
-        limit: for both together.
-        entries: what may go, in the order in which it is to stay.
-        stays: what must.
-        called: what messages call the limit.
+    The entries come in the order in which they are to stay; messages call the limit as ``called`` says.
     """
     where = called or str(limit)
     used = taken(stays.size, stays.shared)
