@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.engine.entries import TELLING
 from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.shapes import in_yaml
 
@@ -15,10 +16,7 @@ ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msg
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
-_NO_CHECKPOINT = re.compile(r".*\.(?:log|txt|yaml|yml|json|csv|md|png|jpe?g|svg|html|py|sh|tmp|gz|zip)", re.IGNORECASE)
-_LOG = re.compile(
-    r".*\.(?:log|txt|ya?ml|jsonl?|csv|tsv|md|png|jpe?g|svg|html|py|sh|toml|cfg|ini)|events\.out\..*", re.IGNORECASE
-)
+BESIDE = (*TELLING, ".sh", ".toml", ".cfg", ".ini")  # endings of what tells of checkpoints, or of settings
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that are shown
 
@@ -39,12 +37,13 @@ def looks_like(name: str) -> bool:
     """Say whether a name looks like a checkpoint: by its ending, or as a word with a number."""
     if name.lower().endswith(ENDINGS):
         return True
-    return _NUMBERED.fullmatch(name) is not None and _NO_CHECKPOINT.fullmatch(name) is None
+    return _NUMBERED.fullmatch(name) is not None and not name.lower().endswith((*BESIDE, ".tmp", ".gz", ".zip"))
 
 
 def stands_beside(name: str, *, folder: bool) -> bool:
     """Say whether a name is what frameworks leave beside checkpoints: logs, settings, and folders of other things."""
-    return not looks_like(name) and (folder or _LOG.fullmatch(name) is not None)
+    is_log = name.lower().endswith(BESIDE) or name.startswith("events.out.")
+    return not looks_like(name) and (folder or is_log)
 
 
 def layout_for(paths: Iterable[str]) -> list[str]:
