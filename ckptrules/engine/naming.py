@@ -51,7 +51,9 @@ def fits(rule: Rule, name: str) -> dict[str, str] | None:
         return None
     texts = match.groups()  # its groupdict takes as long as the match
     fields = {key: texts[n - 1] for n, key in groups_of(rule.match) if texts[n - 1] is not None}
-    metrics = _METRIC.finditer(fields.get("metrics", ""))  # each key=value of it is one: -val_loss=0.02-acc=0.9
+    if "metrics" not in fields:
+        return fields
+    metrics = _METRIC.finditer(fields["metrics"])  # each key=value of it is one: -val_loss=0.02-acc=0.9
     return {**{found[1]: found[2] for found in metrics}, **fields}
 
 

@@ -114,10 +114,9 @@ def with_other_name(content: bytes, name: str, other: str) -> bytes:
 
 def repoints(pointers: Mapping[str, Sequence[Mention]], renames: Renames) -> Iterator[tuple[str, str, str]]:
     """Yield what is to be put into pointer files by renames that belong together: the file, old text, new text."""
-    for pointer, said in sorted(pointers.items()):
-        for text, names in _by_text(said).items():
-            if new := _new_text(text, names, renames):
-                yield pointer, text, new
+    for pointer, text, names in _texts(pointers):
+        if new := _new_text(text, names, renames):
+            yield pointer, text, new
 
 
 def cannot_follow(pointers: Mapping[str, Sequence[Mention]], renames: Renames, fields: Mapping[str, str]) -> str:
@@ -125,20 +124,21 @@ def cannot_follow(pointers: Mapping[str, Sequence[Mention]], renames: Renames, f
 
     The fields are those that the new names tell.
     """
-    for pointer, said in sorted(pointers.items()):
-        for text, names in _by_text(said).items():
-            if text in names or not renames.keys() & set(names):
-                continue
-            if not (tells(fields, int(text)) if _is_number(text) else _new_text(text, names, renames)):
-                return pointer
+    for pointer, text, names in _texts(pointers):
+        if text in names or not renames.keys() & set(names):
+            continue
+        if not (tells(fields, int(text)) if _is_number(text) else _new_text(text, names, renames)):
+            return pointer
     return ""
 
 
-def _by_text(said: Iterable[Mention]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for mention in said:
-        found[mention.text].append(mention.name)
-    return found
+def _texts(pointers: Mapping[str, Sequence[Mention]]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each text of each pointer file that names something, with what it names."""
+    for pointer, said in sorted(pointers.items()):
+        found: dict[str, list[str]] = defaultdict(list)
+        for mention in said:
+            found[mention.text].append(mention.name)
+        yield from ((pointer, text, names) for text, names in found.items())
 
 
 def _new_text(text: str, names: Sequence[str], renames: Renames) -> str:

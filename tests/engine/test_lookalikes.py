@@ -54,7 +54,9 @@ def edit(project: Project, line: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("files", [[], ["exp/events.out.tfevents.1", "exp/train.log", "exp/epoch_3.log", "exp/epoch_3.mp4"]])
+@pytest.mark.parametrize(
+    "files", [[], ["exp/events.out.tfevents.1", "exp/train.log", "exp/epoch_3.log", "exp/epoch_3.mp4"]]
+)
 def test_an_empty_tree_is_no_success(project: Project, command: str, files: list[str]) -> None:
     project.make(dict.fromkeys(files, 9))
     out = project.doit(command, check=1)
