@@ -34,8 +34,10 @@ SHAPES: Mapping[str, Shape] = {
 
 def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
     """Turn checked YAML into one pattern each."""
-    rows = ((pattern, value.data["after"].data) for value in values for pattern in several(value.data["match"]))
-    return tuple(Leftover(pattern.data, measures.seconds(after), after, pattern.place) for pattern, after in rows)
+    rows = [(value.data["match"], value.data["after"].data) for value in values if value.whole]
+    return tuple(
+        Leftover(one.data, measures.seconds(after), after, one.place) for match, after in rows for one in several(match)
+    )
 
 
 def several(value: Value) -> list[Value]:
@@ -47,7 +49,7 @@ def compile_budget(
     value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
 ) -> PolicyLine | None:
     """Turn the limit for the whole tree into a line of every policy; arguments as of `policies.compile_policies`."""
-    if value is None:
+    if value is None or not value.whole:
         return None
     total, order = value.data["total"].data, []
     entries = order_value.data if (order_value := value.get("order")) else []

@@ -122,7 +122,7 @@ def compile_naming(
     several = [merged["target"]] if "target" in merged else merged.get("targets", [])
     targets = tuple(filter(None, (desk.target(value, n, len(several)) for n, value in enumerate(several))))
     legacy = tuple(filter(None, (desk.legacy(value, targets) for value in merged.get("legacy", []))))
-    if not merged.keys() & {"target", "targets"} and not faults:  # else it may be what was refused
+    if not merged.keys() & {"target", "targets"}:
         hint = "add a target, or list it under 'formats', which keep their names"
         faults += [Fault(rule.place, f"{rule.called}: there is no target to rename to", hint) for rule in legacy]
     formats = tuple(filter(None, (desk.format(value) for value in merged.get("formats", []))))
@@ -164,7 +164,7 @@ class _Desk(NamedTuple):
 
     def target(self, value: Value, number: int, count: int) -> Rule | None:
         identity = f"{TARGET_ID} {number + 1}" if count > 1 else TARGET_ID
-        rule = self.rule(identity, identity, value)
+        rule = self.rule(identity, identity, value) if value.whole else None
         if rule:
             self.served(rule, value, ())
         return rule
@@ -211,7 +211,7 @@ class _Desk(NamedTuple):
             elif rule.keep_name:
                 fact = f"rename: format '{rule.id}' ({rule.place.file_line}) keeps its names: {rule.keep_name}"
                 self.refuse(value.place, fact)
-            elif not targets and not self.faults:
+            elif not targets and not self.faults:  # else it may be what was refused
                 self.refuse(value.place, "rename: there is no target to rename to")
             else:
                 self.carried(rule, targets)

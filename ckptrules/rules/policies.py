@@ -152,7 +152,7 @@ def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
 def _lines(key: str, value: Value) -> Iterator[PolicyLine]:
     """Read a line, or each of a list of them."""
     several = isinstance(value.data, list)
-    for one in value.data if several else [value]:
+    for one in value.data if several else [value] * value.whole:
         data = {name: part.data for name, part in one.items()} if isinstance(one.data, dict) else one.data
         yield PolicyLine(key, LINES[key].read(data), one.place if several else one.key_place)
 

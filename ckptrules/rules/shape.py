@@ -35,7 +35,8 @@ YAML_HINTS = {
 class Value(NamedTuple):
     """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands.
 
-    ``quoted`` says that text begins one column behind its place; ``given`` holds all keys of a mapping.
+    ``quoted`` says that text begins one column behind its place; ``given`` holds all keys of a mapping. One of which a
+    needed part is missing or refused is not ``whole``, and left out of a list.
     """
 
     data: Any
@@ -43,6 +44,7 @@ class Value(NamedTuple):
     key_place: Location | None = None
     quoted: bool = False
     given: frozenset[str] = frozenset()
+    whole: bool = True
 
     def items(self) -> "Iterable[tuple[str, Value]]":
         """Iterate over a mapping."""
@@ -228,7 +230,7 @@ class _Reader(NamedTuple):
         if not node.value and not shape.empty:
             self.refuse(node, f"{what} is empty")
         values = [self.read(item, shape.item, f"{what}[{index}]") for index, item in enumerate(node.value)]
-        return Value([value for value in values if value is not None], self.place(node))
+        return Value([value for value in values if value and value.whole], self.place(node))
 
     def record(self, node: yaml.Node, shape: Record, what: str) -> Value | None:
         value = self.mapping(node, what, shape.keys.get, tuple(shape.keys), _as_mapping(shape, what))
@@ -237,7 +239,7 @@ class _Reader(NamedTuple):
         for key in shape.required:
             if key not in value.given:
                 self.refuse(node, f"{what} has no '{key}'")
-        return value if value.data.keys() >= set(shape.required) else None
+        return value._replace(whole=value.data.keys() >= set(shape.required))
 
     def mapping(
         self,
