@@ -28,6 +28,7 @@ from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging, streams
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
+from ckptrules.storage.state import WORK, open_directory
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
@@ -248,7 +249,7 @@ def _fix_one(
 
 
 def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
-    with believing.open_state(outputs_dir, "work") as work, open_file(work, staged) as file:
+    with open_directory(outputs_dir, WORK) as work, open_file(work, staged) as file:
         try:
             check_file(file, size, tell, quick=False)
         except UnsoundError as error:

@@ -47,25 +47,22 @@ OTHER_KINDS = {
 
 
 @contextlib.contextmanager
-def open_state(outputs_dir: str, path: str = "", opener: Callable[[int, str, str], int] | None = None) -> Iterator[int]:
-    """Open the state folder, or a folder below it, part by part, and give its descriptor.
+def open_state(root: str, path: str = STATE, opener: Callable[[int, str, str], int] = open_folder) -> Iterator[int]:
+    """Open the state folder below a root, or a folder in it, part by part, and give its descriptor.
 
-    Args:
-        outputs_dir: whose state it is.
-        path: the folder, below the state folder.
-        opener: opens a name in an open directory, given the whole path for what it has to tell; it may make it.
+    ``opener`` opens a name in an open directory, given the whole path for what it has to tell; it may make it.
 
     Raises:
         FileNotFoundError: it is not there.
         StateError: a part of it is no folder (a link, say), or not to be believed (`believe`).
     """
-    place = outputs_dir
-    directory = os.open(outputs_dir, FOLDER)
+    place = root
+    directory = os.open(root, FOLDER)
     try:
-        for part in (STATE, *filter(None, path.split("/"))):
+        for part in filter(None, path.split("/")):
             refuse_path(part)
             place = os.path.join(place, part)
-            inner = (opener or open_folder)(directory, part, place)
+            inner = opener(directory, part, place)
             try:
                 believe(os.fstat(inner), os.fstat(directory), place)
             except StateError:

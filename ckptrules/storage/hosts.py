@@ -29,7 +29,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Say
 from ckptrules.storage.believing import open_believed
 from ckptrules.storage.moving import NS, link_exclusively, rename
-from ckptrules.storage.state import made, open_own, open_state
+from ckptrules.storage.state import made, open_directory, open_own
 from ckptrules.storage.writing import TEMPORARY, write
 
 NAME = "lock.host"
@@ -139,7 +139,7 @@ class HostLock:
             StateError: what stands there is not to be believed.
             OSError: it cannot be made.
         """
-        with open_state(self._outputs_dir) as state:
+        with self._state() as state:
             if not (self._make(state) or self._take_over(state, say)):
                 return False
             self._clear(state)
@@ -153,13 +153,13 @@ class HostLock:
         if self._process != os.getpid():
             return
         is_held = stopping.let_go(self)
-        with contextlib.suppress(OSError), open_state(self._outputs_dir) as state:
+        with contextlib.suppress(OSError), self._state() as state:
             if is_held and self._is_ours(state):
                 self._leave(state, NAME)
 
     def other(self) -> str:
         """Say who holds it and, of another host, when it gave its last sign of life; nothing where nobody does."""
-        with open_state(self._outputs_dir) as state:
+        with self._state() as state:
             sign = self._look(state)
             if not sign or self._is_here(sign.host):
                 return sign.holder if sign else ""
@@ -318,7 +318,7 @@ class HostLock:
     def _give_sign(self) -> bool:
         """Set the time of the file to that of the file server; say whether the file is ours."""
         try:
-            with open_state(self._outputs_dir) as state, self._opened(state) as file:
+            with self._state() as state, self._opened(state) as file:
                 is_ours = os.read(file, MOST) == self._content
                 if is_ours:
                     os.utime(file)
@@ -334,6 +334,9 @@ class HostLock:
             yield file
         finally:
             os.close(file)
+
+    def _state(self) -> contextlib.AbstractContextManager[int]:
+        return open_directory(self._outputs_dir, STATE, make=True)
 
     @property
     def _place(self) -> str:

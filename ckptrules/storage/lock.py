@@ -12,7 +12,7 @@ from ckptrules import stopping
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import LockedError, Say
 from ckptrules.storage.hosts import PACE, Host, HostLock, Pace, this_host
-from ckptrules.storage.state import open_own, open_state
+from ckptrules.storage.state import open_directory, open_own
 
 LOCK_POLL = 0.2  # seconds
 SIZE = 200  # bytes of what a holder says of itself: to change the size of a file may take milliseconds
@@ -62,7 +62,7 @@ def lock(
         LockedError: another run has it.
         OSError: ``outputs_dir`` cannot be written.
     """
-    with open_state(outputs_dir) as state:
+    with open_directory(outputs_dir, STATE, make=True) as state:
         descriptor = open_own(state, "lock", os.path.join(outputs_dir, STATE), os.O_RDWR)
         host = host or this_host(state)
     among_hosts = HostLock(outputs_dir, holder, host, pace)

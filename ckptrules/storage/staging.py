@@ -15,7 +15,7 @@ from ckptrules.storage.folders import Folders
 from ckptrules.storage.looking import identity_of
 from ckptrules.storage.moving import CHANGED, rename
 from ckptrules.storage.reading import Progress
-from ckptrules.storage.state import WORK, open_directory, open_state
+from ckptrules.storage.state import WORK, open_directory
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
 if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it
@@ -36,7 +36,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
         OSError: the copy cannot be written, or would not keep what the file has; nothing is left of it.
     """
     name = temporary_name("state-")
-    with reading.open_file(outputs_dir, path) as origin, open_state(outputs_dir, "work") as work:
+    with reading.open_file(outputs_dir, path) as origin, open_directory(outputs_dir, WORK, make=True) as work:
         before = os.fstat(origin)
         try:
             cloned = clone(origin, work, name)

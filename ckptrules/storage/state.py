@@ -21,28 +21,18 @@ WORK = f"{STATE}/work"
 NEW_LINK = "link-"  # begins the names in the workplace of what is to take the place of a link
 
 
-def open_state(outputs_dir: str, path: str = "") -> contextlib.AbstractContextManager[int]:
-    """Open a folder of the state as `believing.open_state` does, and make what is missing of it; give its descriptor.
-
-    Raises:
-        StateError: a part of it is no folder, not to be believed, or not ours to write to.
-        OSError: it cannot be made.
-    """
-    return believing.open_state(outputs_dir, path, _open_or_make)
-
-
 def open_directory(root: str, path: str, *, make: bool = False) -> contextlib.AbstractContextManager[int]:
     """Open a directory below a root, through no link; in the state, one that is to be believed. Give its descriptor.
 
     ``make`` makes what is missing of one in the state.
 
     Raises:
-        OSError: it is not there, or a part of its path is no directory or leads upwards.
+        StateError: a part of it in the state is no folder, not to be believed, or not ours to write to.
+        OSError: it is not there, cannot be made, or a part of its path is no directory or leads upwards.
     """
-    if not is_state(path):
-        return open_below(root, path)
-    inner = path[len(STATE) + 1 :]
-    return open_state(root, inner) if make else believing.open_state(root, inner)
+    if is_state(path):
+        return believing.open_state(root, path, _open_or_make if make else reading.open_folder)
+    return open_below(root, path)
 
 
 def is_state(path: str) -> bool:
@@ -77,7 +67,7 @@ def make_own(outputs_dir: str, name: str) -> None:
     Raises:
         StateError, OSError: as `open_own`.
     """
-    with open_state(outputs_dir) as directory:
+    with open_directory(outputs_dir, STATE, make=True) as directory:
         os.close(open_own(directory, name, os.path.join(outputs_dir, STATE), os.O_RDWR))
 
 
@@ -105,7 +95,7 @@ def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -
     Raises:
         OSError: it cannot be renamed.
     """
-    with open_state(outputs_dir) as directory:
+    with open_directory(outputs_dir, STATE, make=True) as directory:
         taken = set(os.listdir(directory))
         ends = (*companions, "")
         names = (f"{name}.damaged-{number}" for number in itertools.count(1))
@@ -189,7 +179,7 @@ def clear_work(outputs_dir: str) -> None:
     A file that has the name of a new link stood in its place when the two were exchanged, just before the crash: it is
     somebody's, and stays.
     """
-    with contextlib.suppress(OSError), believing.open_state(outputs_dir, "work") as work:
+    with contextlib.suppress(OSError), open_directory(outputs_dir, WORK) as work:
         for name in os.listdir(work):
             with contextlib.suppress(OSError):
                 if not (name.startswith(NEW_LINK) and not stat.S_ISLNK(os.lstat(name, dir_fd=work).st_mode)):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.reading import NO_TRICKS
-from ckptrules.storage.state import WORK, open_state
+from ckptrules.storage.state import WORK, open_directory
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def token(outputs_dir: str) -> Iterator[str]:
     """
     made = [path for path in (WORK, STATE) if not os.path.lexists(os.path.join(outputs_dir, path))]
     name = f"token-{secrets.token_hex(16)}"
-    with open_state(outputs_dir, "work") as folder:
+    with open_directory(outputs_dir, WORK, make=True) as folder:
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=folder))
         try:
             yield os.path.join(os.path.abspath(outputs_dir), WORK, name)

@@ -28,9 +28,6 @@ class TrashUse(NamedTuple):
     items: int
     size: int
 
-    def __add__(self, other: TrashUse) -> TrashUse:  # type: ignore[override]
-        return TrashUse(self.items + other.items, self.size + other.size)
-
 
 class TrashItem(NamedTuple):
     """One thing in the trash: the run that put it there, the directory that it is from, its name, its bytes.
@@ -114,7 +111,7 @@ def empty_trash(storage: Storage, runs: Sequence[str], stopped: Callable[[], boo
         before = trash_use(storage, [run])
         left |= _empty(storage, f"{TRASH}/{run}", stopped)
         after = trash_use(storage, [run])
-        gone += TrashUse(before.items - after.items, before.size - after.size)
+        gone = TrashUse(gone.items + before.items - after.items, gone.size + before.size - after.size)
     return Emptied(gone, left)
 
 

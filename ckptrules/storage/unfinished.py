@@ -14,7 +14,7 @@ from ckptrules.storage.believing import explained
 from ckptrules.storage.dressing import PRIVATE, dress
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
-from ckptrules.storage.state import WORK, open_state
+from ckptrules.storage.state import WORK, open_directory
 from ckptrules.storage.writing import remove, temporary_name, write_beside
 
 PARTIAL = ".{}.partial"  # what an archive is called until it is proved
@@ -82,7 +82,7 @@ def _remove_partial(directory: int, name: str, folder: str) -> None:
 def staging(outputs_dir: str, start: str = "unarchive-") -> Iterator[str]:
     """Give a new folder in the workplace, by its path below ``outputs_dir``; remove what is left in it at the end."""
     name = temporary_name(start)
-    with open_state(outputs_dir, "work") as work:
+    with open_directory(outputs_dir, WORK, make=True) as work:
         os.mkdir(name, PRIVATE, dir_fd=work)
         try:
             yield f"{WORK}/{name}"
