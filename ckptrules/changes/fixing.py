@@ -7,7 +7,6 @@ place of the original in one step; the original waits in the trash.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -70,23 +69,16 @@ def fix(
     """
     found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), pinned)
     actions, problems = [], list(found.problems)
-    stop = Problem("stopped", (listing.directory,), "was not finished", "run again to go on")
     with bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
-        for entry, recipe in found.recipes:
-            if place.stopped():
-                problems.append(stop)
-                break
-            busy = functools.partial(_busy, place, rules, listing, entry, now_ns)
-            try:
-                why = _no_space(place, listing, entry) or busy()
-                why = why or _fix_one(place, listing, entry, recipe, tell, busy, kept)
-            except StoppedError:
-                problems.append(stop)
-                break
-            if why:
-                problems.append(refused(_action(entry, recipe), why))
-            else:
-                actions.append(_action(entry, recipe))
+        try:
+            for entry, recipe in found.recipes:
+                heed()
+                if why := _fix_one(place, rules, listing, entry, recipe, now_ns, tell, kept):
+                    problems.append(refused(_action(entry, recipe), why))
+                else:
+                    actions.append(_action(entry, recipe))
+        except StoppedError:
+            problems.append(Problem("stopped", (listing.directory,), "was not finished", "run again to go on"))
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
@@ -215,17 +207,20 @@ def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_
 
 def _fix_one(
     place: Workplace,
+    rules: RuleSet,
     listing: Listing,
     entry: Entry,
     recipe: Rewrite,
+    now_ns: int,
     tell: Callable[[int], None],
-    busy: Callable[[], str],
     kept: int,
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     folder = trash_folder(place.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
+        if why := _no_space(place, listing, entry) or _busy(place, rules, listing, entry, now_ns):
+            return why
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
@@ -233,7 +228,7 @@ def _fix_one(
         staged = staging.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         why = "not looked at to its end"
         try:
-            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or busy()
+            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or _busy(place, rules, listing, entry, now_ns)
         finally:
             if why:
                 staging.drop_staged(place.outputs_dir, staged)
