@@ -87,16 +87,18 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     for run in ordered:
         for record in by_run[run]:
             replay.read(record)
-    standing, gone = replay.outcome()
-    return [_run(run, by_run[run], replay.units, standing, gone, replay.barred) for run in ordered]
+    replay.end()
+    return [replay.run(by_run[run]) for run in ordered]
 
 
 class _Replay:
     """What journals say, read in the order of their runs: which units were done, and which of them stand."""
 
     def __init__(self) -> None:
-        self.units: dict[UnitRef, Unit] = {}  # all that were done, in their order
-        self.barred: set[UnitRef] = set()
+        self._units: dict[UnitRef, Unit] = {}  # all that were done, in their order
+        self._barred: set[UnitRef] = set()
+        self._standing: dict[UnitRef, tuple[UnitRef, Unit]] = {}  # known at the end, like what is gone
+        self._gone: set[UnitRef] = set()
         self._stands: dict[UnitRef, bool] = {}
         self._takes_back: dict[UnitRef, UnitRef] = {}
         self._again: dict[UnitRef, UnitRef] = {}  # what did the same once more
@@ -112,10 +114,10 @@ class _Replay:
                     self._read_unit(record, intent, place, ref)
 
     def _read_unit(self, record: Record, intent: Intent, place: int, ref: UnitRef) -> None:
-        self.units[ref] = intent.units[place]
+        self._units[ref] = intent.units[place]
         self._stands[ref] = True
         if rewrites_texts(intent.units[place]) and not record.own:
-            self.barred.add(ref)
+            self._barred.add(ref)
         if place in intent.freed:
             self._freed.add(ref)
         if intent.takes_back:
@@ -134,19 +136,19 @@ class _Replay:
                 return
             ref, stands = self._takes_back[ref], not stands
 
-    def outcome(self) -> tuple[dict[UnitRef, tuple[UnitRef, Unit]], set[UnitRef]]:
-        """Return what still stands, each with the unit that did the same last, and what is gone for good."""
+    def end(self) -> None:
+        """Find out what still stands, each with the unit that did the same last, and what is gone for good."""
         last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
-        for ref in reversed(self.units):
-            last[ref] = last.get(self._again.get(ref, ref), (ref, self.units[ref]))
+        for ref in reversed(self._units):
+            last[ref] = last.get(self._again.get(ref, ref), (ref, self._units[ref]))
         stands = {ref: pair for ref, pair in last.items() if self._stands[ref]}
-        gone = set(self._freed)
+        gone = self._gone = set(self._freed)
         if self._purged:
             gone |= {ref for ref, (_, unit) in stands.items() if _is_freed(unit, self._purged)}
         if gone:
             gone |= self._lost_with(gone, stands)
-        kept = {ref: p for ref, p in stands.items() if ref not in gone and self.barred.isdisjoint((ref, p[0]))}
-        return kept, gone
+        barred = self._barred
+        self._standing = {ref: p for ref, p in stands.items() if ref not in gone and barred.isdisjoint((ref, p[0]))}
 
     def _lost_with(self, gone: Collection[UnitRef], stands: Mapping[UnitRef, tuple[UnitRef, Unit]]) -> set[UnitRef]:
         """Find what was done before with that of which the space was freed: there is nothing left to take back.
@@ -156,7 +158,7 @@ class _Replay:
         lost: set[UnitRef] = set()
         freed: set[tuple[Spot, Identity]] = set()
         there: set[tuple[Spot, Identity]] = set()
-        when = {ref: number for number, ref in enumerate(self.units)}
+        when = {ref: number for number, ref in enumerate(self._units)}
         for ref in sorted(stands, key=lambda ref: when[stands[ref][0]], reverse=True):
             ways = _ways(stands[ref][1])
             if ref in gone or any(went in freed for _, went in ways):
@@ -165,6 +167,22 @@ class _Replay:
             else:
                 there.update(went for _, went in ways)
         return lost
+
+    def run(self, records: Sequence[Record]) -> Run:
+        """Return what is known of a run in the end."""
+        intents = tuple((record, intent) for record in records for intent in record.intents)
+        own = [ref for record, intent in intents for ref in refs(record, intent)]
+        return Run(
+            records[0].run,
+            records[0].header,
+            intents,
+            frozenset(self._units.keys() & own),
+            {ref: self._standing[ref] for ref in own if ref in self._standing},
+            frozenset(self._gone.intersection(own)),
+            any(record.interrupted for record in records),
+            frozenset(self._barred.intersection(own)),
+            any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
+        )
 
 
 def number_of(record: Record) -> int:
@@ -259,26 +277,3 @@ def _place(record: Record) -> tuple[int, int]:
 
 def _was_stopped(intent: Intent) -> bool:
     return any(why.endswith(STOPS) for why in (intent.failed or {}).values())
-
-
-def _run(
-    run: str,
-    records: Sequence[Record],
-    done: Collection[UnitRef],
-    standing: Mapping[UnitRef, tuple[UnitRef, Unit]],
-    gone: Collection[UnitRef],
-    barred: Collection[UnitRef],
-) -> Run:
-    intents = tuple((record, intent) for record in records for intent in record.intents)
-    own = [ref for record, intent in intents for ref in refs(record, intent)]
-    return Run(
-        run,
-        records[0].header,
-        intents,
-        frozenset(ref for ref in own if ref in done),
-        {ref: standing[ref] for ref in own if ref in standing},
-        frozenset(ref for ref in own if ref in gone),
-        any(record.interrupted for record in records),
-        frozenset(ref for ref in own if ref in barred),
-        any(record.stopped for record in records) or any(_was_stopped(intent) for _, intent in intents),
-    )
