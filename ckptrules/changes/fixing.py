@@ -57,15 +57,12 @@ def fix(
 
     Args:
         place: where and how the run changes things.
-        rules: the compiled rules; they say what an old name has become.
+        rules: say what an old name has become.
         listing: the directory as it is now.
         now_ns: the present, in nanoseconds since 1970.
         bar: gives, for a number of bytes, what takes the bytes written.
         kept: how many checkpoints stay, for the record.
         pinned: what is pinned, and what is said of that: its content stays.
-
-    Raises:
-        OSError: the directory cannot be opened.
     """
     found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), pinned)
     actions, problems = [], list(found.problems)
@@ -85,11 +82,7 @@ def fix(
 def foresee(
     outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, pinned: Mapping[str, str] = NOTHING
 ) -> Plan:
-    """Say what `fix` would do once a plan is carried out (or now, where that has no actions).
-
-    Raises:
-        OSError: the directory cannot be opened.
-    """
+    """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
     gone = {action.name for action in plan.actions if action.kind == "trash"}
     new = {action.name: action.to for action in plan.actions if action.kind == "rename"}
     names = {new.get(name, name) for name in _real_names(listing) - gone}
@@ -109,7 +102,6 @@ def look_inside(
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 
     Raises:
-        OSError: the directory cannot be opened.
         StoppedError: Ctrl-C or SIGTERM came.
     """
     recipes, skipped, problems = [], [], []

@@ -86,20 +86,12 @@ class Journal:
         self._write(outcome_of(intent, failed, freed), durable=bool(freed))
 
     def purged(self, runs: Sequence[str], left: Sequence[str] = ()) -> None:
-        """Record that what these runs had left in the trash is gone, but for some paths (below ``outputs_dir``).
-
-        Raises:
-            OSError: it could not be recorded.
-        """
+        """Record that what these runs had left in the trash is gone, but for some paths (below ``outputs_dir``)."""
         row = {"runs": list(runs), "left": list(left)} if left else {"runs": list(runs)}
         self._write(line_of(row, "purged"), durable=True)
 
     def stopped(self) -> None:
-        """Record, once, that the run is ended before its time. Where nothing was begun there is nothing to tell.
-
-        Raises:
-            OSError: it could not be recorded.
-        """
+        """Record, once, that the run is ended before its time. Where nothing was begun there is nothing to tell."""
         if self._number and not self._stopped:
             self._stopped = True
             self._write(STOPPED)

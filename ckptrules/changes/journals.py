@@ -86,11 +86,9 @@ def fault_of(outputs_dir: str, error: JournalError | OSError) -> str:
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
-    """Read all journals, oldest run first. What became of a run that was interrupted, the disk tells.
+    """Read all journals, those of the user's own state as well; oldest run first.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        own_state: the user's own state, or nothing.
+    What became of a run that was interrupted, the disk tells.
 
     Raises:
         JournalError: one of them is damaged.

@@ -71,10 +71,7 @@ def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
 def read(file: str, text: str, *, own: bool = False) -> Record | None:
     """Read a journal file; None where it has not even its first line. A line cut off by a crash is passed over.
 
-    Args:
-        file: its name, which tells run and process.
-        text: its content.
-        own: whether it lies in the user's own state.
+    The name of the ``file`` tells run and process; ``own`` says that it lies in the user's own state.
 
     Raises:
         JournalError: it holds anything else than what this version writes.

@@ -42,15 +42,8 @@ class Reference(NamedTuple):
 
 
 def renames(runs: Iterable[Run], only: str | None = None) -> dict[str, tuple[Renamed, ...]]:
-    """Map each old name to what became of it, by what the journals say and still stands.
-
-    Args:
-        runs: all runs, oldest first.
-        only: the one run to go by, or None for all.
-    """
-    becomes: dict[
-        tuple[str, str], str
-    ] = {}  # what a name is called in the end that stands here at the time in question
+    """Map each old name to what became of it, by what runs (oldest first, or ``only`` one) did and stands."""
+    becomes: dict[tuple[str, str], str] = {}  # what a name that stands here at the time is called in the end
     now: dict[tuple[str, str], str] = {}
     for directory, old, new in reversed(list(_standing(runs, only))):
         becomes[directory, old] = becomes.get((directory, new), new)

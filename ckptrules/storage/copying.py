@@ -91,10 +91,6 @@ def _copy_bytes(origin: int, copy: int, size: int, digest: Checksum, progress: P
     """Copy up to so many bytes of an open file to an empty one, with the holes, and hash them; return how many.
 
     Hashed is what the original holds: so a copy that the system has spoilt is found by its checksum.
-
-    Raises:
-        SourceError: they cannot be read.
-        OSError: they cannot be written.
     """
     done = 0
     for first, behind, is_hole in streams.extents(origin, 0, size):

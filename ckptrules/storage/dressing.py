@@ -40,10 +40,6 @@ def dress(copy: int, like: int) -> tuple[str, ...]:
     That is owner and group, mode, access lists, ``user.*`` attributes. At no moment may anybody do more with the copy
     than with the original, if the copy was made for its owner alone (`PRIVATE`).
 
-    Args:
-        copy: the descriptor of a file or a directory of ours.
-        like: the descriptor of another.
-
     Returns:
         words for people: ``owner``, ``access list``, ``attribute user.note``. Where the group is not kept, or an access
         list, the mode is so narrow that nobody gains by it.
@@ -57,11 +53,7 @@ def dress(copy: int, like: int) -> tuple[str, ...]:
 
 
 def dress_as(copy: int, item: Item) -> tuple[str, ...]:
-    """Give an open copy what an item says: `dress` without the original.
-
-    Raises:
-        OSError: the copy cannot be given a mode.
-    """
+    """Give an open copy what an item says: `dress` without the original."""
     attributes = as_bytes(item.attributes)
     lists = {name: value for name, value in attributes.items() if name in LISTS}
     _take_off(copy, (ACCESS, DEFAULT) if item.kind == "directory" else (ACCESS,))
@@ -89,10 +81,7 @@ def dress_or_refuse(copy: int, like: int, name: str) -> None:
 def described(item: Item, file: int, modes: int | None = None) -> Item:
     """Return an item with the mode, the owner and the attributes of an open file or directory.
 
-    Args:
-        item: what is known of it.
-        file: its descriptor.
-        modes: the bits of the mode that count; where it is None, those that a backup keeps.
+    ``modes`` are the bits of the mode that count; where it is None, those that a backup keeps.
 
     Raises:
         SourceError: its attributes cannot be read.

@@ -137,7 +137,6 @@ class HostLock:
 
         Raises:
             StateError: what stands there is not to be believed.
-            OSError: it cannot be made.
         """
         with self._state() as state:
             if not (self._make(state) or self._take_over(state, say)):

@@ -43,11 +43,7 @@ def identify(directory: int, name: str) -> Identity:
 
 
 def stands_for(directory: int, name: str, identity: Identity) -> bool:
-    """Say whether a name in an open directory still stands for what was identified.
-
-    Raises:
-        OSError: nothing is there, or it cannot be looked at.
-    """
+    """Say whether a name in an open directory still stands for what was identified; OSError where nothing is there."""
     return is_known_by(identify(directory, name), identity)
 
 

@@ -60,7 +60,6 @@ def write_member(
 
     Raises:
         FileExistsError: the name is taken.
-        OSError: it cannot be written.
     """
     folder, name = os.path.split(path)
     digest = Checksum()

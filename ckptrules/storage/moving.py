@@ -93,11 +93,7 @@ def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
 
 
 def _rename_with(flag: int, from_fd: int, old: str, to_fd: int, new: str) -> None:
-    """Rename with a flag.
-
-    Raises:
-        OSError: the system refuses; ENOSYS where it knows no such call.
-    """
+    """Rename with a flag; ENOSYS where the system knows no such call."""
     if code := _system_rename()(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag):
         raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
 

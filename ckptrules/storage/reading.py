@@ -67,11 +67,7 @@ def why_of(error: OSError) -> str:
 
 
 def refuse_path(name: str) -> None:
-    """Refuse what is no plain name.
-
-    Raises:
-        OSError: EINVAL.
-    """
+    """Refuse, with EINVAL, what is no plain name."""
     if name in ("", ".", "..") or "/" in name:
         raise OSError(errno.EINVAL, "is no name in a directory", name)
 

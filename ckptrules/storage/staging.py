@@ -25,12 +25,6 @@ if TYPE_CHECKING:  # what reads torch files is imported by the one command that 
 def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progress) -> str:
     """Write a file anew into the workplace, dressed like it, with its time and its holes, and return its name there.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        path: the file, below it.
-        recipe: the parts of the new file.
-        progress: is called with the number of bytes of each step.
-
     Raises:
         SourceError: the file cannot be read, or was written to meanwhile.
         OSError: the copy cannot be written, or would not keep what the file has; nothing is left of it.

@@ -45,7 +45,6 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
 
     Raises:
         StateError: it is no plain file of its own, not to be believed, or not ours to write to.
-        OSError: it cannot be made.
     """
     try:
         file = os.open(name, flags | NO_TRICKS, dir_fd=directory)
@@ -62,11 +61,7 @@ def open_own(directory: int, name: str, place: str, flags: int) -> int:
 
 
 def make_own(outputs_dir: str, name: str) -> None:
-    """Make an empty file in the state folder, where it is missing, so that those who share the folder may write to it.
-
-    Raises:
-        StateError, OSError: as `open_own`.
-    """
+    """Make an empty file in the state, where it is missing, so that those who share the folder may write to it."""
     with open_directory(outputs_dir, STATE, make=True) as directory:
         os.close(open_own(directory, name, os.path.join(outputs_dir, STATE), os.O_RDWR))
 
@@ -85,15 +80,9 @@ def keeps_modes(outputs_dir: str) -> bool:
 
 
 def set_aside_database(outputs_dir: str, name: str, companions: Sequence[str]) -> str:
-    """Give a database that nobody can use, and what SQLite left beside it, another name, and return that.
+    """Give a database of the state that nobody can use another name, and return that.
 
-    Args:
-        outputs_dir: in whose state it lies.
-        name: the database.
-        companions: what may stand behind its name.
-
-    Raises:
-        OSError: it cannot be renamed.
+    So is what SQLite left beside it, called by its name and one of the ``companions``.
     """
     with open_directory(outputs_dir, STATE, make=True) as directory:
         taken = set(os.listdir(directory))
@@ -187,11 +176,7 @@ def clear_work(outputs_dir: str) -> None:
 
 
 def make_own_state(path: str) -> None:
-    """Make a folder in the user's own state, and those above it, for nobody else.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Make a folder in the user's own state, and those above it, for nobody else."""
     os.makedirs(os.path.dirname(os.path.dirname(path)), PRIVATE, exist_ok=True)
     for folder in (os.path.dirname(path), path):
         with contextlib.suppress(FileExistsError):

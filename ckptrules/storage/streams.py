@@ -28,11 +28,7 @@ def read_pointer(directory: int, name: str) -> bytes | None:
 
 
 def read_text_behind(directory: int, link: str) -> bytes | None:
-    """Read the pointer file that a link leads to; None where that is none. What it names is left alone, no more.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Read the pointer file that a link leads to; None where that is none. What it names is left alone, no more."""
     file = os.open(link, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         return read_text(file) if stat.S_ISREG(os.fstat(file).st_mode) else None
@@ -66,10 +62,7 @@ def chunks(file: int, size: int) -> Iterator[bytes]:
 def pieces(file: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
     """Yield a part of an open file chunk by chunk, and whether the chunk is a hole: its zeros are not read.
 
-    Args:
-        file: its descriptor.
-        start: the first byte.
-        end: the byte behind the last; less is yielded where the file is shorter.
+    It is the part up to the byte before ``end``; less is yielded where the file is shorter.
 
     Raises:
         SourceError: they cannot be read.

@@ -72,11 +72,7 @@ def _new_text(directory: int, pointer: str, content: bytes, like: int) -> str:
 
 
 def keep_content(own_state: str, content: bytes) -> str:
-    """Keep a text in the user's own state, under its checksum, and return that.
-
-    Raises:
-        OSError: it could not be written.
-    """
+    """Keep a text in the user's own state, under its checksum, and return that."""
     name = hashlib.sha256(content).hexdigest()
     Disk(own_state).replace(f"{REFS}/{name}", [content])
     return name

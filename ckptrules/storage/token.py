@@ -17,9 +17,6 @@ def token(outputs_dir: str) -> Iterator[str]:
     """Lay an empty file that nobody can guess into the workplace, and give its path; take it away again.
 
     What had to be made for it goes as well. Under the lock, another run clears the workplace: it may be gone before.
-
-    Raises:
-        OSError: it cannot be made.
     """
     made = [path for path in (WORK, STATE) if not os.path.lexists(os.path.join(outputs_dir, path))]
     name = f"token-{secrets.token_hex(16)}"

@@ -28,7 +28,6 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
     Raises:
         FileExistsError: the name is taken.
         BlockingIOError: another run is writing it.
-        OSError: it cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(path))
     partial = PARTIAL.format(name)
@@ -111,11 +110,7 @@ def waiting(root: str, path: str) -> Iterator[None]:
 
 
 def _remove_in_use(directory: int, name: str) -> None:
-    """Remove a folder into which others may still write: under another name none of them finds it.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
+    """Remove a folder into which others may still write: under another name none of them finds it."""
     gone = f"{name}.gone"
     rename(directory, name, gone)
     for _ in range(TRIES):
@@ -131,7 +126,6 @@ def place_copy(root: str, path: str, to: str) -> None:
 
     Raises:
         FileExistsError: the place is not free.
-        OSError: the system refuses.
     """
     (folder, name), (to_folder, to_name) = os.path.split(path), os.path.split(to)
     with open_below(root, folder) as directory, open_below(root, to_folder) as target:
@@ -165,9 +159,6 @@ def remove_backup(path: str, hidden: str, progress: Progress = lambda _: None) -
     """Remove a backup, under a hidden name; what an interruption leaves of it still has its manifest.
 
     ``progress`` is called before each name that is removed.
-
-    Raises:
-        OSError: something could not be removed.
     """
     with open_below(os.path.dirname(path) or ".", "") as folder:
         if hidden != path:

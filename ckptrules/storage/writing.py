@@ -68,11 +68,7 @@ def write_whole(path: str, text: str) -> None:
 
 
 def write_beside(path: str, text: str) -> None:
-    """Write a file of ours among the user's as a whole. A link under its name is replaced, not followed.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write a file of ours among the user's as a whole. A link under its name is replaced, not followed."""
     _put_beside(path, [text.encode()])
 
 
@@ -111,11 +107,7 @@ def change_beside(path: str, change: Callable[[str], str]) -> None:
 
 
 def refuse_taken(path: str) -> None:
-    """Refuse a path under which something else stands than a plain file with one name: it would be overwritten.
-
-    Raises:
-        OSError: as said.
-    """
+    """Refuse a path under which something else stands than a plain file with one name: it would be overwritten."""
     with contextlib.suppress(FileNotFoundError):
         believing.refuse_other_kinds(os.lstat(path), path)
 
@@ -175,9 +167,6 @@ def set_aside(path: str, beside: str) -> str:
     """Give what stands under a path a name that no rule knows, and return that; nothing where nothing is, or a link.
 
     What stands ``beside`` it, a sidecar, goes with it.
-
-    Raises:
-        OSError: the system refuses.
     """
     if not os.path.lexists(path) or os.path.islink(path):
         return ""
