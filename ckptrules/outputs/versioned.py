@@ -20,7 +20,8 @@ CHANGED = "has changes that are not committed"
 UNKNOWN = "may have changes that are not committed"
 LARGEST = 1 << 28  # bytes of an index that is read
 LONGEST_PATH = 4096  # bytes
-VERSIONS = (2, 3)  # 4 leaves out what a name has in common with the one before: few ask git for that
+VERSIONS = (2, 3, 4)
+PACKED_NAMES = 4  # the version that leaves out what a name has in common with the one before
 ENTRY = struct.Struct(">8x2I20xI")  # of an entry before its checksum: when it was written (s, ns), its size
 MERGING, EXTENDED = 0x3000, 0x4000  # flags of an entry: of a merge that is not finished, with more flags behind
 ELSEWHERE = (b"link", b"sdir")  # extensions: entries stand in another file, or one stands for a whole folder
@@ -140,14 +141,21 @@ def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
     kind, version, count = struct.unpack_from(">4s2I", data)
     if kind != b"DIRC" or version not in VERSIONS:
         raise ValueError
-    at, found = 12, {}
+    at, name, found = 12, b"", {}
     for _ in range(count):
         seconds, ns, size = ENTRY.unpack_from(data, at)
         checksum, flags = struct.unpack_from(f">{length}sH", data, at + ENTRY.size)
         start = at + ENTRY.size + length + (4 if flags & EXTENDED else 2)
+        kept = b""
+        if version == PACKED_NAMES:
+            dropped, start = _varint(data, start)
+            kept = name[: len(name) - dropped]
         end = data.index(b"\0", start)
-        found[data[start:end]] = Entry(checksum, size, seconds * 10**9 + ns, bool(flags & MERGING))
-        at += (end - at + 8) // 8 * 8
+        name = kept + data[start:end]
+        if len(name) > LONGEST_PATH:
+            raise ValueError
+        found[name] = Entry(checksum, size, seconds * 10**9 + ns, bool(flags & MERGING))
+        at = end + 1 if version == PACKED_NAMES else at + (end - at + 8) // 8 * 8
     return found, at
 
 
@@ -167,3 +175,12 @@ def _whole_folders(data: bytes, length: int) -> Iterator[bytes]:
         if count >= 0:
             yield path
         at = line + 1 + (length if count >= 0 else 0)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Read a number, and say where it ends: seven bits a byte, the highest first; each further byte adds one."""
+    number = data[at] & 0x7F
+    while data[at] & 0x80:
+        at += 1
+        number = (number + 1) << 7 | data[at] & 0x7F
+    return number, at + 1

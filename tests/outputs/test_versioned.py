@@ -93,7 +93,7 @@ STATES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.whole
 @pytest.mark.parametrize("state", STATES.values(), ids=list(STATES))
-@pytest.mark.parametrize("version", ["2", "3"])
+@pytest.mark.parametrize("version", ["2", "3", "4"])
 @pytest.mark.parametrize("form", ["sha1", "sha256"])
 def test_it_says_what_git_says(tmp_path: Path, state: Callable[[Path], object], version: str, form: str) -> None:
     folder = repository(tmp_path / "work", f"--object-format={form}")
@@ -101,6 +101,8 @@ def test_it_says_what_git_says(tmp_path: Path, state: Callable[[Path], object], 
     before = status(folder, "docs/a.md")
     if version == "3":
         git(folder, "update-index", "--skip-worktree", "top.md")
+    elif version == "4":
+        git(folder, "update-index", "--index-version", "4")
     assert bool(said(folder, "docs/a.md")) == bool(before and "D " not in before)
 
 
@@ -165,7 +167,9 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "a link": linked,
     "a large one": lambda path: os.truncate(path, LARGE),
     "entries elsewhere": lambda path: git(path.parent.parent, "update-index", "--split-index"),
-    "packed names": lambda path: git(path.parent.parent, "update-index", "--index-version", "4"),
+    "a name that grows": lambda path: path.write_bytes(
+        b"DIRC" + struct.pack(">II", 4, 9) + (bytes(62) + b"\0" + b"a" * 1000 + b"\0") * 9 + bytes(20)
+    ),
 }
 
 
