@@ -25,6 +25,7 @@ from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task
+from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
@@ -60,7 +61,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     changes = options.will_change and session.line.command == "run"
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     job = UndoJob(
-        options.outputs_dir, records.own_state(options.outputs_dir), session.run_id, {**header, "number": number},
+        options.outputs_dir, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
         records.journals_of(session), jobs.style(session, options), pinned, options.dry_run, options.tells_data
     )  # fmt: skip
     undo_one = functools.partial(undo_anywhere, session) if are_independent(backs) else undo_here

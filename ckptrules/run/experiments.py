@@ -28,13 +28,14 @@ from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_unde
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.places import outputs_dir
-from ckptrules.run.records import DAY, begun, own_state, run_started
+from ckptrules.run.records import DAY, begun, run_started
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over
 from ckptrules.run.words import encode_task
 from ckptrules.stopping import StoppedError
+from ckptrules.storage.believing import own_state
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
 

@@ -84,15 +84,16 @@ def recover_first(session: Session, path: str) -> None:
 
     Raises:
         OptionError: the journals cannot be read, so nothing is begun.
+        OSError: somebody else could write into the user's own state.
     """
     from ckptrules.changes.journal import JOURNALS
     from ckptrules.changes.journals import unfinished_journals
     from ckptrules.run.finding import find_anew
-    from ckptrules.run.records import begun, own_state
-    from ckptrules.storage import reading, state
+    from ckptrules.run.records import begun
+    from ckptrules.storage import believing, reading, state
     from ckptrules.storage.posix import Disk
 
-    own, told = own_state(path), []
+    own, told = believing.own_state(path), []
     try:
         begun(session, path)
         if any(unfinished_journals(Disk(root)) for root in (path, own) if root):

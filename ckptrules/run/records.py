@@ -17,9 +17,9 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.measures import SECONDS
-from ckptrules.run.options import Common, OptionError
+from ckptrules.run.options import Common
 from ckptrules.run.session import Session, once
-from ckptrules.storage import believing, notes, reading, trash
+from ckptrules.storage import notes, trash
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
@@ -142,15 +142,3 @@ def open_journal(session: Session, path: str, header: Mapping[str, Any], own_sta
     """Open the journal of this thread in this run, once, in ``own_state`` or else the ``outputs_dir``."""
     header = {**header, "number": begun(session, path).last.number}
     return journals_of(session).of_this_thread(own_state or path, header)
-
-
-def own_state(outputs_dir: str) -> str:
-    """Return the folder of a tree in the user's own state, or nothing where none can be had.
-
-    Raises:
-        OptionError: somebody else could write there.
-    """
-    try:
-        return believing.own_state(outputs_dir)
-    except OSError as error:
-        raise OptionError(reading.why_of(error), place=str(error.filename)) from None
