@@ -80,7 +80,10 @@ def decided_of(job: Job, found: Directory) -> Decided:
             listing = read_directory(directory, found)
             sources = sources_asked(job, listing)
             contents = readings.marks(directory, [*names_to_read(job, listing), *sources.paths])
-            plan, known = decide(job, listing, directory, sources)
+            settled = settle(job, listing, directory, sources)
+            plan, known = with_losses(settled.job, listing, settled.plan, settled.known), settled.known
+            plan = pinning.told(plan, settled.pinned)
+            plan = plan._replace(notes=(*plan.notes, *settled.notes))
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             looked_at = names_to_compare(job, listing, plan)
@@ -110,17 +113,6 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
     ]
 
 
-def decide(job: Job, listing: Listing, directory: int, sources: facts.Sources) -> tuple[Plan, Evidence]:
-    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
-
-    The second value is what was found out, as far as it was asked.
-    """
-    pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
-    settled = settle(job, listing, directory, sources, pinned)
-    plan = pinning.told(with_losses(settled.job, listing, settled.plan, settled.known), pinned)
-    return plan._replace(notes=(*plan.notes, *settled.notes)), settled.known
-
-
 def read_files(
     outputs_dir: str,
     listing: Listing,
@@ -148,23 +140,21 @@ class Settled(NamedTuple):
     plan: Plan
     known: Evidence
     notes: tuple[Reason, ...]
+    pinned: Sequence[Found]
 
 
-def settle(
-    job: Job,
-    listing: Listing,
-    directory: int,
-    sources: facts.Sources,
-    pinned: Sequence[Found],
-    read: ReadFacts = read_files,
-) -> Settled:
-    """Plan one directory until nothing more must be known."""
+def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, read: ReadFacts = read_files) -> Settled:
+    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again."""
+    pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
+    metrics: Mapping[str, Mapping[str, str]] = {}
+    if asks_for_metrics(job):
+        metrics = read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
     known = Evidence(
         verified=verified_names(job, listing),
         now_ns=job.header["started_ns"],
-        metrics=metrics_of(job, listing),
+        metrics=metrics,
         inside=look_inside(directory, listing, job.rules),
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
@@ -186,7 +176,7 @@ def settle(
             break
         known = evidence
         plan = planned(job, listing, known)
-    return Settled(job, plan, known, notes)
+    return Settled(job, plan, known, notes, pinned)
 
 
 def with_facts(
@@ -295,13 +285,6 @@ def planned(job: Job, listing: Listing, known: Evidence) -> Plan:
     """Plan one directory by what is known."""
     options = job.options
     return make_plan(job.rules, listing, job.policy, options.on_conflict, known, leave_links=options.leave_links)
-
-
-def metrics_of(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:
-    """Return the metrics that sidecars tell, where the policy asks for any."""
-    if not asks_for_metrics(job):
-        return {}
-    return read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
 
 
 def all_metrics(job: Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:

@@ -200,8 +200,7 @@ def facts_once() -> ReadFacts:
 def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: ReadFacts = read_files) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    pinned = pinned_in(job.options.outputs_dir, listing, job.pins)
-    return settle(job, listing, directory, sources_asked(job, listing), pinned, read).plan
+    return settle(job, listing, directory, sources_asked(job, listing), read).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:
