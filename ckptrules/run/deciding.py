@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading
 
 FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
-ReadFacts = Callable[..., tuple[Evidence, tuple[Reason, ...]]]  # as `read_files`
+Told = dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]]  # what files told, and what is wrong with them
 
 
 class Local(tzinfo):
@@ -80,7 +80,7 @@ def decided_of(job: Job, found: Directory) -> Decided:
             listing = read_directory(directory, found)
             sources = sources_asked(job, listing)
             contents = readings.marks(directory, [*names_to_read(job, listing), *sources.paths])
-            settled = settle(job, listing, directory, sources)
+            settled = settle(job, listing, directory, sources, {})
             plan, known = with_losses(settled.job, listing, settled.plan, settled.known), settled.known
             plan = pinning.told(plan, settled.pinned)
             plan = plan._replace(notes=(*plan.notes, *settled.notes))
@@ -119,18 +119,22 @@ def read_files(
     sources: facts.Sources,
     names: facts.Names,
     rules: RuleSet,
+    told: Told,
     *,
     metrics: bool,
     out: frozenset[str],
 ) -> tuple[Evidence, tuple[Reason, ...]]:
-    """Read what files tell of checkpoints, and what the newest of these call the best inside."""
-    told, notes = facts.read_facts(outputs_dir, listing, sources, names, metrics=metrics, out=out)
-    if not sources.inside:
-        return told, notes
-    from ckptrules.outputs.inside import best_inside
+    """Read what files tell of checkpoints, and what the newest of these call the best inside, unless it is ``told``."""
+    key = sources, metrics, out
+    if key not in told:
+        found, notes = facts.read_facts(outputs_dir, listing, sources, names, metrics=metrics, out=out)
+        if sources.inside:
+            from ckptrules.outputs.inside import best_inside
 
-    best, more = best_inside(outputs_dir, listing, sources.inside, rules, names, out)
-    return told._replace(best_inside=best), (*notes, *more)
+            best, more = best_inside(outputs_dir, listing, sources.inside, rules, names, out)
+            found, notes = found._replace(best_inside=best), (*notes, *more)
+        told[key] = found, notes
+    return told[key]
 
 
 class Settled(NamedTuple):
@@ -143,8 +147,11 @@ class Settled(NamedTuple):
     pinned: Sequence[Found]
 
 
-def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, read: ReadFacts = read_files) -> Settled:
-    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again."""
+def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, told: Told) -> Settled:
+    """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
+
+    What files have ``told`` is asked of them once.
+    """
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
@@ -163,7 +170,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, r
         holding=job.holding.get(listing.directory, frozenset()),
         tree=job.tree,
     )
-    known, notes = with_facts(job, listing, sources, known, read)
+    known, notes = with_facts(job, listing, sources, known, told)
     plan = planned(job, listing, known)
     looked_at, relied_on = set[str](), set[str]()
     while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
@@ -171,7 +178,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, r
         relied_on.update(plan.rests_on)
         evidence = look(job.links, directory, listing, plan, job.rules, known)
         if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
-            evidence, notes = with_facts(job, listing, sources, evidence, read)
+            evidence, notes = with_facts(job, listing, sources, evidence, told)
         if evidence == known:
             break
         known = evidence
@@ -180,7 +187,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, r
 
 
 def with_facts(
-    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, read: ReadFacts
+    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, told: Told
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Add what files tell of checkpoints, and say what is wrong with the files."""
     if not (sources.files or sources.inside):
@@ -192,13 +199,15 @@ def with_facts(
         every = (one for one in found.every if marked.isdisjoint(one.names))
         out = frozenset(names).difference(name for one in every for name in one.names)
     metrics = asks_for_metrics(job)
-    told, notes = read(job.options.outputs_dir, listing, sources, names, job.rules, metrics=metrics, out=out)
+    more, notes = read_files(
+        job.options.outputs_dir, listing, sources, names, job.rules, told, metrics=metrics, out=out
+    )
     return known._replace(
-        metrics=merged(known.metrics, told.metrics),
-        times=told.times,
-        best_unknown=told.best_unknown,
-        pointers={**told.pointers, **known.pointers},
-        best_inside=told.best_inside,
+        metrics=merged(known.metrics, more.metrics),
+        times=more.times,
+        best_unknown=more.best_unknown,
+        pointers={**more.pointers, **known.pointers},
+        best_inside=more.best_inside,
     ), notes
 
 

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
-from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
 from ckptrules.engine.retention import assignment, pick_policy
-from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine, Reason, RuleSet
+from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine
 from ckptrules.engine.sorting import Sorted, sort_entries
 from ckptrules.engine.what_if import (
     COUNTS,
@@ -26,12 +25,11 @@ from ckptrules.engine.what_if import (
     with_more,
     without,
 )
-from ckptrules.outputs import facts
 from ckptrules.outputs.evidence import read_pointers
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import FAULTS, ReadFacts, read_files, settle, sources_asked, untouched
+from ckptrules.run.deciding import FAULTS, Told, settle, sources_asked, untouched
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.pinning import pinned_in
@@ -132,8 +130,8 @@ def weigh(job: Job, listing: Listing) -> Weighed | None:
 
 def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
     """Say what goes in a directory by each of the others."""
-    read = facts_once()
-    base = plan_by(job, listing, directory, others.base, read)
+    told: Told = {}
+    base = plan_by(job, listing, directory, others.base, told)
     made = [(others.base, base)]
 
     def plan(other: Other) -> Plan:
@@ -141,7 +139,7 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
         known = next((one for by, one in made if by == other), None)
         if known is None:
             try:
-                known = plan_by(job, listing, directory, other, read)
+                known = plan_by(job, listing, directory, other, told)
             except FAULTS as fault:
                 known = untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
             made.append((other, known))
@@ -150,11 +148,11 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
     lines = [(use, base.keeps.get(use.line, 0), plan(other)) for use, other in others.lines]
     found = sort_entries(job.rules, listing)
     for use, count, without_it in held(job, listing, directory, found):
-        lines.append((use, count, plan_by(without_it, listing, directory, others.base)))
+        lines.append((use, count, plan_by(without_it, listing, directory, others.base, {})))
     for pattern in (job.rules.user or job.rules).protected:
         shielded, less = [one for one in found.protected if one.named_by.place == pattern.place], base
         if any(one.rule for one in shielded):  # what no rule reads would stay
-            less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base)
+            less = plan_by(job._replace(rules=unprotected(job.rules, pattern)), listing, directory, others.base, {})
         lines.append((InUse(None, PolicyLine(PROTECTED, pattern.text, pattern.place)), len(shielded), less))
     return Weighed(
         weight(base, listing),
@@ -182,25 +180,10 @@ def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[
             yield InUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
 
 
-def facts_once() -> ReadFacts:
-    """Return what reads the facts of one directory, by its rules, once for all policies that ask for the same."""
-    told: dict[object, tuple[Evidence, tuple[Reason, ...]]] = {}
-
-    def read(
-        outputs_dir: str, listing: Listing, sources: facts.Sources, names: facts.Names, rules: RuleSet, **asked: Any
-    ) -> tuple[Evidence, tuple[Reason, ...]]:
-        key = sources, *asked.items()
-        if key not in told:
-            told[key] = read_files(outputs_dir, listing, sources, names, rules, **asked)
-        return told[key]
-
-    return read
-
-
-def plan_by(job: Job, listing: Listing, directory: int, other: Other, read: ReadFacts = read_files) -> Plan:
+def plan_by(job: Job, listing: Listing, directory: int, other: Other, told: Told) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
-    return settle(job, listing, directory, sources_asked(job, listing), read).plan
+    return settle(job, listing, directory, sources_asked(job, listing), told).plan
 
 
 def weight(plan: Plan, listing: Listing) -> Weight:

@@ -12,7 +12,7 @@ from ckptrules.outputs import facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
 from ckptrules.rules.load import load_rules
-from ckptrules.run.what_if import facts_once
+from ckptrules.run.deciding import Told, read_files
 
 
 def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
@@ -36,7 +36,8 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
     asked.append((sources._replace(files=sources.files[:1]), {"metrics": True, "out": frozenset()}))
     by_itself = [facts.read_facts(str(tmp_path), listing, some, names, **more) for some, more in asked]
     assert len({repr(one) for one in by_itself}) > 1
-    read, real, opened = facts_once(), facts.read_facts, list[object]()
+    told: Told = {}
+    real, opened = facts.read_facts, list[object]()
 
     def counted(*some: Any, **more: Any) -> Any:
         opened.append(more)
@@ -44,5 +45,6 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        assert [read(str(tmp_path), listing, some, names, rules, **more) for some, more in asked] == by_itself
+        read = [read_files(str(tmp_path), listing, some, names, rules, told, **more) for some, more in asked]
+        assert read == by_itself
     assert len(opened) == len(asked)
