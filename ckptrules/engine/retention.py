@@ -62,7 +62,8 @@ def apply_policy(
     rank among the others.
     """
     others, now_ns = around.stays, around.now_ns
-    said = [(line, _judge(line, checkpoints, around)) for line in policy.lines if not LINES[line.key].is_last]
+    first = [line for line in policy.lines if not LINES[line.key].is_last]
+    said = [(line, LINES[line.key].judge(line.value, checkpoints, around)) for line in first]
     kept = _kept(said)
     lowest = floor(policy.keep_at_least, checkpoints, others, now_ns)
     ranked = [LINES[line.key].ranked(line.value, judged, checkpoints, now_ns) for line, judged in said]
@@ -71,11 +72,15 @@ def apply_policy(
     keeps = {floor_line: len(lowest)}
     said.append((floor_line, {name: lowest[name] for name in lowest if name not in kept}))
     kept = _kept(said) | held.keys()
-    stays = _with(others, [c for c in checkpoints if c.entry.name in kept])
+    staying = [c.entry for c in checkpoints if c.entry.name in kept]
+    stays = others._replace(
+        size=others.size + sum(entry.size for entry in staying),
+        shared=(*others.shared, *(link for entry in staying for link in entry.shared)),
+    )
     last = [line for line in policy.lines if LINES[line.key].is_last]
     for line in sorted(last, key=lambda line: LINES[line.key].by_tree(line.value)):
         rest = [c for c in checkpoints if c.entry.name not in kept]
-        said.append((line, _judge(line, rest, around._replace(stays=stays))))
+        said.append((line, LINES[line.key].judge(line.value, rest, around._replace(stays=stays))))
         kept |= _kept(said)
     must = taken(stays.size, stays.shared)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
@@ -214,17 +219,6 @@ def _saves(name: str, said: _Said) -> tuple[PolicyLine, ...]:
         line._replace(value=judged[name].would)
         for line, judged in said
         if name in judged and judged[name].would is not None
-    )
-
-
-def _judge(line: PolicyLine, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
-    return LINES[line.key].judge(line.value, checkpoints, around)
-
-
-def _with(others: Others, checkpoints: Sequence[Checkpoint]) -> Others:
-    return others._replace(
-        size=others.size + sum(checkpoint.entry.size for checkpoint in checkpoints),
-        shared=(*others.shared, *(link for checkpoint in checkpoints for link in checkpoint.entry.shared)),
     )
 
 

@@ -10,12 +10,6 @@ from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
 
-OURS = {
-    "epoch": "Their key of the epoch.",
-    "step": "Their key of the step.",
-    "number": "Their key of the number.",
-    "name": "Their key of the name, its stem, or a path that ends in it.",
-}
 # Files by which frameworks and their users say which checkpoint to go on with, or which is the best. They are asked in
 # any case: who writes them may name checkpoints as another framework does.
 TRACKERS = (
@@ -71,7 +65,12 @@ SHAPES = {
                 "rows": Text("The key of the list of rows in the document."),
                 "by": Record(
                     "Which row tells of which checkpoint: our field, and their key.",
-                    {ours: Text(doc) for ours, doc in OURS.items()},
+                    {
+                        "epoch": Text("Their key of the epoch."),
+                        "step": Text("Their key of the step."),
+                        "number": Text("Their key of the number."),
+                        "name": Text("Their key of the name, its stem, or a path that ends in it."),
+                    },
                 ),
                 "offset": Text(
                     "How much more they count than the names: 1 where theirs begin at 1 and ours at 0.", _offset_fault

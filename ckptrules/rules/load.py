@@ -88,14 +88,6 @@ PACK = Record(
     ("pack", "formats"),
 )
 ALONE = ("layout", "experiments")  # lists that may stand in one file only
-NEEDED = (  # of a rule set, unless it lists packs: what is said where all of these keys are missing
-    ("'layout'", "layout: ['*/checkpoints'] finds the folders NAME/checkpoints", ("layout",)),
-    (
-        "'target', nor 'targets', 'formats' or 'packs'",
-        "'ckptrules init' looks whose checkpoints they are; 'doit packs' lists the packs",
-        ("target", "targets", "formats"),
-    ),
-)
 
 
 def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
@@ -110,13 +102,14 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
     """
     faults: list[Fault] = []
     merged = _merged(texts, SHAPE, faults)
-    first = Location(min(texts, default="rules"), 1, 1)
-    if not faults:
-        faults += [
-            Fault(first, f"no rule file has {what}", hint)
-            for what, hint, keys in NEEDED
-            if not merged.keys() & {*keys, "packs"}
-        ]
+    if not faults and "packs" not in merged:
+        first = Location(min(texts, default="rules"), 1, 1)
+        if "layout" not in merged:
+            hint = "layout: ['*/checkpoints'] finds the folders NAME/checkpoints"
+            faults.append(Fault(first, "no rule file has 'layout'", hint))
+        if not merged.keys() & {"target", "targets", "formats"}:
+            hint = "'ckptrules init' looks whose checkpoints they are; 'doit packs' lists the packs"
+            faults.append(Fault(first, "no rule file has 'target', nor 'targets', 'formats' or 'packs'", hint))
     if (said := merged.get("outputs_dir")) and not says_outputs_dir(texts):
         faults.append(Fault(said.key_place or said.place, "write outputs_dir without escapes"))
     rules = _compile(merged, sorted(texts), faults, proved=proved)
