@@ -17,10 +17,10 @@ from ckptrules.engine.losses import mode_of
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
+from ckptrules.engine.spelling import closest
 from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
-from ckptrules.rules.shape import closest
 from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,

@@ -15,13 +15,13 @@ from ckptrules.engine.lookalikes import layout_for
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import agreed_fields
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
+from ckptrules.engine.spelling import one_of
 from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.picking import LAST_RESORT, Tree
 from ckptrules.outputs.scouting import Sight, scout
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
-from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run import jobs
 from ckptrules.run.options import Common, OptionError, a_file, a_path, option, some_text
@@ -50,7 +50,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
-        raise OptionError(f"no pack '{options.copy}'", closest(options.copy, known) or f"there are: {', '.join(known)}")
+        raise OptionError(f"no pack '{options.copy}'", one_of(options.copy, known))
     if options.json and not options.names:
         raise OptionError(
             "packs json= needs names=FILE", "'doit catalog format=json' lists the checkpoints that are here"

@@ -9,10 +9,10 @@ from functools import partial
 
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.sorting import sort_entries
+from ckptrules.engine.spelling import closest
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
-from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, jobs, pinning, places
 from ckptrules.run.deciding import FAULTS

@@ -13,9 +13,9 @@ from ckptrules.changes.history import Run, TakeBack, are_independent, newest_sta
 from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import visible
+from ckptrules.engine.spelling import closest
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally
-from ckptrules.rules.shape import closest
 from ckptrules.run import jobs, pinning, places, records, selecting
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError

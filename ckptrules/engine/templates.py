@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ckptrules.engine.checkpoints import number
-from ckptrules.engine.spelling import nearest
+from ckptrules.engine.spelling import one_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -140,6 +140,4 @@ def _refuse_more_than_a_name_needs(tree: jinja2.nodes.Node) -> None:
             hint = "a template is text with {{ variable }}, {{ variable | filter }} and {{ a if b else c }}"
             raise TemplateError(f"a name template may not use {kind}", hint)
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            near = nearest(node.name, FILTERS)
-            hint = f"did you mean '{near}'?" if near else f"there are: {', '.join(FILTERS)}"
-            raise TemplateError(f"no filter '{node.name}'", hint)
+            raise TemplateError(f"no filter '{node.name}'", one_of(node.name, FILTERS))

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from ckptrules.engine.naming import BRANCH, READERS, captures
 from ckptrules.engine.ruleset import Complete, Example, Fault, Location, Rule
 from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Record, Shape, Text
+from ckptrules.engine.spelling import closest, one_of
 from ckptrules.engine.templates import TemplateError, needed_variables
 from ckptrules.engine.words import READS
-from ckptrules.rules.shape import Value, closest
+from ckptrules.rules.shape import Value
 
 TARGET_ID = "target"
 MAX_PIECES = 20_000  # of a pattern, some 300 bytes each: what is repeated is written out by regex
@@ -206,8 +207,7 @@ class _Desk(NamedTuple):
         for value in ids:
             rule = by_id.get(value.data)
             if rule is None:
-                hint = closest(value.data, by_id) or f"there are: {', '.join(by_id) or 'none'}"
-                self.refuse(value.place, f"rename: no format '{value.data}'", hint)
+                self.refuse(value.place, f"rename: no format '{value.data}'", one_of(value.data, by_id))
             elif rule.keep_name:
                 fact = f"rename: format '{rule.id}' ({rule.place.file_line}) keeps its names: {rule.keep_name}"
                 self.refuse(value.place, fact)

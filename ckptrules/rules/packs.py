@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 
 from ckptrules.engine.ruleset import Fault, Location, RuleError
-from ckptrules.rules.shape import Value, closest
+from ckptrules.engine.spelling import one_of
+from ckptrules.rules.shape import Value
 from ckptrules.rules.shipped import PACKAGE
 
 FOLDER = os.path.join(PACKAGE, "packs")
@@ -55,8 +56,7 @@ def chosen(names: Iterable[Value], faults: list[Fault]) -> list[str]:
     known = sources() if wanted else {}  # which looks through all that is installed
     for value in wanted:
         if value.data not in known:
-            hint = closest(value.data, known) or f"there are: {', '.join(known)}"
-            faults.append(Fault(value.place, f"no pack '{value.data}'", hint))
+            faults.append(Fault(value.place, f"no pack '{value.data}'", one_of(value.data, known)))
         elif value.data not in found:
             found.append(value.data)
     return found

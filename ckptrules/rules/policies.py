@@ -26,7 +26,8 @@ from ckptrules.engine.ruleset import (
     RuleSet,
 )
 from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Number, Record, Shape, Text
-from ckptrules.rules.shape import Value, closest
+from ckptrules.engine.spelling import closest, one_of
+from ckptrules.rules.shape import Value
 
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
 
@@ -106,8 +107,8 @@ def compile_experiments(
     for item in value.data if value else ():
         match, policy = item.data["match"], item.data["policy"]
         if policy.data not in policies:
-            hint = closest(policy.data, policies) or f"there are: {', '.join(policies) or 'none'}"
-            faults.append(Fault(policy.place, f"experiments: no policy '{policy.data}'", hint))
+            fact = f"experiments: no policy '{policy.data}'"
+            faults.append(Fault(policy.place, fact, one_of(policy.data, policies)))
         pattern = Pattern(match.data, match.place)
         if first := next((c.pattern for c in chosen if _covers(c.pattern, pattern)), None):
             fact = f"experiments: '{pattern.text}' is never reached"

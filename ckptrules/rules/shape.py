@@ -13,7 +13,7 @@ import yaml
 
 from ckptrules.engine.ruleset import Fault, Location
 from ckptrules.engine.shapes import Choice, Either, ListOf, MapOf, Number, Record, Shape, Text
-from ckptrules.engine.spelling import nearest
+from ckptrules.engine.spelling import closest, one_of
 
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
@@ -86,12 +86,6 @@ def read_yaml(text: str, file: str, shape: Shape, faults: list[Fault]) -> Value 
     if node is None:
         return Value({}, start)
     return _Reader(text.splitlines(), file, faults).read(node, shape, "the file")
-
-
-def closest(word: str, words: Iterable[str]) -> str:
-    """Return the hint for a mistyped word, or an empty text where nothing is near."""
-    near = nearest(word, words)
-    return f"did you mean '{near}'?" if near else ""
 
 
 def _parsed(text: str, file: str) -> yaml.Node | Fault | None:
@@ -263,8 +257,7 @@ class _Reader(NamedTuple):
             if key in seen:
                 self.refuse(key_node, f"{what} has '{key}' twice")
             elif shape is None:
-                hint = closest(key, known) or f"there are: {', '.join(known)}"
-                self.refuse(key_node, f"{what} has no key '{key}'", hint)
+                self.refuse(key_node, f"{what} has no key '{key}'", one_of(key, known))
             elif value := self.read(value_node, shape, key if what == "the file" else f"{what}: {key}"):
                 values[key] = value._replace(key_place=self.place(key_node))
             seen.add(key)

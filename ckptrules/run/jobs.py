@@ -20,13 +20,13 @@ from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
 from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
 from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
+from ckptrules.engine.spelling import one_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs import readings
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
-from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins
 from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
@@ -158,8 +158,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         hint += " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
         raise OptionError(f"no rule file has 'retention', so there is no policy '{options.policy}'", hint, folder)
     if policy is None and (options.delete_old or options.policy != Planning.policy):
-        hint = closest(options.policy, rules.policies) or f"there are: {', '.join(rules.policies) or 'none'}"
-        raise OptionError(f"unknown policy '{options.policy}'", hint)
+        raise OptionError(f"unknown policy '{options.policy}'", one_of(options.policy, rules.policies))
     if options.settle is not None:
         rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ckptrules.engine.lookalikes import as_line, looks_like
 from ckptrules.engine.measures import visible
 from ckptrules.engine.ruleset import Fault, RuleError
+from ckptrules.engine.spelling import one_of
 from ckptrules.engine.starting import (
     IGNORED,
     PROTOCOL,
@@ -28,7 +29,6 @@ from ckptrules.outputs.seeing import Found, see
 from ckptrules.report.style import Style
 from ckptrules.rules import packs
 from ckptrules.rules.load import load_pack, load_rules
-from ckptrules.rules.shape import closest
 from ckptrules.rules.shipped import (
     RULES_DIR,
     TASKS_FILE,
@@ -116,8 +116,7 @@ def read_words(words: Sequence[str]) -> Asked:
     folder, preset = "".join(folders), "".join(presets)
     known = [PROTOCOL, *packs.sources()]
     if presets and preset not in known:
-        hint = closest(ALSO_CALLED.get(preset.lower(), preset), known) or f"there are: {', '.join(known)}"
-        raise OptionError(f"no preset '{preset}'", hint)
+        raise OptionError(f"no preset '{preset}'", one_of(ALSO_CALLED.get(preset.lower(), preset), known))
     if not folder.isprintable():
         raise OptionError("the name of the folder cannot be written into a rule file")
     if folder and not presets and not os.path.isdir(folder):
