@@ -23,6 +23,14 @@ def do_step(folders: Folders, step: Step) -> None:
     KINDS[step.kind].do(folders, step)
 
 
+def begins(folders: Folders, step: Step) -> bool:
+    """Say whether a step could be made by what stands there now (`Kind.begins`); not where that cannot be seen."""
+    try:
+        return KINDS[step.kind].begins(folders, step)
+    except OSError:
+        return False
+
+
 def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
     """Say whether a step was made already (`Kind.is_done`); what cannot be seen was not."""
     try:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
-from ckptrules.changes.record import Intent, Record, refs, rewrites_texts
+from ckptrules.changes.record import Intent, Record, refs
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Spot, Unit
 from ckptrules.engine.entries import Identity
@@ -116,7 +116,7 @@ class _Replay:
     def _read_unit(self, record: Record, intent: Intent, place: int, ref: UnitRef) -> None:
         self._units[ref] = intent.units[place]
         self._stands[ref] = True
-        if rewrites_texts(intent.units[place]) and not record.own:
+        if not record.own and any(KINDS[step.kind].beyond_tree for step in intent.units[place].steps):
             self._barred.add(ref)
         if place in intent.freed:
             self._freed.add(ref)

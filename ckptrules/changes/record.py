@@ -57,11 +57,6 @@ class Record(NamedTuple):
     interrupted: bool = False
 
 
-def rewrites_texts(unit: Unit) -> bool:
-    """Say whether a unit changes a text outside of the tree: only the user's own state has power over those."""
-    return any(KINDS[step.kind].beyond_tree for step in unit.steps)
-
-
 def closing(text: str, intent: Intent | None, failed: Mapping[int, str]) -> str:
     """Return what to append to an unfinished journal so that it is finished."""
     start = "" if text.endswith("\n") else "\n" + TORN

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes import journals
-from ckptrules.changes.doing import do_unit, is_done
+from ckptrules.changes.doing import begins, do_unit, is_done
 from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.kinds import KINDS
@@ -72,7 +71,7 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
         head, rest = head_of(unit), [step for step in unit.steps if step not in done]
         if number > last:
             failed[number] = NOT_REACHED
-        elif head in rest and _is_lost(folders, head):
+        elif head in rest and KINDS[head.kind].moves and not begins(folders, head):  # changed since: no way back
             do_unit(folders, rest[1:] if number == last else ())
         elif number < last:
             if head in rest:
@@ -101,12 +100,3 @@ def _done_steps(folders: Folders, units: Sequence[Unit]) -> list[list[Step]]:
                     moved[step.here] = step.there
         found.append(done)
     return found[::-1]
-
-
-def _is_lost(folders: Folders, step: Step) -> bool:
-    """Say whether what a step was to move, or has moved, has changed since: then there is no way back."""
-    if KINDS[step.kind].moves:
-        with contextlib.suppress(OSError):
-            return not KINDS[step.kind].begins(folders, step)
-        return True
-    return False

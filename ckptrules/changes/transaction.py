@@ -11,7 +11,6 @@ from ckptrules.changes.units import (
     NOT_RECORDED,
     Transacted,
     after,
-    is_plain,
     names_left,
     problems_of,
     to_be_freed,
@@ -126,6 +125,5 @@ def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
 
 def stamp_after(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:
     """Return the stamp to remember a directory by in which a plan was carried out; see `moving.stamp_to_remember`."""
-    return moving.stamp_to_remember(
-        directory, names_left(plan, listing), plain=is_plain(plan, listing), changed=changed
-    )
+    plain = all(entry.kind == "file" for entry in listing.entries) and not any(a.leaves_link for a in plan.actions)
+    return moving.stamp_to_remember(directory, names_left(plan, listing), plain=plain, changed=changed)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
+from ckptrules.changes.doing import begins
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.record import NOT_REACHED, Intent, Record
@@ -29,14 +29,8 @@ def as_the_disk_tells(root: str, record: Record) -> Record:
 def _as_the_disk_tells(folders: Folders, intent: Intent) -> Intent:
     if intent.failed is not None:
         return intent
-    to_do = [place for place, unit in enumerate(intent.units) if _is_to_do(folders, head_of(unit))]
+    to_do = [place for place, unit in enumerate(intent.units) if begins(folders, head_of(unit))]
     return intent._replace(failed=dict.fromkeys(to_do, NOT_REACHED))
-
-
-def _is_to_do(folders: Folders, step: Step) -> bool:
-    with contextlib.suppress(OSError):
-        return KINDS[step.kind].begins(folders, step)
-    return False
 
 
 def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:

@@ -154,11 +154,6 @@ def _not_freed(head: Action, why: str) -> Problem:
     return Problem("refused", (head.name,), text, "'doit purge' tries again; 'doit undo' brings it back")
 
 
-def is_plain(plan: Plan, listing: Listing) -> bool:
-    """Say whether a directory holds nothing but files after a plan, so that no link in it can lead anywhere."""
-    return all(entry.kind == "file" for entry in listing.entries) and not any(a.leaves_link for a in plan.actions)
-
-
 def names_left(plan: Plan, listing: Listing) -> set[str]:
     """Return the names that a directory should have after a plan."""
     moving = [action for action in plan.actions if action.kind in {"rename", "restore", "unsweep", *DELETES}]

@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.storage.base import LockedError, Say, Stat, refuse_others
@@ -25,16 +25,11 @@ class _File(NamedTuple):
 
 
 class Memory:
-    """Files by their paths. As in a bucket, a folder is there while something is in it.
-
-    Args:
-        now: the time in nanoseconds since 1970.
-    """
+    """Files by their paths. As in a bucket, a folder is there while something is in it."""
 
     moves_at_once = True
 
-    def __init__(self, now: Callable[[], int] = time.time_ns) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._files: dict[str, _File] = {}
         self._versions = itertools.count(1)
         self._lock = threading.Lock()
@@ -123,7 +118,7 @@ class Memory:
     def _write(self, path: str, content: bytes, time_ns: int | None = None, *, is_new: bool = False) -> Stat:
         self._refuse(path, is_new=is_new)
         version = str(next(self._versions))
-        self._files[path] = _File(content, self._now() if time_ns is None else time_ns, version)
+        self._files[path] = _File(content, time.time_ns() if time_ns is None else time_ns, version)
         return self._files[path].stat()
 
     def _refuse(self, path: str, *, is_new: bool) -> None:

@@ -88,7 +88,8 @@ class Dask(HereFirst["Client"]):
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
         """As `pieces.Place`."""
-        return self._submit(do_files, self._order, self._share(), work, files)
+        share = self._rate and self._rate / max(1, len(self._fit))  # of what all may do, what one worker may
+        return self._submit(do_files, self._order, share, work, files)
 
     def done(self) -> int:
         """As `pieces.Place`.
@@ -109,10 +110,6 @@ class Dask(HereFirst["Client"]):
             self._stopper.join(GOING)
         with contextlib.suppress(Exception):  # what is gone already need not be ended
             self._ends.close()
-
-    def _share(self) -> float | None:
-        """Return what one worker may do of what all may."""
-        return self._rate and self._rate / max(1, len(self._fit))
 
     def _reached(self) -> Client:
         start = self._others()
