@@ -34,14 +34,7 @@ class UnitRef(NamedTuple):
 
 
 class Journal:
-    """The journal of one process in one run.
-
-    Args:
-        storage: where it lies, in the state.
-        run: the name of the run.
-        process: what tells its processes apart.
-        header: what the first line tells of the run: its id, options, rules.
-    """
+    """The journal of one process in one run; ``header`` is what its first line tells: its id, options, rules."""
 
     def __init__(self, storage: Storage, run: str, process: int, header: Mapping[str, Any]) -> None:
         self._storage = storage

@@ -11,11 +11,8 @@ class Folders(contextlib.ExitStack):
     """Descriptors of the directories that a piece of work needs, each opened once, all closed at its end.
 
     Every part of a path is opened without following links, so a directory that is swapped for a link cannot
-    lead the work out of ``outputs_dir``.
-
-    Args:
-        outputs_dir: the folder below which everything happens.
-        texts: whether texts elsewhere may be rewritten: only by what lies in the user's own state.
+    lead the work out of ``outputs_dir``. ``texts`` says that texts elsewhere may be rewritten: only by what lies in
+    the user's own state.
     """
 
     def __init__(self, outputs_dir: str, *, texts: bool = False) -> None:

@@ -48,15 +48,9 @@ def lock(
     host: Host | None = None,
     pace: Pace = PACE,
 ) -> Lock:
-    """Take the lock of ``outputs_dir``; the kernel's goes when the process and its children are gone.
+    """Take the lock of ``outputs_dir``, as `Storage.lock`; the kernel's goes when process and children are gone.
 
-    Args:
-        outputs_dir: the folder that one run at a time may change.
-        holder: what another run is told about this one.
-        wait: seconds to wait for another run to finish.
-        say: is given each sentence that there is to tell.
-        host: where this run is; found out where it is not given.
-        pace: of the signs of life among hosts.
+    ``host`` is where this run is, found out where it is not given; ``pace`` is that of the signs of life among hosts.
 
     Raises:
         LockedError: another run has it.

@@ -22,9 +22,6 @@ class Disk:
     """A folder of a disk and all below it.
 
     What lies in the state folder must be ours or be shared with us (`believing.believe`), each file with one name only.
-
-    Args:
-        root: the folder.
     """
 
     moves_at_once = True
