@@ -65,7 +65,7 @@ class Record(NamedTuple):
 
 
 def catalog(
-    outputs_dir: str | os.PathLike[str] | None = None, rules: str | os.PathLike[str] | RuleSet | None = None
+    outputs_dir: str | os.PathLike[str] | None = None, rules: str | os.PathLike[str] | None = None
 ) -> Iterator[Record]:
     """Yield a record for each checkpoint, experiment by experiment, older before newer.
 
@@ -80,9 +80,8 @@ def catalog(
         RuleError: the rules do not hold; the message names file, line and column.
         OSError: ``outputs_dir`` or a checkpoint directory cannot be read.
     """
-    given = os.fspath(rules) if rules and not isinstance(rules, RuleSet) else None
-    loaded = rules if isinstance(rules, RuleSet) else load_rules(rule_texts(given))
-    pins = () if isinstance(rules, RuleSet) else read_pins(given)
+    given = os.fspath(rules) if rules else None
+    loaded, pins = load_rules(rule_texts(given)), read_pins(given)
     folder = os.fspath(outputs_dir) if outputs_dir is not None else loaded.outputs_dir or "outputs"
     with os.scandir(folder):
         pass
