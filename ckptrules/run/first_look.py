@@ -103,7 +103,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     session = Session(command_line([]), {})
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
     header = {"started_ns": session.started_ns}
-    job = jobs.Job(options, rules, None, "", "", Style(), header, Links(place), records.Journals(""))
+    job = jobs.Job(options, rules, Style(), header, Links(place), records.journals_of(session))
     seen = set[tuple[int, int]]()
     goes = total = blind = 0
     for own, found in jobs.own_jobs(session, job):

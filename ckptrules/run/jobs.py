@@ -54,13 +54,12 @@ class Job(NamedTuple):
 
     options: Planning
     rules: RuleSet
-    policy: Policy | None
-    fingerprint: str
-    run: str
     style: Style
     header: Mapping[str, Any]
     links: Links
     journals: Journals
+    policy: Policy | None = None
+    fingerprint: str = ""
     number: int | None = None
     pins: tuple[Pin, ...] = ()
     holding: Mapping[str, frozenset[str]] = {}
@@ -169,8 +168,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         lines = (*own.lines, *([rules.budget] if rules.budget else ()))
         said = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
         header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
-    links, shown = Links(options.outputs_dir), style(session, options)
-    job = Job(options, rules, None, "", session.run_id, shown, header, links, journals_of(session))
+    job = Job(options, rules, style(session, options), header, Links(options.outputs_dir), journals_of(session))
     return with_policy(job._replace(verified=was_verified(options.outputs_dir)), policy)
 
 
