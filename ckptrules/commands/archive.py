@@ -211,8 +211,6 @@ def prepare_one(session: Session, options: Options, told: Told, place: Packing) 
         items = packing.listing(place)
         with session.shown(sum(item.size for item in items)) as progress:
             before = packing.packed_before(place, items, progress)
-        if before:
-            packing.refuse_other(place, items, before)
         shown, archive = told.style.name(place.experiment), told.style.name(place.path)
         if before and options.keep_source:
             told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
@@ -224,7 +222,7 @@ def prepare_one(session: Session, options: Options, told: Told, place: Packing) 
             if not options.keep_source:
                 refuse_linked(options, place)
             created = datetime.now().astimezone().isoformat(timespec="seconds")
-            return Ready(place, items, created, before=bool(before))
+            return Ready(place, items, created)
     return None
 
 

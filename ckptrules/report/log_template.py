@@ -63,10 +63,6 @@ def _line_of(error: BaseException) -> int:
     return line or 1
 
 
-def _join(value: object, between: str = "") -> str:
-    return str(between).join(map(str, _list(value)))
-
-
 def _list(value: object) -> list[Any]:
     """Refuse a text: to join its letters again and again would make it long."""
     if not isinstance(value, list):
@@ -82,7 +78,7 @@ def _number(value: object) -> int:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
-    "join": _join,
+    "join": lambda value, between="": str(between).join(map(str, _list(value))),
     "sort": lambda value: sorted(_list(value)),
     "first": lambda value: value[0],
     "last": lambda value: value[-1],
@@ -108,13 +104,11 @@ def _environment() -> jinja2.Environment:
     import jinja2
     from jinja2.sandbox import SandboxedEnvironment
 
-    class Environment(SandboxedEnvironment):
-        intercepted_binops = frozenset("+-")
-
-    environment = Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters = dict(FILTERS)
     environment.tests = {name: environment.tests[name] for name in TESTS}
     environment.globals = {}
+    environment.intercepted_binops = frozenset("+-")
     environment.binop_table = {
         "+": lambda one, two: _number(one) + _number(two),
         "-": lambda one, two: _number(one) - _number(two),

@@ -6,6 +6,7 @@ without reading the archive.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -55,12 +56,11 @@ class Packing(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """An experiment that is to be packed, or, where that was done ``before``, to be compared with its archive."""
+    """An experiment that is to be packed, or to be compared with its archive where that is there already."""
 
     place: Packing
     items: tuple[Item, ...]
     created: str
-    before: bool = False
 
     @property
     def size(self) -> int:
@@ -70,7 +70,7 @@ class Ready(NamedTuple):
     @property
     def needed(self) -> int:
         """The bytes that an archive takes at the most; zeros are packed into next to nothing."""
-        return 0 if self.before else sum(item.size - item.holes for item in self.items) + SPARE
+        return sum(item.size - item.holes for item in self.items) + SPARE
 
 
 def listing(place: Packing) -> tuple[Item, ...]:
@@ -104,12 +104,12 @@ def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) ->
 def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
     """Pack an experiment, or compare it with its archive; return why that could not be, or nothing.
 
-    It may have been packed since: by a worker that died with others before it could say so.
+    It may have been packed before, or since: by a worker that died with others before it could say so.
 
     Args: ``threads`` is how many of them compress.
     """
     try:
-        if ready.before or os.path.lexists(ready.place.path):
+        if os.path.lexists(ready.place.path):
             prove(ready.place, ready.items, progress)
         else:
             pack(ready, threads, progress)
@@ -150,24 +150,25 @@ def beside(path: str) -> str:
     return f"{path}.manifest.json"
 
 
-def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> Manifest | None:
-    """Return the manifest of the archive that is there already, or None where none is.
+def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> bool:
+    """Say whether an archive of just this tree is there already, by its manifest.
 
     The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
 
     Raises:
-        ArchiveError: it cannot be believed.
+        ArchiveError: it is that of another one, or cannot be believed.
     """
     if not os.path.lexists(place.path):
-        return None
-    try:
+        return False
+    manifest = None
+    with contextlib.suppress(SourceError, ManifestError, UnicodeDecodeError):
         folder, name = os.path.split(beside(place.path))
         with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
             if os.fstat(file).st_size <= longest(items):
-                return from_json(text.read(), len(items))
-    except (SourceError, ManifestError, UnicodeDecodeError):
-        pass
-    return check(place.path, place.format, progress, sum(item.size for item in items))
+                manifest = from_json(text.read(), len(items))
+    manifest = manifest or check(place.path, place.format, progress, sum(item.size for item in items))
+    refuse_other(place, items, manifest)
+    return True
 
 
 def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
