@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Plan
+from ckptrules.engine.actions import DELETES, Plan
 from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.comparing import first_middle_last, in_words
 from ckptrules.engine.drafting import draft
@@ -176,7 +176,9 @@ def explain(rules: RuleSet, directory: str, plan: Plan, name: str, kind: EntryKi
         return one._replace(why=tuple(map(Reason, texts)))
     for action in (action for action in plan.actions if not action.directory):
         if action.follows and name == action.name:
-            return one._replace(stays=True, why=_why_it_follows(action))
+            what, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
+            texts = [f"a {what} is never deleted", f"will {leads} {action.to}, as {action.follows} is renamed"]
+            return one._replace(stays=True, why=tuple(map(Reason, texts)))
         if name in action.names:
             parts = action.names[1 : action.parts + 1]
             belongs = f"{'is a part of' if name in parts else 'belongs to'} {action.name}"
@@ -203,11 +205,6 @@ def _pack_of(said: Claim, rules: RuleSet) -> str:
     place = said.reason.place
     pack = next((pack for pack in rules.packs if place and pack.file == place.file), None)
     return f"{pack.name}, known by {pack.evidence}" if pack and pack.evidence else ""
-
-
-def _why_it_follows(action: Action) -> tuple[Reason, ...]:
-    kind, leads = ("link", "point to") if action.kind == "relink" else ("pointer file", "name")
-    return Reason(f"a {kind} is never deleted"), Reason(f"will {leads} {action.to}, as {action.follows} is renamed")
 
 
 def block(one: Explained, style: Style) -> str:

@@ -58,7 +58,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     runs = records.waiting_runs(options.outputs_dir, days)
     style = jobs.style(session, options)
     shown = trash_text(options, style, runs)
-    if runs and is_to_ask(options):
+    on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
+    if runs and on_terminal and not (options.yes or options.dry_run):
         print(shown, end="")
         if not confirmed():
             return Prepared(partial(Done, Output("Nothing was freed.\n")))
@@ -72,23 +73,13 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     every = ((run, trash_use(Disk(options.outputs_dir), [run])) for run in runs)
     used = [(run, use) for run, use in every if use.items]
     shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]
-    rows = [(run, day_of(run), count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
+    days = {run: time.strftime("%Y-%m-%d", time.localtime(records.run_started(run))) for run, _ in shown}
+    rows = [(run, days[run], count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
     if len(shown) < len(used):
         rows.insert(SHOWN // 2, (f"{len(used) - len(shown)} runs between them", "", "", ""))
     text = table((), [("", *row) for row in rows], right=(3, 4)) if rows else ""
     text += "".join(f"{note}\n" for note in stranger_notes(options.outputs_dir, style))
     return f"Trash: {style.name(place)}\n{text}"
-
-
-def day_of(run: str) -> str:
-    """Return the day on which a run started (local time)."""
-    return time.strftime("%Y-%m-%d", time.localtime(records.run_started(run)))
-
-
-def is_to_ask(options: Options) -> bool:
-    """Say whether somebody is there to be asked before anything is freed for good."""
-    on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
-    return on_terminal and not (options.yes or options.dry_run)
 
 
 def confirmed() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -57,7 +58,9 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
         return Done(Output(f"The trash is empty.\n{notes}"))
-    runs = known_runs(outputs_dir)
+    runs = None
+    with contextlib.suppress(JournalError, OSError):
+        runs = runs_of(outputs_dir)
     rows = [
         (
             item.run,
@@ -74,14 +77,6 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
     end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
     return Done(Output(text + end + by_hand(outputs_dir, lost, style) + notes))
-
-
-def known_runs(outputs_dir: str) -> list[Run] | None:
-    """Return what the journals tell, or None where they cannot be read."""
-    try:
-        return runs_of(outputs_dir)
-    except (JournalError, OSError):
-        return None
 
 
 def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[tuple[TrashItem, int]]:

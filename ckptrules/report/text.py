@@ -9,7 +9,7 @@ from itertools import zip_longest
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, Skipped
+from ckptrules.engine.actions import DELETES, Action, Plan, Problem
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
@@ -114,10 +114,13 @@ def experiment_block(plan: Plan, entries: Iterable[Entry], style: Style) -> str:
         lines += _action_lines(action, style)
     if style.verbose:
         for row in plan.kept:
-            lines += _kept_lines(row, style)
+            label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
+            lines.append(label + style.name(row.name) + files_of(len(row.with_it)))
+            lines += _reason_lines(row.reasons, len(label), style)
     for skipped in plan.skipped:
         if style.verbose or skipped.kind == "unrecognised":
-            lines += _skipped_lines(skipped, style)
+            sign = style.paint(style.signs["skip"], "yellow")
+            lines.append(f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})")
     sizes = {entry.name: entry for entry in entries} if plan.problems else {}
     for problem in plan.problems:
         lines += problem_lines(problem, sizes, style)
@@ -264,16 +267,6 @@ def _along_lines(action: Action, indent: int, style: Style) -> list[str]:
         )
         along.append(" " * (indent - 2) + f"+ {what}: {style.name(action.name)}" + ", …" * bool(action.parts))
     return along
-
-
-def _kept_lines(row: Kept, style: Style) -> list[str]:
-    label = f"{style.signs['kept']} {'Would keep' if style.preview else 'Kept'}: "
-    return [label + style.name(row.name) + files_of(len(row.with_it)), *_reason_lines(row.reasons, len(label), style)]
-
-
-def _skipped_lines(skipped: Skipped, style: Style) -> list[str]:
-    sign = style.paint(style.signs["skip"], "yellow")
-    return [f"{sign} Skipped: {style.name(skipped.name)} ({_inline(skipped.reason, style)})"]
 
 
 def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) -> list[str]:
