@@ -16,7 +16,8 @@ ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msg
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
-BESIDE = (*TELLING, ".sh", ".toml", ".cfg", ".ini")  # endings of what tells of checkpoints, or of settings
+# Endings of what tells of checkpoints, or of settings; an array may be weights.
+BESIDE = (*(ending for ending in TELLING if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
 EXAMPLES = 3  # folders that are shown
 

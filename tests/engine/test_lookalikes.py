@@ -200,7 +200,7 @@ def test_nothing_is_covered_in_part_without_a_word(project: Project, name: str) 
     assert ("These look like checkpoints" in out) == any(text in (COVERS, NO_PACK) for text in tree.told), out
 
 
-YES = """x.ckpt X.PT a.pth a.pth.tar model.safetensors w.h5 w.keras w.npz w.msgpack 0.distcp checkpoint-500 checkpoint_3
+YES = """x.ckpt X.PT a.pth a.pth.tar model.safetensors w.h5 w.keras w.npz epoch_3.npy w.msgpack 0.distcp checkpoint-500 checkpoint_3
 epoch_3 epoch=3 step-100 step100 iter_0005000 global_step100 model.ckpt-1000.index ckpt-7 my-checkpoint-500 epoch-3_step-5
 checkpoint-500.backup run_epoch_3"""
 NO = """version_0 train3 2026-11-26 10-12-13 run-1 checkpoint.txt epoch_3.log events.out.1 config.yaml checkpoints steps
