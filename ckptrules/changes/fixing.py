@@ -83,13 +83,38 @@ def foresee(
     outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, pinned: Mapping[str, str] = NOTHING
 ) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
-    gone = {action.name for action in plan.actions if action.kind == "trash"}
-    new = {action.name: action.to for action in plan.actions if action.kind == "rename"}
-    names = {new.get(name, name) for name in _real_names(listing) - gone}
+    gone, new = _gone_and_new(plan)
     stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
-    found = look_inside(outputs_dir, rules, stays, names, pinned)
+    found = look_inside(outputs_dir, rules, stays, _names_after(listing, plan), pinned)
     actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
+
+
+def stale_name(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> str:
+    """Return an old name to which the newest file that a plan renames keeps a path inside, or nothing.
+
+    Raises:
+        OSError: the directory cannot be read.
+        StoppedError: Ctrl-C or SIGTERM came.
+    """
+    _, new = _gone_and_new(plan)
+    files = [entry for entry in listing.entries if entry.name in new and entry.kind == "file"]
+    newest = sorted(files, key=lambda entry: (entry.mtime_ns, entry.name))[-1:]
+    if not newest:
+        return ""
+    found = look_inside(outputs_dir, rules, listing._replace(entries=tuple(newest)), _names_after(listing, plan))
+    return next((os.path.basename(old) for _, recipe in found.recipes for old in recipe.changes), "")
+
+
+def _gone_and_new(plan: Plan) -> tuple[set[str], dict[str, str]]:
+    """Return what a plan deletes, and the new names of what it renames."""
+    gone = {action.name for action in plan.actions if action.kind == "trash"}
+    return gone, {action.name: action.to for action in plan.actions if action.kind == "rename"}
+
+
+def _names_after(listing: Listing, plan: Plan) -> set[str]:
+    gone, new = _gone_and_new(plan)
+    return {new.get(name, name) for name in _real_names(listing) - gone}
 
 
 def look_inside(

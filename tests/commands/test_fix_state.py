@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Project
+from tests.support.torch_files import lightning_file
 
 pytestmark = pytest.mark.whole
 
@@ -184,6 +185,30 @@ def test_migrate_does_both_and_the_plan_says_so(project: Project) -> None:
     assert [line for line in plan.splitlines() if "Would fix the state" in line] == fixed
     assert project.doit("migrate", "fix_state=1") == "Nothing to do: 3 experiments are up to date.\n"
     assert "  fixed       0\n" in project.doit("fix_state")
+
+
+def test_a_rename_tells_of_the_paths_inside_unless_something_sees_to_them(project: Project) -> None:
+    """Nothing said that a resume goes by old names; who finds out has trained on."""
+    real(project)
+    told = "* Note: paths inside still tell old names ("
+    for options in ([], ["delete_old=1"]):
+        out = project.doit("plan", *options)
+        assert out.count(told) == len(EXPERIMENTS)
+        assert "'doit fix_state' brings them up to date; what it changes takes its space twice" in out
+    assert told not in project.doit("plan", "fix_state=1")
+    assert told not in project.doit("plan", "leave_links=1")
+    assert project.doit("migrate").count(told) == len(EXPERIMENTS)
+    assert told not in project.doit("plan")
+
+
+@pytest.mark.parametrize(
+    "content", [b"no torch", lightning_file(f"/data/two/checkpoints/{OLD}")], ids=["", "elsewhere"]
+)
+def test_a_rename_says_nothing_of_what_holds_no_old_path(project: Project, content: bytes) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    (project.outputs / "one/checkpoints" / OLD).write_bytes(content)
+    assert "Note" not in project.doit("plan")
+    assert "Note" not in project.doit("migrate")
 
 
 def test_a_dry_run_changes_nothing(project: Project) -> None:
