@@ -59,12 +59,7 @@ def check_folder(
 ) -> FileContent:
     """Check a checkpoint directory; of each part, as `check_file` does.
 
-    Args:
-        directory: where it lies.
-        name: its own.
-        tell: takes the bytes read, and may end the reading by raising something.
-        quick: leave the checksums out.
-        answers: what came of files that were read before; one that has changed since is read again.
+    ``answers`` are what came of files that were read before; one that has changed since is read again.
 
     Raises:
         UnsoundError: a part is missing, empty, damaged, or not read.

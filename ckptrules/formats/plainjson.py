@@ -12,11 +12,7 @@ LONGEST_INTEGER = 19  # digits; longer ones are read as JavaScript does, without
 
 
 def parse(data: bytes, *, names_once: bool = False) -> object:
-    """Return what a JSON text says.
-
-    Args:
-        data: the text, in UTF-8 (or 16, or 32).
-        names_once: whether an object that has a name twice is refused.
+    """Return what a JSON text says, in UTF-8 (or 16, or 32); ``names_once`` refuses an object with a name twice.
 
     Raises:
         TooLongError: it is longer than is read; a `ValueError` as well.

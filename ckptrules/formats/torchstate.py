@@ -48,9 +48,7 @@ def read_state(file: BinaryIO) -> Contents:
 def rewrite(file: BinaryIO, change: Callable[[str], str | None]) -> Rewrite:
     """Return how to write a torch file anew with some of its texts changed.
 
-    Args:
-        file: the torch file.
-        change: returns what is to stand in place of a text, or None where that stays.
+    ``change`` returns what is to stand in place of a text, or None where that stays.
 
     Raises:
         NotRewritableError: it is no torch zip file, or not written as torch does.

@@ -42,14 +42,7 @@ def _fields(pack: Pack, name: str, *, folder: bool) -> Mapping[str, str]:
 
 
 def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> Inside:
-    """Read the numbers inside a checkpoint; none where it tells none, or is not read.
-
-    Args:
-        outputs_dir: the folder of the experiments.
-        directory: a path below ``outputs_dir``.
-        name: of a file or folder in it.
-        folder: which of the two it is.
-    """
+    """Read the numbers inside a checkpoint below ``outputs_dir``; none where it tells none, or is not read."""
     try:
         with reading.open_below(outputs_dir, directory) as opened:
             if not folder:

@@ -45,15 +45,9 @@ def _disputed(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: RuleSet, known: Evidence) -> Evidence:
-    """Find out what may change a plan, and add it to what is known. Only what the plan is about is looked at.
+    """Find out what may change a plan, and add it to what is known, the time among it.
 
-    Args:
-        links: those below the folder of the experiments.
-        directory: the descriptor of the directory that the plan is for.
-        listing: what is in it.
-        plan: what would be done if nothing more were known.
-        rules: the compiled rules.
-        known: what is known already, the time among it.
+    Only what the plan is about is looked at: what would be done if nothing more were known.
     """
     names = to_look_at(plan)
     entries = {entry.name: entry for entry in listing.entries if entry.name in names}
@@ -181,11 +175,6 @@ def read_metrics(
     """Read what the JSON sidecars of checkpoints tell in numbers, at their top or below ``metrics``.
 
     One that is longer than a mebibyte, or no JSON, tells nothing.
-
-    Args:
-        outputs_dir: the folder of the experiments.
-        listing: the directory.
-        sidecars: those of each checkpoint, by its name.
     """
     from ckptrules.engine.facts import numbers
     from ckptrules.formats.plainjson import parse

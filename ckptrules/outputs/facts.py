@@ -83,18 +83,11 @@ def names_of(listing: Listing, rules: RuleSet) -> Names:
 def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], names: Names) -> Sources:
     """Find the files that facts may stand in.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        listing: a checkpoint directory.
-        facts: the rules that are asked.
-        names: the checkpoints in it.
-
     Raises:
         OSError: a folder that a pattern is about cannot be read, and not for want of a right.
     """
-    folders_of_ours = [entry for entry in listing.entries if entry.kind == "directory" and entry.name in names]
-    ages = {entry.name: (order_of(names[entry.name]), entry.mtime_ns, entry.name) for entry in folders_of_ours}
-    inside = sorted(ages, key=ages.__getitem__, reverse=True)
+    owners = [entry for entry in listing.entries if entry.kind == "directory" and entry.name in names]
+    owners.sort(key=lambda entry: (order_of(names[entry.name]), entry.mtime_ns, entry.name), reverse=True)
     files: list[Source] = []
     folders: dict[str, None] = {}
     notes: list[Reason] = []
@@ -102,7 +95,7 @@ def find_sources(outputs_dir: str, listing: Listing, facts: Iterable[Fact], name
         if fact.inside:
             continue
         here: list[Source] = []
-        for owner in inside if fact.within else [""]:
+        for owner in [entry.name for entry in owners] if fact.within else [""]:
             start = [owner] if owner else []
             paths = _matching(outputs_dir, listing.directory, [*start, *fact.file.split("/")], len(start), folders)
             here += [Source(fact, path, owner) for path in paths]
@@ -124,15 +117,9 @@ def read_facts(
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what is wrong with the files.
 
-    Files inside checkpoints are read from the newest on, so that what is too much for one plan is of the oldest.
-
-    Args:
-        outputs_dir: the folder of the experiments.
-        listing: the checkpoint directory.
-        sources: the files.
-        names: the checkpoints, and the fields that the rules read of each.
-        metrics: whether they are asked for; else a series whose best is known needs no older file.
-        out: the checkpoints that are not whole.
+    Files inside checkpoints are read from the newest on, so that what is too much for one plan is of the oldest. Where
+    no ``metrics`` are asked for, a series whose best is known needs no older file. ``out`` are the checkpoints that
+    are not whole.
 
     Raises:
         OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.

@@ -50,15 +50,9 @@ def survey(
     An experiment is named by the path below ``outputs_dir`` without the last part where the pattern spells
     that part out (``*/checkpoints`` → ``ocr_training``); where two would have one name, by the whole path.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        layout: the patterns, the first of which counts where two lead to one directory.
-        is_claimed: says of the path of a directory that it belongs to a checkpoint; nothing in it is one of its own.
-        part_folders: what folders are called that hold parts.
-        listed: lists the folders in a folder, where not all that there are are meant.
-
-    Returns:
-        Them, and the directories that lie in a checkpoint of another.
+    Where two patterns lead to one directory, the first counts. ``is_claimed`` says of the path of a directory that it
+    belongs to a checkpoint: nothing in it is one of its own. ``listed`` lists the folders in a folder, where not all
+    that there are are meant. The second value are the directories that lie in a checkpoint of another.
     """
     stamps: dict[str, Stamp] = {}
     pattern_of: dict[str, str] = {}
@@ -158,12 +152,8 @@ def lookalikes(
     No more than `MOST_NAMES` names are looked at, the upper folders first: this is a glance, not an inventory. The
     second value says that there was more. What lies in a checkpoint directory itself is told of elsewhere.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        covered: the checkpoint directories.
-        looks_like: says by its name what may be a checkpoint.
-        is_judged: says of the path of a folder in a checkpoint directory that the rules say what it is, so that
-            nothing in it is looked at.
+    ``covered`` are the checkpoint directories; ``is_judged`` says of the path of a folder in one that the rules say
+    what it is, so that nothing in it is looked at.
     """
     found = []
     above = {path[:end] for path in covered for end, letter in enumerate(path) if letter == "/"}

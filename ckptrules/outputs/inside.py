@@ -53,13 +53,7 @@ def best_inside(
 
     The path may be one of another machine, or of before a rename: its last part counts, or what the rules make of it.
 
-    Args:
-        outputs_dir: the folder of the experiments.
-        listing: the checkpoint directory.
-        rows: which files are asked.
-        rules: the compiled rules; they say what an old name has become.
-        names: the checkpoints, and the fields that the rules read of each.
-        out: the checkpoints that are not whole: what they say counts, and does not silence older ones.
+    What checkpoints say that are ``out``, as they are not whole, counts, and does not silence older ones.
 
     Raises:
         OSError: a file that is there cannot be read, and not for want of a right.

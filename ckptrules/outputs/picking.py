@@ -17,6 +17,7 @@ from ckptrules.outputs.find import Inner, survey
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
 BY_NAME = "its names"  # the evidence where there is no mark
+KNOWN: tuple[ClaimKind, ...] = ("format", "protected", "ambiguous")  # kinds of what a pack claims
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
 MATCHINGS = 10_000  # parts of marks, of which what fits them in a folder is kept
@@ -36,17 +37,12 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
 
     These are the packs that have a mark there and know a name there; where there is no such, those that know the name
     of a checkpoint there.
-
-    Args:
-        tree: what is listed, if it was not before.
-        packs: those that may be picked.
-        directory: a path in the tree.
     """
     names = tree.names_of_checkpoints(directory, packs)
     marked = []
     for pack in packs:
         found = [mark for mark in pack.marks if tree.has(directory, mark)]
-        if found and any(tree.knows(pack, name, folder=folder) for name, folder in names.items()):
+        if found and any(tree.kind(pack, name, folder=folder) in KNOWN for name, folder in names.items()):
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             marked.append(pack._replace(evidence=", ".join(found[:SHOWN]) + more))
     if marked:
@@ -55,7 +51,7 @@ def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
         pack._replace(evidence=BY_NAME)
         for pack in packs
         if any(
-            tree.reads(pack, name, folder=folder)
+            tree.kind(pack, name, folder=folder) == "format"
             and not _is_anybodys(tree, f"{directory}/{name}".lstrip("/"), pack.rules)
             for name, folder in names.items()
         )
@@ -166,16 +162,8 @@ class Tree:
             return [part] if part in names else []
         return fnmatch.filter(names, part)
 
-    def knows(self, pack: Pack, name: str, *, folder: bool) -> bool:
-        """Say whether a pack claims a name of a listing."""
-        return self._kind(pack, name, folder) in ("format", "protected", "ambiguous")
-
-    def reads(self, pack: Pack, name: str, *, folder: bool) -> bool:
-        """Say whether a name of a listing is in a format of a pack."""
-        return self._kind(pack, name, folder) == "format"
-
-    def _kind(self, pack: Pack, name: str, folder: bool) -> ClaimKind:  # noqa: FBT001 - of `names`
-        """Ask a pack once for each name: thousands of folders may hold the same ones."""
+    def kind(self, pack: Pack, name: str, *, folder: bool) -> ClaimKind:
+        """Say what a name of a listing is to a pack, which is asked once: thousands of folders may hold it."""
         asked = pack.name, in_part_folder(name)[1], folder
         if asked not in self.kinds:
             try:

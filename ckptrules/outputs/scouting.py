@@ -10,7 +10,7 @@ from ckptrules.engine.naming import own_claim
 from ckptrules.engine.ruleset import Pack
 from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import asked_inside
-from ckptrules.outputs.picking import BY_NAME, Tree, holds_parts, pick_in
+from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, pick_in
 
 DEEPEST = 6  # folders below the first one
 MOST_NAMES = 50_000
@@ -40,7 +40,9 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         picked = pick_in(tree, packs, path)
         names = tree.names_of_checkpoints(path, picked)
         known = {
-            name for name, folder in names.items() if any(tree.reads(pack, name, folder=folder) for pack in picked)
+            name
+            for name, folder in names.items()
+            if any(tree.kind(pack, name, folder=folder) == "format" for pack in picked)
         }
         if not any(is_one(tree, f"{path}/{name}".lstrip("/"), pack) for name in known for pack in picked):
             known = set()
@@ -55,14 +57,14 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
 def is_best(tree: Tree, name: str, packs: Sequence[Pack]) -> bool:
     """Say whether a file is protected as one of the best, by a pack of which there is a mark: some save no others."""
     marked = (pack for pack in packs if pack.evidence != BY_NAME)
-    return "best" in name.lower() and any(tree.knows(pack, name, folder=False) for pack in marked)
+    return "best" in name.lower() and any(tree.kind(pack, name, folder=False) in KNOWN for pack in marked)
 
 
 def is_one(tree: Tree, path: str, pack: Pack) -> bool:
     """Say whether what a pack takes for a checkpoint holds some of what its format asks for: ``2024/`` is anybody's."""
     parent, _, name = path.rpartition("/")
     folder = tree.names(parent)[name]
-    if not tree.reads(pack, name, folder=folder):
+    if tree.kind(pack, name, folder=folder) != "format":
         return False
     asked = asked_inside(own_claim(name, pack.rules, folder=folder).rule) if folder else ()
     return not asked or any(tree.has(path, pattern) for pattern in asked)

@@ -42,10 +42,8 @@ class Found(NamedTuple):
 def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
     """Look at a tree; nothing of it is executed.
 
-    Args:
-        outputs_dir: the folder to look in.
-        rules: those with all packs.
-        own: the rules of this package; directories in which they know names are those of `PROTOCOL`.
+    ``rules`` are those with all packs, ``own`` those of this package; directories in which these know names are those
+    of `PROTOCOL`.
     """
     tree = Tree(outputs_dir)
     sights = list(scout(tree, rules.packs))
