@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
@@ -197,20 +197,15 @@ def asked_inside(rule: Rule | None) -> tuple[str, ...]:
     return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
-def fitted(
-    patterns: Iterable[str], paths: Iterable[str], counts: Callable[[str], bool] = lambda _: True
-) -> frozenset[str]:
-    """Return the patterns that something fits that counts, looking no further than is needed."""
-    left = set(patterns)
-    found: set[str] = set()
+def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:
+    """Return the patterns that a path fits, looking no further than is needed."""
+    every = frozenset(patterns)
+    left = set(every)
     for path in paths:
-        fits = {pattern for pattern in left if fnmatchcase(path, pattern)}
-        if fits and counts(path):
-            found |= fits
-            left -= fits
+        left -= {pattern for pattern in left if fnmatchcase(path, pattern)}
         if not left:
             break
-    return frozenset(found)
+    return every - left
 
 
 def _listed(texts: Iterable[str]) -> str:

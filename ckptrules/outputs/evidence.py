@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -202,7 +202,9 @@ def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, f
     read = reader(rules, len(listing.entries))
     asked = {e.name: asked_inside(read(in_part_folder(e.name)[1], True).claim.rule) for e in _folders(listing, rules)}  # noqa: FBT003 - lru_cache takes what is positional
     return {
-        name: fitted(patterns, _paths(directory, name), _holding(directory, name))
+        name: fitted(
+            patterns, (path for path in _paths(directory, name) if holds_something(directory, f"{name}/{path}"))
+        )
         for name, patterns in asked.items()
         if patterns
     }
@@ -220,10 +222,6 @@ def _folders(listing: Listing, rules: RuleSet) -> list[Entry]:
     if not any(rule.complete for rule in (*rules.legacy, *rules.formats)):
         return []
     return [entry for entry in listing.entries if entry.kind == "directory" and not entry.hollow]
-
-
-def _holding(directory: int, name: str) -> Callable[[str], bool]:
-    return lambda path: holds_something(directory, f"{name}/{path}")
 
 
 def _paths(directory: int, name: str) -> Iterator[str]:

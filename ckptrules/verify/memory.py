@@ -147,9 +147,7 @@ def _known(row: dict[str, object]) -> Known:
     facts = FileContent(**row)  # type: ignore[arg-type]
     numbers = facts.epoch, facts.step, facts.ranks, *facts.counts
     texts = (facts.kind, facts.lightning, *facts.names)
-    if not all(number is None or type(number) is int for number in numbers):
-        raise TypeError
-    if not all(isinstance(text, str) for text in texts):
+    if not (all(n is None or type(n) is int for n in numbers) and all(isinstance(text, str) for text in texts)):
         raise TypeError
     facts = facts._replace(names=tuple(facts.names), counts=tuple(facts.counts))
     return Known(facts, frozenset(map(str, done)))
