@@ -76,10 +76,9 @@ def _fault(error: Exception) -> UnsoundError:
         return not_read(str(error))
     if isinstance(error, MemoryError):
         return not_read("it needs more memory than there is")
-    fact = (
-        str(error) if isinstance(error, UnreadableError) else f"makes no sense to its reader ({type(error).__name__})"
-    )
-    return UnsoundError("damaged", fact)
+    if isinstance(error, UnreadableError):
+        return UnsoundError("damaged", str(error))
+    return UnsoundError("damaged", f"makes no sense to its reader ({type(error).__name__})")
 
 
 def not_read(why: str) -> UnsoundError:

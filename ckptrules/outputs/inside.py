@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 
 from ckptrules.engine.checkpoints import order_of, series_in
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
@@ -60,15 +61,13 @@ def best_inside(
     """
     best: dict[str, str] = {}
     notes: dict[Fact, Reason] = {}
-    said: dict[tuple[Fact, str], list[str] | str] = {}
+    ask = cache(lambda fact, name: _said_by(outputs_dir, f"{listing.directory}/{name}", fact.best))
     of_base = {in_part_folder(name)[1]: name for name in names}
     for row in rows:
         faults = []
         for name in row.names:
             heed()
-            if (row.fact, name) not in said:
-                said[row.fact, name] = _said_by(outputs_dir, f"{listing.directory}/{name}", row.fact.best)
-            answer = said[row.fact, name]
+            answer = ask(row.fact, name)
             if isinstance(answer, str):
                 faults.append(f"{name}: {answer}")
                 continue

@@ -18,7 +18,7 @@ from ckptrules.storage import reading
 from ckptrules.verify import memory
 from ckptrules.verify.faults import content_problems, joined, name_problems, not_whole, told_once, unlike_others
 from ckptrules.verify.memory import Known
-from ckptrules.verify.portion import Desk, How, Read, Row, identity_anew, identity_of, size_to_read
+from ckptrules.verify.portion import Desk, How, Read, Row, identity_of, size_to_read
 
 
 class Report(NamedTuple):
@@ -107,9 +107,10 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
     checkpoints = found.every
+    of_name = {one.entry.name: one for one in told}
     unlike = [
-        Read(entry, identity_anew(begun.desk, entry), Known(FileContent(""), frozenset(), fault.text))
-        for entry, fault in unlike_others(listing.entries, rows, faults, checkpoints)
+        of_name[fault.names[0]]._replace(known=Known(FileContent(""), frozenset(), fault.text))
+        for fault in unlike_others(rows, faults, checkpoints)
     ]
     problems = [*found.problems]
     problems += [not_whole(one, marked[one.entry.name]) for one in checkpoints if one.entry.name in marked]

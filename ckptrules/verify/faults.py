@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Checkpoint, Part
 from ckptrules.engine.companions import suffix_of
-from ckptrules.engine.entries import Entry, Listing
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
 from ckptrules.formats.content import FileContent, together
@@ -23,19 +23,16 @@ def not_whole(checkpoint: Checkpoint, why: Reason) -> Problem:
 
 
 def unlike_others(
-    entries: Iterable[Entry], rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
-) -> Iterator[tuple[Entry, Problem]]:
-    """Yield what is in no known format, where others of its series are: its beginning was overwritten."""
+    rows: Iterable[Row], faults: Iterable[Problem], checkpoints: Iterable[Checkpoint]
+) -> Iterator[Problem]:
+    """Yield the faults of what is in no known format, where others of its series are: its beginning was overwritten."""
     kinds = {
         part.entry.name: (one.series, part.text, os.path.splitext(part.entry.name)[1])
         for one in checkpoints
         for part in one.parts or (Part(one.entry, "", ""),)
     }
     understood = {kinds[row.name] for row in rows if row.known and row.name in kinds}
-    unknown = {fault.names[0]: fault for fault in faults if fault.id == "unknown_format"}
-    for entry in entries:
-        if entry.name in unknown and kinds.get(entry.name) in understood:
-            yield entry, unknown[entry.name]
+    yield from (one for one in faults if one.id == "unknown_format" and kinds.get(one.names[0]) in understood)
 
 
 def told_once(faults: Sequence[Problem], checkpoints: Iterable[Checkpoint]) -> list[Problem]:

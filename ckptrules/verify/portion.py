@@ -76,7 +76,7 @@ class Portion(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What came of one checkpoint that was read; ``identity`` is empty where it is not to be remembered."""
+    """What came of one checkpoint that was read; it is remembered where ``known`` and ``identity`` are there."""
 
     entry: Entry
     identity: str
@@ -137,9 +137,7 @@ def read_one(desk: Desk, entry: Entry, tell: Tell, answers: Mapping[Shard, Shard
                 return Read(entry, identity, _read_in(desk, directory, entry, identity, heard, answers))
         except UnsoundError as fault:
             broken = Known(FileContent(""), frozenset(), str(fault)) if fault.id in BROKEN else None
-            return Read(
-                entry, identity * bool(broken), broken, Problem(fault.id, (entry.name,), str(fault), fault.hint)
-            )
+            return Read(entry, identity, broken, Problem(fault.id, (entry.name,), str(fault), fault.hint))
         except OSError as error:
             fact, hint = f"cannot be read: {reading.why_of(error)}", "look at the owner and the mode: ls -la"
             return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, hint))
@@ -189,11 +187,4 @@ def identity_of(desk: Desk, directory: int, entry: Entry) -> str:
     """Return the identity of an entry; nothing where it cannot be read, which is told when it is its turn."""
     with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None):
         return memory.identity(memory.parts(directory, entry.name, entry.kind), desk.now_ns)
-    return ""
-
-
-def identity_anew(desk: Desk, entry: Entry) -> str:
-    """Return the same after the content was read; nothing where it is gone."""
-    with contextlib.suppress(OSError), reading.open_below(desk.outputs_dir, desk.path) as directory:
-        return identity_of(desk, directory, entry)
     return ""
