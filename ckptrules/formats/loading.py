@@ -13,11 +13,8 @@ LOADS = ("torch", "torch before 1.6", "pickle")
 def load(path: str, kind: str, *, unsafe: bool) -> str:
     """Load a file with ``torch.load`` and let it go; return how: ``load``, or ``unsafe load``.
 
-    Args:
-        path: the file; every tensor goes to the CPU, those of a zip file are mapped, not read.
-        kind: its format, as `Facts.kind`.
-        unsafe: where ``weights_only=True`` refuses it, load it with ``weights_only=False``, which RUNS whatever code
-            the file names.
+    Every tensor goes to the CPU; those of a zip file (by ``kind``, as `FileContent.kind`) are mapped, not read. What
+    ``weights_only=True`` refuses, ``unsafe`` loads with ``weights_only=False``, which RUNS whatever code it names.
 
     Raises:
         UnsoundError: it does not load.

@@ -48,12 +48,8 @@ class Contents(NamedTuple):
 class Limited:
     """A file that gives no more than a number of bytes, of opcodes, and no long lines; ``pickletools`` reads from it.
 
-    Several pickles in one file share the bounds.
-
-    Args:
-        file: what is read.
-        limit: the bytes.
-        tell: takes the bytes read, each few thousand opcodes and before each mebibyte; what it raises ends the reading.
+    Several pickles in one file share the bounds. ``tell`` takes the bytes read, each few thousand opcodes and before
+    each mebibyte; what it raises ends the reading.
 
     Raises:
         TooLongError: more was asked for.

@@ -89,15 +89,11 @@ def edit(data: bytes, change: Callable[[str], str | None]) -> tuple[bytes, dict[
             if other is not None and other != argument:
                 head = 1 + struct.calcsize(_LENGTHS[opcode.name])
                 length = struct.unpack_from(_LENGTHS[opcode.name], data, at + 1)[0]
-                parts += [data[done:at], _text(other)]
+                encoded = other.encode("utf-8", "surrogatepass")
+                parts += [data[done:at], b"X", struct.pack("<I", len(encoded)), encoded]
                 done = at + head + length
                 changes[argument] = other
     return b"".join([*parts, data[done:]]), changes
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(encoded)) + encoded
 
 
 class _Behind(io.BytesIO):

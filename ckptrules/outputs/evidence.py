@@ -8,10 +8,10 @@ import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
+from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
@@ -24,12 +24,8 @@ from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
 from ckptrules.storage.looking import holds_something
 from ckptrules.storage.reading import open_below, open_file_in, why_of
-from ckptrules.storage.streams import chunks, read_pointer, read_text_behind
+from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
 
-if TYPE_CHECKING:
-    from ckptrules.engine.companions import Sidecar
-
-CHUNK = 1 << 20
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 

@@ -27,6 +27,7 @@ LONGEST_SUM = 256 * 2**20  # bytes of all files of a directory: some seconds
 YAML_COSTS = 16  # times as much as JSON
 MOST_ROWS = 200_000  # of one file
 MOST_FILES = 1_000  # that the patterns of one entry find outside of checkpoints
+GONE = (errno.ENOENT, errno.ENOTDIR)
 NOT_TO_BE_HAD = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG)
 Names = Mapping[str, Mapping[str, str]]
 Note = Callable[[str], None]
@@ -203,7 +204,7 @@ def _names_in(outputs_dir: str, folder: str | None) -> list[str]:
         with reading.open_below(outputs_dir, folder) as opened:
             return sorted(os.listdir(opened))
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, *NOT_TO_BE_HAD):
+        if error.errno in (*GONE, *NOT_TO_BE_HAD):
             return []
         raise
 
@@ -220,7 +221,7 @@ def _content(outputs_dir: str, path: str | None, most: int, note: Note) -> bytes
         with reading.open_file(outputs_dir, path) as file:
             content = b"".join(streams.chunks(file, min(LONGEST, most) + 1))
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in GONE:
             return None
         if error.errno not in NOT_TO_BE_HAD:
             raise

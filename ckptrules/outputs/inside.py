@@ -5,7 +5,6 @@ Lightning keeps the path of its best checkpoint in each one, and without a logge
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,13 +18,11 @@ from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.machine import UnreadableError, entries_of
 from ckptrules.formats.torchstate import read_state
-from ckptrules.outputs.facts import NOT_TO_BE_HAD, Row
+from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Names, Row
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 
 MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
-GONE = (errno.ENOENT, errno.ENOTDIR)
-Names = Mapping[str, Mapping[str, str]]
 
 
 def rows_of(listing: Listing, facts: Iterable[Fact], names: Names) -> tuple[Row, ...]:

@@ -144,9 +144,7 @@ def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) 
     A sidecar that ends like its checkpoint is one itself (the EMA of the weights, say).
     """
     passed_over = {s.name for s in found.skipped if s.kind == "ignored" or s.name.endswith(sidecars)}
-    passed_over |= {
-        problem.names[0] for problem in found.problems if problem.id == "empty"
-    }  # all that there is to tell
+    passed_over |= {problem.names[0] for problem in found.problems if problem.id == "empty"}  # so it is told
     for owner, owned in found.sidecars.items():
         ending = os.path.splitext(owner)[1]
         passed_over |= {sidecar.name for sidecar in owned if not (ending and sidecar.name.endswith(ending))}

@@ -13,7 +13,7 @@ import pytest
 
 from ckptrules.engine.actions import Action, Plan
 from ckptrules.outputs import evidence
-from ckptrules.storage import moving, reading
+from ckptrules.storage import moving, reading, streams
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.undisturbed import wait_a_tick
@@ -132,7 +132,7 @@ def test_a_conflict_is_settled_as_asked_and_the_loser_waits_in_the_trash(project
 
 
 def test_identical_ones_are_merged_byte_by_byte(project: Project) -> None:
-    big = "x" * (evidence.CHUNK + 1)
+    big = "x" * (streams.CHUNK + 1)
     put(project, f"{OLD}.ckpt", big + "a", 2000)
     put(project, f"{NEW}.ckpt", big + "b", 1000)
     put(project, "epoch=13-step=1144.ckpt", big, 1000)
