@@ -139,9 +139,9 @@ def spread(
         while waiting or begun:
             if not begun or room == inf or weight(files[number] for number in answers) <= room:
                 _begin(place, work, waiting, begun)
-            for future in wait(begun, TICK, FIRST_COMPLETED).done:
-                piece = begun.pop(future)
-                answers.update(enumerate(_answers(place, future, piece, waiting), piece.number))
+            done = wait(begun, TICK, FIRST_COMPLETED).done
+            while done:  # no name holds a future beyond that: a place may do again what somebody still holds
+                answers.update(_answers(place, done.pop(), begun, waiting))
             progress(place.done())
             while told in answers:
                 yield answers.pop(told)
@@ -174,14 +174,18 @@ def _begin(
 
 
 def _answers(
-    place: Place, future: Future[list[Answer | Lost]], piece: Piece[File], waiting: deque[Piece[File]]
-) -> Sequence[Answer | Lost]:
+    place: Place,
+    future: Future[list[Answer | Lost]],
+    begun: dict[Future[list[Answer | Lost]], Piece[File]],
+    waiting: deque[Piece[File]],
+) -> Iterable[tuple[int, Answer | Lost]]:
     """Return the answers of a piece that has ended; where its worker has died, its files wait again, one by one."""
+    piece = begun.pop(future)
     try:
-        return future.result()
+        return enumerate(future.result(), piece.number)
     except place.deaths as death:
         if piece.died + 1 == DEATHS:
-            return [Lost(f"{DEATHS} workers died of it ({type(death).__name__})")]
+            return [(piece.number, Lost(f"{DEATHS} workers died of it ({type(death).__name__})"))]
         again = [Piece(number, [file], piece.died + 1) for number, file in enumerate(piece.files, piece.number)]
         waiting.extendleft(reversed(again))
         return ()

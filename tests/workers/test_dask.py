@@ -256,10 +256,7 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(scheduler: Sche
             pids.add(pid)
         answers.close()
         newcomer.kill()
-    deadline = time.monotonic() + 10
-    while any(scheduler.client.who_has().values()):  # what is kept would be done again when its worker dies
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_nothing_is_kept(scheduler)
     workers.end(killed=False)
     assert pids == set(scheduler.client.run(os.getpid).values())
     here = ckptrules.__version__
@@ -267,6 +264,23 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(scheduler: Sche
         f"Sent away: worker <address> has ckptrules 0.0.9; here is {here}\n    hint: install the same on all machines"
     )
     assert [*map(addressed, said)] == [sent]
+
+
+def wait_until_nothing_is_kept(scheduler: Scheduler) -> None:
+    """Wait for that, as what is kept would be done again when its worker dies."""
+    deadline = time.monotonic() + 10
+    while any(scheduler.client.who_has().values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_what_was_answered_is_let_go_while_others_are_at_work(scheduler: Scheduler, tmp_path: Path) -> None:
+    workers = workers_of(scheduler.executor, tmp_path / "outputs")
+    answers = workers.each(work, [File("a"), File("long", str(tmp_path), 2 * SMALL)], lambda _: None)
+    assert next(answers)
+    wait_until_nothing_is_kept(scheduler)
+    answers.close()
+    workers.end(killed=False)
 
 
 def test_what_listens_and_is_no_scheduler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
