@@ -19,7 +19,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import reads_files
-from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import Series, called, counts_in, series_of
 from ckptrules.engine.sorting import Sorted, sort_entries, with_metrics
 from ckptrules.engine.wholeness import unwhole
@@ -114,24 +114,18 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
 
 
 def read_files(
-    outputs_dir: str,
-    listing: Listing,
-    sources: facts.Sources,
-    names: facts.Names,
-    rules: RuleSet,
-    told: Told,
-    *,
-    metrics: bool,
-    out: frozenset[str],
+    job: Job, listing: Listing, sources: facts.Sources, told: Told, out: frozenset[str]
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what the newest of these call the best inside, unless it is ``told``."""
+    metrics = asks_for_metrics(job)
     key = sources, metrics, out
     if key not in told:
-        found, notes = facts.read_facts(outputs_dir, listing, sources, names, metrics=metrics, out=out)
+        path, names = job.options.outputs_dir, facts.names_of(listing, job.rules)
+        found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out)
         if sources.inside:
             from ckptrules.outputs.inside import best_inside
 
-            best, more = best_inside(outputs_dir, listing, sources.inside, rules, names, out)
+            best, more = best_inside(path, listing, sources.inside, job.rules, names, out)
             found, notes = found._replace(best_inside=best), (*notes, *more)
         told[key] = found, notes
     return told[key]
@@ -192,16 +186,13 @@ def with_facts(
     """Add what files tell of checkpoints, and say what is wrong with the files."""
     if not (sources.files or sources.inside):
         return known, sources.notes
-    names, out = facts.names_of(listing, job.rules), frozenset[str]()
+    out = frozenset[str]()
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = sort_entries(job.rules, listing)
         marked = unwhole(found, listing, job.rules, known).keys() | known.in_use.keys()
         every = (one for one in found.every if marked.isdisjoint(one.names))
-        out = frozenset(names).difference(name for one in every for name in one.names)
-    metrics = asks_for_metrics(job)
-    more, notes = read_files(
-        job.options.outputs_dir, listing, sources, names, job.rules, told, metrics=metrics, out=out
-    )
+        out = frozenset(facts.names_of(listing, job.rules)).difference(name for one in every for name in one.names)
+    more, notes = read_files(job, listing, sources, told, out)
     return known._replace(
         metrics=merged(known.metrics, more.metrics),
         times=more.times,

@@ -9,10 +9,19 @@ import pytest
 
 from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.outputs import facts
+from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
+from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.run.deciding import Told, read_files
+from ckptrules.run.jobs import Job
+from ckptrules.run.options import Planning
+from ckptrules.run.records import Journals
+
+RULES = """packs: [huggingface]
+retention: {last: {keep_last: 1}, best: {keep_best: {metric: eval_loss, mode: min, count: 1}}}
+"""
 
 
 def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
@@ -24,7 +33,7 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
             f'{{"best_model_checkpoint": "x/checkpoint-5", "log_history": [{{"step": {step}, "eval_loss": {loss}}}]}}'
         )
         (tmp_path / "x" / f"checkpoint-{step}" / "trainer_state.json").write_text(text, encoding="utf-8")
-    rules = rules_here(Tree(str(tmp_path)), load_rules({"rules/x.yaml": "packs: [huggingface]\n"}), "x")
+    rules = rules_here(Tree(str(tmp_path)), load_rules({"rules/x.yaml": RULES}), "x")
     listing = scan(str(tmp_path), Directory("x", "x", Stamp(0, 0, 0)))
     names = facts.names_of(listing, rules)
     sources = facts.find_sources(str(tmp_path), listing, rules.facts, names)
@@ -36,6 +45,9 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
     asked.append((sources._replace(files=sources.files[:1]), {"metrics": True, "out": frozenset()}))
     by_itself = [facts.read_facts(str(tmp_path), listing, some, names, **more) for some, more in asked]
     assert len({repr(one) for one in by_itself}) > 1
+    place = str(tmp_path)
+    job = Job(Planning(outputs_dir=place), rules, Style(), {}, Links(place), Journals(""))
+    jobs = {metrics: job._replace(policy=rules.policies[name]) for name, metrics in (("last", False), ("best", True))}
     told: Told = {}
     real, opened = facts.read_facts, list[object]()
 
@@ -45,6 +57,6 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
 
     monkeypatch.setattr(facts, "read_facts", counted)
     for _ in range(3):
-        read = [read_files(str(tmp_path), listing, some, names, rules, told, **more) for some, more in asked]
+        read = [read_files(jobs[more["metrics"]], listing, some, told, more["out"]) for some, more in asked]
         assert read == by_itself
     assert len(opened) == len(asked)
