@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ckptrules.engine.actions import Kept, Problem
@@ -14,6 +15,8 @@ from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
+
+_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer)(?=\.|$)", re.IGNORECASE)  # what a trainer saves with the weights
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:
@@ -36,6 +39,25 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     """Map the names that links of this directory or of others point to."""
     named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
+
+
+def twins(found: Sorted) -> dict[str, Reason]:
+    """Map checkpoints to why they stay as they are: beside each stands what looks like a part, and no rule reads it."""
+    unread = {_TWIN.sub("", row.name): row.name for row in found.skipped if row.kind == "unrecognised"}
+    if not unread:
+        return {}
+    beside = [(one, unread.get(_TWIN.sub("", name))) for one in found.checkpoints for name in one.names]
+    text = "no rule reads {}, which may belong to it"
+    return {one.entry.name: Reason(text.format(twin), one.named_by.place) for one, twin in beside if twin}
+
+
+def twin_notes(found: Sorted) -> Iterator[Reason]:
+    """Yield what stays as it is because of a twin, and what would have both go together."""
+    if held := twins(found):
+        first = min(held)
+        stays = f"and {len(held) - 1} more stay as they are" if len(held) > 1 else "stays as it is"
+        why = f"{first} {stays}: {held[first].text}; a rule with a group 'part' takes both"
+        yield Reason(why, held[first].place)
 
 
 def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:

@@ -127,8 +127,9 @@ def _planned(case: Case) -> Plan:
 def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
     """Sort the names, give what is known of them to the checkpoints, and find what goes with each."""
     found = sort_entries(case.rules, case.listing)
-    found = holding.under_their_names(found, case.evidence.spared) if case.evidence.spared else found
-    evidence = by_heads(case.evidence, found)
+    spared = {**holding.twins(found), **case.evidence.spared}
+    found = holding.under_their_names(found, spared) if spared else found
+    evidence = by_heads(case.evidence._replace(spared=spared), found)
     pairs = new_names(found.checkpoints, found.sidecars)
     unfit = too_long(pairs)
     if unfit or evidence.metrics:
@@ -243,6 +244,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     yield from fields_that_differ(cleared.sound, case.policy)
     yield from unwhole_notes(cleared.found, known.busy, told)
     yield from undecided_notes(cleared.sound) if case.policy else ()
+    yield from holding.twin_notes(cleared.found)
     yield from complete_lines(cleared.found, marked, case.rules)
     for name in case.evidence.no_pointers:  # whatever it holds, it protects nothing
         yield Reason(f"{name} is no pointer, as it is no short text: left as it is")
