@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptrules.storage.writing import HOLE, in_blocks, write_json
+from ckptrules.engine.state_folder import STATE
+from ckptrules.storage.reading import open_below
+from ckptrules.storage.writing import HOLE, in_blocks, remove, write_json
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 DATA = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
@@ -83,3 +86,26 @@ def test_pieces_are_cut_where_blocks_end(lengths: list[int]) -> None:
     assert b"".join([*whole, last]) == b"".join(pieces)
     assert [len(piece) % HOLE for piece in whole] == [0] * len(whole)
     assert len(last) < HOLE
+
+
+def test_what_cannot_be_removed_keeps_only_our_state_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of a backup still has its manifest."""
+    for name in ("a", "held/b", "held/c", f"{STATE}/manifest.json"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).touch()
+    unlink = os.unlink
+
+    def refused(name: str, **where: int) -> None:
+        if name == "b":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+        unlink(name, **where)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    with open_below(str(tmp_path), "") as folder:
+        with pytest.raises(PermissionError):
+            remove(folder, "x")
+        left = sorted(str(path.relative_to(tmp_path / "x")) for path in tmp_path.rglob("*") if path.is_file())
+        assert left == [f"{STATE}/manifest.json", "held/b"]
+        monkeypatch.undo()
+        remove(folder, "x")
+    assert list(tmp_path.iterdir()) == []
