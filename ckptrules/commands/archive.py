@@ -41,7 +41,7 @@ from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
-from ckptrules.vault import packing, tar, unpacking
+from ckptrules.vault import packing, space, tar
 from ckptrules.vault.backups import paths_of
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.tar import ArchiveError
@@ -167,7 +167,7 @@ def pack_all(session: Session, options: Options, style: Style, packings: list[Pa
     try:
         for places_here in at_once(packings):
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
-            for batch in that_fit(ready, lambda: unpacking.free(str(options.archive_dir))):
+            for batch in that_fit(ready, lambda: space.free(str(options.archive_dir))):
                 pack_batch(session, options, told, batch)
     except (StoppedError, KilledError) as error:
         told.stop(session, error, names, "archived")

@@ -155,7 +155,7 @@ def make(session: Session, options: Options, style: Style, order: Order) -> Done
         if options.dry_run:
             items, problems = backing_up.collect(order)
             if order.mode == "copy":
-                backing_up.check_space(items, os.path.dirname(order.path) or ".")
+                backing_up.check_space(items, order.path)
             manifest = Manifest(order.created, order.outputs_dir, order.mode, complete=True, items=tuple(items))
         else:
             manifest, problems = backing_up.make_backup(order, session.shown, lost.__setitem__, session.each)

@@ -22,7 +22,7 @@ from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
-from ckptrules.vault import tar, unpacking
+from ckptrules.vault import space, tar, unpacking
 from ckptrules.vault.backups import difference
 from ckptrules.vault.report import doubt_lines, lost_lines
 from ckptrules.vault.tar import ArchiveError
@@ -108,7 +108,7 @@ def bring_all(session: Session, options: Options, style: Style, paths: list[str]
             with back.trying(path):
                 several.append(unpacking.unpacking_of(path, options.outputs_dir))
         for _, level in groupby(several, lambda one: depth(one.path)):
-            batches = that_fit(level, lambda: unpacking.room(options.outputs_dir))
+            batches = that_fit(level, lambda: space.room(options.outputs_dir))
             large = [one for batch in batches for one in bring_batch(session, options, back, batch)]
             for one in large:
                 bring_batch(session, options, back, [one])
@@ -131,7 +131,7 @@ def bring_batch(session: Session, options: Options, back: Back, batch: Sequence[
         KilledError: no worker is left.
         OSError: there is no workplace.
     """
-    large, room = [], unpacking.room(options.outputs_dir)
+    large, room = [], space.room(options.outputs_dir)
     with (
         contextlib.nullcontext("") if options.dry_run else unfinished.staging(options.outputs_dir) as folder,
         session.shown(sum(one.size for one in batch)) as progress,
@@ -175,7 +175,9 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
         back.lines[path] = f"There already, with the same content: {what}"
         return
     if options.dry_run:
-        back.needed = unpacking.refuse_full(options.outputs_dir, stated.items, back.needed)
+        needed = back.needed + space.needed(stated.items, options.outputs_dir)
+        space.refuse_more(needed, space.room(options.outputs_dir), options.outputs_dir)
+        back.needed = needed
         back.to_come += stated.size
         back.lines[path] = f"Would bring back: {what}"
     else:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
-from ckptrules.engine.measures import human_size
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
 from ckptrules.storage.reading import SourceError, why_of
+from ckptrules.vault import space
 from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
 from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
@@ -71,7 +71,7 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         how = _way(order, items, hidden)
         if how == "copy":
-            check_space(items, hidden)
+            check_space(items, order.path)
         held = _directories(order.outputs_dir, items, hidden, problems)
         with bar(sum(item.size for item in items)) as progress, unfinished.waiting(hidden, COPIES):
             work = partial(copy_apart, Way(order.outputs_dir, hidden, COPIES, how))
@@ -96,28 +96,10 @@ def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_thr
     return manifest, problems
 
 
-def check_space(items: Iterable[Item], folder: str) -> None:
-    """Refuse copies that would not fit, where the file system says how large it is.
-
-    Raises:
-        OSError: ENOSPC, with how much is needed and how much there is.
-    """
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    needed = space_needed(items, status.f_frsize)
-    if needed > free and status.f_blocks:
-        raise OSError(errno.ENOSPC, f"needs {human_size(needed)}, but only {human_size(free)} are free")
-
-
-def space_needed(items: Iterable[Item], block: int) -> int:
-    """Sum up the bytes that copies take: their holes take none.
-
-    Args: ``block`` is the step in which the file system gives space away.
-    """
-    return sum(
-        MANIFEST_ROW + (-(-(item.size - item.holes) // block) * block if item.kind == "file" else block)
-        for item in items
-    )
+def check_space(items: Sequence[Item], path: str) -> None:
+    """Refuse copies that would not fit where a backup is to be, with its manifest; errors as of `space.refuse_more`."""
+    folder = os.path.dirname(os.path.abspath(path))
+    space.refuse_more(MANIFEST_ROW * len(items) + space.needed(items, folder), space.free(folder), folder)
 
 
 def _way(order: Order, items: Iterable[Item], partial: str) -> str:

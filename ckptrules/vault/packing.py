@@ -19,9 +19,10 @@ from ckptrules.storage import dressing, looking, making, reading, streams, unfin
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.vault import space
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
 from ckptrules.vault.tar import ArchiveError, writer
-from ckptrules.vault.unpacking import BESIDE, MANIFEST, SPARE, check, free
+from ckptrules.vault.unpacking import BESIDE, MANIFEST, check
 
 OTHER = "{} is there already, and holds something else; it is not overwritten"
 
@@ -70,7 +71,7 @@ class Ready(NamedTuple):
     @property
     def needed(self) -> int:
         """The bytes that an archive takes at the most; zeros are packed into next to nothing."""
-        return sum(item.size - item.holes for item in self.items) + SPARE
+        return sum(item.size - item.holes for item in self.items) + space.SPARE
 
 
 def listing(place: Packing) -> tuple[Item, ...]:
@@ -127,7 +128,7 @@ def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
         ArchiveError: it would not fit, the experiment has changed meanwhile, or something else was read back.
         OSError: it cannot be read or written. Nothing of the archive is left.
     """
-    place, items, there = ready.place, ready.items, free(ready.place.folder)
+    place, items, there = ready.place, ready.items, space.free(ready.place.folder)
     if ready.needed > there:
         needed, less = human_size(ready.needed), human_size(there)
         raise ArchiveError(f"needs up to {needed} in {place.folder}, but only {less} are free")

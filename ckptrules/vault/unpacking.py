@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import sys
 import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Identity, Item
@@ -16,19 +16,15 @@ from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.writing import temporary_name
+from ckptrules.vault import space
 from ckptrules.vault.copies import Tell, untold
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, believing, format_of, members
 from ckptrules.workers import side_by_side
 
 MANIFEST = ".ckptrules-manifest.json"
-SPARE = 1 << 20
 Take = Callable[[tarfile.TarInfo, Iterator[bytes]], Item]  # what is done with a member of an archive
 BESIDE: Mapping[str, Any] = {"uid": -1, "gid": -1, "attributes": {}, "holes": 0}  # stands in the manifest alone
-
-
-class NoRoomError(ArchiveError):
-    """An archive that holds more than there is room for."""
 
 
 class Unpacking(NamedTuple):
@@ -46,7 +42,7 @@ class Unpacking(NamedTuple):
     @property
     def needed(self) -> int:
         """The bytes that weights take when they are unpacked, generously: they hardly shrink."""
-        return 2 * self.size + SPARE
+        return 2 * self.size + space.SPARE
 
 
 class Unpacked(NamedTuple):
@@ -103,9 +99,8 @@ def unpack(one: Unpacking, progress: Progress) -> Unpacked:
     Nothing is dressed yet, and links are not made. Where anything is wrong, what was unpacked is removed.
 
     Raises:
-        NoRoomError: it would not fit.
         ArchiveError: as `check`.
-        OSError: it cannot be read, or the folder cannot be made.
+        OSError: it would not fit (ENOSPC), or cannot be read, or the folder cannot be made.
     """
     if not one.folder:
         return Unpacked(check(one.path, format_of(one.path), progress, one.room))
@@ -130,9 +125,9 @@ def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Refused:
     try:
         return unpack(one, progress)
     except ArchiveError as error:
-        return Refused(str(error), for_room=isinstance(error, NoRoomError))
+        return Refused(str(error))
     except OSError as error:
-        return Refused(why_of(error))
+        return Refused(why_of(error), for_room=error.errno == errno.ENOSPC)
 
 
 def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:
@@ -149,9 +144,9 @@ def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unp
 def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     root = os.path.join(one.outputs_dir, staged)
     with making.syncing() as sync:
-        into = _Folder(root, _block(one.outputs_dir), one.room, progress, sync)
+        into = _Folder(root, space.block(one.outputs_dir), one.room, progress, sync)
         manifest, found = _read(one.path, format_of(one.path), progress, one.room, into.take)
-    _refuse_more(into.needed, one.room, one.outputs_dir)
+    space.refuse_more(into.needed, one.room, one.outputs_dir)
     old = _some_checksum(manifest)
     if algorithm_of(old) != algorithm_of(""):
         for item in (item for item in found.values() if item.kind == "file"):
@@ -189,38 +184,12 @@ def believed(path: str, manifest: Manifest) -> Manifest:
     return manifest if trusted else manifest.disbelieved
 
 
-def free(folder: str) -> int:
-    """Return the bytes that are free in a folder; a file system in memory may set no limit, and reports none.
-
-    Raises:
-        OSError: that is not known.
-    """
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
-
-
-def room(folder: str) -> int:
-    """Return the bytes that files may take in a folder, a few left over; errors as of `free`."""
-    return max(0, free(folder) - SPARE)
-
-
-def refuse_full(folder: str, items: Iterable[Item], before: int = 0) -> int:
-    """Refuse what would not fit into a folder beside other bytes that come ``before``; return how much all need.
-
-    Raises:
-        NoRoomError: with how much is needed, and how much there is.
-    """
-    block = _block(folder)
-    needed = before + sum(_taken(item.size - item.holes, block) for item in items)
-    _refuse_more(needed, room(folder), folder)
-    return needed
-
-
 def _read(path: str, form: str, progress: Progress, most: int | None, take: Take) -> tuple[Manifest, dict[str, Item]]:
     """Read an archive to its end, and return its manifest, and by path what ``take`` made of each member.
 
     Raises:
-        ArchiveError: it is damaged, cut off or no archive of ours, or its files have more bytes than ``most``.
+        ArchiveError: it is damaged, cut off or no archive of ours.
+        OSError: ENOSPC, as its files have more bytes than ``most``; or it cannot be read.
     """
     found: dict[str, Item] = {}
     manifest, size = None, 0
@@ -235,7 +204,7 @@ def _read(path: str, form: str, progress: Progress, most: int | None, take: Take
                 raise ArchiveError(f"{member.name} is in it twice")
             size += member.size
             if most is not None and size > most:
-                raise NoRoomError(f"holds more than {human_size(most)}")
+                raise OSError(errno.ENOSPC, f"holds more than {human_size(most)}")
             found[member.name] = take(member, content)
     if manifest is None:
         raise ArchiveError("holds no manifest of ckptrules, or is cut off")
@@ -278,7 +247,7 @@ class _Folder:
         Raises:
             ArchiveError: it cannot be written, or comes before its directory.
         """
-        self.needed += _taken(member.size, self._block)
+        self.needed += space.taken(member.size, self._block)
         if self.needed > self._room:
             return _seen(member, content, self._progress, "")
         if os.path.dirname(member.name) not in self._directories:
@@ -296,20 +265,6 @@ class _Folder:
                 raise
             raise ArchiveError(f"cannot be unpacked: {why_of(error)}") from None
         return item
-
-
-def _block(folder: str) -> int:
-    return os.statvfs(folder).f_frsize or 1
-
-
-def _taken(size: int, block: int) -> int:
-    """Return the bytes of a disk that a file of some bytes takes, or a directory or a link of none."""
-    return -(-size // block) * block or block
-
-
-def _refuse_more(needed: int, there: int, folder: str) -> None:
-    if needed > there:
-        raise NoRoomError(f"needs {human_size(needed)} in {folder}, but only {human_size(there)} are free")
 
 
 def _seen(member: tarfile.TarInfo, content: Iterator[bytes], progress: Progress, with_: str) -> Item:

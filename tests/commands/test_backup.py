@@ -29,7 +29,7 @@ from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import copying, moving, reading, streams, unfinished
 from ckptrules.storage.trash import RUN_ID
-from ckptrules.vault import backing_up, restoring
+from ckptrules.vault import backing_up, restoring, space
 from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.backups import hidden_path
@@ -319,9 +319,7 @@ def test_a_backup_that_would_not_fit_is_not_begun(project: Project) -> None:
         "    return os.statvfs_result([4 if field == 4 else it for field, it in enumerate(really(path))])  # f_bavail\n"
         "os.statvfs = statvfs\n" + (project.folder / "dodo.py").read_text()
     )
-    pattern = (
-        r"Problem: backup 'NAME': needs \S+ .B, but only \S+ .B are free\n    hint: make room, or name another .*\n"
-    )
+    pattern = r"Problem: backup 'NAME': needs \S+ .B in /.*, but only \S+ .B are free\n    hint: make room, or name another .*\n"
     for words in (("mode=copy",), ("mode=copy", "dry_run=1")):
         assert re.fullmatch(pattern, said(project, "backup", *words, check=1))
         assert (backups(project.folder), hidden(project.folder)) == ([], [])
@@ -996,10 +994,11 @@ def test_experiments_are_taken_once_and_own_what_is_below_them() -> None:
     assert {path: vault_backups.belongs(path, ["team/run"]) for path in cases} == cases
 
 
-def test_space_is_counted_in_blocks() -> None:
-    file = Item("a", "file", 4097, 0, 0o644)
-    assert backing_up.space_needed([file], 4096) == 8192 + 512
-    assert backing_up.space_needed([file, file, Item("d", "directory", 0, 0, 0o755)], 4096) == 2 * 8192 + 4096 + 3 * 512
+def test_space_is_counted_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "block", lambda _: 4096)
+    file, folder = Item("a", "file", 4097, 0, 0o644), Item("d", "directory", 0, 0, 0o755)
+    assert space.needed([file], str(tmp_path)) == 8192
+    assert space.needed([file, file, folder], str(tmp_path)) == 2 * 8192 + 4096
 
 
 PATHS = st.text(st.characters(codec=None, exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1)

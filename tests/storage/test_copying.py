@@ -43,10 +43,11 @@ from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_g
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import open_below
 from ckptrules.storage.texts import keep_content
-from ckptrules.vault.backing_up import Order, check_space, make_backup, space_needed
+from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json
 from ckptrules.vault.packing import Packing, Ready, listing, pack, refuse_other
 from ckptrules.vault.report import lost_lines
+from ckptrules.vault.space import needed
 from ckptrules.vault.tar import ArchiveError
 from ckptrules.vault.unpacking import believed
 from tests.conftest import ROOT, Project
@@ -712,8 +713,7 @@ def test_a_hole_is_not_read_and_needs_no_space(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "read", counting)
     (item,) = looking.read_tree(str(tmp_path), "exp")[0]
-    assert space_needed([item], 4096) < MIB
-    check_space([item], str(tmp_path))
+    assert needed([item], str(tmp_path)) < MIB
     held, *_ = copying.copy_file(str(tmp_path), item, str(tmp_path), "copy", "copy", lambda _: None)
     assert sum(read) < MIB
     assert (held.size, used(tmp_path / "copy") < MIB) == (512 * MIB, True)

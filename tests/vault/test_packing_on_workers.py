@@ -16,7 +16,7 @@ import pytest
 from ckptrules.commands import archive
 from ckptrules.engine.entries import Item
 from ckptrules.vault.packing import Packing, Ready, listing, pack_apart
-from ckptrules.vault.unpacking import SPARE
+from ckptrules.vault.space import SPARE
 from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from ckptrules.storage import unfinished
-from ckptrules.vault import unpacking
+from ckptrules.vault import space, unpacking
 from ckptrules.vault.unpacking import Unpacking
 from tests.commands.test_archive import everything
 from tests.conftest import Project
@@ -129,7 +129,7 @@ def test_what_needs_more_than_its_share_comes_alone(
     (project.folder / "archive").mkdir()
     for name, size in (("one", 6), ("three", 30), ("two", 6)):
         bomb(project.folder / f"archive/{name}.tar.gz", size << 20, top=name)
-    monkeypatch.setattr(unpacking, "room", lambda _: 20 << 20)
+    monkeypatch.setattr(space, "room", lambda _: 20 << 20)
     ended = crash.run(project.folder, *COMMAND, *more)
     assert (ended.code, "Problem: archive/three.tar.gz: holds more than 21 MB" in ended.output) == (1, True), ended
     assert ended.output.count("ring back: " if more else "Brought back: ") == 2
@@ -140,7 +140,7 @@ def test_a_preview_adds_up_what_would_be_there(project: Project, monkeypatch: py
     (project.folder / "archive").mkdir()
     for name in NAMES:
         bomb(project.folder / f"archive/{name}.tar.gz", 8 << 20, top=name)
-    monkeypatch.setattr(unpacking, "room", lambda _: 20 << 20)
+    monkeypatch.setattr(space, "room", lambda _: 20 << 20)
     ended = crash.run(project.folder, *COMMAND, "dry_run=1")
     assert ended.code == 1
     assert ended.output.count("Would bring back: ") == 2
