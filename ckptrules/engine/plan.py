@@ -272,7 +272,7 @@ def left_behind(
         else row
         for row in found.skipped
     )
-    what = min(owned) + f" and {len(owned) - 1} others" * (len(owned) > 1)
+    what = min(owned) + f" and {len(owned) - 1} more" * (len(owned) > 1)
     line = line_for({*suffixes, *(suffix for _, suffix in owned.values())})
     text = f"{what} stay behind, although a checkpoint of that name is renamed or deleted; {line} takes them along"
     return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)

@@ -137,7 +137,7 @@ def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
     key = "'formats' or 'legacy'" if rules.targets else "'formats'"
     hint = f"write a rule for them below {key} in {naming_file(rules)}; 'doit check' tests it"
-    return f"Nothing was understood: no rule fits the name of a checkpoint here.\n    hint: {hint}"
+    return f"Nothing was understood: there is no checkpoint here, or no rule fits its name.\n    hint: {hint}"
 
 
 def prepare(session: Session, options: Planning, command: str = "migrate") -> Job:

@@ -207,6 +207,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if context.summarise:
             return context.summarise(total, context.style, notes)
         notes += [*self._trash(total, context), *self._log(total, context)]
+        if lack and total.up_to_date and not total.experiments:
+            return "\n".join([*notes, ""])  # that all is up to date would be half of it
         days = None if "takes_back" in context.header else context.trash_days  # an undo frees nothing at once
         return summary(total, context.style, days, notes)
 
