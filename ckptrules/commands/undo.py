@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from typing import TYPE_CHECKING
 
 from ckptrules.changes.history import Run, TakeBack, are_independent, newest_standing, standing
 from ckptrules.changes.journals import fault_of
@@ -28,6 +26,10 @@ from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
+
+if TYPE_CHECKING:
+    from doit.exceptions import TaskFailed
+    from doit.task import Task
 
 
 class Options(Common):

@@ -6,10 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from typing import TYPE_CHECKING, Any
 
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
@@ -38,6 +35,10 @@ from ckptrules.stopping import StoppedError
 from ckptrules.storage.believing import own_state
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
+
+if TYPE_CHECKING:  # processes at work import the file of a command, for its options
+    from doit.exceptions import TaskFailed
+    from doit.task import Task
 
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from doit.dependency import DatabaseException, JSONCodec, SqliteDB
-
 from ckptrules.engine.state_folder import STATE
 from ckptrules.run.locking import cannot_be_written
 from ckptrules.run.options import Common, OptionError
@@ -195,6 +193,8 @@ def refuse_unwritable(database: str) -> None:
         OSError: the disk is full.
     """
     import sqlite3
+
+    from doit.dependency import DatabaseException, JSONCodec, SqliteDB  # not above: processes at work need no doit
 
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:

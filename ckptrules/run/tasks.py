@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar
-
-from doit.exceptions import TaskFailed
-from doit.task import Task
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.reporter import WorkerKilled
 from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.words import encode_task
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import Lost
+
+if TYPE_CHECKING:
+    from doit.exceptions import TaskFailed
+    from doit.task import Task
 
 Given = TypeVar("Given", bound=Common)
 TaskDict = dict[str, Any]
@@ -53,6 +53,10 @@ def one_task(
 
 def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
     """Do work, in this process or by another, and hand to doit what comes of it."""
+    from doit.exceptions import TaskFailed  # not above: processes at work need no doit
+
+    from ckptrules.run.reporter import WorkerKilled
+
     try:
         done = work()
     except KilledError as error:

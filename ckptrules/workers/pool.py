@@ -24,7 +24,7 @@ from ckptrules.workers.rate import Held, Limiter
 PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
 KILLED = 1  # seconds that one who was killed is waited for; it may hang in a call of the system
 MOST = 61  # processes; doit's -n says how many of them have work at once
-PRELOADED = [__name__, "ckptrules.run.working"]  # read once, by the fork server
+PRELOADED = [__name__, "ckptrules.run.working", "ckptrules.commands.migrate"]  # read once, by the fork server
 COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a message is sent wholly or not at all
 Answer = TypeVar("Answer")
 
