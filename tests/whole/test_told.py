@@ -171,7 +171,7 @@ def test_what_belongs_by_name_is_told_with_the_line_that_takes_it_along(
         project.make({f"exp/checkpoints/{name}": 9, **{f"exp/checkpoints/{name[:-5]}{end}": 3 for end in endings}})
     project.make({"exp/checkpoints/notes.txt": 3})
     out = project.doit("plan", *words.split()[1:])
-    first, others = f"epoch=20-step=20{min(endings)}", f" and {3 * len(endings) - 1} others stay behind"
+    first, others = f"epoch=20-step=20{min(endings)}", f" and {3 * len(endings) - 1} more stay behind"
     assert f"Note: {first}{others}" in out
     assert f"sidecars: {line} takes them along\n" in out
     assert re.findall(r"Skipped: (\S+) \(unable", out) == ["notes.txt"]
