@@ -7,6 +7,7 @@ place of the original in one step; the original waits in the trash.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -90,20 +91,30 @@ def foresee(
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def stale_name(outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> str:
+def stale_name(directory: int, outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> str:
     """Return an old name to which the newest file that a plan renames keeps a path inside, or nothing.
 
-    Raises:
-        OSError: the directory cannot be read.
-        StoppedError: Ctrl-C or SIGTERM came.
+    What cannot be read tells none; who renames it stumbles over the same.
+
+    Args:
+        directory: the open checkpoint directory.
+        outputs_dir: the folder of the experiments.
+        rules: say what an old name becomes.
+        listing: the directory as the plan has seen it.
+        plan: what is to happen in it.
     """
     _, new = _gone_and_new(plan)
     files = [entry for entry in listing.entries if entry.name in new and entry.kind == "file"]
-    newest = sorted(files, key=lambda entry: (entry.mtime_ns, entry.name))[-1:]
-    if not newest:
-        return ""
-    found = look_inside(outputs_dir, rules, listing._replace(entries=tuple(newest)), _names_after(listing, plan))
-    return next((os.path.basename(old) for _, recipe in found.recipes for old in recipe.changes), "")
+    names, home = _names_after(listing, plan), functools.cache(os.path.realpath)
+
+    def change(text: str) -> str | None:
+        return new_path(text, home(os.path.join(outputs_dir, listing.directory)), listing.directory, names, rules)
+
+    with contextlib.suppress(NotRewritableError, OSError):
+        for newest in sorted(files, key=lambda entry: (entry.mtime_ns, entry.name))[-1:]:
+            with open_file(directory, newest.name) as file:
+                return next(map(os.path.basename, rewrite(file, change).changes), "")
+    return ""
 
 
 def _gone_and_new(plan: Plan) -> tuple[set[str], dict[str, str]]:

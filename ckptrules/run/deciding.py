@@ -86,10 +86,26 @@ def decided_of(job: Job, found: Directory) -> Decided:
             plan = plan._replace(notes=(*plan.notes, *settled.notes))
             if job.options.dry_run and plan.actions and (problem := obstacle(directory, plan)):
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
+            plan = with_stale_paths(job, listing, directory, plan)
             looked_at = names_to_compare(job, listing, plan)
             return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known)
     except FAULTS as fault:
         return Decided(untouched(found, fault), listing)
+
+
+def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> Plan:
+    """Tell of paths inside that a rename makes stale: Lightning goes by them on resume, and nothing complains."""
+    options = job.options
+    if options.fix_state or options.leave_links or all(action.kind != "rename" for action in plan.actions):
+        return plan
+    from ckptrules.changes.fixing import stale_name  # not above: it is asked where something gets another name
+
+    name = stale_name(directory, options.outputs_dir, job.rules, listing, plan)
+    text = (
+        f"paths inside still tell old names ({name}), and a training resumes by them: 'doit fix_state' brings them "
+        "up to date; what it changes takes its space twice until the trash is emptied"
+    )
+    return plan._replace(notes=(*plan.notes, Reason(text))) if name else plan
 
 
 def names_to_read(job: Job, listing: Listing) -> list[str]:

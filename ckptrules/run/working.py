@@ -13,7 +13,6 @@ from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import leftovers_until
 from ckptrules.engine.retention import by_tree, holds_until, reads_files
-from ckptrules.engine.ruleset import Reason
 from ckptrules.outputs.listing import scan
 from ckptrules.report.text import experiment_block, outlook, several, tally
 from ckptrules.run import pinning
@@ -34,7 +33,7 @@ def work_on(job: Job, found: Directory) -> Done:
         job.journals.note_stop()
         return Done(Output(""), failed=True)
     decided = decided_of(job, found)
-    plan, listing = with_stale_paths(job, decided.plan, decided.listing), decided.listing
+    plan, listing = decided.plan, decided.listing
     outcome = Outcome(plan, None)
     seen = None
     if job.options.tells_data:
@@ -120,24 +119,6 @@ def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
 
     folders = {entry.name for entry in listing.entries if entry.kind == "directory"}
     return unread((name, name in folders) for name in names)
-
-
-def with_stale_paths(job: Job, plan: Plan, listing: Listing) -> Plan:
-    """Tell of paths inside that a rename makes stale: Lightning goes by them on resume, and nothing complains."""
-    options = job.options
-    if options.fix_state or options.leave_links or not any(action.kind == "rename" for action in plan.actions):
-        return plan
-    from ckptrules.changes.fixing import stale_name
-
-    try:
-        name = stale_name(options.outputs_dir, job.rules, listing, plan)
-    except FAULTS:
-        return plan  # who renames stumbles over the same, and tells it
-    text = (
-        f"paths inside still tell old names ({name}), and a training resumes by them: 'doit fix_state' brings them "
-        "up to date; what it changes takes its space twice until the trash is emptied"
-    )
-    return plan._replace(notes=(*plan.notes, Reason(text))) if name else plan
 
 
 def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:

@@ -7,7 +7,17 @@ from importlib import import_module
 
 from ckptrules.engine.judging import Line
 
-FILES = "budget keep minimum keep_last keep_every keep_best keep_within keep_calendar max_total_size".split()
+FILES = (
+    "budget",
+    "keep",
+    "minimum",
+    "keep_last",
+    "keep_every",
+    "keep_best",
+    "keep_within",
+    "keep_calendar",
+    "max_total_size",
+)
 LINES: Mapping[str, Line] = {
     line.key: line for file in FILES for line in import_module(f"ckptrules.engine.lines.{file}").LINES
 }
