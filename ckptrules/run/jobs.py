@@ -97,11 +97,17 @@ def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     Raises:
         RuleError: nobody can know what is.
     """
-    if not has_pins(options.rules_dir):
+    if not _may_have_pins(session, options.rules_dir):
         return ()
     from ckptrules.run.pinning import of_session
 
     return of_session(session, options)
+
+
+@once
+def _may_have_pins(_: Session, rules_dir: str | None) -> bool:
+    """Say whether there may be pins, asked once: at the end of a run that began without, nothing may refuse it."""
+    return has_pins(rules_dir)
 
 
 def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:
