@@ -128,5 +128,6 @@ def refuse_configured_folder(options: Common, said: Common) -> None:
         OptionError: with where to say it instead.
     """
     if options.outputs_dir != said.outputs_dir:
-        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, where the lock does not see it"
-        raise OptionError(fact, f"give it on the command line: outputs_dir={options.outputs_dir}", place="")
+        fact = f"outputs_dir '{options.outputs_dir}' stands in doit's configuration, which is read too late for it"
+        hint = "give it on the command line: outputs_dir={0}; or once for all in the rules: 'outputs_dir: {0}'"
+        raise OptionError(fact, hint.format(options.outputs_dir), place="")

@@ -45,7 +45,7 @@ def refuse_unknown_experiments(
     for word in words:
         if not any(fits(word.task, name) for name in known):
             near = nearest(word.task.partition(":")[2].replace("*", ""), map(encode_task, names))
-            typed = (word.typed or word.task).partition(":")[2]
+            typed = word.task.partition(":")[2].replace("%3D", "=")  # as it is typed, whatever has encoded it
             raise _no_experiment(typed, near and f"did you mean {in_quotes(f'{task}:{near}')}?")
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):

@@ -165,8 +165,11 @@ def test_a_folder_that_the_lock_would_not_see_is_refused(project: Project) -> No
     shutil.copytree(project.outputs, project.folder / "runs")
     (project.folder / "pyproject.toml").write_text('[tool.doit.tasks.migrate]\noutputs_dir = "runs"\n')
     out = project.doit("migrate", check=3)
-    assert "outputs_dir 'runs' stands in doit's configuration, where the lock does not see it\n" in out
-    assert "    hint: give it on the command line: outputs_dir=runs" in out
+    assert "outputs_dir 'runs' stands in doit's configuration, which is read too late for it\n" in out
+    assert (
+        "    hint: give it on the command line: outputs_dir=runs; or once for all in the rules: 'outputs_dir: runs'\n"
+        in out
+    )
     assert (project.folder / f"runs/ocr/checkpoints/{YOUNG}").exists()
 
 

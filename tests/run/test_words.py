@@ -9,7 +9,7 @@ import pytest
 
 from ckptrules.run.options import Migrating, Planning
 from ckptrules.run.words import as_pattern, encode_task, encode_word
-from tests.conftest import Project
+from tests.conftest import Project, default, run_program
 
 OLD, NEW = "epoch=20-step=200.ckpt", "epoch-20_step-000200.ckpt"
 NAMES = ("lr=0.1", "lr=0.1,bs=32", "run[1]", "a b", "50%", "a*b", "50%25", "x%3Dy", "it's")
@@ -80,6 +80,13 @@ def test_the_hint_selects(project: Project, typed: str) -> None:
     out = project.doit(typed, check=3)
     word = out.rpartition("did you mean '")[2].partition("'")[0]
     assert "Renamed" in project.doit(word)
+
+
+@pytest.mark.parametrize("program", ["doit", "ckptrules"])
+def test_an_experiment_that_there_is_not_is_called_as_it_was_typed(project: Project, program: str) -> None:
+    tree(project, "lr=0.1")
+    code, out, errors = run_program(program, "plan:*lr=0.2*", folder=project.folder, environment=default())
+    assert (code, "ERROR: command line: no experiment '*lr=0.2*'\n" in out + errors) == (3, True)
 
 
 def test_inner_names_are_shown_nowhere(project: Project) -> None:
