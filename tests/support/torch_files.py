@@ -32,7 +32,7 @@ def lightning_file(*best: str) -> bytes:
 def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
     """Return a zip file."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", method) as archive:
+    with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return file.getvalue()
