@@ -33,7 +33,7 @@ class LastRun(NamedTuple):
     """What is remembered of the last run that could change something: its number, and what the clocks said.
 
     ``leapt_ns`` is when the clock was last seen to have leapt (0: never), ``waited`` the runs that had something in
-    the trash then.
+    the trash then. ``at_work`` is the id of the run until it ends: it stays where the run is killed.
     """
 
     number: int = 0
@@ -42,6 +42,7 @@ class LastRun(NamedTuple):
     up_ns: int = 0
     leapt_ns: int = 0
     waited: tuple[str, ...] = ()
+    at_work: str = ""
 
 
 def read(text: str) -> LastRun | None:
@@ -52,7 +53,9 @@ def read(text: str) -> LastRun | None:
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
     numbers = found.number, found.wall_ns, found.up_ns, found.leapt_ns
-    return found if all(type(number) is int for number in numbers) and isinstance(found.boot, str) else None
+    texts = found.boot, found.at_work
+    is_sound = all(type(number) is int for number in numbers) and all(type(text) is str for text in texts)
+    return found if is_sound else None
 
 
 def write(last: LastRun) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckptrules.changes.clock import NS, Now
-from ckptrules.changes.journal import JOURNALS, TAIL_BYTES, is_finished
+from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, is_finished
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
@@ -44,6 +44,19 @@ def unfinished_journals(storage: Storage) -> list[str]:
         OSError: one of them cannot be read.
     """
     return [name for name in _names(storage) if not _ends_well(storage, name)]
+
+
+def end_killed(storage: Storage, run: str) -> None:
+    """Let the journals of a run that was killed say that it ended before its time. Under the lock.
+
+    Those that ended in the middle of something, `recovery` finishes and lets say so.
+
+    Raises:
+        OSError: one of them cannot be read or written.
+    """
+    for name in _names(storage):
+        if name.startswith(f"{run}.") and _ends_well(storage, name):
+            storage.append(f"{JOURNALS}/{name}", STOPPED.encode())
 
 
 def interrupted(*roots: str) -> bool:

@@ -15,7 +15,7 @@ from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, quoted
 from ckptrules.run.options import Common, Option, OptionError
-from ckptrules.run.records import DAY, waits_since, zoned
+from ckptrules.run.records import DAY, at_work, waits_since, zoned
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
 
@@ -28,14 +28,15 @@ class Did(NamedTuple):
     size: int
 
 
-def runs_of(outputs_dir: str) -> list[Run]:
-    """Read which runs there were, the oldest first.
+def runs_of(outputs_dir: str, own: str = "") -> list[Run]:
+    """Read which runs there were, the oldest first. One that has not ended is interrupted, but for our ``own``.
 
     Raises:
         JournalError: a journal is damaged.
         OSError: one cannot be read.
     """
-    return read_runs(outputs_dir, believing.own_state(outputs_dir))
+    runs, open_one = read_runs(outputs_dir, believing.own_state(outputs_dir)), at_work(outputs_dir)
+    return [run._replace(interrupted=True) if run.id == open_one != own and not run.stopped else run for run in runs]
 
 
 def trash_days(session: Session, options: Common) -> int | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from ckptrules import stopping
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
@@ -20,6 +21,7 @@ from ckptrules.engine.measures import SECONDS
 from ckptrules.run.options import Common
 from ckptrules.run.session import Session, once
 from ckptrules.storage import notes, trash
+from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
@@ -89,28 +91,56 @@ class Begun(NamedTuple):
 
 
 @once
-def begun(_: Session, outputs_dir: str) -> Begun:
+def begun(session: Session, outputs_dir: str) -> Begun:
     """Give this run its number, once, under the lock; and see whether the clock can be believed.
+
+    Where the run before was killed, its journals are told so.
 
     Raises:
         OSError: it cannot be noted.
     """
     storage = Disk(outputs_dir)
-    now, last = journals.clocks(storage), clock.read(notes.read_note(storage, LAST_RUN))
+    now, last = journals.clocks(storage), _last(storage)
     highest = 0 if last else clock.highest(journals.journal_headers(storage))
-    this = clock.begin(last, highest, now, trash.trash_runs(storage))
+    this = clock.begin(last, highest, now, trash.trash_runs(storage))._replace(at_work=session.run_id)
+    if last and last.at_work:
+        journals.end_killed(storage, last.at_work)
+    _note(storage, this)
+    session.held.callback(ended, outputs_dir, session.run_id)  # whatever reporter doit has been given
+    return Begun(this, clock.leap(last, now))
+
+
+def ended(outputs_dir: str, run: str) -> None:
+    """Note that a run has come to its end, unless it was stopped before, or another one has taken its lock."""
+    storage = Disk(outputs_dir)
+    last = _last(storage)
+    if last and last.at_work == run and not stopping.stopped():
+        with contextlib.suppress(OSError):  # then history takes it for one that was killed
+            _note(storage, last._replace(at_work=""))
+
+
+def at_work(outputs_dir: str) -> str:
+    """Return the id of the run that is at work, or was killed; nothing where the last one has ended."""
+    last = _last(Disk(outputs_dir))
+    return last.at_work if last else ""
+
+
+def _last(storage: Storage) -> LastRun | None:
+    return clock.read(notes.read_note(storage, LAST_RUN))
+
+
+def _note(storage: Storage, last: LastRun) -> None:
     try:
-        notes.write_note(storage, LAST_RUN, clock.write(this))
+        notes.write_note(storage, LAST_RUN, clock.write(last))
     except OSError as error:
         if error.errno not in FULL:
             raise
         notes.drop_note(storage, LAST_RUN)  # a full disk must not stop a purge; the next run asks the journals
-    return Begun(this, clock.leap(last, now))
 
 
 def waits_since(outputs_dir: str, run: str) -> float:
     """Return since when what a run left in the trash waits there, in seconds since 1970."""
-    return clock.waits_since(clock.read(notes.read_note(Disk(outputs_dir), LAST_RUN)), run, run_started(run))
+    return clock.waits_since(_last(Disk(outputs_dir)), run, run_started(run))
 
 
 def waiting_runs(outputs_dir: str, days: float) -> list[str]:

@@ -24,6 +24,7 @@ from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import as_named, command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, Output, RunContext
+from ckptrules.run.records import ended
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -142,6 +143,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self.write(self._session.completed(f"{fact}\n    hint: {hint}\n"))
             self._problems_left |= "migrate" in self._contexts
         self._session.workers.end(killed=bool(self._killed))
+        for outputs_dir in self._session.locks:
+            ended(outputs_dir, self._session.run_id)
         if self._killed:
             print(self._session.completed(f"ERROR: {self._killed}"), file=sys.stderr)
         elif why := stopping.why_lost():

@@ -144,7 +144,7 @@ def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, 
 def history(session: Session, path: str, days: int | None) -> list[dict[str, Any]]:
     """Return the last runs, the newest first; none where the journals cannot be read, of which `doit history` tells."""
     try:
-        runs = past.runs_of(path)
+        runs = past.runs_of(path, session.run_id)
     except (JournalError, OSError):
         return []
     return list(past.as_data(session, path, runs[-MOST:], days))

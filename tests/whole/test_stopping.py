@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from ckptrules.vault.backups import hidden_path, read_backup
 from tests.commands.test_fix_state import real
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.disturbing import Fault
 
 STOPPED, REFUSED = 130, 3
 STEPS = 12  # of each command, at which it is stopped
@@ -206,3 +208,28 @@ def test_two_large_files_are_not_compared_to_their_end(tmp_path: Path, monkeypat
     with pytest.raises(StoppedError):
         evidence.same_content(directory, "ab", entries)
     os.close(directory)
+
+
+def test_wherever_a_run_is_killed_history_says_so_and_how_far_it_came(project: Project, tmp_path: Path) -> None:
+    """Between two directories no journal is torn, and a run that had done half of its work was called done."""
+    project.make({f"{name}/checkpoints/epoch={epoch}-step=8.ckpt": 9 for name in "abc" for epoch in (1, 12)})
+    shutil.copytree(project.folder, whole := tmp_path / "whole", symlinks=True)
+    changes = crash.run_in_turn(whole, "migrate", "delete_old=1").changes
+    assert crash.run_in_turn(whole, "history").output.splitlines()[1].endswith("  done")
+    told = set[str]()
+    for at in range(1, changes + 1):
+        shutil.copytree(project.folder, folder := tmp_path / f"at {at}", symlinks=True)
+        assert crash.run_in_turn(folder, "migrate", "delete_old=1", fault=Fault(at, "SIGKILL")).code == -signal.SIGKILL
+        killed = [row.rpartition("  ")[2] for row in history(folder)]
+        assert all(state.startswith("interrupted: ") for state in killed), (at, killed)
+        assert crash.run_in_turn(folder, "migrate", "delete_old=1").code == 0
+        *later, first = [row.rpartition("  ")[2] for row in history(folder)]
+        assert later in ([], ["done"])
+        assert not killed or first.startswith(("stopped: ", "nothing done")), (at, first)
+        told.update(killed, [first])
+    assert {"interrupted: 1 of 2 done", "interrupted: 2 done", "interrupted: 4 done", "stopped: 4 done"} <= told
+
+
+def history(folder: Path) -> list[str]:
+    """Return the runs, the newest first, a line each."""
+    return crash.run_in_turn(folder, "history").output.splitlines()[1:]
