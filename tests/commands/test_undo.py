@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.changes.journals import interrupted
 from ckptrules.storage import lock
 from tests.conftest import ROOT, Project
 from tests.support import crash
@@ -361,10 +362,12 @@ def test_the_next_command_finishes_what_was_interrupted_and_says_so(project: Pro
 @pytest.mark.whole
 def test_an_interrupted_run_whose_journal_is_damaged_is_a_problem_that_is_left(project: Project) -> None:
     project.make(TREE)
-    changes = crash.run_in_turn(project.folder, "migrate").changes
-    shutil.rmtree(project.outputs)
-    project.make(TREE)
-    crash.run_in_turn(project.folder, "migrate", fault=Fault(changes - 8, "after"))
+    at = crash.run_in_turn(project.folder, "migrate").changes
+    while not interrupted(str(project.outputs)):
+        shutil.rmtree(project.outputs)
+        project.make(TREE)
+        at -= 1
+        crash.run_in_turn(project.folder, "migrate", fault=Fault(at, "after"))
     (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
     text = journal.read_text()
     journal.write_text(text.replace('"intent": 1', '"intent": "x"', 1))
