@@ -53,7 +53,7 @@ workers.Workers.do = do
 """
 
 
-def hook(project: Project, at: int, act: str) -> None:
+def hook(project: Project, at: int | str, act: str) -> None:
     """Let every process that `start` starts, and every one of its own, do something right before one of its renames."""
     (project.folder / "hook").mkdir()
     (project.folder / "hook" / "sitecustomize.py").write_text(HOOK.format(at=at, act=act))
@@ -218,7 +218,7 @@ def test_nor_for_one_that_is_killed_when_another_has_come_to_its_end(project: Pr
     project.make({**TREE, "aaa/checkpoints/epoch=12-step=1.ckpt": 7})
     before = project.tree()
     die = "args[1].startswith('epoch=4-') and (__import__('time').sleep(1.5), os.kill(os.getpid(), signal.SIGKILL))"
-    hook(project, 1, die)
+    hook(project, "count", die)  # before any rename: one worker may do both
     run = start(project, "-n", "2", "migrate:aaa", "migrate:run0")
     out, _ = run.communicate(timeout=PATIENCE)
     assert "ERROR: a worker was killed (" in out
