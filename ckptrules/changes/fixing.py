@@ -105,15 +105,17 @@ def stale_name(directory: int, outputs_dir: str, rules: RuleSet, listing: Listin
     """
     _, new = _gone_and_new(plan)
     files = [entry for entry in listing.entries if entry.name in new and entry.kind == "file"]
-    names, home = _names_after(listing, plan), functools.cache(os.path.realpath)
+    newest = max(files, key=lambda entry: (entry.mtime_ns, entry.name), default=None)
+    if newest is None:
+        return ""
+    names = _names_after(listing, plan)
+    home = functools.cache(lambda: os.path.realpath(os.path.join(outputs_dir, listing.directory)))  # few files ask
 
     def change(text: str) -> str | None:
-        return new_path(text, home(os.path.join(outputs_dir, listing.directory)), listing.directory, names, rules)
+        return new_path(text, home(), listing.directory, names, rules)
 
-    with contextlib.suppress(NotRewritableError, OSError):
-        for newest in sorted(files, key=lambda entry: (entry.mtime_ns, entry.name))[-1:]:
-            with open_file(directory, newest.name) as file:
-                return next(map(os.path.basename, rewrite(file, change).changes), "")
+    with contextlib.suppress(NotRewritableError, OSError), open_file(directory, newest.name) as file:
+        return next(map(os.path.basename, rewrite(file, change).changes), "")
     return ""
 
 

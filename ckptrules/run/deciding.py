@@ -102,8 +102,8 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
 
     name = stale_name(directory, options.outputs_dir, job.rules, listing, plan)
     text = (
-        f"paths inside still tell old names ({name}), and a training resumes by them: 'doit fix_state' brings them "
-        "up to date; what it changes takes its space twice until the trash is emptied"
+        f"paths inside still tell old names ({name}), and a training resumes by them: after the rename, "
+        "'doit fix_state' brings them up to date; what it changes takes its space twice until the trash is emptied"
     )
     return plan._replace(notes=(*plan.notes, Reason(text))) if name else plan
 
