@@ -110,12 +110,17 @@ def begun(session: Session, outputs_dir: str) -> Begun:
     return Begun(this, clock.leap(last, now))
 
 
-def ended(outputs_dir: str, run: str) -> None:
-    """Note that a run has come to its end, unless it was stopped before, or another one has taken its lock."""
+def ended(outputs_dir: str, run: str, *, killed: bool = False) -> None:
+    """Note that a run has come to its end, unless it was stopped before, or another one has taken its lock.
+
+    Where a worker was ``killed``, the journals are told that the end came before its time.
+    """
     storage = Disk(outputs_dir)
     last = _last(storage)
     if last and last.at_work == run and not stopping.stopped():
         with contextlib.suppress(OSError):  # then history takes it for one that was killed
+            if killed:
+                journals.end_killed(storage, run)
             _note(storage, last._replace(at_work=""))
 
 

@@ -144,7 +144,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
             self._problems_left |= "migrate" in self._contexts
         self._session.workers.end(killed=bool(self._killed))
         for outputs_dir in self._session.locks:
-            ended(outputs_dir, self._session.run_id)
+            ended(outputs_dir, self._session.run_id, killed=bool(self._killed))
         if self._killed:
             print(self._session.completed(f"ERROR: {self._killed}"), file=sys.stderr)
         elif why := stopping.why_lost():

@@ -43,8 +43,16 @@ def rename(*args):
     return really(*args)
 moving.rename = rename
 """
-
-
+BETWEEN = """
+import os, signal
+from ckptrules.changes.journal import Journal
+really, MAIN = Journal.conclude, int(os.environ.setdefault("MAIN", str(os.getpid())))
+def conclude(*args):
+    really(*args)
+    if os.getpid() != MAIN:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.conclude = conclude
+"""
 RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
 NO_WORKERS = """from ckptrules.workers import workers
 def do(self, *_):
@@ -53,10 +61,10 @@ workers.Workers.do = do
 """
 
 
-def hook(project: Project, at: int | str, act: str) -> None:
+def hook(project: Project, at: int | str, act: str, text: str = HOOK) -> None:
     """Let every process that `start` starts, and every one of its own, do something right before one of its renames."""
     (project.folder / "hook").mkdir()
-    (project.folder / "hook" / "sitecustomize.py").write_text(HOOK.format(at=at, act=act))
+    (project.folder / "hook" / "sitecustomize.py").write_text(text.format(at=at, act=act))
 
 
 def unhook(project: Project) -> None:
@@ -212,6 +220,19 @@ def test_the_main_process_does_not_wait_for_a_worker_that_was_killed(project: Pr
     project.doit(*COMMAND)  # at once: nobody holds the lock any more
     undo_all(project)
     assert project.tree() == before
+
+
+def test_history_says_that_a_run_was_cut_short_of_which_a_worker_is_killed_between_two_directories(
+    project: Project,
+) -> None:
+    """Its journals end well, and the main process comes to its end: the run was called done."""
+    project.make(TREE)
+    hook(project, 0, "", BETWEEN)
+    run = start(project, "-n", "2", *COMMAND)
+    out, _ = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 2, out
+    unhook(project)
+    assert re.search(r"  stopped: \d+ done$", project.doit("history").splitlines()[1]), project.doit("history")
 
 
 def test_nor_for_one_that_is_killed_when_another_has_come_to_its_end(project: Project) -> None:
