@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.measures import human_size
-from ckptrules.outputs import listing as outputs_listing
+from ckptrules.engine.measures import human_size, newly_taken
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
@@ -56,19 +55,14 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
-    seen: set[tuple[int, int]] = set()
+    counted: set[tuple[int, int]] = set()
     rows: list[tuple[str, Counter[str]]] = []
     failed = []
     for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if found.experiment not in names:
             continue
         plan, listing = deciding.plan_of(own, found)
-        try:
-            sizes = outputs_listing.sizes(job.options.outputs_dir, found.directory, seen, plan.going)
-        except OSError as error:
-            failed.append(f"{job.style.name(found.directory)}: {why_of(error)}")
-            continue
-        rows.append((found.experiment, sort(listing, plan, sizes)))
+        rows.append((found.experiment, sort(listing, plan, counted)))
         unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
         failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
     total = sum((row for _, row in rows), Counter[str]())
@@ -99,13 +93,13 @@ def archives(folder: str) -> int:
         return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES))
 
 
-def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Counter[str]:
-    """Say how many bytes of a directory are of which of the `KINDS`."""
+def sort(listing: Listing, plan: Plan, counted: set[tuple[int, int]]) -> Counter[str]:
+    """Say how many bytes of a directory are of which of the `KINDS`; what goes takes what nothing before it does."""
     goes = plan.going
     stays = {name for action in plan.actions if action.kind == "rename" for name in action.names}
     shown = {name: row.reasons[0].text for row in plan.kept for name in row.names}
     found = Counter[str]()
-    for entry in listing.entries:
+    for entry in sorted(listing.entries, key=lambda entry: (entry.name in goes, entry.name)):
         kind = "other"
         if entry.name in goes:
             kind = "could go"
@@ -113,7 +107,7 @@ def sort(listing: Listing, plan: Plan, sizes: Mapping[str, int]) -> Counter[str]
             kind = "protected"
         elif entry.name in stays or entry.name in shown:
             kind = "kept"
-        found[kind] += sizes.get(entry.name, 0)
+        found[kind] += newly_taken(entry.size, entry.shared, counted)
     return found
 
 

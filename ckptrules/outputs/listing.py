@@ -72,34 +72,6 @@ def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[O
     return tuple(link._replace(entry=_into(link.entry, folders)) for link in links)
 
 
-def sizes(outputs_dir: str, directory: str, seen: set[tuple[int, int]], last: Collection[str] = ()) -> dict[str, int]:
-    """Return the bytes of each name in a checkpoint directory; a file with several names counts where it is first seen.
-
-    ``seen`` are the files with several names that were counted already; it grows. The names in ``last`` are looked at
-    last, so that what they share with others counts with these.
-    """
-    found = {}
-    with open_below(outputs_dir, directory) as here:
-        for name in sorted(os.listdir(here), key=lambda name: (name in last, name)):
-            status = os.lstat(name, dir_fd=here)
-            if stat.S_ISDIR(status.st_mode):
-                files = (os.lstat(f, dir_fd=inner) for _, _, names, inner in os.fwalk(name, dir_fd=here) for f in names)
-                with contextlib.suppress(RecursionError):  # as in `_read_entry`: no checkpoint, and not measured
-                    found[name] = sum(_once(file, seen) for file in files)
-            elif stat.S_ISREG(status.st_mode):
-                found[name] = _once(status, seen)
-    return found
-
-
-def _once(status: os.stat_result, seen: set[tuple[int, int]]) -> int:
-    if status.st_nlink > 1:
-        key = status.st_dev, status.st_ino
-        if key in seen:
-            return 0
-        seen.add(key)
-    return status.st_size
-
-
 def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
     for entry in entries:
         try:

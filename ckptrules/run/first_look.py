@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import textwrap
 from collections.abc import Mapping
@@ -11,11 +10,11 @@ from ckptrules.engine.comparing import Compared
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
-from ckptrules.outputs import listing
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.scouting import MOST_NAMES
 from ckptrules.outputs.seeing import Found
 from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.text import Several, Tally, by_file, several, tally
 from ckptrules.rules.load import load_rules
 from ckptrules.run import deciding, jobs, records
 from ckptrules.run.command_line import command_line
@@ -42,16 +41,16 @@ def told_look(found: Found, style: Style) -> str:
 def told_rows(found: Found, prefix: str, style: Style) -> list[str]:
     """Return a table of what is where, each row with its evidence below it."""
     rows, evidence = [], []
-    for where, several in _kinds(found, prefix):
-        one = several[0]
+    for where, alike in _kinds(found, prefix):
+        one = alike[0]
         what = (" + " if one.sure else " or ").join(one.packs) or "unknown"
         what = what if one.sure else f"? {what}"
-        count, size = sum(each.checkpoints for each in several), sum(each.size for each in several)
+        count, size = sum(each.checkpoints for each in alike), sum(each.size for each in alike)
         cells = (_cut(style.name(what), MOST_WHAT), _cut(style.name(where), MOST_WHERE))
         rows.append((*cells, str(count), human_size(size), "yes" if one.sure else "no"))
-        inside = Compared(*map(sum, zip(*(each.compared for each in several), strict=True))).text
+        inside = Compared(*map(sum, zip(*(each.compared for each in alike), strict=True))).text
         no_best = any(
-            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in several
+            each.sure and each.numbers and each.packs != (PROTOCOL,) and not best_by(each)[0] for each in alike
         )
         facts = "; ".join(filter(None, (inside, "no metric" * no_best)))
         room = WIDTH - 4 - len(facts) - 2 * bool(facts)
@@ -68,15 +67,15 @@ def told_rows(found: Found, prefix: str, style: Style) -> list[str]:
 def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
     """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
     kinds: dict[tuple[object, ...], list[Seen]] = {}
-    patterns = {one: pattern for pattern, several in by_pattern(found.seen, prefix).items() for one in several}
+    patterns = {one: pattern for pattern, alike in by_pattern(found.seen, prefix).items() for one in alike}
     for one in (*found.seen, *found.strangers):
         inside = one.compared.agrees, one.compared.one_less == one.compared.opened > 0
         kinds.setdefault((one.packs, one.sure, inside, patterns.get(one, one.directory)), []).append(one)
     rows = []
-    for several in kinds.values():
-        first = several[0]
-        more = f" and {len(several) - 1} more" if len(several) > 1 else ""
-        rows.append((patterns[first] if first.sure else f"{first.directory or os.curdir}{more}", several))
+    for alike in kinds.values():
+        first = alike[0]
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        rows.append((patterns[first] if first.sure else f"{first.directory or os.curdir}{more}", alike))
     return rows
 
 
@@ -104,16 +103,11 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
     header = {"started_ns": session.started_ns}
     job = jobs.Job(options, rules, Style(), header, Links(place), records.journals_of(session))
-    seen = set[tuple[int, int]]()
-    goes = total = blind = 0
+    total, links, blind = Tally(), list[Several](), 0
     for own, found in jobs.own_jobs(session, job):
-        plan, listed = deciding.plan_of(own, found)
+        plan, listing = deciding.plan_of(own, found)
+        links.append(several(plan, listing.entries))
+        total += tally(plan, links[-1])
         blind += plan.blind
-        going = plan.going
-        known = {name for row in plan.kept for name in row.names} | going
-        with contextlib.suppress(OSError):  # gone meanwhile
-            in_parts = {entry.name: entry.size for entry in listed.entries if "/" in entry.name}
-            sizes = in_parts | listing.sizes(place, found.directory, seen, going)
-            goes += sum(size for name, size in sizes.items() if name in going)
-            total += sum(size for name, size in sizes.items() if name in known)
-    return goes, total, blind
+    total = by_file(total, links)
+    return total.bytes_deleted, total.bytes_deleted + total.bytes_kept, blind

@@ -138,6 +138,14 @@ def test_usage_counts_all_files_of_a_checkpoint(ranks: Project) -> None:
     assert row[1:5] == [str(size), "B", str(size + 2), "B"]  # the sidecar goes along
 
 
+def test_usage_counts_what_lies_in_part_folders(ranks: Project) -> None:
+    (ranks.folder / "rules" / "parts.yaml").write_text("part_folders: ['mp_rank_*']\n")
+    for name in ("mp_rank_00/s100_r0.pt", "mp_rank_01/s100_r0.pt"):
+        ranks.make({f"folders/checkpoints/{name}": 1000})
+    (row,) = [row.split() for row in ranks.doit("usage").splitlines() if row.startswith("folders ")]
+    assert row[1:] == ["2", "KB", "2", "KB"]  # kept, total
+
+
 def test_archive_and_backup_hold_all_files(ranks: Project) -> None:
     before = ranks.tree()
     (ranks.folder / "packed").mkdir()

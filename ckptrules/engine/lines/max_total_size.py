@@ -8,7 +8,7 @@ from typing import TypeVar
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Judged, Line, Opinion, Others, both_ranks, no, yes
-from ckptrules.engine.measures import human_size, size, taken, written
+from ckptrules.engine.measures import human_size, newly_taken, size, taken, written
 from ckptrules.engine.ruleset import Bytes
 from ckptrules.engine.shapes import Text, fault_of
 
@@ -35,8 +35,7 @@ def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: s
     said = {}
     for name, entry in entries.items():
         own, shared = entry.size, entry.shared
-        used += taken(own, shared) - sum(link.size for link in shared if link[:2] in counted)
-        counted.update(link[:2] for link in shared)
+        used += newly_taken(own, shared, counted)
         if used <= limit.size:
             said[name] = yes(f"fits in {where} ({human_size(limit.size - used)} left)")
             staying.update(link[:2] for link in shared)
