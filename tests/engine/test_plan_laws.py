@@ -420,11 +420,12 @@ def a_size_limit_keeps_more_and_what_it_keeps_fits(drawn: Candidates) -> None:
 @CANDIDATES.append
 def keep_last_never_cuts_through_equal_ones(drawn: Candidates) -> None:
     said = LINES["keep_last"].judge(drawn.newest, drawn.found, Around(NOW_NS, Others(0)))
-    by_order = {c.entry.name: c.age_order[:2] for c in drawn.found if "by file time" not in said[c.entry.name].why}
+    ranked = [c for c in drawn.found if not said[c.entry.name].why.endswith(" in its name")]
+    by_order = {c.entry.name: c.age_order[:2] for c in ranked if "by file time" not in said[c.entry.name].why}
     fates: dict[tuple[int, ...], set[bool]] = defaultdict(set)
     for name, order in by_order.items():
         fates[order].add(said[name].keeps)
-    for checkpoint in drawn.found:
+    for checkpoint in ranked:
         fates[checkpoint.age_order[:3]].add(said[checkpoint.entry.name].keeps)
     assert all(len(kept) == 1 for kept in fates.values())
 
