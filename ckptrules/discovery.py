@@ -125,7 +125,7 @@ def latest(records: Iterable[Record]) -> Record | None:
 
 
 def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | None = None) -> Record | None:
-    """Return the record with the highest (``max``) or lowest (``min``) value; None where none has one.
+    """Return the record with the highest (``max``) or lowest (``min``) finite value; None where none has one.
 
     Args:
         records: those to choose from.
@@ -137,7 +137,8 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
-    valued = [(value, record) for record in records if (value := _value_of(record, metric)) is not None]
+    told = ((_value_of(record, metric), record) for record in records)
+    valued = [(value, record) for value, record in told if value is not None and isfinite(value)]
     metrics = sorted({str(record.metric) for _, record in valued}) if metric is None else []
     if len(metrics) > 1:
         raise ValueError(f"several metrics: {', '.join(metrics)}; say which")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -145,7 +144,7 @@ def judged_by(budget: Budget, checkpoint: Checkpoint) -> tuple[int, float]:
     """Return the number of the entry that judges a checkpoint, and how good it is; by age all are equally good."""
     for number, (metric, mode) in enumerate(budget.order):
         if (value := goodness(metric_of(checkpoint, metric), mode)) is not None:
-            return number, -math.inf if math.isnan(value) else value
+            return number, value
     return len(budget.order), 0.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import subprocess
@@ -97,6 +98,8 @@ def test_the_helpers_choose(project: Project) -> None:
         (120, 1000, 0.8756), (10, 90, None), (None, None, 0.9), (120, 1000, 0.8756),
     ]  # fmt: skip
     assert (ckptrules.latest([]), ckptrules.at(found, 11), ckptrules.best(found, "max", "wer")) == (None, None, None)
+    odd = [found[0]._replace(value=value) for value in (math.nan, math.inf, -math.inf)]
+    assert [ckptrules.best([*odd, *found], mode, "hmean") for mode in ("max", "min")] == chosen[2:]
     with pytest.raises(ValueError, match="several metrics: hmean, loss; say which"):
         ckptrules.best(found, "max")
     with pytest.raises(ValueError, match="mode must be 'max' or 'min', not 'maximum'"):

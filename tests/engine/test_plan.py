@@ -260,7 +260,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r"(epoch|step) \d+ is (?:a|no) multiple of (\d+)$": r"keep_every_\1s: \2|keep_every_\1s: {every: \2",
     r"(epoch|step) \d+ (?:is (?:one of|none of|nearest to|not the nearest to)|belongs to none of) ": r"keep_every_\1s: {",
     r"its time lies ahead$": "keep_daily: ",
-    r"(?:no )?(hmean|loss|acc|WER|eval_loss|val_loss|bbox/AP|mean_accuracy|eval_top1|metrics/mAP50) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: |keep_best: [{metric: |- {metric: ",
+    r"(?:no )?(hmean|loss|score|acc|WER|eval_loss|val_loss|bbox/AP|mean_accuracy|eval_top1|metrics/mAP50) .*(?:best|its name)|its (?:loss) is no number": r"keep_best: {metric: |keep_best: [{metric: |- {metric: ",
     r".*(hour|week|month|year) \d": r"keep_\1ly: ",
     r".*day \d": "keep_daily: ",
     r".* (?:not )?within (\d+[a-z]+)": r"keep_within: \1",

@@ -28,12 +28,12 @@ def keep_best(best: Best, checkpoints: Sequence[Checkpoint], around: Around) -> 
 
 
 def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opinion]:
-    """Keep the best by a metric; of equal ones the newer. NaN is never best; what tells no number is kept."""
+    """Keep the best by a metric; of equal ones the newer. NaN and infinity are never best; what tells none stays."""
     texts = {key: metric_of(checkpoint, best.metric) for key, checkpoint in checkpoints.items()}
     rated = [
         (value, checkpoint.age_order, key)
         for key, checkpoint in checkpoints.items()
-        if (value := goodness(texts[key], best.mode)) is not None and not math.isnan(value)
+        if (value := goodness(texts[key], best.mode)) is not None and math.isfinite(value)
     ]
     places = {key: place for place, (_, _, key) in enumerate(sorted(rated, reverse=True), start=1)}
     short = shortened(text for text in texts.values() if text)
@@ -47,7 +47,7 @@ def best_of(best: Best, checkpoints: Mapping[Key, Checkpoint]) -> dict[Key, Opin
                 note=f"a checkpoint that tells no {best.metric} stays, as nobody knows how good it is",
             )
         if name not in places:
-            return no(f"{best.metric} is nan, never the best")
+            return no(f"{best.metric} is {texts[name]}, never the best")
         what = f"{best.metric} {short[texts[name] or '']} is"
         if places[name] <= best.top:
             return yes(f"{what} best {place_of(places[name], best.top)}{among}")
@@ -80,8 +80,10 @@ def _six_digits(text: str) -> str:
 
 
 def goodness(text: str | None, mode: str) -> float | None:
-    """Read a metric so that more is better; None where it is no number."""
+    """Read a metric so that more is better; what is not finite is the worst. None where it is no number."""
     value = as_float(text)
+    if value is not None and not math.isfinite(value):
+        return -math.inf
     return -value if value is not None and mode == "min" else value
 
 
