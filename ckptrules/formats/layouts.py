@@ -21,6 +21,7 @@ from ckptrules.formats.pickled import Limited, read_pickle
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)", re.DOTALL)
+OF_TENSORFLOW = ".data-"  # what stands before the number of a shard
 RANK = re.compile(r"(?:bf16_|fp16_)?zero_pp_rank_(\d+)_mp_rank_(\d+)_optim_states\.pt")
 MODEL = re.compile(r"(?:zero_pp_rank_\d+_)?mp_rank_(\d+)_model_states\.pt")
 TRACKERS = ("latest", "last_checkpoint", "latest_checkpointed_iteration.txt", "checkpoint")
@@ -138,7 +139,7 @@ def check_numbered(paths: Collection[str]) -> None:
         if match := PART.fullmatch(path):
             groups[match[1], match[4], int(match[3])].add(int(match[2]))
     for (start, end, count), numbers in groups.items():
-        first = 0 if 0 in numbers else 1
+        first = 0 if 0 in numbers or start.endswith(OF_TENSORFLOW) else 1
         for number in range(first, first + count):
             if number not in numbers:
                 raise UnsoundError("incomplete", f"lacks '{start}{number:05d}-of-{count:05d}{end}'")

@@ -506,6 +506,7 @@ TABLES = {f"model.ckpt.data-0000{n}-of-00002": b"w" for n in range(2)}
         (FSDP, {"meta.pt": FSDP["meta.pt"][:-9]}, "truncated: its part 'meta.pt' is cut off, or was never finished: the directory at its end is missing"),
         (TABLES, {}, "directory"),
         (TABLES, {"model.ckpt.data-00001-of-00002": None}, "incomplete: lacks 'model.ckpt.data-00001-of-00002'"),
+        (TABLES, {"model.ckpt.data-00000-of-00002": None}, "incomplete: lacks 'model.ckpt.data-00000-of-00002'"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_that_is_a_directory_must_be_complete(
