@@ -69,11 +69,13 @@ def uncovered_text(
     unread = [one for one in folders if one.is_covered]
     outside = [one for one in folders if not one.is_covered]
     lines = _listed("These look like checkpoints, and no layout covers them:", outside, outputs_dir)
-    if patterns := layout_for(one.path for one in outside):
-        lines.append(f"    hint: in {rules}: layout: {as_line([*layout, *patterns])}")
-    elif outside:
-        lines.append("    hint: they lie in outputs_dir itself: name the folder above with outputs_dir=PATH, and in")
-        lines.append(f"      {rules}: layout: {as_line([*layout, outputs_dir.rstrip('/').rpartition('/')[2]])}")
+    patterns = [*layout, *layout_for(one.path for one in outside)]
+    if all(one.path for one in outside):
+        lines += [f"    hint: in {rules}: layout: {as_line(patterns)}"] * bool(outside)
+    else:
+        here = re.sub(r"([*?[])", r"[\1]", outputs_dir.rstrip("/").rpartition("/")[2])
+        lines.append("    hint: some lie in outputs_dir itself: name the folder above with outputs_dir=PATH, and in")
+        lines.append(f"      {rules}: layout: {as_line([*(f'{here}/{one}' for one in patterns), here])}")
     lines += _listed("These look like checkpoints, and no pack that is listed knows any there:", unread, outputs_dir)
     if unread:
         lines.append(f"    hint: 'doit packs' tells which one does; list it under 'packs' in {rules}")

@@ -171,9 +171,10 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
 def around(session: Session, base: str, job: Job, understood: Callable[[Any], int] | None, total: Any) -> Iterator[str]:
     """Tell what looks like checkpoints and is not covered, and where links may be that were not seen.
 
-    `doit migrate` looks only where it has understood nothing: a run that has nothing to do must not walk the tree.
+    `doit migrate` looks only where it has changed something, or understood nothing: a run that has nothing to do must
+    not walk the tree.
     """
-    if understood and (job.options.dry_run or base == "verify" or not understood(total)):
+    if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
         yield uncovered(session, base, job.options, job.rules, job.style)
     for path, why in sorted(job.links.unsearched.items()):
         yield f"Not searched for links: {job.style.name(path)}: {why}. A link in there may come to lead nowhere."

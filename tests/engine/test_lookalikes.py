@@ -47,6 +47,21 @@ def test_what_no_layout_covers_is_told_with_a_line_that_covers_it(project: Proje
     assert "No checkpoint directory" not in out
 
 
+@pytest.mark.parametrize("beside", [[], ["s/weights/a.pth"]], ids=["alone", "beside others"])
+def test_the_line_for_what_lies_in_outputs_dir_itself_covers_all_that_is_covered_now(
+    project: Project, beside: list[str]
+) -> None:
+    project.make(dict.fromkeys([f"r/checkpoints/{CKPT}", "keepme.pth", *beside], 9))
+    told = [project.doit(command).partition("These look like checkpoints")[2] for command in ("plan", "migrate")]
+    assert told[0] == told[1].partition("For your experiment log")[0]
+    (line,) = re.findall(r"rules/naming\.yaml: (layout: .*)", told[0])
+    edit(project, line)
+    out = project.doit("plan", "outputs_dir=.", "verbose=1")
+    assert "These look like checkpoints" not in out
+    assert "keepme.pth" in out
+    assert "Processing experiment: outputs/r\n" in out
+
+
 def edit(project: Project, line: str) -> None:
     rules = project.folder / "rules/naming.yaml"
     rules.write_text(re.sub(r"^layout: .*$", lambda _: line, rules.read_text(), flags=re.MULTILINE))
@@ -88,15 +103,16 @@ def test_what_lies_beside_what_is_covered_is_told_and_is_no_failure(project: Pro
     project.make(
         {f"exp/checkpoints/{CKPT}": 9, f"exp/old/run3/checkpoints/{CKPT}": 9, "exp/checkpoints/best.pt/x.pt": 9}
     )
-    for command in ("plan", "usage", "catalog", "migrate dry_run=1"):
+    for command in ("plan", "usage", "catalog", "migrate dry_run=1", "migrate"):
+        assert "look like" not in project.doit("plan:exp")
+        assert "look like" not in project.doit("plan", "experiments=exp")
         out = project.doit(*command.split())
         assert f"    exp/old/run3/checkpoints: 1, such as {CKPT}\n" in out
         assert "layout: ['*/checkpoints', '*/*/*/checkpoints']" in out
         assert "best.pt" not in out.partition("These look like")[2]
-    assert "look like" not in project.doit("plan:exp")
-    assert "look like" not in project.doit("plan", "experiments=exp")
-    assert "look like" not in project.doit("migrate")
-    assert "Nothing to do" in project.doit("migrate")
+    again = project.doit("migrate")
+    assert "Nothing to do" in again
+    assert "look like" not in again  # it walks nowhere
 
 
 def test_checkpoints_in_outputs_dir_itself_are_told_with_the_folder_above(project: Project) -> None:
@@ -174,7 +190,7 @@ HOSTILE = {
     "empty folders": Hostile(STAR, "a/ b/c/", 1, ("Nothing was understood",)),
     "what is no checkpoint": Hostile(f"{STAR}ignored: ['*.tmp']\n", "a/1.tmp a/2.tmp", 1, ("Nothing was understood",)),
     "nothing": Hostile(STAR, "", 1, ("No checkpoint directory",)),
-    "in outputs itself": Hostile(STAR, "epoch=1.ckpt", 1, (COVERS, "they lie in outputs_dir itself")),
+    "in outputs itself": Hostile(STAR, "epoch=1.ckpt", 1, (COVERS, "some lie in outputs_dir itself")),
     "part folders": Hostile(
         f"packs: [nemo]\nlayout: ['*']\n{KEEPS}", "a/mp_rank_00/gpt--loss=3.5-step=1.ckpt a/mp_rank_01/gpt--loss=3.5-step=1.ckpt", 0
     ),
