@@ -108,11 +108,14 @@ def stale_name(directory: int, outputs_dir: str, rules: RuleSet, listing: Listin
     newest = max(files, key=lambda entry: (entry.mtime_ns, entry.name), default=None)
     if newest is None:
         return ""
-    names = _names_after(listing, plan)
-    home = functools.cache(lambda: os.path.realpath(os.path.join(outputs_dir, listing.directory)))  # few files ask
+
+    @functools.cache
+    def here() -> tuple[str, set[str]]:  # few files ask
+        return os.path.realpath(os.path.join(outputs_dir, listing.directory)), _names_after(listing, plan)
 
     def change(text: str) -> str | None:
-        return new_path(text, home(), listing.directory, names, rules)
+        home, names = here()
+        return new_path(text, home, listing.directory, names, rules)
 
     with contextlib.suppress(NotRewritableError, OSError), open_file(directory, newest.name) as file:
         return next(map(os.path.basename, rewrite(file, change).changes), "")

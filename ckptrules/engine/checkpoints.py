@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ckptrules.engine.entries import Entry, OutsideLink
 from ckptrules.engine.ruleset import Reason, Rule
 
-_TIME = re.compile(r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?", re.ASCII)
+TIME = r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?"
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "format", "unrecognised", "ambiguous"]
 
 
@@ -177,7 +177,8 @@ def time_in(fields: Mapping[str, str]) -> int | None:
 
     It must be a day and a time of day, to the second.
     """
-    found = _TIME.fullmatch(fields.get("timestamp") or fields.get("datetime") or "")
+    text = fields.get("timestamp") or fields.get("datetime")
+    found = re.fullmatch(TIME, text, re.ASCII) if text else None
     if found is None:
         return None
     *parts, fraction = found.groups("")

@@ -115,6 +115,9 @@ def read_pointers(
         OSError: one of them cannot be read: what it names is not known.
     """
     found, no_pointers, nowhere = {}, [], {}
+    pointers = pointer_files(listing, rules)
+    if not pointers:
+        return {}, (), {}
     read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
     every: dict[str, list[str]] = defaultdict(list)
@@ -124,7 +127,7 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
-    for pointer, protects in pointer_files(listing, rules).items():
+    for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
         except FileNotFoundError:
@@ -158,8 +161,9 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 
     A link that leads elsewhere may be one as well.
     """
-    names = ((entry, in_part_folder(entry.name)[1]) for entry in listing.entries)
-    special = [(e, base) for e, base in names if rules.special.match(base)]  # first: of most names that is all
+    is_special, parted = rules.special.match, bool(listing.part_folders)  # of most names that is all
+    names = ((entry, in_part_folder(entry.name)[1] if parted else entry.name) for entry in listing.entries)
+    special = [(entry, base) for entry, base in names if is_special(base)]
     files = [(e, b) for e, b in special if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
     fitting = {e.name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for e, base in files}
     return {name: any(protects) for name, protects in fitting.items() if protects}

@@ -35,11 +35,13 @@ class Links:
 
     def into(self, directory: str) -> tuple[OutsideLink, ...]:
         """Return the links in other directories that lead into one, which is a path below ``outputs_dir``."""
-        return self.by_target().get(self._real(directory), ())
+        every = self.by_target()
+        return every.get(self._real(directory), ()) if every else ()
 
     def only(self, directory: str) -> Links:
         """Return what another process needs to know for one directory."""
-        return Links(self.outputs_dir, {self._real(directory): self.into(directory)})
+        links = self.into(directory)
+        return Links(self.outputs_dir, {self._real(directory): links} if links else {})
 
     def _real(self, directory: str) -> str:
         return os.path.realpath(os.path.join(self.outputs_dir, directory))
@@ -76,6 +78,8 @@ class Links:
                 self.unsearched[path] = why_of(error)
                 continue
             for entry in entries:
+                if entry.is_file(follow_symlinks=False):  # first: most are
+                    continue
                 if entry.is_symlink():
                     yield path, entry.name
                 elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from ckptrules.engine.counted import why_ranks_lack, why_too_few
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
-from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 from ckptrules.storage.base import is_known_by
 from ckptrules.storage.reading import DIRECTORY_MODES, FILE_MODES, open_below
 from ckptrules.storage.streams import holes_of
@@ -128,6 +127,8 @@ def look_inside(directory: int, name: str) -> Inside:
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
+    from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights  # not above: who looks into no folder needs it not
+
     size, newest = 0, -1
     hollow: list[str] = []
     torn: list[str] = []

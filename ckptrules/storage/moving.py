@@ -23,6 +23,10 @@ LINK_CHANGED = "is no longer the link that it was"
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
 EXCHANGE = 2  # RENAME_EXCHANGE, RENAME_SWAP
+FILE_NAMES = (
+    sys.getfilesystemencoding(),
+    sys.getfilesystemencodeerrors(),
+)  # as `os.fsencode`, which takes thrice as long
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -94,7 +98,7 @@ def _system_rename() -> Callable[[int, bytes, int, bytes, int], int]:
 
 def _rename_with(flag: int, from_fd: int, old: str, to_fd: int, new: str) -> None:
     """Rename with a flag; ENOSYS where the system knows no such call."""
-    if code := _system_rename()(from_fd, os.fsencode(old), to_fd, os.fsencode(new), flag):
+    if code := _system_rename()(from_fd, old.encode(*FILE_NAMES), to_fd, new.encode(*FILE_NAMES), flag):
         raise OSError(code, os.strerror(code), new if code == errno.EEXIST else old)
 
 
