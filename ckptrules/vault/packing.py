@@ -7,6 +7,7 @@ without reading the archive.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import tarfile
@@ -23,8 +24,6 @@ from ckptrules.vault import space
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
 from ckptrules.vault.tar import ArchiveError, writer
 from ckptrules.vault.unpacking import BESIDE, MANIFEST, check
-
-OTHER = "{} is there already, and holds something else; it is not overwritten"
 
 
 class Packing(NamedTuple):
@@ -99,7 +98,7 @@ def refuse_other(place: Packing, items: tuple[Item, ...], manifest: Manifest) ->
         ArchiveError: it is another one.
     """
     if _plain(items) != _plain(item._replace(checksum="") for item in manifest.items):
-        raise ArchiveError(OTHER.format(place.path))
+        raise ArchiveError(taken(place))
 
 
 def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
@@ -167,7 +166,7 @@ def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -
         with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
             if os.fstat(file).st_size <= longest(items):
                 manifest = from_json(text.read(), len(items))
-    manifest = manifest or check(place.path, place.format, progress, sum(item.size for item in items))
+    manifest = manifest or _there(place, items, progress)
     refuse_other(place, items, manifest)
     return True
 
@@ -178,15 +177,32 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
     Raises:
         ArchiveError: the archive is damaged, or holds something else.
     """
-    manifest = check(place.path, place.format, progress, sum(item.size for item in items))
+    manifest = _there(place, items, progress)
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
         if item.kind == "file" and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
-            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} differs")
+            raise ArchiveError(f"{taken(place)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
-            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has other attributes")
+            raise ArchiveError(f"{taken(place)}: {item.path} has other attributes")
         if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
-            raise ArchiveError(f"{OTHER.format(place.path)}: {item.path} has another owner")
+            raise ArchiveError(f"{taken(place)}: {item.path} has another owner")
+
+
+def _there(place: Packing, items: tuple[Item, ...], progress: Progress) -> Manifest:
+    """Read what is there already under the name of an archive, as one of so many bytes."""
+    try:
+        return check(place.path, place.format, progress, sum(item.size for item in items))
+    except ArchiveError as error:
+        why = str(error)
+    except OSError as error:
+        why = why_of(error) if error.errno == errno.EINVAL else f"cannot be read: {why_of(error)}"
+    raise ArchiveError(taken(place, why))
+
+
+def taken(place: Packing, why: str = "holds something else") -> str:
+    """Say what is there already under the name of an archive."""
+    link = ", as a link" * os.path.islink(place.path)
+    return f"{place.path} is there already{link}, and {why}; it is not overwritten"
 
 
 def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Manifest:

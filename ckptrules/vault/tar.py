@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import sys
 import tarfile
 import zlib
@@ -24,6 +25,7 @@ from ckptrules.workers import side_by_side
 FORMATS = ("zst", "gz")
 LEVEL = 3  # what zstd itself takes; weights hardly shrink further
 WINDOW_LOG = 23  # 8 MiB; RFC 8878, section 3.1.1.1.2, asks every reader of zstd for as much; we write 2 MiB
+BEGINS = {"zst": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), "gz": re.compile(rb"\x1f\x8b")}
 HEADERS = 1 << 15  # bytes between the contents of two members: the longest path and link, and what is read ahead
 MEMBER = 1024  # bytes of memory that a member takes until its manifest is checked
 MEMBERS = 1 << 28  # bytes of memory that the members of any archive may take
@@ -61,6 +63,9 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
         contextlib.closing(_unpacked(file, form)) as plain,
         contextlib.closing(side_by_side.ahead(plain)) as pieces,
     ):
+        head = os.pread(file.fileno(), 4, 0)
+        if head and not BEGINS[form].match(head):
+            raise ArchiveError(f"is no .tar.{form} file")
         left = MEMBERS + MEMBERS_RATIO * os.fstat(file.fileno()).st_size
         stream = _Stream(pieces, progress)
         with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload] # it has what tarfile uses

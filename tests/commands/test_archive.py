@@ -11,6 +11,7 @@ import signal
 import stat
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,29 @@ def test_what_is_archived_and_unchanged_is_not_archived_again(project: Project) 
     assert "Archived: old_2" in out
     assert not (project.outputs / "old_2").exists()
     assert {path.name: path.stat().st_mtime_ns for path in archive.iterdir()} == times
+
+
+TAKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a foreign file": (lambda path: path.write_text("notes"), ", and is no .tar.zst file; "),
+    "an archive that is cut off": (lambda path: path.write_bytes(b"\x28\xb5\x2f\xfd"), ", and is damaged or cut off: "),
+    "a link to a foreign file": (lambda path: path.symlink_to("../dodo.py"), ", as a link, and is no .tar.zst file; "),
+    "a link that leads nowhere": (
+        lambda path: path.symlink_to("gone"), ", as a link, and cannot be read: No such file or directory; ",
+    ),
+    "a folder": (lambda path: path.mkdir(), ", and is a folder, not a plain file; "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_what_has_the_name_of_an_archive_is_called_what_it_is(project: Project, name: str) -> None:
+    archive = make(project)
+    take, told = TAKEN[name]
+    take(archive / "old_1.tar.zst")
+    for more in ((), ("dry_run=1",)):
+        out = project.doit("archive", "experiments=old_1", "archive_dir=archive", *more, check=1)
+        assert f"Problem: old_1: archive/old_1.tar.zst is there already{told}" in out
+        assert out.endswith("; it is not overwritten\n")
+    assert (project.outputs / "old_1").exists()
 
 
 def test_what_was_archived_before_goes_only_where_its_content_is_in_the_archive(project: Project) -> None:
@@ -334,7 +358,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
 
 
 HOSTILE = {
-    "no archive": (b"hello", "is damaged or cut off"),
+    "no archive": (b"hello", "is no .tar.gz file"),
     "nothing": (b"", "is damaged or cut off"),
     "no manifest": (tar_of(member("x")), "holds no manifest of ckptrules"),
     "a path upwards": (tar_of(member("../evil")), "holds '../evil', which leads outside"),
