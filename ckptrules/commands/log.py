@@ -10,14 +10,13 @@ from typing import Any
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.record import refs
-from ckptrules.commands.undo import chosen_run
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run import places
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Done, Output
-from ckptrules.run.past import command_of
+from ckptrules.run.past import chosen_run, command_of
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing

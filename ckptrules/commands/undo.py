@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptrules.changes.history import Run, TakeBack, are_independent, newest_standing, standing
-from ckptrules.changes.journals import fault_of
-from ckptrules.changes.record import JournalError
+from ckptrules import stopping
+from ckptrules.changes.history import Run, TakeBack, are_independent, inverted, newest_standing, standing
+from ckptrules.changes.kinds import ACTIONS, KINDS
+from ckptrules.changes.transaction import Workplace, transact
+from ckptrules.changes.undoing import foresee
+from ckptrules.changes.units import Transacted, after, head_of, parts_of, problems_of
+from ckptrules.engine.actions import Action, Plan, Problem, Step, Unit
 from ckptrules.engine.measures import visible
-from ckptrules.engine.spelling import closest
+from ckptrules.engine.pins import Found
+from ckptrules.engine.state_folder import TRASH
+from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
-from ckptrules.report.text import Tally
+from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.run import jobs, pinning, places, records, selecting
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
-from ckptrules.run.outcome import RunContext
-from ckptrules.run.past import command_of, runs_of, trash_days
+from ckptrules.run.outcome import Done, Output, RunContext
+from ckptrules.run.past import chosen_run, command_of, trash_days
+from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, hand_over
-from ckptrules.run.undoing import UndoJob, work_on
 from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
+from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import trash_use
 
@@ -125,29 +133,6 @@ def newest_known(runs: Sequence[Run]) -> Run | None:
     return newest_standing(runs) or next(gone, None)
 
 
-def chosen_run(
-    outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None] = newest_standing
-) -> Run | None:
-    """Return the run that was asked for, or the newest: that which undo takes back, where nothing else is said.
-
-    Raises:
-        OptionError: there is no such run, or the journals cannot be read.
-    """
-    try:
-        runs = runs_of(outputs_dir)
-    except JournalError as error:
-        hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
-    except OSError as error:
-        raise OptionError(fault_of(outputs_dir, error), place="") from None
-    if run is None:
-        return newest(runs)
-    by_id = {run.id: run for run in runs}
-    if run not in by_id:
-        raise OptionError(f"no run '{run}'", closest(run, by_id) or "'doit history' lists them")
-    return by_id[run]
-
-
 def undo_here(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Take back in this process what a run did in one checkpoint directory, or tell it."""
     return hand_over(lambda: work_on(job, back), task)
@@ -187,3 +172,84 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: obje
     if run and run.barred:
         texts = count_of(len(run.barred), "text stays as it is", "texts stay as they are")
         yield f"Not taken back: {texts}: the record lies where others can write."
+
+
+# --- the work on one directory, by any process ------------------------------------------------------------------------
+
+
+class UndoJob(NamedTuple):
+    """What all tasks of one undo share; it can be sent to another process. ``run`` is this one, not what it takes back.
+
+    ``tells_data`` says that what came of it is wanted as data, too.
+    """
+
+    outputs_dir: str
+    own_state: str
+    run: str
+    header: Mapping[str, Any]
+    journals: Journals
+    style: Style
+    pinned: Sequence[Found]
+    dry_run: bool
+    tells_data: bool
+
+
+def work_on(job: UndoJob, back: TakeBack) -> Done:
+    """Take back, or say what would be taken back, in one checkpoint directory."""
+    if stopping.stopped():
+        job.journals.note_stop()
+        return Done(Output(""), failed=True)
+    back, held = without_pinned(inverted(back, job.run), job.pinned)
+    plan, came = as_plan(back), Transacted({})
+    root = job.own_state if back.own else job.outputs_dir
+    if job.dry_run:
+        with Folders(root, texts=back.own) as folders:
+            came = Transacted(foresee(folders, back.units))
+    elif back.units:
+        journal = job.journals.of_this_thread(root, job.header)
+        place = Workplace(root, job.run, journal, 1, stopping.stopped, back.own)
+        came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
+        if stopping.stopped():
+            job.journals.note_stop()
+    done = after(plan, came.failed, (*held, *problems_of(plan, came)))
+    state = "problems" if done.problems else "planned" if job.dry_run else "done"
+    data = plan_as_data(done, state) if job.tells_data else None
+    output = Output(experiment_block(done, (), job.style), tally(done), data)
+    return Done(output, failed=bool(done.problems))
+
+
+def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
+    """Leave out what would bring a pinned checkpoint, or a directory with one in it, into the trash; tell of each."""
+    held = [pinning.first_in(pinned, lost_by(unit)) for unit in back.units]
+    stays = [one is None for one in held]
+    rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
+    return rest, [pinning.refused(one) for one in held if one]
+
+
+def lost_by(unit: Unit) -> list[str]:
+    """List the paths of what a unit brings into the trash."""
+    steps = [step for step in unit.steps if f"{step.to_directory}/".startswith(f"{TRASH}/")]
+    return [f"{step.directory}/{step.name}".lstrip("/") for step in steps]
+
+
+def as_plan(back: TakeBack) -> Plan:
+    """Turn what is to be taken back into the form that is reported."""
+    actions = []
+    for unit in back.units:
+        action, head = ACTIONS[unit.kind], head_of(unit)
+        name, rest, parts = shown(head), [step for step in unit.steps if step is not head], parts_of(unit)
+        along = [step for step in rest if KINDS[step.kind].moves and not action.in_sequence]
+        along.sort(key=lambda step: step not in parts)
+        with_it = tuple((shown(step), step.to if action.shows_to else "") for step in along)
+        to = head.to if action.shows_to else ""
+        actions.append(Action(unit.kind, name, to, unit.size, (), with_it, parts=len(parts)))
+        for step in (step for step in rest if KINDS[step.kind].follows):
+            elsewhere = "" if step.directory == back.directory else step.directory
+            follower = Action(step.kind, step.name, step.to, 0, (), follows=name, was=step.was, directory=elsewhere)
+            actions.append(follower)
+    return Plan(back.experiment, back.directory, tuple(actions))
+
+
+def shown(step: Step) -> str:
+    """Return the name by which people know what a step changes."""
+    return KINDS[step.kind].shown(step)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.changes.history import Run
-from ckptrules.changes.journals import read_runs
+from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.kinds import ACTIONS
+from ckptrules.changes.record import JournalError
 from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import visible
 from ckptrules.engine.ruleset import RuleError
+from ckptrules.engine.spelling import closest
 from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, quoted
@@ -37,6 +40,27 @@ def runs_of(outputs_dir: str, own: str = "") -> list[Run]:
     """
     runs, open_one = read_runs(outputs_dir, believing.own_state(outputs_dir)), at_work(outputs_dir)
     return [run._replace(interrupted=True) if run.id == open_one != own and not run.stopped else run for run in runs]
+
+
+def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run]], Run | None]) -> Run | None:
+    """Return the run that was asked for, or that which is the newest.
+
+    Raises:
+        OptionError: there is no such run, or the journals cannot be read.
+    """
+    try:
+        runs = runs_of(outputs_dir)
+    except JournalError as error:
+        hint = "move the file away; what it tells of cannot be taken back then"
+        raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
+    except OSError as error:
+        raise OptionError(fault_of(outputs_dir, error), place="") from None
+    if run is None:
+        return newest(runs)
+    by_id = {run.id: run for run in runs}
+    if run not in by_id:
+        raise OptionError(f"no run '{run}'", closest(run, by_id) or "'doit history' lists them")
+    return by_id[run]
 
 
 def trash_days(session: Session, options: Common) -> int | None:

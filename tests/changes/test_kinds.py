@@ -20,12 +20,12 @@ from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, head_of, inverse_of, refused
+from ckptrules.commands.undo import as_plan
 from ckptrules.engine.actions import Action, Plan, Step, Unit
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.run.undoing import as_plan
 from ckptrules.storage import exchanging
 from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED

@@ -17,12 +17,12 @@ import pytest
 
 import ckptrules
 from ckptrules import stopping
+from ckptrules.commands import verify
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
-from ckptrules.run import verifying
 from tests.conftest import Project
 from tests.support import crash
 
@@ -127,7 +127,7 @@ def test_what_waits_in_the_trash_is_not_forgotten(project: Project) -> None:
 def test_a_stop_keeps_what_was_found_and_reads_no_further(
     project: Project, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(verifying, "SMALL", 0)  # as if it took long
+    monkeypatch.setattr(verify, "SMALL", 0)  # as if it took long
     for epoch in range(3):
         put(project, f"epoch-0{epoch}_step-000352.ckpt", lightning(epoch, 352))
     # The first change is the folder of the memory, made when the first checkpoint has been read.
