@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules.commands.plan import WORK
+from ckptrules.commands.plan import work
 from ckptrules.run import sparing
 from ckptrules.run.experiments import experiments
 from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
@@ -37,4 +37,4 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         return
     outputs_dir(options)
     sparing.refuse_unknown(options)
-    yield from experiments(session, "after", options, WORK)
+    yield from experiments(session, "after", options, work)

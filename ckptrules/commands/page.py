@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from ckptrules.commands import plan
+from ckptrules.engine.entries import Directory
 from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
-from ckptrules.run.jobs import style
+from ckptrules.run.jobs import Job, style
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
-from ckptrules.run.outcome import Done, Output, later
+from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared, TaskDict, one_task
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.writing import write_whole
-
-WORK = later("ckptrules.run.working", "work_silently")
 
 
 class Options(Migrating):
@@ -45,7 +44,13 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         return
     given = {name: getattr(options, name) for name in plan.Options.attributes}
     asked = plan.Options(**given).but(dry_run=True, html=None if options.dry_run else options.out)
-    yield from experiments(session, "page", asked, WORK, in_tally, drawn=partial(drawn, options))
+    yield from experiments(session, "page", asked, work, in_tally, drawn=partial(drawn, options))
+
+
+def work(job: Job, found: Directory) -> Done:
+    """Plan one checkpoint directory; the page shows it, so nothing is printed."""
+    done = plan.work(job, found)
+    return done._replace(output=done.output._replace(text=""))
 
 
 def drawn(options: Options, shown: str, path: str) -> Iterator[str]:

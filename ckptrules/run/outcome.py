@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,12 +128,3 @@ class Heard:
     def links(self) -> list[Several]:
         """The files with several names."""
         return [links for links in self.all("links") if links != NONE]
-
-
-def later(module: str, function: str) -> Callable[..., Any]:
-    """Stand for a function by its place: it is imported where, and when, it is called, which may need much."""
-    return functools.partial(_call, module, function)
-
-
-def _call(module: str, function: str, *values: Any) -> Any:
-    return getattr(importlib.import_module(module), function)(*values)

@@ -60,12 +60,6 @@ def work_on(job: Job, found: Directory) -> Done:
     return done._replace(values=what_to_remember(job, found, decided, outcome))
 
 
-def work_silently(job: Job, found: Directory) -> Done:
-    """Plan one checkpoint directory; a page shows it, so nothing is printed."""
-    done = work_on(job, found)
-    return done._replace(output=done.output._replace(text=""))
-
-
 def what_to_remember(job: Job, found: Directory, decided: Decided, outcome: Outcome) -> dict[str, Any]:
     """Return by what the next run knows that there is nothing to do; nothing where a plan would not say so now."""
     if job.policy and by_tree(job.policy):
