@@ -22,7 +22,7 @@ from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import finding, jobs, places, records
+from ckptrules.run import finding, jobs, records, refusing
 from ckptrules.run.options import (
     ARCHIVE_DIR,
     EXECUTOR,
@@ -74,14 +74,13 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: that is not said, or cannot be.
     """
-    places.outputs_dir(options)
     if not selects(session, "archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects(session, "archive", options) else "experiments"
         raise OptionError(f"archive needs {missing}=…", "'doit archive experiments=PATTERN archive_dir=DIR'")
     if not os.path.isdir(options.archive_dir):
         hint = "the folder for the archives must be there already"
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder", hint)
-    if places.is_inside(options.archive_dir, options.outputs_dir):
+    if refusing.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"archive_dir '{options.archive_dir}' is inside outputs_dir", hint)
     experiments = known_experiments(session, options)

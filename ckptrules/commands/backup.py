@@ -11,7 +11,7 @@ from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import finding, jobs, locking, places, selecting
+from ckptrules.run import finding, jobs, locking, refusing, selecting
 from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
@@ -55,7 +55,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
-    places.outputs_dir(options)
     chosen_experiments(
         session, "backup", options, known_experiments(session, options)
     )  # refused before anything is written
@@ -122,7 +121,7 @@ def refuse_place(folder: str, path: str, options: Options) -> None:
         names = os.listdir(folder)
     except OSError as error:
         raise OptionError(f"to={folder}: {why_of(error)}", "the folder for the backups must be there already") from None
-    if places.is_inside(folder, options.outputs_dir):
+    if refusing.is_inside(folder, options.outputs_dir):
         fact = f"'{folder}' is inside outputs_dir '{options.outputs_dir}'"
         raise OptionError(fact, "name another folder with to=DIR")
     if {os.path.basename(path), os.path.basename(vault_backups.hidden_path(path))} & set(names):
@@ -139,7 +138,7 @@ def lock(session: Session, options: Common) -> None:
         LockedError, OptionError: it cannot be had.
     """
     if not options.dry_run:
-        places.outputs_dir(options)
+        refusing.refuse_missing_outputs(options)
         locking.take_lock(session, options.outputs_dir, options.wait)
         locking.recover_first(session, options.outputs_dir)
 

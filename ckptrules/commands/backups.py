@@ -21,6 +21,7 @@ from ckptrules.vault.backups import Held, backups_folder, check_backup, find_bac
 class Options(Common):
     """What `doit backups` may be told."""
 
+    finds_outputs = False
     believes_state = False
     to: str | None = BACKUPS
     verify: bool = flag("check every file against its checksum")

@@ -16,7 +16,7 @@ from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import deciding, finding, jobs, pinning, places, selecting
+from ckptrules.run import deciding, finding, jobs, pinning, selecting
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -45,7 +45,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: nothing can be listed with these.
     """
-    places.outputs_dir(options)
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     names = selecting.chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed

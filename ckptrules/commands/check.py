@@ -20,6 +20,7 @@ from ckptrules.run.tasks import Prepared
 class Options(Common):
     """What `doit check` may be told."""
 
+    finds_outputs = False
     needs_outputs = False
     believes_state = False
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, places
+from ckptrules.run import jobs, refusing
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -24,6 +24,7 @@ FEW = 3
 class Options(Common):
     """What `doit drop_backup` may be told."""
 
+    finds_outputs = False
     backup: str | None = BACKUP
     wait: int = WAIT
 
@@ -35,7 +36,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         OptionError: it is ``outputs_dir``, or holds it, or holds what is not of the backup.
     """
     path, manifest, _ = chosen_backup(options.backup, "drop_backup")
-    if places.is_inside(options.outputs_dir, path) or places.is_inside(path, options.outputs_dir):
+    if refusing.is_inside(options.outputs_dir, path) or refusing.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(fact, "a backup that has become outputs is no backup any more")
     try:

@@ -21,7 +21,7 @@ from ckptrules.engine.spelling import closest
 from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
-from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
+from ckptrules.run import deciding, finding, jobs, selecting, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -84,7 +84,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: no name is given.
     """
-    places.outputs_dir(options)
     if options.name is None:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)

@@ -13,7 +13,6 @@ from ckptrules.changes.record import refs
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
-from ckptrules.run import places
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.past import chosen_run, command_of
@@ -41,7 +40,6 @@ def prepare(_: Session, options: Options) -> Prepared:
     Raises:
         OptionError: there is no such run, the journals cannot be read, or the template cannot be used.
     """
-    places.outputs_dir(options)
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
     return Prepared(partial(write_entry, options, run, run and entry(options, run)))
 

@@ -36,6 +36,7 @@ WIDTH = 80  # columns, where the terminal has no less
 class Options(Common):
     """What `doit packs` may be told."""
 
+    finds_outputs = False
     copy: str | None = option(None, some_text, "write this pack into the rules folder, to edit it")
     names: str | None = option(None, a_path, "say what the packs make of the names in this file, one a line")
     json: str | None = option(None, a_file, "with names=FILE: write what the packs make of them to this file, as JSON")

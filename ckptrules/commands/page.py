@@ -28,6 +28,7 @@ from ckptrules.storage.writing import write_whole
 class Options(Migrating):
     """What `doit page` may be told: what `doit plan` may, and where the page goes."""
 
+    finds_outputs = False
     shares = True
     delete_old: bool = flag("show what would go; with 0 only what would be renamed", default=True)
     experiments: str | None = EXPERIMENTS

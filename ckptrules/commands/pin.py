@@ -14,7 +14,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run import finding, jobs, pinning, places
+from ckptrules.run import finding, jobs, pinning
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
@@ -48,7 +48,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: there is no such checkpoint, or no place for pins.
     """
-    places.outputs_dir(options)
     folder = os.path.dirname(pins_file(options.rules_dir))
     if not os.path.isdir(folder):
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"

@@ -10,7 +10,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
 from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrapped
 from ckptrules.report.text import problem_lines
-from ckptrules.run import jobs, pinning, places
+from ckptrules.run import jobs, pinning
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -25,9 +25,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Find what is pinned.
 
     Raises:
-        OptionError, RuleError: nobody can know what is.
+        RuleError: nobody can know what is.
     """
-    places.outputs_dir(options)
     return Prepared(partial(show, options, jobs.style(session, options), pinning.all_pinned(session, options)))
 
 

@@ -28,6 +28,7 @@ from ckptrules.vault.restoring import RestoreStep
 class Options(Common):
     """What `doit restore` may be told."""
 
+    finds_outputs = False
     backup: str | None = BACKUP
     experiments: str | None = EXPERIMENTS
     force: bool = flag("bring back what differs as well; what is replaced goes to the trash")

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from ckptrules.engine.measures import visible
-from ckptrules.run import jobs, places
+from ckptrules.run import jobs
 from ckptrules.run.hints import WHERE_TO
 from ckptrules.run.options import Migrating, OptionError
 from ckptrules.run.outcome import Done, Output
@@ -33,7 +33,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: such a run would be refused.
     """
-    places.outputs_dir(options)
     jobs.prepare(session, options, "schedule")
     words, folder = command(options), os.getcwd()
     refuse_unwritable(words, folder)

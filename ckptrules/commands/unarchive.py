@@ -15,7 +15,7 @@ from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, places
+from ckptrules.run import jobs
 from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Done
 from ckptrules.run.session import Session
@@ -48,7 +48,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: there is none.
     """
-    places.outputs_dir(options)
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)

@@ -21,7 +21,7 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.run import jobs, pinning, places, records, selecting
+from ckptrules.run import jobs, pinning, records, refusing, selecting
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.outcome import Done, Output, RunContext
@@ -110,7 +110,7 @@ def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], str 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
-    places.outputs_dir(options)
+    refusing.refuse_missing_outputs(options)
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)

@@ -7,7 +7,7 @@ from functools import partial
 
 from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
-from ckptrules.run import jobs, pinning, places
+from ckptrules.run import jobs, pinning
 from ckptrules.run.options import WAIT, Common, option, some_text
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
@@ -27,7 +27,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError, RuleError: there is no such pin.
     """
-    places.outputs_dir(options)
     found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
     paths = chosen("unpin", options.name, list(found), options.outputs_dir)
     gone = {found[path].path for path in paths}

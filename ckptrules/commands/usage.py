@@ -13,7 +13,7 @@ from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size, newly_taken
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, finding, jobs, places, selecting, whole_tree
+from ckptrules.run import deciding, finding, jobs, selecting, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -45,7 +45,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         RuleError, OptionError: nothing can be measured with these.
     """
-    places.outputs_dir(options)
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")

@@ -24,8 +24,8 @@ from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
-from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import DAY, begun, run_started
+from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
@@ -58,7 +58,7 @@ def experiments(
     Raises:
         RuleError, OptionError: nothing can be done with these.
     """
-    outputs_dir(options)
+    refuse_missing_outputs(options)
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
     notes = [] if options.path else [*linked_directories(job), *inner_directories(session, job)]

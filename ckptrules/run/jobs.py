@@ -30,8 +30,8 @@ from ckptrules.report.style import Style
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins
 from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
-from ckptrules.run.places import outputs_dir
 from ckptrules.run.records import Journals, begun, journals_of, run_header
+from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session, once
 from ckptrules.run.words import as_pattern
@@ -253,7 +253,7 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
 
 def count_asked_for(session: Session, base: str, options: Planning) -> int:
     """Count the checkpoint directories that are asked for."""
-    outputs_dir(options)
+    refuse_missing_outputs(options)
     _, jobs = jobs_of(session, base, options)
     return sum(is_selected(session, base, found.experiment) for _, found in jobs)
 

@@ -227,6 +227,7 @@ class Common(Declared):
     """What every command may be told, and what is asked of every command; a command replaces what it has of its own."""
 
     needs_outputs: ClassVar[bool] = True  # so the rules may say where they are
+    finds_outputs: ClassVar[bool] = True  # so it is refused where they are not there
     believes_state: ClassVar[bool] = True  # so it is refused where others could have written the state
     reads_journals: ClassVar[bool] = False  # of earlier runs, likewise
     changes: ClassVar[bool] = False  # so it takes the lock, and finishes first what a run before it left half done

@@ -38,7 +38,7 @@ from ckptrules.rules.shipped import (
     rule_texts,
     starter_files,
 )
-from ckptrules.run import places
+from ckptrules.run import refusing
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.first_look import told_look, told_rows, told_savings
 from ckptrules.run.hints import quoted
@@ -120,7 +120,7 @@ def read_words(words: Sequence[str]) -> Asked:
     if not folder.isprintable():
         raise OptionError("the name of the folder cannot be written into a rule file")
     if folder and not presets and not os.path.isdir(folder):
-        near = places.near_folder(folder)
+        near = refusing.near_folder(folder)
         raise OptionError(f"there is no folder '{folder}'", near and f"did you mean '{visible(near)}'?")
     return Asked(os.path.normpath(folder) if folder else "", preset)
 
@@ -234,7 +234,7 @@ def _look(folder: str) -> tuple[str, Found]:
 
 def _not_too_much(folder: str) -> str:
     """Return a folder; refuse one in which the home folder lies: much more than experiments."""
-    if places.is_inside(os.path.expanduser("~"), folder):
+    if refusing.is_inside(os.path.expanduser("~"), folder):
         fact = f"'{folder}' holds the whole home folder" if folder != os.curdir else "this folder holds the home folder"
         raise OptionError(fact, "name the folder of the experiments: ckptrules init FOLDER")
     return folder

@@ -34,8 +34,10 @@ from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.refusing import (
     refuse_configured_folder,
     refuse_lacking,
+    refuse_missing_outputs,
     refuse_mistyped,
     refuse_processes_of_doit,
+    refuse_report_place,
     refuse_runs_without_lock,
     show_help_first,
 )
@@ -156,8 +158,6 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_lacking(session)
     if not line.asks_for(name):
         return
-    from ckptrules.run.places import refuse_report_place
-
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
     if line.command == "run":
@@ -212,11 +212,10 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     """
     from ckptrules.run.finding import names_of, note_proof
     from ckptrules.run.jobs import prepare
-    from ckptrules.run.places import outputs_dir, refuse_report_place
     from ckptrules.run.selecting import refuse_unknown_experiments
 
     refuse_report_place(options)
-    outputs_dir(options)
+    refuse_missing_outputs(options)
     if isinstance(options, Planning):
         rules = prepare(session, options).rules
         names = functools.partial(names_of, session, options.outputs_dir, rules)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
+from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session
 from ckptrules.run.words import encode_task
@@ -41,6 +42,8 @@ def one_task(
     if not (line.command == "run" and asked_for):
         yield {"basename": name, "actions": []}
         return
+    if options.finds_outputs:
+        refuse_missing_outputs(options)
     work, experiments = prepare(session, options)
     actions = [(hand_over, [work])]
     if not selects_by_word(session, name):
