@@ -11,13 +11,13 @@ from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import finding, jobs, locking, refusing, selecting
+from ckptrules.run import finding, jobs, locking, refusing
 from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of, selects_by_word
 from ckptrules.run.words import as_pattern
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
@@ -78,7 +78,7 @@ def known_experiments(session: Session, options: Common) -> list[str]:
 
 def selects(session: Session, task: str, options: Common) -> bool:
     """Say whether only some experiments are meant."""
-    return options.experiments is not None or selecting.selects_by_word(session, task)
+    return options.experiments is not None or selects_by_word(session, task)
 
 
 def chosen_experiments(session: Session, task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def chosen_experiments(session: Session, task: str, options: Common, experiments
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         hint = f"there are: {visible(', '.join(names)) or 'none'}"
         raise OptionError(f"no experiment is named '{options.experiments}'", hint)
-    return tuple(selecting.chosen_of(session, task, options, names))
+    return tuple(chosen_of(session, task, options, names))
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:

@@ -16,11 +16,11 @@ from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import deciding, finding, jobs, pinning, selecting
+from ckptrules.run import deciding, finding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of
 from ckptrules.storage import writing
 
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")
@@ -46,7 +46,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         OptionError, RuleError: nothing can be listed with these.
     """
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
-    names = selecting.chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
+    names = chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed
     style = jobs.style(session, options)  # here, as doit catches what a task prints
     return Prepared(partial(show_catalog, session, options, style, names), names)

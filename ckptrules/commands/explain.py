@@ -21,7 +21,7 @@ from ckptrules.engine.spelling import closest
 from ckptrules.outputs.comparing import look_into
 from ckptrules.report.data import reason_as_data, saves_as_data
 from ckptrules.report.style import Style
-from ckptrules.run import deciding, finding, jobs, selecting, whole_tree
+from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import (
     EXPERIMENTS,
     JSON,
@@ -35,7 +35,7 @@ from ckptrules.run.options import (
 )
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of
 
 WIDTH = 13
 FEW = 5  # metrics in a line
@@ -88,7 +88,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
-    names = selecting.chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))
+    names = chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))
     return Prepared(partial(show, session, options, job, names), names)
 
 

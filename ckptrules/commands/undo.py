@@ -21,14 +21,14 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.run import jobs, pinning, records, refusing, selecting
+from ckptrules.run import jobs, pinning, records, refusing
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
 from ckptrules.run.outcome import Done, Output, RunContext
 from ckptrules.run.past import chosen_run, command_of, trash_days
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import TaskDict, hand_over
+from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.folders import Folders
@@ -64,7 +64,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         hint = f"it changed {visible(', '.join(changed)) or 'none'}"
         raise OptionError(f"run {run.id}: no experiment '{options.experiments}'", hint)
     if run:
-        selecting.refuse_unknown_experiments(session, "undo", options, lambda: changed)
+        refuse_unknown_experiments(session, "undo", options, lambda: changed)
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = options.run is None and not backs and trash_use(Disk(options.outputs_dir)).items > 0
@@ -97,7 +97,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(changed) - names) if selecting.selects_by_word(session, "undo") else ():
+    for name in sorted(set(changed) - names) if selects_by_word(session, "undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 
@@ -124,7 +124,7 @@ def count_shared(session: Session, base: str, options: Options) -> int:
         OptionError: as `found_out`.
     """
     *_, backs = found_out(session, options)
-    return sum(selecting.is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
+    return sum(is_selected(session, base, back.experiment) for back in backs) if are_independent(backs) else 0
 
 
 def newest_known(runs: Sequence[Run]) -> Run | None:

@@ -13,11 +13,11 @@ from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.measures import human_size, newly_taken
 from ckptrules.report.style import count_of, table
-from ckptrules.run import deciding, finding, jobs, selecting, whole_tree
+from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use
@@ -48,7 +48,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
-    names = selecting.chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
+    names = chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
     return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)
 
 

@@ -27,9 +27,8 @@ from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun, run_started
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
-from ckptrules.run.selecting import is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import TaskDict, hand_over
+from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.words import encode_task
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.believing import own_state

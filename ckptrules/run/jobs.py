@@ -32,8 +32,8 @@ from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.refusing import refuse_missing_outputs
-from ckptrules.run.selecting import is_selected, selects_by_word
 from ckptrules.run.session import Session, once
+from ckptrules.run.tasks import is_selected, selects_by_word
 from ckptrules.run.words import as_pattern
 
 if TYPE_CHECKING:

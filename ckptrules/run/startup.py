@@ -212,7 +212,7 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     """
     from ckptrules.run.finding import names_of, note_proof
     from ckptrules.run.jobs import prepare
-    from ckptrules.run.selecting import refuse_unknown_experiments
+    from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)
     refuse_missing_outputs(options)
