@@ -14,7 +14,7 @@ from typing import TypeVar
 from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
-from ckptrules.commands.backup import chosen_experiments, expected, known_experiments, selects
+from ckptrules.commands.backup import expected, known_experiments, selects
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
@@ -37,7 +37,7 @@ from ckptrules.run.options import (
 )
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
@@ -84,7 +84,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"archive_dir '{options.archive_dir}' is inside outputs_dir", hint)
     experiments = known_experiments(session, options)
-    names = chosen_experiments(session, "archive", options, experiments)
+    names = chosen_of(session, "archive", options, experiments)
     chosen = paths_of(names)
     if not options.keep_source:
         refuse_to_take_along(set(chosen), experiments)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from datetime import datetime
-from fnmatch import fnmatchcase
 from functools import partial
 
 from ckptrules.engine.measures import visible
@@ -18,7 +16,6 @@ from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared, chosen_of, selects_by_word
-from ckptrules.run.words import as_pattern
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
@@ -55,16 +52,14 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: no experiment is meant, or no backup can be made there.
     """
-    chosen_experiments(
-        session, "backup", options, known_experiments(session, options)
-    )  # refused before anything is written
+    chosen_of(session, "backup", options, known_experiments(session, options))  # refused before anything is written
     now = datetime.now().astimezone()
     folder = vault_backups.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, vault_backups.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
         lock(session, options)
-    chosen = chosen_experiments(session, "backup", options, known_experiments(session, options))
+    chosen = chosen_of(session, "backup", options, known_experiments(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)
     return Prepared(partial(make, session, options, jobs.style(session, options), order), chosen)
@@ -79,20 +74,6 @@ def known_experiments(session: Session, options: Common) -> list[str]:
 def selects(session: Session, task: str, options: Common) -> bool:
     """Say whether only some experiments are meant."""
     return options.experiments is not None or selects_by_word(session, task)
-
-
-def chosen_experiments(session: Session, task: str, options: Common, experiments: Iterable[str]) -> tuple[str, ...]:
-    """Return the experiments that are meant: by words of the command line, and by ``experiments=``.
-
-    Raises:
-        OptionError: there is none.
-    """
-    names = sorted(set(experiments))
-    pattern = as_pattern(options.experiments, names)
-    if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
-        hint = f"there are: {visible(', '.join(names)) or 'none'}"
-        raise OptionError(f"no experiment is named '{options.experiments}'", hint)
-    return tuple(chosen_of(session, task, options, names))
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:

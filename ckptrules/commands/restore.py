@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from ckptrules import stopping
-from ckptrules.commands.backup import chosen_backup, chosen_experiments, expected, lock, selects, stopped
+from ckptrules.commands.backup import chosen_backup, expected, lock, selects, stopped
 from ckptrules.engine.entries import Entry
+from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.report.style import Style
 from ckptrules.run import jobs, pinning, records
@@ -16,7 +17,7 @@ from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
+from ckptrules.run.tasks import Prepared, chosen_of
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
@@ -52,7 +53,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     if not stated.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"
         raise OptionError(f"backup '{path}': was interrupted before it was whole", hint)
-    names = chosen_experiments(session, "restore", options, stated.experiments)
+    there = sorted(set(stated.experiments))
+    names = chosen_of(session, "restore", options, there, f"there are: {visible(', '.join(there)) or 'none'}")
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:

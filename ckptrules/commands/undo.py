@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +22,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.run import jobs, pinning, records, refusing
 from ckptrules.run.command_line import params_of
-from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common, OptionError
+from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
 from ckptrules.run.outcome import Done, Output, RunContext
 from ckptrules.run.past import chosen_run, command_of, trash_days
 from ckptrules.run.records import Journals
@@ -59,12 +58,10 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     Raises:
         OptionError: there is no such run, or it changed no such experiment.
     """
-    run, changed, pattern, backs = found_out(session, options)
-    if run and pattern and not any(fnmatchcase(name, pattern) for name in changed):
-        hint = f"it changed {visible(', '.join(changed)) or 'none'}"
-        raise OptionError(f"run {run.id}: no experiment '{options.experiments}'", hint)
+    run, changed, backs = found_out(session, options)
     if run:
-        refuse_unknown_experiments(session, "undo", options, lambda: changed)
+        listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
+        refuse_unknown_experiments(session, "undo", options, lambda: changed, listed)
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     lost = options.run is None and not backs and trash_use(Disk(options.outputs_dir)).items > 0
@@ -102,10 +99,10 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 @once
-def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], str | None, Sequence[TakeBack]]:
+def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
     """Find out what is to be taken back, once: under the lock, where anything is to change.
 
-    Returns the run, if there is one, the experiments that it changed, those that are meant, and what stands of it.
+    Returns the run, if there is one, the experiments that it changed, and what stands of it.
 
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
@@ -114,7 +111,7 @@ def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], str 
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)
-    return run, changed, pattern, standing(run, pattern) if run else ()
+    return run, changed, standing(run, pattern) if run else ()
 
 
 def count_shared(session: Session, base: str, options: Options) -> int:

@@ -92,14 +92,14 @@ def selects_by_word(session: Session, base: str) -> bool:
 
 
 def refuse_unknown_experiments(
-    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]]
+    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]], listed: str = LISTED
 ) -> None:
     """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
 
     ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
 
     Raises:
-        OptionError: with the name that is nearest.
+        OptionError: with the name that is nearest, or with what is ``listed`` where none is.
     """
     line = session.line
     words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
@@ -111,11 +111,13 @@ def refuse_unknown_experiments(
         if not any(fits(word.task, name) for name in known):
             near = nearest(word.task.partition(":")[2].replace("*", ""), map(encode_task, names))
             typed = word.task.partition(":")[2].replace("%3D", "=")  # as it is typed, whatever has encoded it
-            raise _no_experiment(typed, near and f"did you mean {in_quotes(f'{task}:{near}')}?")
+            hint = f"did you mean {in_quotes(f'{task}:{near}')}?" if near else listed
+            raise OptionError(f"no experiment '{typed}'", hint)
     pattern = as_pattern(options.experiments, names)
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in names):
         near = nearest(pattern.replace("*", ""), names)
-        raise _no_experiment(str(options.experiments), near and f"did you mean experiments={quoted(near)}?")
+        hint = f"did you mean experiments={quoted(near)}?" if near else listed
+        raise OptionError(f"no experiment '{options.experiments}'", hint)
 
 
 def in_quotes(word: str) -> str:
@@ -124,17 +126,13 @@ def in_quotes(word: str) -> str:
     return f"'{text}'" if text == word else text
 
 
-def _no_experiment(word: str, hint: str) -> OptionError:
-    return OptionError(f"no experiment '{word}'", hint or LISTED)
-
-
-def chosen_of(session: Session, base: str, options: Common, names: Collection[str]) -> list[str]:
+def chosen_of(session: Session, base: str, options: Common, names: Collection[str], listed: str = LISTED) -> list[str]:
     """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:
-        OptionError: one of the two fits none of the names.
+        OptionError: one of the two fits none of the names; as `refuse_unknown_experiments`.
     """
-    refuse_unknown_experiments(session, base, options, lambda: names)
+    refuse_unknown_experiments(session, base, options, lambda: names, listed)
     pattern = as_pattern(options.experiments, names)
     return [
         name

@@ -171,7 +171,7 @@ def test_an_archive_without_its_manifest_beside_is_believed_after_reading_it(pro
     [
         (["archive_dir=archive"], "command line: archive needs experiments=…"),
         (["experiments=old_*"], "command line: archive needs archive_dir=…"),
-        (["experiments=x*", "archive_dir=archive"], "no experiment is named 'x*'"),
+        (["experiments=x*", "archive_dir=archive"], "no experiment 'x*'"),
         (["experiments=old_*", "archive_dir=nowhere"], "archive_dir=nowhere: is no folder"),
         (["experiments=old_*", "archive_dir=outputs/new"], "archive_dir 'outputs/new' is inside outputs_dir"),
         (["experiments=old_*", "archive_dir=archive", "format=csv"], "format=csv: must be one of zst, gz"),

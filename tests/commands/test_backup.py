@@ -213,7 +213,7 @@ def test_only_the_experiments_asked_for_are_taken_and_the_whole_of_each(tree: Pr
     whole = snapshot(tree.outputs)
     assert snapshot(made) == {path: seen for path, seen in whole.items() if f"{path}/".startswith("ocr/")}
     out = tree.doit("backup", "experiments=oct*", check=3)
-    assert out == "ERROR: command line: no experiment is named 'oct*'\n    hint: there are: lr=0.1, ocr\n"
+    assert out == "ERROR: command line: no experiment 'oct*'\n    hint: did you mean experiments=ocr?\n"
 
 
 def test_an_experiment_may_lie_deeper_and_its_parents_come_along(project: Project) -> None:
@@ -690,7 +690,7 @@ def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:
     assert tree.doit("restore", f"backup={made.name}", "experiments=oc?").startswith("  ✓ Brought back: ocr/\n")
     assert contents(tree.outputs) == {path: seen for path, seen in before.items() if f"{path}/".startswith("ocr/")}
     out = tree.doit("restore", f"backup={made.name}", "experiments=x*", check=3)
-    assert out == "ERROR: command line: no experiment is named 'x*'\n    hint: there are: lr=0.1, ocr\n"
+    assert out == "ERROR: command line: no experiment 'x*'\n    hint: there are: lr=0.1, ocr\n"
 
 
 def test_a_damaged_file_of_a_backup_is_not_brought_back_and_replaces_nothing(project: Project) -> None:

@@ -165,7 +165,7 @@ def test_an_experiment_that_the_run_did_not_change_is_refused(project: Project) 
     project.make(TREE)
     project.doit("migrate:one")
     out = project.doit("undo", "experiments=two", check=3)
-    assert out.endswith("no experiment 'two'\n    hint: it changed one\n")
+    assert re.fullmatch(r"ERROR: command line: no experiment 'two'\n    hint: run \S+ changed one\n", out)
 
 
 def test_a_run_is_chosen_by_its_id(project: Project) -> None:

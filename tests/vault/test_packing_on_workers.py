@@ -147,7 +147,7 @@ def test_ctrl_c_leaves_each_experiment_archived_or_where_it_was(project: Project
         assert [name for name in os.listdir(packed) if name.startswith(".")] == []
         again = crash.run_in_turn(project.folder, *command)
         gone = [name for name in names if not (project.outputs / name).exists()]
-        assert again.code == 0 or "no experiment is named" in again.output, again
+        assert again.code == 0 or "no experiment" in again.output, again
         assert gone == names
         for name in names:
             project.doit("unarchive", f"archive=archive/{name.replace('/', '%2F')}.tar.zst")
