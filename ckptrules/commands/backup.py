@@ -10,10 +10,10 @@ from functools import partial
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
 from ckptrules.run import finding, jobs, locking, refusing
-from ckptrules.run.expecting import expected_time
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output
+from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared, chosen_of, selects_by_word
 from ckptrules.stopping import KilledError, StoppedError

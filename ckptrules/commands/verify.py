@@ -14,10 +14,10 @@ from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, experiments
-from ckptrules.run.expecting import expected_time
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
 from ckptrules.run.outcome import Apart, Done, Output
+from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 from ckptrules.stopping import StoppedError, heed

@@ -1,4 +1,4 @@
-"""What a run says of itself, and where: its header, its number, its journals."""
+"""What a run says of itself, and where: its header, its number, its journals, and how fast it was."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import functools
 import getpass
+import json
 import os
 import threading
 import time
@@ -17,15 +18,18 @@ from ckptrules import stopping
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
-from ckptrules.engine.measures import SECONDS
+from ckptrules.engine.measures import SECONDS, human_size, human_time, rate
 from ckptrules.run.options import Common
+from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
 from ckptrules.storage import notes, trash
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
+RATES = "rates"  # likewise: bytes a second, by command
 DAY = SECONDS["d"]
+UNKNOWN = "not known yet, as no such run here has moved a GB"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -177,3 +181,46 @@ def open_journal(session: Session, path: str, header: Mapping[str, Any], own_sta
     """Open the journal of this thread in this run, once, in ``own_state`` or else the ``outputs_dir``."""
     header = {**header, "number": begun(session, path).last.number}
     return journals_of(session).of_this_thread(own_state or path, header)
+
+
+# --- how long a command will take: by ``max_rate``, or by the last run here that moved much ---------------------------
+
+
+def expected_time(command: str, options: Common, size: int) -> list[str]:
+    """Say in a line how long so many bytes take; nothing where there are none, or few of which nobody knows."""
+    text = time_told(size, options.max_rate, rates(options.outputs_dir).get(command)) if size else ""
+    return [f"Expected time: {text}"] if text else []
+
+
+def time_told(size: int, max_rate: str | None, last: int | None) -> str:
+    """Say how long so many bytes take by the rate that is allowed, or that of the last run, in bytes a second."""
+    if max_rate and not (last and last < rate(max_rate)):
+        return f"{_time(size, rate(max_rate))}, at max_rate={max_rate}"
+    if last:
+        return f"{_time(size, last)}, at {human_size(last)}/s as in the last such run here"
+    return UNKNOWN if size >= MUCH else ""
+
+
+def _time(size: int, rate: int) -> str:
+    return f"about {human_time(-(-size // rate), up=True)}"
+
+
+def note_rate(session: Session) -> None:
+    """Note how fast a run was that moved much; one that was held back tells nothing of the disk."""
+    asked = [(command, options) for command, options in session.line.asked().items() if "max_rate" in options.known()]
+    if len(asked) != 1:
+        return
+    command, options = asked[0]
+    if options.max_rate or options.dry_run:
+        return
+    found = {**rates(options.outputs_dir), command: int(session.bar.passed / session.bar.seconds)}
+    with contextlib.suppress(OSError):  # then the next preview knows less
+        notes.write_note(Disk(options.outputs_dir), RATES, f"{json.dumps(found, sort_keys=True)}\n")
+
+
+def rates(outputs_dir: str) -> dict[str, int]:
+    """Return what is noted of earlier runs, in bytes a second; what is damaged is not known."""
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):
+        noted = json.loads(notes.read_note(Disk(outputs_dir), RATES))
+        return {command: rate for command, rate in noted.items() if type(rate) is int and rate > 0}
+    return {}

@@ -24,7 +24,7 @@ from ckptrules.run.command_line import escape_what_has_no_letter
 from ckptrules.run.hints import as_named, command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Heard, Output, RunContext
-from ckptrules.run.records import ended
+from ckptrules.run.records import ended, note_rate
 from ckptrules.run.session import Session
 from ckptrules.storage import reading, writing
 from ckptrules.storage.posix import Disk
@@ -40,10 +40,6 @@ KILLED = """a worker was killed (was the memory full?)
 LOST = """ERROR: {}
     hint: run again, on one host: that finishes what was begun; no change is half done
 """
-
-
-class WorkerKilled(TaskFailed):  # type: ignore[misc]
-    """A process at work was killed, and what it did is not known."""
 
 
 class Reporter(ConsoleReporter):  # type: ignore[misc]
@@ -96,8 +92,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print what the task tells; a failure without words of its own is shown as doit has it."""
-        if isinstance(fail, WorkerKilled):
-            self._killed = self._killed or fail.message or KILLED
+        if killed := (task.meta or {}).get("killed"):
+            self._killed = self._killed or str(killed) or KILLED
         if isinstance(fail, TaskFailed | UnmetDependency):
             self._problems_left = True
         elif not task.has_subtask:
@@ -120,8 +116,6 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """
         self._session.bar.close()
         if self._session.bar.moved_much:
-            from ckptrules.run.expecting import note_rate  # not above: few runs move so much
-
             note_rate(self._session)
         for base, heard in self._heard.items():
             context, links = self._contexts[base], heard.links

@@ -60,8 +60,6 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
     """Do work, in this process or by another, and hand to doit what comes of it."""
     from doit.exceptions import TaskFailed  # not above: processes at work need no doit
 
-    from ckptrules.run.reporter import WorkerKilled
-
     try:
         done = work()
     except KilledError as error:
@@ -70,10 +68,9 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
         done = Done(Output(""), failed=True)
     if isinstance(done, Lost):
         return TaskFailed(done.why, report=False)
-    task.meta, task.values = {**(task.meta or {}), "output": done.output}, dict(done.values)
-    if done.killed:
-        return WorkerKilled(str(done.killed), report=False)
-    return TaskFailed("problems left", report=False) if done.failed else None
+    task.meta = {**(task.meta or {}), "output": done.output, "killed": done.killed}
+    task.values = dict(done.values)
+    return TaskFailed("problems left", report=False) if done.failed or done.killed else None
 
 
 # --- which experiments are meant --------------------------------------------------------------------------------------
