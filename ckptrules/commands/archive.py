@@ -22,7 +22,7 @@ from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import finding, jobs, records, refusing
+from ckptrules.run import finding, records, refusing
 from ckptrules.run.options import (
     ARCHIVE_DIR,
     EXECUTOR,
@@ -97,7 +97,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     packings = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
     ]
-    return Prepared(partial(pack_all, session, options, jobs.style(session, options), packings), names)
+    return Prepared(partial(pack_all, session, options, session.style(options), packings), names)
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import finding, jobs, locking, refusing
+from ckptrules.run import finding, locking, refusing
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output
@@ -62,7 +62,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     chosen = chosen_of(session, "backup", options, known_experiments(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)
-    return Prepared(partial(make, session, options, jobs.style(session, options), order), chosen)
+    return Prepared(partial(make, session, options, session.style(options), order), chosen)
 
 
 def known_experiments(session: Session, options: Common) -> list[str]:

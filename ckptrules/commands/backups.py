@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 
 from ckptrules.report.style import Style
-from ckptrules.run import jobs
 from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -36,7 +35,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """List the backups."""
-    return Prepared(partial(show, session, options, jobs.style(session, options)))
+    return Prepared(partial(show, session, options, session.style(options)))
 
 
 def show(session: Session, options: Options, style: Style) -> Done:

@@ -48,7 +48,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     names = chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed
-    style = jobs.style(session, options)  # here, as doit catches what a task prints
+    style = session.style(options)  # here, as doit catches what a task prints
     return Prepared(partial(show_catalog, session, options, style, names), names)
 
 

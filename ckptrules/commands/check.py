@@ -28,7 +28,7 @@ class Options(Common):
 def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
     jobs.pins_of(session, options)
-    lines, style = lines_to_add(sorted(session.lacking), session.dodo), jobs.style(session, options)
+    lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
     return Prepared(partial(show_rules, load(session, options.rules_dir), style, lines))
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, refusing
+from ckptrules.run import refusing
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -43,7 +43,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         foreign = backups.foreign_names(path, manifest)
     except OSError as error:
         raise OptionError(f"backup '{path}': cannot be read: {why_of(error)}") from None
-    style = jobs.style(session, options)
+    style = session.style(options)
     if foreign:
         names = ", ".join(map(style.name, foreign[:FEW])) + ", …" * (len(foreign) > FEW)
         fact = f"backup '{path}': holds what is not of the backup: {names}"

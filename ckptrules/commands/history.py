@@ -9,7 +9,7 @@ from ckptrules.changes.journals import fault_of
 from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
-from ckptrules.run import jobs, past, records
+from ckptrules.run import past, records
 from ckptrules.run.options import HTML, Common, a_file, option
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -29,7 +29,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Show which runs there were."""
-    return Prepared(partial(show_history, session, options, jobs.style(session, options)))
+    return Prepared(partial(show_history, session, options, session.style(options)))
 
 
 def history_text(runs: list[Run], style: Style) -> str:

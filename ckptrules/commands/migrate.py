@@ -8,7 +8,6 @@ from functools import partial
 from ckptrules.commands import plan
 from ckptrules.run.experiments import backups_first, experiments, in_tally
 from ckptrules.run.finding import load
-from ckptrules.run.jobs import style
 from ckptrules.run.options import WAIT
 from ckptrules.run.records import waiting_runs
 from ckptrules.run.session import Session
@@ -36,6 +35,6 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
         yield {
             "name": TRASH_TASK,
-            "actions": [(hand_over, [partial(free_expired, session, options, style(session, options), expired)])],
+            "actions": [(hand_over, [partial(free_expired, session, options, session.style(options), expired)])],
             "task_dep": backups_first(session),
         }

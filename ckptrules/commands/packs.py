@@ -23,7 +23,6 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
 from ckptrules.rules.shipped import RULES_DIR
-from ckptrules.run import jobs
 from ckptrules.run.options import Common, OptionError, a_file, a_path, option, some_text
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -56,7 +55,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError(
             "packs json= needs names=FILE", "'doit catalog format=json' lists the checkpoints that are here"
         )
-    style = jobs.style(session, options)
+    style = session.style(options)
     if options.copy:
         return Prepared(partial(copy_pack, options, style))
     if options.names:

@@ -15,7 +15,7 @@ from ckptrules.engine.entries import Directory
 from ckptrules.report.page.drawing import PageError, draw, unpacked
 from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
-from ckptrules.run.jobs import Job, style
+from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -67,7 +67,7 @@ def prepare_again(session: Session, options: Options) -> Prepared:
     Raises:
         OptionError: it cannot be drawn again.
     """
-    shown, path = style(session, options), str(options.plan)
+    shown, path = session.style(options), str(options.plan)
     try:
         page = draw(read_data(path))
     except PageError as error:

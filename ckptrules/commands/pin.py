@@ -14,7 +14,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run import finding, jobs, pinning
+from ckptrules.run import finding, pinning
 from ckptrules.run.deciding import FAULTS
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
@@ -63,7 +63,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     def change(before: Iterable[Pin]) -> list[Pin]:
         return [*(pin for pin in before if pin.path not in renewed), *pins]
 
-    return Prepared(partial(write, options, jobs.style(session, options), "Pinned", pins, change))
+    return Prepared(partial(write, options, session.style(options), "Pinned", pins, change))
 
 
 def write(

@@ -10,7 +10,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.pins import Found
 from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrapped
 from ckptrules.report.text import problem_lines
-from ckptrules.run import jobs, pinning
+from ckptrules.run import pinning
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.session import Session
@@ -27,7 +27,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     Raises:
         RuleError: nobody can know what is.
     """
-    return Prepared(partial(show, options, jobs.style(session, options), pinning.all_pinned(session, options)))
+    return Prepared(partial(show, options, session.style(options), pinning.all_pinned(session, options)))
 
 
 def show(options: Options, style: Style, found: Sequence[Found]) -> Done:

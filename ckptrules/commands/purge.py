@@ -16,7 +16,7 @@ from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.measures import human_size, seconds
 from ckptrules.engine.state_folder import STATE
 from ckptrules.report.style import Style, count_of, table
-from ckptrules.run import jobs, records
+from ckptrules.run import records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
 from ckptrules.run.outcome import Done, Output
@@ -55,7 +55,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     days = seconds(options.older_than) / records.DAY if options.older_than else 0
     runs = records.waiting_runs(options.outputs_dir, days)
-    style = jobs.style(session, options)
+    style = session.style(options)
     shown = trash_text(options, style, runs)
     on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
     if runs and on_terminal and not (options.yes or options.dry_run):

@@ -17,7 +17,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.outputs.versioned import Index, how_changed
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs, records
+from ckptrules.run import records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
 from ckptrules.run.outcome import Done, Output
@@ -76,7 +76,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         OptionError: a path that is not there.
     """
     options = options.but(apply=options.will_change)
-    return Prepared(partial(work, session, options, jobs.style(session, options), paths_of(options)))
+    return Prepared(partial(work, session, options, session.style(options), paths_of(options)))
 
 
 def paths_of(options: Options) -> list[str]:

@@ -12,7 +12,7 @@ from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found, is_it
 from ckptrules.report.style import Style
-from ckptrules.run import jobs, pinning, records
+from ckptrules.run import pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.outcome import Done, Output
@@ -64,7 +64,7 @@ def prepare(session: Session, options: Options) -> Prepared:
                 f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
             ) from None
     lock(session, options)
-    manifest, style = stated if is_trusted else stated.disbelieved, jobs.style(session, options)
+    manifest, style = stated if is_trusted else stated.disbelieved, session.style(options)
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
     return Prepared(partial(bring_back, session, options, style, path, manifest, chosen, notes), names)
 

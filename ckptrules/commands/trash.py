@@ -17,7 +17,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import old_text_name, pointer_of
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import finding, jobs, records
+from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output
@@ -45,7 +45,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         RuleError: the rules are broken.
     """
     days = finding.load(session, options.rules_dir, options.outputs_dir).trash_days
-    return Prepared(partial(show_trash, options.outputs_dir, days, jobs.style(session, options)))
+    return Prepared(partial(show_trash, options.outputs_dir, days, session.style(options)))
 
 
 def show_trash(outputs_dir: str, days: int, style: Style) -> Done:

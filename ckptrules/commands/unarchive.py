@@ -15,7 +15,6 @@ from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
-from ckptrules.run import jobs
 from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import Done
 from ckptrules.run.session import Session
@@ -51,7 +50,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)
-    return Prepared(partial(bring_all, session, options, jobs.style(session, options), paths))
+    return Prepared(partial(bring_all, session, options, session.style(options), paths))
 
 
 def chosen_archives(pattern: str) -> list[str]:

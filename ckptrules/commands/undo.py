@@ -20,7 +20,7 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.data import plan_as_data
 from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.run import jobs, pinning, records, refusing
+from ckptrules.run import pinning, records, refusing
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
 from ckptrules.run.outcome import Done, Output, RunContext
@@ -69,7 +69,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     job = UndoJob(
         options.outputs_dir, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
-        records.journals_of(session), jobs.style(session, options), pinned, options.dry_run, options.tells_data
+        records.journals_of(session), session.style(options), pinned, options.dry_run, options.tells_data
     )  # fmt: skip
     undo_one = functools.partial(undo_anywhere, session) if are_independent(backs) else undo_here
     session.contexts["undo"] = RunContext(

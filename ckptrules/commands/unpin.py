@@ -7,7 +7,7 @@ from functools import partial
 
 from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
-from ckptrules.run import jobs, pinning
+from ckptrules.run import pinning
 from ckptrules.run.options import WAIT, Common, option, some_text
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
@@ -35,4 +35,4 @@ def prepare(session: Session, options: Options) -> Prepared:
         return [pin for pin in before if pin.path not in gone]
 
     pins = [found[path]._replace(path=path) for path in paths]
-    return Prepared(partial(write, options, jobs.style(session, options), "Unpinned", pins, change))
+    return Prepared(partial(write, options, session.style(options), "Unpinned", pins, change))

@@ -6,8 +6,6 @@ import functools
 import hashlib
 import os
 import pickle
-import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -174,7 +172,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
         lines = (*own.lines, *([rules.budget] if rules.budget else ()))
         said = {key: [str(line.value) for line in lines if line.key == key] for key, _, _ in lines}
         header["policy"] = {"name": own.name, "lines": {key: ", ".join(values) for key, values in said.items()}}
-    job = Job(options, rules, style(session, options), header, Links(options.outputs_dir), journals_of(session))
+    job = Job(options, rules, session.style(options), header, Links(options.outputs_dir), journals_of(session))
     return with_policy(job._replace(verified=was_verified(options.outputs_dir)), policy)
 
 
@@ -285,12 +283,3 @@ def was_verified(outputs_dir: str, directory: str = "") -> bool:
     except OSError:
         return False
     return True
-
-
-def style(session: Session, options: Common) -> Style:
-    """Find out what the terminal can show."""
-    to_file = any(word.startswith(("-o", "--output-file")) for word in session.line.arguments)
-    is_terminal = sys.stdout.isatty() and not to_file
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
-    width = shutil.get_terminal_size((0, 0)).columns if is_terminal else 0
-    return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run, width)

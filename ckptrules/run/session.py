@@ -6,12 +6,14 @@ import contextlib
 import functools
 import os
 import re
+import shutil
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from math import inf
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, quoted
@@ -21,6 +23,9 @@ from ckptrules.run.words import CommandLine
 from ckptrules.workers.pieces import File, Lost, Progress, Work
 from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
+
+if TYPE_CHECKING:
+    from ckptrules.report.style import Style
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -101,6 +106,16 @@ class Session:
         words = [word.typed or word.task for word in self.line.words if word.base == base]
         tasks = " ".join(quoted(task + word.removeprefix(base)) for word in words) or task
         return command_with(tasks, options, self._force)
+
+    def style(self, options: Common) -> Style:
+        """Find out what the terminal can show."""
+        from ckptrules.report.style import Style  # not above: `doit list` shows nothing
+
+        to_file = any(word.startswith(("-o", "--output-file")) for word in self.line.arguments)
+        is_terminal = sys.stdout.isatty() and not to_file
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
+        width = shutil.get_terminal_size((0, 0)).columns if is_terminal else 0
+        return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
 
 
 def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:
