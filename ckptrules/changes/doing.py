@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import refuse_path, why_of
+from ckptrules.storage.state import Folders
 
 
 def do_step(folders: Folders, step: Step) -> None:

@@ -26,9 +26,8 @@ from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging, streams
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
-from ckptrules.storage.state import WORK, open_directory
+from ckptrules.storage.state import WORK, Folders, open_directory
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20

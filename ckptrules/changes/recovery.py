@@ -13,8 +13,8 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.record import NOT_REACHED, JournalError, Record, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Spot, Step, Unit
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.state import Folders
 
 
 class Recovered(NamedTuple):

@@ -20,9 +20,9 @@ from ckptrules.engine.actions import Plan, Unit
 from ckptrules.engine.entries import Listing, Stamp
 from ckptrules.outputs.evidence import obstacle
 from ckptrules.storage import moving, trash
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
+from ckptrules.storage.state import Folders
 
 
 class Workplace(NamedTuple):

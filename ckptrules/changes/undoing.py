@@ -10,8 +10,8 @@ from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.record import NOT_REACHED, Intent, Record
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Spot, Step, Unit
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import why_of
+from ckptrules.storage.state import Folders
 
 
 def as_the_disk_tells(root: str, record: Record) -> Record:

@@ -30,8 +30,8 @@ from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
 from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.state import Folders
 from ckptrules.storage.trash import trash_use
 
 if TYPE_CHECKING:

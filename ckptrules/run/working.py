@@ -20,7 +20,7 @@ from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
 from ckptrules.run.jobs import Job
 from ckptrules.run.outcome import Done, Output
 from ckptrules.run.progress import stoppable
-from ckptrules.storage.folders import Folders
+from ckptrules.storage.state import Folders
 
 if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread

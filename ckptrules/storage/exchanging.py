@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Spot
 from ckptrules.storage import reading, streams
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, link_exclusively, status_of, swap
+from ckptrules.storage.state import Folders
 
 SPARE = ".spare"
 

@@ -8,10 +8,9 @@ import os
 import stat
 
 from ckptrules.engine.actions import Spot
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED, UNSUPPORTED, rename, swap
 from ckptrules.storage.reading import refuse_path
-from ckptrules.storage.state import NEW_LINK, WORK
+from ckptrules.storage.state import NEW_LINK, WORK, Folders
 from ckptrules.storage.writing import temporary_name
 
 

@@ -10,8 +10,8 @@ import stat
 from ckptrules.engine.actions import Spot
 from ckptrules.engine.entries import Identity
 from ckptrules.storage import moving
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.looking import stands_for
+from ckptrules.storage.state import Folders
 
 
 def stands(folders: Folders, here: Spot, identity: Identity) -> bool:

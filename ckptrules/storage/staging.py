@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from ckptrules.storage import reading, streams
 from ckptrules.storage.copying import clone
 from ckptrules.storage.dressing import PRIVATE, dress_or_refuse
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.looking import identity_of
 from ckptrules.storage.moving import CHANGED, rename
 from ckptrules.storage.reading import Progress
-from ckptrules.storage.state import WORK, open_directory
+from ckptrules.storage.state import WORK, Folders, open_directory
 from ckptrules.storage.writing import remove, skip, temporary_name, write
 
 if TYPE_CHECKING:  # what reads torch files is imported by the one command that needs it

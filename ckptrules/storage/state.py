@@ -1,4 +1,4 @@
-"""Makes and writes the files of the state, and its folders."""
+"""Opens directories below a root; makes and writes the files of the state, and its folders."""
 
 from __future__ import annotations
 
@@ -33,6 +33,31 @@ def open_directory(root: str, path: str, *, make: bool = False) -> contextlib.Ab
     if is_state(path):
         return believing.open_state(root, path, _open_or_make if make else reading.open_folder)
     return open_below(root, path)
+
+
+class Folders(contextlib.ExitStack):
+    """Descriptors of the directories that a piece of work needs, each opened once, all closed at its end.
+
+    Every part of a path is opened without following links, so a directory that is swapped for a link cannot
+    lead the work out of ``outputs_dir``. ``texts`` says that texts elsewhere may be rewritten: only by what lies in
+    the user's own state.
+    """
+
+    def __init__(self, outputs_dir: str, *, texts: bool = False) -> None:
+        super().__init__()
+        self.outputs_dir = outputs_dir
+        self.texts = texts
+        self._open: dict[str, int] = {}
+
+    def descriptor(self, path: str, *, create: bool = False) -> int:
+        """Return the descriptor of a directory; ``create`` makes what is missing of a folder of the state.
+
+        Raises:
+            OSError: it is not there, or a part of its path is a link or leads upwards.
+        """
+        if path not in self._open:
+            self._open[path] = self.enter_context(open_directory(self.outputs_dir, path, make=create))
+        return self._open[path]
 
 
 def is_state(path: str) -> bool:

@@ -13,10 +13,10 @@ from ckptrules.engine.actions import Spot
 from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
 from ckptrules.storage import reading, streams
 from ckptrules.storage.dressing import dress_or_refuse
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED, UNSUPPORTED, status_of, swap
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import open_below
+from ckptrules.storage.state import Folders
 from ckptrules.storage.streams import read_pointer
 from ckptrules.storage.trash import NOT_IN_TRASH
 from ckptrules.storage.writing import new_file, temporary_name, write

@@ -27,9 +27,9 @@ from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.storage import exchanging
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.state import Folders
 from ckptrules.storage.texts import keep_content
 
 RUN = "20260101T000000Z-1"

@@ -40,8 +40,8 @@ from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
 from ckptrules.storage import copying, looking, making, moving, staging, streams
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.reading import open_below
+from ckptrules.storage.state import Folders
 from ckptrules.storage.texts import keep_content
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json

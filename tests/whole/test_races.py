@@ -19,8 +19,8 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.run.command_line import command_line
 from ckptrules.run.session import Session
 from ckptrules.storage import looking, moving, reading, staging, trash
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.state import Folders
 from tests.conftest import ROOT, Project
 from tests.support import crash
 from tests.support.disturbing import Fault

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ckptrules.changes.kinds.kind import ActionKind, Kind
 from ckptrules.engine.actions import Step
 from ckptrules.storage import exchanging, reading
-from ckptrules.storage.folders import Folders
+from ckptrules.storage.state import Folders
 
 FIX = ActionKind(
     "fix", "State fixed", "Would fix the state", "get other paths in its state", "rename", "states",

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import ClassVar, NamedTuple
 
 from ckptrules.engine.actions import Spot, Step
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import CHANGED
+from ckptrules.storage.state import Folders
 
 
 class ActionKind(NamedTuple):

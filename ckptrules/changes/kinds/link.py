@@ -12,8 +12,8 @@ import os
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
 from ckptrules.storage import links, moves
-from ckptrules.storage.folders import Folders
 from ckptrules.storage.moving import LINK_CHANGED
+from ckptrules.storage.state import Folders
 
 RELINK = ActionKind("relink", "Relinked", "Would relink", "be relinked", "relink", "relinked")
 LINK = ActionKind("link", "Linked", "Would link", "become a link", "relink", "links", inverse="unlink")

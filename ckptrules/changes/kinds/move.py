@@ -13,8 +13,7 @@ from ckptrules.engine.actions import Spot, Step
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import moves, reading
-from ckptrules.storage.folders import Folders
-from ckptrules.storage.state import WORK
+from ckptrules.storage.state import WORK, Folders
 
 RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "rename", "renamed", shows_to=True)
 TRASHED = ActionKind(

@@ -12,7 +12,7 @@ from ckptrules.engine.actions import Step
 from ckptrules.engine.pointers import mentions, with_other_name
 from ckptrules.engine.state_folder import trash_folder
 from ckptrules.storage import texts
-from ckptrules.storage.folders import Folders
+from ckptrules.storage.state import Folders
 
 REPOINT = ActionKind("repoint", "Repointed", "Would repoint", "be repointed", "relink", "relinked")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
 from ckptrules.storage import texts
-from ckptrules.storage.folders import Folders
+from ckptrules.storage.state import Folders
 
 REWRITE = ActionKind("rewrite", "Rewritten", "Would rewrite", "be rewritten", "rename", "rewritten")
 
