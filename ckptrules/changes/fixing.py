@@ -25,7 +25,7 @@ from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import believing, dressing, exchanging, moving, reading, staging, streams
+from ckptrules.storage import believing, dressing, exchanging, moving, reading, streams, unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import WORK, Folders, open_directory
 
@@ -257,16 +257,16 @@ def _fix_one(
             before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
             return moving.CHANGED
-        staged = staging.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
+        staged = unfinished.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         why = "not looked at to its end"
         try:
             why = _unsound(place.outputs_dir, staged, recipe.size, tell) or _busy(place, rules, listing, entry, now_ns)
         finally:
             if why:
-                staging.drop_staged(place.outputs_dir, staged)
+                unfinished.drop_staged(place.outputs_dir, staged)
         if why:
             return why
-        staging.lay_in_trash(place.outputs_dir, staged, folder, step.to)
+        unfinished.lay_in_trash(place.outputs_dir, staged, folder, step.to)
         with Folders(place.outputs_dir) as folders:
             step = step._replace(was=f"{before} {exchanging.mark(folders, step.there)}")
     except OSError as error:

@@ -14,7 +14,7 @@ from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
-from ckptrules.storage import looking, making, reading, staging, unfinished
+from ckptrules.storage import looking, making, reading, unfinished
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
@@ -142,7 +142,7 @@ def _carry_out(
         if why := _put_in_place(step, place, way.folder, name):
             return _failed(item, "refused", cannot("be brought back", why))
     finally:
-        staging.drop_staged(place.outputs_dir, name, way.folder)
+        unfinished.drop_staged(place.outputs_dir, name, way.folder)
     tell(item.path, answer.lost)
     return step
 

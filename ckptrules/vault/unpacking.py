@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
-from ckptrules.storage import looking, making, reading, staging, streams
+from ckptrules.storage import looking, making, reading, streams, unfinished
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.reading import Progress, why_of
@@ -117,7 +117,7 @@ def drop(outputs_dir: str, staged: str) -> None:
     """Remove what is left in the folder that an archive was unpacked to, if it was; what cannot be removed stays."""
     if staged:
         folder, name = os.path.split(staged)
-        staging.drop_staged(outputs_dir, name, folder)
+        unfinished.drop_staged(outputs_dir, name, folder)
 
 
 def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Refused:

@@ -38,7 +38,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import rule_texts
-from ckptrules.storage import copying, looking, making, moving, staging, streams
+from ckptrules.storage import copying, looking, making, moving, streams, unfinished
 from ckptrules.storage.attributes import ACCESS, DEFAULT, as_text, for_another_group, without_list
 from ckptrules.storage.reading import open_below
 from ckptrules.storage.state import Folders
@@ -536,7 +536,7 @@ def rewrite_text(folder: Path) -> None:
 
 
 def rewrite_state(folder: Path) -> None:
-    staging.stage_rewrite(str(folder), "exp/latest", Rewrite((b"new", (2, 9)), {}), lambda _: None)
+    unfinished.stage_rewrite(str(folder), "exp/latest", Rewrite((b"new", (2, 9)), {}), lambda _: None)
 
 
 @root
@@ -664,7 +664,7 @@ def test_a_copy_has_the_bytes_and_the_holes(
     item = looking.look(str(tmp_path), "origin")
     assert item
     if way == "state":
-        name = staging.stage_rewrite(
+        name = unfinished.stage_rewrite(
             str(tmp_path), "origin", Rewrite(((0, MIB), b"more", (MIB, size)), {}), lambda _: None
         )
         copy = tmp_path / ".ckptrules/work" / name
@@ -695,7 +695,7 @@ def test_a_clone_with_other_parts_has_zeros_where_the_holes_are(
 
     monkeypatch.setattr(copying, "clone", cloned)
     parts = ((0, 10), (10, MIB), b"x" * 5000, (MIB, 4 * MIB), (2 * MIB, 6 * MIB))
-    name = staging.stage_rewrite(str(tmp_path), "origin", Rewrite(parts, {}), lambda _: None)
+    name = unfinished.stage_rewrite(str(tmp_path), "origin", Rewrite(parts, {}), lambda _: None)
     content, copy = origin.read_bytes(), tmp_path / ".ckptrules/work" / name
     assert copy.read_bytes() == content[:MIB] + b"x" * 5000 + content[MIB : 4 * MIB] + content[2 * MIB :]
 

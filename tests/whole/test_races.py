@@ -18,7 +18,7 @@ from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import STATE
 from ckptrules.run.command_line import command_line
 from ckptrules.run.session import Session
-from ckptrules.storage import looking, moving, reading, staging, trash
+from ckptrules.storage import looking, moving, reading, trash, unfinished
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 from tests.conftest import ROOT, Project
@@ -107,13 +107,13 @@ def test_what_was_saved_while_its_copy_was_checked_stays(project: Project, monke
     folder = project.outputs / "lightning_default" / "checkpoints"
     shutil.copytree(ROOT / "tests/real/outputs/lightning_default/checkpoints", folder)
     project.doit("migrate")
-    really, saved = staging.lay_in_trash, []
+    really, saved = unfinished.lay_in_trash, []
 
     def save_first(outputs_dir: str, staged: str, place: str, name: str) -> None:
         really(outputs_dir, staged, place, name)
         save_again(folder / name.partition(".state")[0], "trained on")
 
-    monkeypatch.setattr(staging, "lay_in_trash", save_first)
+    monkeypatch.setattr(unfinished, "lay_in_trash", save_first)
     ended = crash.run(project.folder, "fix_state")
     assert (ended.code, "changed since" in ended.output) == (1, True), ended.output
     saved = [path for path in folder.iterdir() if path.read_bytes() == b"trained on"]
