@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from ckptrules import stopping
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.actions import Step, Unit
@@ -40,11 +41,14 @@ def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
         return False
 
 
-def do_units(folders: Folders, units: Sequence[Unit], stopped: Callable[[], bool]) -> dict[int, str]:
-    """Do units, each wholly or not at all; return the numbers of those that were not done, and why."""
+def do_units(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
+    """Do units, each wholly or not at all; return the numbers of those that were not done, and why.
+
+    None is begun once the run is to end.
+    """
     failed = {}
     for number, unit in enumerate(units):
-        if why := NOT_BEGUN if stopped() else do_unit(folders, unit.steps):
+        if why := NOT_BEGUN if stopping.stopped() else do_unit(folders, unit.steps):
             failed[number] = why
     return failed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes.doing import do_units
@@ -26,7 +26,7 @@ from ckptrules.storage.state import Folders
 
 
 class Workplace(NamedTuple):
-    """Where and how a run changes things. ``stopped`` says whether it is to end before the next change.
+    """Where a run changes things, and its record.
 
     ``texts`` says that ``outputs_dir`` is the user's own state, from which texts elsewhere are rewritten.
     """
@@ -34,8 +34,6 @@ class Workplace(NamedTuple):
     outputs_dir: str
     run: str
     journal: Journal
-    trash_days: int
-    stopped: Callable[[], bool]
     texts: bool = False
 
 
@@ -72,7 +70,7 @@ def transact(
     except OSError as error:
         return Transacted(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
     with Folders(place.outputs_dir, texts=place.texts) as folders:
-        failed = do_units(folders, units, place.stopped)
+        failed = do_units(folders, units)
         freed = [one for one in frees if one not in failed]
         left: dict[int, str] = {}
         try:
@@ -84,8 +82,11 @@ def transact(
     return Transacted(failed, left)
 
 
-def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
-    """Carry out one plan and return what came of it: actions that failed have become problems."""
+def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -> Outcome:
+    """Carry out one plan and return what came of it: actions that failed have become problems.
+
+    With no ``trash_days``, the space of what the policy lets go is freed at once.
+    """
     if not plan.actions:
         return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
     with Folders(place.outputs_dir) as folders:
@@ -93,7 +94,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace) -> Outcome:
         if problem := obstacle(directory, plan):
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
         units = units_of(plan, listing, place.run)
-        frees = () if place.trash_days else to_be_freed(plan)
+        frees = () if trash_days else to_be_freed(plan)
         done = transact(place, plan.experiment, plan.directory, units, kept=plan.remaining, frees=frees)
         outcome = after(plan, done.failed, problems_of(plan, done))
         if outcome.problems:

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import groupby, islice
 from typing import TypeVar
 
-from ckptrules import stopping
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import expected, known_experiments, selects
@@ -327,5 +326,5 @@ def change(session: Session, options: Common, command: str, experiment: str, uni
         OSError: the journal cannot be opened.
     """
     journal = records.open_journal(session, options.outputs_dir, records.run_header(session, command, options))
-    place = Workplace(options.outputs_dir, session.run_id, journal, 1, stopping.stopped)
+    place = Workplace(options.outputs_dir, session.run_id, journal)
     return transact(place, experiment, experiment, [unit]).why

@@ -253,9 +253,7 @@ def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
     journal = records.open_journal(session, options.outputs_dir, records.run_header(session, "refs", options), own)
-    done = transact(
-        Workplace(own, session.run_id, journal, 1, stopping.stopped, texts=True), REFERENCES, REFERENCES, units
-    )
+    done = transact(Workplace(own, session.run_id, journal, texts=True), REFERENCES, REFERENCES, units)
     end = f": {done.unrecorded}" * bool(done.unrecorded)
     return {texts[place].path: why + end for place, why in done.failed.items()}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
-from ckptrules import stopping
+from ckptrules.changes.transaction import Workplace
 from ckptrules.commands.backup import chosen_backup, expected, lock, selects, stopped
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import visible
@@ -90,10 +90,8 @@ def bring_back(
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             journal = records.open_journal(session, outputs_dir, records.run_header(session, "restore", options))
-            run, note = session.run_id, lost.__setitem__
-            steps = restoring.restore(
-                outputs_dir, path, run, steps, session.shown, note, journal, stopping.stopped, each
-            )
+            place = Workplace(outputs_dir, session.run_id, journal)
+            steps = restoring.restore(place, path, steps, session.shown, lost.__setitem__, each)
     except (StoppedError, KilledError) as error:
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:

@@ -42,7 +42,7 @@ def work_on(job: Job, found: Directory) -> Done:
         seen = seen_of(job, decided)
     try:
         if not job.options.dry_run:
-            outcome = carry_out(plan, listing, workplace(job))
+            outcome = carry_out(plan, listing, workplace(job), job.rules.trash_days)
         if job.options.fix_state:
             outcome = fix_as_well(job, found, outcome, listing)
     except OSError as error:
@@ -150,4 +150,4 @@ def workplace(job: Job) -> Workplace:
     if job.number is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
-    return Workplace(job.options.outputs_dir, job.header["run"], journal, job.rules.trash_days, stopping.stopped)
+    return Workplace(job.options.outputs_dir, job.header["run"], journal)

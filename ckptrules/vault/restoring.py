@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-from ckptrules.changes.journal import Journal
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
 from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
-from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
 from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
@@ -87,28 +85,22 @@ def _decide(item: Item, fault: str, *, force: bool) -> RestoreStep:
 
 
 def restore(
-    outputs_dir: str,
+    place: Workplace,
     backup: str,
-    run: str,
     steps: Sequence[RestoreStep],
     bar: Bar,
     tell: Tell = untold,
-    journal: Journal | None = None,
-    stopped: Callable[[], bool] = lambda: False,
     each: Each = by_threads,
 ) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.
 
-    What is replaced goes to the trash of ``run``; ``journal`` is its record; ``stopped`` says whether it is to end
-    before the next change. ``tell`` is called with what a copy has lost. ``each`` has files copied into the workplace,
-    a few ahead of those that have their places.
+    What is replaced goes to the trash of the run. ``tell`` is called with what a copy has lost. ``each`` has files
+    copied into the workplace, a few ahead of those that have their places.
 
     Raises:
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.
     """
-    journal = journal or Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"})
-    place = Workplace(outputs_dir, run, journal, 1, stopped)
-    coming = [step.item for step in steps if step.verdict in COMES]
+    outputs_dir, coming = place.outputs_dir, [step.item for step in steps if step.verdict in COMES]
     if coming:
         with bar(sum(item.size for item in coming)) as progress, unfinished.staging(outputs_dir, "restore-") as folder:
             way = Way(backup, outputs_dir, folder, "clone", as_item=True)

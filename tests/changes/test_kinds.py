@@ -126,7 +126,7 @@ def test_what_would_not_be_done_is_not_foreseen(outputs: Path, make: Callable[[P
         unit = Unit("rename", 0, (step,))
         done = tree(outputs)
         foreseen = foresee(folders, (unit,))
-        assert foreseen == do_units(folders, [unit], lambda: False) != {}
+        assert foreseen == do_units(folders, [unit]) != {}
         assert tree(outputs) == done
 
 
@@ -140,7 +140,7 @@ def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Call
     with Folders(str(outputs), texts=True) as folders:
         unit = Unit("rename", 0, (step,))
         foreseen = foresee(folders, (unit,))
-        assert foreseen == do_units(folders, [unit], lambda: False) != {}
+        assert foreseen == do_units(folders, [unit]) != {}
     assert place.read_text() == "somebody else's"
 
 
@@ -149,7 +149,7 @@ def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) ->
     (outputs / "exp/latest").write_text("a\nb\n")
     units = [Unit("rename", 0, (Step("repoint", "exp", "latest", BIN, to, was),)) for was, to in ("ac", "ba")]
     with Folders(str(outputs)) as folders:
-        assert foresee(folders, tuple(units)) == do_units(folders, units, lambda: False) == {}
+        assert foresee(folders, tuple(units)) == do_units(folders, units) == {}
     assert (outputs / "exp/latest").read_text() == "c\na\n"
 
 
@@ -163,14 +163,14 @@ def test_a_link_in_a_folder_that_an_earlier_unit_moves_is_looked_at_where_it_lie
     with Folders(str(outputs)) as folders:
         assert foresee(folders, (units[0], units[2])) == {1: LINK_CHANGED}
         assert foresee(folders, tuple(units[:2])) == {}
-        assert do_units(folders, units[:2], lambda: False) == {}
+        assert do_units(folders, units[:2]) == {}
     assert os.readlink(outputs / "exp/old/link") == "../a"
 
 
 def test_a_text_has_power_only_from_the_users_own_state(outputs: Path) -> None:
     unit = Unit("rewrite", 0, (rewrite(outputs),))
     with Folders(str(outputs)) as folders:
-        assert foresee(folders, (unit,)) == do_units(folders, [unit], lambda: False) != {}
+        assert foresee(folders, (unit,)) == do_units(folders, [unit]) != {}
     assert (outputs / "exp/run.sh").read_text() == "old"
 
 
@@ -238,7 +238,7 @@ def times(outputs: Path) -> int:
 
 def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
     journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
-    place = Workplace(str(outputs), RUN, journal, 1, lambda: False)
+    place = Workplace(str(outputs), RUN, journal)
     assert transact(place, "exp", "exp", [retime]) == Transacted({})
     assert times(outputs) == 7
     (run,) = read_runs(str(outputs))
@@ -266,6 +266,6 @@ def test_a_new_kind_that_a_crash_interrupted_is_recovered(outputs: Path, retime:
 def test_why_a_new_kind_was_not_done_is_told_in_its_words(outputs: Path, retime: Unit) -> None:
     os.utime(outputs / "exp/a", ns=(6, 6))
     with Folders(str(outputs)) as folders:
-        (why,) = do_units(folders, [retime], lambda: False).values()
+        (why,) = do_units(folders, [retime]).values()
     problem = refused(Action("retime", "a", "", 0, ()), why)
     assert problem.text == "cannot get another time: has changed since it was looked at"

@@ -25,9 +25,12 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptrules.changes.journal import Journal
+from ckptrules.changes.transaction import Workplace
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import copying, moving, reading, streams, unfinished
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.trash import RUN_ID
 from ckptrules.vault import backing_up, restoring, space
 from ckptrules.vault import backups as vault_backups
@@ -652,9 +655,9 @@ def test_what_comes_up_while_a_backup_is_restored_is_not_overwritten(project: Pr
     def disturbing(_: int) -> Iterator[reading.Progress]:
         yield lambda _: (file.write_text("new"), None)[1]
 
-    run, manifest = "20200101T000000Z-1", vault_backups.read_backup(made)[0]
+    manifest = vault_backups.read_backup(made)[0]
     steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
-    problems = [step.problem for step in restoring.restore(str(project.outputs), made, run, steps, disturbing)]
+    problems = [step.problem for step in restoring.restore(workplace(project), made, steps, disturbing)]
     assert [problem.text for problem in problems if problem] == ["cannot be brought back: File exists"]
     assert file.read_text() == "new"
 
@@ -678,9 +681,14 @@ def test_what_was_brought_is_taken_back_also_where_the_power_went_before_that_wa
     assert project.tree() == {}
 
 
+def workplace(project: Project) -> Workplace:
+    run, outputs_dir = "20200101T000000Z-1", str(project.outputs)
+    return Workplace(outputs_dir, run, Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"}))
+
+
 def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
     steps = restoring.plan_restore(str(project.outputs), manifest, None, force=True, progress=lambda _: None)
-    return restoring.restore(str(project.outputs), made, "20200101T000000Z-1", steps, bar)
+    return restoring.restore(workplace(project), made, steps, bar)
 
 
 def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:

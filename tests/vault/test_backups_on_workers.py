@@ -32,7 +32,7 @@ from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each, Lost, Progress
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
-from tests.commands.test_backup import NAME, below, contents
+from tests.commands.test_backup import NAME, below, contents, workplace
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die, fill
@@ -41,7 +41,6 @@ pytestmark = pytest.mark.whole
 BIG = 70 << 20  # bytes; for fewer no process is started
 FILES = 9
 MANY = 200  # files: some pieces
-RUN = "20200101T000000Z-1"
 
 
 @contextlib.contextmanager
@@ -81,7 +80,7 @@ def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
     steps = plan_restore(
         str(project.outputs), read_backup(made)[0], None, force=True, progress=lambda _: None, each=each
     )
-    return restoring.restore(str(project.outputs), made, RUN, steps, bar, each=each)
+    return restoring.restore(workplace(project), made, steps, bar, each=each)
 
 
 # --- the same --------------------------------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Wor
         shutil.rmtree(tree.outputs)
         tree.outputs.mkdir()
         steps = plan_restore(str(tree.outputs), manifest, None, force=False, progress=lambda _: None, each=workers.each)
-        done = restoring.restore(str(tree.outputs), str(made), RUN, steps, killing(times, killed), each=workers.each)
+        done = restoring.restore(workplace(tree), str(made), steps, killing(times, killed), each=workers.each)
         assert [step.problem for step in done if step.problem] == []
         assert contents(tree.outputs) == contents(made)
         assert os.listdir(tree.outputs / STATE / "work") == []
