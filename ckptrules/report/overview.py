@@ -40,7 +40,7 @@ def _drafts(some: Iterable[Outlook]) -> int:
 
 def _cells(name: str, total: Tally, unread: int) -> Sequence[str]:
     needs = [count_of(total.problems, "problem")] * bool(total.problems)
-    needs += [f"{unread} unread"] * bool(unread)
+    needs += [f"{count_of(unread, 'kind')} unread"] * bool(unread)
     deleted, kept, renamed = (
         str(number or "") for number in (total.deleted + total.leftovers, total.kept, total.renamed)
     )

@@ -27,42 +27,50 @@ WIDE = f"""\
 {FIRST}
 
 experiment                                             goes  to delete  stays  kept  to rename  needs you
-{LONG}  40 GB          8   7 GB    10          3  1 unread
+{LONG}  40 GB          8   7 GB    10          3  1 kind unread
 検出器                                                 1 GB          1   2 GB     4             2 problems
 small                                                                    3 GB     2
-all                                                   41 GB          9  12 GB    16          3  2 problems, 1 unread
+all                                                   41 GB          9  12 GB    16          3  2 problems, 1 kind unread
 """
 IN = {
     0: WIDE,
-    120: WIDE,
+    125: WIDE,
+    120: f"""\
+{FIRST}
+
+experiment                                             goes  to delete  stays  kept  needs you
+{LONG}  40 GB          8   7 GB    10  1 kind unread
+検出器                                                 1 GB          1   2 GB     4  2 problems
+small                                                                    3 GB     2
+all                                                   41 GB          9  12 GB    16  2 problems, 1 kind unread
+""",
     80: f"""\
 {FIRST}
 
 experiment
    goes  to delete  stays  kept  to rename  needs you
 {LONG}
-  40 GB          8   7 GB    10          3  1 unread
+  40 GB          8   7 GB    10          3  1 kind unread
 検出器
    1 GB          1   2 GB     4             2 problems
 small
                      3 GB     2
 all
-  41 GB          9  12 GB    16          3  2 problems, 1 unread
+  41 GB          9  12 GB    16          3  2 problems, 1 kind unread
 """,
     40: f"""\
 41 GB would go of 53 GB; 12 GB stays, 3
 need you.
 
 experiment
-   goes  stays  needs you
+   goes  needs you
 {LONG}
-  40 GB   7 GB  1 unread
+  40 GB  1 kind unread
 検出器
-   1 GB   2 GB  2 problems
+   1 GB  2 problems
 small
-          3 GB
 all
-  41 GB  12 GB  2 problems, 1 unread
+  41 GB  2 problems, 1 kind unread
 """,
 }
 
@@ -76,6 +84,14 @@ def test_a_name_is_escaped_and_an_order_is_kept() -> None:
     rows = [Outlook("a\x1b[2J", Tally()), Outlook("b", Tally())]
     lines = overview(rows, Tally(), Style()).splitlines()
     assert [line.split()[0] for line in lines[3:]] == ["a\\x1b[2J", "b", "all"]
+
+
+def test_a_kind_of_names_that_is_unread_in_two_experiments_is_one_kind_in_all() -> None:
+    rows = [Outlook(name, Tally(), unread=unread([("net_12.pt", False)])) for name in "ab"]
+    lines = overview(rows, Tally(), Style()).splitlines()
+    assert [line.split(maxsplit=3) for line in lines[3:]] == [
+        [name, "0", "B", "1 kind unread"] for name in ("a", "b", "all")
+    ]
 
 
 @pytest.mark.parametrize(
