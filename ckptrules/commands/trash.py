@@ -134,9 +134,10 @@ def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:
     first = items[0]
     source = os.path.join(outputs_dir, first.path)
     target = os.path.join(outputs_dir, first.directory, first.name)
-    what = f"{count_of(len(items), 'item')} no journal in {style.name(os.path.join(outputs_dir, JOURNALS))} knows"
+    what = f"No journal in {style.name(os.path.join(outputs_dir, JOURNALS))} tells of {count_of(len(items), 'item')}"
+    how = "it back; by hand:" if len(items) == 1 else "them back; by hand, each like the first:"
     move = " ".join(["mv -n", quoted(source, style.encoding), quoted(target, style.encoding)])
-    return f"{what}, so undo does not bring them back; by hand, each like the first:\n    {move}\n"
+    return f"{what}, so undo does not bring {how}\n    {move}\n"
 
 
 def freed_on(outputs_dir: str, run: str, days: int) -> str:

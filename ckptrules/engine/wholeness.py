@@ -154,6 +154,11 @@ def as_sentence(fault: str) -> str:
     return fault if fault.startswith("its ") else f"it {fault}"
 
 
+def said_of(name: str, fault: str) -> str:
+    """Write a fault behind the name of what has it: ``x.ckpt is cut off``, ``x.ckpt: its header is damaged``."""
+    return f"{name}{':' * fault.startswith(('it ', 'its '))} {fault}"
+
+
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
     """Return what is known to be wrong with the content of a checkpoint, or of a part of it, and who found it."""
     name = next((name for name in one.names if name in broken), None)

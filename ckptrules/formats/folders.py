@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
+from ckptrules.engine.wholeness import said_of
 from ckptrules.formats import layouts
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
@@ -125,7 +126,7 @@ def _of_part(path: str) -> Iterator[None]:
     try:
         yield
     except UnsoundError as fault:
-        raise UnsoundError(fault.id, f"its part '{path}' {fault}", fault.hint) from None
+        raise UnsoundError(fault.id, said_of(f"its part '{path}'", str(fault)), fault.hint) from None
 
 
 def _look(directory: int, name: str, tell: Tell) -> tuple[Folder, tuple[Shard, ...]]:

@@ -13,6 +13,7 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.wholeness import said_of
 from ckptrules.report.style import Style, count_of, summary_of, table, when
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def problem_lines(problem: Problem, entries: Mapping[str, Entry], style: Style) 
     """Show a problem with its hint; where it has several names, ``entries`` must hold them."""
     sign = style.paint(style.signs["problem"], "red")
     if len(problem.names) == 1:
-        lines = [f"{sign} Problem: {style.name(problem.names[0])} {style.name(problem.text)}"]
+        lines = [f"{sign} Problem: {said_of(style.name(problem.names[0]), style.name(problem.text))}"]
     else:
         lines = [f"{sign} Problem: {style.name(problem.text)}"]
         width = max((len(style.name(name)) for name in problem.names), default=0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.engine.measures import human_size
+from ckptrules.engine.wholeness import said_of
 from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of
@@ -65,7 +66,7 @@ def block(report: Report, style: Style) -> str:
     lines = _behind(signs, table((), cells, (1,), style.width and max(style.width - SIGN_WIDTH, 1)).splitlines())
     for number, problem in enumerate(report.problems, 1):
         name = style.name(problem.names[0]) + files_of(len(problem.names) - 1)
-        lines.append(f"{_sign(style, whole=False)} Problem: {name} {style.name(problem.text)}")
+        lines.append(f"{_sign(style, whole=False)} Problem: {said_of(name, style.name(problem.text))}")
         if problem.hint and problem.hint not in [following.hint for following in report.problems[number : number + 1]]:
             lines.append(f"    hint: {style.name(problem.hint)}")
     count = count_of(len(report.rows), "checkpoint")

@@ -885,7 +885,7 @@ def test_backups_are_listed_oldest_first_as_a_table(tree: Project) -> None:
     (first / STATE / "manifest.json").write_text("gone bad")
     out = said(tree, "backups", check=1)
     assert re.search(r"^NAME  \?  +\?  +\?  +\?  damaged$", out, re.MULTILINE)
-    assert out.endswith("  ! Problem: NAME its .ckptrules/manifest.json: is not JSON\n")
+    assert out.endswith("  ! Problem: NAME: its .ckptrules/manifest.json: is not JSON\n")
     assert tree.doit("backups", "to=nowhere", check=1) == "Problem: 'nowhere': No such file or directory\n"
 
 

@@ -213,7 +213,7 @@ Verifying experiment: exp
   ✓ epoch-00_step-000000.ckpt  315 MB  directory, epoch 0, step 0
   ! epoch-01_step-000001.ckpt  315 MB  not sound
   ! epoch-02_step-000002.ckpt  210 MB  not sound
-  ! Problem: epoch-01_step-000001.ckpt its part '{SECOND}' is damaged in 'archive/data/0'
+  ! Problem: epoch-01_step-000001.ckpt: its part '{SECOND}' is damaged in 'archive/data/0'
       hint: its bytes have changed since it was written: take it from a copy
   ! Problem: epoch-02_step-000002.ckpt lacks '{THIRD}'
   3 checkpoints, 1 of them verified

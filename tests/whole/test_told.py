@@ -216,8 +216,9 @@ def test_the_trash_says_what_undo_brings_back_and_what_only_a_person(project: Pr
     for journal in journals if lost == "all" else journals[:1]:
         journal.write_text("{\n") if lost == "damaged" else journal.unlink()
     out = project.doit("trash")
-    number = {"all": "2 items", "one": "1 item", "damaged": "2 items"}[lost]
-    assert f"{number} no journal in outputs/.ckptrules/journal knows, so undo does not bring" in out
+    several = "2 items, so undo does not bring them back; by hand, each like the first:"
+    said = {"all": several, "one": "1 item, so undo does not bring it back; by hand:", "damaged": several}[lost]
+    assert f"No journal in outputs/.ckptrules/journal tells of {said}\n" in out
     assert ("'doit undo' brings back" in out) == (lost == "one")
     command = out.splitlines()[-1].strip()
     subprocess.run(["sh", "-c", command], cwd=project.folder, check=True)
