@@ -34,10 +34,12 @@ def processes(session: Session) -> int:
     sharing = [(task, options) for task, options in asked if options.shares]
     if not sharing or line.has_foreign_words or session.workers.executor == NONE:
         return 0
+    session.workers.needed = (module_of(sharing[0][0]).__name__,)
     if cluster:
         number = count_of_asked(session, *sharing[0])
         return min(number, cluster.workers + 1 if cluster.workers else AT_ONCE) if number > 1 else 0
     if session.workers.executor:
+        session.workers.begin()
         return cores() + 1
     if cores() == 1:
         return 0

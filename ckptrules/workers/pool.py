@@ -21,10 +21,10 @@ from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
-PATIENCE = 0.3  # seconds that a run is alone at work: as long as the first process takes to start
+PATIENCE = 0.15  # seconds that a run is alone at work: as long as the first process takes to start
 KILLED = 1  # seconds that one who was killed is waited for; it may hang in a call of the system
 MOST = 61  # processes; doit's -n says how many of them have work at once
-PRELOADED = [__name__, "ckptrules.run.working", "ckptrules.commands.migrate"]  # read once, by the fork server
+PRELOADED = [__name__, "ckptrules.run.working"]  # read once, by the fork server
 COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a message is sent wholly or not at all
 Answer = TypeVar("Answer")
 
@@ -35,17 +35,28 @@ class Pool(HereFirst[Executor]):
     Args:
         locks: descriptors that the other processes hold as well.
         slots: how many pieces of files are at work at once.
-        asked: the user asked for processes: nothing is done here.
+        asked: the user asked for processes: they start now, and nothing is done here.
         limiter: holds back what reads or writes files.
+        needed: the modules that they need besides.
     """
 
     deaths = (BrokenExecutor, CancelledError)
 
-    def __init__(self, locks: Sequence[int], slots: int, *, asked: bool, limiter: Limiter | None = None) -> None:
+    def __init__(
+        self,
+        locks: Sequence[int],
+        slots: int,
+        *,
+        asked: bool,
+        limiter: Limiter | None = None,
+        needed: Sequence[str] = (),
+    ) -> None:
         super().__init__(None if asked else PATIENCE)
         self.slots = slots
-        self._locks, self._limiter = locks, limiter
+        self._locks, self._limiter, self._needed = locks, limiter, needed
         self._told = _Told()
+        if asked:
+            self._others()
 
     def begin(self, work: Work[File, Answer], files: Sequence[File]) -> Future[list[Answer | Lost]]:
         """As `pieces.Place`. Where a process has died, others take the place of all: some may wait for the dead one."""
@@ -80,7 +91,7 @@ class Pool(HereFirst[Executor]):
 
     def _start_others(self) -> Executor:
         try:
-            return _start(self._locks, self._told.end, self._limiter)
+            return _start(self._locks, self._told.end, self._limiter, self._needed)
         except (OSError, BrokenExecutor):  # no room for a socket or for shared memory: less speed, and no less safety
             return self._here or ThreadPoolExecutor(1)
 
@@ -100,10 +111,10 @@ class _Told:
         return count
 
 
-def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None) -> Executor:
+def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None, needed: Sequence[str]) -> Executor:
     """Start a fork server and the first process."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([*PRELOADED, *needed])
     run = context.RawArray("d", 2)
     stopping.share(run)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent

@@ -25,7 +25,8 @@ class Workers:
     """Does work for doit: here, or, where doit has made threads that wait for it, shared by processes.
 
     ``executor`` is what the user has chosen, if anything; ``limiter`` holds all of them back, if there is one.
-    ``folders`` are those that workers of other machines must see as this one does.
+    ``folders`` are those that workers of other machines must see as this one does, ``needed`` the modules that
+    processes of this machine need.
 
     Args:
         locks: descriptors by folder; a lock is held until the last process at work is gone.
@@ -36,6 +37,7 @@ class Workers:
     def __init__(self, locks: Mapping[str, int], *, asked: int = 0, say: Callable[[str], object] = print) -> None:
         self.executor: str | None = None
         self.folders: tuple[str, ...] = ()
+        self.needed: tuple[str, ...] = ()
         self.limiter: Limiter | None = None
         self._locks, self._asked, self._once = locks, asked, threading.Lock()
         self.say = say
@@ -77,6 +79,10 @@ class Workers:
 
         return spread(self._shared(), work, files, unheld(progress), room=room)
 
+    def begin(self) -> None:
+        """Have the processes that the user asked for start, while tasks are made."""
+        self._shared()
+
     def end(self, *, killed: bool) -> None:
         """End the other processes, if there are any; ``killed`` says that one was killed."""
         if self._pool:
@@ -97,7 +103,8 @@ class Workers:
         from ckptrules.workers.pool import Pool
 
         chosen = bool(self._asked or self.executor)
-        return Pool([*self._locks.values()], self._asked or cores(), asked=chosen, limiter=self.limiter)
+        slots = self._asked or cores()
+        return Pool([*self._locks.values()], slots, asked=chosen, limiter=self.limiter, needed=self.needed)
 
 
 def is_alone() -> bool:

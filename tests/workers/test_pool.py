@@ -113,6 +113,14 @@ def many(_: File, progress: Progress) -> int:
     return 20_000
 
 
+def test_processes_that_start_early_end_with_a_run_that_is_refused() -> None:
+    """Who has a pipe of theirs holds it open until the last is gone."""
+    begun = "workers = Workers({}, asked=2); workers.executor = 'processes'; workers.begin(); sys.exit(3)"
+    code = f"import sys; from ckptrules.workers.workers import Workers; {begun}"
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (3, "", "")
+
+
 def test_a_process_at_work_needs_no_doit() -> None:
     """The options of a command come with the file that declares them."""
     commands = "archive backup backups migrate plan restore unarchive undo verify".split()
