@@ -116,20 +116,19 @@ class Evidence(NamedTuple):
     """What a plan must know beyond the listing; found out only where it matters.
 
     ``same`` gives names one number exactly when their contents are identical, ``links`` are those from other
-    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are the
-    checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by which ages
-    are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that sidecars and facts
-    tell of a checkpoint, ``pointers`` what each pointer file names; ``no_pointers`` have the name of one and
-    are none, ``leads_nowhere`` is the one thing that some name, which is not there. ``foreign`` says whom a pointer
-    file belongs to that we cannot replace. ``inside`` are, of a directory whose format says what makes it complete,
-    those of its patterns that something in it fits; ``broken`` says what is wrong with a content, and who has found
-    it. ``zone`` says which day and hour a time is. ``times`` are those that facts tell of checkpoints,
-    in nanoseconds since 1970: believed over the time of the file. ``pins`` says why what is pinned stays, ``spared``
-    why something is not even renamed now. ``holding`` are names in which another directory of checkpoints lies.
-    ``tree`` is what the lines that go by the whole tree say of names of this directory, by the value of the line.
-    ``best_unknown`` are files that name the best checkpoint and are not understood. ``best_by`` is the metric, and the
-    end of it, by which files call one the best; of two that disagree neither. ``best_inside`` maps checkpoints to
-    one that calls them the best inside.
+    directories, ``in_use`` says why a checkpoint may still be written to, as far as it was asked. ``verified`` are
+    the checkpoints that were verified, or None where deletion does not depend on it. ``now_ns`` is the time by
+    which ages are measured, in nanoseconds since 1970; 0 makes every file young. ``metrics`` are those that
+    sidecars and facts tell of a checkpoint, ``pointers`` what each pointer file names, ``notes`` what is odd about
+    these. ``foreign`` says whom a pointer file belongs to that we cannot replace. ``inside`` are, of a directory
+    whose format says what makes it complete, those of its patterns that something in it fits; ``broken`` says what
+    is wrong with a content, and who has found it. ``zone`` says which day and hour a time is. ``times`` are those
+    that facts tell of checkpoints, in nanoseconds since 1970: believed over the time of the file. ``pins`` says why
+    what is pinned stays, ``spared`` why something is not even renamed now. ``holding`` are names in which another
+    directory of checkpoints lies. ``tree`` is what the lines that go by the whole tree say of names of this
+    directory, by the value of the line. ``best_unknown`` are files that name the best checkpoint and are not
+    understood. ``best_by`` is the metric, and the end of it, by which files call one the best; of two that disagree
+    neither. ``best_inside`` maps checkpoints to one that calls them the best inside.
     """
 
     same: Mapping[str, int] = {}
@@ -139,8 +138,7 @@ class Evidence(NamedTuple):
     now_ns: int = 0
     metrics: Mapping[str, Mapping[str, str]] = {}
     pointers: Mapping[str, tuple[Mention, ...]] = {}
-    no_pointers: tuple[str, ...] = ()
-    leads_nowhere: Mapping[str, str] = {}
+    notes: tuple[Reason, ...] = ()
     foreign: Mapping[str, str] = {}
     inside: Mapping[str, frozenset[str]] = {}
     broken: Mapping[str, str] = {}

@@ -246,10 +246,7 @@ def notes_of(case: Case, cleared: Cleared, known: Known, verdict: Verdict, swept
     yield from undecided_notes(cleared.sound) if case.policy else ()
     yield from holding.twin_notes(cleared.found)
     yield from complete_lines(cleared.found, marked, case.rules)
-    for name in case.evidence.no_pointers:  # whatever it holds, it protects nothing
-        yield Reason(f"{name} is no pointer, as it is no short text: left as it is")
-    for pointer, name in sorted(case.evidence.leads_nowhere.items()):
-        yield Reason(f"{pointer} names {name}: nothing beside it is called so")
+    yield from case.evidence.notes
 
 
 def left_alone(found: Sorted, listing: Listing, rules: RuleSet) -> tuple[Skipped, ...]:

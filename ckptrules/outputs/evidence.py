@@ -15,7 +15,7 @@ from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
-from ckptrules.engine.ruleset import RuleSet
+from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.wholeness import as_sentence, asked_inside, fitted
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
@@ -55,7 +55,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
     broken = {
         name: text for name in plan.rests_on if name not in used and (text := seen_broken(directory, entries[name]))
     }
-    pointers, others, nowhere = read_pointers(directory, listing, rules)
+    pointers, notes = read_pointers(directory, listing, rules)
     telling = {name: said for name, said in pointers.items() if any(one.protects for one in said)}
     return known._replace(
         same={**known.same, **same},
@@ -63,8 +63,7 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
         in_use={**known.in_use, **used},
         broken={**known.broken, **broken},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
-        no_pointers=others,
-        leads_nowhere=nowhere,
+        notes=notes,
         foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
     )
 
@@ -106,18 +105,16 @@ def _by_sidecars(directory: int, listing: Listing, plan: Plan, settle: int, now_
 
 def read_pointers(
     directory: int, listing: Listing, rules: RuleSet
-) -> tuple[dict[str, tuple[Mention, ...]], tuple[str, ...], dict[str, str]]:
-    """Return which names of a directory its pointer files name, which files have such a name and are none.
-
-    The third are those that name one thing which is not there, and this.
+) -> tuple[dict[str, tuple[Mention, ...]], tuple[Reason, ...]]:
+    """Return which names of a directory its pointer files name, and what to tell of such that name nothing.
 
     Raises:
         OSError: one of them cannot be read: what it names is not known.
     """
-    found, no_pointers, nowhere = {}, [], {}
+    found, notes = {}, list[Reason]()
     pointers = pointer_files(listing, rules)
     if not pointers:
-        return {}, (), {}
+        return {}, ()
     read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
     every: dict[str, list[str]] = defaultdict(list)
@@ -137,17 +134,18 @@ def read_pointers(
                 continue
             raise PermissionError(error.errno, f"{why_of(error)} ({pointer})") from None
         if content is None:
-            no_pointers += [pointer] * (pointer not in links)
+            what = f"{pointer} is no pointer, as it is no short text: left as it is"  # so it protects nothing
+            notes += [Reason(what)] * (pointer not in links)
         else:
             others = {base: names for base, names in every.items() if base != in_part_folder(pointer)[1]}
             said = mentioned(content, others, fields_of, protects=protects)
             if protects and not said and (name := named_alone(content, fields_of)):
-                nowhere[pointer] = name
+                notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
             if said:
                 found[pointer] = tuple(m._replace(name=name) for m in said for name in others[m.name])
                 if pointer in links:  # what is behind it is not ours to change
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
-    return found, tuple(no_pointers), nowhere
+    return found, tuple(sorted(notes))
 
 
 def _other_owner(directory: int, name: str) -> str:

@@ -714,10 +714,10 @@ def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
     listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
     known = all_facts(str(outputs), listing, rules)
     with open_below(str(outputs), tree.directory) as directory:
-        pointers, others, _ = read_pointers(directory, listing, rules)
+        pointers, notes = read_pointers(directory, listing, rules)
         inside = look_inside(directory, listing, rules)
     now_ns = time.time_ns() + 2 * 3600 * 10**9  # the runs are over
-    return known._replace(inside=inside, pointers={**pointers, **known.pointers}, no_pointers=others, now_ns=now_ns)
+    return known._replace(inside=inside, pointers={**pointers, **known.pointers}, notes=notes, now_ns=now_ns)
 
 
 def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
