@@ -112,8 +112,7 @@ def _planned(case: Case) -> Plan:
         problems=(
             *found.problems,
             *cleared.problems,
-            *(withheld(case.listing.directory, text) for text in verdict.withheld),
-            *best_unknown(case.listing.directory, unknown),
+            *nothing_goes(case.listing.directory, verdict.withheld, unknown),
         ),
         notes=(*notes_of(case, cleared, known, verdict, swept), *behind),
         policy=case.policy.picked if case.policy else None,
@@ -184,13 +183,17 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
 def actions_on(case: Case, cleared: Cleared, known: Known, verdict: Verdict) -> list[Action]:
     """List what is done with checkpoints, each with what goes along."""
     actions = [
-        *(
-            Action("trash", one.entry.name, "", one.entry.size, (why,), keep_in_trash=True)
-            for one, why in cleared.losers
-        ),
-        *rows.trash_actions(cleared.sound, verdict),
-        *rows.rename_actions(cleared.sound, verdict, leaves_link=case.leave_links),
+        Action("trash", one.entry.name, "", one.entry.size, (why,), keep_in_trash=True) for one, why in cleared.losers
     ]
+    renames = []
+    for one in cleared.sound:
+        name, size = one.entry.name, one.entry.size
+        if name in verdict.remove:
+            actions.append(Action("trash", name, "", size, verdict.remove[name], saves=verdict.saves[name]))
+        elif one.target != name:
+            why = rows.why_it_stays(one, verdict)
+            renames.append(Action("rename", name, one.target, size, why, leaves_link=case.leave_links))
+    actions += renames  # last, so that a name is free before it is wanted
     if not known.pairs:
         return actions
     pairs, own = known.pairs, cleared.found.sidecars
@@ -275,14 +278,11 @@ def left_behind(
     return found._replace(skipped=skipped), (Reason(text.replace(" stay ", " stays ") if len(owned) == 1 else text),)
 
 
-def withheld(directory: str, text: str) -> Problem:
-    """Tell that nothing goes, as deletion depends on what is verified."""
-    return Problem("unverified", (directory,), text, "run 'doit verify', then this again")
-
-
-def best_unknown(directory: str, files: Iterable[str]) -> Iterator[Problem]:
-    """Tell that nothing goes, as nobody knows which one is the best."""
-    for file in files:
+def nothing_goes(directory: str, withheld: Iterable[str], unknown: Iterable[str]) -> Iterator[Problem]:
+    """Tell that nothing goes: deletion depends on what is verified, or nobody knows which one is the best."""
+    for text in withheld:
+        yield Problem("unverified", (directory,), text, "run 'doit verify', then this again")
+    for file in unknown:
         text = f"loses nothing: {file}, which names the best, is not understood"
         yield Problem("unreadable", (directory,), text, "repair it, or remove it if what it names is no longer wanted")
 

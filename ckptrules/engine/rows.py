@@ -14,24 +14,6 @@ from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, is_left_link, name_of
 
 
-def trash_actions(sound: Sequence[Checkpoint], verdict: Verdict) -> list[Action]:
-    """List the deletions; they come first, so that a name is free before it is wanted."""
-    return [
-        Action("trash", name, "", c.entry.size, verdict.remove[name], saves=verdict.saves[name])
-        for c in sound
-        if (name := c.entry.name) in verdict.remove
-    ]
-
-
-def rename_actions(sound: Sequence[Checkpoint], verdict: Verdict, *, leaves_link: bool) -> list[Action]:
-    """List the renames of what stays."""
-    return [
-        Action("rename", name, c.target, c.entry.size, why_it_stays(c, verdict), leaves_link=leaves_link)
-        for c in sound
-        if c.target != (name := c.entry.name) and name not in verdict.remove
-    ]
-
-
 def relink_actions(
     actions: Sequence[Action], links: Sequence[Entry], elsewhere: Sequence[OutsideLink], rules: RuleSet
 ) -> list[Action]:
