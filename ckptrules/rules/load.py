@@ -12,7 +12,7 @@ from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, RuleSet
 from ckptrules.engine.shapes import Either, ListOf, Number, Record, Text
 from ckptrules.engine.state_folder import STATE
-from ckptrules.rules import knowledge, limits, naming, packs, policies, proving
+from ckptrules.rules import knowledge, naming, packs, policies, proving
 from ckptrules.rules.shape import Value, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
@@ -70,7 +70,6 @@ SHAPE = Record(
             Text("e.g. -unfinished", _ending_fault),
         ),
         **policies.SHAPES,
-        **limits.SHAPES,
         "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),
         "trash_days": Number("Days that deleted checkpoints wait in the trash; 0 = none, they are gone at once.", 0),
     },
@@ -151,7 +150,7 @@ def _merged(texts: Mapping[str, str], shape: Record, faults: list[Fault]) -> dic
                 for policy, said in value.items():
                     _claim_name(by_name, policy, said, f"retention policy '{policy}'", faults)
             elif isinstance(shape.keys[key], ListOf | Either) and key not in ALONE:
-                merged.setdefault(key, []).extend(limits.several(value))
+                merged.setdefault(key, []).extend(value.several)
             else:
                 _claim_name(merged, key, value, f"'{key}'", faults)
     return merged
@@ -191,7 +190,7 @@ def _compile(merged: Mapping[str, Any], files: Sequence[str], faults: list[Fault
         experiments=policies.compile_experiments(merged.get("experiments"), by_name, faults),
         max_delete=policies.compile_max_delete(merged.get("max_delete"), faults),
         outputs_dir=said.get("outputs_dir"),
-        budget=limits.compile_budget(merged.get("budget"), every, faults, told_by_files=told_by_files),
+        budget=policies.compile_budget(merged.get("budget"), every, faults, told_by_files=told_by_files),
         packs=tuple(listed),
     )
     return None if faults else rules._replace(naming_digest=_naming_digest(rules))
@@ -235,7 +234,7 @@ def _compile_names(
         unfinished=_compile_patterns(merged.get("unfinished", [])),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
-        leftovers=limits.compile_leftovers(merged.get("leftovers", [])),
+        leftovers=policies.compile_leftovers(merged.get("leftovers", [])),
     )
     return rules._replace(special=_special(rules))
 

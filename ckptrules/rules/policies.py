@@ -1,4 +1,4 @@
-"""What rule files say of retention → checked policies, proved by their own examples. Pure."""
+"""What rule files say of what goes → checked policies, proved by their own examples; leftovers, limits. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, EntryKind, Listing
 from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import IN_POLICIES, LINES
+from ckptrules.engine.lines.budget import OLDEST
 from ckptrules.engine.naming import captures
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import (
     Assignment,
+    Budget,
+    Bytes,
     Fault,
+    Leftover,
     Location,
     MaxDelete,
     Pattern,
@@ -25,12 +29,17 @@ from ckptrules.engine.ruleset import (
     Rule,
     RuleSet,
 )
-from ckptrules.engine.shapes import TRUTH, Choice, ListOf, MapOf, Number, Record, Shape, Text
+from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text, fault_of
 from ckptrules.engine.spelling import closest, one_of
 from ckptrules.rules.shape import Value
 
 _UNREAD = "write it as a name that the rules of naming understand"
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
+
+
+def _pattern_fault(text: str) -> str:
+    return "'*' would take every name for a leftover" if not text.strip("*") else ""
+
 
 _EXAMPLES = ListOf(
     "Directories and what the policy keeps of them; tested before it is used.",
@@ -60,6 +69,15 @@ POLICY = Record(
         "examples": _EXAMPLES,
     },
 )
+_PATTERN = Text("A shell pattern, or several.", _pattern_fault)
+_LEFTOVER = Record(
+    "What is no checkpoint and goes when it is old, by shell patterns.",
+    {
+        "match": Either((_PATTERN, ListOf("Several shell patterns.", _PATTERN, empty=False))),
+        "after": Text("How old, by the newest time inside: 7d.", fault_of(measures.seconds)),
+    },
+    ("match", "after"),
+)
 SHAPES: Mapping[str, Shape] = {
     "retention": MapOf("Policies by name; policy=NAME picks one, 'default' is used otherwise.", POLICY),
     "experiments": ListOf(
@@ -74,6 +92,8 @@ SHAPES: Mapping[str, Shape] = {
         "More deletions than this in one run, and nothing is deleted.",
         {"count": Number("So many checkpoints.", 1), "percent": Number("So many of a hundred checkpoints.", 1, 100)},
     ),
+    "leftovers": Either((_LEFTOVER, ListOf("Several, each with its own age.", _LEFTOVER, empty=False))),
+    "budget": LINES["budget"].shape,
 }
 
 
@@ -128,6 +148,35 @@ def compile_max_delete(value: Value | None, faults: list[Fault]) -> MaxDelete | 
         faults.append(Fault(value.place, "max_delete says neither 'count' nor 'percent'"))
     numbers = {key: number.data for key, number in value.items()}
     return MaxDelete(numbers.get("count"), numbers.get("percent"), value.key_place or value.place)
+
+
+def compile_leftovers(values: Sequence[Value]) -> tuple[Leftover, ...]:
+    """Turn checked YAML into one pattern each."""
+    rows = [(value.data["match"], value.data["after"].data) for value in values if value.whole]
+    return tuple(
+        Leftover(one.data, measures.seconds(after), after, one.place) for match, after in rows for one in match.several
+    )
+
+
+def compile_budget(
+    value: Value | None, rules: Sequence[Rule], faults: list[Fault], *, told_by_files: bool
+) -> PolicyLine | None:
+    """Turn the limit for the whole tree into a line of every policy; arguments as of `compile_policies`."""
+    if value is None or not value.whole:
+        return None
+    total, order = value.data["total"].data, []
+    entries = order_value.data if (order_value := value.get("order")) else []
+    for number, entry in enumerate(entries):
+        if entry.data == OLDEST:
+            if number < len(entries) - 1:
+                fact = f"budget: what stands behind '{OLDEST}' is never reached, as every checkpoint has an age"
+                faults.append(Fault(entries[number + 1].place, fact))
+            break
+        metric = entry.data["metric"]
+        order.append((metric.data, entry.data["mode"].data))
+        if not told_by_files:
+            faults += unknown_metric(metric.data, rules, metric.place, "budget")
+    return PolicyLine("budget", Budget(Bytes(measures.size(total), total), tuple(order)), value.key_place)
 
 
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:

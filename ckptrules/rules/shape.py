@@ -46,6 +46,11 @@ class Value(NamedTuple):
     given: frozenset[str] = frozenset()
     whole: bool = True
 
+    @property
+    def several(self) -> "list[Value]":
+        """The values of a list, or the one that stands in its place."""
+        return self.data if isinstance(self.data, list) else [self]
+
     def items(self) -> "Iterable[tuple[str, Value]]":
         """Iterate over a mapping."""
         mapping: dict[str, Value] = self.data
