@@ -19,7 +19,7 @@ from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.spelling import closest
 from ckptrules.outputs.comparing import look_into
-from ckptrules.report.data import reason_as_data, saves_as_data
+from ckptrules.report.data import line_as_data, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import (
@@ -263,7 +263,7 @@ def as_data(one: Explained) -> dict[str, Any]:
         **one._asdict(),
         "named_by": reason_as_data(one.named_by),
         "why": [reason_as_data(reason) for reason in one.why],
-        "saves": saves_as_data(one.saves),
+        "saves": [*map(line_as_data, one.saves)],
         "policy": reason_as_data(one.policy) if one.policy else None,
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import DELETES, Plan
@@ -36,19 +36,17 @@ class Others(NamedTuple):
     lines: tuple[tuple[InUse, Other], ...]
 
 
-def lines_of(policy: Policy) -> Iterator[PolicyLine]:
-    """Yield the lines of a policy, its floor too where the rules say it.
+def in_use(policy: Policy | None) -> list[InUse]:
+    """Return the lines of a policy, its floor too where the rules say it; the budget is of none.
 
     ``keep: protected`` says that nothing else stays: it is no line that could keep something.
     """
-    yield from (line for line in policy.lines if line[:2] != ("keep", PROTECTED))
+    if policy is None:
+        return []
+    lines = [line for line in policy.lines if line[:2] != ("keep", PROTECTED)]
     if policy.floor_place != policy.place:
-        yield PolicyLine(FLOOR, policy.keep_at_least, policy.floor_place)
-
-
-def in_use(policy: Policy | None) -> list[InUse]:
-    """Return the lines of a policy; the budget is of none."""
-    return [InUse(None if line.key == "budget" else policy.name, line) for line in lines_of(policy)] if policy else []
+        lines.append(PolicyLine(FLOOR, policy.keep_at_least, policy.floor_place))
+    return [InUse(None if line.key == "budget" else policy.name, line) for line in lines]
 
 
 def without(policy: Policy, line: PolicyLine) -> Policy:
@@ -66,6 +64,6 @@ def unprotected(rules: RuleSet, pattern: Pattern) -> RuleSet:
 
 def with_more(plan: Plan, other: Plan) -> Plan:
     """Return a plan by which goes as well what goes by another one only."""
-    goes = {action.name for action in plan.actions if action.kind in DELETES}
+    goes = plan.going
     more = (action for action in other.actions if action.kind in DELETES and action.name not in goes)
     return plan._replace(actions=(*plan.actions, *more))

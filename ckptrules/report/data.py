@@ -46,7 +46,7 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
                 "bytes": action.size,
                 "reasons": [reason_as_data(reason) for reason in action.reasons],
                 "leaves_link": action.leaves_link,
-                "saves": saves_as_data(action.saves),
+                "saves": [*map(line_as_data, action.saves)],
             }
             for action in plan.actions
         ],
@@ -109,16 +109,13 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "verified": row.verified,
         "parts": list(row.names[1:]),
         "reasons": [reason_as_data(reason) for reason in row.reasons],
-        "saves": saves_as_data(row.saves),
+        "saves": [*map(line_as_data, row.saves)],
     }
 
 
-def saves_as_data(lines: Iterable[PolicyLine]) -> list[dict[str, Any]]:
-    """Turn the lines that would save a checkpoint into the JSON form."""
-    return [
-        {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
-        for line in lines
-    ]
+def line_as_data(line: PolicyLine) -> dict[str, Any]:
+    """Turn a line of a policy into the JSON form."""
+    return {"key": line.key, "value": str(line.value), "rule": line.place.file_line if line.place else None}
 
 
 class Experiments:
