@@ -6,9 +6,11 @@ opcodes of torch have 4 bytes on average and a tensor takes 40, so there is room
 
 from __future__ import annotations
 
+import os
 import pickletools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pickle import STOP
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.formats.machine import Machine, Storage, TooLongError, UnreadableError, entries_of, is_count
@@ -94,7 +96,11 @@ class Limited:
         return line
 
     def _pass_over(self, count: int) -> None:
-        """Read what is too long to be kept, in pieces: it must be there."""
+        """Read what is too long to be kept, in pieces: it must be there.
+
+        Raises:
+            _PassedOverError: it is.
+        """
         while count:
             self._tell(self._untold)
             piece = self._file.read(min(count, LONGEST_VALUE))
@@ -105,8 +111,35 @@ class Limited:
         raise _PassedOverError
 
 
+class _Skimmed(Limited):
+    """As `Limited`; what is too long to be kept is not even read: where it is not there, nothing comes behind it."""
+
+    def _pass_over(self, count: int) -> None:
+        self._file.seek(count, os.SEEK_CUR)
+        raise _PassedOverError
+
+
 class _PassedOverError(Exception):
     """A value was too long to be kept, and is all there."""
+
+
+def is_cut_off(file: BinaryIO) -> bool:
+    """Say whether a file ends before the pickle does that it begins with.
+
+    Most are asked for their last byte only: a pickle ends with it, and so do several in one file. Else other bytes may
+    stand behind the pickle. joblib writes arrays between the opcodes, so of its files nobody knows.
+    """
+    file.seek(-1, os.SEEK_END)
+    if file.read() == STOP:
+        return False
+    file.seek(0)
+    try:
+        for _, value in _opcodes(_Skimmed(file)):
+            if isinstance(value, str) and value.startswith("joblib."):
+                break
+    except (ValueError, IndexError, KeyError, EOFError):
+        return not file.read(1)
+    return False
 
 
 def read_pickle(file: Limited) -> Contents:

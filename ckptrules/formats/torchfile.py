@@ -13,7 +13,7 @@ from typing import BinaryIO
 from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import Storage, TooLongError, UnreadableError
 from ckptrules.formats.numpyfile import check_numpy
-from ckptrules.formats.pickled import Contents, Limited, read_pickle
+from ckptrules.formats.pickled import Contents, Limited, is_cut_off, read_pickle
 from ckptrules.formats.zips import BROKEN_ZIP, open_entry, open_zip, refuse_bomb, state_of
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -62,6 +62,16 @@ def glance_at_zip(file: BinaryIO, _: int) -> None:
     """
     if not zipfile.is_zipfile(file):
         raise UnsoundError("truncated", NO_END)
+
+
+def glance_at_pickle(file: BinaryIO, _: int) -> None:
+    """See that the pickle at the beginning has an end.
+
+    Raises:
+        UnsoundError: it has none.
+    """
+    if is_cut_off(file):
+        raise UnsoundError("truncated", "is cut off: its pickle has no end")
 
 
 def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileContent:
@@ -179,4 +189,6 @@ def _end_of_tensors(file: BinaryIO, size: int, keys: object, storages: Mapping[s
 
 
 ZIP = Format("torch", lambda head: head.startswith(b"PK\x03\x04"), check_zip, glance_at_zip)
-LEGACY = Format("pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy)
+LEGACY = Format(
+    "pickle", lambda head: head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05", check_legacy, glance_at_pickle
+)

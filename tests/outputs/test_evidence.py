@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from ckptrules.formats.content import UnsoundError, untold
 from ckptrules.formats.files import glance
 from ckptrules.formats.folders import glance_at_folder
+from ckptrules.formats.torchfile import MAGIC_NUMBER
 from tests.commands.test_verify import (
     DEEPSPEED,
     FSDP,
@@ -44,6 +46,7 @@ CUT_OFF: dict[str, tuple[bytes, str]] = {
     "half a header of safetensors": (safetensors()[:20], "is cut off inside its header"),
     "hdf5 but for a byte": (hdf5(2)[:-1], "is cut off: it has 199 bytes and should have 200"),
     "numpy but for a byte": (numpy()[:-1], "is cut off: it has "),
+    "a pickle but for a byte": (pickle.dumps({"step": 120, "w": "w" * 99})[:-1], "is cut off: its pickle has no end"),
     "zeros": (bytes(400), "begins with nothing but zeros"),
     "a pointer of Git LFS": (LFS, "is a pointer of Git LFS"),
 }
@@ -57,6 +60,17 @@ CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
     "half a shard of FSDP": (FSDP, {"__1_0.distcp": b"w" * 50}, "its shard '__1_0.distcp' is cut off"),
     "the folder of a tracker": (DEEPSPEED, {"latest": b"global_step352"}, "lacks the folder 'global_step352'"),
 }
+
+
+class Counting(io.BytesIO):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
 
 
 def fill(folder: Path, files: Files) -> Path:
@@ -91,11 +105,40 @@ def test_what_is_whole_passes(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"weights", b"\x80\x02cut off", b"PK", b"\0" * 999 + b"w"],
-    ids=["text", "a pickle", "two letters", "zeros at first"],
+    [b"weights", b"\x80\x02 is no pickle", b"PK", b"\0" * 999 + b"w"],
+    ids=["text", "what begins like a pickle", "two letters", "zeros at first"],
 )
 def test_what_no_format_tells_of_passes(content: bytes) -> None:
     glance(io.BytesIO(content), len(content))
+
+
+STATE = {"w": list(range(3000)), "name": "x" * 70_000, "data": bytes(3_000_000), "more": {"step": 2**70}}
+MAGIC = pickle.dumps(MAGIC_NUMBER, protocol=2)
+SOUND_PICKLES = {
+    **{f"protocol {number}": pickle.dumps(STATE, protocol=number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
+    "several": pickle.dumps(STATE, protocol=4) + pickle.dumps([], protocol=2),
+    "an array behind it": pickle.dumps(STATE, protocol=4) + b"w" * 999,
+    "torch before 1.6": MAGIC + pickle.dumps(1001, protocol=2) + b"w" * 999,
+    "an array of joblib in it": b"\x80\x02cjoblib.numpy_pickle\nNumpyArrayWrapper\nX\xff\xff\xff\x7fweights",
+}
+
+
+@pytest.mark.parametrize("name", SOUND_PICKLES)
+def test_no_sound_pickle_is_called_cut_off(name: str) -> None:
+    content = SOUND_PICKLES[name]
+    glance(io.BytesIO(content), len(content))
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_is_cut_off_is_seen_by_few_reads(protocol: int) -> None:
+    whole = pickle.dumps(STATE, protocol=protocol)
+    for length in (5, 99, len(whole) // 3, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(UnsoundError, match="is cut off: its pickle has no end"):
+            glance(io.BytesIO(whole[:length]), length)
+    file = Counting(whole[:-1_000_000])
+    with pytest.raises(UnsoundError, match="its pickle has no end"):
+        glance(file, len(whole) - 1_000_000)
+    assert file.count < 300_000
 
 
 @pytest.mark.parametrize("files", WHOLE_FOLDERS.values(), ids=list(WHOLE_FOLDERS))
