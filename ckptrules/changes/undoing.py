@@ -47,20 +47,24 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
         else:
             left |= leaves
             altered |= {step.here for step in today.steps} - leaves
-            folders_moved = (
-                step for step in today.steps if KINDS[step.kind].moves and step.identity.kind == "directory"
-            )
-            moved |= {"/".join(step.there): "/".join(step.here) for step in folders_moved}
+            moved |= {_path(step.there): _path(step.here) for step in today.steps if KINDS[step.kind].moves}
     return failed
 
 
 def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
-    """Say where a step would begin today, whose directory an earlier one moves."""
-    above, below = step.directory, ""
-    while above and above not in moved:
-        above, _, name = above.rpartition("/")
+    """Say where a step would begin today, whose name, or a directory above it, an earlier one moves."""
+    path, below = _path(step.here), ""
+    while path and path not in moved:
+        path, _, name = path.rpartition("/")
         below = f"/{name}{below}"
-    return step._replace(directory=moved[above] + below) if above else step
+    if not path:
+        return step
+    directory, _, name = f"{moved[path]}{below}".rpartition("/")
+    return step._replace(directory=directory, name=name)
+
+
+def _path(spot: Spot) -> str:
+    return "/".join(spot).lstrip("/")
 
 
 def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:

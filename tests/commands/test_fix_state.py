@@ -187,6 +187,20 @@ def test_migrate_does_both_and_the_plan_says_so(project: Project) -> None:
     assert "  fixed       0\n" in project.doit("fix_state")
 
 
+def test_the_preview_of_an_undo_knows_what_has_its_name_by_then(project: Project) -> None:
+    """The undo of an undo renames first, and then fixes the state under the new name."""
+    path = project.outputs / "one/checkpoints" / OLD
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lightning_file(str(path)))
+    project.doit("migrate", "fix_state=1")
+    fixed = project.tree()
+    for _ in range(2):
+        again = ("undo", f"run={newest_run(project)}")
+        assert "Problem" not in project.doit(*again, "dry_run=1")
+        project.doit(*again)
+    assert project.tree() == fixed
+
+
 def test_a_rename_tells_of_the_paths_inside_unless_something_sees_to_them(project: Project) -> None:
     """Nothing said that a resume goes by old names; who finds out has trained on."""
     real(project)
