@@ -61,7 +61,7 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
 
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
-    notes = pinning.notes(job.options, listing, job.pins)
+    notes = pinning.notes(job.options, listing, job.pins, job.strays)
     if job.options.dry_run:
         return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory), notes)
     return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable, pinned=notes)

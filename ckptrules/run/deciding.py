@@ -162,7 +162,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
 
     What files have ``told`` is asked of them once.
     """
-    pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins)
+    pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
     if any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     metrics: Mapping[str, Mapping[str, str]] = {}

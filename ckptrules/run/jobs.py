@@ -9,6 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from os.path import join, lexists
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules import __version__
@@ -44,10 +45,10 @@ Answer = TypeVar("Answer")
 class Job(NamedTuple):
     """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
 
-    ``pins`` are those of the directory that the job is for, ``holding``, by directory, the names in it in which other
-    checkpoint directories lie. ``tree`` is what the lines that go by the whole tree say of the names in that directory,
-    by the value of the line. ``verified`` says that `doit verify` has been at work in this tree. ``others`` is by what
-    a directory is planned as well, where anybody wants to know.
+    ``pins`` are those of the directory that the job is for, ``strays`` those whose paths lead nowhere. ``holding`` are,
+    by directory, the names in it in which other checkpoint directories lie. ``tree`` is what the lines that go by the
+    whole tree say of the names in that directory, by the value of the line. ``verified`` says that `doit verify` has
+    been at work in this tree. ``others`` is by what a directory is planned as well, where anybody wants to know.
     """
 
     options: Planning
@@ -60,6 +61,7 @@ class Job(NamedTuple):
     fingerprint: str = ""
     number: int | None = None
     pins: tuple[Pin, ...] = ()
+    strays: tuple[Pin, ...] = ()
     holding: Mapping[str, frozenset[str]] = {}
     tree: Mapping[Any, Judged] = {}
     verified: bool = False
@@ -230,7 +232,8 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
         job = job._replace(holding=outputs_find.holding(one.directory for one in found))
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[tuple[Assignment | None, str], Job] = {}
-    pins = by_place(pins_of(session, options))
+    every = pins_of(session, options)
+    pins, strays = by_place(every), tuple(pin for pin in every if not lexists(join(options.outputs_dir, pin.path)))
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
@@ -242,9 +245,11 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
             own = job._replace(rules=rules)
             jobs[key] = with_policy(own, pick_policy(job.rules, assigned, options.policy))
         own = jobs[key]
-        if here := tuple(pin for pin in pins.get(directory.directory, ()) if name_in(pin, directory)):
-            decides = (own.fingerprint, [(pin.size, pin.mtime_ns) for pin in here])
-            own = own._replace(pins=here, fingerprint=_digest(decides))  # a change of the pins is a reason to plan anew
+        here = tuple(pin for pin in pins.get(directory.directory, ()) if name_in(pin, directory))
+        if here or strays:
+            decides = (own.fingerprint, [(pin.size, pin.mtime_ns) for pin in (*here, *strays)])
+            digest = _digest(decides)  # a change of the pins is a reason to plan anew
+            own = own._replace(pins=here, strays=strays, fingerprint=digest)
         pairs.append((own, directory))
     return pairs
 

@@ -10,7 +10,7 @@ from typing import Any
 from ckptrules.changes.moved import follower
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Directory, Entry, Listing
-from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, name_in
+from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, is_it, name_in
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.listing import read_names
 from ckptrules.report.style import Style
@@ -38,16 +38,18 @@ def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: 
     return read_pins(rules_dir)
 
 
-def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin]) -> list[Found]:
-    """Find what is pinned in a directory that was read."""
+def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> list[Found]:
+    """Find what is pinned in a directory that was read: of its own ``pins``, and of those that lead nowhere."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
-    follow = _path_of(outputs_dir)
-    return [find_pinned(pin, listing.directory, entries.get, follow) for pin in pins]
+    follow, here = _path_of(outputs_dir), listing.directory
+    own = [find_pinned(pin, here, entries.get, follow) for pin in pins]
+    others = [pin for pin in strays if pin not in pins]
+    return [*own, *(Found(pin, here, one.name) for pin in others for one in listing.entries if is_it(pin, one))]
 
 
-def notes(options: Common, listing: Listing, pins: Sequence[Pin]) -> dict[str, str]:
+def notes(options: Common, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> dict[str, str]:
     """Return what is to be said of each name of a directory that is pinned."""
-    return {one.name: one.pin.reason.text for one in pinned_in(options.outputs_dir, listing, pins)}
+    return {one.name: one.pin.reason.text for one in pinned_in(options.outputs_dir, listing, pins, strays)}
 
 
 def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:

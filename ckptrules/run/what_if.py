@@ -166,10 +166,11 @@ def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[
 
     With each comes how many checkpoints of the directory it keeps, and the job without it.
     """
-    pinned = {one.name for one in pinned_in(job.options.outputs_dir, listing, job.pins) if not one.fault}
+    found_pins = pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
+    pinned = {one.name for one in found_pins if not one.fault}
     if pinned:
         line = PolicyLine(PINS, pins_file(job.options.rules_dir), None)
-        yield InUse(None, line), len(pinned), job._replace(pins=())
+        yield InUse(None, line), len(pinned), job._replace(pins=(), strays=())
     said = read_pointers(directory, listing, job.rules)[0]
     for pattern in dict.fromkeys(one for one in job.rules.pointers if one.protects):
         files = [name for name in said if fnmatchcase(in_part_folder(name)[1], pattern.text)]

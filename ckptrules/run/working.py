@@ -122,11 +122,11 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
     place = None if job.options.dry_run else workplace(job)
     try:
         if place is None:
-            notes = pinning.notes(job.options, listing, job.pins)
+            notes = pinning.notes(job.options, listing, job.pins, job.strays)
             more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan, notes)
         else:
             now = scan(place.outputs_dir, found)
-            notes = pinning.notes(job.options, now, job.pins)
+            notes = pinning.notes(job.options, now, job.pins, job.strays)
             more = fix(place, job.rules, now, job.header["started_ns"], stoppable, outcome.plan.remaining, notes)
     except FAULTS as fault:
         more = untouched(found, fault)
