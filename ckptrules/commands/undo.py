@@ -8,6 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import stopping
+from ckptrules.changes.doing import is_done
 from ckptrules.changes.history import Run, TakeBack, are_independent, inverted, newest_standing, standing
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import Workplace, transact
@@ -197,8 +198,10 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         job.journals.note_stop()
         return Done(Output(""), failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
-    plan, came = as_plan(back), Transacted({})
     root = job.own_state if back.own else job.outputs_dir
+    with Folders(root, texts=back.own) as folders:
+        back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
+    plan, came = as_plan(back), Transacted({})
     if job.dry_run:
         with Folders(root, texts=back.own) as folders:
             came = Transacted(foresee(folders, back.units))
@@ -221,6 +224,13 @@ def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, l
     stays = [one is None for one in held]
     rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
     return rest, [pinning.refused(one) for one in held if one]
+
+
+def without_gone_links(folders: Folders, unit: Unit) -> Unit:
+    """Leave out the links under old names that are gone: a training removes by these names what it saved."""
+    head = head_of(unit)
+    gone = [step for step in unit.steps if step is not head and KINDS[step.kind].turn < 0 and is_done(folders, step)]
+    return unit._replace(steps=tuple(step for step in unit.steps if step not in gone)) if gone else unit
 
 
 def lost_by(unit: Unit) -> list[str]:

@@ -76,6 +76,30 @@ def test_a_link_goes_with_its_checkpoint_and_comes_back_with_it(project: Project
     assert project.tree() == before
 
 
+def test_a_link_that_a_training_has_removed_is_in_the_way_of_no_undo(project: Project) -> None:
+    """It removes by their old names what it saved, and so the links alone."""
+    project.make({f"one/checkpoints/{OLD}": 50})
+    start = project.tree()
+    project.doit("migrate", "leave_links=1")
+    (project.outputs / "one/checkpoints" / OLD).unlink()
+    assert "Problem" not in project.doit("undo", "dry_run=1")
+    project.doit("undo")
+    assert project.tree() == start
+    project.doit("undo", f"run={newest_run(project)}")
+    assert project.names("one") == [NEW]
+
+
+def test_a_link_that_has_changed_is_named_where_it_is_in_the_way_of_an_undo(project: Project) -> None:
+    project.make({f"one/checkpoints/{OLD}": 50})
+    project.doit("migrate", "leave_links=1")
+    link = project.outputs / "one/checkpoints" / OLD
+    link.unlink()
+    link.symlink_to("elsewhere")
+    says = f"Problem: {NEW} cannot be renamed to {OLD}: File exists"
+    assert says in project.doit("undo", "dry_run=1", check=1)
+    assert says in project.doit("undo", check=1)
+
+
 def test_drop_links_removes_them_and_nothing_else(project: Project) -> None:
     project.make({f"{name}/checkpoints/{OLD}": 50 for name in ("one", "two")})
     project.make({"one/checkpoints/last.ckpt": f"-> {OLD}", "one/checkpoints/epoch=9-step=9.ckpt": "-> elsewhere"})
