@@ -18,7 +18,7 @@ from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.ruleset import PolicyLine, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING
 from ckptrules.engine.spelling import closest
-from ckptrules.outputs.comparing import look_into
+from ckptrules.outputs.scouting import look_into
 from ckptrules.report.data import line_as_data, reason_as_data
 from ckptrules.report.style import Style
 from ckptrules.run import deciding, finding, jobs, whole_tree

@@ -16,9 +16,8 @@ from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.packs import agreed_fields
 from ckptrules.engine.ruleset import Fault, Pack, RuleError
 from ckptrules.engine.spelling import one_of
-from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.picking import LAST_RESORT, Tree
-from ckptrules.outputs.scouting import Sight, scout
+from ckptrules.outputs.scouting import MOST_OPENED, OPENED, Sight, by_pack, scout
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack

@@ -15,11 +15,10 @@ from ckptrules.engine.packs import is_undecided, with_packs
 from ckptrules.engine.ruleset import Pack, RuleSet
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.starting import PROTOCOL, Seen, numbers_of
-from ckptrules.outputs.comparing import MOST_OPENED, OPENED, by_pack
 from ckptrules.outputs.facts import all_facts
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import BY_NAME, Tree, pick_in
-from ckptrules.outputs.scouting import MOST_NAMES, Sight, is_best, is_one, scout
+from ckptrules.outputs.scouting import MOST_NAMES, MOST_OPENED, OPENED, Sight, by_pack, is_best, is_one, scout
 
 ENOUGH = 2  # of them must agree to decide between packs: one may do so by chance
 LIGHTNING = "lightning-default"  # the one rule of this package that is about names of another

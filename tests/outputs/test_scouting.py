@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.outputs.comparing import look_into
+from ckptrules.outputs.scouting import look_into
 from tests.commands.test_verify import torch_zip
 
 ENGINE = {"epoch_length": 4, "max_epochs": 6, "iteration": 8}
