@@ -71,16 +71,7 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
             }
             for row in plan.skipped
         ],
-        "problems": [
-            {
-                "id": problem.id,
-                "names": list(problem.names),
-                "text": problem.text,
-                "hint": problem.hint or None,
-                "remarks": list(problem.remarks),
-            }
-            for problem in plan.problems
-        ],
+        "problems": [{**problem._asdict(), "hint": problem.hint or None} for problem in plan.problems],
         "notes": [reason_as_data(note) for note in plan.notes],
         "policy": reason_as_data(plan.policy) if plan.policy else None,
         "metric": {"name": told.metric[0], "mode": told.metric[1]} if told.metric else None,
