@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ckptrules.engine.checkpoints import Claim, ClaimKind, Named, number, order_of
 from ckptrules.engine.packs import claim_of_packs, may_rename
-from ckptrules.engine.ruleset import Pattern, PointerPattern, Reason, Rule, RuleSet
+from ckptrules.engine.ruleset import Pattern, Reason, Rule, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.engine.templates import MissingVariableError, TemplateError, render
 from ckptrules.engine.words import read_words
@@ -234,7 +234,7 @@ def _first_rendered(templates: Sequence[str], fields: Mapping[str, str]) -> str:
     raise first or TemplateError("there is no target")
 
 
-def first_pattern(name: str, patterns: Sequence[Pattern] | Sequence[PointerPattern]) -> Pattern | PointerPattern | None:
+def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
     """Return the first shell pattern that fits the whole name."""
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern.text)), None)
 

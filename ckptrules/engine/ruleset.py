@@ -61,14 +61,7 @@ def is_pattern(text: str) -> bool:
 
 
 class Pattern(NamedTuple):
-    """A shell pattern: ``best-*.ckpt``."""
-
-    text: str
-    place: Location
-
-
-class PointerPattern(NamedTuple):
-    """A shell pattern of pointer files; ``protects`` says that what they name stays."""
+    """A shell pattern: ``best-*.ckpt``; of one of pointer files, ``protects`` says that what they name stays."""
 
     text: str
     place: Location
@@ -293,7 +286,7 @@ class RuleSet(NamedTuple):
     naming_digest: str = ""
     experiments: tuple[Assignment, ...] = ()
     max_delete: MaxDelete | None = None
-    pointers: tuple[PointerPattern, ...] = ()
+    pointers: tuple[Pattern, ...] = ()
     facts: tuple[Fact, ...] = ()
     unfinished: tuple[Pattern, ...] = ()
     formats: tuple[Rule, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ckptrules.engine.ruleset import Fact, Fault, PointerPattern, Rule
+from ckptrules.engine.ruleset import Fact, Fault, Pattern, Rule
 from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shape import Value
@@ -89,17 +89,17 @@ SHAPES = {
 }
 
 
-def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[PointerPattern, ...]:
+def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
     """Compile the patterns of pointer files; a pack, or rules with formats, have the `TRACKERS` as well."""
     trackers = TRACKERS if formats else ()
-    return (*map(_pointer, values), *(PointerPattern(tracker, formats[0].place) for tracker in trackers))
+    return (*map(_pointer, values), *(Pattern(tracker, formats[0].place) for tracker in trackers))
 
 
-def _pointer(value: Value) -> PointerPattern:
+def _pointer(value: Value) -> Pattern:
     if isinstance(value.data, str):
-        return PointerPattern(value.data, value.place)
+        return Pattern(value.data, value.place)
     said = {key: item.data for key, item in value.items()}
-    return PointerPattern(said.get("match", ""), value.place, said.get("protects", True))
+    return Pattern(said.get("match", ""), value.place, said.get("protects", True))
 
 
 def compile_facts(values: Sequence[Value], faults: list[Fault]) -> tuple[Fact, ...]:
