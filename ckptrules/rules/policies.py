@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ckptrules.engine import measures
-from ckptrules.engine.actions import DELETES, Action, Kept, Plan
+from ckptrules.engine.actions import Action, Kept, Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, EntryKind, Listing
 from ckptrules.engine.judging import NS
@@ -316,25 +316,19 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
         evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
     plan = make_plan(rules, listing, policy, evidence=evidence)
     rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
-    goes = {name: action.reasons for action in plan.actions if action.kind in DELETES for name in action.names}
+    goes = plan.going
     for name in given:
+        place = example.places[name]
+        why = "; ".join(reason.text for row in rows if name in row.names for reason in row.reasons)
         if fault := _not_understood(name, plan):
-            yield example.places[name], f"the example gives '{name}', which {fault}", _UNREAD
+            yield place, f"the example gives '{name}', which {fault}", _UNREAD
         elif name in goes and name in example.kept:
-            yield (
-                example.places[name],
-                f"the example does not keep '{name}': {'; '.join(r.text for r in goes[name])}",
-                "",
-            )
+            yield place, f"the example does not keep '{name}': {why}", ""
         elif name not in goes and name not in example.kept:
-            why = "; ".join(reason.text for row in rows if name in row.names for reason in row.reasons)
-            yield example.places[name], f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
+            yield place, f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
     for name in sorted(example.kept - set(given)):
-        yield (
-            example.places[name],
-            f"the example keeps '{name}', which is not among what is given",
-            closest(name, given),
-        )
+        fact = f"the example keeps '{name}', which is not among what is given"
+        yield example.places[name], fact, closest(name, given)
 
 
 def _not_understood(name: str, plan: Plan) -> str:
