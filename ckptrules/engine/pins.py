@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Entry
+from ckptrules.engine.judging import NS
 from ckptrules.engine.ruleset import Location, Reason
 
-NS = 1_000_000_000
 GONE = "is not there"
 OTHER = "is another one now: its size or time differs"
 UNSEEN = "cannot be looked at: "

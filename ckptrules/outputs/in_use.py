@@ -10,10 +10,10 @@ import stat
 from collections.abc import Iterator
 
 from ckptrules.engine.entries import Entry
+from ckptrules.engine.judging import NS
 
 LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
-NS = 1_000_000_000
 
 
 def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
