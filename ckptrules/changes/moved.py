@@ -16,9 +16,12 @@ from ckptrules.engine.state_folder import TRASH
 
 
 class Moved(NamedTuple):
-    """Where a path has come to; ``archived_by`` is the run of `doit archive` that has put it into the trash."""
+    """Where that may have come to which stood under a path at any time, as names are used again.
 
-    path: str
+    ``archived_by`` is the run of `doit archive` that has put it into the trash, where nothing came back since.
+    """
+
+    paths: tuple[str, ...]
     archived_by: str = ""
 
 
@@ -39,12 +42,22 @@ def _runs(outputs_dir: str) -> Sequence[Run]:
 
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
-    """Follow a path through what runs have moved, oldest first."""
-    steps = [step for run in runs for unit in run.units for step in unit.steps if KINDS[step.kind].moves]
-    for step in steps:
-        here = f"{step.directory}/{step.name}".lstrip("/")
-        if f"{path}/".startswith(f"{here}/"):
-            path = f"{step.to_directory}/{step.to}".lstrip("/") + path[len(here) :]
-    commands = {run.id: run.header.get("command") for run in runs}
-    by = path.split("/")[2] if path.startswith(f"{TRASH}/") else ""
-    return Moved(path, by if commands.get(by) == "archive" else "")
+    """Follow a path through what runs have moved, oldest first; what stands there after one of them, from then on."""
+    ways: tuple[str, ...] = ()
+    archived_by = ""
+    for run in runs:
+        for step in (step for unit in run.units for step in unit.steps if KINDS[step.kind].moves):
+            here, there = f"{step.directory}/{step.name}".lstrip("/"), f"{step.to_directory}/{step.to}".lstrip("/")
+            ways = tuple(
+                dict.fromkeys(f"{there}{one[len(here) :]}" if _is_below(one, here) else one for one in (*ways, path))
+            )
+            if _is_below(path, here):
+                archives = run.header.get("command") == "archive" and there.startswith(f"{TRASH}/")
+                archived_by = run.id if archives else ""
+            elif _is_below(path, there):
+                archived_by = ""
+    return Moved(tuple(one for one in ways if one != path), archived_by)
+
+
+def _is_below(path: str, above: str) -> bool:
+    return f"{path}/".startswith(f"{above}/")

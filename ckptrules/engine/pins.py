@@ -75,22 +75,21 @@ def name_in(pin: Pin, found: Directory) -> str:
 
 
 def find_pinned(
-    pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], str]
+    pin: Pin, directory: str, entry_of: Callable[[str], Entry | None], moved: Callable[[str], Iterable[str]]
 ) -> Found:
     """Find what is pinned in one directory: under its name, or under the one that it has got since.
 
-    ``entry_of`` returns what stands under a name of it. ``moved`` returns where a path leads today, by the journals; it
-    is asked only where the name does not lead to it.
+    ``entry_of`` returns what stands under a name of it. ``moved`` returns where a path may lead today, by the journals;
+    it is asked only where the name does not lead to it.
     """
     start = f"{directory}/".lstrip("/")
     name = pin.path.removeprefix(start)
-    entry = entry_of(name)
+    there = {name: entry} if (entry := entry_of(name)) else {}
     if not is_it(pin, entry):
-        now = moved(pin.path)
-        other = entry_of(now.removeprefix(start)) if now.startswith(start) else None
-        if is_it(pin, other) or not entry:
-            entry, name = other, now.removeprefix(start) if other else name
-    return Found(pin, directory, name, "" if is_it(pin, entry) else OTHER if entry else GONE)
+        names = (path.removeprefix(start) for path in moved(pin.path) if path.startswith(start))
+        there |= {one: entry for one in names if (entry := entry_of(one))}
+    first = next((one for one, entry in there.items() if is_it(pin, entry)), next(iter(there), name))
+    return Found(pin, directory, first, "" if is_it(pin, there.get(first)) else OTHER if first in there else GONE)
 
 
 def is_it(pin: Pin, entry: Entry | None) -> bool:

@@ -41,7 +41,7 @@ def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: 
 def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> list[Found]:
     """Find what is pinned in a directory that was read: of its own ``pins``, and of those that lead nowhere."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
-    follow, here = _path_of(outputs_dir), listing.directory
+    follow, here = _paths_of(outputs_dir), listing.directory
     own = [find_pinned(pin, here, entries.get, follow) for pin in pins]
     others = [pin for pin in strays if pin not in pins]
     return [*own, *(Found(pin, here, one.name) for pin in others for one in listing.entries if is_it(pin, one))]
@@ -62,7 +62,7 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    follow = _path_of(outputs_dir)
+    follow = _paths_of(outputs_dir)
     for pin in pins:
         below = functools.partial(entry_of, pin.directory)
         try:
@@ -154,6 +154,6 @@ def renew(rules_dir: str | None, outputs_dir: str) -> str:
     return f"{pins_file(rules_dir)} may have old names: {why}. What is pinned stays pinned." if why else ""
 
 
-def _path_of(outputs_dir: str) -> Callable[[str], str]:
+def _paths_of(outputs_dir: str) -> Callable[[str], Sequence[str]]:
     follow = follower(outputs_dir)
-    return lambda path: follow(path).path
+    return lambda path: follow(path).paths

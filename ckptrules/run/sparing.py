@@ -97,8 +97,7 @@ def paths_below(outputs_dir: str, path: str) -> Iterator[str]:
     if not below:
         return
     if not os.path.lexists(path):
-        now = follower(outputs_dir)(below).path
-        yield from [now] * (now != below)
+        yield from follower(outputs_dir)(below).paths
         return
     yield below
     if os.path.islink(path) and (aim := below_outputs(outputs_dir, os.path.realpath(path))):

@@ -134,6 +134,21 @@ def test_what_somebody_has_moved_to_another_directory_is_kept_there(pinned: Proj
     assert f"Deleted: {EARLY_NEW}" in pinned.doit("migrate", "delete_old=1")
 
 
+def test_a_pin_follows_a_rename_of_a_name_that_was_used_before(project: Project) -> None:
+    """Training resumed and saved a name again: by what became of the first, the pin led to nothing."""
+    (project.folder / "archives").mkdir()
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    project.doit("archive", "experiments=one", "archive_dir=archives", "format=gz")
+    project.doit("unarchive", "archive=archives/one.tar.gz")
+    project.make({f"one/checkpoints/{EARLY}": 7})
+    project.doit("pin", f"name={EARLY}", "note=Table 2")
+    project.doit("migrate", "delete_old=1")
+    assert f"  {EARLY_NEW}  7 B  Table 2\n" in project.doit("pins")
+    (project.outputs / "one/checkpoints" / EARLY_NEW).unlink()
+    assert "is not there" in project.doit("pins", check=1)  # and not archived
+
+
 def test_an_archive_keeps_the_pin_and_brings_it_back(pinned: Project) -> None:
     pinned.make({f"two/checkpoints/{YOUNG}": 3})
     pinned.doit("migrate")

@@ -28,7 +28,7 @@ SAME, LARGER, LATER = (Entry("", "file", *row) for row in ((100, 7 * NS + 5), (1
     ],
 )
 def test_what_is_pinned_is_known_by_what_it_is(there: dict[str, Entry], leads_to: str, name: str, fault: str) -> None:
-    found = find_pinned(PIN, HERE.directory, there.get, lambda _: leads_to)
+    found = find_pinned(PIN, HERE.directory, there.get, lambda _: ["exp/checkpoints/c.ckpt", leads_to])
     assert found == Found(PIN, HERE.directory, name, fault)
 
 
