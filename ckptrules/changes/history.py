@@ -192,8 +192,10 @@ def number_of(record: Record) -> int:
 
 
 def newest_standing(runs: Sequence[Run]) -> Run | None:
-    """Return the newest run that is no undo and has something to take back."""
-    return next((run for run in reversed(runs) if run.standing and not run.takes_back), None)
+    """Return the run that is no undo and of which something stands that was done last, if by an undo of its undo."""
+    place = {run.id: number for number, run in enumerate(runs)}
+    able = [run for run in runs if run.standing and not run.takes_back]
+    return max(able, key=lambda run: max(place[last.run] for last, _ in run.standing.values()), default=None)
 
 
 def inverted(back: TakeBack, by: str) -> TakeBack:

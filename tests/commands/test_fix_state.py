@@ -225,6 +225,22 @@ def test_the_preview_of_an_undo_knows_what_has_its_name_by_then(project: Project
     assert project.tree() == fixed
 
 
+def test_what_was_done_again_is_taken_back_before_what_was_done_in_between(project: Project) -> None:
+    """A state that is fixed again, after another run has renamed the file: that rename could not be taken back first."""
+    path = project.outputs / "one/checkpoints" / OLD
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lightning_file(str(path)))
+    start = project.tree()
+    project.doit("migrate", "fix_state=1")
+    project.doit("undo")
+    undone = newest_run(project)
+    project.doit("migrate")
+    assert "State fixed" in project.doit("undo", f"run={undone}", check=1)
+    for _ in range(2):
+        project.doit("undo")
+    assert project.tree() == start
+
+
 def test_a_rename_tells_of_the_paths_inside_unless_something_sees_to_them(project: Project) -> None:
     """Nothing said that a resume goes by old names; who finds out has trained on."""
     real(project)
