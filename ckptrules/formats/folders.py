@@ -16,7 +16,7 @@ from ckptrules.engine.wholeness import said_of
 from ckptrules.formats import layouts
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
-from ckptrules.formats.layouts import INDEX, SHORT, Folder
+from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
 
 WHOLE_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".h5", ".hdf5", ".npy", ".npz")
 NEVER_EMPTY = (*WHOLE_FILES, ".msgpack", ".gguf", ".onnx", ".pdparams", ".params", ".json", ".metadata")
@@ -118,7 +118,15 @@ def glance_at_folder(directory: int, name: str, tell: Tell) -> None:
             with _of_part(path), folder.open(path) as file:
                 glance(file, folder.sizes[path])
         layouts.check_json(folder, INDEX)
-        _kind_of(folder, dict.fromkeys(folder.sizes, FileContent("")))
+        _kind_of(folder, {**dict.fromkeys(folder.sizes, FileContent("")), **_first_model(folder)})
+
+
+def _first_model(folder: Folder) -> dict[str, FileContent]:
+    """Read what a model of DeepSpeed says and no name does: how many ranks there are (it loads by that number)."""
+    for path in (path for path in folder.sizes if MODEL.fullmatch(os.path.basename(path))):
+        with contextlib.suppress(UnsoundError), told_as_fault(folder.tell) as heard, folder.open(path) as file:
+            return {path: check_file(file, folder.sizes[path], heard, quick=True)}
+    return {}
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
     "an index": (SHARDED, {ONE: None}, f"lacks '{ONE}'"),
     "an index that is cut off": (SHARDED, {"model.safetensors.index.json": b'{"weight_map": {'}, "is no whole JSON"),
     "a rank of DeepSpeed": (DEEPSPEED, {RANKS.format(1): None}, "lacks the optimizer state of rank 1"),
+    "the last rank of DeepSpeed": (DEEPSPEED, {RANKS.format(2): None}, "lacks the optimizer state of rank 2"),
     "the metadata of FSDP": (FSDP, {".metadata": None}, "lacks '.metadata', which is written last"),
     "a shard of FSDP": (FSDP, {"__1_0.distcp": None}, "lacks the shard '__1_0.distcp'"),
     "half a shard of FSDP": (FSDP, {"__1_0.distcp": b"w" * 50}, "its shard '__1_0.distcp' is cut off"),
