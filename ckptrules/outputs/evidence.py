@@ -16,6 +16,7 @@ from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.sorting import name_of
 from ckptrules.engine.wholeness import as_sentence, asked_inside, fitted
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
@@ -198,7 +199,7 @@ def metric_files(sidecars: Mapping[str, Sequence[Sidecar]]) -> dict[str, list[st
 def look_inside(directory: int, listing: Listing, rules: RuleSet) -> dict[str, frozenset[str]]:
     """Say of each directory whose format says what makes it complete which of these patterns something in it fits."""
     read = reader(rules, len(listing.entries))
-    asked = {e.name: asked_inside(read(in_part_folder(e.name)[1], True).claim.rule) for e in _folders(listing, rules)}  # noqa: FBT003 - lru_cache takes what is positional
+    asked = {entry.name: asked_inside(name_of(entry, read).claim.rule) for entry in _folders(listing, rules)}
     return {
         name: fitted(
             patterns, (path for path in _paths(directory, name) if holds_something(directory, f"{name}/{path}"))

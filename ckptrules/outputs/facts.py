@@ -11,10 +11,11 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, order_of, series_in
-from ckptrules.engine.entries import Listing, in_part_folder
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import Told, joined, told_by
 from ckptrules.engine.naming import reader
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
+from ckptrules.engine.sorting import name_of
 from ckptrules.engine.state_folder import STATE
 from ckptrules.formats import plainjson, plainyaml
 from ckptrules.formats.machine import TooLongError
@@ -77,7 +78,7 @@ def names_of(listing: Listing, rules: RuleSet) -> Names:
     """Return the checkpoints of a directory, and the fields that the rules read of each."""
     read = reader(rules, len(listing.entries))
     entries = [entry for entry in listing.entries if entry.kind in ("file", "directory")]
-    rows = [(entry.name, read(in_part_folder(entry.name)[1], entry.kind == "directory")) for entry in entries]
+    rows = [(entry.name, name_of(entry, read)) for entry in entries]
     return {n: {**row.claim.fields, **row.fields} for n, row in rows if row.claim.kind not in NO_CHECKPOINTS}
 
 

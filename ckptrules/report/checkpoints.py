@@ -15,7 +15,7 @@ from ckptrules.engine.losses import metrics_of, mode_of
 from ckptrules.engine.measures import taken
 from ckptrules.engine.naming import BEST, CHECKPOINTS, reader
 from ckptrules.engine.ruleset import Policy, PolicyLine, Reason, RuleSet
-from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, only_tells, sort_entries, with_metrics
+from ckptrules.engine.sorting import HOLDING, Sorted, by_heads, name_of, only_tells, sort_entries, with_metrics
 from ckptrules.report.text import Several, Tally
 
 NUMBERS = ("step", "epoch", "number")  # what a series counts by: the first of them that most checkpoints tell
@@ -138,7 +138,7 @@ def _rows(
             names = tuple(each for each in (*one.names, *own) if each not in told)
         yield Row(
             one,
-            "protected" if name in shields else read(*_asked(one.entry)).claim.kind,
+            "protected" if name in shields else name_of(one.entry, read).claim.kind,
             next((pack.name for pack in seen.rules.packs if (at := one.named_by.place) and at.file == pack.file), ""),
             "goes" if action and action.kind == "trash" else "stays" if action or row else "undecided",
             action.to if action and action.to != name else "",
@@ -152,10 +152,6 @@ def _rows(
             name not in seen.unwhole and not one.flaw,
             _verified(one, seen),
         )
-
-
-def _asked(entry: Entry) -> tuple[str, bool]:
-    return in_part_folder(entry.name)[1], entry.kind == "directory"
 
 
 def _why(plan: Plan) -> dict[str, tuple[Reason, ...]]:
@@ -172,7 +168,7 @@ def _unsound(seen: Seen, known: Collection[str]) -> Iterator[Checkpoint]:
     read = reader(seen.rules, len(seen.listing.entries))
     for entry in seen.listing.entries:
         if entry.kind in HOLDING and entry.name not in known:
-            said = read(*_asked(entry)).claim
+            said = name_of(entry, read).claim
             if said.kind in (*CHECKPOINTS, "protected", "ambiguous") and not only_tells(entry, said):
                 yield Checkpoint(entry, said.fields, entry.name, said.reason, flaw="is not sound")
 

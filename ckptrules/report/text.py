@@ -9,7 +9,7 @@ from itertools import zip_longest
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Plan, Problem
+from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
@@ -66,12 +66,9 @@ def several(plan: Plan, entries: Iterable[Entry]) -> Several:
     shared = {entry.name: entry.shared for entry in entries if entry.shared}
     if not shared:
         return Several()
-    along: dict[bool, list[str]] = {True: [], False: []}
-    for action in plan.actions:
-        if action.kind == "rename" or action.kind in DELETES:
-            along[action.kind in DELETES] += action.names
-    stays = [*along[False], *(name for row in plan.kept for name in row.names)]
-    return Several(*(tuple(link for name in names for link in shared.get(name, ())) for names in (along[True], stays)))
+    rows: list[Action | Kept] = [*plan.kept, *(action for action in plan.actions if action.kind == "rename")]
+    fates = plan.going, {name for row in rows for name in row.names}
+    return Several(*(tuple(link for name in shared if name in names for link in shared[name]) for names in fates))
 
 
 def by_file(total: Tally, found: Iterable[Several]) -> Tally:
