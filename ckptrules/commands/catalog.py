@@ -16,9 +16,9 @@ from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
-from ckptrules.run import deciding, finding, jobs, pinning
+from ckptrules.run import finding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output, untouched
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared, chosen_of
 from ckptrules.storage import writing
@@ -64,8 +64,8 @@ def show_catalog(session: Session, options: Options, style: Style, names: Collec
         try:
             here = finding.rules_of(session, options.outputs_dir, rules, found.directory)
             records += records_in(options.outputs_dir, here, found, pins)
-        except deciding.FAULTS as fault:
-            problems += deciding.untouched(found, fault).problems
+        except FAULTS as fault:
+            problems += untouched(found, fault).problems
     try:
         text = {"table": as_table, "json": as_json, "csv": as_csv}[options.format](records, style)
         if options.out:

@@ -33,7 +33,7 @@ from ckptrules.run.options import (
     option,
     some_text,
 )
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared, chosen_of
 
@@ -140,7 +140,7 @@ def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, 
     """Return what is known of checkpoints by files; nothing where these cannot be read, which the plan tells."""
     try:
         return deciding.all_metrics(job, listing)
-    except deciding.FAULTS:
+    except FAULTS:
         return {}
 
 

@@ -12,10 +12,10 @@ from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, summary_of
 from ckptrules.report.text import Tally
-from ckptrules.run import deciding, experiments, pinning, working
+from ckptrules.run import experiments, pinning, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output, untouched
 from ckptrules.run.progress import stoppable
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
@@ -54,8 +54,8 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
     try:
         listing = scan(job.options.outputs_dir, found)
         done = change(job, listing)
-    except deciding.FAULTS as fault:
-        done = deciding.untouched(found, fault)
+    except FAULTS as fault:
+        done = untouched(found, fault)
     return working.tell(job, done, listing)
 
 

@@ -15,10 +15,9 @@ from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, pinning
-from ckptrules.run.deciding import FAULTS
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import Prepared
 from ckptrules.storage.reading import why_of

@@ -13,10 +13,10 @@ from functools import partial
 from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
-from ckptrules.run import deciding, experiments
+from ckptrules.run import experiments
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXECUTOR, EXPERIMENTS, HTML, JSON, MAX_RATE, OptionError, Planning, flag
-from ckptrules.run.outcome import Apart, Done, Output
+from ckptrules.run.outcome import FAULTS, Apart, Done, Output, untouched
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
@@ -86,8 +86,8 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     options = job.options
     try:
         begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
-    except deciding.FAULTS as fault:
-        return told(job, Report(found.experiment, found.directory, (), deciding.untouched(found, fault).problems))
+    except FAULTS as fault:
+        return told(job, Report(found.experiment, found.directory, (), untouched(found, fault).problems))
     if options.dry_run:
         return told(job, check.end(begun, job.rules, ())[0])
     desk = begun.desk

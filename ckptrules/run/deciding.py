@@ -8,14 +8,13 @@ from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.comparing import misleading
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.facts import merged
 from ckptrules.engine.leftovers import leftover_of
 from ckptrules.engine.losses import is_blind, losses
-from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.pins import Found
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import reads_files
@@ -34,13 +33,11 @@ from ckptrules.outputs.evidence import (
     to_look_at,
 )
 from ckptrules.outputs.listing import read_directory
-from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run import pinning, sparing
 from ckptrules.run.jobs import Job, was_verified
-from ckptrules.stopping import StoppedError
+from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.storage import reading
 
-FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
 Told = dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]]  # what files told, and what is wrong with them
 
 
@@ -336,16 +333,3 @@ def broken_names(outputs_dir: str, listing: Listing) -> Mapping[str, str]:
     from ckptrules.verify import memory
 
     return memory.broken_names(outputs_dir, listing)
-
-
-def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -> Plan:
-    """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
-    if isinstance(fault, StoppedError):
-        problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
-    elif isinstance(fault, SlowRuleError):
-        text = f"cannot be named: {fault.rule.called} ({fault.rule.place.file_line}) needs too long for it"
-        problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
-    else:
-        hint = fault.hint if isinstance(fault, reading.StateError) else "look at the owner and the mode: ls -la"
-        problem = Problem("unreadable", (found.directory,), f"cannot be read: {reading.why_of(fault)}", hint)
-    return Plan(found.experiment, found.directory, problems=(problem,))

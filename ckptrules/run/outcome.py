@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ckptrules.engine.actions import Plan, Problem
+from ckptrules.engine.entries import Directory
+from ckptrules.engine.naming import SlowRuleError
 from ckptrules.report.style import Style
 from ckptrules.report.text import Outlook, Several, Tally
+from ckptrules.rules.load import SLOW_HINT
 from ckptrules.run.options import Common
-from ckptrules.stopping import KilledError
+from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.storage import reading
 from ckptrules.workers.pieces import Work
 
 if TYPE_CHECKING:
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
 
 NOTHING = Tally()
 NONE = Several()
+FAULTS = (OSError, SlowRuleError, StoppedError)  # one directory is told of as `untouched`, the others are done
 
 
 class Output(NamedTuple):
@@ -128,3 +134,16 @@ class Heard:
     def links(self) -> list[Several]:
         """The files with several names."""
         return [links for links in self.all("links") if links != NONE]
+
+
+def untouched(found: Directory, fault: OSError | SlowRuleError | StoppedError) -> Plan:
+    """Tell of a directory that could not be read, or not to its end, or of a rule that was given up on a name in it."""
+    if isinstance(fault, StoppedError):
+        problem = Problem("stopped", (found.directory,), "was not looked at to its end", "run again to go on")
+    elif isinstance(fault, SlowRuleError):
+        text = f"cannot be named: {fault.rule.called} ({fault.rule.place.file_line}) needs too long for it"
+        problem = Problem("slow_rule", (fault.name,), text, SLOW_HINT)
+    else:
+        hint = fault.hint if isinstance(fault, reading.StateError) else "look at the owner and the mode: ls -la"
+        problem = Problem("unreadable", (found.directory,), f"cannot be read: {reading.why_of(fault)}", hint)
+    return Plan(found.experiment, found.directory, problems=(problem,))

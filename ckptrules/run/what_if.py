@@ -29,9 +29,10 @@ from ckptrules.outputs.evidence import read_pointers
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import FAULTS, Told, settle, sources_asked, untouched
+from ckptrules.run.deciding import Told, settle, sources_asked
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
+from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.run.pinning import pinned_in
 from ckptrules.run.session import Session
 from ckptrules.run.whole_tree import Pairs, told_by_tree

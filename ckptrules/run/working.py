@@ -16,9 +16,9 @@ from ckptrules.engine.retention import by_tree, holds_until, reads_files
 from ckptrules.outputs.listing import scan
 from ckptrules.report.text import experiment_block, outlook, several, tally
 from ckptrules.run import pinning
-from ckptrules.run.deciding import FAULTS, Decided, decided_of, untouched
+from ckptrules.run.deciding import Decided, decided_of
 from ckptrules.run.jobs import Job
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output, untouched
 from ckptrules.run.progress import stoppable
 from ckptrules.storage.state import Folders
 

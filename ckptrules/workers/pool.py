@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import struct
@@ -164,6 +165,7 @@ def _begin(
     stopping.share(run)
     ignore_lease_breaks()
     believing.NO_MODES.update(no_modes)
+    gc.freeze()  # what was read by now lives to the end: it is not searched for garbage
     threading.Thread(target=_end_with_main, args=(locks,), daemon=True).start()
 
 
