@@ -172,9 +172,9 @@ def test_the_old_text_of_a_pointer_is_no_item_and_nothing_that_undo_does_not_kno
     assert listed.endswith("\n1 item, 122 B. 'doit undo' brings back, 'doit purge' frees.\n")
     project.doit("undo")
     assert pointer.read_text() == "epoch=12-step=12.ckpt\n"
-    assert "no journal" not in project.doit("trash")
+    assert "No journal" not in project.doit("trash")
     shutil.rmtree(project.outputs / ".ckptrules/journal")
-    assert "2 items no journal in outputs/.ckptrules/journal knows" in project.doit("trash")
+    assert "No journal in outputs/.ckptrules/journal tells of 2 items" in project.doit("trash")
 
 
 def test_what_no_run_put_into_the_trash_is_told_and_left_alone(project: Project) -> None:
