@@ -61,7 +61,8 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
             do_step(folders, step)
             done.append(step)
         except OSError as error:
-            why = why_of(error) if not before and step is steps[0] else f"{step.name}: {why_of(error)}"
+            head = next((one for one in steps if not KINDS[one.kind].turn), step)
+            why = why_of(error) if not before and step is head else f"{step.name}: {why_of(error)}"
             return why + _take_back(folders, done)
     return ""
 

@@ -64,7 +64,7 @@ def fix(
         kept: how many checkpoints stay, for the record.
         pinned: what is pinned, and what is said of that: its content stays.
     """
-    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), pinned)
+    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), now_ns, pinned)
     actions, problems = [], list(found.problems)
     with bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         try:
@@ -80,12 +80,12 @@ def fix(
 
 
 def foresee(
-    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, pinned: Mapping[str, str] = NOTHING
+    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, now_ns: int, pinned: Mapping[str, str] = NOTHING
 ) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
     gone, new = _gone_and_new(plan)
     stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
-    found = look_inside(outputs_dir, rules, stays, _names_after(listing, plan), pinned)
+    found = look_inside(outputs_dir, rules, stays, _names_after(listing, plan), now_ns, pinned)
     actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
@@ -137,6 +137,7 @@ def look_inside(
     rules: RuleSet,
     listing: Listing,
     names: Collection[str],
+    now_ns: int,
     pinned: Mapping[str, str] = NOTHING,
 ) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
@@ -173,6 +174,8 @@ def look_inside(
                     skipped.append(_left_alone(entry.name, pinned[entry.name]))
                 elif owner and recipe.changes:
                     problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
+                elif recipe.changes and (used := in_use(directory, entry, rules.settle, now_ns)):
+                    problems.append(refused(_action(entry, recipe), f"it {used}"))
                 elif recipe.changes:
                     recipes.append((entry, recipe))
     return Finding(tuple(recipes), tuple(skipped), tuple(problems))
@@ -251,7 +254,7 @@ def _fix_one(
     folder = trash_folder(place.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
-        if why := _no_space(place, listing, entry) or _busy(place, rules, listing, entry, now_ns):
+        if why := _no_space(place, listing, entry):
             return why
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)

@@ -62,9 +62,11 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
     notes = pinning.notes(job.options, listing, job.pins, job.strays)
+    now_ns = job.header["started_ns"]
     if job.options.dry_run:
-        return foresee(job.options.outputs_dir, job.rules, listing, Plan(listing.experiment, listing.directory), notes)
-    return fix(working.workplace(job), job.rules, listing, job.header["started_ns"], stoppable, pinned=notes)
+        nothing = Plan(listing.experiment, listing.directory)
+        return foresee(job.options.outputs_dir, job.rules, listing, nothing, now_ns, notes)
+    return fix(working.workplace(job), job.rules, listing, now_ns, stoppable, pinned=notes)
 
 
 def summary(words: Words, total: Tally, style: Style, notes: Iterable[str]) -> str:

@@ -119,15 +119,16 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
     """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
     from ckptrules.changes.fixing import fix, foresee
 
+    now_ns = job.header["started_ns"]
     place = None if job.options.dry_run else workplace(job)
     try:
         if place is None:
             notes = pinning.notes(job.options, listing, job.pins, job.strays)
-            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan, notes)
+            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan, now_ns, notes)
         else:
             now = scan(place.outputs_dir, found)
             notes = pinning.notes(job.options, now, job.pins, job.strays)
-            more = fix(place, job.rules, now, job.header["started_ns"], stoppable, outcome.plan.remaining, notes)
+            more = fix(place, job.rules, now, now_ns, stoppable, outcome.plan.remaining, notes)
     except FAULTS as fault:
         more = untouched(found, fault)
     plan = outcome.plan._replace(

@@ -153,6 +153,13 @@ def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) ->
     assert (outputs / "exp/latest").read_text() == "c\na\n"
 
 
+def test_what_is_in_the_way_of_a_head_is_named(outputs: Path) -> None:
+    (outputs / "exp/old").symlink_to("elsewhere")
+    unit = Unit("rename", 0, (Step("unlink", "exp", "old", "exp", "a"), move(outputs)._replace(to="old")))
+    with Folders(str(outputs)) as folders:
+        assert foresee(folders, (unit,)) == do_units(folders, [unit]) == {0: f"old: {LINK_CHANGED}"}
+
+
 def test_a_link_in_a_folder_that_an_earlier_unit_moves_is_looked_at_where_it_lies(outputs: Path) -> None:
     """As where undo gives a folder its old name back, and then the link in it its old text."""
     (outputs / "exp/new").mkdir()

@@ -273,6 +273,18 @@ def test_a_dry_run_changes_nothing(project: Project) -> None:
     assert project.tree(state=True) == before
 
 
+def test_a_preview_knows_what_is_in_use(project: Project) -> None:
+    path = project.outputs / "one/checkpoints" / NEW
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lightning_file(str(path.with_name(OLD))))
+    says = f"Problem: {NEW} cannot get other paths in its state: it is open for writing"
+    with path.open("ab"):
+        for command in ("plan", "migrate"):
+            assert says in project.doit(command, "fix_state=1", check=1)
+        assert says in project.doit("fix_state", "dry_run=1", check=1)
+    assert "State fixed" in project.doit("fix_state")
+
+
 def test_what_is_no_torch_file_is_said_and_left(project: Project) -> None:
     project.make({f"one/checkpoints/{NEW}": 50, "one/checkpoints/epoch-04_step-000001.ckpt/0.pt": 5})
     out = project.doit("fix_state")
