@@ -23,13 +23,12 @@ from hypothesis import settings
 from ckptrules import stopping
 from ckptrules.run.command_line import TASKS
 from ckptrules.storage.base import Storage
-from tests.support.forking import AT_START, IN_TURN, Server, start_of
+from tests.support.forking import AT_START, IN_TURN, Server, memory, start_of
 from tests.support.storages import STORAGES
 
 PROGRAMS = os.path.dirname(sys.executable)
 os.environ["PATH"] = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}"  # as a shell has it that has activated the venv
 REFUSED = 3
-GIB = 1 << 30
 ROOT = Path(__file__).parent.parent
 QUICK = "not whole"  # the tests that the quick suite leaves out
 settings.register_profile("any machine", deadline=None)
@@ -107,9 +106,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("whole") is not None)
 
 
-def pytest_collection_finish() -> None:
-    """Search the tests themselves for no garbage: each search would take as long as many of them."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Search the tests themselves for no garbage, neither while they are read nor later: each search would take as long as many of them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -192,7 +197,7 @@ def run_copied(command: str, folder: Path) -> tuple[int, str]:
     """Run a command, as a shell reads it, in a copy of a folder; as a preview, where there is one."""
     task = re.split("[ :]", command.partition(" ")[2])[0]
     words = f"{command} dry_run=1" if task in TASKS and "dry_run=" not in command else command
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(dir=memory()) as place:
         here, programs = Path(place, folder.name), Path(place, "programs")
         with contextlib.suppress(shutil.Error):  # pipes and the like
             shutil.copytree(folder, here, symlinks=True)
@@ -214,20 +219,14 @@ def content_hash(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def memory() -> str | None:
-    """Return a folder in memory, where there is one of some size: there no test waits for a disk, and the system does less."""
-    place = "/dev/shm"
-    return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > GIB else None
-
-
 @pytest.fixture
-def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give a test a folder of its own: in memory, or on the disk where its marker says so."""
-    if request.node.get_closest_marker("on_disk") or not memory():
-        yield tmp_path
+    if request.node.get_closest_marker("on_disk") or not (place := memory()):
+        yield tmp_path_factory.mktemp("test")
         return
-    with tempfile.TemporaryDirectory(dir=memory()) as place:
-        yield Path(place)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
 
 
 _states = itertools.count()

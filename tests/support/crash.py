@@ -57,7 +57,8 @@ def run_in_turn(
     Nothing that is replaced in the process of the tests is replaced there: see `run`.
     """
     disturbance = Disturbance(fault, old_system, no_links, count)
-    with tempfile.NamedTemporaryFile() as counter, tempfile.NamedTemporaryFile() as reads:
+    place = forking.memory()
+    with tempfile.NamedTemporaryFile(dir=place) as counter, tempfile.NamedTemporaryFile(dir=place) as reads:
         watch = disturbance, counter.name, reads.name
         environment = default()
         one = server(forking.start_of(environment))

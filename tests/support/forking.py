@@ -26,6 +26,7 @@ import os
 import pkgutil
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +59,14 @@ ROOT = Path(__file__).parents[2]
 OURS = ROOT.joinpath("dodo.py").read_bytes()
 JOURNAL = re.compile(r"/\.ckptrules/journal/[^/]+( \(deleted\))?$")
 SECONDS = 120  # after which a run hangs, and is killed
+GIB = 1 << 30
 NO_MORE = 77  # orders: an exit code of the process that does the runs in turn
+
+
+def memory() -> str | None:
+    """Return a folder in memory, where there is one of some size: there no test waits for a disk, and the system does less."""
+    place = "/dev/shm"
+    return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > GIB else None
 
 
 def packed(text: str) -> str:
@@ -117,7 +125,8 @@ class Server:
     ) -> tuple[int, str, str]:
         """Run a program: its exit code, stdout with stderr in it, and nothing; or both, where they are kept ``apart``."""
         os.umask(umask := os.umask(0))
-        with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
+        place = memory()
+        with tempfile.NamedTemporaryFile(dir=place) as out, tempfile.NamedTemporaryFile(dir=place) as err:
             stderr = err.name if apart else out.name
             words, theirs = list(map(packed, arguments)), {packed(k): packed(v) for k, v in environment.items()}
             order = Order(program, words, packed(str(folder)), theirs, umask, host, out.name, stderr, watch)

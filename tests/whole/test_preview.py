@@ -15,9 +15,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.conftest import ROOT, Project, memory
+from tests.conftest import ROOT, Project
 from tests.support import crash
 from tests.support.disturbing import Fault
+from tests.support.forking import memory
 from tests.support.state_machines import go_through
 
 EPOCHS, DAY = st.integers(8, 12), 86_400

@@ -11,9 +11,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.conftest import ROOT, Project, content_hash, memory
+from tests.conftest import ROOT, Project, content_hash
 from tests.support import crash
 from tests.support.disturbing import Fault
+from tests.support.forking import memory
 from tests.support.state_machines import go_through
 
 NAMES = st.one_of(
