@@ -34,9 +34,9 @@ from ckptrules.run.options import (
     flag,
     option,
 )
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of
+from ckptrules.run.tasks import chosen_of
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of

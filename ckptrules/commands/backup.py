@@ -12,10 +12,10 @@ from ckptrules.report.style import Style
 from ckptrules.run import finding, locking, refusing
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of, selects_by_word
+from ckptrules.run.tasks import chosen_of, selects_by_word
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report

@@ -8,9 +8,8 @@ from functools import partial
 
 from ckptrules.report.style import Style
 from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import report

@@ -18,9 +18,9 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, jobs, pinning
 from ckptrules.run.options import EXPERIMENTS, Common, OneOf, a_file, option
-from ckptrules.run.outcome import FAULTS, Done, Output, untouched
+from ckptrules.run.outcome import FAULTS, Done, Output, Prepared, untouched
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of
+from ckptrules.run.tasks import chosen_of
 from ckptrules.storage import writing
 
 HEADINGS = ("experiment", "name", "kind", "epoch", "step", "metric", "size", "verified")

@@ -12,9 +12,8 @@ from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import jobs
 from ckptrules.run.finding import load
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 
 
 class Options(Common):

@@ -9,9 +9,8 @@ from ckptrules.commands.backup import chosen_backup, lock
 from ckptrules.report.style import Style
 from ckptrules.run import refusing
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import unfinished
 from ckptrules.storage.reading import why_of

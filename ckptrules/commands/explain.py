@@ -33,9 +33,9 @@ from ckptrules.run.options import (
     option,
     some_text,
 )
-from ckptrules.run.outcome import FAULTS, Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of
+from ckptrules.run.tasks import chosen_of
 
 WIDTH = 13
 FEW = 5  # metrics in a line

@@ -11,9 +11,8 @@ from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import past, records
 from ckptrules.run.options import HTML, Common, a_file, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 
 HEADINGS = ("run", "when", "who", "command", "renamed", "deleted", "size", "state")
 DROPS = ("who", "when", "size", "renamed", "deleted")

@@ -14,10 +14,9 @@ from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.log_template import LogTemplateError, render
 from ckptrules.rules.shipped import LOG_TEMPLATE, RULES_DIR, log_template
 from ckptrules.run.options import RUN, Common, OptionError, a_file, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import chosen_run, command_of
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of
 

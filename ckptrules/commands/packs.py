@@ -23,9 +23,8 @@ from ckptrules.rules import packs as packs_of_rules
 from ckptrules.rules.load import load_pack
 from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.options import Common, OptionError, a_file, a_path, option, some_text
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage import writing
 
 WIDTH = 80  # columns, where the terminal has no less

@@ -17,9 +17,9 @@ from ckptrules.report.style import Style
 from ckptrules.run.experiments import experiments, in_tally
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, Migrating, OptionError, a_page, flag, option, some_text
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, TaskDict, one_task
+from ckptrules.run.tasks import TaskDict, one_task
 from ckptrules.storage.believing import read_plain
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.writing import write_whole

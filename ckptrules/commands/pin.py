@@ -17,9 +17,8 @@ from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, pinning
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import FAULTS, Done, Output
+from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage.reading import why_of
 
 FEW = 5

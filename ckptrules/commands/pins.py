@@ -12,9 +12,8 @@ from ckptrules.report.style import NARROW, Style, columns, count_of, table, wrap
 from ckptrules.report.text import problem_lines
 from ckptrules.run import pinning
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 
 
 class Options(Common):

@@ -19,9 +19,8 @@ from ckptrules.report.style import Style, count_of, table
 from ckptrules.run import records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import WAIT, Common, as_time, flag, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_use

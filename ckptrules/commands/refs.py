@@ -20,10 +20,9 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.run import records
 from ckptrules.run.hints import command
 from ckptrules.run.options import RUN, WAIT, Common, OptionError, a_path, flag, option
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage import believing, dressing, state
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.texts import keep_content

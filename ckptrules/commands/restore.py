@@ -15,9 +15,9 @@ from ckptrules.report.style import Style
 from ckptrules.run import pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of
+from ckptrules.run.tasks import chosen_of
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of

@@ -11,9 +11,8 @@ from ckptrules.engine.measures import visible
 from ckptrules.run import jobs
 from ckptrules.run.hints import WHERE_TO
 from ckptrules.run.options import Migrating, OptionError
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 
 WAIT = 600  # seconds
 LOG = "ckptrules.log"

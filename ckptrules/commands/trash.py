@@ -20,10 +20,9 @@ from ckptrules.report.text import files_of
 from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.past import runs_of
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import TrashItem, strangers, trash_items

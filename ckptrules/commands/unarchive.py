@@ -16,9 +16,8 @@ from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of
 from ckptrules.run.options import EXECUTOR, MAX_RATE, WAIT, Common, OptionError, option, some_text
-from ckptrules.run.outcome import Done
+from ckptrules.run.outcome import Done, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import making, unfinished
 from ckptrules.vault import space, tar, unpacking

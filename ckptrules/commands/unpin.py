@@ -9,8 +9,8 @@ from ckptrules.commands.pin import chosen, write
 from ckptrules.engine.pins import Pin
 from ckptrules.run import pinning
 from ckptrules.run.options import WAIT, Common, option, some_text
+from ckptrules.run.outcome import Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared
 
 
 class Options(Common):

@@ -15,9 +15,9 @@ from ckptrules.engine.measures import human_size, newly_taken
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import Prepared, chosen_of
+from ckptrules.run.tasks import chosen_of
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.trash import trash_use

@@ -1,8 +1,8 @@
-"""What comes of the work on a directory, or of a command, and what a reporter has heard of it, added up."""
+"""What a command is to do, what comes of it, and what a reporter has heard of it, added up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules.engine.actions import Plan, Problem
@@ -64,6 +64,13 @@ class Done(NamedTuple):
     moved: int = 0
     passed: int = 0
     killed: KilledError | None = None
+
+
+class Prepared(NamedTuple):
+    """What a command is to do, and the experiments that words of the command line may select, if they may."""
+
+    work: Callable[[], Done]
+    experiments: Collection[str] = ()
 
 
 class Apart(NamedTuple):

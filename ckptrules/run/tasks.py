@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptrules.engine.spelling import nearest
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
-from ckptrules.run.outcome import Done, Output
+from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
 from ckptrules.run.words import DEFAULT_TASK, as_pattern, encode_task, fits
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 Given = TypeVar("Given", bound=Common)
 TaskDict = dict[str, Any]
 LISTED = "'doit plan' shows those that there are"
-
-
-class Prepared(NamedTuple):
-    """What a command is to do, and the experiments that words of the command line may select, if they may."""
-
-    work: Callable[[], Done]
-    experiments: Collection[str] = ()
 
 
 def one_task(
