@@ -18,7 +18,8 @@ def do_step(folders: Folders, step: Step) -> None:
     Raises:
         FileExistsError: the new name is taken.
         FileNotFoundError: nothing stands under the old name.
-        OSError: ESTALE where something else stands there; or the system refuses.
+        Changed: something else stands there.
+        OSError: the system refuses.
     """
     refuse_path(step.name)
     KINDS[step.kind].do(folders, step)

@@ -25,7 +25,8 @@ from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.torchstate import NotRewritableError, rewrite
 from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
-from ckptrules.storage import believing, dressing, exchanging, moving, reading, streams, unfinished
+from ckptrules.storage import believing, dressing, exchanging, reading, streams, unfinished
+from ckptrules.storage.base import CHANGED
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import WORK, Folders, open_directory
 
@@ -259,7 +260,7 @@ def _fix_one(
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)
         if before.split(".")[1:3] != [str(entry.size), str(entry.mtime_ns)]:
-            return moving.CHANGED
+            return CHANGED
         staged = unfinished.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         why = "not looked at to its end"
         try:

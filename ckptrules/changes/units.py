@@ -13,7 +13,8 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import dressing
-from ckptrules.storage.moving import CHANGED, LINK_CHANGED, NEITHER
+from ckptrules.storage.base import CHANGED
+from ckptrules.storage.moving import LINK_CHANGED, NEITHER
 
 NOT_BEGUN = "not begun, as the run was stopped"
 NOT_RECORDED = "not begun, as it could not be recorded"

@@ -10,12 +10,13 @@ from typing import BinaryIO, NamedTuple, Protocol
 from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 Say = Callable[[str], object]
+CHANGED = "has changed since it was looked at"
 
 
 class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened
     """Under a name stands something else than what was looked at."""
 
-    def __init__(self, path: str, fact: str = "has changed since it was looked at") -> None:
+    def __init__(self, path: str, fact: str = CHANGED) -> None:
         super().__init__(errno.ESTALE, fact, path)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Spot
 from ckptrules.storage import reading, streams
-from ckptrules.storage.moving import CHANGED, UNSUPPORTED, link_exclusively, status_of, swap
+from ckptrules.storage.base import Changed
+from ckptrules.storage.moving import link_exclusively, status_of, swap
 from ckptrules.storage.state import Folders
 
 SPARE = ".spare"
@@ -20,20 +20,14 @@ def exchange(folders: Folders, here: Spot, there: Spot, marks: str) -> None:
 
     Elsewhere the first gets a second name, then the other takes its first one, then the second becomes the other's.
 
-    ``marks`` are those of both (`mark`), with a space between: what does not bear them is left as it is (ESTALE).
+    ``marks`` are those of both (`mark`), with a space between: what does not bear them is left as it is (`Changed`).
     """
     directory = folders.descriptor(here.directory)
     target = folders.descriptor(there.directory, create=True)
     if not is_marked(folders, here, there, marks):
-        raise OSError(errno.ESTALE, CHANGED, here.name)
-    try:
-        swap(
-            directory, here.name, target, there.name,
-            lambda: is_marked(folders, here, there, other_way_round(marks)), CHANGED,
-        )  # fmt: skip
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
+        raise Changed(here.name)
+    marks = other_way_round(marks)
+    if not swap(directory, here.name, target, there.name, lambda: is_marked(folders, here, there, marks)):
         spare = there.name + SPARE
         link_exclusively(directory, here.name, target, spare)
         os.rename(there.name, here.name, src_dir_fd=target, dst_dir_fd=directory)

@@ -8,7 +8,8 @@ import os
 import stat
 
 from ckptrules.engine.actions import Spot
-from ckptrules.storage.moving import LINK_CHANGED, UNSUPPORTED, rename, swap
+from ckptrules.storage.base import Changed
+from ckptrules.storage.moving import LINK_CHANGED, rename, swap
 from ckptrules.storage.reading import refuse_path
 from ckptrules.storage.state import NEW_LINK, WORK, Folders
 from ckptrules.storage.writing import temporary_name
@@ -23,16 +24,12 @@ def change_link(folders: Folders, here: Spot, was: str, to: str) -> None:
     """Replace a link by another in one step, so that the name is there at every moment."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, was):
-        raise OSError(errno.ESTALE, LINK_CHANGED, here.name)
+        raise Changed(here.name, LINK_CHANGED)
     work = folders.descriptor(WORK, create=True)
     temporary = temporary_name(NEW_LINK)
     os.symlink(to, temporary, dir_fd=work)
     try:
-        try:
-            swap(work, temporary, directory, here.name, lambda: _has_text(work, temporary, was), LINK_CHANGED)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                raise
+        if not swap(work, temporary, directory, here.name, lambda: _has_text(work, temporary, was), LINK_CHANGED):
             os.rename(temporary, here.name, src_dir_fd=work, dst_dir_fd=directory)
     finally:
         _drop_link(work, temporary)
@@ -48,7 +45,7 @@ def remove_link(folders: Folders, here: Spot, text: str) -> None:
     """Remove a link, by way of the workplace: what is removed there has been looked at there."""
     directory = folders.descriptor(here.directory)
     if not _has_text(directory, here.name, text):
-        raise OSError(errno.ESTALE, LINK_CHANGED, here.name)
+        raise Changed(here.name, LINK_CHANGED)
     work = folders.descriptor(WORK, create=True)
     temporary = temporary_name(NEW_LINK)
     try:
@@ -59,7 +56,7 @@ def remove_link(folders: Folders, here: Spot, text: str) -> None:
         os.unlink(here.name, dir_fd=directory)  # the workplace lies on another file system
         return
     try:
-        fault = None if _has_text(work, temporary, text) else OSError(errno.ESTALE, LINK_CHANGED, here.name)
+        fault: OSError | None = None if _has_text(work, temporary, text) else Changed(here.name, LINK_CHANGED)
     except OSError as error:
         fault = error
     if fault:

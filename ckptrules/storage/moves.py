@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 
 from ckptrules.engine.actions import Spot
 from ckptrules.engine.entries import Identity
 from ckptrules.storage import moving
+from ckptrules.storage.base import Changed
 from ckptrules.storage.looking import stands_for
 from ckptrules.storage.state import Folders
 
@@ -29,13 +29,14 @@ def move(folders: Folders, here: Spot, there: Spot, identity: Identity) -> None:
 
     Raises:
         FileExistsError: the new name is taken.
-        OSError: ESTALE where something else stands under the old one; or the system refuses.
+        Changed: something else stands under the old one.
+        OSError: the system refuses.
     """
     directory = folders.descriptor(here.directory)
     same = there.directory == here.directory
     target = directory if same else folders.descriptor(there.directory, create=True)
     if not stands_for(directory, here.name, identity):
-        raise OSError(errno.ESTALE, moving.CHANGED, here.name)
+        raise Changed(here.name)
     moving.rename(directory, here.name, there.name, target)
 
 

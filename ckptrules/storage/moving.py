@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 
 from ckptrules.engine.entries import Stamp
+from ckptrules.storage.base import CHANGED, Changed
 from ckptrules.storage.looking import stamp_of
-from ckptrules.storage.reading import why_of
 
 NS = 1_000_000_000
 TICK_NS = 20_000_000
 COARSE_TICK_NS = 2 * NS
-CHANGED = "has changed since it was looked at"
 LINK_CHANGED = "is no longer the link that it was"
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
@@ -163,21 +162,27 @@ def status_of(directory: int, name: str) -> os.stat_result | None:
 
 
 def swap(
-    spare_directory: int, spare: str, directory: int, name: str, as_expected: Callable[[], bool], otherwise: str
-) -> None:
-    """Give two names each other's content, in one step, and look at what came out.
+    spare_directory: int, spare: str, directory: int, name: str, as_expected: Callable[[], bool], fact: str = CHANGED
+) -> bool:
+    """Give two names each other's content, in one step, and look at what came out; False: the system cannot.
 
     If that is not what was expected, or cannot be looked at, the two go back.
 
     Raises:
-        OSError: they went back, or the system refuses; UNSUPPORTED where it knows no exchange.
+        Changed: they went back; ``fact`` says why.
+        OSError: they went back, or the system refuses.
     """
-    _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    try:
+        _rename_with(EXCHANGE, spare_directory, spare, directory, name)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return False
+        raise
     try:
         if as_expected():
-            return
-        why = OSError(errno.ESTALE, otherwise, name)
-    except OSError as error:  # of no errno that stands for a system without exchange, as it was exchanged
-        why = OSError(errno.EIO if error.errno in UNSUPPORTED else error.errno, why_of(error), name)
+            return True
+        why: OSError = Changed(name, fact)
+    except OSError as error:
+        why = error
     _rename_with(EXCHANGE, spare_directory, spare, directory, name)
     raise why

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from ckptrules.engine.actions import Spot
 from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
 from ckptrules.storage import reading, streams
+from ckptrules.storage.base import Changed
 from ckptrules.storage.dressing import dress_or_refuse
-from ckptrules.storage.moving import CHANGED, UNSUPPORTED, status_of, swap
+from ckptrules.storage.moving import status_of, swap
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import open_below
 from ckptrules.storage.state import Folders
@@ -43,17 +44,17 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
     with reading.open_file_in(directory, name) as origin:
         content = streams.read_text(origin)
         if content is None:
-            raise OSError(errno.ESTALE, CHANGED, name)
+            raise Changed(name)
         changed = change(content)
         target = folders.descriptor(trash, create=True)
         spare = _new_text(target, name, changed, origin)
         try:
-            swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content, CHANGED)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                if read_pointer(target, spare) != content:  # else it could not go back
-                    os.unlink(spare, dir_fd=target)
-                raise
+            is_swapped = swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content)
+        except OSError:
+            if read_pointer(target, spare) != content:  # else it could not go back
+                os.unlink(spare, dir_fd=target)
+            raise
+        if not is_swapped:
             _new_text(target, name, content, origin)
             os.rename(spare, name, src_dir_fd=target, dst_dir_fd=directory)
 
@@ -98,8 +99,8 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     which ``folders`` must come.
 
     Raises:
-        OSError: EPERM where they do not, or the new file would not keep what the old one has; ESTALE where something
-            else stands in the file.
+        Changed: something else stands in the file.
+        OSError: EPERM where they do not, or the new file would not keep what the old one has.
     """
     if not folders.texts:
         raise OSError(errno.EPERM, NO_TEXTS, here.name)
@@ -108,7 +109,7 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
     if hashlib.sha256(content).hexdigest() != to:
         raise OSError(errno.EIO, "what was kept of it is damaged", to)
     if text_checksum(here) != was:
-        raise OSError(errno.ESTALE, CHANGED, here.name)
+        raise Changed(here.name)
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
         temporary = _name_beside(folder, here.name, content)
         with new_file(folder, temporary) as file:

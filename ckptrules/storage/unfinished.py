@@ -11,11 +11,12 @@ from typing import BinaryIO
 
 from ckptrules.engine.actions import Piece, Rewrite
 from ckptrules.storage import believing, reading, streams
+from ckptrules.storage.base import CHANGED
 from ckptrules.storage.believing import explained
 from ckptrules.storage.copying import clone
 from ckptrules.storage.dressing import PRIVATE, dress, dress_or_refuse
 from ckptrules.storage.looking import identity_of
-from ckptrules.storage.moving import CHANGED, rename, status_of
+from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
 from ckptrules.storage.writing import remove, skip, temporary_name, write, write_beside

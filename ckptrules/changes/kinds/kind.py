@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import ClassVar, NamedTuple
 
 from ckptrules.engine.actions import Spot, Step
-from ckptrules.storage.moving import CHANGED
+from ckptrules.storage.base import CHANGED
 from ckptrules.storage.state import Folders
 
 
@@ -70,7 +70,7 @@ class Kind:
         return "" if step.here in ahead.altered or self.begins(folders, step) else self.changed
 
     def do(self, folders: Folders, step: Step) -> None:
-        """Make the step, or change nothing: OSError, of ESTALE where something else stands here."""
+        """Make the step, or change nothing: `Changed` where something else stands here, or another OSError."""
         raise NotImplementedError
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:

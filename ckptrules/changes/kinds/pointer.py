@@ -5,13 +5,12 @@ A ``repoint`` puts the name ``to`` in the place of ``was`` in the file ``name``;
 
 from __future__ import annotations
 
-import errno
-
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
 from ckptrules.engine.pointers import mentions, with_other_name
 from ckptrules.engine.state_folder import trash_folder
 from ckptrules.storage import texts
+from ckptrules.storage.base import Changed
 from ckptrules.storage.state import Folders
 
 REPOINT = ActionKind("repoint", "Repointed", "Would repoint", "be repointed", "relink", "relinked")
@@ -34,7 +33,7 @@ class Repoint(Kind):
 
         def change(content: bytes) -> bytes:
             if fault := self._fault(content, step):
-                raise OSError(errno.ESTALE, fault, step.name)
+                raise Changed(step.name, fault)
             return with_other_name(content, step.was, step.to)
 
         texts.replace_pointer(folders, step.here, step.to_directory, change)
