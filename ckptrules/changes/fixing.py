@@ -252,7 +252,7 @@ def _fix_one(
     kept: int,
 ) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
-    folder = trash_folder(place.run, listing.directory)
+    folder = trash_folder(place.journal.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
         if why := _no_space(place, listing, entry):

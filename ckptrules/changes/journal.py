@@ -37,7 +37,7 @@ class Journal:
     """The journal of one process in one run; ``header`` is what its first line tells: its id, options, rules."""
 
     def __init__(self, storage: Storage, run: str, process: int, header: Mapping[str, Any]) -> None:
-        self._storage = storage
+        self._storage, self.run = storage, run
         self._path = f"{JOURNALS}/{run}.{process}.jsonl"
         self._header: Mapping[str, Any] | None = header
         self._number = 0

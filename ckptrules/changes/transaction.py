@@ -32,7 +32,6 @@ class Workplace(NamedTuple):
     """
 
     outputs_dir: str
-    run: str
     journal: Journal
     texts: bool = False
 
@@ -93,7 +92,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -
         directory = folders.descriptor(plan.directory)
         if problem := obstacle(directory, plan):
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
-        units = units_of(plan, listing, place.run)
+        units = units_of(plan, listing, place.journal.run)
         frees = () if trash_days else to_be_freed(plan)
         done = transact(place, plan.experiment, plan.directory, units, kept=plan.remaining, frees=frees)
         outcome = after(plan, done.failed, problems_of(plan, done))

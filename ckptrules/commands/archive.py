@@ -325,6 +325,5 @@ def change(session: Session, options: Common, command: str, experiment: str, uni
     Raises:
         OSError: the journal cannot be opened.
     """
-    journal = records.open_journal(session, options.outputs_dir, records.run_header(session, command, options))
-    place = Workplace(options.outputs_dir, session.run_id, journal)
+    place = Workplace(options.outputs_dir, records.open_journal(session, command, options))
     return transact(place, experiment, experiment, [unit]).why

@@ -125,8 +125,7 @@ def empty(session: Session, options: Common, runs: Sequence[str]) -> tuple[Empti
     emptied = empty_trash(Disk(options.outputs_dir), runs, stopping.stopped)
     if runs and (emptied.freed.items or not emptied.left):
         try:
-            journal = records.open_journal(session, options.outputs_dir, records.run_header(session, "purge", options))
-            journal.purged(runs, sorted(emptied.left))
+            records.open_journal(session, "purge", options).purged(runs, sorted(emptied.left))
         except OSError as error:
             return emptied, [f"The trash is empty, but the journal cannot be written: {why_of(error)}"]
     return emptied, []

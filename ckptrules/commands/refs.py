@@ -251,8 +251,8 @@ def write(session: Session, options: Options, texts: Sequence[Text]) -> dict[str
             units.append(Unit("rewrite", len(new), (Step("rewrite", folder, name, "", to, was),)))
     except OSError as error:
         return dict.fromkeys((text.path for text in texts), f"not begun: {why_of(error)}")
-    journal = records.open_journal(session, options.outputs_dir, records.run_header(session, "refs", options), own)
-    done = transact(Workplace(own, session.run_id, journal, texts=True), REFERENCES, REFERENCES, units)
+    place = Workplace(own, records.open_journal(session, "refs", options, own), texts=True)
+    done = transact(place, REFERENCES, REFERENCES, units)
     end = f": {done.unrecorded}" * bool(done.unrecorded)
     return {texts[place].path: why + end for place, why in done.failed.items()}
 

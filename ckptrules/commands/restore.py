@@ -89,8 +89,7 @@ def bring_back(
         pinned = pinning.all_pinned(session, options)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
-            journal = records.open_journal(session, outputs_dir, records.run_header(session, "restore", options))
-            place = Workplace(outputs_dir, session.run_id, journal)
+            place = Workplace(outputs_dir, records.open_journal(session, "restore", options))
             steps = restoring.restore(place, path, steps, session.shown, lost.__setitem__, each)
     except (StoppedError, KilledError) as error:
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)

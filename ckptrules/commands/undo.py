@@ -207,7 +207,7 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
             came = Transacted(foresee(folders, back.units))
     elif back.units:
         journal = job.journals.of_this_thread(root, job.header)
-        place = Workplace(root, job.run, journal, back.own)
+        place = Workplace(root, journal, back.own)
         came = transact(place, back.experiment, back.directory, back.units, takes_back=back.undoes)
         if stopping.stopped():
             job.journals.note_stop()

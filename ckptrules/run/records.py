@@ -177,9 +177,10 @@ def journals_of(session: Session) -> Journals:
     return Journals(session.run_id)
 
 
-def open_journal(session: Session, path: str, header: Mapping[str, Any], own_state: str = "") -> Journal:
+def open_journal(session: Session, command: str, options: Common, own_state: str = "") -> Journal:
     """Open the journal of this thread in this run, once, in ``own_state`` or else the ``outputs_dir``."""
-    header = {**header, "number": begun(session, path).last.number}
+    path = options.outputs_dir
+    header = run_header(session, command, options, number=begun(session, path).last.number)
     return journals_of(session).of_this_thread(own_state or path, header)
 
 

@@ -151,4 +151,4 @@ def workplace(job: Job) -> Workplace:
     if job.number is None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
     journal = job.journals.of_this_thread(job.options.outputs_dir, {**job.header, "number": job.number})
-    return Workplace(job.options.outputs_dir, job.header["run"], journal)
+    return Workplace(job.options.outputs_dir, journal)

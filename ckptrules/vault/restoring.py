@@ -146,7 +146,7 @@ def _put_in_place(step: RestoreStep, place: Workplace, waits_in: str, staged: st
         bring = Step("move", waits_in, staged, folder, name, identity=_identity(place, waits_in, staged))
         unit = Unit("restore", step.item.size, (bring,))
         if step.verdict == "replace":
-            trash, there = trash_folder(place.run, folder), _identity(place, folder, name)
+            trash, there = trash_folder(place.journal.run, folder), _identity(place, folder, name)
             away = Step("move", folder, name, trash, trash_name(name), identity=there)
             unit = Unit("replace", step.item.size, (away, bring))
     except OSError as error:

@@ -245,7 +245,7 @@ def times(outputs: Path) -> int:
 
 def test_a_new_kind_is_recorded_and_taken_back(outputs: Path, retime: Unit) -> None:
     journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "retime"})
-    place = Workplace(str(outputs), RUN, journal)
+    place = Workplace(str(outputs), journal)
     assert transact(place, "exp", "exp", [retime]) == Transacted({})
     assert times(outputs) == 7
     (run,) = read_runs(str(outputs))

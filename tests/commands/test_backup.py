@@ -683,7 +683,7 @@ def test_what_was_brought_is_taken_back_also_where_the_power_went_before_that_wa
 
 def workplace(project: Project) -> Workplace:
     run, outputs_dir = "20200101T000000Z-1", str(project.outputs)
-    return Workplace(outputs_dir, run, Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"}))
+    return Workplace(outputs_dir, Journal(Disk(outputs_dir), run, os.getpid(), {"command": "restore"}))
 
 
 def restore(project: Project, made: str, manifest: Manifest) -> list[restoring.RestoreStep]:
