@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading, streams
-from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.dressing import PRIVATE, described, dress_as
 from ckptrules.storage.reading import Progress, open_below
+from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import write
 
 FICLONE = 0x40049409  # linux/fs.h

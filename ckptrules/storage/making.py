@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
-from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.copying import PIECE
 from ckptrules.storage.dressing import PRIVATE, dress_as, give_link_away
 from ckptrules.storage.reading import Progress, open_below
+from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import in_blocks, new_file, write_with_holes
 
 SYNCS = 4  # files that may be on their way to the disk while another one is written

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.attributes import LAST_ID, UNKNOWN, are_sound, disbelieved
-from ckptrules.storage.checksums import is_sound
+from ckptrules.storage.streams import is_checksum
 
 SCHEMA_VERSION = 2  # 1 has a `sha256` in place of the `checksum` that names its algorithm
 LIMIT = 2**63
@@ -168,7 +168,7 @@ SOUND: Mapping[str, Callable[[Item], bool]] = {
     "mtime_ns": lambda item: _is_number(item.mtime_ns, -LIMIT, LIMIT - 1),
     "mode": lambda item: _is_number(item.mode, 0, 0o3777 if item.kind == "directory" else 0o777),
     "link": lambda item: _is_name(item.link) and bool(item.link) == (item.kind == "link"),
-    "checksum": lambda item: item.checksum == "" or (item.kind == "file" and is_sound(item.checksum)),
+    "checksum": lambda item: item.checksum == "" or (item.kind == "file" and is_checksum(item.checksum)),
     "changed": lambda item: isinstance(item.changed, bool),
     "uid": lambda item: _is_number(item.uid, UNKNOWN, LAST_ID),
     "gid": lambda item: _is_number(item.gid, UNKNOWN, LAST_ID),

@@ -18,8 +18,8 @@ from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import dressing, looking, making, reading, streams, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
-from ckptrules.storage.checksums import Checksum
 from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.storage.streams import Checksum
 from ckptrules.vault import space
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, to_json
 from ckptrules.vault.tar import ArchiveError, writer

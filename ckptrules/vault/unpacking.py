@@ -13,8 +13,8 @@ from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import looking, making, reading, streams, unfinished
 from ckptrules.storage.believing import is_trusted
-from ckptrules.storage.checksums import Checksum, algorithm_of
 from ckptrules.storage.reading import Progress, why_of
+from ckptrules.storage.streams import Checksum, algorithm_of
 from ckptrules.storage.writing import temporary_name
 from ckptrules.vault import space
 from ckptrules.vault.copies import Tell, untold
