@@ -68,11 +68,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be packed, and where to.
-
-    Raises:
-        OptionError: that is not said, or cannot be.
-    """
+    """Find out what is to be packed, and where to."""
     if not selects(session, "archive", options) or options.archive_dir is None:
         missing = "archive_dir" if selects(session, "archive", options) else "experiments"
         raise OptionError(f"archive needs {missing}=…", "'doit archive experiments=PATTERN archive_dir=DIR'")

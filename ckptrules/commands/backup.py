@@ -47,11 +47,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Work out what is to be backed up, and where to.
-
-    Raises:
-        OptionError: no experiment is meant, or no backup can be made there.
-    """
+    """Work out what is to be backed up, and where to."""
     chosen_of(session, "backup", options, known_experiments(session, options))  # refused before anything is written
     now = datetime.now().astimezone()
     folder = vault_backups.backups_folder(options.outputs_dir, options.to)

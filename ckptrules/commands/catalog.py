@@ -40,11 +40,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out which experiments are meant.
-
-    Raises:
-        OptionError, RuleError: nothing can be listed with these.
-    """
+    """Find out which experiments are meant."""
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     names = chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
     jobs.pins_of(session, options)  # refused before anything is listed

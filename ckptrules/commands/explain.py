@@ -79,11 +79,7 @@ class Options(Planning):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out by what to plan, and in which experiments.
-
-    Raises:
-        OptionError: no name is given.
-    """
+    """Find out by what to plan, and in which experiments."""
     if options.name is None:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)

@@ -34,11 +34,7 @@ class Options(Common):
 
 
 def prepare(_: Session, options: Options) -> Prepared:
-    """Find the run, and make its entry.
-
-    Raises:
-        OptionError: there is no such run, the journals cannot be read, or the template cannot be used.
-    """
+    """Find the run, and make its entry."""
     run = chosen_run(options.outputs_dir, options.run, newest_migration)
     return Prepared(partial(write_entry, options, run, run and entry(options, run)))
 

@@ -40,12 +40,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is asked of the packs.
-
-    Raises:
-        OptionError: there is no such pack, or no such file; or nothing to write as JSON.
-        RuleError: a pack does not hold.
-    """
+    """Find out what is asked of the packs."""
     known = packs_of_rules.sources()
     if options.copy and options.copy not in known:
         raise OptionError(f"no pack '{options.copy}'", one_of(options.copy, known))

@@ -62,11 +62,7 @@ def drawn(options: Options, shown: str, path: str) -> Iterator[str]:
 
 
 def prepare_again(session: Session, options: Options) -> Prepared:
-    """Draw what is drawn already.
-
-    Raises:
-        OptionError: it cannot be drawn again.
-    """
+    """Draw what is drawn already."""
     shown, path = session.style(options), str(options.plan)
     try:
         page = draw(read_data(path))

@@ -41,11 +41,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be pinned.
-
-    Raises:
-        OptionError, RuleError: there is no such checkpoint, or no place for pins.
-    """
+    """Find out what is to be pinned."""
     folder = os.path.dirname(pins_file(options.rules_dir))
     if not os.path.isdir(folder):
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"

@@ -21,11 +21,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find what is pinned.
-
-    Raises:
-        RuleError: nobody can know what is.
-    """
+    """Find what is pinned."""
     return Prepared(partial(show, options, session.style(options), pinning.all_pinned(session, options)))
 
 

@@ -69,11 +69,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out where to look.
-
-    Raises:
-        OptionError: a path that is not there.
-    """
+    """Find out where to look."""
     options = options.but(apply=options.will_change)
     return Prepared(partial(work, session, options, session.style(options), paths_of(options)))
 

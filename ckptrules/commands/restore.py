@@ -44,11 +44,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew.
-
-    Raises:
-        OptionError: there is nothing to restore, or nowhere to restore to.
-    """
+    """Find the backup to restore; an ``outputs_dir`` that is gone is made anew."""
     path, stated, is_trusted = chosen_backup(options.backup, "restore")
     if not stated.complete:
         hint = f"{command('drop_backup', backup=path)} removes it"

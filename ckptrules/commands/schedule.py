@@ -27,11 +27,7 @@ class Options(Migrating):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Write a line for cron, and a service and a timer for systemd.
-
-    Raises:
-        OptionError, RuleError: such a run would be refused.
-    """
+    """Write a line for cron, and a service and a timer for systemd."""
     jobs.prepare(session, options, "schedule")
     words, folder = command(options), os.getcwd()
     refuse_unwritable(words, folder)

@@ -38,11 +38,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out how long what is in the trash waits there.
-
-    Raises:
-        RuleError: the rules are broken.
-    """
+    """Find out how long what is in the trash waits there."""
     days = finding.load(session, options.rules_dir, options.outputs_dir).trash_days
     return Prepared(partial(show_trash, options.outputs_dir, days, session.style(options)))
 

@@ -41,11 +41,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find the archives to bring back.
-
-    Raises:
-        OptionError: there is none.
-    """
+    """Find the archives to bring back."""
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)

@@ -22,11 +22,7 @@ class Options(Common):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out what is to be pinned no more; it may be there or not.
-
-    Raises:
-        OptionError, RuleError: there is no such pin.
-    """
+    """Find out what is to be pinned no more; it may be there or not."""
     found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
     paths = chosen("unpin", options.name, list(found), options.outputs_dir)
     gone = {found[path].path for path in paths}

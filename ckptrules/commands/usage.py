@@ -40,11 +40,7 @@ class Options(Planning):
 
 
 def prepare(session: Session, options: Options) -> Prepared:
-    """Find out which experiments are meant.
-
-    Raises:
-        RuleError, OptionError: nothing can be measured with these.
-    """
+    """Find out which experiments are meant."""
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")

@@ -67,7 +67,10 @@ class Done(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a command is to do, and the experiments that words of the command line may select, if they may."""
+    """What a command is to do, and the experiments that words of the command line may select, if they may.
+
+    Its `prepare` makes it, and refuses what cannot be done, by an OptionError or a RuleError.
+    """
 
     work: Callable[[], Done]
     experiments: Collection[str] = ()
