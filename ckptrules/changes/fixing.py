@@ -33,7 +33,6 @@ from ckptrules.storage.state import WORK, Folders, open_directory
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
 LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
-NOTHING: Mapping[str, str] = {}
 Bar = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
@@ -51,8 +50,8 @@ def fix(
     listing: Listing,
     now_ns: int,
     bar: Bar,
-    kept: int = 0,
-    pinned: Mapping[str, str] = NOTHING,
+    kept: int,
+    pinned: Mapping[str, str],
 ) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
@@ -81,7 +80,7 @@ def fix(
 
 
 def foresee(
-    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, now_ns: int, pinned: Mapping[str, str] = NOTHING
+    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, now_ns: int, pinned: Mapping[str, str]
 ) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
     gone, new = _gone_and_new(plan)
@@ -139,7 +138,7 @@ def look_inside(
     listing: Listing,
     names: Collection[str],
     now_ns: int,
-    pinned: Mapping[str, str] = NOTHING,
+    pinned: Mapping[str, str],
 ) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 

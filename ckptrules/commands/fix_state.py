@@ -6,17 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ckptrules import stopping
-from ckptrules.changes.fixing import fix, foresee
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style, summary_of
 from ckptrules.report.text import Tally
-from ckptrules.run import experiments, pinning, working
+from ckptrules.run import experiments, working
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import EXPERIMENTS, JSON, WAIT, Planning
 from ckptrules.run.outcome import FAULTS, Done, Output, untouched
-from ckptrules.run.progress import stoppable
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
 
@@ -61,12 +59,7 @@ def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Director
 
 def fix_one(job: Job, listing: Listing) -> Plan:
     """Bring the paths inside the checkpoints of one directory up to date, or say what that would change."""
-    notes = pinning.notes(job.options, listing, job.pins, job.strays)
-    now_ns = job.header["started_ns"]
-    if job.options.dry_run:
-        nothing = Plan(listing.experiment, listing.directory)
-        return foresee(job.options.outputs_dir, job.rules, listing, nothing, now_ns, notes)
-    return fix(working.workplace(job), job.rules, listing, now_ns, stoppable, pinned=notes)
+    return working.fixed(job, listing, Plan(listing.experiment, listing.directory))
 
 
 def summary(words: Words, total: Tally, style: Style, notes: Iterable[str]) -> str:

@@ -117,18 +117,9 @@ def unread_of(plan: Plan, listing: Listing) -> tuple[Unread, ...]:
 
 def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) -> Outcome:
     """Bring the paths inside the checkpoints up to date, after the renames; in a preview by the names to come."""
-    from ckptrules.changes.fixing import fix, foresee
-
-    now_ns = job.header["started_ns"]
-    place = None if job.options.dry_run else workplace(job)
+    options = job.options
     try:
-        if place is None:
-            notes = pinning.notes(job.options, listing, job.pins, job.strays)
-            more = foresee(job.options.outputs_dir, job.rules, listing, outcome.plan, now_ns, notes)
-        else:
-            now = scan(place.outputs_dir, found)
-            notes = pinning.notes(job.options, now, job.pins, job.strays)
-            more = fix(place, job.rules, now, now_ns, stoppable, outcome.plan.remaining, notes)
+        more = fixed(job, listing if options.dry_run else scan(options.outputs_dir, found), outcome.plan)
     except FAULTS as fault:
         more = untouched(found, fault)
     plan = outcome.plan._replace(
@@ -136,10 +127,24 @@ def fix_as_well(job: Job, found: Directory, outcome: Outcome, listing: Listing) 
         skipped=(*outcome.plan.skipped, *more.skipped),
         problems=(*outcome.plan.problems, *more.problems),
     )
-    if place is None or plan.problems or not more.actions:
+    if options.dry_run or plan.problems or not more.actions:
         return Outcome(plan, None if plan.problems else outcome.stamp)
-    with Folders(place.outputs_dir) as folders:
+    with Folders(options.outputs_dir) as folders:
         return Outcome(plan, stamp_after(folders.descriptor(found.directory), plan, listing, changed=True))
+
+
+def fixed(job: Job, listing: Listing, done: Plan) -> Plan:
+    """Bring the paths inside the checkpoints of a directory up to date, or say what that would change.
+
+    ``done`` is the plan that was carried out before, or in a preview that would be.
+    """
+    from ckptrules.changes.fixing import fix, foresee  # not above: most plans need it not
+
+    pinned = pinning.notes(job.options, listing, job.pins, job.strays)
+    now_ns = job.header["started_ns"]
+    if job.options.dry_run:
+        return foresee(job.options.outputs_dir, job.rules, listing, done, now_ns, pinned)
+    return fix(workplace(job), job.rules, listing, now_ns, stoppable, done.remaining, pinned)
 
 
 def workplace(job: Job) -> Workplace:

@@ -572,11 +572,11 @@ def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
                 os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
     entries = scan(str(shared), found)
     names = {entry.name for entry in entries.entries}
-    ours = look_inside(str(shared), rules, entries, names, 0)
+    ours = look_inside(str(shared), rules, entries, names, 0, {})
     assert ours.recipes
     assert ours.problems == ()
     with somebody():
-        theirs = look_inside(str(shared), rules, entries, names, 0)
+        theirs = look_inside(str(shared), rules, entries, names, 0, {})
     assert theirs.recipes == ()
     assert {problem.text for problem in theirs.problems} == {
         "cannot get other paths in its state: belongs to root; a copy of it would be yours"
