@@ -122,6 +122,24 @@ def _rename_in_two_steps(from_fd: int, old: str, to_fd: int, new: str) -> None:
         raise
 
 
+def finish_rename(directory: int, name: str, target: int, to: str) -> bool:
+    """Finish what a crash left between the two steps of a rename, and say whether there was anything to finish.
+
+    The empty directory of a first step is removed.
+    """
+    old, new = status_of(directory, name), status_of(target, to)
+    if not old or not new or name not in os.listdir(directory) or to not in os.listdir(target):
+        return False  # where case is ignored, one file answers to both names
+    if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
+        with contextlib.suppress(OSError):  # it is not empty, so it is none of ours
+            os.rmdir(to, dir_fd=target)
+        return False
+    if os.path.samestat(old, new):
+        os.unlink(name, dir_fd=directory)
+        return True
+    return False
+
+
 def link_exclusively(from_fd: int, old: str, to_fd: int, new: str) -> None:
     """Give a file a second name.
 

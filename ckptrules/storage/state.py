@@ -8,11 +8,12 @@ import os
 import stat
 from collections.abc import Sequence
 
+from ckptrules.engine.actions import Spot
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import checked, explained
 from ckptrules.storage.dressing import PRIVATE
-from ckptrules.storage.moving import rename
+from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, open_below
 from ckptrules.storage.writing import remove, temporary_name
 
@@ -58,6 +59,10 @@ class Folders(contextlib.ExitStack):
         if path not in self._open:
             self._open[path] = self.enter_context(open_directory(self.outputs_dir, path, make=create))
         return self._open[path]
+
+    def is_free(self, spot: Spot) -> bool:
+        """Say whether nothing stands under a name; OSError where its directory is not there."""
+        return status_of(self.descriptor(spot.directory), spot.name) is None
 
 
 def is_state(path: str) -> bool:

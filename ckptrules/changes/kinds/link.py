@@ -11,7 +11,7 @@ import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
-from ckptrules.storage import links, moves
+from ckptrules.storage import links
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.state import Folders
 
@@ -46,7 +46,7 @@ class Link(Kind):
     turn = 1  # the head frees the name
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        return moves.is_free(folders, step.here)
+        return folders.is_free(step.here)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
         return "" if step.here in ahead.left or self.begins(folders, step) else os.strerror(errno.EEXIST)
@@ -77,7 +77,7 @@ class Unlink(Kind):
         links.remove_link(folders, step.here, step.to)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
-        return moves.is_free(folders, step.here) or not links.is_link_to(folders, step.here, step.to)
+        return folders.is_free(step.here) or not links.is_link_to(folders, step.here, step.to)
 
     def inverse(self, step: Step) -> Step:
         return step._replace(kind="link")

@@ -12,7 +12,8 @@ from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Spot, Step
 from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
-from ckptrules.storage import moves, reading
+from ckptrules.storage import looking, moving, reading
+from ckptrules.storage.base import Changed
 from ckptrules.storage.state import WORK, Folders
 
 RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "rename", "renamed", shows_to=True)
@@ -38,7 +39,7 @@ class Move(Kind):
     leaves = True
 
     def begins(self, folders: Folders, step: Step) -> bool:
-        return moves.stands(folders, step.here, step.identity)
+        return looking.stands_for(folders.descriptor(step.directory), step.name, step.identity)
 
     def check(self, folders: Folders, step: Step, ahead: Ahead) -> str:
         if why := super().check(folders, step, ahead):
@@ -47,11 +48,26 @@ class Move(Kind):
 
     def do(self, folders: Folders, step: Step) -> None:
         reading.refuse_path(step.to)
-        moves.move(folders, step.here, step.there, step.identity)
+        directory = folders.descriptor(step.directory)
+        target = folders.descriptor(step.to_directory, create=True)
+        if not looking.stands_for(directory, step.name, step.identity):
+            raise Changed(step.name)
+        moving.rename(directory, step.name, step.to, target)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
         reading.refuse_path(step.to)
-        return moves.is_moved(folders, step.here, step.there, step.identity, taken_again=taken_again)
+        target = folders.descriptor(step.to_directory)
+        try:
+            directory = folders.descriptor(step.directory)
+        except FileNotFoundError:  # a folder of the workplace, which went when all that waited in it had left
+            return looking.stands_for(target, step.to, step.identity)
+        # What is left under the old name may be a link that was to stay there, or what somebody has written since.
+        is_old_there = (
+            not (taken_again or folders.is_free(step.here))
+            and looking.stands_for(directory, step.name, step.identity)
+            and not moving.finish_rename(directory, step.name, target, step.to)
+        )
+        return not is_old_there and looking.stands_for(target, step.to, step.identity)
 
     def inverse(self, step: Step) -> Step:
         return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
@@ -79,7 +95,7 @@ def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
 def _is_free(folders: Folders, step: Step) -> bool:
     """Say whether the new name is free; folders of the trash are made when they are needed."""
     try:
-        return moves.is_free(folders, step.there)
+        return folders.is_free(step.there)
     except FileNotFoundError:
         if step.to_directory.startswith(f"{STATE}/"):
             return True
