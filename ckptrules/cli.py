@@ -108,7 +108,7 @@ def init(words: list[str]) -> int:
     """Look, write the rules, and say so."""
     import shutil
 
-    from ckptrules.run.starting import begin
+    from ckptrules.run.init import begin
 
     encoding = sys.stdout.encoding or "ascii"
     try:

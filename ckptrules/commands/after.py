@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptrules.commands.plan import work
-from ckptrules.run import sparing
+from ckptrules.run import hook
 from ckptrules.run.experiments import experiments
 from ckptrules.run.options import JSON, WAIT, Migrating, OptionError, a_checkpoint, a_path, option
 from ckptrules.run.refusing import refuse_missing_outputs
@@ -36,5 +36,5 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             raise OptionError("after needs the checkpoint that was just saved", "path=PATH")
         return
     refuse_missing_outputs(options)
-    sparing.refuse_unknown(options)
+    hook.refuse_unknown(options)
     yield from experiments(session, "after", options, work)

@@ -110,7 +110,7 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
         return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
     text = "\n".join(block(one, job.style) for one in found)
     if options.json:
-        from ckptrules.run.telling import head_of, write_data  # not above: only a JSON file needs it
+        from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
         faults = write_data(options, {**head_of(job.header), "explained": [as_data(one) for one in found]})
         if faults:

@@ -63,7 +63,7 @@ def show_history(session: Session, options: Options, style: Style) -> Done:
     done = Done(Output(history_text(runs, style)))
     if not options.tells_data:
         return done
-    from ckptrules.run.telling import head_of, write_data  # not above: only a JSON file needs it
+    from ckptrules.run.json_file import head_of, write_data  # not above: only a JSON file needs it
 
     days = past.trash_days(session, options)
     rows = list(past.as_data(session, options.outputs_dir, runs, days))

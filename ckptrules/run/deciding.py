@@ -33,7 +33,7 @@ from ckptrules.outputs.evidence import (
     to_look_at,
 )
 from ckptrules.outputs.listing import read_directory
-from ckptrules.run import pinning, sparing
+from ckptrules.run import hook, pinning
 from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.storage import reading
@@ -173,7 +173,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
         zone=LOCAL,
         broken=broken_names(job.options.outputs_dir, listing),
         pins={one.name: one.pin.reason for one in pinned},
-        spared=sparing.spared(job.options, listing, job.rules),
+        spared=hook.spared(job.options, listing, job.rules),
         holding=job.holding.get(listing.directory, frozenset()),
         tree=job.tree,
     )

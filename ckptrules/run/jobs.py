@@ -223,7 +223,7 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
     if options.path:
-        from ckptrules.run.sparing import directory_of  # only hooks need it
+        from ckptrules.run.hook import directory_of  # only hooks need it
 
         found = [directory_of(options, job.rules)]
     else:

@@ -166,7 +166,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def _write_data(self, base: str, heard: Heard, context: RunContext, total: Any) -> None:
         from ckptrules.report.data import run_as_data
-        from ckptrules.run.telling import around, head_of, write_data
+        from ckptrules.run.json_file import around, head_of, write_data
 
         options, head = context.options, head_of(context.header)
         if isinstance(total, Tally):

@@ -37,7 +37,7 @@ def work_on(job: Job, found: Directory) -> Done:
     outcome = Outcome(plan, None)
     seen = None
     if job.options.tells_data:
-        from ckptrules.run.telling import seen_of  # not above: nothing else needs it
+        from ckptrules.run.json_file import seen_of  # not above: nothing else needs it
 
         seen = seen_of(job, decided)
     try:

@@ -29,7 +29,7 @@ README = PAGES["README.md"]
 GUIDES = ("README.md", "docs/guide.md", "docs/protocol.md")
 CHECKED_BY = {  # pages whose blocks need another tree, and the tests that make it
     "docs/extending.md": "tests/whole/test_extending.py",
-    "docs/init.md": "tests/run/test_starting.py",
+    "docs/init.md": "tests/run/test_init.py",
 }
 FENCED = re.compile(r"^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SESSION = re.compile(r"^<!-- first: (.*?) -->$|^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)

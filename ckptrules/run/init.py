@@ -40,8 +40,8 @@ from ckptrules.rules.shipped import (
 )
 from ckptrules.run import refusing
 from ckptrules.run.command_line import TASKS
-from ckptrules.run.first_look import told_look, told_rows, told_savings
 from ckptrules.run.hints import quoted
+from ckptrules.run.init_look import told_look, told_rows, told_savings
 from ckptrules.run.options import OptionError
 from ckptrules.storage import writing
 

@@ -22,9 +22,9 @@ from ckptrules.engine.ruleset import Fault, Location, RuleError, RuleSet
 from ckptrules.outputs.find import survey
 from ckptrules.report.style import Style, columns
 from ckptrules.rules.load import load_rules
-from ckptrules.run import starting
+from ckptrules.run import init
+from ckptrules.run.init import NAMING, RETENTION, Start, begin, read_words, start_of
 from ckptrules.run.options import OptionError
-from ckptrules.run.starting import NAMING, RETENTION, Start, begin, read_words, start_of
 from tests.conftest import ROOT, Project, default, run_program
 
 
@@ -37,7 +37,7 @@ def compiled(texts: tuple[tuple[str, str], ...], proved: bool) -> RuleSet:  # no
 def _all_packs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at a tree goes by the same rules: those of all packs."""
     monkeypatch.setattr(
-        starting, "load_rules", lambda texts, *, proved=False: compiled(tuple(sorted(texts.items())), proved)
+        init, "load_rules", lambda texts, *, proved=False: compiled(tuple(sorted(texts.items())), proved)
     )
 
 
@@ -318,9 +318,9 @@ def test_ctrl_c_and_a_pack_that_does_not_hold_give_no_traceback(
     def broken(*_: object) -> None:
         raise RuleError([Fault(Location("packs/theirs.yaml", 2, 1), "no rule")])
 
-    monkeypatch.setattr(starting, "start_of", interrupted)
+    monkeypatch.setattr(init, "start_of", interrupted)
     assert cli.init([]) == 130
-    monkeypatch.setattr(starting, "start_of", broken)
+    monkeypatch.setattr(init, "start_of", broken)
     assert cli.init([]) == 3
     assert "ERROR: packs/theirs.yaml:2:1: no rule" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
