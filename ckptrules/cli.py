@@ -12,7 +12,7 @@ from typing import Any
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
-from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, own_page, page, refuse_unknown, task_page
+from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
 from ckptrules.run.options import OptionError
 from ckptrules.run.words import encode_word, selects_by_name
 
@@ -96,11 +96,9 @@ def show_help(topic: str) -> int:
     known = {task: sentence for tasks in told.values() for task, sentence in tasks.items()}
     if not topic:
         print(page(told, PROGRAM), end="")
-    elif topic in OWN:
-        print(own_page(topic), end="")
     else:
         refuse_unknown(topic, known)
-        print(task_page(topic, known[topic], PROGRAM, declared(topic)), end="")
+        print(topic_page(topic, known, PROGRAM, declared), end="")
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
-from ckptrules.commands.backup import expected, known_experiments, selects
+from ckptrules.commands.backup import expected, known_experiments
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
@@ -36,7 +36,7 @@ from ckptrules.run.options import (
 )
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import chosen_of
+from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of

@@ -15,7 +15,7 @@ from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import chosen_of, selects_by_word
+from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
@@ -65,11 +65,6 @@ def known_experiments(session: Session, options: Common) -> list[str]:
     """List the experiments that there are."""
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     return finding.names_of(session, options.outputs_dir, rules)
-
-
-def selects(session: Session, task: str, options: Common) -> bool:
-    """Say whether only some experiments are meant."""
-    return options.experiments is not None or selects_by_word(session, task)
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ckptrules.changes.transaction import Workplace
-from ckptrules.commands.backup import chosen_backup, expected, lock, selects, stopped
+from ckptrules.commands.backup import chosen_backup, expected, lock, stopped
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found, is_it
@@ -17,7 +17,7 @@ from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import chosen_of
+from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import writing
 from ckptrules.storage.reading import why_of

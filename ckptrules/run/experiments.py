@@ -28,7 +28,7 @@ from ckptrules.run.records import DAY, begun, run_started
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
+from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects
 from ckptrules.run.words import encode_task
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.believing import own_state
@@ -161,7 +161,7 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
         from ckptrules.run import pinning
 
         lacks += [pinning.renew(options.rules_dir, options.outputs_dir)] if options.will_change else []
-        if understood and options.experiments is None and not selects_by_word(session, base):
+        if understood and not selects(session, base, options):
             directories = find(session, options.outputs_dir, job.rules)
             lacks += pinning.astray(session, options, directories, job.style)
     return "\n".join(filter(None, lacks))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.spelling import nearest
-from ckptrules.run.options import Common, Option, OptionError
-from ckptrules.run.words import DOIT_COMMANDS, Word
+from ckptrules.run.options import Option, OptionError
+from ckptrules.run.words import DOIT_COMMANDS, Declarations, Word
 
 WIDTH = 79
 HELP = ("-h", "--help")
@@ -120,16 +120,14 @@ def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
     return "\n".join([*lines, "", EXAMPLES.format(program=program)])
 
 
-def task_page(task: str, sentence: str, program: str, options: type[Common]) -> str:
-    """Write what a task does, and its options in both forms, with their defaults."""
-    rows = {} if task in WITHOUT_OPTIONS else {_forms(one): one.described for one in options.known().values()}
-    return _a_page(f"{program} {task}{' [name=value ...]' * bool(rows)}", sentence, rows)
-
-
-def own_page(word: str) -> str:
-    """Write what a word of `OWN` does, and what it takes."""
-    own = OWN[word]
-    return f"{_a_page(f'ckptrules {word} {own.takes}', own.sentence, own.options)}\n{own.more}"
+def topic_page(topic: str, sentences: Mapping[str, str], program: str, declared: Declarations) -> str:
+    """Write what a task does, and its options in both forms, with their defaults; of a word of `OWN`, what it takes."""
+    if topic in OWN:
+        own = OWN[topic]
+        return f"{_a_page(f'ckptrules {topic} {own.takes}', own.sentence, own.options)}\n{own.more}"
+    known = {} if topic in WITHOUT_OPTIONS else declared(topic).known()
+    rows = {_forms(one): one.described for one in known.values()}
+    return _a_page(f"{program} {topic}{' [name=value ...]' * bool(rows)}", sentences[topic], rows)
 
 
 def _a_page(usage: str, sentence: str, rows: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import is_selected, selects_by_word
+from ckptrules.run.tasks import is_selected, selects
 from ckptrules.run.words import as_pattern
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _may_have_pins(_: Session, rules_dir: str | None) -> bool:
 
 def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
-    if options.experiments is not None or selects_by_word(session, base):
+    if selects(session, base, options):
         return ""
     from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 

@@ -23,23 +23,21 @@ def show_help_first() -> None:
     Raises:
         SystemExit: with 0 where something was printed; with 3 where there is no such task, which doit would not say.
     """
-    from ckptrules.run.help import OWN, asks_for_help, own_page, task_page
+    from ckptrules.run.help import OWN, asks_for_help, topic_page
 
     topic = asks_for_help(sys.argv[1:], TASKS)
     if not topic:
         return
-    if topic in OWN:
-        print(own_page(topic), end="", flush=True)
-        raise SystemExit(0)
     try:
-        refuse_not_ours(topic)
+        if topic not in OWN:
+            refuse_not_ours(topic)
     except OptionError as error:
         print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
         raise SystemExit(REFUSED) from None
-    if topic in TASKS:
+    if topic in (*TASKS, *OWN):
         from ckptrules.rules.shipped import sentences
 
-        print(task_page(topic, sentences()[topic], program(), declared(topic)), end="", flush=True)
+        print(topic_page(topic, sentences(), program(), declared), end="", flush=True)
         raise SystemExit(0)
 
 

@@ -81,6 +81,11 @@ def selects_by_word(session: Session, base: str) -> bool:
     return bool(words) and base not in words
 
 
+def selects(session: Session, base: str, options: Common) -> bool:
+    """Say whether only some experiments are meant: by such words, or by ``experiments=``."""
+    return options.experiments is not None or selects_by_word(session, base)
+
+
 def refuse_unknown_experiments(
     session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]], listed: str = LISTED
 ) -> None:

@@ -19,7 +19,7 @@ from ckptrules.cli import init
 from ckptrules.commands.demo import walk_through
 from ckptrules.rules.shipped import groups, sentences
 from ckptrules.run.command_line import TASKS, declared
-from ckptrules.run.help import INIT, OWN, WITHOUT_OPTIONS, asks_for_help, own_page, page, task_page
+from ckptrules.run.help import INIT, OWN, WITHOUT_OPTIONS, asks_for_help, page, topic_page
 from ckptrules.run.options import Common, Migrating
 from ckptrules.storage import writing
 from tests.conftest import ROOT, Project, default, run_program
@@ -27,8 +27,7 @@ from tests.conftest import ROOT, Project, default, run_program
 KNOWN = sentences()
 OURS = {word: own.sentence for word, own in OWN.items()}
 PAGE = page({**groups(), "Begin": {**OURS, **groups()["Begin"]}}, "ckptrules")
-PAGES = {task: task_page(task, KNOWN[task], "ckptrules", declared(task)) for task in KNOWN}
-PAGES |= {word: own_page(word) for word in OWN}
+PAGES = {topic: topic_page(topic, KNOWN, "ckptrules", declared) for topic in (*KNOWN, *OWN)}
 OPTIONS_PAGE = ROOT / "docs" / "options.md"
 
 
@@ -72,7 +71,7 @@ def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callabl
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
     assert f"\n  {task} " in PAGE
-    text = task_page(task, KNOWN[task], "doit", declared(task))
+    text = topic_page(task, KNOWN, "doit", declared)
     for name, option in {**Migrating.known(), **declared(task).known()}.items():
         its_own = task != "demo" and name in declared(task).known()
         assert (f"  {name}=" in text) == its_own, name
