@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import read_runs
-from ckptrules.changes.kinds import KINDS
-from ckptrules.changes.record import JournalError
 from ckptrules.engine.state_folder import TRASH
+
+if TYPE_CHECKING:
+    from ckptrules.changes.history import Run
 
 
 class Moved(NamedTuple):
@@ -35,6 +35,8 @@ def follower(outputs_dir: str) -> Callable[[str], Moved]:
 
 
 def _runs(outputs_dir: str) -> Sequence[Run]:
+    from ckptrules.changes.record import JournalError  # not above, like the kinds: most runs follow nothing
+
     try:
         return read_runs(outputs_dir)
     except JournalError as error:
@@ -43,6 +45,8 @@ def _runs(outputs_dir: str) -> Sequence[Run]:
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
     """Follow a path through what runs have moved, oldest first; what stands there after one of them, from then on."""
+    from ckptrules.changes.kinds import KINDS
+
     ways: tuple[str, ...] = ()
     archived_by = ""
     for run in runs:

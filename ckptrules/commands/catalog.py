@@ -43,7 +43,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Find out which experiments are meant."""
     rules = finding.load(session, options.rules_dir, options.outputs_dir)
     names = chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
-    jobs.pins_of(session, options)  # refused before anything is listed
+    pinning.pins_of(session, options)  # refused before anything is listed
     style = session.style(options)  # here, as doit catches what a task prints
     return Prepared(partial(show_catalog, session, options, style, names), names)
 

@@ -9,7 +9,7 @@ from textwrap import indent
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrapped
 from ckptrules.rules.shipped import lines_to_add
-from ckptrules.run import jobs
+from ckptrules.run import pinning
 from ckptrules.run.finding import load
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output, Prepared
@@ -26,7 +26,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
-    jobs.pins_of(session, options)
+    pinning.pins_of(session, options)
     lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
     return Prepared(partial(show_rules, load(session, options.rules_dir), style, lines))
 

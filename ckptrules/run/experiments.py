@@ -18,10 +18,11 @@ from ckptrules.outputs import find as outputs_find
 from ckptrules.outputs.mounts import shared_kind
 from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
+from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
 from ckptrules.run.finding import SETTLE, find, load, names_of, survey
 from ckptrules.run.hints import as_named
-from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, pins_of, uncovered
+from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun, run_started
@@ -157,9 +158,7 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
     """
     options = job.options
     lacks = [nothing_understood(session, options, job.rules)] if understood and not understood(total) else []
-    if pins_of(session, options):
-        from ckptrules.run import pinning
-
+    if pinning.pins_of(session, options):
         lacks += [pinning.renew(options.rules_dir, options.outputs_dir)] if options.will_change else []
         if understood and not selects(session, base, options):
             directories = find(session, options.outputs_dir, job.rules)

@@ -26,9 +26,10 @@ from ckptrules.outputs import readings
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
-from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR, has_pins
+from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR
 from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
+from ckptrules.run.pinning import pins_of
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
@@ -89,25 +90,6 @@ class Packed:
 @functools.lru_cache(maxsize=64)  # one a policy; a directory with pins has its own
 def _packed_there(text: bytes) -> Packed:
     return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
-
-
-def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
-    """Return what is pinned; most have no pins, and need nothing for them.
-
-    Raises:
-        RuleError: nobody can know what is.
-    """
-    if not _may_have_pins(session, options.rules_dir):
-        return ()
-    from ckptrules.run.pinning import of_session
-
-    return of_session(session, options)
-
-
-@once
-def _may_have_pins(_: Session, rules_dir: str | None) -> bool:
-    """Say whether there may be pins, asked once: at the end of a run that began without, nothing may refuse it."""
-    return has_pins(rules_dir)
 
 
 def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:

@@ -22,7 +22,7 @@ from ckptrules.run.session import Session, once
 from ckptrules.storage import reading
 
 
-def of_session(session: Session, options: Common) -> tuple[Pin, ...]:
+def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     """Return what is pinned, read once. A run that changes anything first writes the names of today.
 
     Raises:
@@ -77,7 +77,7 @@ def all_pinned(session: Session, options: Common) -> list[Found]:
     Raises:
         RuleError: nobody can know what is.
     """
-    return list(look(options.outputs_dir, of_session(session, options)))
+    return list(look(options.outputs_dir, pins_of(session, options)))
 
 
 def told(plan: Plan, found: Sequence[Found]) -> Plan:
@@ -128,7 +128,7 @@ def archived_by(outputs_dir: str, one: Found) -> str:
 
 def astray(session: Session, options: Common, directories: Iterable[Directory], style: Style) -> Iterator[str]:
     """Tell of what is pinned in none of the checkpoint directories that there are, unless it is archived."""
-    pins = of_session(session, options)
+    pins = pins_of(session, options)
     around = by_place(pins)
     here = {pin.path for found in directories for pin in around.get(found.directory, ()) if name_in(pin, found)}
     for one in look(options.outputs_dir, [pin for pin in pins if pin.path not in here]):
