@@ -6,6 +6,7 @@ file tell whether it ended in the middle of something.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,13 @@ TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
 STOPPED = '{"line": "stopped"}\n'
 _FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
+
+
+class JournalError(OSError):
+    """A journal that cannot be believed; it says of a line of a file of `JOURNALS` one fact."""
+
+    def __init__(self, file: str, line: int, fact: str) -> None:
+        super().__init__(errno.EBADMSG, f"{JOURNALS}/{file}:{line}: {fact}")
 
 
 class UnitRef(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ckptrules.changes.clock import NS, Now
-from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, is_finished
+from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, JournalError, is_finished
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
@@ -19,7 +19,6 @@ from ckptrules.storage.streams import CHUNK
 
 if TYPE_CHECKING:
     from ckptrules.changes.history import Run
-    from ckptrules.changes.record import JournalError
 
 
 def clocks(storage: Storage) -> Now:
@@ -92,10 +91,10 @@ def journal_headers(storage: Storage) -> list[Mapping[str, object]]:
     return found
 
 
-def fault_of(outputs_dir: str, error: JournalError | OSError) -> str:
+def fault_of(outputs_dir: str, error: OSError) -> str:
     """Say why the journals cannot be read."""
-    place = f"{outputs_dir}/{JOURNALS}"
-    return f"{place}: cannot be read: {why_of(error)}" if isinstance(error, OSError) else f"{place}/{error}"
+    fact = why_of(error) if isinstance(error, JournalError) else f"{JOURNALS}: cannot be read: {why_of(error)}"
+    return f"{outputs_dir}/{fact}"
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import read_runs
 from ckptrules.engine.state_folder import TRASH
 
@@ -30,22 +28,13 @@ def follower(outputs_dir: str) -> Callable[[str], Moved]:
 
     The journals are read once, when it is first asked; it raises OSError where they cannot be read.
     """
-    runs = functools.cache(functools.partial(_runs, outputs_dir))
+    runs = functools.cache(functools.partial(read_runs, outputs_dir))
     return lambda path: follow(runs(), path)
-
-
-def _runs(outputs_dir: str) -> Sequence[Run]:
-    from ckptrules.changes.record import JournalError  # not above, like the kinds: most runs follow nothing
-
-    try:
-        return read_runs(outputs_dir)
-    except JournalError as error:
-        raise OSError(errno.EBADMSG, f"{JOURNALS}/{error}") from None
 
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
     """Follow a path through what runs have moved, oldest first; what stands there after one of them, from then on."""
-    from ckptrules.changes.kinds import KINDS
+    from ckptrules.changes.kinds import KINDS  # not above: most runs follow nothing
 
     ways: tuple[str, ...] = ()
     archived_by = ""

@@ -6,17 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
-from ckptrules.changes.journal import NAME, STOPPED, TORN, VERSION, UnitRef, outcome_of
+from ckptrules.changes.journal import NAME, STOPPED, TORN, VERSION, JournalError, UnitRef, outcome_of
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import EntryKind, Identity
 
 NOT_REACHED = "not begun, as the run was interrupted"
 _ENTRY_KINDS = get_args(EntryKind)
-
-
-class JournalError(Exception):
-    """A journal that cannot be believed; the message is ``file:line: fact``."""
 
 
 class Intent(NamedTuple):
@@ -73,7 +69,7 @@ def read(file: str, text: str, *, own: bool = False) -> Record | None:
     """
     named = NAME.fullmatch(file)
     if named is None:
-        raise JournalError(f"{file}:1: is not named like a journal")
+        raise JournalError(file, 1, "is not named like a journal")
     run, process = named["run"], named["process"]
     header: Mapping[str, Any] | None = None
     intents: dict[int, Intent] = {}
@@ -103,7 +99,7 @@ def read(file: str, text: str, *, own: bool = False) -> Record | None:
                 left += map(str, row.get("left", ()))
             stopped |= kind == "stopped"
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise JournalError(f"{file}:{number + 1}: is damaged: {error}") from None
+            raise JournalError(file, number + 1, f"is damaged: {error}") from None
     if header is None:
         return None
     return Record(run, process, header, tuple(intents.values()), tuple(purged), own, tuple(left), stopped)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from ckptrules.changes import journals
 from ckptrules.changes.doing import begins, do_unit, is_done
 from ckptrules.changes.history import in_trash_of
-from ckptrules.changes.journal import JOURNALS
+from ckptrules.changes.journal import JOURNALS, JournalError
 from ckptrules.changes.kinds import KINDS
-from ckptrules.changes.record import NOT_REACHED, JournalError, Record, closing, read
+from ckptrules.changes.record import NOT_REACHED, Record, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Spot, Step, Unit
 from ckptrules.storage.posix import Disk
@@ -38,8 +38,9 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
                 record = read(name, text, own=root == own_state)
             except JournalError as error:
                 place = f"{root}/" if root == own_state else ""
-                fact = f"Not recovered: {place}{JOURNALS}/{error}"
-                result.unread.append(f"{fact}. Move the file away when you have looked at it.")
+                result.unread.append(
+                    f"Not recovered: {place}{error.strerror}. Move the file away when you have looked at it."
+                )
                 continue
             _finish(root, name, text, record, result.told)
     return result

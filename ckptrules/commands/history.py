@@ -6,7 +6,6 @@ from functools import partial
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journals import fault_of
-from ckptrules.changes.record import JournalError
 from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, table
 from ckptrules.run import past, records
@@ -58,7 +57,7 @@ def show_history(session: Session, options: Options, style: Style) -> Done:
     """Tell which runs there were."""
     try:
         runs = past.runs_of(options.outputs_dir)
-    except (JournalError, OSError) as error:
+    except OSError as error:
         return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
     done = Done(Output(history_text(runs, style)))
     if not options.tells_data:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from ckptrules import stopping
 from ckptrules.changes.journals import fault_of
-from ckptrules.changes.record import JournalError
 from ckptrules.changes.references import OldNames, Reference, find, folder_before, renames, rewritten, stays_valid
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.engine.actions import Step, Unit
@@ -97,7 +96,7 @@ def work(session: Session, options: Options, style: Style, paths: Sequence[str])
     """Show the references, and rewrite them where that is asked for."""
     try:
         runs = runs_of(options.outputs_dir)
-    except (JournalError, OSError) as error:
+    except OSError as error:
         return Done(Output(f"{style.name(fault_of(options.outputs_dir, error))}\n"), failed=True)
     renamed = renames(runs, options.run)
     names, texts = OldNames(renamed), []

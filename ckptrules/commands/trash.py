@@ -11,7 +11,6 @@ from functools import partial
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
-from ckptrules.changes.record import JournalError
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import old_text_name, pointer_of
@@ -53,7 +52,7 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     if not items:
         return Done(Output(f"The trash is empty.\n{notes}"))
     runs = None
-    with contextlib.suppress(JournalError, OSError):
+    with contextlib.suppress(OSError):
         runs = runs_of(outputs_dir)
     rows = [
         (

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ckptrules.changes.history import Run
+from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.kinds import ACTIONS
-from ckptrules.changes.record import JournalError
 from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import visible
 from ckptrules.engine.ruleset import RuleError
@@ -50,11 +50,9 @@ def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run
     """
     try:
         runs = runs_of(outputs_dir)
-    except JournalError as error:
-        hint = "move the file away; what it tells of cannot be taken back then"
-        raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
     except OSError as error:
-        raise OptionError(fault_of(outputs_dir, error), place="") from None
+        hint = "move the file away; what it tells of cannot be taken back then" * isinstance(error, JournalError)
+        raise OptionError(visible(fault_of(outputs_dir, error)), hint, place="") from None
     if run is None:
         return newest(runs)
     by_id = {run.id: run for run in runs}
