@@ -123,7 +123,8 @@ class Heard:
 
     def add(self, output: Output) -> None:
         """Hear of one more."""
-        self._told += output.tally
+        if output.tally != NOTHING:  # whatever the command counts
+            self._told += output.tally
         if output.data is not None:
             from ckptrules.report.data import Experiments  # not above: most runs write no JSON
 

@@ -120,7 +120,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         for base, heard in self._heard.items():
             context, links = self._contexts[base], heard.links
             total = by_file(heard.total, links) if links else heard.total
-            lack = "" if stopping.stopped() else context.lacks(total)
+            lack = "" if stopping.stopped() or self._killed else context.lacks(total)
             self._problems_left |= bool(context.header.get("refused") or lack)
             if context.style.preview and not context.options.summary:
                 self.write(magnitude(heard.all("outlook"), context.style))

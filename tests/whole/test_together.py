@@ -53,6 +53,16 @@ def conclude(*args):
         os.kill(os.getpid(), signal.SIGKILL)
 Journal.conclude = conclude
 """
+READS = """
+import os, signal
+from ckptrules.verify import check
+really, MAIN = check.begin, int(os.environ.setdefault("MAIN", str(os.getpid())))
+def begin(*args):
+    if os.getpid() != MAIN:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return really(*args)
+check.begin = begin
+"""
 RUN = re.compile(r"\d{8}T\d{6}Z-\d+")
 NO_WORKERS = """from ckptrules.workers import workers
 def do(self, *_):
@@ -220,6 +230,15 @@ def test_the_main_process_does_not_wait_for_a_worker_that_was_killed(project: Pr
     project.doit(*COMMAND)  # at once: nobody holds the lock any more
     undo_all(project)
     assert project.tree() == before
+
+
+def test_nor_does_verify_wait_for_one(project: Project) -> None:
+    """It said that no rule fits any name: nothing was counted, as what nothing comes to was that of a migration."""
+    project.make(TREE)
+    hook(project, 0, "", READS)
+    out, _ = (run := start(project, "-n", "2", "verify")).communicate(timeout=PATIENCE)
+    assert "ERROR: a worker was killed (was the memory full?)\n    hint: run again" in out
+    assert (run.returncode, "Nothing was understood" in out) == (2, False), out
 
 
 def test_history_says_that_a_run_was_cut_short_of_which_a_worker_is_killed_between_two_directories(
