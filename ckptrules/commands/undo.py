@@ -69,8 +69,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     changes = options.will_change and session.line.command == "run"
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     job = UndoJob(
-        options.outputs_dir, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
-        records.journals_of(session), session.style(options), pinned, options.dry_run, options.tells_data
+        options, own_state(options.outputs_dir), session.run_id, {**header, "number": number},
+        records.journals_of(session), session.style(options), pinned
     )  # fmt: skip
     undo_one = functools.partial(undo_anywhere, session) if are_independent(backs) else undo_here
     session.contexts["undo"] = RunContext(
@@ -176,20 +176,15 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: obje
 
 
 class UndoJob(NamedTuple):
-    """What all tasks of one undo share; it can be sent to another process. ``run`` is this one, not what it takes back.
+    """What all tasks of one undo share, in any process. ``run`` is this one, not what it takes back."""
 
-    ``tells_data`` says that what came of it is wanted as data, too.
-    """
-
-    outputs_dir: str
+    options: Options
     own_state: str
     run: str
     header: Mapping[str, Any]
     journals: Journals
     style: Style
     pinned: Sequence[Found]
-    dry_run: bool
-    tells_data: bool
 
 
 def work_on(job: UndoJob, back: TakeBack) -> Done:
@@ -198,11 +193,11 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         job.journals.note_stop()
         return Done(Output(""), failed=True)
     back, held = without_pinned(inverted(back, job.run), job.pinned)
-    root = job.own_state if back.own else job.outputs_dir
+    root = job.own_state if back.own else job.options.outputs_dir
     with Folders(root, texts=back.own) as folders:
         back = back._replace(units=tuple(without_gone_links(folders, unit) for unit in back.units))
     plan, came = as_plan(back), Transacted({})
-    if job.dry_run:
+    if job.options.dry_run:
         with Folders(root, texts=back.own) as folders:
             came = Transacted(foresee(folders, back.units))
     elif back.units:
@@ -212,8 +207,8 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
         if stopping.stopped():
             job.journals.note_stop()
     done = after(plan, came.failed, (*held, *problems_of(plan, came)))
-    state = "problems" if done.problems else "planned" if job.dry_run else "done"
-    data = plan_as_data(done, state) if job.tells_data else None
+    state = "problems" if done.problems else "planned" if job.options.dry_run else "done"
+    data = plan_as_data(done, state) if job.options.tells_data else None
     output = Output(experiment_block(done, (), job.style), tally(done), data)
     return Done(output, failed=bool(done.problems))
 
