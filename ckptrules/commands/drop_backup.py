@@ -6,7 +6,7 @@ import os
 from functools import partial
 
 from ckptrules.commands.backup import chosen_backup, lock
-from ckptrules.report.style import Style
+from ckptrules.report.style import Style, few
 from ckptrules.run import refusing
 from ckptrules.run.options import BACKUP, WAIT, Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
@@ -16,8 +16,6 @@ from ckptrules.storage import unfinished
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report
 from ckptrules.vault.manifest import Manifest
-
-FEW = 3
 
 
 class Options(Common):
@@ -44,8 +42,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError(f"backup '{path}': cannot be read: {why_of(error)}") from None
     style = session.style(options)
     if foreign:
-        names = ", ".join(map(style.name, foreign[:FEW])) + ", …" * (len(foreign) > FEW)
-        fact = f"backup '{path}': holds what is not of the backup: {names}"
+        fact = f"backup '{path}': holds what is not of the backup: {few([*map(style.name, foreign)])}"
         raise OptionError(fact, "move it away; it would be lost with the backup")
     if os.path.isdir(options.outputs_dir):
         lock(session, options)

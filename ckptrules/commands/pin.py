@@ -11,7 +11,7 @@ from ckptrules.engine.pins import Pin
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.spelling import closest
 from ckptrules.outputs.listing import scan
-from ckptrules.report.style import Style
+from ckptrules.report.style import Style, few
 from ckptrules.rules.pins import change_pins
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run import finding, pinning
@@ -20,8 +20,6 @@ from ckptrules.run.options import WAIT, Common, OptionError, option, some_text
 from ckptrules.run.outcome import FAULTS, Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.reading import why_of
-
-FEW = 5
 
 
 def one_line(text: str) -> str:
@@ -99,7 +97,7 @@ def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: 
         raise OptionError(f"{command} needs a name", "name=PATH, or name='epoch-0*'")
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
     if len(found) > 1:
-        hint = f"say which: {', '.join(f'name={quoted(path)}' for path in found[:FEW])}" + ", …" * (len(found) > FEW)
+        hint = f"say which: {few([f'name={quoted(path)}' for path in found], 5)}"
         raise OptionError(f"{len(found)} are called '{wanted}'", hint)
     found = found or [
         path for path in paths if fnmatchcase(path, wanted) or fnmatchcase(os.path.basename(path), wanted)

@@ -14,7 +14,7 @@ from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import old_text_name, pointer_of
-from ckptrules.report.style import Style, count_of, table
+from ckptrules.report.style import Style, count_of, few, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
@@ -29,7 +29,6 @@ from ckptrules.storage.trash import TrashItem, strangers, trash_items
 HEADINGS = ("run", "directory", "name", "size", "freed on")
 DROPS = ("run",)
 LATER = ("size", "freed on")
-FEW = 3
 
 
 class Options(Common):
@@ -117,8 +116,7 @@ def shown(item: TrashItem) -> str:
 def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:
     """Tell of what lies in the trash and no run has put there."""
     if paths := [os.path.join(outputs_dir, path) for path in strangers(Disk(outputs_dir))]:
-        names = ", ".join(style.name(path) for path in paths[:FEW]) + ", …" * (len(paths) > FEW)
-        yield f"Left alone, as no run has put it into the trash: {names}"
+        yield f"Left alone, as no run has put it into the trash: {few([*map(style.name, paths)])}"
 
 
 def by_hand(outputs_dir: str, items: Sequence[TrashItem], style: Style) -> str:

@@ -85,6 +85,11 @@ def summary_of(
     return "\n".join([title, *numbers(rows), *filter(None, notes), ""])
 
 
+def few(texts: Sequence[str], most: int = 3) -> str:
+    """Name the first of some things; a mark says that there are more."""
+    return ", ".join(texts[:most]) + ", …" * (len(texts) > most)
+
+
 def count_of(number: int, one: str, many: str = "") -> str:
     """Write a number with its noun: ``1 checkpoint``, ``2 checkpoints``."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.report.style import Style, count_of, numbers, table
+from ckptrules.report.style import Style, count_of, few, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN
 from ckptrules.vault.backups import Held
@@ -17,7 +17,6 @@ from ckptrules.vault.restoring import RestoreStep
 HEADINGS = ("name", "created", "mode", "files", "size", "state")
 DROPS = ("mode", "created", "files")
 LATER = ("size",)
-FEW = 3
 Lost = Mapping[str, Sequence[str]]  # of copies by their paths: what could not be kept
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
@@ -90,10 +89,9 @@ def lost_lines(lost: Lost, style: Style, more: str = "") -> list[str]:
             names.setdefault(word, []).append(style.name(path))
     lines = []
     for word, paths in names.items():
-        few = ", ".join(paths if style.verbose else paths[:FEW]) + ", …" * (len(paths) > FEW and not style.verbose)
         copies = count_of(len(paths), "copy", "copies")
         fact = "not of its owner, but yours" if word == OWNER else f"without the {style.name(word)} of the original"
-        lines.append(f"Note: {copies} {fact}{more}: {few}")
+        lines.append(f"Note: {copies} {fact}{more}: {few(paths, len(paths) if style.verbose else 3)}")
     return lines
 
 
