@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from string import digits
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Checkpoint
@@ -23,7 +24,14 @@ HIGH = frozenset(
     "reward return r2 top corr spearman pearson mrr ndcg kappa mcc".split()
 )
 NEGATED = frozenset("neg negative negated minus".split())
+NO_VALUE = frozenset(
+    "change changed coef coefficient decay decrease decreased delta diff difference drop dropped factor gain gap"
+    " gradient growth improved improvement increase increased inverse inverted ratio reduced reduction scale scaler"
+    " std threshold variance weight weights".split()
+)
+"""Words for how far a metric has moved, or what it is multiplied with: ``acc_drop``, ``loss_scale``."""
 _WORD = re.compile(r"[A-Za-z]+\d*")
+_SINGLE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # of `valLossDrop` as well
 
 
 class Rated(NamedTuple):
@@ -69,16 +77,27 @@ def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable
 def mode_of(metric: str) -> str:
     """Say which end of a metric is the best by its name: ``min``, ``max``, or nothing where it does not tell.
 
-    ``neg_loss`` may be a loss with its sign turned, of which the highest is the best, or the loss on negatives.
+    ``neg_loss`` may be a loss with its sign turned, of which the highest is the best, or the loss on negatives. Of
+    ``acc_drop`` and ``loss_improvement`` the words for the metric tell the wrong end, or none. Where words for both
+    ends stand in it (``acc_error``), only a ``dice_loss`` and a ``top1_err`` are clear.
     """
     words = [word.lower() for word in _WORD.findall(metric)]
-    if not NEGATED.isdisjoint(words):
+    single = [word.lower() for word in _SINGLE.findall(metric)]
+    if not (NEGATED | NO_VALUE).isdisjoint([*words, *single]):
         return ""
-    words += [word.rstrip("0123456789") for word in words]
-    for mode, known in (("min", LOW), ("max", HIGH)):
-        if any(word in known or word.endswith(("loss", "error") if mode == "min" else ("accuracy",)) for word in words):
-            return mode
-    return ""
+    low, high = [*filter(_is_low, words)], [*filter(_is_high, words)]
+    telling = [word for word in words if word in low or word in high]
+    if low and (telling[-1].endswith("loss") or all(word.startswith("top") for word in high)):
+        return "min"
+    return "max" if high and not low else ""
+
+
+def _is_low(word: str) -> bool:
+    return word.endswith(("loss", "error", "inaccuracy")) or not LOW.isdisjoint((word, word.rstrip(digits)))
+
+
+def _is_high(word: str) -> bool:
+    return word.endswith("accuracy") or not HIGH.isdisjoint((word, word.rstrip(digits)))
 
 
 def _best_that_goes(

@@ -114,6 +114,14 @@ def test_without_delete_old_nothing_is_said(project: Project) -> None:
             "acc val_acc acc1 top1 top5 accuracy valAccuracy f1 macro_f1 auc mAP mAP50 mIoU dice hmean bleu psnr R2",
         ),
         ("", "foo lr epoch step time batch_size seed lambda count neg_loss val_neg_loss neg_mean_squared_error"),
+        # how far it has moved, what it is multiplied with, or words for both ends
+        ("", "acc_drop val_accuracy_gap valLossDrop accDrop dropLoss loss_scale loss_delta val_loss_improvement"),
+        (
+            "",
+            "f1_diff error_reduction lossDecrease wer-change loss_std acc_drop2 acc_error error/acc mse_score inaccuracy",
+        ),
+        ("min", "dice_loss val_dice_loss_epoch iou_loss top1_err top5_error val/top1_err dropout_loss"),
+        ("max", "acc_norm weighted_f1 worst_acc"),
     ],
 )
 def test_a_metric_is_known_by_its_words(mode: str, metrics: str) -> None:

@@ -73,6 +73,8 @@ def test_each_directory_is_covered_by_its_narrowest_pattern(
         ([{"train_acc"}], "train_acc"),
         ([{"val_loss"}, set()], ""),  # a policy keeps what tells no metric: it would keep all of these
         ([{"lr"}], ""),
+        ([{"acc_drop", "loss_scale"}], ""),
+        ([{"acc_drop", "train_acc"}], "train_acc"),
         ([], ""),
     ],
 )
