@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import number
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
+from ckptrules.engine.losses import mode_of
 from ckptrules.engine.shapes import in_yaml
 from ckptrules.engine.words import ENDING, KEYS
 
@@ -17,31 +18,51 @@ SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
+_METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)[^A-Za-z0-9]*\Z")
+_DIVIDERS = "-_. =@(["
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
 
 def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str]:
     """Return the lines of a format that fits a name and those that differ from it in numbers only; or nothing.
 
-    The number that counts is one behind a word for epoch or step, else the last that differs among the names. Other
-    numbers that differ may be any; those that do not stay as they are.
+    The number that counts is one behind a word for epoch or step, else the only one that differs among the names.
+    Other numbers that differ are metrics, times, or tell runs apart: one run must never make another one go. Where
+    that cannot be told, there is no draft. Numbers that do not differ stay as they are.
+
+    Args:
+        name: what the format is to fit.
+        others: names that no rule knows. Where some look like checkpoints and differ in more than numbers, the text
+            before the number is that of a run, too (``encoder_5.pt``, ``decoder_7.pt``).
+        folder: whether it is a folder.
     """
     if not name.isprintable():
         return []  # whoever copies it from a terminal copies another name
     ending = ENDING.search(name)
     stem = name[: ending.start()] if ending else name
     pieces = _PIECE.findall(stem)
-    every = [pieces, *(_PIECE.findall(ENDING.sub("", other)) for other in others)]
-    rows = [row for row in every if _is_alike(row, pieces)]
+    every = {other: _PIECE.findall(ENDING.sub("", other)) for other in others} | {name: pieces}
+    rows = [row for row in every.values() if _is_alike(row, pieces)]
+    beside = any(looks_like(other) and not _is_alike(row, pieces) for other, row in every.items())
     varying = [n for n, piece in enumerate(pieces) if _is_number(piece) and len({row[n] for row in rows}) > 1]
     counting = [n for n in varying or range(len(pieces)) if _may_count(pieces, n)]
     fields = {n: field for n in range(len(pieces)) if (field := _field(pieces, n))}
-    if not fields:
-        fields = {counting[-1]: "number"} if counting else {}
+    if not fields and counting and not set(varying) - {counting[-1]}:
+        fields = {counting[-1]: "number"}
     if not fields or len(set(fields.values())) < len(fields):
         return []
-    match = "".join(_pattern(piece, fields.get(n, ""), n in varying) for n, piece in enumerate(pieces))
-    match += _escaped(ending[0] if ending else "")
+    metrics = {n: metric for n in varying if n not in fields and (metric := _metric(pieces, n))}
+    if len(set(metrics.values())) < len(metrics):
+        return []
+    unknown = [
+        n for n in varying if n not in fields and n not in metrics and not (n > max(fields) and _is_time(rows, n))
+    ]
+    groups = fields | metrics
+    run = _run(pieces, groups, fields, unknown, beside=beside)
+    if run is None:
+        return []
+    parts = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
+    match = _joined(pieces, parts, fields, run) + _escaped(ending[0] if ending else "")
     read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
     word = re.search(r"[A-Za-z]+", stem)
     return [
@@ -72,7 +93,15 @@ def drafts(names: Iterable[tuple[str, bool]]) -> dict[str, list[str]]:
 
     The names are those that no rule knows, each with whether it is a folder.
     """
-    return {name: lines for members, one in _alike(names) if (lines := one.draft) for name in members}
+    alike = [*_alike(names)]
+    formats = drafted([one for _, one in alike])
+    return {name: lines for (members, _), lines in zip(alike, formats, strict=True) if lines for name in members}
+
+
+def drafted(kinds: Sequence[Unread]) -> list[list[str]]:
+    """Return the lines of a format for each of several kinds of names, which lie beside each other."""
+    firsts = [one.names[0] for one in kinds]
+    return [draft(one.names[0], [*one.names[:SOME], *firsts], folder=one.folder) for one in kinds]
 
 
 def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
@@ -89,14 +118,13 @@ def joined(found: Iterable[Unread]) -> list[Unread]:
     return sorted((one for one in kinds.values() if one.draft), key=lambda one: (-one.number, one[:2]))
 
 
-def format_lines(kinds: Iterable[Unread]) -> list[str]:
+def format_lines(kinds: Sequence[Unread]) -> list[str]:
     """Return the lines of formats for several kinds of names: below one key, each with an id of its own."""
     lines, ids = ["formats:"], set[str]()
-    for one in kinds:
-        _, head, *rest = one.draft
-        head += f"_{len(ids) + 1}" * (head in ids)
-        ids.add(head)
-        lines += [f"{head.ljust(COLUMN)} # {one.number} name{'s' * (one.number != 1)}", *rest]
+    for one, (_, head, *rest) in zip(kinds, drafted(kinds), strict=True):
+        id_ = head + f"_{len(ids) + 1}" * (head in ids)
+        ids.add(id_)
+        lines += [f"{id_.ljust(COLUMN)} # {one.number} name{'s' * (one.number != 1)}", *rest]
     return lines
 
 
@@ -134,12 +162,62 @@ def _field(pieces: Sequence[str], place: int) -> str:
     return KEYS.get(word[1].lower(), "") if word else ""
 
 
+def _metric(pieces: Sequence[str], place: int) -> str:
+    """Return the metric that a number is one of by the word before it, or nothing."""
+    word = _METRIC.search(pieces[place - 1]) if place else None
+    return word[1] if word and mode_of(word[1]) else ""
+
+
+def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
+    """Say whether a number is a day or a time of day in all names: ``20251009``, ``015037``."""
+    return {len(row[place]) for row in rows} <= {6, 8, 14} and all(row[place].isdigit() for row in rows)
+
+
+def _run(
+    pieces: Sequence[str], groups: Mapping[int, str], fields: Mapping[int, str], unknown: Sequence[int], *, beside: bool
+) -> tuple[int, int] | None:
+    """Return the first piece of what tells a run and the one behind its last; None where it stands in two places."""
+    first, last = min(fields), max(groups)
+    if unknown:
+        low, high = min(unknown), max(unknown)
+        start = max((n for n in groups if n < low), default=-1) + 1
+        return None if any(low < n < high for n in groups) else (start, high + 1)
+    if beside and first == min(groups) and any((*pieces[: max(0, first - 1)], _edges(pieces, fields, first - 1)[0])):
+        return 0, first
+    return (last + 1, last + 2) if beside and last + 1 < len(pieces) else (0, 0)
+
+
+def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int]) -> str:
+    """Join the parts of a pattern; those of the run are a group, without what divides them from the number."""
+    start, end = run
+    if start == end:
+        return "".join(parts)
+    lead = tail = ""
+    if start:
+        text = pieces[start].lstrip(_DIVIDERS)
+        lead, parts[start] = _escaped(pieces[start][: -len(text) or None]), _escaped(text)
+    elif not _is_number(pieces[end - 1]):
+        text, tail = map(_escaped, _edges(pieces, fields, end - 1))
+        parts[end - 1] = text
+    group = "".join(parts[start:end])
+    return "".join((*parts[:start], lead, f"(?P<run>{group})" if group else "", tail, *parts[end:]))
+
+
+def _edges(pieces: Sequence[str], fields: Mapping[int, str], place: int) -> tuple[str, str]:
+    """Divide the text before a number from the word that says what it counts, if one does, and from what divides."""
+    if place < 0:
+        return "", ""
+    text = pieces[place]
+    word = _LAST_WORD.search(text) if fields[place + 1] != "number" else None
+    name = (text[: word.start()] if word else text).rstrip(_DIVIDERS)
+    return name, text[len(name) :]
+
+
 def _pattern(piece: str, field: str, varies: bool) -> str:  # noqa: FBT001 - a place has all three
+    number = r"\d+\.\d+" if "." in piece else r"\d+"
     if field:
-        return rf"(?P<{field}>\d+)"
-    if varies:
-        return r"\d+\.\d+" if "." in piece else r"\d+"
-    return _escaped(piece)
+        return f"(?P<{field}>{number})"
+    return number if varies else _escaped(piece)
 
 
 def _escaped(text: str) -> str:
