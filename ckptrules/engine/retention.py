@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Plan
@@ -39,12 +40,16 @@ NOTHING = Verdict({}, {})
 def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns: int = 0) -> Judged:
     """Keep the newest by their numbers, so many that with those of the others that have none there are ``count``.
 
-    What stays for another reason takes its rank and no more: else an old one in conflict would cost the newest.
+    What stays for another reason takes its rank and no more: else an old one in conflict would cost the newest. Those
+    that only their names tell apart share the best rank of theirs: a run gives them other names.
     """
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
-    ranks = both_ranks([*checkpoints, *others.disputed], now_ns)[0]
+    order = {c.entry.name: (*c.age_order[:-1], c.time) for c in (*checkpoints, *others.disputed)}
+    best: dict[tuple[int | None, ...], int] = {}
+    for name, rank in sorted(both_ranks([*checkpoints, *others.disputed], now_ns)[0].items(), key=itemgetter(1)):
+        best.setdefault(order[name], rank)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
-    return {name: newest for name in names if ranks[name] <= count - others.number}
+    return {name: newest for name in names if best[order[name]] <= count - others.number}
 
 
 # --- a whole policy ---------------------------------------------------------------------------------------------------

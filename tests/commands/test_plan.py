@@ -15,10 +15,10 @@ Some names look like checkpoints, and no rule reads them. These lines in a file
 of rules/ would; 'doit check' tests them:
     formats:
       - id: model                    # 4 names
-        match: 'model\.ep(?P<epoch>\d+)\.it(?P<step>\d+)\.ckpt'
+        match: '(?P<run>model)\.ep(?P<epoch>\d+)\.it(?P<step>\d+)\.ckpt'
         examples: {'model.ep1.it100.ckpt': {epoch: 1, step: 100}}
       - id: net                      # 2 names
-        match: 'net-(?P<number>\d+)\.npz'
+        match: '(?P<run>net)-(?P<number>\d+)\.npz'
         examples: {'net-1.npz': {number: 1}}
       - id: iter                     # 1 name
         match: 'iter_(?P<step>\d+)'

@@ -265,6 +265,18 @@ def a_second_run_has_nothing_to_do(listing: Listing, policy: Policy | None) -> N
     assert make_plan(RULES, look(files), policy).actions == ()
 
 
+def test_what_only_names_tell_apart_stays_or_goes_whatever_its_new_name() -> None:
+    """By its old name one was the newer, by its new one the other: a second run deleted what the first had kept."""
+    names = [FORMATS[0].format(11, 40), "epoch=100-step=1000000.ckpt", "epoch-11_step-000040_hmean-0.8756.ckpt"]
+    link = Entry("0", "link", 0, 0, names[-1], names[-1])
+    policy = RULES.policies["default"]._replace(
+        lines=(PolicyLine("keep", "protected", None),), keep_at_least=2, examples=()
+    )
+    listing = Listing("exp", "exp/checkpoints", (*(Entry(name, "file", 1, 0) for name in names), link))
+    files, _ = carry_out(make_plan(RULES, listing, policy), listing)
+    assert make_plan(RULES, look(files), policy).actions == ()
+
+
 def test_a_link_that_somebody_made_is_never_taken_for_one_that_we_left() -> None:
     """Both stand under an old name of the checkpoint that they lead to; the first holds it back, also in a second run."""
     to = FORMATS[0].format(3, 40)
