@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -13,14 +13,14 @@ from ckptrules.changes.history import Run
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.units import head_of, parts_of
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.state_folder import old_text_name, pointer_of
+from ckptrules.engine.state_folder import pointer_of
 from ckptrules.report.style import Style, count_of, few, table
 from ckptrules.report.text import files_of
 from ckptrules.run import finding, records
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.past import runs_of
+from ckptrules.run.past import runs_of, ways_back
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
@@ -50,7 +50,7 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
     notes = "".join(f"{note}\n" for note in stranger_notes(outputs_dir, style))
     if not items:
         return Done(Output(f"The trash is empty.\n{notes}"))
-    runs = None
+    runs: Sequence[Run] = ()
     with contextlib.suppress(OSError):
         runs = runs_of(outputs_dir)
     rows = [
@@ -61,14 +61,16 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
             human_size(item.size),
             freed_on(outputs_dir, item.run, days),
         )
-        for item, others in by_checkpoint(items, runs or ())
+        for item, others in by_checkpoint(items, runs)
     ]
     size = sum(item.size for item in items)
     text = table(HEADINGS, rows, right=(3,), width=style.width, drops=DROPS, later=LATER)
-    lost = unknown_to_undo(runs, items)
+    back = ways_back(runs, items)
     end = f"{count_of(sum(not pointer_of(item.name) for item in items), 'item')}, {human_size(size)}. "
-    end += "'doit undo' brings back, 'doit purge' frees.\n" if len(lost) < len(items) else "'doit purge' frees.\n"
-    return Done(Output(text + end + by_hand(outputs_dir, lost, style) + notes))
+    end += f"{next(iter(back.by))} brings back, " if len(back.by) == 1 else ""
+    end += "'doit purge' frees.\n"
+    end += "".join(f"{line}\n" for line in back.told()) if len(back.by) > 1 else ""
+    return Done(Output(text + end + by_hand(outputs_dir, back.lost, style) + notes))
 
 
 def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[tuple[TrashItem, int]]:
@@ -85,26 +87,6 @@ def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[t
     for item in items:
         if heads.get(item.path) not in there:
             yield item._replace(size=item.size + sum(one.size for one in own[item.path])), len(own[item.path])
-
-
-def unknown_to_undo(runs: Sequence[Run] | None, items: Sequence[TrashItem]) -> list[TrashItem]:
-    """List what `doit undo` cannot bring back: no journal tells where it came from, or none can be read."""
-    if runs is None:
-        return list(items)
-    units = [unit for run in runs for _, unit in run.standing.values()]
-    known = {f"{step.to_directory}/{step.to}" for unit in units for step in unit.steps} | old_texts(runs)
-    return [item for item in items if item.path not in known]
-
-
-def old_texts(runs: Sequence[Run]) -> set[str]:
-    """Return where the old texts of pointer files may lie: undo needs none of them, it writes the old name again."""
-    steps = [step for run in runs for unit in run.units for step in unit.steps if step.kind == "repoint"]
-    count = Counter((step.to_directory, step.name) for step in steps)
-    return {
-        f"{folder}/{old_text_name(name, number)}"
-        for (folder, name), many in count.items()
-        for number in range(1, 2 * many + 1)  # where a file system cannot exchange two names, a step takes two
-    }
 
 
 def shown(item: TrashItem) -> str:

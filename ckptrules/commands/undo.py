@@ -25,7 +25,7 @@ from ckptrules.run import pinning, records, refusing
 from ckptrules.run.command_line import params_of
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
 from ckptrules.run.outcome import Done, Output, RunContext
-from ckptrules.run.past import chosen_run, command_of, trash_days
+from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
@@ -33,7 +33,7 @@ from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
-from ckptrules.storage.trash import trash_use
+from ckptrules.storage.trash import trash_items
 
 if TYPE_CHECKING:
     from doit.exceptions import TaskFailed
@@ -65,7 +65,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         refuse_unknown_experiments(session, "undo", options, lambda: changed, listed)
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
-    lost = options.run is None and not backs and trash_use(Disk(options.outputs_dir)).items > 0
+    waits = list(what_waits(options.outputs_dir)) if options.run is None and not backs else []
     changes = options.will_change and session.line.command == "run"
     number = records.begun(session, options.outputs_dir).last.number if changes else None
     job = UndoJob(
@@ -78,7 +78,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         job.style,
         header,
         trash_days(session, options),
-        came_to=functools.partial(came_to, run, backs, job.style, lost),
+        came_to=functools.partial(came_to, run, backs, job.style, waits),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
         summarise=None if backs else notes_alone,
     )
@@ -147,8 +147,23 @@ def notes_alone(_: Tally, __: Style, notes: Iterable[str]) -> str:
     return "".join(f"{note}\n" for note in notes)
 
 
-def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: object, total: Tally) -> Iterator[str]:
-    """Say which run was taken back, and what of it cannot be; ``lost`` says that the trash holds what nothing knows."""
+def what_waits(outputs_dir: str) -> Iterator[str]:
+    """Say how that comes back which waits in the trash, where plain undo brings nothing of it back."""
+    try:
+        items = trash_items(Disk(outputs_dir))
+        back = ways_back(runs_of(outputs_dir), items)
+    except OSError:  # `trash` says it
+        return
+    yield from back.told()
+    if back.lost:
+        which = "What else waits" if back.by else "What waits"
+        yield f"{which} in the trash, and how it comes back: 'doit trash'."
+
+
+def came_to(
+    run: Run | None, backs: Sequence[TakeBack], style: Style, waits: Sequence[str], total: Tally
+) -> Iterator[str]:
+    """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one."""
     if run and backs:
         verb = "Taken back in part" if total.problems else "Taken back"
         if style.preview:
@@ -158,8 +173,7 @@ def came_to(run: Run | None, backs: Sequence[TakeBack], style: Style, lost: obje
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
     else:
         yield "There is nothing to take back."
-        if lost:
-            yield "What waits in the trash, and how it comes back: 'doit trash'."
+        yield from waits
     if run and run.gone:
         kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
         states = sum(kind in ("fix", "unfix", "replace") for kind in kinds)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ckptrules.changes.history import Run
+from ckptrules.changes.history import Run, newest_standing
 from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.kinds import ACTIONS
@@ -14,6 +15,8 @@ from ckptrules.engine.judging import NS
 from ckptrules.engine.measures import visible
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest
+from ckptrules.engine.state_folder import old_text_name
+from ckptrules.report.style import count_of
 from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, quoted
@@ -21,6 +24,7 @@ from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.records import DAY, at_work, waits_since, zoned
 from ckptrules.run.session import Session
 from ckptrules.storage import believing
+from ckptrules.storage.trash import TrashItem
 
 
 class Did(NamedTuple):
@@ -66,6 +70,51 @@ def trash_days(session: Session, options: Common) -> int | None:
     with contextlib.suppress(RuleError, OptionError, OSError):
         return load(session, options.rules_dir, options.outputs_dir).trash_days
     return None
+
+
+class WaysBack(NamedTuple):
+    """How what is in the trash comes back: by which commands, as messages name them; and what no journal tells of."""
+
+    by: Mapping[str, Sequence[TrashItem]]
+    lost: Sequence[TrashItem]
+
+    def told(self) -> Iterator[str]:
+        """Yield a sentence for each command, that for the newest run first."""
+        for one, items in self.by.items():
+            yield f"{one} brings back {count_of(len(items), 'item')} from the trash."
+
+
+def ways_back(runs: Sequence[Run], items: Sequence[TrashItem]) -> WaysBack:
+    """Find out how each thing in the trash comes back.
+
+    Plain `doit undo` takes back the newest run that is no undo; any other has to be named. Undo needs no old text of a
+    pointer file: it writes the old name again.
+    """
+    newest = newest_standing(runs)
+    of: dict[str, str] = {}
+    for run in sorted(runs, key=lambda run: run is newest):  # of two that brought it there, the plain command
+        steps = (step for _, unit in run.standing.values() for step in unit.steps)
+        of.update((f"{step.to_directory}/{step.to}", "" if run is newest else run.id) for step in steps)
+    texts = old_texts(runs)
+    by: dict[str, list[TrashItem]] = defaultdict(list)
+    lost: list[TrashItem] = []
+    for item in items:
+        if item.path in of:
+            by[command("undo", run=of[item.path])].append(item)
+        elif item.path not in texts:
+            lost.append(item)
+    return WaysBack(dict(reversed(by.items())), lost)
+
+
+def old_texts(runs: Sequence[Run]) -> set[str]:
+    """Return where the old texts of pointer files may lie."""
+    steps = [step for run in runs for unit in run.units for step in unit.steps if step.kind == "repoint"]
+    count = Counter((step.to_directory, step.name) for step in steps)
+    return {
+        f"{folder}/{old_text_name(name, number)}"
+        for (folder, name), many in count.items()
+        for number in range(1, 2 * many + 1)  # where a file system cannot exchange two names, a step takes two
+    }
 
 
 def did(run: Run) -> Did:

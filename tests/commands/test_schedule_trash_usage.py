@@ -50,8 +50,48 @@ def test_the_trash_is_listed_with_the_day_on_which_each_goes(project: Project) -
     assert end == "5 items, 470 B. 'doit undo' brings back, 'doit purge' frees."
     project.make({"two/checkpoints/epoch=4-step=4.ckpt": 1})
     project.doit("migrate", "delete_old=1")
-    heading, *rows, end = project.doit("trash").splitlines()
+    heading, *rows, _, _, _ = project.doit("trash").splitlines()
     assert [row.split()[0] for row in rows] == [run] * 5 + [newest(project.outputs / ".ckptrules/trash")]
+
+
+@pytest.mark.parametrize("by", ["restore", "unarchive"])
+def test_trash_and_undo_name_the_undo_that_brings_back_what_waits(project: Project, by: str) -> None:
+    """They sent each other in a circle: plain undo takes back no undo, and what waits is what an undo put away."""
+    project.make({"one/checkpoints/epoch-12_step-000012.ckpt": 100})
+    (project.folder / "kept").mkdir()
+    if by == "restore":
+        project.doit("backup", "to=kept")
+        shutil.rmtree(project.outputs / "one")
+        project.doit("restore", f"backup=kept/{os.listdir(project.folder / 'kept')[0]}")
+    else:
+        project.doit("archive", "experiments=one", "archive_dir=kept")
+        project.doit("purge", "yes=1")
+        project.doit("unarchive", "archive=kept/*")
+    project.doit("undo")
+    assert not (project.outputs / "one").exists()
+    run = newest(project.outputs / ".ckptrules/trash")
+    assert f". 'doit undo run={run}' brings back, 'doit purge' frees.\n" in project.doit("trash")
+    what = "3 items" if by == "restore" else "1 item"
+    line = f"There is nothing to take back.\n'doit undo run={run}' brings back {what} from the trash.\n"
+    assert line in project.doit("undo", "dry_run=1")
+    assert line in project.doit("undo")
+    project.doit("undo", f"run={run}")
+    assert project.names("one") == ["epoch-12_step-000012.ckpt"]
+    assert project.doit("trash") == "The trash is empty.\n"
+
+
+def test_trash_names_a_command_for_each_run_where_one_does_not_do(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    first = newest(project.outputs / ".ckptrules/trash")
+    project.make({"two/checkpoints/epoch=4-step=4.ckpt": 1})
+    project.doit("migrate", "delete_old=1")
+    *_, end, plain, named = project.doit("trash").splitlines()
+    assert end == "5 items, 401 B. 'doit purge' frees."
+    assert plain == "'doit undo' brings back 1 item from the trash."
+    assert named == f"'doit undo run={first}' brings back 4 items from the trash."
+    project.doit("undo", f"run={first}")
+    assert project.doit("trash").endswith("\n1 item, 1 B. 'doit undo' brings back, 'doit purge' frees.\n")
 
 
 def test_purge_frees_what_is_old_enough(project: Project) -> None:
