@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.report.style import Style
@@ -20,14 +21,12 @@ from ckptrules.run.outcome import FAULTS, Apart, Done, Output, untouched
 from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict
-from ckptrules.stopping import StoppedError, heed
+from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.verify import check
 from ckptrules.verify.check import Begun, Report
 from ckptrules.verify.portion import Answer, Desk, How, Portion, Read, of_portions, portions_of, read_one, read_portion
 from ckptrules.verify.report import VerifyTally, block, report_as_data, summary, tally
 from ckptrules.workers.pieces import SMALL, weight
-
-STOPPED = Done(Output("", VerifyTally()), failed=True)
 
 
 class Options(Planning):
@@ -69,7 +68,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterable[str]) -> str:
     """Show the numbers, and in a preview how long it takes; of ``quick`` nobody knows, as it reads little of a file."""
-    expected = [] if options.quick and not options.load else expected_time("verify", options, total.bytes_expected)
+    knows = style.preview and (options.load or not options.quick)
+    expected = expected_time("verify", options, total.bytes_expected) if knows else []
     return summary(total, style, [*expected, *notes])
 
 
@@ -82,7 +82,12 @@ def in_tally(total: VerifyTally) -> int:
 
 
 def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
-    """Look at one checkpoint directory; read it here where that is little, else say what is to be read."""
+    """Look at one checkpoint directory; read it here where that is little, else say what is to be read.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came, and nothing is known of the directory.
+    """
+    heed()
     options = job.options
     try:
         begun = check.begin(options.outputs_dir, job.rules, scan(options.outputs_dir, found), how, time.time_ns())
@@ -93,9 +98,9 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
     desk = begun.desk
     if weight(begun.new) >= SMALL and (how.load or not how.quick):
         portions = [portion for entry in begun.new for portion in portions_of(desk, entry)]
-        return Apart(partial(read_portion, desk), portions, partial(conclude, job, begun, portions), STOPPED)
+        return Apart(partial(read_portion, desk), portions, partial(conclude, job, begun, portions))
     every: list[Read] = []
-    passed = 0
+    passed, stop = 0, None
 
     def progress(count: int) -> None:
         nonlocal passed
@@ -106,14 +111,11 @@ def verify_one(how: How, job: Job, found: Directory) -> Done | Apart:
         for entry in begun.new:
             heed()
             every.append(read_one(desk, entry, progress))
-        report, unlike = check.end(begun, job.rules, every)
-        done = told(job, report)._replace(
-            moved=passed if how.quick else sum(one.size for one in begun.new), passed=passed
-        )
-        every += unlike
-    except StoppedError:
-        done = STOPPED
-    return Apart(None, (), partial(noted, desk, every, done), STOPPED) if every else done
+    except StoppedError as error:
+        stop = error
+    done, unlike = judged(job, begun, every, stop)
+    done = done._replace(moved=passed if how.quick else sum(one.entry.size for one in every), passed=passed)
+    return Apart(None, (), partial(noted, desk, [*every, *unlike], done)) if every else done
 
 
 def noted(desk: Desk, every: Sequence[Read], done: Done, _: Iterable[object]) -> Done:
@@ -123,18 +125,43 @@ def noted(desk: Desk, every: Sequence[Read], done: Done, _: Iterable[object]) ->
 
 
 def conclude(job: Job, begun: Begun, portions: Sequence[Portion], answers: Iterable[Answer]) -> Done:
-    """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost."""
+    """Tell what came of a directory; what was read is remembered at once, so that an interrupted run is not lost.
+
+    Raises:
+        StoppedError, KilledError: all ends before its time, and nothing is known of the directory.
+    """
     every: list[Read] = []
     of_one: list[tuple[Portion, Answer]] = []
-    for portion, answer in zip(portions, answers, strict=True):
-        of_one.append((portion, answer))
-        if len(of_one) == portion.of:
-            every.append(of_portions(begun.desk, of_one, lambda _: heed()))
-            check.remember(begun.desk, every[-1:])
-            of_one = []
-    report, unlike = check.end(begun, job.rules, every)
+    stop = None
+    try:
+        for portion, answer in zip(portions, answers, strict=True):
+            of_one.append((portion, answer))
+            if len(of_one) == portion.of:
+                every.append(of_portions(begun.desk, of_one, lambda _: heed()))
+                check.remember(begun.desk, every[-1:])
+                of_one = []
+    except (StoppedError, KilledError) as error:
+        stop = error
+    done, unlike = judged(job, begun, every, stop)
     check.remember(begun.desk, unlike)
-    return told(job, report)
+    return done
+
+
+def judged(
+    job: Job, begun: Begun, every: Sequence[Read], stop: StoppedError | KilledError | None
+) -> tuple[Done, list[Read]]:
+    """Tell what came of a directory, also where it was not read to its end; return what is to be remembered besides.
+
+    Raises:
+        StoppedError, KilledError: that was the ``stop``, and nothing is known of the directory.
+    """
+    if stop and not (every or begun.rows):
+        raise stop
+    report, unlike = check.end(begun, job.rules, every)
+    if stop:
+        left = Problem("stopped", (report.directory,), "was not read to its end", "run again to go on")
+        report = report._replace(problems=(left, *report.problems))
+    return told(job, report)._replace(killed=stop if isinstance(stop, KilledError) else None), unlike
 
 
 def told(job: Job, report: Report) -> Done:

@@ -31,7 +31,6 @@ from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects
 from ckptrules.run.words import encode_task
-from ckptrules.stopping import StoppedError
 from ckptrules.storage.believing import own_state
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
@@ -267,11 +266,8 @@ def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
 
 def _finished(session: Session, work: Work[Any, Any], apart: Apart) -> Done:
     session.bar.know()
-    try:
-        with session.bar.work(sum(one.size for one in apart.files)) as shown:
-            return apart.then(session.each(work, apart.files, shown))
-    except StoppedError:
-        return apart.stopped
+    with session.bar.work(sum(one.size for one in apart.files)) as shown:
+        return apart.then(session.each(work, apart.files, shown))
 
 
 vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task

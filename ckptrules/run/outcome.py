@@ -80,13 +80,13 @@ class Apart(NamedTuple):
     """Work on one directory of which the files are still to be worked on, by whoever is free.
 
     ``work`` is what is done with each of the ``files``, ``then`` makes the whole of the answers, in the process with
-    the journal; where Ctrl-C ends it before, ``stopped`` is what came of it. With no files, ``then`` alone is left.
+    the journal. Where they end before their time, by a StoppedError or KilledError, it tells what came of it until
+    then, or lets that pass. With no files, ``then`` alone is left.
     """
 
     work: Work[Any, Any] | None
     files: Sequence[Any]
     then: Callable[[Iterable[Any]], Done]
-    stopped: Done
 
 
 class RunContext(NamedTuple):

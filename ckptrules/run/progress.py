@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO, TypeVar
 
-from ckptrules.stopping import heed
+from ckptrules.stopping import heed, stopped
 from ckptrules.workers.pieces import Sized
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Bar:
         try:
             yield work
         finally:
+            if stopped():
+                self.close()  # what is left is not done: the line would jump to its end
             done = work.settled or work.told
             self._add(Amount(done - total, settled=done - work.settled), at_work=-1)
 

@@ -83,13 +83,13 @@ def _behind(signs: Sequence[str], lines: Sequence[str]) -> list[str]:
 
 def summary(total: VerifyTally, style: Style, notes: Iterable[str] = ()) -> str:
     """Show the numbers of the whole run, aligned, and the notes below them."""
+    to_come = style.preview or total.to_read > 0  # what is left after Ctrl-C
     rows = [
         ("processed", total.experiments, "experiment" + "s" * (total.experiments != 1)),
         ("checkpoints", total.checkpoints, ""),
         ("verified", total.verified, human_size(total.bytes_verified) if total.verified else ""),
-        ("to read", total.to_read, human_size(total.bytes_to_read) if total.to_read else "")
-        if style.preview
-        else ("read now", total.read, human_size(total.bytes_read) if total.read else ""),
+        *[("read now", total.read, human_size(total.bytes_read) if total.read else "")] * (not style.preview),
+        *[("to read", total.to_read, human_size(total.bytes_to_read) if total.to_read else "")] * to_come,
         ("problems", total.failed, "see above" if total.failed else ""),
     ]
     return summary_of(rows, style, notes, "nothing was read")

@@ -10,6 +10,8 @@ import shutil
 import signal
 import struct
 import zipfile
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from ckptrules.engine.measures import human_size
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file
 from ckptrules.formats.folders import check_folder
+from ckptrules.run.session import Session
+from ckptrules.stopping import KilledError
+from ckptrules.verify import portion
 from tests.conftest import Project
 from tests.support import crash
 
@@ -33,6 +38,25 @@ CUT = {
     "HDF5": "is cut off",
     "numpy": "is cut off",
 }
+
+STOPPED = """Verifying experiment: exp
+  ✓ epoch-00_step-000352.ckpt  793 B  torch, epoch 0, step 352
+  ✓ epoch-01_step-000352.ckpt  793 B  torch, epoch 1, step 352
+  ✓ epoch-02_step-000352.ckpt  793 B  torch, epoch 2, step 352
+    epoch-03_step-000352.ckpt  793 B  to be read
+    epoch-04_step-000352.ckpt  793 B  to be read
+  ! Problem: exp/checkpoints was not read to its end
+      hint: run again to go on
+  5 checkpoints, 3 of them verified
+Summary
+  processed   1  experiment
+  checkpoints 5
+  verified    3  2.38 KB
+  read now    1  793 B
+  to read     2  1.59 KB
+  problems    1  see above
+Stopped: no change is half done. Run again to go on.
+"""
 
 
 def torch_zip(value: object, tensors: dict[str, bytes] | None = None, protocol: int = 2) -> bytes:
@@ -124,17 +148,57 @@ def test_what_waits_in_the_trash_is_not_forgotten(project: Project) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_what_was_found_and_reads_no_further(
-    project: Project, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize("reading", ["read_one", "of_portions"])  # here, and shared
+def test_a_stop_tells_and_keeps_what_was_found_and_reads_no_further(
+    project: Project, monkeypatch: pytest.MonkeyPatch, number: int, reading: str
 ) -> None:
-    monkeypatch.setattr(verify, "SMALL", 0)  # as if it took long
+    """Of 12 checkpoints 4 had been read and were remembered, and all that was told was "read now 0"."""
+
+    def stopping_after(function: Callable[..., portion.Read]) -> Callable[..., portion.Read]:
+        def done(*given: Any) -> portion.Read:
+            came_of_it = function(*given)
+            os.kill(os.getpid(), number)
+            return came_of_it
+
+        return done
+
+    if reading == "of_portions":
+        monkeypatch.setattr(verify, "SMALL", 0)
+    monkeypatch.setattr(verify, reading, stopping_after(getattr(portion, reading)))
+    put(project, "epoch-00_step-000352.ckpt", lightning(0, 352))
+    put(project, "epoch-01_step-000352.ckpt", lightning(1, 352))
+    assert result(project)["summary"]["read"] == 2
+    for epoch in (2, 3, 4):
+        put(project, f"epoch-0{epoch}_step-000352.ckpt", lightning(epoch, 352))
+    put(project, "epoch-05_step-000352.ckpt", lightning(5, 352), "later")
+    ended = crash.run(project.folder, "verify", "json=stopped.json")
+    assert ended.code == stopping.EXIT_CODE, ended.output
+    assert ended.output == STOPPED
+    data = json.loads((project.folder / "stopped.json").read_text())
+    assert problem_ids(data) == ["stopped"]
+    assert {name: count for name, count in data["summary"].items() if "bytes" not in name} == {
+        "experiments": 1, "checkpoints": 5, "verified": 3, "read": 1, "to_read": 2, "failed": 1,
+    }  # fmt: skip
+    assert result(project)["summary"]["read"] == 3
+
+
+def test_where_no_worker_is_left_what_was_read_before_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def each(*_: object) -> Iterator[portion.Answer]:
+        yield from islice(really_each(*_), 1)
+        raise KilledError("they are gone")
+
+    really_each: Callable[..., Iterator[portion.Answer]] = Session.each
+    monkeypatch.setattr(Session, "each", each)
+    monkeypatch.setattr(verify, "SMALL", 0)
     for epoch in range(3):
         put(project, f"epoch-0{epoch}_step-000352.ckpt", lightning(epoch, 352))
-    # The first change is the folder of the memory, made when the first checkpoint has been read.
-    ended = crash.run(project.folder, "verify", at_change=lambda n: os.kill(os.getpid(), number) if n == 1 else None)
-    assert ended.code == stopping.EXIT_CODE, ended.output
-    assert ended.output.endswith("Stopped: no change is half done. Run again to go on.\n")
-    assert result(project)["summary"]["read"] == 2
+    ended = crash.run(project.folder, "verify")
+    assert ended.code == stopping.FAILED
+    assert "  ! Problem: exp/checkpoints was not read to its end\n" in ended.output
+    assert "  read now    1  793 B\n  to read     2  1.59 KB\n" in ended.output
+    assert ended.output.endswith("ERROR: they are gone\n")
 
 
 @pytest.mark.parametrize("change", ["content", "time", "size"])

@@ -136,6 +136,20 @@ def test_the_wish_to_stop_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         work(0)
 
 
+def test_the_line_of_a_work_that_is_stopped_does_not_jump_to_its_end(
+    bar: Bar, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 65 % it said `100%|███| 480M/480M`: what was settled, of itself."""
+    with bar.work(12 * GB) as work:
+        for _ in work.settling([File(GB)] * 4, "abcd"):
+            work(GB)
+        work(3 * GB)
+        assert "7.00G/12.0G" in screen.line
+        monkeypatch.setattr(stopping, "_run", [stopping.ASKED, 0])
+    assert screen.line == ""
+    assert "100%" not in screen.getvalue()
+
+
 def test_a_terminal_shows_bytes_rate_and_time_left_in_one_line(
     bar: Bar, screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
