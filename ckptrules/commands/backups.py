@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
-from ckptrules.report.style import Style
+from ckptrules.commands.backup import stopped
+from ckptrules.report.style import Style, few
 from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
-from ckptrules.stopping import StoppedError
+from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import report
 from ckptrules.vault.backups import Held, backups_folder, check_backup, find_backups
@@ -41,25 +42,29 @@ def show(session: Session, options: Options, style: Style) -> Done:
     """List the backups, and check them where that is asked for."""
     folder = backups_folder(options.outputs_dir, options.to)
     try:
-        held = find_backups(folder, options.outputs_dir)
+        held = [*find_backups(folder, options.outputs_dir)]
     except OSError as error:
         return Done(Output(report.failed_text(f"'{style.name(folder)}'", why_of(error))), failed=True)
     if options.verify:
         try:
-            held = checked(session, folder, held)
-        except StoppedError:
-            return Done(Output("Not finished: the backups are not checked.\n"), failed=True)
-    text = report.backups_table(held, folder, style, verified=options.verify)
-    return Done(Output(text), failed=any(backup.damage for backup in held))
+            for number, backup in checked(session, folder, held):
+                held[number] = backup
+        except (StoppedError, KilledError) as error:
+            left = [style.name(one.name) for one in held if not one.checked and one.manifest and one.manifest.complete]
+            table = report.backups_table(held, folder, style)
+            return stopped(f"{table}Not finished, still to be checked: {few(left)}\n", error)
+    return Done(Output(report.backups_table(held, folder, style)), failed=any(backup.damage for backup in held))
 
 
-def checked(session: Session, folder: str, held: Sequence[Held]) -> list[Held]:
-    """Check every file of the backups that are whole."""
-    found = []
+def checked(session: Session, folder: str, held: Sequence[Held]) -> Iterator[tuple[int, Held]]:
+    """Check every file of the backups that are whole, and yield these with their places in the list.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM came.
+        KilledError: no worker is left.
+    """
     with session.shown(sum(backup.manifest.size for backup in held if backup.manifest)) as progress:
-        for backup in held:
-            damage = backup.damage
+        for number, backup in enumerate(held):
             if backup.manifest and backup.manifest.complete:
                 damage = check_backup(os.path.join(folder, backup.name), backup.manifest, progress, session.each)
-            found.append(backup._replace(damage=damage))
-    return found
+                yield number, backup._replace(damage=damage, checked=True)

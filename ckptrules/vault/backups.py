@@ -34,11 +34,15 @@ class NotOursError(NoBackupError):
 
 
 class Held(NamedTuple):
-    """A backup in a list; ``manifest`` is None where it cannot be believed. ``damage`` is what a check found."""
+    """A backup in a list; ``manifest`` is None where it cannot be believed.
+
+    ``damage`` is what a check found, if its files are ``checked``.
+    """
 
     name: str
     manifest: Manifest | None
     damage: tuple[Problem, ...] = ()
+    checked: bool = False
 
 
 def backup_name(outputs_dir: str, now: datetime) -> str:

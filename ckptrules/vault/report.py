@@ -45,11 +45,11 @@ def failed_text(what: str, fact: str, hint: str = "") -> str:
     return f"Problem: {what}: {fact}\n" + f"    hint: {hint}\n" * bool(hint)
 
 
-def backups_table(held: Sequence[Held], folder: str, style: Style, *, verified: bool) -> str:
+def backups_table(held: Sequence[Held], folder: str, style: Style) -> str:
     """Show the backups of a folder as an aligned table, and below it what is damaged."""
     if not held:
         return f"No backup in '{style.name(folder)}'.\n"
-    rows = [_row(backup, style, verified=verified) for backup in held]
+    rows = [_row(backup, style) for backup in held]
     lines = [table(HEADINGS, rows, right=(3, 4), width=style.width, drops=DROPS, later=LATER).rstrip("\n")]
     for backup in held:
         if backup.damage and backup.manifest:
@@ -109,11 +109,11 @@ def contents(manifest: Manifest) -> str:
     return f"{count_of(manifest.files, 'file')}, {human_size(manifest.size)}" if manifest.complete else "incomplete"
 
 
-def _row(backup: Held, style: Style, *, verified: bool) -> tuple[str, ...]:
+def _row(backup: Held, style: Style) -> tuple[str, ...]:
     if backup.manifest is None:
         return (style.name(backup.name), "?", "?", "?", "?", "damaged")
     manifest = backup.manifest
-    state = "verified" if verified else "complete"
+    state = "verified" if backup.checked else "complete"
     if manifest.missing:
         state += f", {len(manifest.missing)} could not be read when it was made"
     if backup.damage:

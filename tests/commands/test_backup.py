@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -25,8 +26,11 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptrules import stopping
 from ckptrules.changes.journal import Journal
 from ckptrules.changes.transaction import Workplace
+from ckptrules.commands import backups as command
+from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import copying, moving, reading, streams, unfinished
@@ -1035,6 +1039,32 @@ def test_a_safe_path_stays_below_the_folder(path: str) -> None:
         assert os.path.normpath(os.path.join("/folder", path)).startswith("/folder/")
 
 
+def test_a_stopped_check_tells_what_it_has_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was damaged in the backups that had been checked was not told."""
+
+    def check(*given: Any) -> tuple[Problem, ...]:
+        found = vault_backups.check_backup(*given)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    project.make({"a/checkpoints/one.ckpt": 3})
+    made = back_up(project)
+    folder = project.folder / "held"
+    for name in "abc":
+        shutil.copytree(made, folder / name)
+    (folder / "a/a/checkpoints/one.ckpt").write_bytes(b"bad")
+    monkeypatch.setattr(command, "check_backup", check)
+    ended = crash.run(project.folder, "backups", "to=held", "verify=1")
+    assert ended.code == stopping.EXIT_CODE
+    assert [line.split()[0] + " " + line.split("  ")[-1] for line in ended.output.splitlines()[1:4]] == [
+        "a damaged: 1 file",
+        "b complete",
+        "c complete",
+    ]
+    assert "Problem: a/checkpoints/one.ckpt" in ended.output
+    assert "\nNot finished, still to be checked: b, c\n" in ended.output
+
+
 @pytest.mark.whole
 def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) -> None:
     project.make({"a/checkpoints/one.ckpt": 3, "a/checkpoints/two.ckpt": 4, "b/checkpoints/one.ckpt": 5})
@@ -1052,16 +1082,19 @@ def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) 
         stops += not whole
     assert stops
     made = back_up(project)
-    stops = 0
+    stops, told = 0, set[str]()
     for at in range(1, 30):
         shutil.rmtree(project.outputs)
         project.outputs.mkdir()
         ended = crash.run_in_turn(project.folder, "restore", f"backup={made}", fault=Fault(at, "SIGINT"))
         assert ended.code in (0, 130), ended
         stops += "Not finished" in ended.output
+        told |= {line.rpartition("  ")[2] for line in project.doit("history").splitlines()[1:]}
         assert crash.run_in_turn(project.folder, "restore", f"backup={made}").code == 0
         assert project.tree() == start
     assert stops
+    assert "stopped: 2 done" in told
+    assert all(state.startswith(("stopped: ", "done")) for state in told), told
 
 
 def test_where_no_worker_is_left_what_is_there_and_what_goes_on_is_told(project: Project) -> None:
