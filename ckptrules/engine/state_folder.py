@@ -6,6 +6,7 @@ import hashlib
 import re
 
 STATE = ".ckptrules"  # below outputs_dir: lock, journal, trash, doit's database; below a backup: its manifest
+MANIFEST = f"{STATE}/manifest.json"  # of a backup
 TRASH = f"{STATE}/trash"
 TRASH_SUFFIX = ".trashed"
 OLD_TEXT = ".pointer"  # in the trash, before that suffix: what a pointer file held

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.engine.ruleset import is_pattern
+from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
 
 UNREADABLE = Stamp(0, 0, 0)
@@ -138,10 +139,17 @@ def holding(directories: Iterable[str]) -> dict[str, frozenset[str]]:
     return {outer: frozenset(names) for outer, names in found.items()}
 
 
-def linked_directories(outputs_dir: str) -> list[str]:
-    """List the links at the top of ``outputs_dir`` that lead to directories; they are not followed."""
+def not_followed(outputs_dir: str) -> list[tuple[str, str]]:
+    """List the folders at the top of ``outputs_dir`` that are not looked into, and what they are."""
     with os.scandir(outputs_dir) as entries:
-        return sorted(entry.name for entry in entries if entry.is_symlink() and entry.is_dir())
+        folders = sorted((entry.name, entry.is_symlink()) for entry in entries if entry.is_dir())
+    links = [(name, "a link") for name, is_link in folders if is_link]
+    return [*links, *((name, "a backup") for name, is_link in folders if not is_link and is_backup(outputs_dir, name))]
+
+
+def is_backup(folder: str, name: str) -> bool:
+    """Say whether a folder is a backup of ours, by its name and its manifest: nothing in it is renamed or deleted."""
+    return "_backup_" in name and os.path.lexists(os.path.join(folder, name, MANIFEST))
 
 
 def lookalikes(
@@ -162,11 +170,12 @@ def lookalikes(
         path = pending.popleft()
         alike, is_covered = [], path in covered
         left = MOST_NAMES if is_covered else MOST_NAMES - looked  # a checkpoint directory was listed in any case
-        with contextlib.suppress(OSError), os.scandir(os.path.join(outputs_dir, path)) as entries:
+        folder = os.path.join(outputs_dir, path)
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in islice(entries, left):
                 looked += not is_covered
                 below = f"{path}/{entry.name}" if path else entry.name
-                if entry.name.startswith(".") or entry.is_symlink():
+                if entry.name.startswith(".") or entry.is_symlink() or is_backup(folder, entry.name):
                     continue
                 may_be_one = looks_like(entry.name) and below not in above and below not in covered
                 if may_be_one and not is_covered:
@@ -231,10 +240,7 @@ def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
 
 
 def _subdirectories(outputs_dir: str, path: str) -> list[str]:
-    with os.scandir(os.path.join(outputs_dir, path)) as entries:
-        start = f"{path}/" if path else ""
-        return [
-            start + entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
-        ]
+    folder, start = os.path.join(outputs_dir, path), f"{path}/" if path else ""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+    return [start + name for name in names if not is_backup(folder, name)]

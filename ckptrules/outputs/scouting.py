@@ -12,11 +12,11 @@ from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.naming import SlowRuleError, own_claim
 from ckptrules.engine.ruleset import Pack
-from ckptrules.engine.state_folder import STATE
 from ckptrules.engine.wholeness import asked_inside
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
+from ckptrules.outputs.find import is_backup
 from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, pick_in
 from ckptrules.storage import reading
 
@@ -61,7 +61,8 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
         if known:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
         for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
-            if not (name.startswith(".") or name == STATE or name in known or holds_parts(name, picked)):
+            taken = name in known or holds_parts(name, picked)
+            if not (taken or name.startswith(".") or is_backup(os.path.join(tree.outputs_dir, path), name)):
                 pending.append((f"{path}/{name}" if path else name, depth + 1))
 
 

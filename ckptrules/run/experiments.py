@@ -60,7 +60,7 @@ def experiments(
     refuse_missing_outputs(options)
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
-    notes = [] if options.path else [*linked_directories(job), *inner_directories(session, job)]
+    notes = [] if options.path else [*not_followed(job), *inner_directories(session, job)]
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
     notes += [*not_asked_for(job, jobs), *unseen(session, base, job)]
@@ -124,10 +124,10 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
 
 
-def linked_directories(job: Job) -> Iterator[str]:
-    """Tell which experiments are links."""
-    for name in outputs_find.linked_directories(job.options.outputs_dir):
-        yield f"Not followed: {job.style.name(name)} is a link."
+def not_followed(job: Job) -> Iterator[str]:
+    """Tell which folders that may look like experiments are none."""
+    for name, what in outputs_find.not_followed(job.options.outputs_dir):
+        yield f"Not followed: {job.style.name(name)} is {what}."
 
 
 def left_to_migrate(jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:

@@ -152,6 +152,19 @@ def refuse_missing_outputs(options: Common) -> None:
         raise OptionError(os.strerror(error.errno or 0), hint, f"outputs_dir '{options.outputs_dir}'") from None
 
 
+def refuse_backup(options: Common) -> None:
+    """Refuse to change a backup: it would be none any more.
+
+    Raises:
+        OptionError: ``outputs_dir`` is one.
+    """
+    from ckptrules.outputs.find import is_backup  # not above: `doit list` needs it not
+
+    if is_backup(*os.path.split(os.path.realpath(options.outputs_dir))):
+        hint = "name the folder of the experiments with outputs_dir=PATH"
+        raise OptionError("is a backup: nothing in it is changed", hint, f"outputs_dir '{options.outputs_dir}'")
+
+
 def near_folder(path: str) -> str:
     """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
     above, name = os.path.split(os.path.normpath(path))

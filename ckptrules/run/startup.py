@@ -32,6 +32,7 @@ from ckptrules.run.command_line import (
 from ckptrules.run.locking import recover_first, refusal_of, refuse_state, take_lock
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.refusing import (
+    refuse_backup,
     refuse_configured_folder,
     refuse_lacking,
     refuse_missing_outputs,
@@ -216,6 +217,7 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
 
     refuse_report_place(options)
     refuse_missing_outputs(options)
+    refuse_backup(options)
     if isinstance(options, Planning):
         rules = prepare(session, options).rules
         names = functools.partial(names_of, session, options.outputs_dir, rules)

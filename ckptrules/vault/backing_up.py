@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
+from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
 from ckptrules.storage.reading import SourceError, why_of
 from ckptrules.vault import space
-from ckptrules.vault.backups import MANIFEST, TOO_LONG, belongs, hidden_path
+from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
 from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost

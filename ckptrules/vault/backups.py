@@ -13,14 +13,13 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.state_folder import STATE
+from ckptrules.engine.state_folder import MANIFEST, STATE
 from ckptrules.storage import believing, looking, reading, streams
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
 
-MANIFEST = f"{STATE}/manifest.json"
 MISSING = "is missing"
 TOO_LONG = f"its {MANIFEST} is longer than {human_size(LONGEST)}"
 

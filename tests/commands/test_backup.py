@@ -153,6 +153,25 @@ def test_a_backup_is_a_true_copy(tree: Project, mode: str) -> None:
     assert hidden(tree.folder) == []
 
 
+def test_nothing_in_a_backup_is_renamed_or_deleted(tree: Project) -> None:
+    """With `outputs_dir: .`, as init wrote it, the backup was an experiment like others: both lost the same files."""
+    made = back_up(tree)
+    before = snapshot(made)
+    rules = tree.folder / "rules/naming.yaml"
+    rules.write_text(
+        "outputs_dir: .\n" + rules.read_text().replace("layout: [", "layout: ['*/*/checkpoints', '**/checkpoints', ")
+    )
+    out = tree.doit("plan", "delete_old=1")
+    assert f"Not followed: {made.name} is a backup.\n" in out
+    assert made.name not in out.replace(f"Not followed: {made.name}", "")
+    refused = tree.doit("migrate", "delete_old=1", f"outputs_dir={made.name}", check=3)
+    assert refused.startswith(
+        f"ERROR: outputs_dir '{made.name}': is a backup: nothing in it is changed\n    hint: name "
+    )
+    tree.doit("migrate", "delete_old=1")
+    assert snapshot(made) == before
+
+
 def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tree: Project) -> None:
     assert said(tree, "backup", "mode=copy") == "Backup made: NAME (copy): 15 files, 6.55 KB\n"
     (made,) = backups(tree.folder)
