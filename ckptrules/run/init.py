@@ -95,7 +95,7 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
         return NOT_UNDERSTOOD, "\n".join([*told, *lines, f"Next, by the rules as they are: '{program} plan'", ""]), ""
     for one in start.decisions:
         lines.append(f"Decide: {NAMING}:{one.line} packs: {one.text}, for {style.name(one.directory or os.curdir)}")
-    deletes = bool(told) and RETENTION in start.texts
+    deletes = bool(told) and RETENTION in start.texts and bool(start.understood or start.decisions)
     steps = start.next or f"'{program} check', then '{program} plan{' delete_old=1' * deletes}'"
     lines += [*lines_for_dodo(), f"Next: {steps}"]
     lines += [f"To look at it in a browser: '{program} page'"] if deletes else []
@@ -157,8 +157,10 @@ def start_of(asked: Asked, style: Style) -> Start:
             only = strange.seen[0].directory
             if len(strange.seen) == 1 and only.isprintable():
                 prefix = only  # a pattern would take every folder beside it
-            told.append("They cover what no pack knows, and 'doit plan' drafts a format for it.")
-            return Start(_protocol_texts(place, strange.seen, prefix), "\n".join(told), understood=False)
+            told.append("They cover what no pack knows, and keep the newest 2 of each run.")
+            told.append("'doit plan' drafts a format for it.")
+            texts = {**_protocol_texts(place, strange.seen, prefix), RETENTION: retention_text((), {})[0]}
+            return Start(texts, "\n".join(told), understood=False)
     there = bool(asked.folder) or os.path.isdir(DEFAULT)
     go_on = "" if there else "when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'"
     return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False, next=go_on)

@@ -235,6 +235,8 @@ def test_what_nobody_knows_is_covered(
     rules = load_rules({one: (tmp_path / one).read_text() for one in (NAMING, RETENTION)})
     assert (rules.outputs_dir, list(rules.layout)) == (outputs_dir, layout)
     assert text.endswith("Next: 'doit check', then 'doit plan'\n") == (outputs_dir is not None)
+    asked_for = [line.key for line in rules.policies["default"].lines]  # nobody chose a first epoch that may stay
+    assert asked_for == (["min_epoch"] if outputs_dir is None else ["keep_last"])
 
 
 def test_rules_of_ones_own_get_no_others_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
