@@ -7,7 +7,7 @@ the options in force: without them, ``'doit purge'`` would empty the trash of an
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -58,6 +58,11 @@ def command(task: str, **values: object) -> str:
     given = {name: int(value) if isinstance(value, bool) else value for name, value in said.items()}
     words = " ".join([f"doit {task}", *(f"{name}={quoted(str(value))}" for name, value in given.items())])
     return as_named(words)
+
+
+def named(task: str, selected: Iterable[str]) -> str:
+    """Write a task for the experiments that are selected by such words; without any, for all."""
+    return " ".join(quoted(f"{task}:{one}") for one in selected) or task
 
 
 def as_named(words: str) -> str:

@@ -149,8 +149,8 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     if options.settle is not None:
         rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
-    command = "plan" if options.dry_run and command == "migrate" else command
     header = run_header(session, command, options, rules=digest)
+    header["command"] = "plan" if options.dry_run and command == "migrate" else command
     if policy is not None and options.delete_old:
         own = as_asked(policy, options)
         lines = (*own.lines, *([rules.budget] if rules.budget else ()))

@@ -19,7 +19,7 @@ from ckptrules.engine.state_folder import old_text_name
 from ckptrules.report.style import count_of
 from ckptrules.run.command_line import declared
 from ckptrules.run.finding import load
-from ckptrules.run.hints import command, quoted
+from ckptrules.run.hints import command, named, quoted
 from ckptrules.run.options import Common, Option, OptionError
 from ckptrules.run.records import DAY, at_work, waits_since, zoned
 from ckptrules.run.session import Session
@@ -125,12 +125,12 @@ def did(run: Run) -> Did:
 
 
 def command_of(run: Run) -> str:
-    """Write what was typed: the command and the options that were not the default."""
-    task = str(run.header.get("command", "?"))
+    """Write what was typed: the command, the experiments behind it, and the options that were not the default."""
+    task, selected = str(run.header.get("command", "?")), run.header.get("selected")
     known, options = declared(task).known(), run.header.get("options", {})
     given = {name: value for name, value in options.items() if name in known and was_given(known[name], value)}
     words = (f"{name}={quoted(str(int(v) if isinstance(v, bool) else v))}" for name, v in given.items())
-    return " ".join([task, *words])
+    return " ".join([named(task, map(str, selected if isinstance(selected, list) else ())), *words])
 
 
 def was_given(option: Option, value: object) -> bool:

@@ -68,6 +68,7 @@ def run_header(session: Session, command: str, options: Common, **more: Any) -> 
     """Return what a run says of itself, in its journal and in its JSON file."""
     return {
         "command": command,
+        "selected": session.selected(command),
         "dry_run": options.dry_run,
         "run": session.run_id if options.changes and not options.dry_run else None,
         "started_ns": session.started_ns,

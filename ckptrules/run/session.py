@@ -16,10 +16,10 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ckptrules.run.command_line import TASKS, force_of
-from ckptrules.run.hints import InForce, command_with, complete, quoted
+from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, Shown, terminal
-from ckptrules.run.words import CommandLine
+from ckptrules.run.words import CommandLine, fits
 from ckptrules.workers.pieces import File, Lost, Progress, Work
 from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
@@ -103,9 +103,12 @@ class Session:
 
     def command(self, task: str, options: Common, base: str) -> str:
         """Write the command that does a task with these options, for the experiments that ``base`` is asked for."""
-        words = [word.typed or word.task for word in self.line.words if word.base == base]
-        tasks = " ".join(quoted(task + word.removeprefix(base)) for word in words) or task
-        return command_with(tasks, options, self._force)
+        return command_with(named(task, self.selected(base)), options, self._force)
+
+    def selected(self, base: str) -> list[str]:
+        """Return what words name behind a command, as it was typed: ``ocr*`` of ``migrate:ocr*``; nothing means all."""
+        words = [word for word in self.line.words if word.selects(base)]
+        return [] if any(fits(word.task, base) for word in words) else [word.experiments for word in words]
 
     def style(self, options: Common) -> Style:
         """Find out what the terminal can show."""

@@ -39,6 +39,13 @@ class Word(NamedTuple):
         """The task without the experiment."""
         return self.task.split(":", 1)[0]
 
+    @property
+    def experiments(self) -> str:
+        """What stands behind the task, as it was typed; a ``*`` in the task may begin it: ``migr*01``."""
+        word = self.typed or self.task
+        start, colon, rest = word.partition(":")
+        return rest if colon else f"*{start.partition('*')[2]}"
+
     def selects(self, task: str) -> bool:
         """Say whether it can select a task or one of its experiments; ``*`` fits any text, a colon too."""
         start, star, _ = self.task.partition("*")

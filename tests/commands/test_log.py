@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 
 import pytest
 
@@ -98,3 +100,44 @@ def test_what_was_taken_back_of_a_run_is_left_out(project: Project) -> None:
     assert "- Migrated 1 checkpoint to" in entry
     assert "- Deleted 2 checkpoints, 200 B (< epoch 10)\n- Kept 1 checkpoint for" in entry
     assert "`, in a\n" in entry
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["migrate:run0[0-4]*"], "'migrate:run0[0-4]*' delete_old=1"),
+        (["migrate:run0*", "experiments=*7"], "'migrate:run0*' experiments='*7' delete_old=1"),
+        (["migrate:a b", "migrate:run00"], "'migrate:a b' migrate:run00 delete_old=1"),
+        (["migrate:lr=0.1"], "migrate:lr=0.1 delete_old=1"),
+        (["mi*:run00"], "migrate:run00 delete_old=1"),
+        (["migr*07"], "'migrate:*07' delete_old=1"),
+        (["migr*"], "migrate delete_old=1"),
+        (["migrate", "migrate:run00"], "migrate delete_old=1"),
+    ],
+)
+def test_history_and_log_show_a_command_that_selects_the_same(project: Project, typed: list[str], shown: str) -> None:
+    """They left out what words had selected: who repeated what the log said deleted in all experiments."""
+    names = ("run00", "run07", "a b", "lr=0.1")
+    project.make({f"{name}/checkpoints/epoch={epoch}-step={epoch}0.ckpt": 100 for name in names for epoch in (3, 12)})
+    project.doit(*typed, "delete_old=1")
+    after = {name: project.names(name) for name in names}
+    command = shlex.split(shown)
+    assert f"  {shown}  " in project.doit("history")
+    assert f"`doit {shown}`" in project.doit("log")
+    project.doit("undo")
+    project.doit(*command)
+    assert {name: project.names(name) for name in names} == after
+
+
+@pytest.mark.parametrize("selected", [None, 7, {"a": 1}])
+def test_journals_of_earlier_versions_and_made_up_ones_are_read(project: Project, selected: object) -> None:
+    project.make(TREE)
+    project.doit("migrate:a")
+    (journal,) = (project.outputs / ".ckptrules/journal").iterdir()
+    head, *rest = journal.read_text().splitlines(keepends=True)
+    row = json.loads(head)
+    assert row.pop("selected") == ["a"]
+    row = row if selected is None else {"selected": selected, **row}
+    journal.write_text("".join([json.dumps(row), "\n", *rest]))
+    assert "  migrate  " in project.doit("history")
+    assert "`doit migrate`, in a" in project.doit("log")

@@ -188,11 +188,14 @@ def test_a_name_is_shown_as_it_is_and_is_no_markdown(name: str, shown: str) -> N
 
 
 @pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=list(NAMES))
-@pytest.mark.parametrize("where", ["experiments", "who", "host", "when", "command", "options", "policy", "line"])
+@pytest.mark.parametrize(
+    "where", ["experiments", "who", "host", "when", "command", "selected", "options", "policy", "line"]
+)
 def test_nothing_that_a_journal_says_forges_an_entry(name: str, shown: str, where: str) -> None:
     header: dict[str, Any] = {"command": "migrate", "when": "2026-01-01 10:00:00", "who": "ada", "host": "gpu"}
     header |= {where: name} if where in header else {}
     header |= {"options": {"experiments": name}} if where == "options" else {}
+    header |= {"selected": [name]} if where == "selected" else {}
     header |= {"policy": {"name": name, "lines": {name: name}}} if where in ("policy", "line") else {}
     intent = Intent(1, name if where == "experiments" else "a", "a", (Unit("rename", 1, ()),))
     record = Record("20260101T100000Z-1", "1", header, (intent,), ())
@@ -210,7 +213,7 @@ def test_nothing_that_a_journal_says_forges_an_entry(name: str, shown: str, wher
     assert entry.count("<!--") - entry.count(r"\<!--") == 1
     assert len(re.findall(r"(?<!\\)`", entry)) == 2
     assert not re.search(r"(?<!\\)\]\(|(?<!\\)<(?!!--| epoch)", entry)
-    assert shown in entry or where in ("command", "host", "options", "when")
+    assert shown in entry or where in ("command", "host", "selected", "options", "when")
 
 
 def test_code_keeps_its_own_mark_out() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import re
 
 import pytest
 
@@ -46,6 +48,24 @@ def test_any_name_is_selected_as_it_is_typed(project: Project, name: str, how: s
     project.doit("migrate", word) if how == "option" else project.doit(word)
     assert project.names(name) == [NEW]
     assert project.names(OTHER) == [OLD]
+
+
+@pytest.mark.parametrize(
+    ("typed", "does_it"),
+    [
+        ("plan:ocr", "migrate:ocr"),
+        ("plan:oc* plan:x", "'migrate:oc*' migrate:x"),
+        ("pl*:ocr", "migrate:ocr"),
+        ("pla*cr", "'migrate:*cr'"),
+        ("plan plan:ocr", "migrate"),
+    ],
+)
+def test_what_a_plan_names_to_do_it_selects_no_more_than_the_plan(project: Project, typed: str, does_it: str) -> None:
+    tree(project, "ocr", "x")
+    project.doit(*typed.split(), "json=plan.json")
+    data = json.loads((project.folder / "plan.json").read_text())
+    assert data["does_it"] == f"doit {does_it}"
+    assert data["selected"] == re.findall(r"migrate:([^ ']+)", does_it)
 
 
 @pytest.mark.whole

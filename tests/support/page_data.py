@@ -65,7 +65,7 @@ def plan(experiments: Sequence[Mapping[str, Any]], **given: Any) -> dict[str, An
     going = [row for row in rows if row["state"] == "goes"]
     problems = sum(len(one["problems"]) for one in experiments)
     return {
-        "schema_version": 2, "version": "0.1.0", "command": "plan", "dry_run": True, "run": None, "started_ns": NOW,
+        "schema_version": 2, "version": "0.1.0", "command": "plan", "selected": [], "dry_run": True, "run": None, "started_ns": NOW,
         "when": "2026-11-26 18:40:00 +0000", "who": "ada", "host": "node7", "refused": None, "policy": None, "takes_back": None, "outputs_dir": "outputs",
         "options": {"delete_old": True}, "does_it": "doit migrate delete_old=1",
         "rules": {"files": ["rules/naming.yaml", "rules/retention.yaml"], "naming_digest": "5f0c2a9d1b77", "lines": [
