@@ -128,7 +128,9 @@ def test_its_run_that_was_killed_is_finished_first(old: Project, command: Sequen
 def test_its_trash_is_listed_and_purged(old: Project) -> None:
     listed = old.doit("trash")
     assert "No journal" not in listed
-    names = [line.split()[2] for line in listed.splitlines()[1:-1]]
+    rows, _, told = listed.partition(" items, ")
+    names = [line.split()[2] for line in rows.splitlines()[1:-1]]
+    assert told.splitlines()[1].startswith("'doit undo")
     assert {"epoch_09_step_000090.ckpt", "epoch=3-step=8.ckpt", "shelf_gz", "shelf_zst"} <= {*names}
     assert f"Freed: {len(names)} items from the trash" in old.doit("purge", "yes=1")
     assert old.doit("trash") == "The trash is empty.\n"
