@@ -82,7 +82,8 @@ class Plan(NamedTuple):
     ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
     less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
     soon be otherwise though no name changes, so that it is not remembered. ``keeps`` counts what each line keeps.
-    ``blind`` says that something goes by the policy though nothing tells which checkpoint is the best.
+    ``blind`` says that something goes by the policy though nothing tells which checkpoint is the best; ``best_goes``
+    are the metrics by which the best of a series goes.
     """
 
     experiment: str
@@ -98,6 +99,7 @@ class Plan(NamedTuple):
     unwhole: tuple[str, ...] = ()
     keeps: Mapping[PolicyLine, int] = {}
     blind: bool = False
+    best_goes: tuple[str, ...] = ()
 
     @property
     def going(self) -> set[str]:

@@ -42,16 +42,33 @@ class Rated(NamedTuple):
     name: str
 
 
+class Losses(NamedTuple):
+    """What goes that a person may miss, as notes, and the metrics by which the best goes."""
+
+    notes: tuple[Reason, ...]
+    metrics: tuple[str, ...]
+
+
+class Extreme(NamedTuple):
+    """The highest or the lowest by a metric; ``is_best`` where it is known which of the two is the best."""
+
+    metric: str
+    name: str
+    words: str
+    is_best: bool
+
+
 def losses(
     policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str], of: str = ""
-) -> tuple[Reason, ...]:
+) -> Losses:
     """Tell what goes of a series that a person may miss.
 
     The series are its whole checkpoints, the older first. Names that are protected stay in any case, and may tell a
     metric. ``of`` tells the series from others, for the end of a sentence.
     """
     left = [checkpoint for checkpoint in series if checkpoint.entry.name not in goes]
-    found = [Reason(text, policy.place) for text in _best_that_goes(policy, series, protected, goes)]
+    extremes = [*_extremes_that_go(policy, series, protected, goes)]
+    found = [Reason(text, policy.place) for text in _told(extremes)]
     if len(series) >= SERIES and len(left) <= 1:
         what = f"all but one of {len(series)}" if left else f"all of {len(series)}"
         found.append(Reason(f"{what} checkpoints{of} go", policy.place))
@@ -60,7 +77,7 @@ def losses(
     if left and gone and most < SMALLER * min(gone):
         sizes = f"{human_size(most)} at most, of {human_size(min(gone))} or more"
         found.append(Reason(f"all that stays{of} is smaller than what goes ({sizes}): is it whole?", policy.place))
-    return tuple(found)
+    return Losses(tuple(found), tuple(one.metric for one in extremes if one.is_best))
 
 
 def is_blind(policy: Policy, checkpoints: Iterable[Checkpoint], others: Iterable[str]) -> bool:
@@ -100,11 +117,10 @@ def _is_high(word: str) -> bool:
     return word.endswith("accuracy") or not HIGH.isdisjoint((word, word.rstrip(digits)))
 
 
-def _best_that_goes(
+def _extremes_that_go(
     policy: Policy, series: Sequence[Checkpoint], protected: Iterable[str], goes: Collection[str]
-) -> Iterator[str]:
+) -> Iterator[Extreme]:
     asked = {line.value.metric: line.value.mode for line in policy.lines if line.key == "keep_best"}
-    said: dict[str, list[str]] = defaultdict(list)
     for metric, rated in sorted(_by_metric(series, protected).items()):
         mode = asked.get(metric) or mode_of(metric)
         for end, words in (("max", "highest {}"), ("min", "lowest {}")):
@@ -114,7 +130,13 @@ def _best_that_goes(
                 if all(one.name in goes for one in first):
                     what = "best by {}" if mode else words
                     text = shortened(one.text for one in rated)[first[-1].text]
-                    said[first[-1].name].append(f"{what.format(metric)} ({text})")
+                    yield Extreme(metric, first[-1].name, f"{what.format(metric)} ({text})", bool(mode))
+
+
+def _told(extremes: Iterable[Extreme]) -> Iterator[str]:
+    said: dict[str, list[str]] = defaultdict(list)
+    for one in extremes:
+        said[one.name].append(one.words)
     for name, texts in said.items():
         yield f"the {' and the '.join(texts)}, {name}, goes"
 

@@ -75,6 +75,7 @@ def plan_as_data(plan: Plan, state: str, entries: Iterable[Entry] = (), told: To
         "notes": [reason_as_data(note) for note in plan.notes],
         "policy": reason_as_data(plan.policy) if plan.policy else None,
         "metric": {"name": told.metric[0], "mode": told.metric[1]} if told.metric else None,
+        "best_goes": list(plan.best_goes),
         "number": told.number or None,
     }
 

@@ -252,14 +252,15 @@ def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan
         if one.entry.name not in out:
             by_series[series_of(one, job.policy)].append(with_metrics(one, known))
     shields = [one for one in found.protected if one.entry.name not in out]
-    notes = [
-        note
+    missed = [
+        losses(job.policy, members, beside, goes, called(series, by_series))
         for series, members in by_series.items()
         for beside in [[one.entry.name for one in shields if counts_in(one, series, by_series, job.policy)]]
-        for note in losses(job.policy, members, beside, goes, called(series, by_series))
     ]
+    notes = [note for one in missed for note in one.notes]
     return plan._replace(
         notes=(*plan.notes, *notes, *misleading_names(job, listing, by_series)),
+        best_goes=tuple(sorted({metric for one in missed for metric in one.metrics})),
         blind=is_blind(job.policy, (one for members in by_series.values() for one in members), named),
     )
 

@@ -100,6 +100,17 @@ def test_what_may_be_missed_is_told_before_and_when_it_goes(project: Project, na
         assert all(any(note in line for line in notes) for note in case.notes), notes
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.notes])
+def test_by_which_metrics_the_best_goes_is_told_programs_as_well(project: Project, name: str) -> None:
+    case = CASES[name]
+    (project.folder / "rules" / "steps.yaml").write_text(STEPS)
+    (project.folder / "rules" / "mine.yaml").write_text(f"retention:\n  mine: {case.policy or '{min_epoch: 10}'}\n")
+    fill(project, "exp", case.names)
+    project.doit("plan", "delete_old=1", "policy=mine", "json=plan.json")
+    (one,) = json.loads((project.folder / "plan.json").read_text())["experiments"]
+    assert one["best_goes"] == re.findall(r"the best by (\w+) \(", " ".join(case.notes))
+
+
 def test_without_delete_old_nothing_is_said(project: Project) -> None:
     project.make({f"exp/checkpoints/{name}": 9 for name in SIX})
     assert "Note" not in project.doit("plan")

@@ -180,6 +180,44 @@ def test_it_says_whether_the_best_and_the_last_stay_and_where_no_best_is_known(t
     assert all(words in line for words, line in zip(lines, found, strict=True))
 
 
+def by(*goes: str, of: str = "val_loss", marked: str = "stays") -> Data:
+    """Make an experiment of which the best by some metrics goes; that by ``of`` is marked, and stays or goes."""
+    one = {**experiment(0, 5), "metric": of and {"name": of, "mode": "min"}, "best_goes": [*goes]}
+    for row in one["checkpoints"]:
+        row["state"] = marked if row["best"] else row["state"]
+        row["last"] = False
+    return one
+
+
+KEPT = "The best by val_loss and the last"
+
+
+@pytest.mark.parametrize(
+    ("made", "lines"),
+    [
+        ([by("acc")], [f"{KEPT} checkpoint stay; nothing pinned goes.", "Not kept: the best by acc in 1 experiment."]),
+        (
+            [by("acc", "f1"), by("acc"), by()],
+            [f"{KEPT} of all 3 experiments stay; nothing pinned goes.",
+             "Not kept: the best by acc in 2 experiments, the best by f1 in 1 experiment."],
+        ),
+        (
+            [by("val_loss"), by()],  # of one run in it; the best of another one is that of the directory
+            ["The best by val_loss of 1 experiment and the last of all 2 stay; nothing pinned goes.",
+             "Not kept: the best by val_loss in 1 experiment."],
+        ),
+        ([by("val_loss", marked="goes")], ["1 of the 4 that go: the best of its experiment."]),
+        (
+            [by("val_loss", "acc", marked="goes")],
+            ["1 of the 4 that go: the best of its experiment.", "Not kept: the best by acc in 1 experiment."],
+        ),
+    ],
+)  # fmt: skip
+def test_it_says_by_which_metric_the_best_stays_where_that_by_another_goes(made: list[Data], lines: list[str]) -> None:
+    """`The best of all 4 experiments stay`, it said, and below, three times, `the best by val/acc goes`."""
+    assert [line["text"] for line in sections(plan(made))["assurances"]] == lines
+
+
 @pytest.mark.parametrize(("key", "words"), [("best", "the best"), ("last", "the last"), ("pinned", "pinned")])
 def test_it_warns_where_something_goes_that_may_be_missed(key: str, words: str) -> None:
     one = experiment(0, 5)

@@ -50,7 +50,7 @@ def experiment(number: int, many: int, name: str = "") -> dict[str, Any]:
     return {
         "experiment": name, "directory": f"{name}/checkpoints", "state": "planned", "policy": POLICY,
         "metric": {"name": "val_loss", "mode": "min"}, "number": "step", "checkpoints": rows, "actions": [], "stays": [],
-        "skipped": [], "problems": [], "notes": [],
+        "skipped": [], "problems": [], "notes": [], "best_goes": [],
     }  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ckptrules.engine.measures import human_size, visible_lines
-from ckptrules.report.style import count_of
+from ckptrules.report.style import count_of, few
 
 Data = Mapping[str, Any]
 Pieces = Sequence[tuple[str, bool]]  # texts, each with whether it stands out
@@ -138,6 +139,9 @@ def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, st
             }
     if not any(row["best"] or row["last"] or row["pinned"] for row in going):
         yield {"kind": "", "text": f"{all_stay(experiments)}; nothing pinned goes."}
+    if missed := Counter(metric for one in experiments for metric in others_by(one)):
+        bests = [f"the best by {metric} in {count_of(many, 'experiment')}" for metric, many in missed.most_common()]
+        yield {"kind": "warns", "text": f"Not kept: {few(bests)}."}
     losing = [one for one in experiments if any(row["state"] == "goes" for row in one["checkpoints"])]
     if unknown := sum(not has_best(one) for one in losing):
         where = count_of(unknown, "experiment")
@@ -155,14 +159,27 @@ def has_best(one: Data) -> bool:
     return any(row["best"] for row in one["checkpoints"])
 
 
+def others_by(one: Data) -> Sequence[str]:
+    """Return the metrics by which the best of an experiment, or of a run in it, goes, and is not marked so."""
+    marked = one["metric"] and any(row["best"] and row["state"] == "goes" for row in one["checkpoints"])
+    return [metric for metric in one["best_goes"] if not (marked and metric == one["metric"]["name"])]
+
+
+def best_stays(one: Data) -> bool:
+    """Say whether the best of an experiment is known and stays, in each run of it."""
+    return has_best(one) and not (one["metric"] and one["metric"]["name"] in one["best_goes"])
+
+
 def all_stay(experiments: Sequence[Data]) -> str:
-    """Say that the last of each experiment stays, and the best where one is known."""
-    known, many = sum(map(has_best, experiments)), len(experiments)
+    """Say that the last of each experiment stays, and the best where one is known; by which metric, if others go."""
+    known, many = sum(map(best_stays, experiments)), len(experiments)
+    metrics = {one["metric"]["name"] for one in experiments if one["metric"]}
+    best = f"best by {' or '.join(sorted(metrics))}" if metrics and any(map(others_by, experiments)) else "best"
     if many == 1:
-        return "The best and the last checkpoint stay" if known else "The last checkpoint stays"
+        return f"The {best} and the last checkpoint stay" if known else "The last checkpoint stays"
     if known in (0, many):
-        return f"The {'best and the ' * bool(known)}last of all {many} experiments stay"
-    return f"The best of {count_of(known, 'experiment')} and the last of all {many} stay"
+        return f"The {f'{best} and the ' * bool(known)}last of all {many} experiments stay"
+    return f"The {best} of {count_of(known, 'experiment')} and the last of all {many} stay"
 
 
 def needing(experiments: Iterable[Data]) -> Iterator[dict[str, Any]]:
