@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ckptrules.engine.measures import visible
 from ckptrules.engine.spelling import nearest
+from ckptrules.report.style import few
 from ckptrules.run.hints import quoted
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given", bound=Common)
 TaskDict = dict[str, Any]
-LISTED = "'doit plan' shows those that there are"
+MOST = 8  # experiments that are named where one was asked for that is not there
 
 
 def one_task(
@@ -87,20 +89,21 @@ def selects(session: Session, base: str, options: Common) -> bool:
 
 
 def refuse_unknown_experiments(
-    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]], listed: str = LISTED
+    session: Session, task: str, options: Common, names_of: Callable[[], Iterable[str]], listed: str = ""
 ) -> None:
     """Refuse a selection that fits no experiment: to do nothing, and say nothing, would look like success.
 
     ``names_of`` gives the experiments that there are; it is asked only where there is a selection.
 
     Raises:
-        OptionError: with the name that is nearest, or with what is ``listed`` where none is.
+        OptionError: with the name that is nearest; where none is, with what is ``listed``, or the first that there are.
     """
     line = session.line
     words = [word for word in line.words if word.base == task != word.task and line.command == "run"]
     if not words and options.experiments is None:
         return
     names = list(names_of())
+    listed = listed or first_of(names)
     known = [f"{task}:{encode_task(name)}" for name in names]
     for word in words:
         if not any(fits(word.task, name) for name in known):
@@ -115,13 +118,19 @@ def refuse_unknown_experiments(
         raise OptionError(f"no experiment '{options.experiments}'", hint)
 
 
+def first_of(names: Sequence[str]) -> str:
+    """Name the first experiments that there are, and what lists all of them."""
+    shown = few([*map(visible, names)], MOST)
+    return f"there are: {shown or 'none'}" + "; 'doit usage' lists all" * (len(names) > MOST)
+
+
 def in_quotes(word: str) -> str:
     """Write a word with quotes around it, as a shell takes it."""
     text = quoted(word)
     return f"'{text}'" if text == word else text
 
 
-def chosen_of(session: Session, base: str, options: Common, names: Collection[str], listed: str = LISTED) -> list[str]:
+def chosen_of(session: Session, base: str, options: Common, names: Collection[str], listed: str = "") -> list[str]:
     """Return the experiments that are meant: by words of the command line (``usage:ocr``) and by ``experiments=``.
 
     Raises:

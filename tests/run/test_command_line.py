@@ -147,9 +147,9 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
         ),
         ("purge keep_min_epoch=5", "command line: option 'keep_min_epoch' is not for 'purge'\n"),
         ("migrate:ocrr*", "command line: no experiment 'ocrr*'\n    hint: did you mean 'migrate:ocr'?"),
-        ("plan:x*", "command line: no experiment 'x*'\n"),
+        ("plan:x*", "command line: no experiment 'x*'\n    hint: there are: ocr\n"),
         ("verify:ocr verify:x*", "command line: no experiment 'x*'\n"),
-        ("drop_links experiments=x*", "command line: no experiment 'x*'\n"),
+        ("drop_links experiments=x*", "command line: no experiment 'x*'\n    hint: there are: ocr\n"),
         ("migrate:ocrr", "command line: no experiment 'ocrr'\n    hint: did you mean 'migrate:ocr'?"),
     ],
 )
@@ -158,6 +158,15 @@ def test_what_is_refused_on_the_command_line_is_said_in_a_fact_and_a_hint(
 ) -> None:
     project.make({f"ocr/checkpoints/{YOUNG}": 1})
     assert fact in project.doit(*words.split(), check=3)
+
+
+def test_of_many_experiments_the_first_are_named_and_what_lists_all(project: Project) -> None:
+    """Where nothing was to do, `doit plan`, which the hint named, told no names."""
+    assert "hint: there are: none\n" in project.doit("plan:x*", check=3)
+    project.make({f"run {n}/checkpoints/{YOUNG}": 1 for n in range(9)})
+    hint = f"hint: there are: {', '.join(f'run {n}' for n in range(8))}, …; 'doit usage' lists all\n"
+    assert hint in project.doit("plan:x*", check=3)
+    assert "\nrun 8 " in project.doit("usage")
 
 
 def test_a_folder_that_the_lock_would_not_see_is_refused(project: Project) -> None:

@@ -122,7 +122,6 @@ COMMANDS = {
     "restore": ["backups"],
     "refs paths=dodo.py": [],
     "plan policy=best_and_last delete_old=1 max_delete=10%": ["plan"],
-    "plan:nothing": ["plan"],
 }
 
 
