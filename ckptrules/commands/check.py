@@ -11,6 +11,7 @@ from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrap
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning
 from ckptrules.run.finding import load
+from ckptrules.run.jobs import to_have_a_policy
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
@@ -28,11 +29,16 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
     pinning.pins_of(session, options)
     lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
-    return Prepared(partial(show_rules, load(session, options.rules_dir), style, lines))
+    rules = load(session, options.rules_dir)
+    hint = "" if rules.policies else to_have_a_policy(options)
+    return Prepared(partial(show_rules, rules, style, lines, hint))
 
 
-def show_rules(rules: RuleSet, style: Style, lines: Sequence[str]) -> Done:
-    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
+def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], hint: str) -> Done:
+    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack.
+
+    Where there is no policy, the ``hint`` says how to have one.
+    """
     rows = [
         (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (*rules.targets, *rules.legacy, *rules.formats)
@@ -41,12 +47,13 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str]) -> Done:
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
         for policy in rules.policies.values()
     ]
+    note = f"No rule file has 'retention', so delete_old=1 is refused.\n    hint: {hint}\n" if hint else ""
     more = (
         "\n    ".join(["dodo.py lacks commands that ckptrules knows; to have them, add:", *lines]) + "\n"
         if lines
         else ""
     )
-    return Done(Output(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{more}"))
+    return Done(Output(f"All rules hold.\n{indent(listed(rows, style.width), INDENT)}{note}{more}"))
 
 
 def listed(rows: Sequence[tuple[str, ...]], width: int) -> str:

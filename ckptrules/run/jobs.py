@@ -128,6 +128,13 @@ def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str
     return f"Nothing was understood: there is no checkpoint here, or no rule fits its name.\n    hint: {hint}"
 
 
+def to_have_a_policy(options: Common) -> str:
+    """Say what to write where the rules have no policy at all."""
+    folder = options.rules_dir or RULES_DIR
+    line = f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
+    return line + " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
+
+
 def prepare(session: Session, options: Planning, command: str = "migrate") -> Job:
     """Load the rules and find the policy, for a command.
 
@@ -138,12 +145,8 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     pins_of(session, options)
     policy = rules.policies.get(options.policy)
     if not rules.policies and (options.delete_old or options.policy != Planning.policy):
-        folder = options.rules_dir or RULES_DIR
-        hint = (
-            f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
-        )
-        hint += " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
-        raise OptionError(f"no rule file has 'retention', so there is no policy '{options.policy}'", hint, folder)
+        fact = f"no rule file has 'retention', so there is no policy '{options.policy}'"
+        raise OptionError(fact, to_have_a_policy(options), options.rules_dir or RULES_DIR)
     if policy is None and (options.delete_old or options.policy != Planning.policy):
         raise OptionError(f"unknown policy '{options.policy}'", one_of(options.policy, rules.policies))
     if options.settle is not None:

@@ -247,6 +247,16 @@ def test_without_retention_the_file_to_write_is_told(project: Project, command: 
     assert "Would delete: epoch=1-step=1.ckpt (epoch < 10)" in project.doit("plan", "delete_old=1")
 
 
+def test_a_check_of_rules_without_a_policy_says_so(project: Project) -> None:
+    """`All rules hold.` was all, and the plan that was tried then was refused."""
+    note = "No rule file has 'retention', so delete_old=1 is refused.\n    hint: write rules/retention.yaml with the line: "
+    assert note not in project.doit("check")
+    (project.folder / "rules/retention.yaml").unlink()
+    assert note in project.doit("check")
+    (project.folder / "rules").rename(project.folder / "other")
+    assert note.replace("write rules/", "write other/") in project.doit("check", "rules_dir=other")
+
+
 def test_another_folder_of_rules_is_named(project: Project) -> None:
     (project.folder / "rules/retention.yaml").unlink()
     (project.folder / "rules").rename(project.folder / "other")
