@@ -18,7 +18,7 @@ SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
-_METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)[^A-Za-z0-9]*\Z")
+_METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
 _DIVIDERS = "-_. =@(["
 _LAST_WORD = re.compile(r"([A-Za-z]+)[^A-Za-z0-9]*\Z")
 
@@ -163,8 +163,9 @@ def _field(pieces: Sequence[str], place: int) -> str:
 
 
 def _metric(pieces: Sequence[str], place: int) -> str:
-    """Return the metric that a number is one of by the word before it, or nothing."""
-    word = _METRIC.search(pieces[place - 1]) if place else None
+    """Return the metric that a number is one of by the word before it, or nothing; none of ``1.2e-05`` or ``40k``."""
+    goes_on = pieces[place + 1 : place + 2] and pieces[place + 1][0].isalpha()
+    word = None if goes_on or not place else _METRIC.search(pieces[place - 1])
     return word[1] if word and mode_of(word[1]) else ""
 
 

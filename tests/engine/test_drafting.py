@@ -36,6 +36,21 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
         r"m_ep(?P<epoch>\d+)-val_loss=(?P<val_loss>\d+\.\d+)-acc=(?P<acc>\d+\.\d+)\.pt",
         {"epoch": "3", "val_loss": "0.5", "acc": "0.8"},
     ),
+    "ep3_loss-0.5.pt": (
+        ["ep4_loss-0.6.pt"],
+        r"ep(?P<epoch>\d+)_loss-(?P<loss>\d+\.\d+)\.pt",
+        {"epoch": "3", "loss": "0.5"},
+    ),
+    "ep3_reward=-0.5.pt": (
+        ["ep4_reward=-0.6.pt"],
+        r"ep(?P<epoch>\d+)_(?P<run>reward=-\d+\.\d+)\.pt",
+        {"epoch": "3", "run": "reward=-0.5"},
+    ),
+    "ep3_loss1.2e-05.pt": (
+        ["ep4_loss9.1e-04.pt"],
+        r"ep(?P<epoch>\d+)_(?P<run>loss\d+\.\d+e-\d+)\.pt",
+        {"epoch": "3", "run": "loss1.2e-05"},
+    ),
     "enc_5.pt": (["enc_6.pt", "dec_7.pt"], r"(?P<run>enc)_(?P<number>\d+)\.pt", {"run": "enc", "number": "5"}),
     "ep5_enc.pt": (["ep6_enc.pt", "ep7_dec.pt"], r"ep(?P<epoch>\d+)_(?P<run>enc)\.pt", {"epoch": "5", "run": "enc"}),
     "a_net7_ep5.pt": (
