@@ -131,7 +131,7 @@ def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str
 def to_have_a_policy(options: Common) -> str:
     """Say what to write where the rules have no policy at all."""
     folder = options.rules_dir or RULES_DIR
-    line = f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{min_epoch: 10}}}}"
+    line = f"write {os.path.join(folder, 'retention.yaml')} with the line: retention: {{default: {{keep_last: 2}}}}"
     return line + " ('ckptrules init' writes one with examples)" * (folder == RULES_DIR)
 
 
