@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import number
+from ckptrules.engine.checkpoints import number, time_in
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.losses import mode_of
@@ -16,6 +16,7 @@ from ckptrules.engine.words import ENDING, KEYS
 
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
+DAY, TIME_OF_DAY = 8, 6  # digits
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
 _METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
@@ -170,8 +171,14 @@ def _metric(pieces: Sequence[str], place: int) -> str:
 
 
 def _is_time(rows: Sequence[Sequence[str]], place: int) -> bool:
-    """Say whether a number is a day or a time of day in all names: ``20251009``, ``015037``."""
-    return {len(row[place]) for row in rows} <= {6, 8, 14} and all(row[place].isdigit() for row in rows)
+    """Say whether a number tells when each was written: ``20251009_015037``, which no two names share.
+
+    What several share is the beginning of a run, and digits that are no time may be the number of one.
+    """
+    width = len(rows[0][place])
+    first, last = place - 2 * (width == TIME_OF_DAY), place + 2 * (width == DAY)
+    stamps = ["".join(row[max(0, first) : last + 1 : 2]) for row in rows]
+    return len({*stamps}) == len(rows) and all(time_in({"timestamp": stamp}) is not None for stamp in stamps)
 
 
 def _run(

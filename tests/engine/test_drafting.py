@@ -31,6 +31,18 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
         r"ep(?P<epoch>\d+)_20251009_\d+\.pt",
         {"epoch": "3"},
     ),
+    "ep3_20251009.pt": (["ep4_20251010.pt"], r"ep(?P<epoch>\d+)_(?P<run>\d+)\.pt", {"epoch": "3", "run": "20251009"}),
+    "ep3_123499.pt": (["ep4_234599.pt"], r"ep(?P<epoch>\d+)_(?P<run>\d+)\.pt", {"epoch": "3", "run": "123499"}),
+    "ep3_20251009_015037.ckpt": (
+        ["ep4_20251009_015037.ckpt", "ep5_20251012_015038.ckpt"],
+        r"ep(?P<epoch>\d+)_(?P<run>\d+_\d+)\.ckpt",
+        {"epoch": "3", "run": "20251009_015037"},
+    ),
+    "ep3_20251009_015037.h5": (
+        ["ep4_20251010_025037.h5"],
+        r"ep(?P<epoch>\d+)_\d+_\d+\.h5",
+        {"epoch": "3"},
+    ),
     "m_ep3-val_loss=0.5-acc=0.8.pt": (
         ["m_ep4-val_loss=0.6-acc=0.9.pt"],
         r"m_ep(?P<epoch>\d+)-val_loss=(?P<val_loss>\d+\.\d+)-acc=(?P<acc>\d+\.\d+)\.pt",
