@@ -44,9 +44,10 @@ def floor(count: int, checkpoints: Sequence[Checkpoint], others: Others, now_ns:
     that only their names tell apart share the best rank of theirs: a run gives them other names.
     """
     newest = yes(f"keep_at_least: {count} (nothing newer remains)")
-    order = {c.entry.name: (*c.age_order[:-1], c.time) for c in (*checkpoints, *others.disputed)}
+    ranked = [*checkpoints, *others.disputed]
+    order = {c.entry.name: (*c.age_order[:-1], c.time) for c in ranked}
     best: dict[tuple[int | None, ...], int] = {}
-    for name, rank in sorted(both_ranks([*checkpoints, *others.disputed], now_ns)[0].items(), key=itemgetter(1)):
+    for name, rank in sorted(both_ranks(ranked, now_ns)[0].items(), key=itemgetter(1)):
         best.setdefault(order[name], rank)
     names = [checkpoint.entry.name for checkpoint in checkpoints]
     return {name: newest for name in names if best[order[name]] <= count - others.number}

@@ -9,7 +9,6 @@ import pickle
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from os.path import join, lexists
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ckptrules import __version__
@@ -218,7 +217,8 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[tuple[Assignment | None, str], Job] = {}
     every = pins_of(session, options)
-    pins, strays = by_place(every), tuple(pin for pin in every if not lexists(join(options.outputs_dir, pin.path)))
+    strays = tuple(pin for pin in every if not os.path.lexists(os.path.join(options.outputs_dir, pin.path)))
+    pins = by_place(every)
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
