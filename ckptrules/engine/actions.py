@@ -75,6 +75,11 @@ class Problem(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
+def said_of(name: str, fault: str) -> str:
+    """Write a fault behind the name of what has it: ``x.ckpt is cut off``, ``x.ckpt: its header is damaged``."""
+    return f"{name}{':' * fault.startswith(('it ', 'its '))} {fault}"
+
+
 class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 

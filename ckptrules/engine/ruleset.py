@@ -144,6 +144,13 @@ class Rule(NamedTuple):
         return "part" in self.match.groupindex
 
 
+def asked_inside(rule: Rule | None) -> tuple[str, ...]:
+    """Return the patterns that a format asks for inside a directory."""
+    if rule is None or rule.complete is None:
+        return ()
+    return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
+
+
 class Every(NamedTuple):
     """What ``keep_every_epochs`` and ``keep_every_steps`` ask for: ``offset``, ``offset + every`` and so on.
 

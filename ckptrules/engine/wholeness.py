@@ -154,11 +154,6 @@ def as_sentence(fault: str) -> str:
     return fault if fault.startswith("its ") else f"it {fault}"
 
 
-def said_of(name: str, fault: str) -> str:
-    """Write a fault behind the name of what has it: ``x.ckpt is cut off``, ``x.ckpt: its header is damaged``."""
-    return f"{name}{':' * fault.startswith(('it ', 'its '))} {fault}"
-
-
 def why_broken(one: Checkpoint, broken: Mapping[str, str]) -> Reason | None:
     """Return what is known to be wrong with the content of a checkpoint, or of a part of it, and who found it."""
     name = next((name for name in one.names if name in broken), None)
@@ -193,13 +188,6 @@ def lacks_shown(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules
         elif name not in marked and texts == needed:
             shown[rule.id, series[name]].append(name)
     return {why: shown[key] for key, why in lacking.items() if shown[key]}
-
-
-def asked_inside(rule: Rule | None) -> tuple[str, ...]:
-    """Return the patterns that a format asks for inside a directory."""
-    if rule is None or rule.complete is None:
-        return ()
-    return (*rule.complete.any, *(() if rule.has_parts else rule.complete.all))
 
 
 def fitted(patterns: Iterable[str], paths: Iterable[str]) -> frozenset[str]:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ckptrules.engine.actions import said_of
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
-from ckptrules.engine.wholeness import said_of
 from ckptrules.formats import layouts
 from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault, untold
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file

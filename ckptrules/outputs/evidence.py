@@ -15,9 +15,9 @@ from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import mentioned, named_alone
-from ckptrules.engine.ruleset import Reason, RuleSet
+from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside
 from ckptrules.engine.sorting import name_of
-from ckptrules.engine.wholeness import as_sentence, asked_inside, fitted
+from ckptrules.engine.wholeness import as_sentence, fitted
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders

@@ -11,8 +11,7 @@ from ckptrules.engine.checkpoints import ClaimKind
 from ckptrules.engine.entries import Directory, in_part_folder
 from ckptrules.engine.naming import SlowRuleError, claim, is_claimed, own_claim
 from ckptrules.engine.packs import with_packs
-from ckptrules.engine.ruleset import Pack, RuleSet, is_pattern
-from ckptrules.engine.wholeness import asked_inside
+from ckptrules.engine.ruleset import Pack, RuleSet, asked_inside, is_pattern
 from ckptrules.outputs.find import Inner, survey
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone

@@ -11,8 +11,7 @@ from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
 from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.naming import SlowRuleError, own_claim
-from ckptrules.engine.ruleset import Pack
-from ckptrules.engine.wholeness import asked_inside
+from ckptrules.engine.ruleset import Pack, asked_inside
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse

@@ -9,11 +9,10 @@ from itertools import zip_longest
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem
+from ckptrules.engine.actions import DELETES, Action, Kept, Plan, Problem, said_of
 from ckptrules.engine.entries import Entry, HardLinks
 from ckptrules.engine.measures import freed, human_size, taken
 from ckptrules.engine.ruleset import Reason
-from ckptrules.engine.wholeness import said_of
 from ckptrules.report.style import Style, count_of, summary_of, table, when
 
 if TYPE_CHECKING:

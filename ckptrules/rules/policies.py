@@ -28,6 +28,7 @@ from ckptrules.engine.ruleset import (
     PolicyLine,
     Rule,
     RuleSet,
+    asked_inside,
 )
 from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text, fault_of
 from ckptrules.engine.spelling import closest, one_of
@@ -304,7 +305,6 @@ def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Ite
         yield example.places[twice], f"the example gives '{twice}' twice", ""
         return
     from ckptrules.engine.plan import make_plan  # not above: of rules that are known to hold nothing is tested
-    from ckptrules.engine.wholeness import asked_inside
 
     complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
     inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.engine.counted import why_ranks_lack, why_too_few
 from ckptrules.engine.entries import NOT_READ, TELLING, EntryKind, HardLinks, Identity, Item, Stamp
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import is_known_by
@@ -127,7 +126,8 @@ def look_inside(directory: int, name: str) -> Inside:
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
-    from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights  # not above: who looks into no folder needs it not
+    from ckptrules.engine.counted import why_ranks_lack, why_too_few  # not above: who looks into no folder needs none
+    from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
     size, newest = 0, -1
     hollow: list[str] = []

@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from ckptrules.engine.pointers import LONGEST_LIST, is_text
 from ckptrules.storage.reading import Progress, SourceError, open_file, open_file_in
 
 CHUNK = 1 << 20
@@ -78,6 +77,8 @@ def read_text_behind(directory: int, link: str) -> bytes | None:
 
 def read_text(file: int) -> bytes | None:
     """Read an open pointer file whole, as `read_pointer` does."""
+    from ckptrules.engine.pointers import LONGEST_LIST, is_text  # not above: a run that has nothing to do reads none
+
     content = b"".join(chunks(file, LONGEST_LIST + 1))
     return content if is_text(content) else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ckptrules.engine.actions import said_of
 from ckptrules.engine.measures import human_size
-from ckptrules.engine.wholeness import said_of
 from ckptrules.formats.content import FileContent
 from ckptrules.report.style import Style, count_of, summary_of, table
 from ckptrules.report.text import files_of

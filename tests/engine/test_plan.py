@@ -21,11 +21,11 @@ from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
 from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
-from ckptrules.engine.ruleset import Reason, RuleError, RuleSet
+from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, asked_inside
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.engine.tree import of_one
-from ckptrules.engine.wholeness import asked_inside, fitted, unwhole
+from ckptrules.engine.wholeness import fitted, unwhole
 from ckptrules.outputs.evidence import pointer_files
 from ckptrules.outputs.facts import documents, names_of
 from ckptrules.rules.shape import Value, read_yaml
