@@ -84,11 +84,11 @@ class Plan(NamedTuple):
     """What is to happen in one checkpoint directory, and why; after a run, what did happen.
 
     ``policy`` says which policy decided about deletion; ``notes`` are what it has to say of the directory as a whole.
-    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that stay and without which
-    less would go, the newest first: they must be whole. ``unwhole`` are names that are not: what is made of them may
-    soon be otherwise though no name changes, so that it is not remembered. ``keeps`` counts what each line keeps.
-    ``blind`` says that something goes by the policy though nothing tells which checkpoint is the best; ``best_goes``
-    are the metrics by which the best of a series goes.
+    ``remaining`` is the number of sound checkpoints that stay. ``rests_on`` are names that must be whole: those that
+    stay and without which less would go, and the one written last of those that get another name. ``unwhole`` are
+    names that are not: what is made of them may soon be otherwise though no name changes, so that it is not
+    remembered. ``keeps`` counts what each line keeps. ``blind`` says that something goes by the policy though nothing
+    tells which checkpoint is the best; ``best_goes`` are the metrics by which the best of a series goes.
     """
 
     experiment: str

@@ -117,7 +117,7 @@ def _planned(case: Case) -> Plan:
         notes=(*notes_of(case, cleared, known, verdict, swept), *behind),
         policy=case.policy.picked if case.policy else None,
         remaining=len(found.protected) + len(found.checkpoints) - trashed,
-        rests_on=all_names(found, rested_on(case, cleared, verdict)) if trashed else (),
+        rests_on=all_names(found, rested_on(case, cleared, verdict, actions)),
         unwhole=tuple(sorted(known.busy)),
         keeps=verdict.keeps,
     )
@@ -220,8 +220,13 @@ def names_that_stay(
     return stays
 
 
-def rested_on(case: Case, cleared: Cleared, verdict: Verdict) -> Iterator[str]:
-    """Yield what stays and without which less would go."""
+def rested_on(case: Case, cleared: Cleared, verdict: Verdict, actions: Sequence[Action]) -> Iterator[str]:
+    """Yield what must be whole: without which less would go, and of what is renamed the one that was written last."""
+    new = {action.name for action in actions if action.kind == "rename"}
+    written = ((one.entry.mtime_ns, one.entry.name) for one in cleared.sound if one.entry.name in new)
+    yield from [max(written)[1]] if new else ()  # whoever is killed while saving leaves this one
+    if not any(action.kind == "trash" for action in actions):
+        return
     yield from cleared.winners
     yield from verdict.rests_on
     stays = [one.entry.name for one in cleared.sound if one.entry.name not in verdict.remove]

@@ -238,9 +238,17 @@ def test_the_best_of_all_that_is_cut_off_makes_no_best_of_another_directory_go(p
     assert left == [NAMES[1:], [NAMES[0], NAMES[2]]]
 
 
-def test_where_nothing_goes_no_content_is_looked_at(project: Project) -> None:
+def test_a_broken_one_is_not_renamed_by_the_run_that_has_nothing_to_delete(project: Project) -> None:
+    for epoch in (10, 11):
+        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
     put(project, "epoch=12-step=120.ckpt", lightning(12, 120)[:-1])
-    project.doit("migrate")
-    assert project.names("exp") == NAMES[2:]
+    for options in (["delete_old=1", "keep_last=1"], ["delete_old=1", "keep_last=2"], []):
+        for command in ("plan", "migrate"):
+            assert "is broken, as a glance at it shows" in project.doit(command, *options, check=1)
+        assert project.names("exp") == [NAMES[1], "epoch=12-step=120.ckpt"]
+
+
+def test_where_nothing_goes_and_nothing_is_renamed_no_content_is_looked_at(project: Project) -> None:
+    put(project, NAMES[2], lightning(12, 120)[:-1])
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("exp") == NAMES[2:]
