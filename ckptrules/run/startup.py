@@ -83,10 +83,11 @@ def doit_config() -> dict[str, Any]:
         always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
         if line.command != "run":
             return {**always, "dep_file": _database(session)}
-        from ckptrules.run.processes import processes
+        from ckptrules.run.processes import choose_workers, processes
         from ckptrules.run.reporter import reporter_of
 
         heed_signals(line)
+        choose_workers(session)
         database, number = _database(session), processes(session)
         threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
         return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}

@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import Pipe, active_children, get_context, parent_process
+from multiprocessing import Pipe, active_children, forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -113,17 +113,30 @@ class _Told:
 
 
 def _start(locks: Sequence[int], told: Connection, limiter: Limiter | None, needed: Sequence[str]) -> Executor:
-    """Start a fork server and the first process."""
+    """Start a fork server, if none has been, and the first process."""
+    start_server(needed)
     context = get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, *needed])
     run = context.RawArray("d", 2)
     stopping.share(run)
     held = [Connection(os.dup(lock)) for lock in locks]  # a descriptor in the form in which it can be sent
     with no_word_of_semaphores():
         pool = ProcessPoolExecutor(MOST, context, _begin, (run, held, told, frozenset(believing.NO_MODES), limiter))
-        with _signals_blocked():  # not before: the tracker that the pool has started unblocks them
+        with _signals_blocked():
             pool.submit(os.getpid).result()
     return pool
+
+
+def start_server(needed: Sequence[str]) -> None:
+    """Start the fork server, unless it runs: it reads these modules once for all processes.
+
+    Raises:
+        OSError: there is no room for its socket.
+    """
+    forkserver.set_forkserver_preload([*PRELOADED, *needed])
+    with no_word_of_semaphores():
+        resource_tracker.ensure_running()
+        with _signals_blocked():  # not before: the tracker unblocks them
+            forkserver.ensure_running()
 
 
 @contextlib.contextmanager

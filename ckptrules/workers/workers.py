@@ -79,6 +79,13 @@ class Workers:
 
         return spread(self._shared(), work, files, unheld(progress), room=room)
 
+    def prepare(self) -> None:
+        """Have processes of this machine read what they need, as long as nobody is ready to begin any."""
+        from ckptrules.workers.pool import start_server
+
+        with contextlib.suppress(OSError):  # who begins them learns of it
+            start_server(self.needed)
+
     def begin(self) -> None:
         """Have the processes that the user asked for start, while tasks are made."""
         self._shared()
