@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -45,12 +45,12 @@ def prepare(session: Session, options: Options) -> Prepared:
         fact = f"there is no folder '{folder}', where {pins_file(options.rules_dir)} would be"
         raise OptionError(fact, "'ckptrules init' writes it, with rules to edit", place="")
     pins_before = {one.path: one.pin for one in pinning.all_pinned(session, options)}
-    found = {pin.path: pin for pin in checkpoints(session, options)}
+    found = {pin.path: pin for pin in sorted(checkpoints(session, options), key=lambda pin: pin.path.split("/"))}
     pins = [
         found[path]._replace(note=options.note or (pins_before[path].note if path in pins_before else ""))
-        for path in chosen("pin", options.name, sorted(found, key=lambda p: p.split("/")), options.outputs_dir)
+        for path in chosen("pin", options.name, found, options.outputs_dir)
     ]
-    renewed = {pin.path for pin in pins}
+    renewed = {path for pin in pins for path in (pin.path, pins_before.get(pin.path, pin).path)}
 
     def change(before: Iterable[Pin]) -> list[Pin]:
         return [*(pin for pin in before if pin.path not in renewed), *pins]
@@ -87,8 +87,8 @@ def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
             yield Pin(f"{found.directory}/{entry.name}".lstrip("/"), entry.size, entry.mtime_ns)
 
 
-def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: str) -> list[str]:
-    """Return the paths below ``outputs_dir`` that are meant: one, or all that a shell pattern fits.
+def chosen(command: str, wanted: str | None, paths: Mapping[str, Pin], outputs_dir: str) -> list[str]:
+    """Return the paths below ``outputs_dir`` that are meant: those of one pin, or all that a shell pattern fits.
 
     Raises:
         OptionError: none is, or one name means several.
@@ -96,7 +96,7 @@ def chosen(command: str, wanted: str | None, paths: Sequence[str], outputs_dir: 
     if wanted is None:
         raise OptionError(f"{command} needs a name", "name=PATH, or name='epoch-0*'")
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
-    if len(found) > 1:
+    if len({paths[path] for path in found}) > 1:
         hint = f"say which: {few([f'name={quoted(path)}' for path in found], 5)}"
         raise OptionError(f"{len(found)} are called '{wanted}'", hint)
     found = found or [

@@ -35,7 +35,7 @@ def show(options: Options, style: Style, found: Sequence[Found]) -> Done:
     lines = [f"{style.paint(style.name(d), 'bold')}\n{as_table(rows, style)}" for d, rows in by_directory.items()]
     lines += [f"Archived by run {run}: {style.name(path)}\n" for path, run in archived.items()]
     lines += [f"{line}\n" for one in lost for line in problem_lines(pinning.problem_of(one), {}, style)]
-    end = f"{count_of(len(found), 'pin')}\n" if found else "Nothing is pinned.\n"
+    end = f"{count_of(len({one.pin for one in found}), 'pin')}\n" if found else "Nothing is pinned.\n"
     return Done(Output("".join(lines) + end), failed=bool(lost))
 
 

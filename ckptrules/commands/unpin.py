@@ -24,11 +24,11 @@ class Options(Common):
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out what is to be pinned no more; it may be there or not."""
     found = {one.path: one.pin for one in pinning.all_pinned(session, options)}
-    paths = chosen("unpin", options.name, list(found), options.outputs_dir)
+    paths = chosen("unpin", options.name, found, options.outputs_dir)
     gone = {found[path].path for path in paths}
 
     def change(before: Iterable[Pin]) -> list[Pin]:
         return [pin for pin in before if pin.path not in gone]
 
-    pins = [found[path]._replace(path=path) for path in paths]
+    pins = [pin._replace(path=path) for pin, path in {found[path]: path for path in paths}.items()]
     return Prepared(partial(write, options, session.style(options), "Unpinned", pins, change))

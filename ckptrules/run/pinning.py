@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,12 +13,14 @@ from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Directory, Entry, Listing
 from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, is_it, name_in
 from ckptrules.engine.ruleset import RuleError
-from ckptrules.outputs.listing import read_names
+from ckptrules.outputs.listing import read_names, scan
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins, read_pins
 from ckptrules.rules.shipped import pins_file
+from ckptrules.run.finding import find, load
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
+from ckptrules.run.outcome import FAULTS
 from ckptrules.run.session import Session, once
 from ckptrules.storage import reading
 
@@ -43,8 +46,12 @@ def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: I
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
     follow, here = _paths_of(outputs_dir), listing.directory
     own = [find_pinned(pin, here, entries.get, follow) for pin in pins]
-    others = [pin for pin in strays if pin not in pins]
-    return [*own, *(Found(pin, here, one.name) for pin in others for one in listing.entries if is_it(pin, one))]
+    return [*own, *strayed_into(listing, (pin for pin in strays if pin not in pins))]
+
+
+def strayed_into(listing: Listing, pins: Iterable[Pin]) -> Iterator[Found]:
+    """Find what has the size and the time of pins that lead nowhere, as where an experiment was renamed by hand."""
+    return (Found(pin, listing.directory, one.name) for pin in pins for one in listing.entries if is_it(pin, one))
 
 
 def notes(options: Common, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> dict[str, str]:
@@ -72,12 +79,18 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
 
 
 def all_pinned(session: Session, options: Common) -> list[Found]:
-    """Find all that is pinned, as it is now.
+    """Find all that is pinned, as it is now: where a pin leads nowhere, in all checkpoint directories.
 
     Raises:
         RuleError: nobody can know what is.
     """
-    return list(look(options.outputs_dir, pins_of(session, options)))
+    found = list(look(options.outputs_dir, pins_of(session, options)))
+    lost = [one.pin for one in found if one.fault == GONE]
+    if lost and os.path.isdir(options.outputs_dir):
+        for directory in find(session, options.outputs_dir, load(session, options.rules_dir, options.outputs_dir)):
+            with contextlib.suppress(*FAULTS):
+                found += strayed_into(scan(options.outputs_dir, directory), lost)
+    return found
 
 
 def told(plan: Plan, found: Sequence[Found]) -> Plan:
@@ -115,7 +128,9 @@ def unpin(one: Found) -> str:
 def problem_of(one: Found) -> Problem:
     """Tell of a pin that finds nothing, or something else."""
     text = f"{one.fault}, and is {one.pin.reason.text}; nothing is deleted in that directory"
-    first = f"{command('pin', name=one.path)} pins what is there now" if one.fault == OTHER else "bring it back"
+    first = "bring it back, pin it where it is now"
+    if one.fault == OTHER:
+        first = f"{command('pin', name=one.path)} pins what is there now"
     return Problem("pin", (one.path,), text, f"{first}, or {unpin(one)}")
 
 

@@ -134,6 +134,29 @@ def test_what_somebody_has_moved_to_another_directory_is_kept_there(pinned: Proj
     assert f"Deleted: {EARLY_NEW}" in pinned.doit("migrate", "delete_old=1")
 
 
+def test_all_commands_know_what_was_pinned_in_an_experiment_that_got_another_name_by_hand(project: Project) -> None:
+    """The list said that it was gone, the catalog knew no pin, and a restore could replace it."""
+    project.make(TREE)
+    project.doit("pin", f"name={EARLY}", "note=Table 2")
+    (project.outputs / "one").rename(project.outputs / "two")
+    (project.folder / "saved").mkdir()
+    file = project.outputs / "two/checkpoints" / EARLY
+    kept = file.rename(project.folder / "kept")
+    file.write_bytes(b"another")
+    project.doit("backup", "to=saved", "mode=copy")
+    (backup,) = (project.folder / "saved").iterdir()
+    kept.rename(file)
+    moved = PINNED.format(EARLY).replace("one", "two")
+    assert moved.removesuffix("1 pin\n") in project.doit("pins", check=1)
+    assert "Table 2" in project.doit("catalog")
+    assert "stays as it is: pinned: Table 2" in project.doit("restore", f"backup={backup}", "force=1", check=1)
+    assert project.doit("unpin", f"name={EARLY}", "dry_run=1") == f"Would unpin: two/checkpoints/{EARLY} (Table 2)\n"
+    project.doit("pin", f"name={EARLY}")
+    assert project.doit("pins") == moved  # with its note, and the old one is gone
+    project.doit("unpin", f"name={EARLY}")
+    assert project.doit("pins") == "Nothing is pinned.\n"
+
+
 def test_a_pin_follows_a_rename_of_a_name_that_was_used_before(project: Project) -> None:
     """Training resumed and saved a name again: by what became of the first, the pin led to nothing."""
     (project.folder / "archives").mkdir()
