@@ -274,24 +274,28 @@ def blind_note(found: Sequence[str], options: Common) -> list[str]:
 
 
 def _let_fail(database: Any) -> list[str]:
-    """Let doit go on where its database cannot be written (a full disk, say); return the list of reasons, which grows.
+    """Let doit go on where its database cannot be read or written (a full disk); return the list of reasons, which grows.
 
-    What stands in the database stays true; what does not get there is looked at again.
+    What stands in the database stays true; what does not get there, or is not read, is looked at again.
     """
     import sqlite3
 
     reasons: list[str] = []
 
-    def attempt(function: Callable[..., None]) -> Callable[..., None]:
-        def attempted(*args: Any) -> None:
+    def attempt(function: Callable[..., Any], otherwise: Callable[[], Any]) -> Callable[..., Any]:
+        def attempted(*args: Any) -> Any:
             try:
-                function(*args)
+                return function(*args)
             except sqlite3.Error as error:
                 reasons.append(str(error))
+                return otherwise()
 
         return attempted
 
-    database.remove, database.backend.dump = attempt(database.remove), attempt(database.backend.dump)
+    backend, nothing = database.backend, type(None)
+    database.remove, backend.dump = attempt(database.remove, nothing), attempt(backend.dump, nothing)
+    read = "_get_task_data"  # asked when doit first hears of a task
+    setattr(backend, read, attempt(getattr(backend, read), dict))
     return reasons
 
 

@@ -37,7 +37,10 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
     def close(self) -> None:
         """Let it go, first among hosts: as long as we have the other, no run of this machine makes that file."""
         self._among_hosts.release()
-        os.close(self.descriptor)
+        with contextlib.suppress(
+            OSError
+        ):  # NFS tells only here that there was no room for what a holder says of itself
+            os.close(self.descriptor)
 
 
 def lock(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from doit.dependency import SqliteDB
 
 from ckptrules.storage import believing, writing
 from ckptrules.storage import lock as storage_lock
@@ -450,6 +452,41 @@ def test_a_database_that_doit_cannot_use_is_set_aside_and_the_run_goes_on(used: 
     assert "It is now doit.db.damaged-1; it only remembers what is up to date" in told[0]
     assert (state / "doit.db.damaged-1").read_bytes() == damaged
     assert "up to date" in run(used, "migrate", "delete_old=1").output
+
+
+def test_a_database_that_cannot_be_read_any_more_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be when the run began; nothing is known to be up to date then."""
+    again(used)
+
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(SqliteDB, "_get_task_data", fails)
+    ended = crash.run(used.folder, "migrate", "delete_old=1")
+    assert ended.output.count("What is up to date cannot be remembered: disk I/O error.") == 1, ended.output
+    assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output
+
+
+def test_a_lock_that_cannot_be_closed_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a quota, NFS may say only then that what a holder says of itself could not be written."""
+    state, close = again(used), os.close
+
+    def fails(descriptor: int) -> None:
+        is_lock = _is(descriptor, state / "lock")
+        close(descriptor)
+        if is_lock:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "close", fails)
+    ended = crash.run(used.folder, "migrate", "delete_old=1")
+    assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def test_what_was_set_aside_before_stays(used: Project) -> None:
