@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ckptrules import stopping
+from ckptrules.changes.journal import HALF_DONE
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.actions import Step, Unit
+from ckptrules.storage.base import Changed
 from ckptrules.storage.reading import refuse_path, why_of
 from ckptrules.storage.state import Folders
+
+
+class HalfDone(str):
+    """Why a unit could not be done, where what was done of it could not be taken back: the next run finishes it."""
+
+    __slots__ = ()
 
 
 def do_step(folders: Folders, step: Step) -> None:
@@ -45,13 +53,20 @@ def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
 def do_units(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
     """Do units, each wholly or not at all; return the numbers of those that were not done, and why.
 
-    None is begun once the run is to end.
+    None is begun once the run is to end, or one is half done: only the last that was begun can be finished.
     """
-    failed = {}
+    failed, is_over = dict[int, str](), False
     for number, unit in enumerate(units):
-        if why := NOT_BEGUN if stopping.stopped() else do_unit(folders, unit.steps):
+        is_over |= stopping.stopped()
+        if why := NOT_BEGUN if is_over else do_unit(folders, unit.steps):
             failed[number] = why
+            is_over |= isinstance(why, HalfDone)
     return failed
+
+
+def half_done(failed: Mapping[int, str]) -> str:
+    """Return why a unit is half done, if one is."""
+    return next((why for why in failed.values() if isinstance(why, HalfDone)), "")
 
 
 def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()) -> str:
@@ -64,14 +79,21 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
         except OSError as error:
             head = next((one for one in steps if not KINDS[one.kind].turn), step)
             why = why_of(error) if not before and step is head else f"{step.name}: {why_of(error)}"
-            return why + _take_back(folders, done)
+            return _taken_back(folders, done, why)
     return ""
 
 
-def _take_back(folders: Folders, done: Sequence[Step]) -> str:
+def _taken_back(folders: Folders, done: Sequence[Step], why: str) -> str:
+    """Take steps back, and return why that is, with what could not be."""
     for step in reversed(done):
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
+        except (
+            FileExistsError,
+            FileNotFoundError,
+            Changed,
+        ) as error:  # somebody else was at work: nothing will mend it
+            return f"{why}; {step.to} could not be taken back: {why_of(error)}"
         except OSError as error:
-            return f"; {step.to} could not be taken back: {why_of(error)}"
-    return ""
+            return HalfDone(f"{why}; {step.to} could not be taken back: {why_of(error)}, so it {HALF_DONE}")
+    return why

@@ -21,6 +21,7 @@ VERSION = 2
 NAME = re.compile(r"(?P<run>\d{8}T\d{6}Z-\d+)\.(?P<process>\d+)\.jsonl")
 TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
+HALF_DONE = "is half done"
 STOPPED = '{"line": "stopped"}\n'
 _FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
 
@@ -50,7 +51,7 @@ class Journal:
         self._header: Mapping[str, Any] | None = header
         self._number = 0
         self._due = ""
-        self._torn = self._stopped = False
+        self._torn = self._stopped = self._is_left = False
 
     def intend(
         self, experiment: str, directory: str, units: Sequence[Unit], takes_back: Sequence[UnitRef] = (), kept: int = 0
@@ -91,6 +92,10 @@ class Journal:
         row = {"runs": list(runs), "left": list(left)} if left else {"runs": list(runs)}
         self._write(line_of(row, "purged"), durable=True)
 
+    def leave_open(self) -> None:
+        """Record nothing more, as after a crash: the next run finishes what was intended last."""
+        self._is_left = True
+
     def stopped(self) -> None:
         """Record, once, that the run is ended before its time. Where nothing was begun there is nothing to tell."""
         if self._number and not self._stopped:
@@ -99,6 +104,8 @@ class Journal:
 
     def _write(self, line: str, *, instead: str = "", durable: bool = False) -> None:
         """Append a line. Where that fails, what is true then (``instead``) goes before the next one."""
+        if self._is_left:
+            raise OSError(errno.EBUSY, f"a change of this run {HALF_DONE}, and comes first")
         if self._header is not None:
             self._due += line_of({"journal": VERSION, **self._header}, "run")
             self._header = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.changes import journals
-from ckptrules.changes.doing import begins, do_unit, is_done
+from ckptrules.changes.doing import begins, do_unit, half_done, is_done
 from ckptrules.changes.history import in_trash_of
 from ckptrules.changes.journal import JOURNALS, JournalError
 from ckptrules.changes.kinds import KINDS
@@ -18,10 +18,10 @@ from ckptrules.storage.state import Folders
 
 
 class Recovered(NamedTuple):
-    """What became of interrupted runs; ``unread`` tells of those whose journal is damaged."""
+    """What became of interrupted runs; ``left`` tells of those of which it could not be seen to."""
 
     told: list[str]
-    unread: list[str]
+    left: list[str]
 
 
 def recover(outputs_dir: str, own_state: str = "") -> Recovered:
@@ -38,15 +38,15 @@ def recover(outputs_dir: str, own_state: str = "") -> Recovered:
                 record = read(name, text, own=root == own_state)
             except JournalError as error:
                 place = f"{root}/" if root == own_state else ""
-                result.unread.append(
+                result.left.append(
                     f"Not recovered: {place}{error.strerror}. Move the file away when you have looked at it."
                 )
                 continue
-            _finish(root, name, text, record, result.told)
+            _finish(root, name, text, record, result)
     return result
 
 
-def _finish(root: str, name: str, text: str, record: Record | None, sentences: list[str]) -> None:
+def _finish(root: str, name: str, text: str, record: Record | None, result: Recovered) -> None:
     open_intents = [intent for intent in record.intents if intent.failed is None] if record else []
     intent = open_intents[-1] if open_intents else None
     failed: Mapping[int, str] = {}
@@ -54,8 +54,11 @@ def _finish(root: str, name: str, text: str, record: Record | None, sentences: l
         intent = intent._replace(units=tuple(in_trash_of(record.run, unit) for unit in intent.units))
         with Folders(root, texts=record.own) as folders:
             failed = finish(folders, intent.units)
+        if why := half_done(failed):  # the next run tries it again
+            result.left.append(f"Not recovered: a run was interrupted in {intent.directory}: {why}")
+            return
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
-        sentences.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
+        result.told.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
     Disk(root).append(f"{JOURNALS}/{name}", closing(text, intent, failed).encode())
 
 

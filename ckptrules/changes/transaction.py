@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from ckptrules.changes.doing import do_units
+from ckptrules.changes.doing import do_units, half_done
 from ckptrules.changes.journal import Journal, UnitRef
 from ckptrules.changes.units import (
     NOT_RECORDED,
@@ -70,6 +70,9 @@ def transact(
         return Transacted(dict.fromkeys(range(len(units)), NOT_RECORDED), unrecorded=why_of(error))
     with Folders(place.outputs_dir, texts=place.texts) as folders:
         failed = do_units(folders, units)
+        if half_done(failed):
+            place.journal.leave_open()
+            return Transacted(failed)
         freed = [one for one in frees if one not in failed]
         left: dict[int, str] = {}
         try:

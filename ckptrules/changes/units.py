@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ckptrules.changes.journal import HALF_DONE
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
@@ -20,7 +21,8 @@ NOT_BEGUN = "not begun, as the run was stopped"
 NOT_RECORDED = "not begun, as it could not be recorded"
 NO_RECORD = "was changed, but the journal cannot be written: "
 
-ADVICE: Mapping[str, str] = {
+ADVICE: Mapping[str, str] = {  # the first fact that is told decides
+    HALF_DONE: "run again when the disk is well: that finishes it, or takes it back",
     os.strerror(errno.EEXIST): "compare the two, keep the better one, delete or rename the other",
     os.strerror(errno.ENOENT): "something else moved it; look where it is now",
     CHANGED: "look at it: it is left as it is",
@@ -165,7 +167,7 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
 
 
 def _unrecorded(plan: Plan, why: str) -> Problem:
-    hint = ADVICE.get(why, "look at the free space and the permissions, run again")
+    hint = _advice(why) or "look at the free space and the permissions, run again"
     return Problem("stopped", (plan.directory,), f"the journal cannot be written: {why}", hint)
 
 
@@ -177,4 +179,8 @@ def cannot(be_done: str, why: str) -> str:
 def refused(head: Action, why: str) -> Problem:
     """Tell that a unit was not done, by the action that heads it."""
     text = cannot(ACTIONS[head.kind].cannot.format(to=head.to), why)
-    return Problem("refused", (head.name,), text, next((hint for fact, hint in ADVICE.items() if fact in why), ""))
+    return Problem("refused", (head.name,), text, _advice(why))
+
+
+def _advice(why: str) -> str:
+    return next((hint for fact, hint in ADVICE.items() if fact in why), "")

@@ -100,8 +100,8 @@ def recover_first(session: Session, path: str) -> None:
             from ckptrules.changes.recovery import recover
 
             recovered = recover(path, own)
-            session.problems_before |= bool(recovered.unread)
-            told = [*recovered.told, *recovered.unread]
+            session.problems_before |= bool(recovered.left)
+            told = [*recovered.told, *recovered.left]
         state.clear_work(path)
     except OSError as error:
         fact = f"{path}/{JOURNALS} cannot be read or written: {os.strerror(error.errno or 0)}"

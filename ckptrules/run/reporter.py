@@ -274,7 +274,7 @@ def blind_note(found: Sequence[str], options: Common) -> list[str]:
 
 
 def _let_fail(database: Any) -> list[str]:
-    """Let doit go on where its database cannot be read or written (a full disk); return the list of reasons, which grows.
+    """Let doit go on where its database cannot be read or written (a full disk); return the reasons, a list that grows.
 
     What stands in the database stays true; what does not get there, or is not read, is looked at again.
     """

@@ -30,7 +30,7 @@ class Fault(NamedTuple):
 
     A signal is named, as ``SIGINT``: it comes before a change, which is done all the same. A read can only fail.
     ``later reads`` are those after the first change of what people have, or of the trash. One that ``lasts`` fails for all
-    later reads of the same path as well.
+    later reads of the same path as well, or for all later changes by the same call.
     """
 
     at: int
@@ -98,6 +98,7 @@ def _put_the_fault_in(
     replace: Replace, fault: Fault | None, at_change: Callable[[int], None] | None, counter: int
 ) -> None:
     numbers = itertools.count(1)  # threads change the disk, too: no two have the same number
+    broken: list[Callable[..., Any]] = []
     really_write, really_open = os.write, os.open
 
     def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,8 +110,9 @@ def _put_the_fault_in(
             really_write(counter, b".")
             if at_change:
                 at_change(number)
-            if fault and number == fault.at:
+            if fault and (number == fault.at or function in broken):
                 if isinstance(fault.how, int):
+                    broken.extend([function] * fault.lasts)
                     raise OSError(fault.how, os.strerror(fault.how))
                 if fault.how.startswith("SIG"):
                     os.kill(os.getpid(), signal.Signals[fault.how])
