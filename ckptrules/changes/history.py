@@ -198,6 +198,28 @@ def newest_standing(runs: Sequence[Run]) -> Run | None:
     return max(able, key=lambda run: max(place[last.run] for last, _ in run.standing.values()), default=None)
 
 
+def changed_since(runs: Sequence[Run], run: str) -> Run | None:
+    """Return the newest run that has moved what stands of an earlier one, or has taken one of the old names of that.
+
+    As long as it stands, those cannot be taken back.
+    """
+    old, new = set[str](), set[str]()
+    newest = None
+    for one in runs:
+        steps = [step for _, unit in one.standing.values() for step in unit.steps]
+        if one.id == run:
+            old = {step.here.path for step in steps}
+            new = {path for step in steps for path in _upwards(step.there.path)}
+        elif any(step.here.path in new or step.there.path in old for step in steps):
+            newest = one
+    return newest
+
+
+def _upwards(path: str) -> list[str]:
+    """Return a path and those of the directories above it: an experiment may have been moved as a whole."""
+    return [path, *(path[:end] for end, sign in enumerate(path) if sign == "/")]
+
+
 def inverted(back: TakeBack, by: str) -> TakeBack:
     """Return with the units that take back what stands.
 

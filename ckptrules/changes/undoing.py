@@ -47,13 +47,13 @@ def foresee(folders: Folders, units: tuple[Unit, ...]) -> dict[int, str]:
         else:
             left |= leaves
             altered |= {step.here for step in today.steps} - leaves
-            moved |= {_path(step.there): _path(step.here) for step in today.steps if KINDS[step.kind].moves}
+            moved |= {step.there.path: step.here.path for step in today.steps if KINDS[step.kind].moves}
     return failed
 
 
 def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
     """Say where a step would begin today, whose name, or a directory above it, an earlier one moves."""
-    path, below = _path(step.here), ""
+    path, below = step.here.path, ""
     while path and path not in moved:
         path, _, name = path.rpartition("/")
         below = f"/{name}{below}"
@@ -61,10 +61,6 @@ def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
         return step
     directory, _, name = f"{moved[path]}{below}".rpartition("/")
     return step._replace(directory=directory, name=name)
-
-
-def _path(spot: Spot) -> str:
-    return "/".join(spot).lstrip("/")
 
 
 def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import stopping
 from ckptrules.changes.doing import is_done
-from ckptrules.changes.history import Run, TakeBack, are_independent, inverted, newest_standing, standing
+from ckptrules.changes.history import (
+    Run,
+    TakeBack,
+    are_independent,
+    changed_since,
+    inverted,
+    newest_standing,
+    standing,
+)
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
@@ -23,6 +31,7 @@ from ckptrules.report.style import Style, count_of
 from ckptrules.report.text import Tally, experiment_block, tally
 from ckptrules.run import pinning, records, refusing
 from ckptrules.run.command_line import params_of
+from ckptrules.run.hints import command
 from ckptrules.run.options import EXPERIMENTS, HTML, JSON, RUN, WAIT, Common
 from ckptrules.run.outcome import Done, Output, RunContext
 from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
@@ -78,7 +87,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         job.style,
         header,
         trash_days(session, options),
-        came_to=functools.partial(came_to, run, backs, job.style, waits),
+        came_to=functools.partial(came_to, options, run, backs, job.style, waits),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
         summarise=None if backs else notes_alone,
     )
@@ -161,7 +170,7 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
 
 
 def came_to(
-    run: Run | None, backs: Sequence[TakeBack], style: Style, waits: Sequence[str], total: Tally
+    options: Options, run: Run | None, backs: Sequence[TakeBack], style: Style, waits: Sequence[str], total: Tally
 ) -> Iterator[str]:
     """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one."""
     if run and backs:
@@ -171,6 +180,9 @@ def came_to(
         elif not total.changes:
             verb = "Not taken back"
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
+        if total.problems and (later := changed_since(runs_of(options.outputs_dir), run.id)):
+            first = f"{command('undo', run=later.id)}, then this again"
+            yield f"Run {later.id}, {style.name(command_of(later))}, has changed the same names since: {first}."
     else:
         yield "There is nothing to take back."
         yield from waits

@@ -118,6 +118,11 @@ class Spot(NamedTuple):
     directory: str
     name: str
 
+    @property
+    def path(self) -> str:
+        """The path below ``outputs_dir``."""
+        return f"{self.directory}/{self.name}".lstrip("/")
+
 
 class Step(NamedTuple):
     """One change of one name, with all that is needed to repeat it, and to take it back.

@@ -179,6 +179,31 @@ def test_a_run_is_chosen_by_its_id(project: Project) -> None:
     assert out == "ERROR: command line: no run 'yesterday'\n    hint: 'doit history' lists them\n"
 
 
+@pytest.mark.parametrize("last", ["deleted", "archived", "brought back"])
+def test_the_run_that_must_be_taken_back_before_an_older_one_is_named(project: Project, last: str) -> None:
+    """It said that something else had moved it."""
+    project.make(TREE)
+    (project.folder / "saved").mkdir()
+    start = project.tree()
+    project.doit("migrate")
+    backup = re.search(r"saved/outputs_backup_\d+_\d+", project.doit("backup", "to=saved"))
+    assert backup
+    if last == "archived":
+        project.doit("archive", "experiments=*", "archive_dir=saved", "format=gz")
+    else:
+        project.doit("migrate", "delete_old=1")
+    if last == "brought back":
+        project.doit("restore", f"backup={backup[0]}")
+    first, second = runs(project)[-2:]
+    for more in (["dry_run=1"], []):
+        out = project.doit("undo", f"run={first}", *more, check=1)
+        assert f"Run {second}, " in out
+        assert f" has changed the same names since: 'doit undo run={second}', then this again.\n" in out
+    project.doit("undo", f"run={second}")
+    assert "since" not in project.doit("undo", f"run={first}")
+    assert (project.tree() == start) == (last != "brought back")  # then the first run is the one that deleted
+
+
 def change_the_link(folder: Path) -> None:
     (folder / "last.ckpt").unlink()
     (folder / "last.ckpt").symlink_to("elsewhere")
