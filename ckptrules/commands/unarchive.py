@@ -160,9 +160,9 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
     what = f"{back.style.name(experiment)} ({count_of(stated.files, 'file')}, {human_size(stated.size)})"
     if first := back.holders.get(experiment):
         raise ArchiveError(f"holds '{experiment}', as {first} does, which comes first")
-    if os.path.lexists(os.path.join(options.outputs_dir, experiment)):
+    if os.path.lexists(place := os.path.join(options.outputs_dir, experiment)):
         with session.shown(stated.size) as progress:  # others may be beside those of the archive
-            differs = any(difference(options.outputs_dir, item, progress) for item in stated.items)
+            differs = any(difference(os.path.dirname(place), item, progress) for item in stated.items)
         if differs:
             raise ArchiveError(f"'{experiment}' is in {options.outputs_dir} already: {PRESENT_HINT}")
         back.lines[path] = f"There already, with the same content: {what}"

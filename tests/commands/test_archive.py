@@ -271,6 +271,19 @@ def test_nothing_is_overwritten_on_the_way_back(project: Project) -> None:
     assert project.tree() == before
 
 
+def test_an_experiment_below_a_folder_that_is_there_already_is_known(project: Project) -> None:
+    """As Lightning's lightning_logs/version_0; what a stopped run has brought back is no problem of the next."""
+    rules = project.folder / "rules/naming.yaml"
+    rules.write_text(rules.read_text().replace("layout: ['*/checkpoints']", "layout: ['*/*/checkpoints']"))
+    project.make({"logs/version_0/checkpoints/epoch=1-step=1.ckpt": 5000})
+    (project.folder / "archive").mkdir()
+    project.doit("archive", "experiments=logs/version_0", "archive_dir=archive", "keep_source=1")
+    told = "There already, with the same content: logs/version_0 (1 file, 5 KB)\n"
+    assert project.doit("unarchive", "archive=archive/*") == told
+    (project.outputs / "logs/version_0/checkpoints/epoch=1-step=1.ckpt").write_bytes(b"other")
+    assert "'logs/version_0' is in outputs already" in project.doit("unarchive", "archive=archive/*", check=1)
+
+
 def test_of_several_archives_each_fails_by_itself(project: Project) -> None:
     archive = make(project)
     project.doit("archive", "experiments=new", "archive_dir=archive", "format=gz", "keep_source=1")
