@@ -215,7 +215,9 @@ def lines_for_dodo() -> list[str]:
     with open(TASKS_FILE, encoding="utf-8", errors="replace") as file:
         text = file.read()
     there = set(re.findall(r"""\bcommand\(\s*["'](\w+)""", text))
-    config = [] if "doit_config()" in text else ["from ckptrules.run import doit_config", "DOIT_CONFIG = doit_config()"]
+    own = "**DOIT_CONFIG" if re.search(r"^DOIT_CONFIG\b", text, re.MULTILINE) else ""
+    config = ["from ckptrules.run import doit_config", f"DOIT_CONFIG = doit_config({own})"]
+    config = [] if "doit_config(" in text else config
     has_import = {"command"} if re.search(r"\bimport\b.*\bcommand\b", text) else set[str]()
     lines = [*config, *lines_to_add([task for task in TASKS if task not in there], has_import)]
     return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []

@@ -36,7 +36,7 @@ class Session:
 
     ``contexts`` is what the reporter must know, by task: the task creators put it there. ``problems_before`` says that
     problems were left before any task was made. ``locks`` are the descriptors of those that are held, by folder;
-    ``held`` lets them go, at the latest when the process ends.
+    ``held`` lets them go, at the latest when the process ends. ``config`` are the settings of doit that it needs.
 
     Args:
         line: what was typed.
@@ -46,6 +46,7 @@ class Session:
     def __init__(self, line: CommandLine, dodo: Mapping[str, Any]) -> None:
         self.line, self.dodo = line, dodo
         self.started_ns = time.time_ns()  # since 1970
+        self.config: dict[str, Any] = {}
         self.contexts: dict[str, Any] = {}  # `reporter.RunContext`; `doit list` needs no reporter
         self.problems_before = False
         self.locks: dict[str, int] = {}

@@ -12,7 +12,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidDodoFile
@@ -20,6 +20,7 @@ from doit.exceptions import InvalidDodoFile
 from ckptrules.engine.measures import visible_lines
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.state_folder import STATE
+from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run.command_line import (
     TASKS,
     command_line,
@@ -57,11 +58,16 @@ if TYPE_CHECKING:
 
 GC_AFTER = 1_000_000  # objects; tasks live to the end: searching 10,000 for garbage costs a quarter of a run
 NO_SESSION = "the line 'DOIT_CONFIG = doit_config()' must stand above the commands of ckptrules"
+CHANGED = "it is not what doit_config() returned", "give that your own settings: DOIT_CONFIG = doit_config(verbosity=2)"
 SESSION = "session"  # in DOIT_CONFIG
 
 
-def doit_config() -> dict[str, Any]:
-    """Return ``DOIT_CONFIG``, with the session. What can refuse a run does it here, before any task exists."""
+def doit_config(**own: Any) -> dict[str, Any]:
+    """Return ``DOIT_CONFIG``, with the session. What can refuse a run does it here, before any task exists.
+
+    Args:
+        own: settings of the project, by doit's names. Of those that the commands need, ``default_tasks`` alone counts.
+    """
     frame = inspect.currentframe()
     dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
@@ -78,19 +84,29 @@ def doit_config() -> dict[str, Any]:
         refuse_mistyped(line)
         refuse_runs_without_lock(line)
         refuse_processes_of_doit(line)
-        hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
-        always = {"default_tasks": hidden or [DEFAULT_TASK], "continue": True, "backend": "sqlite3", SESSION: session}
-        always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
-        if line.command != "run":
-            return {**always, "dep_file": _database(session)}
-        from ckptrules.run.processes import choose_workers, processes
-        from ckptrules.run.reporter import reporter_of
+        default_tasks = own.get("default_tasks") or [DEFAULT_TASK]
+        if ours := [task for task in default_tasks if task in TASKS and task != DEFAULT_TASK]:
+            raise OptionError(f"default_tasks: '{ours[0]}' runs only where it is typed", place=TASKS_FILE)
+        session.config = _config(session, default_tasks)
+        return {**own, **session.config}
 
-        heed_signals(line)
-        choose_workers(session)
-        database, number = _database(session), processes(session)
-        threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
-        return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}
+
+def _config(session: Session, default_tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of doit that our commands need, after the lock was taken where one of them wants it."""
+    line = session.line
+    hidden = [word.task for word in line.words if word.typed]  # doit takes them for variables
+    always = {"default_tasks": hidden or default_tasks, "continue": True, "backend": "sqlite3", SESSION: session}
+    always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
+    if line.command != "run":
+        return {**always, "dep_file": _database(session)}
+    from ckptrules.run.processes import choose_workers, processes
+    from ckptrules.run.reporter import reporter_of
+
+    heed_signals(line)
+    choose_workers(session)
+    database, number = _database(session), processes(session)
+    threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
+    return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}
 
 
 def heed_signals(line: CommandLine) -> None:
@@ -160,6 +176,7 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     refuse_lacking(session)
     if not line.asks_for(name):
         return
+    refuse_changed(session)
     options = line.options(name, given)
     refuse_configured_folder(options, line.options(name))
     if line.command == "run":
@@ -171,6 +188,17 @@ def make_tasks(session: Session, name: str, given: Mapping[str, Any]) -> Iterato
     from ckptrules.run.tasks import one_task
 
     yield from one_task(session, name, module.prepare, options)
+
+
+def refuse_changed(session: Session) -> None:
+    """Refuse to run by other settings than those that the commands need: they would say nothing, or not be run.
+
+    Raises:
+        OptionError: the dodo.py has changed one after `doit_config` returned them.
+    """
+    config = session.dodo.get("DOIT_CONFIG")
+    if not isinstance(config, Mapping) or any(config.get(key) != value for key, value in session.config.items()):
+        raise OptionError(*CHANGED, place=f"{TASKS_FILE}: DOIT_CONFIG")
 
 
 @contextlib.contextmanager

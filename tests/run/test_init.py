@@ -179,6 +179,8 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "rules/naming.yaml").read_text() == "packs: [lightning]\n"
     assert "To have the commands in your dodo.py, add:\n    from ckptrules.run import doit_config\n" in text
     assert '\n    plan = command("plan", "' in text
+    (tmp_path / "dodo.py").write_text("DOIT_CONFIG = {'verbosity': 2}\n")
+    assert "\n    DOIT_CONFIG = doit_config(**DOIT_CONFIG)\n" in at_work(tmp_path, monkeypatch, "", "runs")[1]
     (tmp_path / "dodo.py").write_bytes((ROOT / "dodo.py").read_bytes())
     assert "add:" not in at_work(tmp_path, monkeypatch, "", "runs")[1]
 

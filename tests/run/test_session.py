@@ -120,6 +120,37 @@ def test_a_dodo_that_begins_no_session_is_refused(project: Project) -> None:
     assert out == f"ERROR: dodo.py: {startup.NO_SESSION}\n"
 
 
+TRAIN = """
+
+def task_train():
+    return {"actions": ["echo trained"]}
+"""
+
+
+def test_a_project_keeps_the_settings_that_it_gives_to_doit_config(project: Project) -> None:
+    dodo = project.folder / "dodo.py"
+    own = "DOIT_CONFIG = {'default_tasks': ['train'], 'verbosity': 2}\n"
+    with_own = dodo.read_text().replace("DOIT_CONFIG = doit_config()", f"{own}DOIT_CONFIG = doit_config(**DOIT_CONFIG)")
+    dodo.write_text(with_own + TRAIN)
+    project.make({"exp/checkpoints/epoch_1_step_1.ckpt": 1})
+    assert project.doit() == "trained\n"
+    assert project.doit("migrate:exp").startswith("Processing experiment: exp\n")
+    dodo.write_text(dodo.read_text().replace("'train'", "'migrate'"))
+    assert project.doit(check=3) == "ERROR: dodo.py: default_tasks: 'migrate' runs only where it is typed\n"
+
+
+@pytest.mark.parametrize("more", ["{'verbosity': 2}", "{**DOIT_CONFIG, 'default_tasks': ['train']}"])
+def test_settings_that_commands_need_are_not_changed_behind_them(project: Project, more: str) -> None:
+    """A command would say nothing, whatever it finds, or another task would run in its place."""
+    dodo = project.folder / "dodo.py"
+    dodo.write_text(f"{dodo.read_text()}{TRAIN}\n\nDOIT_CONFIG = {more}\n")
+    project.make({"exp/checkpoints/epoch_1_step_1.ckpt": 1})
+    before = project.tree()
+    fact, hint = startup.CHANGED
+    assert project.doit("migrate:exp", check=3) == f"ERROR: dodo.py: DOIT_CONFIG: {fact}\n    hint: {hint}\n"
+    assert project.tree() == before
+
+
 def test_the_journals_of_a_session_are_made_once() -> None:
     session = Session(command_line([]), {})
     assert records.journals_of(session) is records.journals_of(session)
