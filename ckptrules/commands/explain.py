@@ -119,17 +119,19 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
 
 
 def meant(options: Options, listing: Listing) -> list[str]:
-    """Return the names of a directory that are asked for: by pattern, or by path."""
-    wanted = str(options.name)
+    """Return the names of a directory that are asked for: by pattern, or by path, from here or below outputs_dir."""
+    wanted = str(options.name).rstrip("/")  # as a shell completes the path of a folder
     names = sorted(entry.name for entry in listing.entries)
     if "/" not in wanted:
         return [name for name in names if fnmatchcase(in_part_folder(name)[1], wanted)]
     folder, base = os.path.split(wanted)
     here = os.path.realpath(os.path.join(options.outputs_dir, listing.directory))
-    inner = os.path.relpath(os.path.realpath(folder), here)
-    there = [name for name in names if (in_part_folder(name)[0] or ".") == inner]
+    places = folder, os.path.join(options.outputs_dir, folder)
+    inner = [os.path.relpath(os.path.realpath(place), here) for place in places]
+    there = [name for name in names if (in_part_folder(name)[0] or ".") in inner]
     exact = [name for name in there if in_part_folder(name)[1] == base]  # such a name may hold `*` or `[` itself
-    return exact or [name for name in there if fnmatchcase(in_part_folder(name)[1], base)]
+    fitting = exact or [name for name in there if fnmatchcase(in_part_folder(name)[1], base)]
+    return fitting or [name for name in names if fnmatchcase(os.path.join(listing.directory, name), wanted)]
 
 
 def known_metrics(job: jobs.Job, listing: Listing) -> Mapping[str, Mapping[str, str]]:

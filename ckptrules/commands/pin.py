@@ -95,6 +95,7 @@ def chosen(command: str, wanted: str | None, paths: Mapping[str, Pin], outputs_d
     """
     if wanted is None:
         raise OptionError(f"{command} needs a name", "name=PATH, or name='epoch-0*'")
+    wanted = wanted.rstrip("/") or wanted  # as a shell completes the path of a folder
     found = [path for path in paths if wanted in (path, os.path.basename(path)) or _is(wanted, path, outputs_dir)]
     if len({paths[path] for path in found}) > 1:
         hint = f"say which: {few([f'name={quoted(path)}' for path in found], 5)}"

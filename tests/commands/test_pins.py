@@ -261,10 +261,20 @@ def test_what_means_no_single_checkpoint_is_refused(pinned: Project, words: list
 
 
 @pytest.mark.parametrize(
-    "name", ["one/checkpoints/{}", "outputs/one/checkpoints/{}", "{}/outputs/one/checkpoints/{}", "epoch=2-*"]
+    "name",
+    [
+        "one/checkpoints/{}",
+        "one/checkpoints/{}/",
+        "outputs/one/checkpoints/{}",
+        "{}/outputs/one/checkpoints/{}/",
+        "epoch=2-*",
+        "one/*/epoch=2-*",
+    ],
 )
 def test_a_checkpoint_is_meant_by_name_pattern_or_path(pinned: Project, name: str) -> None:
+    """And by the same words for all commands, with the slash that a shell puts behind a folder."""
     name = name.replace("{}/outputs", f"{pinned.folder}/outputs").format(EARLY)
+    assert f"\n\none/checkpoints/{EARLY}\n" in pinned.doit("explain", f"name={name}")
     assert pinned.doit("pin", f"name={name}") == f"Pinned: one/checkpoints/{EARLY} (Table 2)\n"
     assert pinned.doit("unpin", f"name={name}") == f"Unpinned: one/checkpoints/{EARLY} (Table 2)\n"
     assert pinned.doit("pins") == "Nothing is pinned.\n"
