@@ -42,6 +42,7 @@ class Tally(NamedTuple):
     links: int = 0
     rewritten: int = 0
     leftovers: int = 0
+    ignored: int = 0  # among those that are skipped
 
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
         return Tally._make(map(add, self, other))  # once for each experiment of a run that has nothing to do
@@ -98,6 +99,7 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
         experiments=1,
         kept=len(plan.kept) + sum(count[number] for number in STAYS),
         skipped=len(plan.skipped),
+        ignored=sum(row.kind == "ignored" for row in plan.skipped),
         problems=len(plan.problems),
         bytes_deleted=freed(size["deleted"] + size["leftovers"], links.gone),
         bytes_kept=taken(sum(size[number] for number in STAYS) + sum(row.size for row in plan.kept), links.kept),
@@ -138,6 +140,8 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
     verbs = ("to rename", "to delete") if style.preview else ("renamed", "deleted")
     deleted_where = "freed at once (trash_days: 0)" if trash_days == 0 else "to the trash"
     goes = total.deleted + total.leftovers
+    untold = 0 if style.verbose else total.ignored
+    ignored = f"{untold} of them " * (untold < total.skipped)
     beside = f"and {count_of(total.leftovers, 'leftover')}, " if total.leftovers else ""
     rows = [
         (
@@ -152,7 +156,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
         *[("links", total.links, "under old names")] * bool(total.links),
         *[("rewritten", total.rewritten, "files with references")] * bool(total.rewritten),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
-        ("skipped", total.skipped, ""),
+        ("skipped", total.skipped, f"{ignored}no checkpoints (verbose=1 names them)" if untold else ""),
         ("problems", total.problems, "left untouched, see above" if total.problems else ""),
     ]
     return summary_of(rows, style, notes)

@@ -92,7 +92,7 @@ def plan(experiments: Sequence[Mapping[str, Any]], **given: Any) -> dict[str, An
         "summary": {
             "experiments": len(experiments), "up_to_date": 0, "renamed": 0, "deleted": len(going), "relinked": 0, "restored": 0,
             "kept": len(rows) - len(going), "skipped": sum(len(one["skipped"]) for one in experiments), "problems": problems,
-            "bytes_deleted": bytes_of("goes"), "bytes_kept": bytes_of("stays"), "states": 0, "links": 0, "leftovers": 0, "rewritten": 0,
+            "bytes_deleted": bytes_of("goes"), "bytes_kept": bytes_of("stays"), "states": 0, "links": 0, "leftovers": 0, "ignored": 0, "rewritten": 0,
         },
         "experiments": list(experiments),
     } | given  # fmt: skip
