@@ -152,7 +152,7 @@ def summary(total: Tally, style: Style, trash_days: int | None, notes: Iterable[
         (verbs[0], total.renamed, count_of(total.relinked, "link follows", "links follow") if total.relinked else ""),
         (verbs[1], total.deleted, f"{beside}{human_size(total.bytes_deleted)} {deleted_where}" if goes else ""),
         *[("to restore" if style.preview else "restored", total.restored, "from the trash")] * bool(total.restored),
-        *[("states", total.states, "with other paths inside")] * bool(total.states),
+        *[("states", total.states, "with other paths inside, and as much again in the trash")] * bool(total.states),
         *[("links", total.links, "under old names")] * bool(total.links),
         *[("rewritten", total.rewritten, "files with references")] * bool(total.rewritten),
         ("kept", total.kept, human_size(total.bytes_kept) if total.kept else ""),
