@@ -164,6 +164,10 @@ def pack_all(session: Session, options: Options, style: Style, packings: list[Pa
             for batch in that_fit(ready, lambda: space.free(str(options.archive_dir))):
                 pack_batch(session, options, told, batch)
     except (StoppedError, KilledError) as error:
+        for place in packings:
+            if place.experiment not in told.lines and os.path.lexists(place.path):  # one worker may be ahead of others
+                what = f"{style.name(place.experiment)} is where it was, and {style.name(place.path)} is there"
+                told.fail(place.experiment, f"Stopped: {what}.")
         told.stop(session, error, names, "archived")
     return told.done(names, expected(options, "archive", told.to_come))
 

@@ -311,12 +311,13 @@ Brought back: old_2 (2 files, 15 KB)
 def test_where_no_worker_is_left_what_was_done_and_what_was_not_is_told(project: Project) -> None:
     make(project)
     dodo = (project.folder / "dodo.py").read_text()
+    project.doit("archive", "experiments=old_2", "archive_dir=archive", "keep_source=1")
     let_workers(vanish, "", project.folder / "dodo.py")
     ends = "ERROR: executor=dask:x: the scheduler is gone\n    hint: start it\n"
     out = project.doit("archive", "experiments=*", "archive_dir=archive", check=2)
     assert re.sub("packed [0-9.]+ B", "packed", out) == (
         "\u2713 Archived: new to archive/new.tar.zst (2 files, 15 KB, packed); the source is in the trash\n"
-        f"Stopped: old_1 is not archived.\nStopped: old_2 is not archived.\n{ends}"
+        f"Stopped: old_1 is not archived.\nStopped: old_2 is where it was, and archive/old_2.tar.zst is there.\n{ends}"
     )
     (project.folder / "dodo.py").write_text(dodo)
     project.doit("archive", "experiments=*", "archive_dir=archive")
