@@ -35,6 +35,6 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         if any(word.base == "after" for word in session.line.words):
             raise OptionError("after needs the checkpoint that was just saved", "path=PATH")
         return
-    refuse_missing_outputs(options)
+    refuse_missing_outputs(session, options.outputs_dir)
     hook.refuse_unknown(options)
     yield from experiments(session, "after", options, work)

@@ -110,7 +110,7 @@ def lock(session: Session, options: Common) -> None:
         LockedError, OptionError: it cannot be had.
     """
     if not options.dry_run:
-        refusing.refuse_missing_outputs(options)
+        refusing.refuse_missing_outputs(session, options.outputs_dir)
         locking.take_lock(session, options.outputs_dir, options.wait)
         locking.recover_first(session, options.outputs_dir)
 

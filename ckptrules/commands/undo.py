@@ -109,7 +109,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
 
 @once
-def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
+def found_out(session: Session, options: Options) -> tuple[Run | None, list[str], Sequence[TakeBack]]:
     """Find out what is to be taken back, once: under the lock, where anything is to change.
 
     Returns the run, if there is one, the experiments that it changed, and what stands of it.
@@ -117,7 +117,7 @@ def found_out(_: Session, options: Options) -> tuple[Run | None, list[str], Sequ
     Raises:
         OptionError: there is no such run, or the journals cannot be read.
     """
-    refusing.refuse_missing_outputs(options)
+    refusing.refuse_missing_outputs(session, options.outputs_dir)
     run = chosen_run(options.outputs_dir, options.run, newest_known)
     changed = sorted({intent.experiment for _, intent in run.intents}) if run else []
     pattern = as_pattern(options.experiments, changed)

@@ -57,7 +57,7 @@ def experiments(
     Raises:
         RuleError, OptionError: nothing can be done with these.
     """
-    refuse_missing_outputs(options)
+    refuse_missing_outputs(session, options.outputs_dir)
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
     notes = [] if options.path else [*not_followed(job), *inner_directories(session, job)]

@@ -241,7 +241,7 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
 
 def count_asked_for(session: Session, base: str, options: Planning) -> int:
     """Count the checkpoint directories that are asked for."""
-    refuse_missing_outputs(options)
+    refuse_missing_outputs(session, options.outputs_dir)
     _, jobs = jobs_of(session, base, options)
     return sum(is_selected(session, base, found.experiment) for _, found in jobs)
 

@@ -11,7 +11,7 @@ from ckptrules.rules.shipped import RULES_DIR
 from ckptrules.run.command_line import TASKS, declared, program, refusal
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
-from ckptrules.run.session import Session
+from ckptrules.run.session import Session, once
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 
 REFUSED = 3
@@ -136,20 +136,21 @@ def refuse_configured_folder(options: Common, said: Common) -> None:
 # --- where a command may work and write -------------------------------------------------------------------------------
 
 
-def refuse_missing_outputs(options: Common) -> None:
-    """Refuse an ``outputs_dir`` that is no directory or cannot be listed.
+@once
+def refuse_missing_outputs(_: Session, outputs_dir: str) -> None:
+    """Refuse an ``outputs_dir`` that is no directory or cannot be listed; it is looked at once.
 
     Raises:
         OptionError: with the hint what to do.
     """
     try:
-        with os.scandir(options.outputs_dir):
+        with os.scandir(outputs_dir):
             pass
     except OSError as error:
-        near = near_folder(options.outputs_dir) if isinstance(error, FileNotFoundError) else ""
+        near = near_folder(outputs_dir) if isinstance(error, FileNotFoundError) else ""
         hint = near and f"did you mean outputs_dir={quoted(near)}?"
         hint = hint or "name the folder of the experiments with outputs_dir=PATH"
-        raise OptionError(os.strerror(error.errno or 0), hint, f"outputs_dir '{options.outputs_dir}'") from None
+        raise OptionError(os.strerror(error.errno or 0), hint, f"outputs_dir '{outputs_dir}'") from None
 
 
 def refuse_backup(options: Common) -> None:

@@ -245,7 +245,7 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)
-    refuse_missing_outputs(options)
+    refuse_missing_outputs(session, options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
         rules = prepare(session, options).rules

@@ -40,7 +40,7 @@ def one_task(
         yield {"basename": name, "actions": []}
         return
     if options.finds_outputs:
-        refuse_missing_outputs(options)
+        refuse_missing_outputs(session, options.outputs_dir)
     work, experiments = prepare(session, options)
     actions = [(hand_over, [work])]
     if not selects_by_word(session, name):

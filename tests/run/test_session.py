@@ -14,6 +14,7 @@ from ckptrules.rules.load import load_rules
 from ckptrules.run import finding, locking, records, startup
 from ckptrules.run.command_line import TASKS, command_line
 from ckptrules.run.options import OptionError
+from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
 from tests.conftest import ROOT, Project, default, run_program
 
@@ -221,3 +222,16 @@ def test_the_rules_folder_is_no_experiment(tmp_path: Path) -> None:
 def test_what_workers_have_to_say_is_written_above_the_bar() -> None:
     session = Session(command_line(["verify"]), {})
     assert session.workers.say == session.bar.say
+
+
+def test_a_call_looks_once_whether_there_are_outputs(tmp_path: Path) -> None:
+    """Each command that refuses asks; a run looked up to three times."""
+    session, later = (Session(command_line([]), {}) for _ in range(2))
+    there = tmp_path / "outputs"
+    there.mkdir()
+    refuse_missing_outputs(session, str(there))
+    there.rmdir()
+    refuse_missing_outputs(session, str(there))
+    for _ in range(2):
+        with pytest.raises(OptionError, match="No such file"):
+            refuse_missing_outputs(later, str(there))
