@@ -60,7 +60,7 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Iterable[str]) -> None:
         """Note which commands were asked for, so that one without any experiment has its summary too."""
-        self._not_remembered = _let_fail(Globals.dep_manager)
+        self._not_remembered = let_fail(Globals.dep_manager)
         for name in selected_tasks:
             if (base := name.partition(":")[0]) in self._contexts:
                 self._heard[base] = Heard(self._contexts[base].nothing)
@@ -273,7 +273,7 @@ def blind_note(found: Sequence[str], options: Common) -> list[str]:
     return [f"{fact}\n    hint: name one with keep_best, or pin the best: {command('pin', name=found[0])}, say"]
 
 
-def _let_fail(database: Any) -> list[str]:
+def let_fail(database: Any) -> list[str]:
     """Let doit go on where its database cannot be read or written (a full disk); return the reasons, a list that grows.
 
     What stands in the database stays true; what does not get there, or is not read, is looked at again.
@@ -282,20 +282,23 @@ def _let_fail(database: Any) -> list[str]:
 
     reasons: list[str] = []
 
-    def attempt(function: Callable[..., Any], otherwise: Callable[[], Any]) -> Callable[..., Any]:
+    def attempt(function: Callable[..., Any], otherwise: Callable[..., None] = lambda *_: None) -> Callable[..., Any]:
         def attempted(*args: Any) -> Any:
             try:
                 return function(*args)
             except sqlite3.Error as error:
                 reasons.append(str(error))
-                return otherwise()
+                return otherwise(*args)
 
         return attempted
 
-    backend, nothing = database.backend, type(None)
-    database.remove, backend.dump = attempt(database.remove, nothing), attempt(backend.dump, nothing)
-    read = "_get_task_data"  # asked when doit first hears of a task
-    setattr(backend, read, attempt(getattr(backend, read), dict))
+    backend = database.backend
+
+    def forget(task: Task) -> None:
+        backend.set(task.name, "ignore:", None)  # so doit knows something, and asks no more
+
+    database.remove, backend.dump = attempt(database.remove), attempt(backend.dump)
+    database.status_is_ignore = attempt(database.status_is_ignore, forget)  # the first that doit asks of a task
     return reasons
 
 

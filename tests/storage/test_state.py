@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from doit.dependency import SqliteDB
+from doit.dependency import Dependency
 
+from ckptrules.run import reporter
 from ckptrules.storage import believing, writing
 from ckptrules.storage import lock as storage_lock
 from ckptrules.verify import memory
@@ -456,14 +457,15 @@ def test_a_database_that_doit_cannot_use_is_set_aside_and_the_run_goes_on(used: 
 
 def test_a_database_that_cannot_be_read_any_more_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could be when the run began; nothing is known to be up to date then."""
-    again(used)
+    state, let_fail = again(used), reporter.let_fail
 
-    def fails(*_: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
+    def damaged(database: Dependency) -> list[str]:
+        (state / "doit.db").write_bytes(bytes(4096))
+        return let_fail(database)
 
-    monkeypatch.setattr(SqliteDB, "_get_task_data", fails)
+    monkeypatch.setattr(reporter, "let_fail", damaged)
     ended = crash.run(used.folder, "migrate", "delete_old=1")
-    assert ended.output.count("What is up to date cannot be remembered: disk I/O error.") == 1, ended.output
+    assert ended.output.count("What is up to date cannot be remembered: file is not a database.") == 1, ended.output
     assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output
 
 
