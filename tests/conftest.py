@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import hashlib
 import itertools
@@ -23,7 +24,7 @@ from hypothesis import settings
 from ckptrules import stopping
 from ckptrules.run.command_line import TASKS
 from ckptrules.storage.base import Storage
-from tests.support.forking import AT_START, IN_TURN, Server, memory, start_of
+from tests.support.forking import AT_START, Server, memory, start_of
 from tests.support.storages import STORAGES
 
 PROGRAMS = os.path.dirname(sys.executable)
@@ -125,19 +126,19 @@ def default() -> dict[str, str]:
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-_servers: dict[tuple[tuple[str, str], ...], Server] = {}
+_servers: list[Server] = []
 
 
-def server(start: tuple[tuple[str, str], ...]) -> Server:
-    """Return what forks the runs of all tests of this process that start in this way, and ends with it."""
-    if start not in _servers:
-        rest = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
-        _servers[start] = Server({**rest, **dict(start)}, how=IN_TURN)
-    return _servers[start]
+@functools.cache
+def server(start: tuple[tuple[str, str], ...], *absent: str) -> Server:
+    """Return what does the runs of all tests of this process that start in this way, and ends with it."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(AT_START)}
+    _servers.append(Server({**rest, **dict(start)}, *absent))
+    return _servers[-1]
 
 
 def pytest_sessionfinish() -> None:
-    for one in _servers.values():
+    for one in _servers:
         one.close()
 
 

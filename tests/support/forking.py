@@ -1,10 +1,10 @@
 """Runs ``python -m PROGRAM`` many times from one Python: a start costs milliseconds.
 
-`Server` is the side of the tests. ``python -m tests.support.forking HOW ABSENT…`` reads one JSON object a line (`Order`) and answers
+`Server` is the side of the tests. ``python -m tests.support.forking ABSENT…`` reads one JSON object a line (`Order`) and answers
 each with the exit code. It imports what runs need and runs none of it; ``ABSENT`` are modules that seem not to be
-installed. ``HOW`` is `FORKED`, where every run is a process that starts as a new one does, or `IN_TURN`: one process
-does the runs in turn, for a fork costs more than most runs. It is replaced as soon as a run leaves anything behind in it:
-a thread, a process, an open file, or its own death. A run with tasks of its own is forked all the same.
+installed. One process does the runs in turn, for a fork costs more than most runs. It is replaced as soon as a run leaves
+anything behind in it: a thread, a process, an open file, or its own death. A run with tasks of its own, and one that is to be
+killed, is a process that starts as a new one does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import re
 import runpy
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,6 @@ APART = (
     "ckptrules.workers.dask",
 )  # with a large library, or when run
 AT_START = ("PYTHON", "LANG", "LC_")
-FORKED, IN_TURN = "forked", "in-turn"
 ROOT = Path(__file__).parents[2]
 OURS = ROOT.joinpath("dodo.py").read_bytes()
 JOURNAL = re.compile(r"/\.ckptrules/journal/[^/]+( \(deleted\))?$")
@@ -106,10 +106,10 @@ class Order(NamedTuple):
 class Server:
     """One Python that does runs."""
 
-    def __init__(self, environment: Mapping[str, str], *absent: str, how: str = FORKED) -> None:
+    def __init__(self, environment: Mapping[str, str], *absent: str) -> None:
         self.environment = dict(environment)
         self.python = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forking", how, *absent], env=self.environment, cwd=ROOT,
+            [sys.executable, "-m", "tests.support.forking", *absent], env=self.environment, cwd=ROOT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", errors="surrogateescape",
         )  # fmt: skip
 
@@ -145,8 +145,7 @@ class Server:
 
 
 def main() -> None:
-    _, how, *absents = sys.argv
-    for absent in absents:
+    for absent in sys.argv[1:]:
         sys.modules[absent] = None  # type: ignore[assignment] # so Python says that it is not there
     for needed in NEEDED:
         with contextlib.suppress(ImportError):
@@ -155,12 +154,7 @@ def main() -> None:
     prepare()
     share()
     gc.freeze()
-    orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w")
-    if how == IN_TURN:
-        in_turn(orders, answers)
-        return
-    for line in orders:  # with no text of its own, a child has nothing of it
-        print(run(read(line)), file=answers, flush=True)
+    in_turn(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w"))
 
 
 def import_ours() -> None:
@@ -354,12 +348,12 @@ class Worker:
     def forget(self, folder: str) -> None:
         """Let nothing of a run stay, but what is compiled."""
         from doit.doit_cmd import DoitMain
+        from doit.globals import Globals
 
         from ckptrules import stopping
         from ckptrules.storage import believing
 
         signal.alarm(0)
-        os.chdir("/")
         os.uname = self.uname
         (sys.stdout, *_), (sys.stderr, *_) = self.streams
         for stream, encoding, errors in self.streams:
@@ -378,14 +372,17 @@ class Worker:
         linecache.clearcache()
         gc.set_threshold(*self.garbage)
         DoitMain.BIN_NAME = self.name
+        Globals.dep_manager = None
+        sqlite3.converters.pop("JSON", None)  # which has doit's database, too
+        if os.listdir("/proc/self/fd") != self.files:
+            gc.collect()  # a session that was refused lets go of its lock when nobody has it any more: where the run was
+            close_journals()
         vars(stopping).update(copy.deepcopy(self.wishes))
         believing.NO_MODES.clear()
+        os.chdir("/")
 
     def is_spent(self) -> bool:
         """Say whether something of a run stays all the same, and ends with the process that it was in."""
-        if os.listdir("/proc/self/fd") != self.files:
-            gc.collect()  # a session lets go of its locks when nobody has it any more
-            close_journals()
         for thread in set(threading.enumerate()) - {threading.main_thread()}:
             thread.join(0.05)  # one that was told to end does
         if threading.active_count() > 1 or os.listdir("/proc/self/fd") != self.files:

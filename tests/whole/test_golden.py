@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Project
-from tests.support.forking import Server
+from tests.conftest import ROOT, Project, server
+from tests.support.forking import start_of
 from tests.support.golden_commands import COMMANDS
 
 GOLDEN = ROOT / "tests/cases/golden"
@@ -151,7 +151,7 @@ class Session:
         self.scratch = scratch
         self.runs: dict[str, str] = {}
         self.environment = environment(scratch, compiled)
-        self.server = Server(self.environment, *ABSENT)
+        self.server = server(start_of(self.environment), *ABSENT)
 
     def told(self, command: str) -> str:
         """Run a command, and return it with all that it told."""
@@ -272,10 +272,7 @@ def test_every_command_prints_what_it_printed(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     session = Session(here, scratch, tmp_path_factory.getbasetemp() / "golden pycache")
-    try:
-        found = "\n".join(session.told(command) for command in COMMANDS[name])
-    finally:
-        session.server.close()
+    found = "\n".join(session.told(command) for command in COMMANDS[name])
     file = GOLDEN / f"{name}.txt"
     if os.environ.get(UPDATE):
         file.write_text(found, encoding="utf-8")

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, default
+from tests.conftest import ROOT, Project, default
 from tests.support.disturbing import Fault
-from tests.support.forking import IN_TURN, Server
+from tests.support.forking import Server
 from tests.support.undisturbed import Undisturbed
 
 SAY = "import os; print(os.getpid(), *(one for one in ('LEFT',) if one in os.environ))\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    one = Server({**default(), "PYTHONPATH": str(ROOT)}, how=IN_TURN)
+    one = Server({**default(), "PYTHONPATH": str(ROOT)})
     yield one
     one.close()
 
@@ -71,6 +71,12 @@ def test_what_a_run_left_open_is_closed_when_it_is_answered(server: Server, tmp_
     assert run(server, tmp_path / "left", code)[0] == 0
     with pytest.raises(OSError, match="No such device"):  # nobody is there to read
         os.open(tmp_path / "left/pipe", os.O_WRONLY | os.O_NONBLOCK)
+
+
+def test_a_run_that_is_refused_gives_its_lock_back(project: Project) -> None:
+    for _ in range(3):
+        project.doit("pin", check=3)
+        assert not list(project.outputs.glob("*/lock.host"))
 
 
 @pytest.mark.parametrize(
