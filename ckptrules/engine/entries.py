@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
     folder in it is `NOT_READ`. ``torn`` says what its names show to be missing: shards that count themselves, ranks,
     weights; ``tells_only`` that nothing is in it but texts, pictures and the like. ``shared`` are the files of it that
-    have other names.
+    have other names. ``model_parts`` are the paths in it of which there is one for each part of the model.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Entry(NamedTuple):
     torn: str = ""
     tells_only: bool = False
     shared: tuple[HardLinks, ...] = ()
+    model_parts: tuple[str, ...] = ()
 
 
 class Item(NamedTuple):

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
 from ckptrules.engine.counted import why_too_few
+from ckptrules.engine.cut_short import cut_short
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
 from ckptrules.engine.ruleset import Reason, Rule, RuleSet
@@ -27,6 +28,13 @@ def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence)
     Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
     whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
     """
+    marked = unfinished(found, listing, rules, evidence)
+    short = cut_short(found.checkpoints, {*marked, *evidence.in_use})
+    return marked | {name: one.why for name, one in short.items()}
+
+
+def unfinished(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
+    """Find what is not whole by itself, or by what it lacks of its format."""
     markers = markers_in(listing, rules)
     asked = any(rule.complete for rule in (*rules.legacy, *rules.formats))
     torn = any(entry.torn for entry in listing.entries)

@@ -137,6 +137,7 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
     inside = found.identity
     entry = Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=found.hollow)
     whole = entry._replace(torn=found.torn, tells_only=found.tells_only, shared=found.shared)
+    whole = whole._replace(model_parts=found.model_parts)
     if inside.mtime_ns >= 0:
         return whole
     held = _held_in(directory, name)

@@ -119,6 +119,7 @@ class Inside(NamedTuple):
     torn: str
     tells_only: bool
     shared: tuple[HardLinks, ...]
+    model_parts: tuple[str, ...]
 
 
 def look_inside(directory: int, name: str) -> Inside:
@@ -126,7 +127,8 @@ def look_inside(directory: int, name: str) -> Inside:
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
-    from ckptrules.engine.counted import why_ranks_lack, why_too_few  # not above: who looks into no folder needs none
+    # Not above: who looks into no folder needs none.
+    from ckptrules.engine.counted import OF_A_MODEL_PART, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
     size, newest = 0, -1
@@ -162,7 +164,9 @@ def look_inside(directory: int, name: str) -> Inside:
     torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
     identity = Identity("directory", size, newest)
     why_hollow = unread or min(hollow, default="")
-    return Inside(identity, why_hollow, min(torn, default=""), tells_only and not why_hollow, hard_links(several))
+    model_parts = tuple(sorted(path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)))
+    tells_only &= not why_hollow
+    return Inside(identity, why_hollow, min(torn, default=""), tells_only, hard_links(several), model_parts)
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:

@@ -68,6 +68,47 @@ TREES = {
         "global_step_20",
         "global_step_40 global_step_60",
     ),
+    "words: who was killed between the two networks of a GAN leaves a pair before": Tree(
+        "dcgan",
+        "dcgan/net{G,D}_epoch_{1..4}.pth dcgan/netG_epoch_5.pth",
+        ["words"],
+        "netG_epoch_1.pth netD_epoch_1.pth netG_epoch_2.pth netD_epoch_2.pth",
+        "netG_epoch_3.pth netD_epoch_3.pth netG_epoch_4.pth netD_epoch_4.pth",
+        unwhole="netG_epoch_5.pth",
+    ),
+    "words: what shows that a pair is torn stays, also where no line keeps it": Tree(
+        "dcgan",
+        "dcgan/net{G,D}_epoch_{1..4}.pth dcgan/netG_epoch_5.pth dcgan/best.pth",
+        ["words"],
+        "netG_epoch_1.pth netD_epoch_1.pth netG_epoch_2.pth netD_epoch_2.pth",
+        "netG_epoch_3.pth netD_epoch_3.pth netG_epoch_4.pth netD_epoch_4.pth best.pth",
+        unwhole="netG_epoch_5.pth",
+        keep="keep: protected",
+    ),
+    "words: a network that is saved more often than another is whole without it": Tree(
+        "gan",
+        "gan/netG_epoch_{1..5}.pth gan/netD_epoch_{2,4}.pth gan/bert_epoch_{1..4}.pth gan/t5_epoch_{1..3}.pth",
+        ["words"],
+        """netG_epoch_1.pth netG_epoch_2.pth netG_epoch_3.pth netG_epoch_4.pth netD_epoch_2.pth
+        bert_epoch_1.pth bert_epoch_2.pth bert_epoch_3.pth t5_epoch_1.pth t5_epoch_2.pth""",
+        "netG_epoch_5.pth netD_epoch_4.pth bert_epoch_4.pth t5_epoch_3.pth",
+    ),
+    "words: weights alone do not stand for what was saved with them": Tree(
+        "vae",
+        "vae/epoch_{1..3}.pt vae/epoch_{1..4}.safetensors",
+        ["words"],
+        "epoch_1.pt epoch_1.safetensors",
+        "epoch_2.pt epoch_2.safetensors epoch_3.pt epoch_3.safetensors",
+        unwhole="epoch_4.safetensors",
+    ),
+    "megatron: the last rank of a save is missing": Tree(
+        "ck",
+        "ck/iter_0000{100,200,300}/mp_rank_0{0,1}/model_optim_rng.pt ck/iter_0000400/mp_rank_00/model_optim_rng.pt",
+        ["megatron"],
+        "iter_0000100",
+        "iter_0000200 iter_0000300",
+        unwhole="iter_0000400",
+    ),
     "megatron: the tracker of DeepSpeed": Tree(
         "ck",
         "ck/iter_0000{100,200,300}/mp_rank_00/model_optim_rng.pt ck/latest=iter_0000200",
@@ -179,12 +220,13 @@ TREES = {
         "base_checkpoints/d20",
         """base_checkpoints/d20/model_000{100,200,300}.pt base_checkpoints/d20/meta_000100.json={"step":100,"val_bpb":0.9}
         base_checkpoints/d20/meta_000200.json={"step":200,"val_bpb":0.7} base_checkpoints/d20/meta_000300.json={"step":300,"val_bpb":0.8}
-        base_checkpoints/d20/optim_000{100,200,300}_rank{0,1}.pt base_checkpoints/d20/model_000400.pt""",
+        base_checkpoints/d20/optim_000{100,200,300}_rank{0,1}.pt base_checkpoints/d20/model_000400.pt base_checkpoints/d20/meta_000400.json={}
+        base_checkpoints/d20/optim_000400_rank0.pt""",
         ["nanochat"],
         "model_000100.pt meta_000100.json optim_000100_rank0.pt optim_000100_rank1.pt",
         "model_000200.pt meta_000200.json optim_000200_rank0.pt optim_000200_rank1.pt model_000300.pt meta_000300.json"
         " optim_000300_rank0.pt optim_000300_rank1.pt",
-        unwhole="model_000400.pt",
+        unwhole="meta_000400.json model_000400.pt optim_000400_rank0.pt",
         keep="keep_last: 1, keep_best: {metric: val_bpb, mode: min, count: 1}",
     ),
     "rsl_rl: numbers of few digits may be folds": Tree(

@@ -1,0 +1,84 @@
+"""Pure: a save that ended between two files: the newest of a training has less than those before it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from ckptrules.engine.checkpoints import Checkpoint, order_of
+from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.words import ENDING
+
+LAST = 3  # saves that are compared
+SAVED_WITH = " was saved with it"
+PIECES = frozenset(
+    "model net weights state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
+    "generator discriminator enc dec encoder decoder actor critic".split()
+)
+"""Words in the name of a run that say what of a training a file holds, and not which training it is of."""
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+
+
+class CutShort(NamedTuple):
+    """Why a checkpoint is not whole, and the names of those that show it."""
+
+    why: Reason
+    shown_by: tuple[str, ...]
+
+
+def cut_short(checkpoints: Iterable[Checkpoint], unwhole: Collection[str]) -> dict[str, CutShort]:
+    """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
+
+    The files of one save may be runs of their own (``netG_``, ``netD_``), differ in their endings, or lie in a folder,
+    one for each part of the model. Who was killed in between had not saved the rest; where a training has saved less on
+    purpose, that is known as soon as it saves again. What is ``unwhole`` counts for nothing.
+    """
+    trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
+    for one in checkpoints:
+        if one.rule and one.series[1] and one.entry.name not in unwhole:
+            run, kind = one.series
+            trainings[_training(run), kind].setdefault(order_of(one.fields), []).append(one)
+    return {name: found for saves in trainings.values() if len(saves) > 1 for name, found in _of_newest(saves)}
+
+
+def showing(
+    checkpoints: Iterable[Checkpoint], marked: Mapping[str, Reason], in_use: Collection[str]
+) -> dict[str, Reason]:
+    """Map those that show what others lack to why they stay: without them, these would count as whole."""
+    unwhole = {name for name, why in marked.items() if not why.text.endswith(SAVED_WITH)}
+    if len(unwhole) == len(marked):
+        return {}
+    short = cut_short(checkpoints, unwhole.union(in_use))
+    return {one: Reason(f"it shows what {name} lacks") for name, found in short.items() for one in found.shown_by}
+
+
+def _of_newest(saves: Mapping[tuple[int, int], list[Checkpoint]]) -> Iterator[tuple[str, CutShort]]:
+    last = [saves[order] for order in sorted(saves)[-LAST:]]
+    *earlier, has = map(_files, last)
+    had = earlier[-1]
+    if any(one.keys() != had.keys() for one in earlier) or not has.keys() < had.keys():
+        return  # they are not saved together, or nothing is missing
+    lacks = min(had[like] for like in had.keys() - has.keys())
+    shown_by = tuple(one.entry.name for save in last[:-1] for one in save)
+    for one in last[-1]:
+        why = Reason(f"is not whole: nothing like {lacks}{SAVED_WITH}", one.named_by.place)
+        yield one.entry.name, CutShort(why, shown_by)
+
+
+def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
+    """Map what tells the files of one save apart to their paths."""
+    found: dict[tuple[str, ...], str] = {}
+    for one in save:
+        name, run, ending = one.entry.name, one.series[0], ENDING.search(one.entry.name)
+        found[run, one.fields.get("note", ""), one.entry.kind, ending[0] if ending else ""] = name
+        found |= {(run, path): f"{name}/{path}" for path in one.entry.model_parts}
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _training(run: str) -> tuple[str, ...]:
+    """Return what the name of a run tells of the training: all but `PIECES`."""
+    return tuple(word for word in _WORD.findall(run.casefold()) if word not in PIECES)
