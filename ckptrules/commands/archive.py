@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
-from ckptrules.commands.backup import expected, known_experiments
+from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Item
 from ckptrules.engine.measures import human_size, visible
@@ -78,7 +78,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if refusing.is_inside(options.archive_dir, options.outputs_dir):
         hint = "name another folder with archive_dir=DIR"
         raise OptionError(f"archive_dir '{options.archive_dir}' is inside outputs_dir", hint)
-    experiments = known_experiments(session, options)
+    experiments = finding.names_of(session, options)
     names = chosen_of(session, "archive", options, experiments)
     chosen = paths_of(names)
     if not options.keep_source:
@@ -279,7 +279,7 @@ def busy(session: Session, options: Options, place: Packing) -> None:
         ArchiveError: with what is known.
         OSError: it cannot be opened.
     """
-    settle = finding.load(session, options.rules_dir, options.outputs_dir).settle
+    settle = finding.load(session, options).settle
     with reading.open_below(place.root, "") as root:
         identity = looking.identify(root, place.top)
         if why := in_use(root, Entry(place.top, *identity), settle, session.started_ns):

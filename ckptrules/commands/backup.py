@@ -9,7 +9,8 @@ from functools import partial
 
 from ckptrules.engine.measures import visible
 from ckptrules.report.style import Style
-from ckptrules.run import finding, locking, refusing
+from ckptrules.run import locking, refusing
+from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output, Prepared
@@ -48,23 +49,17 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Work out what is to be backed up, and where to."""
-    chosen_of(session, "backup", options, known_experiments(session, options))  # refused before anything is written
+    chosen_of(session, "backup", options, names_of(session, options))  # refused before anything is written
     now = datetime.now().astimezone()
     folder = vault_backups.backups_folder(options.outputs_dir, options.to)
     path = os.path.normpath(os.path.join(folder, vault_backups.backup_name(options.outputs_dir, now)))
     refuse_place(folder, path, options)
     if not os.statvfs(options.outputs_dir).f_flag & os.ST_RDONLY:  # else nobody changes it: a disk that fails, say
         lock(session, options)
-    chosen = chosen_of(session, "backup", options, known_experiments(session, options))
+    chosen = chosen_of(session, "backup", options, names_of(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)
     return Prepared(partial(make, session, options, session.style(options), order), chosen)
-
-
-def known_experiments(session: Session, options: Common) -> list[str]:
-    """List the experiments that there are."""
-    rules = finding.load(session, options.rules_dir, options.outputs_dir)
-    return finding.names_of(session, options.outputs_dir, rules)
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:

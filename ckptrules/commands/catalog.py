@@ -41,8 +41,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out which experiments are meant."""
-    rules = finding.load(session, options.rules_dir, options.outputs_dir)
-    names = chosen_of(session, "catalog", options, finding.names_of(session, options.outputs_dir, rules))
+    names = chosen_of(session, "catalog", options, finding.names_of(session, options))
     pinning.pins_of(session, options)  # refused before anything is listed
     style = session.style(options)  # here, as doit catches what a task prints
     return Prepared(partial(show_catalog, session, options, style, names), names)
@@ -50,15 +49,14 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 def show_catalog(session: Session, options: Options, style: Style, names: Collection[str]) -> Done:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
-    rules = finding.load(session, options.rules_dir, options.outputs_dir)
     records: list[Record] = []
     problems: list[Problem] = []
     pins = [one.pin._replace(path=one.path) for one in pinning.all_pinned(session, options)]
-    for found in finding.find(session, options.outputs_dir, rules):
+    for found in finding.find(session, options):
         if found.experiment not in names:
             continue
         try:
-            here = finding.rules_of(session, options.outputs_dir, rules, found.directory)
+            here = finding.rules_of(session, options, found.directory)
             records += records_in(options.outputs_dir, here, found, pins)
         except FAULTS as fault:
             problems += untouched(found, fault).problems
@@ -71,9 +69,9 @@ def show_catalog(session: Session, options: Options, style: Style, names: Collec
             text = f"{style.name(options.out)}: {would}{count_of(len(records), 'checkpoint')}\n"
     except OSError as error:
         return Done(Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n"), failed=True)
-    lack = "" if records or problems else jobs.nothing_understood(session, options, rules)
+    lack = "" if records or problems else jobs.nothing_understood(session, options)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
-    for line in (*told, lack, jobs.uncovered(session, "catalog", options, rules, style)):
+    for line in (*told, lack, jobs.uncovered(session, "catalog", options, style)):
         if line:
             print(session.completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
     return Done(Output(text, as_it_is=True), failed=bool(problems or lack))

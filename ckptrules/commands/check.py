@@ -8,9 +8,10 @@ from textwrap import indent
 
 from ckptrules.engine.ruleset import Policy, RuleSet
 from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrapped
+from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning
-from ckptrules.run.finding import load
+from ckptrules.run.finding import read_rules
 from ckptrules.run.jobs import to_have_a_policy
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import Done, Output, Prepared
@@ -29,7 +30,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Test the rules: loading them does."""
     pinning.pins_of(session, options)
     lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
-    rules = load(session, options.rules_dir)
+    rules = load_rules(read_rules(session, options.rules_dir))
     hint = "" if rules.policies else to_have_a_policy(options)
     return Prepared(partial(show_rules, rules, style, lines, hint))
 

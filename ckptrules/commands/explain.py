@@ -84,7 +84,7 @@ def prepare(session: Session, options: Options) -> Prepared:
         raise OptionError("explain needs a name", "name='epoch-0*', or name=PATH")
     options = options.but(delete_old=True, dry_run=True)
     job = jobs.prepare(session, options, "explain")
-    names = chosen_of(session, "explain", options, finding.names_of(session, options.outputs_dir, job.rules))
+    names = chosen_of(session, "explain", options, finding.names_of(session, options))
     return Prepared(partial(show, session, options, job, names), names)
 
 
@@ -106,7 +106,7 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
-        passed_over = jobs.uncovered(session, "explain", options, job.rules, job.style)
+        passed_over = jobs.uncovered(session, "explain", options, job.style)
         return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
     text = "\n".join(block(one, job.style) for one in found)
     if options.json:

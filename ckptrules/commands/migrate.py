@@ -28,7 +28,7 @@ class Options(plan.Options):
 def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     """Make one task for each checkpoint directory, and one for what has waited in the trash long enough."""
     yield from experiments(session, "migrate", options, plan.work, understood=in_tally)
-    days = load(session, options.rules_dir, options.outputs_dir).trash_days
+    days = load(session, options).trash_days
     expired = waiting_runs(options.outputs_dir, days) if days else []
     if expired and not options.dry_run and session.line.command == "run":
         from ckptrules.commands.purge import free_expired

@@ -75,11 +75,10 @@ def write(
 
 def checkpoints(session: Session, options: Common) -> Iterator[Pin]:
     """Yield a pin for each checkpoint that there is, or part of one; what cannot be read has none."""
-    rules = finding.load(session, options.rules_dir, options.outputs_dir)
-    for found in finding.find(session, options.outputs_dir, rules):
+    for found in finding.find(session, options):
         try:
             listing = scan(options.outputs_dir, found)
-            kinds = sort_entries(rules, listing)
+            kinds = sort_entries(finding.load(session, options), listing)
         except FAULTS:
             continue
         names = {name for one in kinds.every for name in one.names}

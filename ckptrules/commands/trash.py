@@ -37,7 +37,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out how long what is in the trash waits there."""
-    days = finding.load(session, options.rules_dir, options.outputs_dir).trash_days
+    days = finding.load(session, options).trash_days
     return Prepared(partial(show_trash, options.outputs_dir, days, session.style(options)))
 
 

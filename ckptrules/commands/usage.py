@@ -44,7 +44,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.archive_dir and not os.path.isdir(options.archive_dir):
         raise OptionError(f"archive_dir={options.archive_dir}: is no folder")
     job = jobs.prepare(session, options.but(delete_old=True, dry_run=True), "usage")
-    names = chosen_of(session, "usage", options, finding.names_of(session, options.outputs_dir, job.rules))
+    names = chosen_of(session, "usage", options, finding.names_of(session, options))
     return Prepared(partial(show_usage, session, job, names, options.archive_dir), names)
 
 
@@ -76,8 +76,8 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     measured = time.strftime("Measured %Y-%m-%d %H:%M.")
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {measured}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
-    lack = "" if total.total() > total["other"] else jobs.nothing_understood(session, job.options, job.rules)
-    around = jobs.uncovered(session, "usage", job.options, job.rules, job.style)
+    lack = "" if total.total() > total["other"] else jobs.nothing_understood(session, job.options)
+    around = jobs.uncovered(session, "usage", job.options, job.style)
     text += "".join(f"{line}\n" for line in (lack, around) if line)
     return Done(Output(text), failed=bool(failed or lack))
 

@@ -59,7 +59,7 @@ def experiments(
     """
     refuse_missing_outputs(session, options.outputs_dir)
     job, jobs = jobs_of(session, base, options)
-    refuse_unknown_experiments(session, base, options, partial(names_of, session, options.outputs_dir, job.rules))
+    refuse_unknown_experiments(session, base, options, partial(names_of, session, options))
     notes = [] if options.path else [*not_followed(job), *inner_directories(session, job)]
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
@@ -118,7 +118,7 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
     """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
     if base == "migrate" and not options.dry_run and session.line.command == "run":
         run = begun(session, options.outputs_dir)
-        days = load(session, options.rules_dir, options.outputs_dir).trash_days
+        days = load(session, options).trash_days
         latest = session.started_ns / NS - days * DAY
         if run.leap and days and any(run_started(one) <= latest for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
@@ -140,7 +140,7 @@ def inner_directories(session: Session, job: Job) -> list[str]:
     """Tell which directories the layout would take though they lie in checkpoints: the first, and how many."""
     if job.rules.packs:
         return []  # whose layouts are wide: a checkpoint is nothing but a checkpoint
-    inner = survey(session, job.options.outputs_dir, job.rules)[1]
+    inner = survey(session, job.options)[1]
     more = f", and {len(inner) - 1} more such" if len(inner) > 1 else ""
     return [f"Left to the checkpoint that it is a part of: {job.style.name(str(one))}{more}." for one in inner[:1]]
 
@@ -156,11 +156,11 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
     The names that pinned checkpoints have got are written by that.
     """
     options = job.options
-    lacks = [nothing_understood(session, options, job.rules)] if understood and not understood(total) else []
+    lacks = [nothing_understood(session, options)] if understood and not understood(total) else []
     if pinning.pins_of(session, options):
         lacks += [pinning.renew(options.rules_dir, options.outputs_dir)] if options.will_change else []
         if understood and not selects(session, base, options):
-            directories = find(session, options.outputs_dir, job.rules)
+            directories = find(session, options)
             lacks += pinning.astray(session, options, directories, job.style)
     return "\n".join(filter(None, lacks))
 
@@ -172,7 +172,7 @@ def around(session: Session, base: str, job: Job, understood: Callable[[Any], in
     not walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
-        yield uncovered(session, base, job.options, job.rules, job.style)
+        yield uncovered(session, base, job.options, job.style)
     for path, why in sorted(job.links.unsearched.items()):
         yield f"Not searched for links: {job.style.name(path)}: {why}. A link in there may come to lead nowhere."
 

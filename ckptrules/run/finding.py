@@ -24,15 +24,23 @@ SETTLE = 60  # seconds, on a file system that hosts share, where nobody says the
 PROOF = "proved"  # the file in the state folder
 
 
-@once
-def load(session: Session, rules_dir: str | None, outputs_dir: str = "") -> RuleSet:
+def load(session: Session, options: Common) -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
+    return _load(session, options.rules_dir, options.outputs_dir)
+
+
+@once
+def _load(session: Session, rules_dir: str | None, outputs_dir: str) -> RuleSet:
     texts = read_rules(session, rules_dir)
-    proved = bool(outputs_dir) and notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts)
-    rules = load_rules(texts, proved=proved)
-    if outputs_dir and not rules.says_settle and (shared := shared_kind(outputs_dir)):
+    rules = load_rules(texts, proved=notes.read_note(Disk(outputs_dir), PROOF) == proof_of(texts))
+    if not rules.says_settle and (shared := shared_kind(outputs_dir)):
         return rules._replace(settle=SETTLE, shared=shared)
     return rules
+
+
+def go_by(session: Session, options: Common, rules: RuleSet) -> None:
+    """Let these be the rules that are loaded: they are in no file yet."""
+    session.answers[_load] = {(options.rules_dir, options.outputs_dir): rules}
 
 
 @once
@@ -54,29 +62,30 @@ def proof_of(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(repr((__version__, sys.version, sorted(texts.items()))).encode()).hexdigest()
 
 
-def find(session: Session, path: str, rules: RuleSet) -> list[Directory]:
-    """Find the checkpoint directories, once."""
-    return survey(session, path, rules)[0]
-
-
 def find_anew(session: Session) -> None:
     """Forget what was found, and by which marks the packs were picked."""
     for asked in (_survey, _rules_of, _tree):
         session.answers.pop(asked, None)
 
 
-def survey(session: Session, path: str, rules: RuleSet) -> tuple[list[Directory], list[outputs_find.Inner]]:
+def find(session: Session, options: Common) -> list[Directory]:
+    """Find the checkpoint directories, once."""
+    return survey(session, options)[0]
+
+
+def names_of(session: Session, options: Common) -> list[str]:
+    """List the experiments that there are."""
+    return [found.experiment for found in find(session, options)]
+
+
+def survey(session: Session, options: Common) -> tuple[list[Directory], list[outputs_find.Inner]]:
     """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(session, path, _as_found(rules))[:2]
+    return _survey(session, options.outputs_dir, load(session, options))[:2]
 
 
-def passed_over(session: Session, path: str, rules: RuleSet) -> frozenset[str]:
+def passed_over(session: Session, options: Common) -> frozenset[str]:
     """Return the directories that the layout of packs covers, and in which no pack knows anything."""
-    return _survey(session, path, _as_found(rules))[2]
-
-
-def _as_found(rules: RuleSet) -> RuleSet:
-    return rules._replace(settle=0, shared="")  # an option may change that, and it finds nothing else
+    return _survey(session, options.outputs_dir, load(session, options))[2]
 
 
 @once
@@ -87,16 +96,14 @@ def _survey(
     if not rules.layout_of_packs:
         return every, inner, frozenset()
     # Which is wide: what no pack knows anything of is no checkpoint directory.
-    found = [one for one in every if rules_of(session, path, rules, one.directory).packs]
+    found = [one for one in every if _rules_of(session, path, rules, one.directory).packs]
     return found, inner, frozenset(one.directory for one in every) - {one.directory for one in found}
 
 
-def rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> RuleSet:
+def rules_of(session: Session, options: Common, directory: str) -> RuleSet:
     """Return the rules for one checkpoint directory, with the packs that its evidence picks."""
-    if not rules.packs:
-        return rules
-    found = _rules_of(session, path, _as_found(rules), directory)
-    return found._replace(settle=rules.settle, shared=rules.shared)
+    rules = load(session, options)
+    return _rules_of(session, options.outputs_dir, rules, directory) if rules.packs else rules
 
 
 @once
@@ -107,8 +114,3 @@ def _rules_of(session: Session, path: str, rules: RuleSet, directory: str) -> Ru
 @once
 def _tree(_: Session, path: str, __: RuleSet) -> Tree:  # other rules may have another pack of the same name
     return Tree(path)
-
-
-def names_of(session: Session, path: str, rules: RuleSet) -> list[str]:
-    """List the experiments that there are."""
-    return [found.experiment for found in find(session, path, rules)]

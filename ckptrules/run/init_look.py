@@ -16,7 +16,7 @@ from ckptrules.outputs.seeing import Found
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import Several, Tally, by_file, several, tally
 from ckptrules.rules.load import load_rules
-from ckptrules.run import deciding, jobs, records
+from ckptrules.run import deciding, finding, jobs, records
 from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
@@ -101,6 +101,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     """
     session = Session(command_line([]), {})
     options = Planning(outputs_dir=place, delete_old=True, dry_run=True)
+    finding.go_by(session, options, rules)
     header = {"started_ns": session.started_ns}
     job = jobs.Job(options, rules, Style(), header, Links(place), records.journals_of(session))
     total, links, blind = Tally(), list[Several](), 0

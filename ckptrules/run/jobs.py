@@ -91,19 +91,19 @@ def _packed_there(text: bytes) -> Packed:
     return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
 
 
-def uncovered(session: Session, base: str, options: Common, rules: RuleSet, style: Style) -> str:
+def uncovered(session: Session, base: str, options: Common, style: Style) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
     if selects(session, base, options):
         return ""
     from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 
-    shown, place = style.name, options.outputs_dir
-    covered, unread = {one.directory for one in find(session, place, rules)}, passed_over(session, place, rules)
+    shown, place, rules = style.name, options.outputs_dir, load(session, options)
+    covered, unread = {one.directory for one in find(session, options)}, passed_over(session, options)
     holds = holders_by(place, rules)
 
     def is_judged(path: str) -> bool:
         outer, name = os.path.split(path)
-        own = rules_of(session, place, rules, outer)
+        own = rules_of(session, options, outer)
         in_parts = any(fnmatchcase(name, pattern) for pattern in rules.part_folders)
         return in_parts or holds(path) or is_ignored(name, own)
 
@@ -118,9 +118,10 @@ def naming_file(rules: RuleSet) -> str:
     return f"{RULES_DIR}/naming.yaml ('ckptrules init' writes it)" if file.startswith(f"{DEFAULT_RULES}/") else file
 
 
-def nothing_understood(session: Session, options: Common, rules: RuleSet) -> str:
+def nothing_understood(session: Session, options: Common) -> str:
     """Say that there was nothing for the rules to understand, and what helps."""
-    if not find(session, options.outputs_dir, rules):
+    rules = load(session, options)
+    if not find(session, options):
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
     key = "'formats' or 'legacy'" if rules.targets else "'formats'"
     hint = f"write a rule for them below {key} in {naming_file(rules)}; 'doit check' tests it"
@@ -140,7 +141,7 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     Raises:
         RuleError, OptionError: nothing can be run with these rules and options.
     """
-    rules = load(session, options.rules_dir, options.outputs_dir)
+    rules = load(session, options)
     pins_of(session, options)
     policy = rules.policies.get(options.policy)
     if not rules.policies and (options.delete_old or options.policy != Planning.policy):
@@ -211,7 +212,7 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
 
         found = [directory_of(options, job.rules)]
     else:
-        found = find(session, options.outputs_dir, job.rules)
+        found = find(session, options)
     if any(one.leftovers for one in (job.rules, *(pack.rules for pack in job.rules.packs))):
         job = job._replace(holding=outputs_find.holding(one.directory for one in found))
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
@@ -222,7 +223,8 @@ def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
         assigned = assignment(job.rules, directory.experiment)
-        rules = rules_of(session, options.outputs_dir, job.rules, directory.directory)
+        rules = rules_of(session, options, directory.directory)
+        rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)  # an option may say another
         if options.path:
             rules = rules._replace(leftovers=())  # nobody knows which of them other directories lie in
         key = assigned, rules.naming_digest

@@ -68,7 +68,7 @@ def chosen_run(outputs_dir: str, run: str | None, newest: Callable[[Sequence[Run
 def trash_days(session: Session, options: Common) -> int | None:
     """Return the ``trash_days`` of the rules; None where these cannot be used: the past needs none of them."""
     with contextlib.suppress(RuleError, OptionError, OSError):
-        return load(session, options.rules_dir, options.outputs_dir).trash_days
+        return load(session, options).trash_days
     return None
 
 

@@ -17,7 +17,7 @@ from ckptrules.outputs.listing import read_names, scan
 from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins, read_pins
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.finding import find, load
+from ckptrules.run.finding import find
 from ckptrules.run.hints import command
 from ckptrules.run.options import Common
 from ckptrules.run.outcome import FAULTS
@@ -87,7 +87,7 @@ def all_pinned(session: Session, options: Common) -> list[Found]:
     found = list(look(options.outputs_dir, pins_of(session, options)))
     lost = [one.pin for one in found if one.fault == GONE]
     if lost and os.path.isdir(options.outputs_dir):
-        for directory in find(session, options.outputs_dir, load(session, options.rules_dir, options.outputs_dir)):
+        for directory in find(session, options):
             with contextlib.suppress(*FAULTS):
                 found += strayed_into(scan(options.outputs_dir, directory), lost)
     return found

@@ -248,9 +248,8 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     refuse_missing_outputs(session, options.outputs_dir)
     refuse_backup(options)
     if isinstance(options, Planning):
-        rules = prepare(session, options).rules
-        names = functools.partial(names_of, session, options.outputs_dir, rules)
-        refuse_unknown_experiments(session, task, options, names)
+        prepare(session, options)
+        refuse_unknown_experiments(session, task, options, functools.partial(names_of, session, options))
     take_lock(session, options.outputs_dir, options.wait)
     database = sound_database(session, options.outputs_dir, options)
     if isinstance(options, Planning):

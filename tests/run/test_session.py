@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.rules.load import load_rules
 from ckptrules.run import finding, locking, records, startup
 from ckptrules.run.command_line import TASKS, command_line
-from ckptrules.run.options import OptionError
+from ckptrules.run.options import Common, OptionError
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
 from tests.conftest import ROOT, Project, default, run_program
@@ -159,11 +158,13 @@ def test_the_journals_of_a_session_are_made_once() -> None:
 
 def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:
     """Packs were picked before it was asked for, to know the experiments; a deletion goes by what is there now."""
-    session, rules = Session(command_line([]), {}), load_rules({"rules/x.yaml": "packs: [huggingface, lightning]\n"})
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "x.yaml").write_text("packs: [huggingface, lightning]\n")
+    session, options = Session(command_line([]), {}), Common(outputs_dir=str(tmp_path), rules_dir=f"{tmp_path}/rules")
     (tmp_path / "x" / "checkpoint-5").mkdir(parents=True)
 
     def evidence() -> list[str]:
-        return [pack.evidence for pack in finding.rules_of(session, str(tmp_path), rules, "x").packs]
+        return [pack.evidence for pack in finding.rules_of(session, options, "x").packs]
 
     assert evidence() == ["its names"]
     (tmp_path / "x" / "checkpoint-5" / "trainer_state.json").touch()

@@ -178,9 +178,8 @@ def reachable() -> Iterator[Path]:
         (folder / name / "checkpoints" / "epoch_1_step_2.ckpt").write_text("x")
     (folder / "closed" / "checkpoints").chmod(0)
     (folder / "sealed").mkdir(mode=0)
-    finding.load(
-        Session(command_line([]), {}), str(ROOT / "rules")
-    )  # imports what another user may not be able to read
+    options = Migrating(outputs_dir=str(folder), rules_dir=str(ROOT / "rules"))
+    finding.load(Session(command_line([]), {}), options)  # imports what another user may not be able to read
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
