@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ckptrules.engine.actions import Spot
 from ckptrules.engine.state_folder import STATE
@@ -211,3 +211,24 @@ def make_own_state(path: str) -> None:
     for folder in (os.path.dirname(path), path):
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, PRIVATE)
+
+
+@contextlib.contextmanager
+def token(outputs_dir: str) -> Iterator[str]:
+    """Lay an empty file that nobody can guess into the workplace, and give its path; take it away again.
+
+    Who sees it sees the same folder as this process. What had to be made for it goes as well. Under the lock, another
+    run clears the workplace: it may be gone before.
+    """
+    made = [path for path in (WORK, STATE) if not os.path.lexists(os.path.join(outputs_dir, path))]
+    name = f"token-{os.urandom(16).hex()}"
+    with open_directory(outputs_dir, WORK, make=True) as folder:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, 0o600, dir_fd=folder))
+        try:
+            yield os.path.join(os.path.abspath(outputs_dir), WORK, name)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=folder)
+            for path in made:
+                with contextlib.suppress(OSError):  # it holds something by now
+                    os.rmdir(os.path.join(outputs_dir, path))

@@ -20,7 +20,7 @@ import ckptrules
 from ckptrules import stopping
 from ckptrules.stopping import KilledError, StoppedError, heed
 from ckptrules.storage import believing
-from ckptrules.storage.token import token
+from ckptrules.storage.state import token
 from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
 from ckptrules.workers.here_first import DEAF, HereFirst
 from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
