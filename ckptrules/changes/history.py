@@ -11,8 +11,8 @@ from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.record import Intent, Record, refs
 from ckptrules.changes.units import inverse_of
-from ckptrules.engine.actions import Spot, Unit
-from ckptrules.engine.entries import Identity
+from ckptrules.engine.actions import Unit
+from ckptrules.engine.entries import Identity, Spot, lies_in
 from ckptrules.engine.state_folder import TRASH
 
 STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
@@ -278,8 +278,8 @@ def in_trash_of(run: str, unit: Unit) -> Unit:
 def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     """Say whether what a unit left in the trash was freed."""
     spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
-    places = [(spot.directory.split("/")[2], f"{spot.directory}/{spot.name}") for spot in spots]
-    freed = any(run in purged and not _is_left(path, purged[run]) for run, path in places)
+    places = [(spot.directory.split("/")[2], spot.path) for spot in spots]
+    freed = any(run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in places)
     return freed and ACTIONS[unit.kind].in_trash
 
 
@@ -287,10 +287,6 @@ def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]
     """List from where to where a unit brought what; not of directories of which early journals noted nothing."""
     moves = [step for step in unit.steps if KINDS[step.kind].moves and step.identity.mtime_ns]
     return [((step.here, step.identity), (step.there, step.identity)) for step in moves]
-
-
-def _is_left(path: str, left: Sequence[str]) -> bool:
-    return any(f"{path}/".startswith(f"{one}/") for one in left)
 
 
 def _place(record: Record) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckptrules.changes.journals import read_runs
+from ckptrules.engine.entries import lies_in
 from ckptrules.engine.state_folder import TRASH
 
 if TYPE_CHECKING:
@@ -40,17 +41,13 @@ def follow(runs: Sequence[Run], path: str) -> Moved:
     archived_by = ""
     for run in runs:
         for step in (step for unit in run.units for step in unit.steps if KINDS[step.kind].moves):
-            here, there = f"{step.directory}/{step.name}".lstrip("/"), f"{step.to_directory}/{step.to}".lstrip("/")
+            here, there = step.here.path, step.there.path
             ways = tuple(
-                dict.fromkeys(f"{there}{one[len(here) :]}" if _is_below(one, here) else one for one in (*ways, path))
+                dict.fromkeys(f"{there}{one[len(here) :]}" if lies_in(one, here) else one for one in (*ways, path))
             )
-            if _is_below(path, here):
+            if lies_in(path, here):
                 archives = run.header.get("command") == "archive" and there.startswith(f"{TRASH}/")
                 archived_by = run.id if archives else ""
-            elif _is_below(path, there):
+            elif lies_in(path, there):
                 archived_by = ""
     return Moved(tuple(one for one in ways if one != path), archived_by)
-
-
-def _is_below(path: str, above: str) -> bool:
-    return f"{path}/".startswith(f"{above}/")

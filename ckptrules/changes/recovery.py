@@ -12,7 +12,8 @@ from ckptrules.changes.journal import JOURNALS, JournalError
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.record import NOT_REACHED, Record, closing, read
 from ckptrules.changes.units import head_of
-from ckptrules.engine.actions import Spot, Step, Unit
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Spot
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ckptrules.changes.history import Run
 from ckptrules.changes.units import head_of, parts_of
+from ckptrules.engine.entries import Spot
 
 _APART = r"\s\"'`<>|,;:(){}\[\]\\/"
 _TOKEN = re.compile(rf"[^{_APART}]+")
@@ -20,13 +21,6 @@ _PUNCTUATION = ".!?*_"
 JSON_SUFFIXES = (".json", ".ipynb")
 LONGEST_PATH = 4096  # letters
 FEW = 3
-
-
-class Renamed(NamedTuple):
-    """A checkpoint that got another name: its directory below ``outputs_dir``, and what it is called now."""
-
-    directory: str
-    name: str
 
 
 class Reference(NamedTuple):
@@ -41,17 +35,17 @@ class Reference(NamedTuple):
     why: str = ""
 
 
-def renames(runs: Iterable[Run], only: str | None = None) -> dict[str, tuple[Renamed, ...]]:
-    """Map each old name to what became of it, by what runs (oldest first, or ``only`` one) did and stands."""
+def renames(runs: Iterable[Run], only: str | None = None) -> dict[str, tuple[Spot, ...]]:
+    """Map each old name to what stands there now, by what runs (oldest first, or ``only`` one) did and stands."""
     becomes: dict[tuple[str, str], str] = {}  # what a name that stands here at the time is called in the end
     now: dict[tuple[str, str], str] = {}
     for directory, old, new in reversed(list(_standing(runs, only))):
         becomes[directory, old] = becomes.get((directory, new), new)
         now.setdefault((directory, old), becomes[directory, old])
-    found: dict[str, list[Renamed]] = defaultdict(list)
+    found: dict[str, list[Spot]] = defaultdict(list)
     for (directory, old), new in sorted(now.items()):
         if old != new:
-            found[old].append(Renamed(directory, new))
+            found[old].append(Spot(directory, new))
     return {old: tuple(rows) for old, rows in found.items()}
 
 
@@ -69,18 +63,18 @@ def _standing(runs: Iterable[Run], only: str | None) -> Iterator[tuple[str, str,
 class Candidates:
     """What became of one old name, by the ends of the paths that lead there: asking costs the same for one or many."""
 
-    def __init__(self, rows: Sequence[Renamed]) -> None:
+    def __init__(self, rows: Sequence[Spot]) -> None:
         self.where = _few(sorted({row.directory for row in rows}), ", ")
         self.odd = {row.directory: row for row in rows if _is_odd(row)}
         self.odd_lengths = sorted({len(directory) for directory in self.odd})
         self._whole = {row.directory: row for row in rows}
-        self._by_end: dict[str, list[Renamed]] = defaultdict(list)
+        self._by_end: dict[str, list[Spot]] = defaultdict(list)
         self._deepest = max(row.directory.count("/") + 1 for row in rows)
         for row in rows:
             for end in _ends(row.directory.split("/")):
                 self._by_end[end].append(row)
 
-    def fitting(self, parts: Sequence[str]) -> list[Renamed]:
+    def fitting(self, parts: Sequence[str]) -> list[Spot]:
         """Return those whose directory a path ends in, or ends as, as far as the path goes."""
         shorter = [end for end in _ends(parts[-self._deepest - 1 :]) if end in self._whole]
         path = "/".join(parts)
@@ -90,7 +84,7 @@ class Candidates:
 class OldNames:
     """The old names, so that a text is gone through once, however many there are."""
 
-    def __init__(self, renamed: Mapping[str, Sequence[Renamed]]) -> None:
+    def __init__(self, renamed: Mapping[str, Sequence[Spot]]) -> None:
         self._renamed = {name: rows for name, rows in renamed.items() if "\n" not in name}
         self._candidates: dict[str, Candidates] = {}
         self.around: dict[str, set[tuple[int, int]]] = defaultdict(set)
@@ -134,7 +128,7 @@ def folder_before(text: str, start: int) -> str:
     return backwards[: end.start() if end else None][::-1]
 
 
-def _spelled_out(text: str, end: int, candidates: Candidates) -> list[Renamed]:
+def _spelled_out(text: str, end: int, candidates: Candidates) -> list[Spot]:
     """Return whose odd directory stands right before a place in a text, from the beginning of one of its names on."""
     if not text.endswith("/", 0, end):
         return []
@@ -146,7 +140,7 @@ def _spelled_out(text: str, end: int, candidates: Candidates) -> list[Renamed]:
     ]
 
 
-def _is_odd(candidate: Renamed) -> bool:
+def _is_odd(candidate: Spot) -> bool:
     """Say whether a directory has a space, a comma or the like in its name: a path in a text seems to begin there."""
     return _FOLDER.fullmatch(f"{candidate.directory}/") is None
 

@@ -9,7 +9,8 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
 from ckptrules.changes.record import NOT_REACHED, Intent, Record
 from ckptrules.changes.units import head_of
-from ckptrules.engine.actions import Spot, Step, Unit
+from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Spot
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
 

@@ -15,7 +15,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.units import cannot
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
-from ckptrules.engine.entries import Entry, Identity, Item
+from ckptrules.engine.entries import Entry, Identity, Item, lies_in
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.outputs.in_use import in_use
@@ -296,8 +296,8 @@ def refuse_linked(options: Options, place: Packing) -> None:
     links = Links(outputs)
     for real, leading in links.by_target().items():
         for folder, entry in leading:
-            leads_there = f"{real}/{entry.sibling}/".startswith(f"{top}/")
-            if leads_there and not f"{folder}/".startswith(f"{place.experiment}/"):
+            leads_there = lies_in(f"{real}/{entry.sibling}", top)
+            if leads_there and not lies_in(folder, place.experiment):
                 link = f"{folder}/{entry.name}".lstrip("/")
                 raise ArchiveError(f"{link} leads into it: re-point or remove that link, or say keep_source=1")
     for folder, why in links.unsearched.items():

@@ -78,7 +78,7 @@ def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[t
     heads: dict[str, str] = {}
     for unit in (unit for run in runs for unit in run.units if unit.parts):
         head = head_of(unit)
-        heads.update((f"{step.to_directory}/{step.to}", f"{head.to_directory}/{head.to}") for step in parts_of(unit))
+        heads.update((step.there.path, head.there.path) for step in parts_of(unit))
     there = {item.path for item in items}
     own: dict[str, list[TrashItem]] = defaultdict(list)
     for item in items:

@@ -23,6 +23,7 @@ from ckptrules.changes.transaction import Workplace, transact
 from ckptrules.changes.undoing import foresee
 from ckptrules.changes.units import Transacted, after, head_of, parts_of, problems_of
 from ckptrules.engine.actions import Action, Plan, Problem, Step, Unit
+from ckptrules.engine.entries import lies_in
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found
 from ckptrules.engine.state_folder import TRASH
@@ -147,7 +148,7 @@ def undo_here(job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
 
 def undo_anywhere(session: Session, job: UndoJob, back: TakeBack, task: Task) -> TaskFailed | None:
     """Have what a run did in one checkpoint directory taken back, or told, by a process that is free."""
-    there = [one for one in job.pinned if f"{one.path}/".startswith(f"{back.directory}/")]
+    there = [one for one in job.pinned if lies_in(one.path, back.directory)]
     return hand_over(lambda: session.workers.do(work_on, job._replace(pinned=there), back), task)
 
 
@@ -256,8 +257,7 @@ def without_gone_links(folders: Folders, unit: Unit) -> Unit:
 
 def lost_by(unit: Unit) -> list[str]:
     """List the paths of what a unit brings into the trash."""
-    steps = [step for step in unit.steps if f"{step.to_directory}/".startswith(f"{TRASH}/")]
-    return [f"{step.directory}/{step.name}".lstrip("/") for step in steps]
+    return [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
 
 
 def as_plan(back: TakeBack) -> Plan:

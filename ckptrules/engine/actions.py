@@ -5,7 +5,7 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from ckptrules.engine.entries import Identity
+from ckptrules.engine.entries import Identity, Spot
 from ckptrules.engine.ruleset import PolicyLine, Reason
 
 DELETES = frozenset({"trash", "sweep"})  # kinds of actions: a checkpoint goes to the trash, a leftover does
@@ -110,18 +110,6 @@ class Plan(NamedTuple):
     def going(self) -> set[str]:
         """All names that go."""
         return {name for action in self.actions if action.kind in DELETES for name in action.names}
-
-
-class Spot(NamedTuple):
-    """A name in a directory; the directory is a path below ``outputs_dir``."""
-
-    directory: str
-    name: str
-
-    @property
-    def path(self) -> str:
-        """The path below ``outputs_dir``."""
-        return f"{self.directory}/{self.name}".lstrip("/")
 
 
 class Step(NamedTuple):

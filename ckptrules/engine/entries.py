@@ -13,6 +13,18 @@ TELLING = tuple(
 EntryKind = Literal["file", "directory", "link", "other"]
 
 
+class Spot(NamedTuple):
+    """A name in a directory; the directory is a path below ``outputs_dir``."""
+
+    directory: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The path below ``outputs_dir``."""
+        return f"{self.directory}/{self.name}".lstrip("/")
+
+
 class HardLinks(NamedTuple):
     """A file that has more names than one: which file it is, its bytes, its names, and how many of these are meant."""
 
@@ -131,3 +143,8 @@ def in_part_folder(name: str) -> tuple[str, str]:
     """Split a name of a listing into the part folder that it lies in, if it does, and the name there."""
     folder, _, base = name.rpartition("/")
     return folder, base
+
+
+def lies_in(path: str, folder: str) -> bool:
+    """Say whether a path is that of a folder, or of something below it."""
+    return f"{path}/".startswith(f"{folder}/")

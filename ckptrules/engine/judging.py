@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.entries import HardLinks
+from ckptrules.engine.entries import HardLinks, Spot
 from ckptrules.engine.shapes import Shape
 
 NS = 1_000_000_000
@@ -41,6 +41,7 @@ class Others(NamedTuple):
 
 
 Judged = Mapping[str, Opinion]
+Key = TypeVar("Key", str, Spot)
 
 
 class Around(NamedTuple):

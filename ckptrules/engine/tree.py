@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import OnConflict, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
-from ckptrules.engine.entries import Listing
+from ckptrules.engine.entries import Listing, Spot
 from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
@@ -18,7 +18,6 @@ from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import Best, Budget, Policy, RuleSet
 from ckptrules.engine.sorting import by_heads, sort_entries, with_metrics
 
-Spot = tuple[str, str]  # a directory, and a name in it
 Rank = tuple[float | int | str, ...]  # the higher stays
 
 
@@ -85,7 +84,7 @@ def of_one(
 def best_across(best: Best, parts: Iterable[Part]) -> dict[str, Judged]:
     """Rank what is whole in all directories, and say of each name whether it is among the best."""
     ranked = {
-        (part.directory, one.entry.name): one
+        Spot(part.directory, one.entry.name): one
         for part in parts
         for one in (*part.rest, *part.stays)
         if one.entry.name in part.whole
@@ -101,7 +100,7 @@ def share_out(budget: Budget, parts: Sequence[Part], now_ns: int) -> SharedOut:
     """
     must = [one.entry for part in parts for one in part.stays]
     stays = Others(len(must), sum(one.size for one in must), tuple(link for one in must for link in one.shared))
-    rest = {(part.directory, one.entry.name): one for part in parts for one in part.rest}
+    rest = {Spot(part.directory, one.entry.name): one for part in parts for one in part.rest}
     lists = ranked_lists(budget, parts, now_ns)
     places = {spot: (place, number, len(spots)) for number, spots in lists.items() for place, spot in enumerate(spots)}
     order = sorted(rest, key=lambda spot: (places[spot][0] / places[spot][2], places[spot][1], spot))
@@ -136,7 +135,7 @@ def ranked_lists(budget: Budget, parts: Iterable[Part], now_ns: int) -> dict[int
         for one in part.rest:
             number, value = judged_by(budget, one)
             age = (times[one.entry.name], *order_of(one.fields))
-            ranks[number].append(((value, *age), (part.directory, one.entry.name)))
+            ranks[number].append(((value, *age), Spot(part.directory, one.entry.name)))
     return {number: [spot for _, spot in sorted(rows, reverse=True)] for number, rows in ranks.items()}
 
 

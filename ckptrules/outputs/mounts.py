@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from ckptrules.engine.entries import lies_in
+
 TABLE = "/proc/self/mountinfo"  # proc_pid_mountinfo(5)
 SHARED = frozenset(
     "9p acfs afs beegfs beegfs_nodev ceph cifs coda gfs2 glusterfs gpfs kafs lustre mmfs ncpfs nfs nfs4 ocfs2 orangefs "
@@ -32,17 +34,13 @@ def table() -> str:
 def shared_in(mounts: str, path: str) -> str:
     """Return such a kind by a table of mounts, for a path without links; nothing where no host shares it."""
     nearest, around, below = "", "", []
+    path = path.rstrip("/")
     for point, kind in _read(mounts):
-        if is_within(path, point) and len(point) >= len(nearest):  # of one point, the last is on top
+        if lies_in(path, point) and len(point) >= len(nearest):  # of one point, the last is on top
             nearest, around = point, kind
-        elif is_within(point, path):
+        elif lies_in(point, path):
             below.append(kind)
     return next(filter(_is_shared, (around, *below)), "")
-
-
-def is_within(path: str, folder: str) -> bool:
-    """Say whether a path is a folder or lies below it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _read(mounts: str) -> Iterator[tuple[str, str]]:
@@ -50,7 +48,10 @@ def _read(mounts: str) -> Iterator[tuple[str, str]]:
     for line in mounts.splitlines():
         where, _, what = line.partition(" - ")
         if len(fields := where.split(" ")) > 4 and what:  # noqa: PLR2004 - the place of the mount point
-            yield re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]), what.partition(" ")[0]
+            yield (
+                re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]).rstrip("/"),
+                what.partition(" ")[0],
+            )
 
 
 def _is_shared(kind: str) -> bool:

@@ -94,7 +94,7 @@ def ways_back(runs: Sequence[Run], items: Sequence[TrashItem]) -> WaysBack:
     of: dict[str, str] = {}
     for run in sorted(runs, key=lambda run: run is newest):  # of two that brought it there, the plain command
         steps = (step for _, unit in run.standing.values() for step in unit.steps)
-        of.update((f"{step.to_directory}/{step.to}", "" if run is newest else run.id) for step in steps)
+        of.update((step.there.path, "" if run is newest else run.id) for step in steps)
     texts = old_texts(runs)
     by: dict[str, list[TrashItem]] = defaultdict(list)
     lost: list[TrashItem] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from ckptrules.changes.moved import follower
 from ckptrules.engine.actions import Plan, Problem
-from ckptrules.engine.entries import Directory, Entry, Listing
+from ckptrules.engine.entries import Directory, Entry, Listing, lies_in
 from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, is_it, name_in
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.listing import read_names, scan
@@ -112,7 +112,7 @@ def told(plan: Plan, found: Sequence[Found]) -> Plan:
 
 def first_in(found: Iterable[Found], paths: Sequence[str]) -> Found | None:
     """Return the first that is pinned under one of some paths or below it, whatever stands there now."""
-    return next((one for one in found if any(f"{one.path}/".startswith(f"{path}/") for path in paths)), None)
+    return next((one for one in found if any(lies_in(one.path, path) for path in paths)), None)
 
 
 def refused(one: Found) -> Problem:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from typing import NamedTuple
 
-from ckptrules.engine.actions import Spot
+from ckptrules.engine.entries import Spot
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import Changed
 from ckptrules.storage.moving import link_exclusively, status_of, swap

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from ckptrules.engine.actions import Spot
+from ckptrules.engine.entries import Spot
 from ckptrules.storage.base import Changed
 from ckptrules.storage.moving import LINK_CHANGED, rename, swap
 from ckptrules.storage.reading import refuse_path

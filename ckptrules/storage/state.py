@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from ckptrules.engine.actions import Spot
+from ckptrules.engine.entries import Spot, lies_in
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing, reading
 from ckptrules.storage.believing import checked, explained
@@ -67,7 +67,7 @@ class Folders(contextlib.ExitStack):
 
 def is_state(path: str) -> bool:
     """Say whether a path below a root is the state folder, or below it."""
-    return path == STATE or path.startswith(f"{STATE}/")
+    return lies_in(path, STATE)
 
 
 def open_own(directory: int, name: str, place: str, flags: int) -> int:

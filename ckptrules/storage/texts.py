@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable
 
-from ckptrules.engine.actions import Spot
+from ckptrules.engine.entries import Spot
 from ckptrules.engine.state_folder import STATE, TRASH, old_text_name
 from ckptrules.storage import reading, streams
 from ckptrules.storage.base import Changed

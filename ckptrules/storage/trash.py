@@ -124,7 +124,7 @@ def free_at_once(storage: Storage, step: Step) -> None:
     """
     if not step.to_directory.startswith(f"{TRASH}/"):
         raise OSError(errno.EPERM, NOT_IN_TRASH, step.to)
-    path = f"{step.to_directory}/{step.to}"
+    path = step.there.path
     if not is_known_by(identity_of(storage.stat(path)), step.identity):
         raise Changed(step.to)
     storage.remove(path)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
-from ckptrules.engine.entries import Item
+from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import MANIFEST, STATE
 from ckptrules.storage import believing, looking, reading, streams
@@ -67,7 +67,7 @@ def paths_of(experiments: Iterable[str]) -> tuple[str, ...]:
 
 def belongs(path: str, experiments: Collection[str]) -> bool:
     """Say whether a path is in one of the experiments, or is a directory on the way to one."""
-    return any(f"{path}/".startswith(f"{name}/") or name.startswith(f"{path}/") for name in experiments)
+    return any(lies_in(path, name) or name.startswith(f"{path}/") for name in experiments)
 
 
 def read_backup(folder: str) -> tuple[Manifest, bool]:

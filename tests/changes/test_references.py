@@ -14,13 +14,14 @@ import pytest
 from ckptrules.changes.history import Run
 from ckptrules.changes.journal import UnitRef
 from ckptrules.changes.record import Intent, Record
-from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, Renamed, find, renames, stays_valid
+from ckptrules.changes.references import LONGEST_PATH, OldNames, Reference, find, renames, stays_valid
 from ckptrules.commands import refs
 from ckptrules.commands.refs import Text, diff, unsure_lines
 from ckptrules.engine.actions import Step, Unit
+from ckptrules.engine.entries import Spot
 from ckptrules.report.style import Style
 
-ONE = {"old.ckpt": (Renamed("one/checkpoints", "new.ckpt"),)}
+ONE = {"old.ckpt": (Spot("one/checkpoints", "new.ckpt"),)}
 
 
 class Counted(str):
@@ -108,7 +109,7 @@ def test_whether_a_name_stands_is_asked_with_its_own_path_only(
 @pytest.mark.parametrize("number", [50, 100])
 def test_a_text_is_searched_once_for_all_names(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names with a space or a bracket were searched for one after the other."""
-    names = OldNames({f"my run ({n}).ckpt": (Renamed("one", "x"),) for n in range(number)})
+    names = OldNames({f"my run ({n}).ckpt": (Spot("one", "x"),) for n in range(number)})
     monkeypatch.setattr(re, "finditer", lambda *_: pytest.fail("a pass for each name"))
     found = find("'one/my run (7).ckpt' one/my run (8).ckpt\n", names)
     assert [(reference.old, reference.new) for reference in found] == [
@@ -164,7 +165,7 @@ def test_a_chain_of_renames_leads_to_the_last_name() -> None:
 
 
 def test_an_old_name_that_thousands_had_is_told_in_a_few_words() -> None:
-    rows = tuple(Renamed(f"run_{n}/checkpoints", "new") for n in range(2000))
+    rows = tuple(Spot(f"run_{n}/checkpoints", "new") for n in range(2000))
     (bare,) = find("old", OldNames({"old": rows}))
     assert bare.why == (
         "no path stands before it; it was in run_0/checkpoints, run_1/checkpoints, run_10/checkpoints, 1997 others"
@@ -192,7 +193,7 @@ WAYS = {
 
 @pytest.mark.parametrize(("directories", "text", "leads_to"), WAYS.values(), ids=list(WAYS))
 def test_a_path_leads_where_it_led(directories: tuple[str, ...], text: str, leads_to: str | None) -> None:
-    found = find(text, OldNames({"old": tuple(Renamed(one, f"new of {one}") for one in directories)}))
+    found = find(text, OldNames({"old": tuple(Spot(one, f"new of {one}") for one in directories)}))
     if leads_to is not None:
         assert [r.new for r in found if r.new] == ([f"new of {leads_to}"] if leads_to else [])
 
@@ -208,12 +209,12 @@ ODD = {
 
 @pytest.mark.parametrize(("text", "number"), ODD.values(), ids=list(ODD))
 def test_a_name_with_a_space_is_found_whole_or_not_at_all(text: str, number: int) -> None:
-    found = find(text, OldNames({"my run.ckpt": (Renamed("one", "new"),)}))
+    found = find(text, OldNames({"my run.ckpt": (Spot("one", "new"),)}))
     assert [reference.new for reference in found] == ["new"] * number
 
 
 def test_a_name_inside_a_longer_one_is_none() -> None:
-    names = OldNames({"my run.ckpt": (Renamed("one", "long"),), "run.ckpt": (Renamed("one", "short"),)})
+    names = OldNames({"my run.ckpt": (Spot("one", "long"),), "run.ckpt": (Spot("one", "short"),)})
     assert [reference.new for reference in find("one/my run.ckpt one/run.ckpt", names)] == ["long", "short"]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, NamedTuple
 
-from ckptrules.engine.actions import Spot, Step
+from ckptrules.engine.actions import Step
+from ckptrules.engine.entries import Spot
 from ckptrules.storage.base import CHANGED
 from ckptrules.storage.state import Folders
 

@@ -9,8 +9,8 @@ import errno
 import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
-from ckptrules.engine.actions import Spot, Step
-from ckptrules.engine.entries import Identity
+from ckptrules.engine.actions import Step
+from ckptrules.engine.entries import Identity, Spot, lies_in
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import looking, moving, reading
 from ckptrules.storage.base import Changed
@@ -73,7 +73,7 @@ class Move(Kind):
         return step._replace(directory=step.to_directory, name=step.to, to_directory=step.directory, to=step.name)
 
     def in_trash_of(self, step: Step, run: str) -> Step:
-        if f"{step.to_directory}/".startswith(f"{WORK}/"):  # where it was staged before it was brought
+        if lies_in(step.to_directory, WORK):  # where it was staged before it was brought
             return step._replace(to_directory=trash_folder(run, step.directory), to=trash_name(step.name))
         if not step.to_directory.startswith(f"{TRASH}/"):
             return step

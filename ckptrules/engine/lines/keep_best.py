@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, kept_by, no, place_of, yes
+from ckptrules.engine.judging import Around, Judged, Key, Line, Opinion, kept_by, no, place_of, yes
 from ckptrules.engine.ruleset import Best
 from ckptrules.engine.shapes import MODE, Either, ListOf, Number, Record, Text
 
 DIGITS = 6  # of a metric, for people
 MANY = 10**DIGITS  # from here on a number would be written with an exponent
-
-Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 
 
 def keep_best(best: Best, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.judging import Around, Judged, Line, Opinion, Others, both_ranks, no, yes
+from ckptrules.engine.judging import Around, Judged, Key, Line, Opinion, Others, both_ranks, no, yes
 from ckptrules.engine.measures import human_size, newly_taken, size, taken, written
 from ckptrules.engine.ruleset import Bytes
 from ckptrules.engine.shapes import Text, fault_of
-
-Key = TypeVar("Key", str, tuple[str, str])  # a name, or a directory and a name in it
 
 
 def max_total_size(limit: Bytes, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
