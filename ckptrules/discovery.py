@@ -16,6 +16,7 @@ from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, number
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
 from ckptrules.engine.lines.keep_best import as_float
+from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet
@@ -190,7 +191,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
             metric=fields.get("metric"),
             value=as_float(fields.get("value")),
             size=one.entry.size,
-            time=one.entry.mtime_ns / 1e9,
+            time=one.entry.mtime_ns / NS,
             rule=said.reason.place.file_line if said.reason.place else "",
             verified=proved >= set(one.names),
             pinned=next(filter(None, (_pinned(pinned.get(own), entries[own]) for own in one.names)), None),

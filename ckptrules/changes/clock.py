@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-NS = 1_000_000_000
+from ckptrules.engine.measures import NS
+
 TOLERANCE_NS = 3600 * NS  # a clock that is set right by less has not leapt
 LONGEST_PAUSE_NS = 366 * 86_400 * NS  # after a restart of the machine: what nobody can tell from a leap
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ckptrules.changes.clock import NS, Now
+from ckptrules.changes.clock import Now
 from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, JournalError, is_finished
+from ckptrules.engine.measures import NS
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk

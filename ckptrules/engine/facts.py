@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of, series_in
 from ckptrules.engine.entries import Listing, in_part_folder
+from ckptrules.engine.measures import NS
 from ckptrules.engine.pointers import mentioned, stems
 from ckptrules.engine.ruleset import Fact
 
@@ -135,7 +136,7 @@ def as_time_ns(value: object) -> int | None:
             value = datetime.fromisoformat(value.strip()).timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LAST_SECOND:
         return None
-    return round(value * 1_000_000_000)
+    return round(value * NS)
 
 
 def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Row, bool]]:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import HardLinks, Spot
+from ckptrules.engine.measures import NS
 from ckptrules.engine.shapes import Shape
 
-NS = 1_000_000_000
 SKEW_NS = 60 * NS  # what the clocks of two machines may differ by
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ckptrules.engine.actions import Action, Skipped
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
-from ckptrules.engine.judging import NS, SKEW_NS, is_misdated
-from ckptrules.engine.measures import human_time
+from ckptrules.engine.judging import SKEW_NS, is_misdated
+from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.naming import first_pattern, fits, stems_of
 from ckptrules.engine.ruleset import Leftover, Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted

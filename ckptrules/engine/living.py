@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.entries import Listing, in_part_folder
-from ckptrules.engine.judging import NS
-from ckptrules.engine.measures import human_time
+from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.naming import fits
 from ckptrules.engine.ruleset import Reason, RuleSet
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from ckptrules.engine.entries import HardLinks
 
+NS = 1_000_000_000  # a second in nanoseconds
 SECONDS = {"y": 31_536_000, "mo": 2_592_000, "w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 ROUNDS_UP = 999.5  # from here on three digits would show 1000
 UNITS = ("B", "KB", "MB", "GB", "TB", "PB")

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Directory, Entry
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Location, Reason
 
 GONE = "is not there"

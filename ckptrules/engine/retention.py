@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import NS, SKEW_NS, Around, Judged, Others, both_ranks, is_misdated, misdated_of, yes
+from ckptrules.engine.judging import SKEW_NS, Around, Judged, Others, both_ranks, is_misdated, misdated_of, yes
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.measures import human_size, human_time, taken
+from ckptrules.engine.measures import NS, human_size, human_time, taken
 from ckptrules.engine.ruleset import Assignment, Location, MaxDelete, Policy, PolicyLine, Reason, RuleSet
 
 SERIES = 3  # of so many checkpoints it is news that a line keeps all or none

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 
 LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux

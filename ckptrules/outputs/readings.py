@@ -19,9 +19,8 @@ from ckptrules.engine.entries import Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs import find
 from ckptrules.outputs.listing import read_directory, read_names
 from ckptrules.storage import reading
+from ckptrules.storage.moving import is_young
 
-COARSE_TICK_NS = 2_000_000_000  # of a file system whose times have no fractions
-TICK_NS = 20_000_000
 Mark = tuple[int, ...]
 
 
@@ -33,8 +32,7 @@ def marks(directory: int, names: Iterable[str]) -> Mapping[str, Mark] | None:
     found = {name: _mark(directory, name) for name in names}
     now_ns = time.time_ns()
     times = [time_ns for mark in found.values() for time_ns in mark[2::4]]
-    is_young = any(now_ns - one < (TICK_NS if one % 1_000_000_000 else COARSE_TICK_NS) for one in times)
-    return None if is_young else found
+    return None if any(is_young(one, now_ns) for one in times) else found
 
 
 def read_by(

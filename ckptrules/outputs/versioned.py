@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ckptrules.engine.measures import NS
 from ckptrules.storage import reading, streams
 
 CHANGED = "has changes that are not committed"
@@ -154,7 +155,7 @@ def _read_entries(data: bytes, length: int) -> tuple[dict[bytes, Entry], int]:
         name = kept + data[start:end]
         if len(name) > LONGEST_PATH:
             raise ValueError
-        found[name] = Entry(checksum, size, seconds * 10**9 + ns, bool(flags & MERGING))
+        found[name] = Entry(checksum, size, seconds * NS + ns, bool(flags & MERGING))
         at = end + 1 if version == PACKED_NAMES else at + (end - at + 8) // 8 * 8
     return found, at
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from unicodedata import combining, east_asian_width
 
-from ckptrules.engine.measures import visible, visible_lines
+from ckptrules.engine.measures import NS, visible, visible_lines
 
 _SIGN_NAMES = ("rename", "trash", "relink", "restore", "arrow", "kept", "problem", "skip", "note")
 
@@ -166,7 +166,7 @@ def _padded(cell: str, width: int, *, right: bool) -> str:
 
 def when(mtime_ns: int) -> str:
     """Write a time in nanoseconds since 1970 as people do, in UTC."""
-    seconds = mtime_ns // 1_000_000_000
+    seconds = mtime_ns // NS
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):  # a damaged time, before the year 1 or after 9999

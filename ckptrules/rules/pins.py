@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.shapes import ListOf, Number, Record, Text

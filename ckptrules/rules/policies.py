@@ -9,9 +9,9 @@ from ckptrules.engine import measures
 from ckptrules.engine.actions import Action, Kept, Plan
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, EntryKind, Listing
-from ckptrules.engine.judging import NS
 from ckptrules.engine.lines import IN_POLICIES, LINES
 from ckptrules.engine.lines.budget import OLDEST
+from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import captures
 from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptrules.changes.journals import interrupted
 from ckptrules.engine.entries import Directory
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.retention import Excess, by_tree, too_many
 from ckptrules.engine.ruleset import MaxDelete
 from ckptrules.engine.state_folder import STATE

@@ -10,7 +10,7 @@ from typing import Any
 from ckptrules import __version__
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.facts import believed, merged
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import SlowRuleError
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.sorting import sort_entries

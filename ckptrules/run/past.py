@@ -11,8 +11,7 @@ from ckptrules.changes.history import Run, newest_standing
 from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of, read_runs
 from ckptrules.changes.kinds import ACTIONS
-from ckptrules.engine.judging import NS
-from ckptrules.engine.measures import visible
+from ckptrules.engine.measures import NS, visible
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.state_folder import old_text_name

@@ -18,7 +18,7 @@ from ckptrules import stopping
 from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
-from ckptrules.engine.measures import SECONDS, human_size, human_time, rate
+from ckptrules.engine.measures import NS, SECONDS, human_size, human_time, rate
 from ckptrules.run.options import Common
 from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
@@ -72,7 +72,7 @@ def run_header(session: Session, command: str, options: Common, **more: Any) -> 
         "dry_run": options.dry_run,
         "run": session.run_id if options.changes and not options.dry_run else None,
         "started_ns": session.started_ns,
-        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_ns / 1e9)),
+        "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(session.started_ns / NS)),
         "who": who(),
         "host": os.uname().nodename,
         "options": options.given(),

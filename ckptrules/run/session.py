@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Se
 from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from ckptrules.engine.measures import NS
 from ckptrules.run.command_line import TASKS, force_of
 from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
@@ -60,7 +61,7 @@ class Session:
     @functools.cached_property
     def run_id(self) -> str:
         """Its start, to the microsecond, and its process; in containers, all may have the number 1."""
-        seconds, fraction = divmod(self.started_ns, 1_000_000_000)
+        seconds, fraction = divmod(self.started_ns, NS)
         return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(seconds))}-{fraction // 1000:06d}{os.getpid()}"
 
     @functools.cached_property

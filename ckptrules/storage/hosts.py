@@ -24,11 +24,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ckptrules import stopping
-from ckptrules.engine.measures import human_time
+from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Say
 from ckptrules.storage.believing import open_believed
-from ckptrules.storage.moving import NS, link_exclusively, rename
+from ckptrules.storage.moving import link_exclusively, rename
 from ckptrules.storage.state import made, open_directory, open_own
 from ckptrules.storage.writing import TEMPORARY, write
 

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 
 from ckptrules.engine.entries import Stamp
+from ckptrules.engine.measures import NS
 from ckptrules.storage.base import CHANGED, Changed
 from ckptrules.storage.looking import stamp_of
 
-NS = 1_000_000_000
 TICK_NS = 20_000_000
-COARSE_TICK_NS = 2 * NS
+COARSE_TICK_NS = 2 * NS  # of a file system whose times have no fractions
 LINK_CHANGED = "is no longer the link that it was"
 NEITHER = "this file system can neither rename without overwriting nor make hard links"
 EXCLUSIVE = 1 if sys.platform == "linux" else 4  # RENAME_NOREPLACE, RENAME_EXCL
@@ -74,10 +74,14 @@ def stamp_to_remember(directory: int, names: set[str], *, plain: bool, changed: 
         left = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     if left.keys() != names or (plain and not all(left.values())):
         return None
-    now = time.time_ns()
+    now_ns = time.time_ns()
     status = os.fstat(directory)
-    tick = COARSE_TICK_NS if status.st_mtime_ns % NS == 0 else TICK_NS
-    return None if now - status.st_mtime_ns < tick else stamp_of(status)
+    return None if is_young(status.st_mtime_ns, now_ns) else stamp_of(status)
+
+
+def is_young(time_ns: int, now_ns: int) -> bool:
+    """Say whether a time is of this tick of the clock: a change that is still to come may leave it as it is."""
+    return now_ns - time_ns < (TICK_NS if time_ns % NS else COARSE_TICK_NS)
 
 
 @functools.cache

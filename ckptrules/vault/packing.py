@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
-from ckptrules.engine.measures import human_size
+from ckptrules.engine.measures import NS, human_size
 from ckptrules.storage import dressing, looking, making, reading, streams, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
 from ckptrules.storage.reading import Progress, SourceError, why_of
@@ -224,7 +224,7 @@ def _write(ready: Ready, file: BinaryIO, threads: int, progress: Progress) -> Ma
 
 def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Item:
     info = tarfile.TarInfo(item.path)
-    info.mode, info.mtime, info.linkname = item.mode, item.mtime_ns // 10**9, item.link
+    info.mode, info.mtime, info.linkname = item.mode, item.mtime_ns // NS, item.link
     info.uid, info.gid = item.uid, item.gid
     info.type = {"directory": tarfile.DIRTYPE, "link": tarfile.SYMTYPE}.get(item.kind, tarfile.REGTYPE)
     if item.kind != "file":

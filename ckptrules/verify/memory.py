@@ -22,10 +22,10 @@ from ckptrules.engine.wholeness import as_sentence
 from ckptrules.formats.content import FileContent
 from ckptrules.formats.folders import Shard, parts_of
 from ckptrules.storage import reading
+from ckptrules.storage.moving import COARSE_TICK_NS
 from ckptrules.storage.posix import Disk
 
 VERSION = 2  # goes up when a check finds what an earlier one did not
-YOUNG_NS = 2_000_000_000  # within the coarsest tick of a file system a change may not be seen in the time
 LATER = sys.maxsize  # what was too young when it was verified is not remembered, so nobody need ask again
 
 
@@ -51,7 +51,7 @@ def parts(directory: int, name: str, kind: EntryKind) -> tuple[Shard, ...]:
 def identity(parts: Iterable[Shard], now_ns: int) -> str:
     """Return the identity of a checkpoint, or an empty text where it is too young to be recognised by its time."""
     rows = list(parts)
-    if any(now_ns - part.mtime_ns < YOUNG_NS for part in rows):
+    if any(now_ns - part.mtime_ns < COARSE_TICK_NS for part in rows):
         return ""
     texts = (f"{part.path}\0{part.inode}\0{part.size}\0{part.mtime_ns}" for part in rows)
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:40]

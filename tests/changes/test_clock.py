@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes import clock
-from ckptrules.changes.clock import NS, LastRun, Now
+from ckptrules.changes.clock import LastRun, Now
+from ckptrules.engine.measures import NS
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.undisturbed import trained

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
-from ckptrules.engine.judging import NS, Around, Judged, Others
+from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
+from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Reason
 
 BUCKETS = {

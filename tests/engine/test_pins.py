@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.engine.entries import Directory, Entry, EntryKind, Stamp
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import GONE, OTHER, Found, Pin, by_place, find_pinned, is_it, name_in
 
 PIN = Pin("exp/checkpoints/a.ckpt", 100, 7 * NS + 5, "Table 2")

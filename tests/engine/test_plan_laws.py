@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ckptrules.engine.actions import Kept, Plan, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.judging import NS, Around, Others
+from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines import LINES
+from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import claim, named
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.retention import apply_policy, with_keep_last

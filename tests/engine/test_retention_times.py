@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules.engine import retention
-from ckptrules.engine.judging import NS
+from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Policy, PolicyLine, Within
 from tests.conftest import Project
 from tests.support import crash

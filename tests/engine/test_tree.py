@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry, HardLinks
-from ckptrules.engine.judging import NS
-from ckptrules.engine.measures import taken
+from ckptrules.engine.measures import NS, taken
 from ckptrules.engine.ruleset import Best, Budget, Bytes, Location, Reason
 from ckptrules.engine.tree import Part, SharedOut, best_across, budget_note, share_out, times_of
 

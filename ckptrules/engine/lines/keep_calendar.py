@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import NS, Around, Judged, Line, Opinion, is_misdated, kept_by, no, place_of, yes
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, is_misdated, kept_by, no, place_of, yes
+from ckptrules.engine.measures import NS
 from ckptrules.engine.shapes import Number
 
 ALL = -1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ckptrules.engine.checkpoints import Checkpoint
-from ckptrules.engine.judging import NS, Around, Judged, Line, Opinion, newest_time, no, yes
-from ckptrules.engine.measures import human_time, seconds
+from ckptrules.engine.judging import Around, Judged, Line, Opinion, newest_time, no, yes
+from ckptrules.engine.measures import NS, human_time, seconds
 from ckptrules.engine.ruleset import Within
 from ckptrules.engine.shapes import Text, fault_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ckptrules.engine.measures import human_size, human_time
+from ckptrules.engine.measures import NS, human_size, human_time
 from ckptrules.engine.what_if import FLOOR
 from ckptrules.report.page.verdict import (
     Data,
@@ -189,7 +189,7 @@ def about(one: Data, now: int) -> str:
         said.append(f"best {name} {max(values) if mode == 'max' else min(values):.6g}")
     newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
     if newest is not None:
-        said.append(f"{human_time((now - newest) // 10**9)} old")
+        said.append(f"{human_time((now - newest) // NS)} old")
     if sound := sum(row["verified"] == "whole" for row in rows):
         said.append(f"{sound} verified")
     if cut := sum(not row["whole"] for row in rows):
