@@ -21,7 +21,8 @@ from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, Shown, terminal
 from ckptrules.run.words import CommandLine, fits
-from ckptrules.workers.pieces import File, Lost, Progress, Work
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import File, Lost, Work
 from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
 

@@ -17,6 +17,8 @@ DIRECTORY_MODES = 0o3777
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
 Progress = Callable[[int], object]
+"""Takes the bytes done since the last call; what it raises ends the work."""
+Bar = Callable[[int], contextlib.AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
 
 
 class SourceError(OSError):

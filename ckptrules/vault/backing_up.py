@@ -13,10 +13,10 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
-from ckptrules.storage.reading import SourceError, why_of
+from ckptrules.storage.reading import Bar, SourceError, why_of
 from ckptrules.vault import space
 from ckptrules.vault.backups import TOO_LONG, belongs, hidden_path
-from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
+from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import LONGEST, Manifest, to_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -53,7 +53,9 @@ def collect(order: Order) -> tuple[list[Item], list[Problem]]:
     return [item for item in items if order.whole or belongs(item.path, order.experiments)], problems
 
 
-def make_backup(order: Order, bar: Bar, tell: Tell = untold, each: Each = by_threads) -> tuple[Manifest, list[Problem]]:
+def make_backup(
+    order: Order, bar: Bar, tell: Tell = lambda *_: None, each: Each = by_threads
+) -> tuple[Manifest, list[Problem]]:
     """Make a backup: under a hidden name first, under its own when it is whole. What could not be read is a problem.
 
     ``tell`` is called with what the copies could not be given; the manifest holds it. ``each`` has files copied; what

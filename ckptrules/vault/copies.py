@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from ckptrules.engine.entries import Item
@@ -11,11 +10,6 @@ from ckptrules.storage import copying, making, writing
 from ckptrules.storage.reading import Progress, SourceError, why_of
 
 Tell = Callable[[str, tuple[str, ...]], object]  # of a copy: its path, and what could not be kept, if anything
-Bar = Callable[[int], AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
-
-
-def untold(_: str, __: tuple[str, ...]) -> None:
-    """Tell nobody what a copy has lost."""
 
 
 class Way(NamedTuple):

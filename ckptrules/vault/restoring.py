@@ -14,9 +14,9 @@ from ckptrules.engine.actions import Problem, Step, Unit
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import looking, making, reading, unfinished
-from ckptrules.storage.reading import Progress, why_of
+from ckptrules.storage.reading import Bar, Progress, why_of
 from ckptrules.vault.backups import MISSING, belongs, difference, fault_of, unlike
-from ckptrules.vault.copies import Bar, Copied, NotCopied, Tell, Way, apart, copy_apart, untold
+from ckptrules.vault.copies import Copied, NotCopied, Tell, Way, apart, copy_apart
 from ckptrules.vault.manifest import Manifest
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -89,7 +89,7 @@ def restore(
     backup: str,
     steps: Sequence[RestoreStep],
     bar: Bar,
-    tell: Tell = untold,
+    tell: Tell = lambda *_: None,
     each: Each = by_threads,
 ) -> list[RestoreStep]:
     """Carry out what was decided, and return what came of it.

@@ -17,7 +17,7 @@ from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
 from ckptrules.storage.writing import temporary_name
 from ckptrules.vault import space
-from ckptrules.vault.copies import Tell, untold
+from ckptrules.vault.copies import Tell
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
 from ckptrules.vault.tar import ArchiveError, believing, format_of, members
 from ckptrules.workers import side_by_side
@@ -155,7 +155,7 @@ def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
     return manifest
 
 
-def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell = untold) -> Identity:
+def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell) -> Identity:
     """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
 
     ``tell`` is called with what could not be given to what was brought back.

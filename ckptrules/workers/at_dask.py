@@ -17,7 +17,8 @@ import ckptrules
 from ckptrules import stopping
 from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.storage import believing
-from ckptrules.workers.pieces import File, Lost, Progress, Work, do_piece
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
 TOPIC = "ckptrules"

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from ckptrules.stopping import StoppedError
+from ckptrules.storage.reading import Progress
 
 if TYPE_CHECKING:  # it takes 10 ms, and a run that has nothing to do needs only the types here
     from concurrent.futures import Future
@@ -24,9 +25,6 @@ SMALL = 64 << 20  # bytes that are worth a piece of their own
 FILE = 64 << 10  # bytes that would take as long as to open a file
 DEATHS = 3  # of workers, after which a file is given up
 TICK = 0.2  # seconds between two looks at the wish to stop, and at the progress
-
-Progress = Callable[[int], object]
-"""Takes the bytes done since the last call; what it raises ends the work."""
 
 
 class Sized(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Protocol
 
-from ckptrules.workers.pieces import Progress
+from ckptrules.storage.reading import Progress
 
 CREDIT = 1.0  # seconds: what was not used of them is made up for, since a disk stalls and goes on
 STEP = 0.1  # seconds between two looks at the wish to stop

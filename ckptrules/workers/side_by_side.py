@@ -11,7 +11,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from math import inf
 from typing import TypeVar
 
-from ckptrules.workers.pieces import SMALL, File, Progress, Work, weight
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL, File, Work, weight
 
 WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies

@@ -10,7 +10,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptrules import stopping
-from ckptrules.workers.pieces import SMALL, File, Lost, Progress, Work, weight
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL, File, Lost, Work, weight
 from ckptrules.workers.rate import Held, Limiter, unheld
 from ckptrules.workers.where import NONE, read_executor
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from ckptrules.engine.entries import Item
 from ckptrules.stopping import KilledError
+from ckptrules.storage.reading import Progress
 from ckptrules.vault.copies import NotCopied
 from ckptrules.vault.packing import Ready
 from ckptrules.vault.unpacking import Unpacking
-from ckptrules.workers.pieces import Progress
 
 
 def die(name: str, work: Callable[[Any, Progress], Any], item: Item | Ready | Unpacking, progress: Progress) -> Any:

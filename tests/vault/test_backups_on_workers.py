@@ -29,7 +29,7 @@ from ckptrules.vault.backups import check_backup, find_backups, foreign_names, h
 from ckptrules.vault.restoring import RestoreStep, plan_restore
 from ckptrules.workers import pieces
 from ckptrules.workers import workers as workers_module
-from ckptrules.workers.pieces import Each, Lost, Progress
+from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
 from tests.commands.test_backup import NAME, below, contents, workplace
@@ -169,7 +169,9 @@ def test_workers_make_check_and_restore_the_same_as_one_process(project: Project
 # --- what dies -------------------------------------------------------------------------------------------------------
 
 
-def killing(times: list[int], killed: list[int]) -> Callable[[int], contextlib.AbstractContextManager[Progress]]:
+def killing(
+    times: list[int], killed: list[int]
+) -> Callable[[int], contextlib.AbstractContextManager[reading.Progress]]:
     """Give a progress bar that kills all processes at work when it is told something for the n-th time."""
     count = itertools.count(1)
 
@@ -184,7 +186,7 @@ def killing(times: list[int], killed: list[int]) -> Callable[[int], contextlib.A
 
 def instead(each: Each, act: Callable[..., Any], number: int) -> Each:
     def other(
-        work: Any, files: Sequence[Any], progress: Progress, *, room: float = inf
+        work: Any, files: Sequence[Any], progress: reading.Progress, *, room: float = inf
     ) -> Generator[Any | Lost, None, None]:
         return each(partial(act, f"{number:02}.ckpt", work), files, progress, room=room)
 

@@ -21,7 +21,8 @@ import pytest
 import ckptrules
 from ckptrules import stopping
 from ckptrules.stopping import KilledError, StoppedError
-from ckptrules.workers.pieces import SMALL, Lost, Progress
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL, Lost
 from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, content_hash, default
 from tests.verify.test_check_portions import EXPECTED, large

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from ckptrules.stopping import StoppedError
+from ckptrules.storage.reading import Progress
 from ckptrules.workers import pieces
-from ckptrules.workers.pieces import FILE, FILES, SMALL, Lost, Piece, Progress, Work, cut, do_piece, spread
+from ckptrules.workers.pieces import FILE, FILES, SMALL, Lost, Piece, Work, cut, do_piece, spread
 
 GB = 1 << 30
 

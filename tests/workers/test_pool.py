@@ -12,7 +12,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
-from ckptrules.workers.pieces import SMALL, Lost, Progress
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL, Lost
 from ckptrules.workers.pool import PRELOADED, Pool
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from ckptrules.stopping import StoppedError
-from ckptrules.workers.pieces import SMALL, Progress
+from ckptrules.storage.reading import Progress
+from ckptrules.workers.pieces import SMALL
 from ckptrules.workers.rate import CREDIT, STEP, Held, Limiter, Moment
 from ckptrules.workers.where import NONE, PROCESSES
 from ckptrules.workers.workers import Workers
