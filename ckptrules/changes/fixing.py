@@ -7,7 +7,6 @@ place of the original in one step; the original waits in the trash.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from ckptrules.engine.actions import Action, Plan, Problem, Rewrite, Skipped, St
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Reason, RuleSet
-from ckptrules.engine.state_folder import trash_folder, trash_name
+from ckptrules.engine.state_folder import LONGEST_NAME, trash_folder, trash_name
 from ckptrules.engine.wholeness import markers_in, why_unfinished
 from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
@@ -27,13 +26,40 @@ from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, reading, streams, unfinished
 from ckptrules.storage.base import CHANGED
-from ckptrules.storage.reading import why_of
+from ckptrules.storage.reading import Bar, Progress, why_of
 from ckptrules.storage.state import WORK, Folders, open_directory
 
 OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a checkpoint of that name
 SPARE_BYTES = 1 << 20
-LONGEST_NAME = 255  # characters; no file has a longer one, and a pattern may need long for it
-Bar = Callable[[int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+class Inside(NamedTuple):
+    """A directory as it is, and by what is judged what may be changed inside its checkpoints.
+
+    The rules say what an old name has become. ``now_ns`` is the present, in nanoseconds since 1970. ``pinned`` is what
+    keeps its content, and what is said of that.
+    """
+
+    outputs_dir: str
+    rules: RuleSet
+    listing: Listing
+    now_ns: int
+    pinned: Mapping[str, str] = {}
+
+    def open(self) -> contextlib.AbstractContextManager[int]:
+        """Open the directory, and give its descriptor."""
+        return reading.open_below(self.outputs_dir, self.listing.directory)
+
+    def renewal(self, names: Collection[str]) -> Callable[[str], str | None]:
+        """Return what gives for a text inside what it is to be, if anything; the directory will have these names."""
+        directory = self.listing.directory
+        home = os.path.realpath(os.path.join(self.outputs_dir, directory))
+        return lambda text: new_path(text, home, directory, names, self.rules)
+
+    def used(self, directory: int, entry: Entry) -> str:
+        """Say who uses a checkpoint, if anybody does."""
+        used = in_use(directory, entry, self.rules.settle, self.now_ns)
+        return used and f"it {used}"
 
 
 class Finding(NamedTuple):
@@ -44,33 +70,22 @@ class Finding(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def fix(
-    place: Workplace,
-    rules: RuleSet,
-    listing: Listing,
-    now_ns: int,
-    bar: Bar,
-    kept: int,
-    pinned: Mapping[str, str],
-) -> Plan:
+def fix(here: Inside, place: Workplace, bar: Bar, kept: int) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
     Args:
+        here: the directory as it is now.
         place: where and how the run changes things.
-        rules: say what an old name has become.
-        listing: the directory as it is now.
-        now_ns: the present, in nanoseconds since 1970.
         bar: gives, for a number of bytes, what takes the bytes written.
         kept: how many checkpoints stay, for the record.
-        pinned: what is pinned, and what is said of that: its content stays.
     """
-    found = look_inside(place.outputs_dir, rules, listing, _real_names(listing), now_ns, pinned)
+    listing, found = here.listing, look_inside(here, _real_names(here.listing))
     actions, problems = [], list(found.problems)
     with bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         try:
             for entry, recipe in found.recipes:
                 heed()
-                if why := _fix_one(place, rules, listing, entry, recipe, now_ns, tell, kept):
+                if why := _fix_one(here, place, entry, recipe, tell, kept):
                     problems.append(refused(_action(entry, recipe), why))
                 else:
                     actions.append(_action(entry, recipe))
@@ -79,45 +94,28 @@ def fix(
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
-def foresee(
-    outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan, now_ns: int, pinned: Mapping[str, str]
-) -> Plan:
+def foresee(here: Inside, plan: Plan) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
+    listing = here.listing
     gone, new = _gone_and_new(plan)
     stays = listing._replace(entries=tuple(entry for entry in listing.entries if entry.name not in gone))
-    found = look_inside(outputs_dir, rules, stays, _names_after(listing, plan), now_ns, pinned)
+    found = look_inside(here._replace(listing=stays), _names_after(listing, plan))
     actions = sorted(_action(entry._replace(name=new.get(entry.name, entry.name)), r) for entry, r in found.recipes)
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def stale_name(directory: int, outputs_dir: str, rules: RuleSet, listing: Listing, plan: Plan) -> str:
+def stale_name(here: Inside, directory: int, plan: Plan) -> str:
     """Return an old name to which the newest file that a plan renames keeps a path inside, or nothing.
 
-    What cannot be read tells none; who renames it stumbles over the same.
-
-    Args:
-        directory: the open checkpoint directory.
-        outputs_dir: the folder of the experiments.
-        rules: say what an old name becomes.
-        listing: the directory as the plan has seen it.
-        plan: what is to happen in it.
+    The directory is open. What cannot be read tells none; who renames it stumbles over the same.
     """
     _, new = _gone_and_new(plan)
-    files = [entry for entry in listing.entries if entry.name in new and entry.kind == "file"]
+    files = [entry for entry in here.listing.entries if entry.name in new and entry.kind == "file"]
     newest = max(files, key=lambda entry: (entry.mtime_ns, entry.name), default=None)
     if newest is None:
         return ""
-
-    @functools.cache
-    def here() -> tuple[str, set[str]]:  # few files ask
-        return os.path.realpath(os.path.join(outputs_dir, listing.directory)), _names_after(listing, plan)
-
-    def change(text: str) -> str | None:
-        home, names = here()
-        return new_path(text, home, listing.directory, names, rules)
-
     with contextlib.suppress(NotRewritableError, OSError), open_file(directory, newest.name) as file:
-        return next(map(os.path.basename, rewrite(file, change).changes), "")
+        return next(map(os.path.basename, rewrite(file, here.renewal(_names_after(here.listing, plan))).changes), "")
     return ""
 
 
@@ -132,28 +130,17 @@ def _names_after(listing: Listing, plan: Plan) -> set[str]:
     return {new.get(name, name) for name in _real_names(listing) - gone}
 
 
-def look_inside(
-    outputs_dir: str,
-    rules: RuleSet,
-    listing: Listing,
-    names: Collection[str],
-    now_ns: int,
-    pinned: Mapping[str, str],
-) -> Finding:
+def look_inside(here: Inside, names: Collection[str]) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM came.
     """
     recipes, skipped, problems = [], [], []
-    home = os.path.realpath(os.path.join(outputs_dir, listing.directory))
-
-    def change(text: str) -> str | None:
-        return new_path(text, home, listing.directory, names, rules)
-
-    markers = markers_in(listing, rules)
-    with reading.open_below(outputs_dir, listing.directory) as directory:
-        for entry in _checkpoints(listing, rules):
+    rules, change = here.rules, here.renewal(names)
+    markers = markers_in(here.listing, rules)
+    with here.open() as directory:
+        for entry in _checkpoints(here.listing, rules):
             heed()
             if marked := why_unfinished((entry.name, named(entry.name, rules).target), markers):
                 skipped.append(_left_alone(entry.name, marked.text))
@@ -170,12 +157,12 @@ def look_inside(
             except OSError as error:
                 problems.append(Problem("unreadable", (entry.name,), f"cannot be read: {why_of(error)}"))
             else:
-                if recipe.changes and entry.name in pinned:
-                    skipped.append(_left_alone(entry.name, pinned[entry.name]))
+                if recipe.changes and entry.name in here.pinned:
+                    skipped.append(_left_alone(entry.name, here.pinned[entry.name]))
                 elif owner and recipe.changes:
                     problems.append(refused(_action(entry, recipe), f"belongs to {owner}; {dressing.NOT_OURS}"))
-                elif recipe.changes and (used := in_use(directory, entry, rules.settle, now_ns)):
-                    problems.append(refused(_action(entry, recipe), f"it {used}"))
+                elif recipe.changes and (used := here.used(directory, entry)):
+                    problems.append(refused(_action(entry, recipe), used))
                 elif recipe.changes:
                     recipes.append((entry, recipe))
     return Finding(tuple(recipes), tuple(skipped), tuple(problems))
@@ -226,35 +213,26 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
 
-def _no_space(place: Workplace, listing: Listing, entry: Entry) -> str:
-    with reading.open_below(place.outputs_dir, listing.directory) as directory:
+def _no_space(here: Inside, entry: Entry) -> str:
+    with here.open() as directory:
         disk = os.fstatvfs(directory)
         size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
     enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
     return "" if enough else "No space left on device for a copy of it"
 
 
-def _busy(place: Workplace, rules: RuleSet, listing: Listing, entry: Entry, now_ns: int) -> str:
-    with reading.open_below(place.outputs_dir, listing.directory) as directory:
-        used = in_use(directory, entry, rules.settle, now_ns)
-        return used and f"it {used}"
+def _used(here: Inside, entry: Entry) -> str:
+    with here.open() as directory:
+        return here.used(directory, entry)
 
 
-def _fix_one(
-    place: Workplace,
-    rules: RuleSet,
-    listing: Listing,
-    entry: Entry,
-    recipe: Rewrite,
-    now_ns: int,
-    tell: Callable[[int], None],
-    kept: int,
-) -> str:
+def _fix_one(here: Inside, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
+    listing = here.listing
     folder = trash_folder(place.journal.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
-        if why := _no_space(place, listing, entry):
+        if why := _no_space(here, entry):
             return why
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)
@@ -263,7 +241,7 @@ def _fix_one(
         staged = unfinished.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         why = "not looked at to its end"
         try:
-            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or _busy(place, rules, listing, entry, now_ns)
+            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or _used(here, entry)
         finally:
             if why:
                 unfinished.drop_staged(place.outputs_dir, staged)
@@ -278,7 +256,7 @@ def _fix_one(
     return transact(place, listing.experiment, listing.directory, [unit], kept=kept).why
 
 
-def _unsound(outputs_dir: str, staged: str, size: int, tell: Callable[[int], None]) -> str:
+def _unsound(outputs_dir: str, staged: str, size: int, tell: Progress) -> str:
     with open_directory(outputs_dir, WORK) as work, open_file(work, staged) as file:
         try:
             check_file(file, size, tell, quick=False)

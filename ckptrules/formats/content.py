@@ -21,7 +21,7 @@ BUILTINS_THAT_ACT = frozenset("eval exec compile open __import__ input breakpoin
 
 _OF_A_WRONG_PLACE = (None, errno.EINVAL, errno.EOVERFLOW)  # where a file says to look: before its start, or too far
 
-Tell = Callable[[int], None]
+Tell = Callable[[int], object]
 """Takes the number of bytes read since the last call: the progress bar. What it raises ends the reading."""
 
 

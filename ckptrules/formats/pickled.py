@@ -59,7 +59,7 @@ class Limited:
     """
 
     def __init__(
-        self, file: BinaryIO, limit: int = LONGEST_PICKLE, tell: Callable[[int], None] = lambda _: None
+        self, file: BinaryIO, limit: int = LONGEST_PICKLE, tell: Callable[[int], object] = lambda _: None
     ) -> None:
         self._file = file
         self._left = limit
