@@ -24,8 +24,7 @@ from ckptrules.engine.starting import (
     retention_text,
 )
 from ckptrules.outputs.picking import Tree, survey_by
-from ckptrules.outputs.scouting import DEEPEST
-from ckptrules.outputs.seeing import Found, see
+from ckptrules.outputs.scouting import DEEPEST, Found, see
 from ckptrules.report.style import Style
 from ckptrules.rules import packs
 from ckptrules.rules.load import load_pack, load_rules

@@ -11,8 +11,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.outputs.links import Links
-from ckptrules.outputs.scouting import MOST_NAMES
-from ckptrules.outputs.seeing import Found
+from ckptrules.outputs.scouting import MOST_NAMES, Found
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import Several, Tally, by_file, several, tally
 from ckptrules.rules.load import load_rules

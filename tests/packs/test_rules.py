@@ -13,7 +13,7 @@ from ckptrules.engine.actions import Plan
 from ckptrules.engine.naming import claim
 from ckptrules.outputs.picking import Tree as Looked
 from ckptrules.outputs.picking import pick_in, rules_here
-from ckptrules.outputs.seeing import see
+from ckptrules.outputs.scouting import see
 from ckptrules.rules.load import load_rules
 from tests.conftest import Project
 from tests.packs.test_trees2 import Tree, check, make, planned
