@@ -108,6 +108,9 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
+NO_STAMP = Stamp(0, 0, 0)  # of what nobody has looked at, or could not be looked at
+
+
 class Directory(NamedTuple):
     """A checkpoint directory, before it is read: its experiment, its path below ``outputs_dir``, its stamp.
 
@@ -116,7 +119,7 @@ class Directory(NamedTuple):
 
     experiment: str
     directory: str
-    stamp: Stamp
+    stamp: Stamp = NO_STAMP
     part_folders: tuple[str, ...] = ()
 
 

@@ -12,12 +12,10 @@ from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import NamedTuple
 
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import NO_STAMP, Directory, Stamp
 from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
-
-UNREADABLE = Stamp(0, 0, 0)
 
 MOST_NAMES = 20_000
 Lister = Callable[[str, str], list[str]]  # an ``outputs_dir`` and a folder in it → the folders in that
@@ -203,7 +201,7 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
     except FileNotFoundError:
         return
     except OSError:
-        yield path, UNREADABLE
+        yield path, NO_STAMP
         return
     if part == "**":
         here = list(_walk(outputs_dir, path, rest, listed))
@@ -233,7 +231,7 @@ def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
-        yield path, UNREADABLE
+        yield path, NO_STAMP
         return
     if stat.S_ISDIR(status.st_mode):
         yield path, stamp_of(status)

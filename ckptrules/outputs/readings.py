@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ckptrules.engine.entries import Directory, Entry, Listing, OutsideLink
-from ckptrules.outputs import find
 from ckptrules.outputs.listing import read_directory, read_names
 from ckptrules.storage import reading
 from ckptrules.storage.moving import is_young
@@ -62,7 +61,7 @@ def holds(outputs_dir: str, directory: str, read: Mapping[str, Any]) -> bool:
     try:
         with reading.open_below(outputs_dir, directory) as here:
             names = read["names"]
-            found = Directory("", directory, find.UNREADABLE)
+            found = Directory("", directory)
             entries = read_directory(here, found).entries if names is None else read_names(here, names)
             contents = {name: _mark(here, name) for name in read["contents"]}
             elsewhere = {path: _link_text(outputs_dir, path) for path in read["links"]}

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
-from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
+from ckptrules.engine.entries import Directory, Listing, in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
@@ -243,7 +243,7 @@ def _seen(tree: Tree, sight: Sight, rules: RuleSet, most: int) -> tuple[Seen, in
 
 def _listing(tree: Tree, sight: Sight) -> Listing:
     parts = tuple(text for pack in sight.packs for text in pack.rules.part_folders)
-    return scan(tree.outputs_dir, Directory(sight.directory, sight.directory, Stamp(0, 0, 0), parts))
+    return scan(tree.outputs_dir, Directory(sight.directory, sight.directory, part_folders=parts))
 
 
 # --- what nobody knows ------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ckptrules.engine.actions import Plan
-from ckptrules.engine.entries import Directory, Listing, Stamp, in_part_folder
+from ckptrules.engine.entries import Directory, Listing, in_part_folder
 from ckptrules.engine.retention import assignment, pick_policy
 from ckptrules.engine.ruleset import Assignment, Policy, PolicyLine
 from ckptrules.engine.sorting import Sorted, sort_entries
@@ -39,7 +39,6 @@ from ckptrules.run.whole_tree import Pairs, told_by_tree
 from ckptrules.storage import reading
 
 Change = Callable[[Policy], Policy]
-NO_STAMP = Stamp(0, 0, 0)
 
 
 class Asked(NamedTuple):
@@ -142,7 +141,7 @@ def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weigh
             try:
                 known = plan_by(job, listing, directory, other, told)
             except FAULTS as fault:
-                known = untouched(Directory(listing.experiment, listing.directory, NO_STAMP), fault)
+                known = untouched(Directory(listing.experiment, listing.directory), fault)
             made.append((other, known))
         return known
 

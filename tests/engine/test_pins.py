@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from ckptrules.engine.entries import Directory, Entry, EntryKind, Stamp
+from ckptrules.engine.entries import Directory, Entry, EntryKind
 from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import GONE, OTHER, Found, Pin, by_place, find_pinned, is_it, name_in
 
 PIN = Pin("exp/checkpoints/a.ckpt", 100, 7 * NS + 5, "Table 2")
-HERE = Directory("exp", "exp/checkpoints", Stamp(0, 0, 0), ("mp_rank_*",))
+HERE = Directory("exp", "exp/checkpoints", part_folders=("mp_rank_*",))
 SAME, LARGER, LATER = (Entry("", "file", *row) for row in ((100, 7 * NS + 5), (101, 7 * NS + 5), (100, 7 * NS + 6)))
 
 

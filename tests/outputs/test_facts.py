@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.ruleset import Fact, Location
 from ckptrules.outputs import facts
 from ckptrules.outputs.listing import scan
@@ -37,7 +37,7 @@ def put(folder: Path, path: str, content: str | bytes) -> Path:
 
 
 def read(folder: Path, *wanted: Fact, metrics: bool = True) -> tuple[Evidence, list[str]]:
-    listing = scan(str(folder), Directory("run", HERE, Stamp(0, 0, 0)))
+    listing = scan(str(folder), Directory("run", HERE))
     names = facts.names_of(listing, RULES)
     evidence, notes = facts.read_facts(
         str(folder), listing, facts.find_sources(str(folder), listing, wanted, names), names, metrics=metrics

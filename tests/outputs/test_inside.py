@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.packs import with_packs
 from ckptrules.outputs import facts, inside
 from ckptrules.outputs.listing import scan
@@ -102,7 +102,7 @@ def found(outputs: Path, case: Case, text: str = "") -> tuple[Mapping[str, str],
         (folder / one).write_bytes(content)
         os.utime(folder / one, (1_000_000 + age, 1_000_000 + age))
     rules = load_rules({"naming.yaml": text}) if text else with_packs(RULES, RULES.packs)
-    listing = scan(str(outputs), Directory("run", HERE, Stamp(0, 0, 0)))
+    listing = scan(str(outputs), Directory("run", HERE))
     names = facts.names_of(listing, rules)
     asked = [fact for fact in rules.facts if fact.inside]
     rows = inside.rows_of(listing, asked, names)

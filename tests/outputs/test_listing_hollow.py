@@ -12,7 +12,6 @@ import pytest
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.outputs.evidence import inside_of
-from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
 from ckptrules.storage.looking import holds_something
@@ -42,7 +41,7 @@ def make(tree: Path, files: dict[str, str]) -> Directory:
             file.symlink_to(content.removeprefix("-> "))
         else:
             file.write_text(content)
-    return Directory("exp", "exp", UNREADABLE)
+    return Directory("exp", "exp")
 
 
 @pytest.mark.parametrize(

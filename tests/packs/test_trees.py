@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.packs import sources
 from tests.packs.test_trees2 import Tree, check, make, planned
@@ -342,7 +342,7 @@ def test_a_file_under_two_names_is_known_as_one(tmp_path: Path) -> None:
     os.link(tmp_path / "vit/checkpoint-0.pth.tar", tmp_path / "vit/model_best.pth.tar")
     _, plan = planned(tmp_path, tree)
     assert [action.name for action in plan.actions] == ["checkpoint-0.pth.tar"]
-    entries = scan(str(tmp_path), Directory("x", "vit", Stamp(0, 0, 0))).entries
+    entries = scan(str(tmp_path), Directory("x", "vit")).entries
     assert {entry.name: entry.shared[0].names for entry in entries if entry.shared} == {
         "checkpoint-0.pth.tar": 2,
         "model_best.pth.tar": 2,

@@ -13,7 +13,7 @@ import pytest
 
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory
 from ckptrules.engine.packs import with_packs
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.ruleset import RuleSet
@@ -753,7 +753,7 @@ def make(outputs: Path, files: str) -> None:
 
 def evidence(outputs: Path, tree: Tree, rules: RuleSet) -> Evidence:
     """Find out what a run would, but for what is in use."""
-    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
+    listing = scan(str(outputs), Directory("x", tree.directory, part_folders=rules.part_folders))
     known = all_facts(str(outputs), listing, rules)
     with open_below(str(outputs), tree.directory) as directory:
         pointers, notes = read_pointers(directory, listing, rules)
@@ -767,7 +767,7 @@ def planned(outputs: Path, tree: Tree) -> tuple[list[str], Plan]:
     rules = shared_rules(texts, proved=True)
     picked = pick_in(Looked(str(outputs)), rules.packs, tree.directory)
     here = with_packs(rules, picked)
-    listing = scan(str(outputs), Directory("x", tree.directory, Stamp(0, 0, 0), rules.part_folders))
+    listing = scan(str(outputs), Directory("x", tree.directory, part_folders=rules.part_folders))
     plan = make_plan(here, listing, rules.policies["default"], evidence=evidence(outputs, tree, here))
     return [pack.name for pack in picked], plan
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory
 from ckptrules.outputs import facts
 from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import scan
@@ -34,7 +34,7 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
         )
         (tmp_path / "x" / f"checkpoint-{step}" / "trainer_state.json").write_text(text, encoding="utf-8")
     rules = rules_here(Tree(str(tmp_path)), load_rules({"rules/x.yaml": RULES}), "x")
-    listing = scan(str(tmp_path), Directory("x", "x", Stamp(0, 0, 0)))
+    listing = scan(str(tmp_path), Directory("x", "x"))
     names = facts.names_of(listing, rules)
     sources = facts.find_sources(str(tmp_path), listing, rules.facts, names)
     asked: list[tuple[facts.Sources, dict[str, Any]]] = [
