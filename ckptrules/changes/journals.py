@@ -7,7 +7,6 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ckptrules.changes.clock import Now
 from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, JournalError, is_finished
@@ -17,9 +16,6 @@ from ckptrules.storage.base import Storage
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.streams import CHUNK
-
-if TYPE_CHECKING:
-    from ckptrules.changes.history import Run
 
 
 def clocks(storage: Storage) -> Now:
@@ -96,27 +92,6 @@ def fault_of(outputs_dir: str, error: OSError) -> str:
     """Say why the journals cannot be read."""
     fact = why_of(error) if isinstance(error, JournalError) else f"{JOURNALS}: cannot be read: {why_of(error)}"
     return f"{outputs_dir}/{fact}"
-
-
-def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
-    """Read all journals, those of the user's own state as well; oldest run first.
-
-    What became of a run that was interrupted, the disk tells.
-
-    Raises:
-        JournalError: one of them is damaged.
-        OSError: one of them cannot be read.
-    """
-    from ckptrules.changes.history import read_history  # not above: most runs read no journal to its end
-    from ckptrules.changes.record import read
-    from ckptrules.changes.undoing import as_the_disk_tells
-
-    return read_history(
-        as_the_disk_tells(root, record)
-        for root in filter(None, (outputs_dir, own_state))
-        for name, text in read_journals(Disk(root)).items()
-        if (record := read(name, text, own=root == own_state))
-    )
 
 
 def _names(storage: Storage) -> list[str]:

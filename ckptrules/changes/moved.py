@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ckptrules.changes.journals import read_runs
 from ckptrules.engine.entries import lies_in
 from ckptrules.engine.state_folder import TRASH
 
@@ -29,13 +28,15 @@ def follower(outputs_dir: str) -> Callable[[str], Moved]:
 
     The journals are read once, when it is first asked; it raises OSError where they cannot be read.
     """
+    from ckptrules.changes.undoing import read_runs  # not above: most runs follow nothing
+
     runs = functools.cache(functools.partial(read_runs, outputs_dir))
     return lambda path: follow(runs(), path)
 
 
 def follow(runs: Sequence[Run], path: str) -> Moved:
     """Follow a path through what runs have moved, oldest first; what stands there after one of them, from then on."""
-    from ckptrules.changes.kinds import KINDS  # not above: most runs follow nothing
+    from ckptrules.changes.kinds import KINDS  # likewise
 
     ways: tuple[str, ...] = ()
     archived_by = ""

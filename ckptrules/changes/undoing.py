@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ckptrules.changes.doing import begins
+from ckptrules.changes.history import Run, read_history
+from ckptrules.changes.journals import read_journals
 from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.kinds.kind import Ahead
-from ckptrules.changes.record import NOT_REACHED, Intent, Record
+from ckptrules.changes.record import NOT_REACHED, Intent, Record, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
+
+
+def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
+    """Read all journals, those of the user's own state as well; oldest run first.
+
+    What became of a run that was interrupted, the disk tells.
+
+    Raises:
+        JournalError: one of them is damaged.
+        OSError: one of them cannot be read.
+    """
+    return read_history(
+        as_the_disk_tells(root, record)
+        for root in filter(None, (outputs_dir, own_state))
+        for name, text in read_journals(Disk(root)).items()
+        if (record := read(name, text, own=root == own_state))
+    )
 
 
 def as_the_disk_tells(root: str, record: Record) -> Record:

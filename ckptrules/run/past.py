@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from ckptrules.changes.history import Run, newest_standing
 from ckptrules.changes.journal import JournalError
-from ckptrules.changes.journals import fault_of, read_runs
+from ckptrules.changes.journals import fault_of
 from ckptrules.changes.kinds import ACTIONS
+from ckptrules.changes.undoing import read_runs
 from ckptrules.engine.measures import NS, visible
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest

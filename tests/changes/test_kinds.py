@@ -13,12 +13,11 @@ import pytest
 from ckptrules.changes.doing import do_step, do_units, is_done
 from ckptrules.changes.history import inverted, standing
 from ckptrules.changes.journal import Journal
-from ckptrules.changes.journals import read_runs
 from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.changes.recovery import recover
 from ckptrules.changes.transaction import Workplace, transact
-from ckptrules.changes.undoing import foresee
+from ckptrules.changes.undoing import foresee, read_runs
 from ckptrules.changes.units import Transacted, head_of, inverse_of, refused
 from ckptrules.commands.undo import as_plan
 from ckptrules.engine.actions import Action, Plan, Step, Unit

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.changes.journals import read_runs
 from ckptrules.changes.recovery import recover
+from ckptrules.changes.undoing import read_runs
 from ckptrules.storage import moving
 from tests.commands.test_refs import prepare
 from tests.conftest import Project
