@@ -95,7 +95,7 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
     for own, place in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if place.experiment not in experiments:
             continue
-        plan, listing = deciding.plan_of(own, place)
+        plan, listing = deciding.decided_of(own, place)[:2]
         names += [entry.name for entry in listing.entries]
         wanted = meant(options, listing)
         metrics = known_metrics(own, listing) if wanted else {}

@@ -56,7 +56,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
         if found.experiment not in names:
             continue
-        plan, listing = deciding.plan_of(own, found)
+        plan, listing = deciding.decided_of(own, found)[:2]
         rows.append((found.experiment, sort(listing, plan, counted)))
         unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
         failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]

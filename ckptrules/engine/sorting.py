@@ -22,8 +22,7 @@ Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 class Sorted(NamedTuple):
     """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to.
 
-    What is protected is a checkpoint that keeps its name; it may tell no number. ``has_parts`` says that some are
-    several files.
+    What is protected is a checkpoint that keeps its name; it may tell no number.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -32,12 +31,16 @@ class Sorted(NamedTuple):
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
     sidecars: Mapping[str, tuple[Sidecar, ...]]
-    has_parts: bool = False
 
     @property
     def every(self) -> tuple[Checkpoint, ...]:
         """All checkpoints, the protected ones last."""
         return (*self.checkpoints, *self.protected)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether some are several files."""
+        return any(one.parts for one in self.every)
 
     @property
     def heads(self) -> dict[str, str]:
@@ -102,9 +105,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
         else:
             problems.append(dangling(link))
-    has_parts = any(one.parts for one in (*checkpoints, *protected))
     left_alone = tuple(sorted([*skipped, *texts]))
-    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), left_alone, tuple(problems), sidecars, has_parts)
+    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), left_alone, tuple(problems), sidecars)
 
 
 def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:

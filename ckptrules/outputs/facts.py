@@ -6,13 +6,13 @@ import contextlib
 import csv
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, order_of, series_in
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.facts import Told, joined, told_by
+from ckptrules.engine.facts import Names, Told, joined, told_by
 from ckptrules.engine.naming import reader
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.sorting import name_of
@@ -30,7 +30,6 @@ MOST_ROWS = 200_000  # of one file
 MOST_FILES = 1_000  # that the patterns of one entry find outside of checkpoints
 GONE = (errno.ENOENT, errno.ENOTDIR)
 NOT_TO_BE_HAD = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG)
-Names = Mapping[str, Mapping[str, str]]
 Note = Callable[[str], None]
 
 

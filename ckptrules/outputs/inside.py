@@ -13,12 +13,13 @@ from functools import cache
 
 from ckptrules.engine.checkpoints import order_of, series_in
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
+from ckptrules.engine.facts import Names
 from ckptrules.engine.naming import named
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet
 from ckptrules.engine.state_folder import LONGEST_NAME
 from ckptrules.formats.machine import UnreadableError, entries_of
 from ckptrules.formats.torchstate import read_state
-from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Names, Row
+from ckptrules.outputs.facts import GONE, NOT_TO_BE_HAD, Row
 from ckptrules.stopping import heed
 from ckptrules.storage import reading
 

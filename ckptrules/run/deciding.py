@@ -64,11 +64,6 @@ class Decided(NamedTuple):
     known: Evidence = Evidence()
 
 
-def plan_of(job: Job, found: Directory) -> tuple[Plan, Listing]:
-    """Read one checkpoint directory and plan what is to happen in it."""
-    return decided_of(job, found)[:2]
-
-
 def decided_of(job: Job, found: Directory) -> Decided:
     """Read one checkpoint directory and plan what is to happen in it; say what it was read from."""
     listing = Listing(found.experiment, found.directory, ())

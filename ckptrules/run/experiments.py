@@ -219,10 +219,10 @@ def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[
     limit = as_limit(job.options.max_delete) if job.options.max_delete else job.rules.max_delete
     if limit is None or not job.options.delete_old or session.line.command != "run":
         return None
-    from ckptrules.run.deciding import plan_of
+    from ckptrules.run.deciding import decided_of
 
     selected = (pair for pair in jobs if is_selected(session, base, pair[1].experiment))
-    excess = too_many(limit, (plan_of(own, found)[0] for own, found in selected))
+    excess = too_many(limit, (decided_of(own, found).plan for own, found in selected))
     if excess and not job.options.dry_run:
         raise OptionError(str(excess), advice(excess), str(excess.place or "command line"))
     return excess

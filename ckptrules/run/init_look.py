@@ -105,7 +105,7 @@ def _measured(place: str, rules: RuleSet) -> tuple[int, int, int]:
     job = jobs.Job(options, rules, Style(), header, Links(place), records.journals_of(session))
     total, links, blind = Tally(), list[Several](), 0
     for own, found in jobs.own_jobs(session, job):
-        plan, listing = deciding.plan_of(own, found)
+        plan, listing = deciding.decided_of(own, found)[:2]
         links.append(several(plan, listing.entries))
         total += tally(plan, links[-1])
         blind += plan.blind
