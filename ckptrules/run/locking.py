@@ -8,9 +8,15 @@ import functools
 import os
 import time
 
+from ckptrules.changes.journal import JOURNALS
+from ckptrules.changes.journals import unfinished_journals
 from ckptrules.engine.measures import visible
 from ckptrules.run.options import OptionError
+from ckptrules.run.refusing import refusal_of
 from ckptrules.run.session import Session, once
+from ckptrules.storage import believing, reading, state, trash
+from ckptrules.storage.base import LockedError
+from ckptrules.storage.posix import Disk
 
 PURGE = "'doit purge' frees what waits in the trash"
 LITTLE = (
@@ -25,16 +31,12 @@ def refuse_state(session: Session) -> None:
     Raises:
         OptionError: with its place and what helps.
     """
-    from ckptrules.changes import journals
-    from ckptrules.storage import reading
-    from ckptrules.storage.posix import Disk
-
     for options in filter(lambda options: options.believes_state, session.line.asked().values()):
         path = options.outputs_dir
         try:
             _look_at_state(session, path)
             if options.reads_journals:
-                journals.unfinished_journals(Disk(path))  # opens each
+                unfinished_journals(Disk(path))  # opens each
         except reading.StateError as error:
             raise OptionError(refusal_of(error), place="") from None
         except OSError:  # told by what needs it
@@ -44,8 +46,6 @@ def refuse_state(session: Session) -> None:
 @once
 def _look_at_state(_: Session, path: str) -> None:
     """Look at a state once; where files have no modes of their own (FAT, say), the modes are passed over."""
-    from ckptrules.storage import believing, reading, state
-
     try:
         believing.refuse_state(path)
     except reading.StateError as error:
@@ -61,9 +61,6 @@ def take_lock(session: Session, path: str, wait: int = 0) -> None:
     Raises:
         OptionError: another run has it, or ``outputs_dir`` cannot be written.
     """
-    from ckptrules.storage.base import LockedError
-    from ckptrules.storage.posix import Disk
-
     folder = os.path.realpath(path)
     if folder in session.locks:
         return
@@ -86,12 +83,8 @@ def recover_first(session: Session, path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
         OSError: somebody else could write into the user's own state.
     """
-    from ckptrules.changes.journal import JOURNALS
-    from ckptrules.changes.journals import unfinished_journals
-    from ckptrules.run.finding import find_anew
+    from ckptrules.run.finding import find_anew  # not above: tasks of the user's own need it not
     from ckptrules.run.records import begun
-    from ckptrules.storage import believing, reading, state
-    from ckptrules.storage.posix import Disk
 
     own, told = believing.own_state(path), []
     try:
@@ -120,9 +113,6 @@ def _tell(session: Session, sentence: str) -> None:
 
 def cannot_be_written(path: str, what: str, error: OSError) -> str:
     """Say that a part of the state of a folder of outputs cannot be written, and what helps."""
-    from ckptrules.storage import reading, trash
-    from ckptrules.storage.posix import Disk
-
     if isinstance(error, reading.StateError):
         return refusal_of(error)
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
@@ -132,10 +122,3 @@ def cannot_be_written(path: str, what: str, error: OSError) -> str:
         can_purge = any(trash.trash_runs(Disk(path)))
         return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
     return fact
-
-
-def refusal_of(error: OSError) -> str:
-    """Say why the system or the state refuses, with the hint that a `reading.StateError` carries."""
-    from ckptrules.storage.reading import StateError, why_of
-
-    return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)

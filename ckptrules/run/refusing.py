@@ -7,12 +7,13 @@ import re
 import sys
 
 from ckptrules.engine.spelling import nearest
-from ckptrules.rules.shipped import RULES_DIR
+from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
 from ckptrules.run.command_line import TASKS, declared, program, refusal
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
 from ckptrules.run.session import Session, once
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
+from ckptrules.storage.reading import StateError, why_of
 
 REFUSED = 3
 
@@ -35,8 +36,6 @@ def show_help_first() -> None:
         print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
         raise SystemExit(REFUSED) from None
     if topic in (*TASKS, *OWN):
-        from ckptrules.rules.shipped import sentences
-
         print(topic_page(topic, sentences(), program(), declared), end="", flush=True)
         raise SystemExit(0)
 
@@ -59,8 +58,6 @@ def refuse_mistyped(line: CommandLine) -> None:
 
 def all_are_ours() -> bool:
     """Say whether there are no tasks of the user's own."""
-    from ckptrules.rules.shipped import has_own_tasks
-
     return program() == OURS or not has_own_tasks()
 
 
@@ -115,8 +112,6 @@ def refuse_lacking(session: Session) -> None:
     line, dodo = session.line, session.dodo
     asked = [word.base for word in line.words] or [DEFAULT_TASK]
     if task := next((task for task in asked if line.command == "run" and task in session.lacking), None):
-        from ckptrules.rules.shipped import lines_to_add
-
         fact = f"{os.path.basename(dodo['__file__'])} has no '{task}', which ckptrules knows"
         raise OptionError(fact, "\n    ".join(["add to it:", *lines_to_add([task], dodo)]), place="")
 
@@ -208,3 +203,8 @@ def refuse_report_place(options: Common) -> None:
                 fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
         if fact:
             raise OptionError(f"{name}={path}: {fact}")
+
+
+def refusal_of(error: OSError) -> str:
+    """Say why the system or the state refuses, with the hint that a `reading.StateError` carries."""
+    return f"{why_of(error)}\n    hint: {error.hint}" if isinstance(error, StateError) else why_of(error)

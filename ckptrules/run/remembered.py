@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptrules.engine.state_folder import STATE
-from ckptrules.run.locking import cannot_be_written
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading
@@ -137,7 +136,8 @@ def sound_database(session: Session, path: str, options: Common) -> str:
     Raises:
         OptionError: it cannot be written.
     """
-    from ckptrules.storage import state  # not above: `doit list` changes nothing
+    from ckptrules.run.locking import cannot_be_written  # not above: `doit list` changes nothing
+    from ckptrules.storage import state
 
     database = os.path.join(path, STATE, DATABASE)
     try:

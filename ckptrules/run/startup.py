@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import InvalidDodoFile
 
+from ckptrules import stopping
 from ckptrules.engine.measures import visible_lines
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.state_folder import STATE
@@ -30,9 +31,9 @@ from ckptrules.run.command_line import (
     params_of,
     refusal,
 )
-from ckptrules.run.locking import recover_first, refusal_of, refuse_state, take_lock
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.refusing import (
+    refusal_of,
     refuse_backup,
     refuse_configured_folder,
     refuse_lacking,
@@ -111,7 +112,6 @@ def _config(session: Session, default_tasks: Sequence[str]) -> dict[str, Any]:
 
 def heed_signals(line: CommandLine) -> None:
     """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
-    from ckptrules import stopping
     from ckptrules.outputs.in_use import ignore_lease_breaks
 
     ignore_lease_breaks()
@@ -224,6 +224,8 @@ def _database(session: Session) -> str:
             options = next(iter(line.asked().values()), None) or line.options("")
             return readable_database(session, os.path.join(options.outputs_dir, STATE, DATABASE))
         return IN_MEMORY
+    from ckptrules.run.locking import refuse_state
+
     refuse_state(session)
     changing = {task: options for task, options in line.asked().items() if options.will_change}
     if not changing and line.has_foreign_words:
@@ -242,6 +244,7 @@ def begin_changing(session: Session, task: str, options: Common) -> str:
     """
     from ckptrules.run.finding import names_of, note_proof
     from ckptrules.run.jobs import prepare
+    from ckptrules.run.locking import recover_first, take_lock
     from ckptrules.run.tasks import refuse_unknown_experiments
 
     refuse_report_place(options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptrules import stopping
 from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import SMALL, File, Lost, Work, weight
+from ckptrules.workers.pieces import SMALL, File, Lost, Work, spread, weight
 from ckptrules.workers.rate import Held, Limiter, unheld
 from ckptrules.workers.where import NONE, read_executor
 
@@ -76,8 +76,6 @@ class Workers:
             from ckptrules.workers.side_by_side import each
 
             return each(work, files, self.held(unheld(progress)), room=room)
-        from ckptrules.workers.pieces import spread
-
         return spread(self._shared(), work, files, unheld(progress), room=room)
 
     def prepare(self) -> None:
