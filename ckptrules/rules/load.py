@@ -120,7 +120,7 @@ def load_rules(texts: Mapping[str, str], *, proved: bool = False) -> RuleSet:
 
     every = [rules._replace(packs=()), *(pack.rules for pack in rules.packs)]
     try:
-        failed = [*(fault for one in every for fault in proving.prove(one)), *policies.prove_examples(rules)]
+        failed = [*(fault for one in every for fault in proving.prove(one)), *proving.prove_policies(rules)]
     except SlowRuleError as slow:
         failed = [Fault(slow.rule.place, f"{slow.rule.called} needs too long for '{slow.name}'", SLOW_HINT)]
     if failed:

@@ -1,4 +1,4 @@
-"""What rule files say of what goes → checked policies, proved by their own examples; leftovers, limits. Pure."""
+"""What rule files say of what goes → checked policies; leftovers, limits. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ckptrules.engine import measures
-from ckptrules.engine.actions import Action, Kept, Plan
-from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Entry, EntryKind, Listing
+from ckptrules.engine.entries import Entry, EntryKind
 from ckptrules.engine.lines import IN_POLICIES, LINES
 from ckptrules.engine.lines.budget import OLDEST
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import captures
-from ckptrules.engine.retention import by_tree
 from ckptrules.engine.ruleset import (
     Assignment,
     Budget,
@@ -27,14 +24,11 @@ from ckptrules.engine.ruleset import (
     PolicyExample,
     PolicyLine,
     Rule,
-    RuleSet,
-    asked_inside,
 )
 from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text, fault_of
 from ckptrules.engine.spelling import closest, one_of
 from ckptrules.rules.shape import Value
 
-_UNREAD = "write it as a name that the rules of naming understand"
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
 
 
@@ -277,61 +271,3 @@ def _given(text: str) -> Entry:
         text = text[: -len(word)].rstrip(" ")
     kind: EntryKind = "directory" if text.endswith("/") else "file"
     return Entry(text.rstrip("/"), kind, size, EXAMPLE_NOW_NS - age * NS)
-
-
-def prove_examples(rules: RuleSet) -> list[Fault]:
-    """Test every policy with its examples, by the way that a run goes. Empty means: the policies do what they show.
-
-    Another target leaves every example of every policy behind: what no rule understands is one fault.
-    """
-    faults = [
-        Fault(place, f"retention policy '{policy.name}': {fact}", hint)
-        for policy in rules.policies.values()
-        for example in policy.examples
-        for place, fact, hint in _test_example(policy, example, rules)
-    ]
-    unread = [fault for fault in faults if fault.hint == _UNREAD]
-    if len(unread) <= 1:
-        return faults
-    more = f"so are {len(unread) - 1} more names" if unread[2:] else "so is 1 more name"
-    hint = "write them as names that the rules of naming understand, or leave out 'examples'"
-    told = unread[0]._replace(fact=f"{unread[0].fact}; {more} in examples of policies", hint=hint)
-    return [told, *(fault for fault in faults if fault.hint != _UNREAD)]
-
-
-def _test_example(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Location, str, str]]:
-    given = [entry.name for entry in example.given]
-    if twice := next((name for name in given if given.count(name) > 1), None):
-        yield example.places[twice], f"the example gives '{twice}' twice", ""
-        return
-    from ckptrules.engine.plan import make_plan  # not above: of rules that are known to hold nothing is tested
-
-    complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
-    inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}
-    evidence = Evidence(now_ns=EXAMPLE_NOW_NS, inside=inside)
-    listing = Listing(policy.name, policy.name, example.given)
-    if by_tree(policy):
-        from ckptrules.engine.tree import of_one
-
-        evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
-    plan = make_plan(rules, listing, policy, evidence=evidence)
-    rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
-    goes = plan.going
-    for name in given:
-        place = example.places[name]
-        why = "; ".join(reason.text for row in rows if name in row.names for reason in row.reasons)
-        if fault := _not_understood(name, plan):
-            yield place, f"the example gives '{name}', which {fault}", _UNREAD
-        elif name in goes and name in example.kept:
-            yield place, f"the example does not keep '{name}': {why}", ""
-        elif name not in goes and name not in example.kept:
-            yield place, f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
-    for name in sorted(example.kept - set(given)):
-        fact = f"the example keeps '{name}', which is not among what is given"
-        yield example.places[name], fact, closest(name, given)
-
-
-def _not_understood(name: str, plan: Plan) -> str:
-    problems = [problem.text for problem in plan.problems if name in problem.names]
-    skipped = [f"is skipped: {row.reason.text}" for row in plan.skipped if row.name == name]
-    return next(iter([*problems, *skipped]), "")

@@ -1,14 +1,22 @@
-"""Proves naming rules by their own examples."""
+"""Proves the rules by their own examples: those of naming, and the policies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptrules.engine.checkpoints import Claim
+from ckptrules.engine.actions import Action, Kept, Plan
+from ckptrules.engine.checkpoints import Claim, Evidence
+from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import CHECKPOINTS, claim, fits, same_text, target_name
-from ckptrules.engine.ruleset import Example, Fault, Rule, RuleSet
+from ckptrules.engine.plan import make_plan
+from ckptrules.engine.retention import by_tree
+from ckptrules.engine.ruleset import Example, Fault, Location, Policy, PolicyExample, Rule, RuleSet, asked_inside
+from ckptrules.engine.spelling import closest
 from ckptrules.engine.templates import TemplateError
+from ckptrules.engine.tree import of_one
+from ckptrules.rules.policies import EXAMPLE_NOW_NS
 
+_UNREAD = "write it as a name that the rules of naming understand"
 Wrong = tuple[str, str]  # a fact and a hint; the fact is empty where nothing is wrong
 
 
@@ -75,3 +83,60 @@ def _taken(name: str, rule: Rule, found: Claim) -> Wrong | None:
         hint = f"move '{rule.id}' above '{other}', or make '{other}' narrower"
         return f"is taken by {found.reason.text} ({place}), which comes first", hint
     return None
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------
+
+
+def prove_policies(rules: RuleSet) -> list[Fault]:
+    """Test every policy with its examples, by the way that a run goes. Empty means: the policies do what they show.
+
+    Another target leaves every example of every policy behind: what no rule understands is one fault.
+    """
+    faults = [
+        Fault(place, f"retention policy '{policy.name}': {fact}", hint)
+        for policy in rules.policies.values()
+        for example in policy.examples
+        for place, fact, hint in _test_kept(policy, example, rules)
+    ]
+    unread = [fault for fault in faults if fault.hint == _UNREAD]
+    if len(unread) <= 1:
+        return faults
+    more = f"so are {len(unread) - 1} more names" if unread[2:] else "so is 1 more name"
+    hint = "write them as names that the rules of naming understand, or leave out 'examples'"
+    told = unread[0]._replace(fact=f"{unread[0].fact}; {more} in examples of policies", hint=hint)
+    return [told, *(fault for fault in faults if fault.hint != _UNREAD)]
+
+
+def _test_kept(policy: Policy, example: PolicyExample, rules: RuleSet) -> Iterator[tuple[Location, str, str]]:
+    given = [entry.name for entry in example.given]
+    if twice := next((name for name in given if given.count(name) > 1), None):
+        yield example.places[twice], f"the example gives '{twice}' twice", ""
+        return
+    complete = frozenset(pattern for rule in (*rules.legacy, *rules.formats) for pattern in asked_inside(rule))
+    inside = {entry.name: complete for entry in example.given if entry.kind == "directory"}
+    evidence = Evidence(now_ns=EXAMPLE_NOW_NS, inside=inside)
+    listing = Listing(policy.name, policy.name, example.given)
+    if by_tree(policy):
+        evidence = evidence._replace(tree=of_one(rules, listing, policy, "report", evidence))
+    plan = make_plan(rules, listing, policy, evidence=evidence)
+    rows: tuple[Kept | Action, ...] = (*plan.kept, *plan.actions)
+    goes = plan.going
+    for name in given:
+        place = example.places[name]
+        why = "; ".join(reason.text for row in rows if name in row.names for reason in row.reasons)
+        if fault := _not_understood(name, plan):
+            yield place, f"the example gives '{name}', which {fault}", _UNREAD
+        elif name in goes and name in example.kept:
+            yield place, f"the example does not keep '{name}': {why}", ""
+        elif name not in goes and name not in example.kept:
+            yield place, f"the example keeps '{name}': {why}", "add it to 'kept', or change the policy"
+    for name in sorted(example.kept - set(given)):
+        fact = f"the example keeps '{name}', which is not among what is given"
+        yield example.places[name], fact, closest(name, given)
+
+
+def _not_understood(name: str, plan: Plan) -> str:
+    problems = [problem.text for problem in plan.problems if name in problem.names]
+    skipped = [f"is skipped: {row.reason.text}" for row in plan.skipped if row.name == name]
+    return next(iter([*problems, *skipped]), "")
