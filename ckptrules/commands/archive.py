@@ -92,7 +92,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     packings = [
         Packing(options.outputs_dir, experiment, options.archive_dir, options.format) for experiment in inner_first
     ]
-    return Prepared(partial(pack_all, session, options, session.style(options), packings), names)
+    return Prepared(partial(pack_all, session, options, packings), names)
 
 
 def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) -> None:
@@ -155,9 +155,9 @@ class Told:
         return Done(Output("\n".join([*lines, ""]) + more), failed=bool(self.failed), killed=self.killed)
 
 
-def pack_all(session: Session, options: Options, style: Style, packings: list[Packing]) -> Done:
+def pack_all(session: Session, options: Options, packings: list[Packing]) -> Done:
     """Pack experiments, some at once, and those that hold others after these; what fails is told, the rest is done."""
-    told, names = Told(style), [place.experiment for place in packings]
+    told, names = Told(session.style(options)), [place.experiment for place in packings]
     try:
         for places_here in at_once(packings):
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
@@ -166,7 +166,9 @@ def pack_all(session: Session, options: Options, style: Style, packings: list[Pa
     except (StoppedError, KilledError) as error:
         for place in packings:
             if place.experiment not in told.lines and os.path.lexists(place.path):  # one worker may be ahead of others
-                what = f"{style.name(place.experiment)} is where it was, and {style.name(place.path)} is there"
+                what = (
+                    f"{told.style.name(place.experiment)} is where it was, and {told.style.name(place.path)} is there"
+                )
                 told.fail(place.experiment, f"Stopped: {what}.")
         told.stop(session, error, names, "archived")
     return told.done(names, expected(options, "archive", told.to_come))

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 
 from ckptrules.engine.measures import visible
-from ckptrules.report.style import Style
 from ckptrules.run import locking, refusing
 from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
@@ -59,7 +58,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     chosen = chosen_of(session, "backup", options, names_of(session, options))
     whole, created = not selects(session, "backup", options), now.isoformat(timespec="seconds")
     order = Order(options.outputs_dir, path, options.mode, vault_backups.paths_of(chosen), whole, created)
-    return Prepared(partial(make, session, options, session.style(options), order), chosen)
+    return Prepared(partial(make, session, options, order), chosen)
 
 
 def chosen_backup(backup: str | None, task: str) -> tuple[str, Manifest, bool]:
@@ -113,8 +112,9 @@ def lock(session: Session, options: Common) -> None:
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-def make(session: Session, options: Options, style: Style, order: Order) -> Done:
+def make(session: Session, options: Options, order: Order) -> Done:
     """Make a backup, or tell what it would be."""
+    style = session.style(options)
     what = f"backup '{style.name(order.path)}'"
     lost: dict[str, tuple[str, ...]] = {}
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from ckptrules.commands.backup import stopped
-from ckptrules.report.style import Style, few
+from ckptrules.report.style import few
 from ckptrules.run.options import BACKUPS, EXECUTOR, MAX_RATE, Common, flag
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
@@ -35,12 +35,12 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """List the backups."""
-    return Prepared(partial(show, session, options, session.style(options)))
+    return Prepared(partial(show, session, options))
 
 
-def show(session: Session, options: Options, style: Style) -> Done:
+def show(session: Session, options: Options) -> Done:
     """List the backups, and check them where that is asked for."""
-    folder = backups_folder(options.outputs_dir, options.to)
+    style, folder = session.style(options), backups_folder(options.outputs_dir, options.to)
     try:
         held = [*find_backups(folder, options.outputs_dir)]
     except OSError as error:

@@ -43,12 +43,12 @@ def prepare(session: Session, options: Options) -> Prepared:
     """Find out which experiments are meant."""
     names = chosen_of(session, "catalog", options, finding.names_of(session, options))
     pinning.pins_of(session, options)  # refused before anything is listed
-    style = session.style(options)  # here, as doit catches what a task prints
-    return Prepared(partial(show_catalog, session, options, style, names), names)
+    return Prepared(partial(show_catalog, session, options, names), names)
 
 
-def show_catalog(session: Session, options: Options, style: Style, names: Collection[str]) -> Done:
+def show_catalog(session: Session, options: Options, names: Collection[str]) -> Done:
     """Print the catalog, or write it to a file; what cannot be read is told beside it, and the rest is listed."""
+    style = session.style(options)
     records: list[Record] = []
     problems: list[Problem] = []
     pins = [one.pin._replace(path=one.path) for one in pinning.all_pinned(session, options)]
@@ -71,7 +71,7 @@ def show_catalog(session: Session, options: Options, style: Style, names: Collec
         return Done(Output(f"{style.name(str(error.filename))}: {os.strerror(error.errno or 0)}\n"), failed=True)
     lack = "" if records or problems else jobs.nothing_understood(session, options)
     told = [f"Problem: {style.name(problem.names[0])} {problem.text}" for problem in problems]
-    for line in (*told, lack, jobs.uncovered(session, "catalog", options, style)):
+    for line in (*told, lack, jobs.uncovered(session, "catalog", options)):
         if line:
             print(session.completed(line), file=sys.stderr)  # what goes to a pipe is the catalog alone
     return Done(Output(text, as_it_is=True), failed=bool(problems or lack))

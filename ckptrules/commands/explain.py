@@ -106,7 +106,7 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
     if not found:
         hint = closest(os.path.basename(str(options.name)), sorted(names)) or "'doit plan verbose=1' lists all"
         fact = f"Nothing is called '{job.style.name(str(options.name))}'.\n    hint: {job.style.name(hint)}\n"
-        passed_over = jobs.uncovered(session, "explain", options, job.style)
+        passed_over = jobs.uncovered(session, "explain", options)
         return Done(Output(fact + f"{passed_over}\n" * bool(passed_over)), failed=True)
     text = "\n".join(block(one, job.style) for one in found)
     if options.json:

@@ -27,7 +27,7 @@ class Options(Common):
 
 def prepare(session: Session, options: Options) -> Prepared:
     """Show which runs there were."""
-    return Prepared(partial(show_history, session, options, session.style(options)))
+    return Prepared(partial(show_history, session, options))
 
 
 def history_text(runs: list[Run], style: Style) -> str:
@@ -53,8 +53,9 @@ def history_text(runs: list[Run], style: Style) -> str:
     return table(HEADINGS, cells, right=(4, 5, 6), width=style.width, drops=DROPS)
 
 
-def show_history(session: Session, options: Options, style: Style) -> Done:
+def show_history(session: Session, options: Options) -> Done:
     """Tell which runs there were."""
+    style = session.style(options)
     try:
         runs = past.runs_of(options.outputs_dir)
     except OSError as error:

@@ -35,6 +35,6 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
 
         yield {
             "name": TRASH_TASK,
-            "actions": [(hand_over, [partial(free_expired, session, options, session.style(options), expired)])],
+            "actions": [(hand_over, [partial(free_expired, session, options, expired)])],
             "task_dep": backups_first(session),
         }

@@ -54,15 +54,14 @@ def prepare(session: Session, options: Options) -> Prepared:
     """
     days = seconds(options.older_than) / records.DAY if options.older_than else 0
     runs = records.waiting_runs(options.outputs_dir, days)
-    style = session.style(options)
-    shown = trash_text(options, style, runs)
+    shown = trash_text(options, session.style(options), runs)
     on_terminal = bool(sys.stdin and sys.stdin.isatty() and sys.stdout.isatty())
     if runs and on_terminal and not (options.yes or options.dry_run):
         print(shown, end="")
         if not confirmed():
             return Prepared(partial(Done, Output("Nothing was freed.\n")))
         shown = ""
-    return Prepared(partial(free, session, options, style, runs, shown))
+    return Prepared(partial(free, session, options, runs, shown))
 
 
 def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
@@ -100,7 +99,7 @@ def confirmed() -> bool:
         signal.signal(signal.SIGINT, before)
 
 
-def free(session: Session, options: Options, style: Style, runs: Sequence[str], shown: str) -> Done:
+def free(session: Session, options: Options, runs: Sequence[str], shown: str) -> Done:
     """Free what some runs left in the trash; what cannot be freed is a problem, and the rest is freed."""
     if options.dry_run:
         use = trash_use(Disk(options.outputs_dir), runs)
@@ -108,15 +107,15 @@ def free(session: Session, options: Options, style: Style, runs: Sequence[str], 
     emptied, unrecorded = empty(session, options, runs)
     nothing = emptied.left and not emptied.freed.items
     lines = [shown + ("The trash cannot be emptied." if nothing else f"Freed: {amount(emptied.freed)}"), *unrecorded]
-    lines += [f"Problem: {line}" for line in left_lines(options, style, emptied.left)]
+    lines += [f"Problem: {line}" for line in left_lines(options, session.style(options), emptied.left)]
     return Done(Output("\n".join([*lines, ""])), failed=bool(emptied.left or unrecorded))
 
 
-def free_expired(session: Session, options: Common, style: Style, runs: Sequence[str]) -> Done:
+def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done:
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
     emptied, unrecorded = empty(session, options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items else []
-    lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, style, emptied.left))]
+    lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, session.style(options), emptied.left))]
     return Done(Output("\n".join([*lines, ""])), failed=bool(unrecorded))
 
 

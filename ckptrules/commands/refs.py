@@ -70,7 +70,7 @@ class Options(Common):
 def prepare(session: Session, options: Options) -> Prepared:
     """Find out where to look."""
     options = options.but(apply=options.will_change)
-    return Prepared(partial(work, session, options, session.style(options), paths_of(options)))
+    return Prepared(partial(work, session, options, paths_of(options)))
 
 
 def paths_of(options: Options) -> list[str]:
@@ -92,8 +92,9 @@ def paths_of(options: Options) -> list[str]:
     return options.paths.split()
 
 
-def work(session: Session, options: Options, style: Style, paths: Sequence[str]) -> Done:
+def work(session: Session, options: Options, paths: Sequence[str]) -> Done:
     """Show the references, and rewrite them where that is asked for."""
+    style = session.style(options)
     try:
         runs = runs_of(options.outputs_dir)
     except OSError as error:
@@ -115,7 +116,7 @@ def work(session: Session, options: Options, style: Style, paths: Sequence[str])
     lines += [
         f"{style.signs['problem']} Problem: {style.name(path)}: {why}" for path, why in (unread | held | failed).items()
     ]
-    lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed, style)
+    lines += summary(session, options, texts, [text for text in sure if text.path not in failed], renamed)
     left = unread or held or failed or any(not reference.new for text in texts for reference in text.references)
     return Done(Output("\n".join([*lines, ""]), as_it_is=True), failed=bool(left))
 
@@ -317,18 +318,13 @@ def unsure_lines(texts: Iterable[Text], style: Style) -> list[str]:
 
 
 def summary(
-    session: Session,
-    options: Options,
-    texts: Sequence[Text],
-    done: Sequence[Text],
-    renamed: Mapping[str, object],
-    style: Style,
+    session: Session, options: Options, texts: Sequence[Text], done: Sequence[Text], renamed: Mapping[str, object]
 ) -> list[str]:
     """Say how much there was."""
     certain = sum(bool(reference.new) for text in done for reference in text.references)
     unsure = sum(not reference.new for text in texts for reference in text.references)
     verb = "Rewritten" if options.apply else "To rewrite"
-    lines = [f"{style.paint('Summary', 'bold')}" + (" (nothing was changed)" if not options.apply else "")]
+    lines = [session.style(options).paint("Summary", "bold") + " (nothing was changed)" * (not options.apply)]
     lines.append(f"  {verb}: {count_of(certain, 'reference')} in {count_of(len(done), 'file')}")
     if unsure:
         lines.append(f"  Unsure: {count_of(unsure, 'reference')}, left as they are")

@@ -11,7 +11,6 @@ from ckptrules.commands.backup import chosen_backup, expected, lock, stopped
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import visible
 from ckptrules.engine.pins import Found, is_it
-from ckptrules.report.style import Style
 from ckptrules.run import pinning, records
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUP, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OptionError, flag
@@ -60,22 +59,21 @@ def prepare(session: Session, options: Options) -> Prepared:
                 f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
             ) from None
     lock(session, options)
-    manifest, style = stated if is_trusted else stated.disbelieved, session.style(options)
+    manifest = stated if is_trusted else stated.disbelieved
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
-    return Prepared(partial(bring_back, session, options, style, path, manifest, chosen, notes), names)
+    return Prepared(partial(bring_back, session, options, path, manifest, chosen, notes), names)
 
 
 def bring_back(
     session: Session,
     options: Options,
-    style: Style,
     path: str,
     manifest: Manifest,
     chosen: tuple[str, ...] | None,
     notes: list[str],
 ) -> Done:
     """Restore a backup, or tell what that would do."""
-    outputs_dir, each = options.outputs_dir, session.each
+    outputs_dir, each, style = options.outputs_dir, session.each, session.style(options)
     lost: dict[str, tuple[str, ...]] = {}
     try:
         with session.shown(manifest.size) as progress:

@@ -45,7 +45,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     if options.archive is None:
         raise OptionError("unarchive needs archive=PATH", "archive=/archive/old_1.tar.zst")
     paths = chosen_archives(options.archive)
-    return Prepared(partial(bring_all, session, options, session.style(options), paths))
+    return Prepared(partial(bring_all, session, options, paths))
 
 
 def chosen_archives(pattern: str) -> list[str]:
@@ -90,12 +90,12 @@ class Back(Told):
         self.needed = 0
 
 
-def bring_all(session: Session, options: Options, style: Style, paths: list[str]) -> Done:
+def bring_all(session: Session, options: Options, paths: list[str]) -> Done:
     """Bring experiments back; what fails is told, the rest is done.
 
     Some are unpacked at once, as many as there is room for. What needs more than its share comes last, alone.
     """
-    back, several = Back(style), list[Unpacking]()
+    back, several = Back(session.style(options)), list[Unpacking]()
     try:
         for path in paths:
             with back.trying(path):
@@ -174,12 +174,12 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
         back.to_come += stated.size
         back.lines[path] = f"Would bring back: {what}"
     else:
-        notes = bring_back(session, options, back.style, path, unpacked)
+        notes = bring_back(session, options, path, unpacked)
         back.lines[path] = "\n".join([f"Brought back: {what}", *notes])
     back.holders[experiment] = path
 
 
-def bring_back(session: Session, options: Options, style: Style, path: str, unpacked: Unpacked) -> list[str]:
+def bring_back(session: Session, options: Options, path: str, unpacked: Unpacked) -> list[str]:
     """Give an experiment its place, and return what to tell of what it has not got."""
     stated, lost = unpacked.manifest, dict[str, tuple[str, ...]]()
     (experiment,), top = stated.experiments, stated.items[0].path
@@ -190,4 +190,4 @@ def bring_back(session: Session, options: Options, style: Style, path: str, unpa
         step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
         if why := change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,))):
             raise ArchiveError(f"{experiment} {cannot('be brought back', why)}")
-    return [*doubt_lines(stated, manifest, "this archive", os.geteuid()), *lost_lines(lost, style)]
+    return [*doubt_lines(stated, manifest, "this archive", os.geteuid()), *lost_lines(lost, session.style(options))]

@@ -77,7 +77,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {measured}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
     lack = "" if total.total() > total["other"] else jobs.nothing_understood(session, job.options)
-    around = jobs.uncovered(session, "usage", job.options, job.style)
+    around = jobs.uncovered(session, "usage", job.options)
     text += "".join(f"{line}\n" for line in (lack, around) if line)
     return Done(Output(text), failed=bool(failed or lack))
 

@@ -161,7 +161,7 @@ def lacking(session: Session, base: str, job: Job, understood: Callable[[Any], i
         lacks += [pinning.renew(options.rules_dir, options.outputs_dir)] if options.will_change else []
         if understood and not selects(session, base, options):
             directories = find(session, options)
-            lacks += pinning.astray(session, options, directories, job.style)
+            lacks += pinning.astray(session, options, directories)
     return "\n".join(filter(None, lacks))
 
 
@@ -172,7 +172,7 @@ def around(session: Session, base: str, job: Job, understood: Callable[[Any], in
     not walk the tree.
     """
     if understood and (job.options.dry_run or base == "verify" or not understood(total) or total.changes):
-        yield uncovered(session, base, job.options, job.style)
+        yield uncovered(session, base, job.options)
     for path, why in sorted(job.links.unsearched.items()):
         yield f"Not searched for links: {job.style.name(path)}: {why}. A link in there may come to lead nowhere."
 

@@ -91,13 +91,13 @@ def _packed_there(text: bytes) -> Packed:
     return Packed(pickle.loads(text))  # noqa: S301 - of our own main process
 
 
-def uncovered(session: Session, base: str, options: Common, style: Style) -> str:
+def uncovered(session: Session, base: str, options: Common) -> str:
     """Tell what looks like checkpoints below ``outputs_dir`` and is covered by no layout; nothing for a selection."""
     if selects(session, base, options):
         return ""
     from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 
-    shown, place, rules = style.name, options.outputs_dir, load(session, options)
+    shown, place, rules = session.style(options).name, options.outputs_dir, load(session, options)
     covered, unread = {one.directory for one in find(session, options)}, passed_over(session, options)
     holds = holders_by(place, rules)
 

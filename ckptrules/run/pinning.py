@@ -14,7 +14,6 @@ from ckptrules.engine.entries import Directory, Entry, Listing, lies_in
 from ckptrules.engine.pins import GONE, OTHER, UNSEEN, Found, Pin, by_place, find_pinned, is_it, name_in
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.outputs.listing import read_names, scan
-from ckptrules.report.style import Style
 from ckptrules.rules.pins import change_pins, read_pins
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run.finding import find
@@ -141,9 +140,9 @@ def archived_by(outputs_dir: str, one: Found) -> str:
     return ""
 
 
-def astray(session: Session, options: Common, directories: Iterable[Directory], style: Style) -> Iterator[str]:
+def astray(session: Session, options: Common, directories: Iterable[Directory]) -> Iterator[str]:
     """Tell of what is pinned in none of the checkpoint directories that there are, unless it is archived."""
-    pins = pins_of(session, options)
+    style, pins = session.style(options), pins_of(session, options)
     around = by_place(pins)
     here = {pin.path for found in directories for pin in around.get(found.directory, ()) if name_in(pin, found)}
     for one in look(options.outputs_dir, [pin for pin in pins if pin.path not in here]):

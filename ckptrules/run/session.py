@@ -48,6 +48,7 @@ class Session:
     def __init__(self, line: CommandLine, dodo: Mapping[str, Any]) -> None:
         self.line, self.dodo = line, dodo
         self.started_ns = time.time_ns()  # since 1970
+        self.stdout = sys.stdout  # later, doit catches what a task prints
         self.config: dict[str, Any] = {}
         self.contexts: dict[str, Any] = {}  # `reporter.RunContext`; `doit list` needs no reporter
         self.problems_before = False
@@ -114,14 +115,14 @@ class Session:
         return [] if any(fits(word.task, base) for word in words) else [word.experiments for word in words]
 
     def style(self, options: Common) -> Style:
-        """Find out what the terminal can show."""
+        """Return what the terminal can show."""
         from ckptrules.report.style import Style  # not above: `doit list` shows nothing
 
         to_file = any(word.startswith(("-o", "--output-file")) for word in self.line.arguments)
-        is_terminal = sys.stdout.isatty() and not to_file
+        is_terminal = self.stdout.isatty() and not to_file
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not is_terminal
         width = shutil.get_terminal_size((0, 0)).columns if is_terminal else 0
-        return Style(not plain, sys.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
+        return Style(not plain, self.stdout.encoding or "ascii", options.verbose, options.dry_run, width)
 
 
 def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Concatenate[Session, Asked], Answer]:
