@@ -14,7 +14,7 @@ from ckptrules.storage import reading, streams
 from ckptrules.storage.dressing import PRIVATE, described, dress_as
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
-from ckptrules.storage.writing import write
+from ckptrules.storage.writing import new_file, write
 
 FICLONE = 0x40049409  # linux/fs.h
 PIECE = 8 << 20  # bytes that the system copies at once; what it has read for that is then hashed from its memory
@@ -60,8 +60,7 @@ def copy_file(
         elif how != "clone" or not clone(origin, directory, to_name):
             how = "copy"
         flags = {"copy": os.O_RDWR | os.O_CREAT | os.O_EXCL}.get(how, os.O_RDONLY)
-        copy = os.open(to_name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE, dir_fd=directory)
-        try:
+        with new_file(directory, to_name, PRIVATE, flags) as copy:
             digest = Checksum(item.checksum)
             if how == "copy":
                 size = _copy_bytes(origin, copy, before.st_size, digest, progress)
@@ -78,12 +77,6 @@ def copy_file(
             if changed and how == "copy":  # what was hashed may be younger than what was copied
                 size, digest = os.fstat(copy).st_size, Checksum(item.checksum)
                 streams.digest_part(copy, 0, size, digest, lambda _: progress(0))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(to_name, dir_fd=directory)
-            raise
-        finally:
-            os.close(copy)
     return item._replace(size=size, mtime_ns=before.st_mtime_ns, checksum=str(digest), changed=changed), how, lost
 
 

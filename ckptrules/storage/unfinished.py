@@ -19,7 +19,7 @@ from ckptrules.storage.looking import identity_of
 from ckptrules.storage.moving import rename, status_of
 from ckptrules.storage.reading import NO_TRICKS, Progress, open_below
 from ckptrules.storage.state import WORK, Folders, open_directory
-from ckptrules.storage.writing import remove, skip, temporary_name, write, write_beside
+from ckptrules.storage.writing import or_undone, remove, skip, temporary_name, write, write_beside
 
 PARTIAL = ".{}.partial"  # what an archive is called until it is proved
 TRIES = 5  # to remove a folder into which somebody has just written
@@ -41,15 +41,11 @@ def new_archive(path: str) -> Iterator[tuple[BinaryIO, str]]:
         mode = 0o664 & os.fstat(directory).st_mode
         with open(os.open(partial, flags, mode, dir_fd=directory), "w+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
+            with or_undone(os.unlink, partial, dir_fd=directory):
                 yield file, os.path.join(folder, partial)
                 file.flush()
                 os.fsync(file.fileno())
                 rename(directory, partial, name)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial, dir_fd=directory)
-                raise
         os.fsync(directory)
 
 
@@ -104,12 +100,8 @@ def waiting(root: str, path: str) -> Iterator[None]:
     folder, name = os.path.split(path)
     with open_below(root, folder) as directory:
         os.mkdir(name, PRIVATE, dir_fd=directory)
-        try:
+        with or_undone(_remove_in_use, directory, name):
             yield
-        except BaseException:
-            with contextlib.suppress(OSError):
-                _remove_in_use(directory, name)
-            raise
         _remove_in_use(directory, name)
 
 
@@ -183,7 +175,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
     name = temporary_name("state-")
     with reading.open_file(outputs_dir, path) as origin, open_directory(outputs_dir, WORK, make=True) as work:
         before = os.fstat(origin)
-        try:
+        with or_undone(os.unlink, name, dir_fd=work):
             cloned = clone(origin, work, name)
             flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if cloned else os.O_CREAT | os.O_EXCL)
             with open(os.open(name, flags, PRIVATE, dir_fd=work), "wb", buffering=0) as copy:
@@ -193,11 +185,7 @@ def stage_rewrite(outputs_dir: str, path: str, recipe: Rewrite, progress: Progre
                 os.utime(copy.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
                 os.fsync(copy.fileno())
             if identity_of(os.fstat(origin)) != identity_of(before):
-                raise reading.SourceError(errno.ESTALE, CHANGED, path)  # noqa: TRY301 - the copy goes, whatever failed
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name, dir_fd=work)
-            raise
+                raise reading.SourceError(errno.ESTALE, CHANGED, path)
     return name
 
 

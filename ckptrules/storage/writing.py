@@ -20,29 +20,38 @@ from ckptrules.storage.reading import FOLDER, NO_TRICKS, Progress, open_below
 
 TEMPORARY = ".tmp"
 
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 HOLE = 4096  # bytes; zeros of fewer are written
 ROWS = 4  # the depth in a report at which a row of a directory stands
 AT_ONCE = 4096  # pieces of a report that are written at once: some hundred KB
 
 
 @contextlib.contextmanager
-def new_file(directory: int, name: str, mode: int = PRIVATE) -> Iterator[int]:
+def new_file(directory: int, name: str, mode: int = PRIVATE, flags: int = NEW) -> Iterator[int]:
     """Make a file in an open directory, and give it, open for writing; whatever fails until the end, it is gone.
 
-    ``mode`` is what it is made with, less the umask.
+    ``mode`` is what it is made with, less the umask. Other ``flags`` open one that was made just before.
 
     Raises:
         FileExistsError: the name is taken.
     """
-    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_TRICKS, mode, dir_fd=directory)
+    file = os.open(name, flags | NO_TRICKS, mode, dir_fd=directory)
     try:
-        yield file
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        raise
+        with or_undone(os.unlink, name, dir_fd=directory):
+            yield file
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def or_undone(undo: Callable[..., object], *of: Any, **more: Any) -> Iterator[None]:
+    """Undo what was begun where what is done until the end fails, by whatever; what cannot be undone stays."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            undo(*of, **more)
+        raise
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ def make_backup(
     manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments, items=to_come)
     hidden = hidden_path(order.path)
     writing.make_folder(hidden, dressing.PRIVATE)
-    try:
+    with writing.or_undone(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         how = _way(order, items, hidden)
         if how == "copy":
@@ -92,10 +92,6 @@ def make_backup(
         )
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         tell(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            unfinished.remove_backup(hidden, hidden)
-        raise
     return manifest, problems
 
 

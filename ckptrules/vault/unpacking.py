@@ -15,7 +15,7 @@ from ckptrules.storage import looking, making, reading, streams, unfinished
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
-from ckptrules.storage.writing import temporary_name
+from ckptrules.storage.writing import or_undone, temporary_name
 from ckptrules.vault import space
 from ckptrules.vault.copies import Tell
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
@@ -106,11 +106,8 @@ def unpack(one: Unpacking, progress: Progress) -> Unpacked:
         return Unpacked(check(one.path, format_of(one.path), progress, one.room))
     staged = f"{one.folder}/{temporary_name('')}"
     making.make_directory(one.outputs_dir, Item(staged, "directory", 0, 0, 0))
-    try:
+    with or_undone(drop, one.outputs_dir, staged):
         return Unpacked(_unpack(one, staged, progress), staged)
-    except BaseException:
-        drop(one.outputs_dir, staged)
-        raise
 
 
 def drop(outputs_dir: str, staged: str) -> None:
