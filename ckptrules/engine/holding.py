@@ -9,7 +9,7 @@ from ckptrules.engine.actions import Kept, Problem
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
 from ckptrules.engine.entries import Entry, OutsideLink
-from ckptrules.engine.pointers import cannot_follow
+from ckptrules.engine.pointers import Texts, cannot_follow
 from ckptrules.engine.rows import stay
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.series import judge
@@ -73,11 +73,11 @@ def under_their_names(found: Sorted, spared: Mapping[str, Reason]) -> Sorted:
     return found._replace(checkpoints=tuple(map(as_it_is, found.checkpoints)))
 
 
-def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, evidence: Evidence) -> Checkpoint:
+def unless_unfollowed(checkpoint: Checkpoint, pairs: Pairs, texts: Texts) -> Checkpoint:
     """Let a checkpoint keep its name where a pointer file that names it could not follow."""
     name, target = checkpoint.entry.name, checkpoint.target
     renames = {name: target, **dict(pairs.get(name, ()))}
-    pointer = cannot_follow(evidence.pointers, renames, checkpoint.fields) if name != target else ""
+    pointer = cannot_follow(texts, renames, checkpoint.fields) if name != target else ""
     reason = Reason(f"{pointer} names it, and could not follow to {target}")
     return checkpoint._replace(target=name, named_by=reason) if pointer else checkpoint
 

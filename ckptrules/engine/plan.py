@@ -16,6 +16,7 @@ from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import Swept, sweep
 from ckptrules.engine.living import live_run
 from ckptrules.engine.packs import is_undecided
+from ckptrules.engine.pointers import by_name
 from ckptrules.engine.retention import NOTHING, Verdict, keep_one_of_each
 from ckptrules.engine.ruleset import Policy, Reason, RuleSet
 from ckptrules.engine.series import fields_that_differ, judge
@@ -167,8 +168,8 @@ def clear(case: Case, found: Sorted, known: Known) -> Cleared:
     if disputed:
         sound, held = holding.hold_for_links(sound, found, disputed)
         stays, found = (*stays, *held), holding.without(found, disputed)
-    if evidence.pointers:
-        sound = tuple(holding.unless_unfollowed(c, known.pairs, evidence) for c in sound)
+    if texts := by_name(evidence.pointers):
+        sound = tuple(holding.unless_unfollowed(c, known.pairs, texts) for c in sound)
     return Cleared(found, sound, losers, winners, stays, problems, disputed)
 
 

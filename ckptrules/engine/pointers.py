@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Mention, number
 
@@ -22,8 +23,10 @@ _NUMBER = re.compile(
 _BETWEEN = b" \t\r\n{}[],;"  # what may stand between numbers where a file holds nothing else
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, which Windows puts in front
 _KEY = re.compile(rb"[ \t]*(?:export[ \t]+)?[A-Za-z_][\w.]*=[\"']?")
+_STARTS, _ENDS = re.compile(rb"(?<![\w.=+\-])"), re.compile(rb"(?![\w=+\-]|\.\w)")  # of a word, whatever it holds
 _LEAD = re.compile(r"[-_.]+[A-Za-z]*[-_.]*$")
 FieldsOf = Callable[[str], Mapping[str, str]]
+Texts = Mapping[str, Sequence["Text"]]  # by what they name
 Renames = Mapping[str, str]  # of what is renamed together, all or none: old names, and the new ones
 
 
@@ -35,6 +38,40 @@ def is_text(content: bytes) -> bool:
     size = len(content)
     is_short = size <= LONGEST or (size <= LONGEST_LIST and _LIST.fullmatch(content.rstrip(b"\n") + b"\n") is not None)
     return is_short and _NO_TEXT.search(content) is None
+
+
+class Text(NamedTuple):
+    """A text in a pointer file, and all that it names."""
+
+    pointer: str
+    text: str
+    names: tuple[str, ...]
+
+
+class Index:
+    """Finds the names of a directory that a file may name, in a time that does not grow with their number."""
+
+    def __init__(self, names: Iterable[str], fields_of: FieldsOf) -> None:
+        self._named: dict[bytes, list[str]] = defaultdict(list)
+        self._telling: dict[int | None, list[str]] = defaultdict(list)
+        for name in names:
+            fields = fields_of(name)
+            for text in {spelled for one in _texts_for(name, fields) for spelled in _spellings(one)}:
+                self._named[text].append(name)
+            for told in _told(fields):
+                self._telling[told].append(name)
+        self._sizes = sorted({len(text) for text in self._named})
+
+    def near(self, content: bytes) -> set[str]:
+        """Return all names that `mentioned` would find in a file, and few others."""
+        found = {name for digits in numbers_alone(content) for name in self._telling.get(int(digits), ())}
+        for text in (content, b"\n".join(line[start:] for line, start in _behind_keys(content))):
+            for start in (match.start() for match in _STARTS.finditer(text)):
+                for size in self._sizes:
+                    names = self._named.get(text[start : start + size])
+                    if names and _ENDS.match(text, start + size):
+                        found.update(names)
+        return found
 
 
 def mentions(content: bytes, name: str) -> bool:
@@ -54,19 +91,19 @@ def mentioned(
     Where what is named does not stay (``protects``), only whole names count.
     """
     numbers = numbers_alone(content) if protects else []
-    lines = [(line, key.end()) for line in content.splitlines() if protects and (key := _KEY.match(line))]
+    lines = _behind_keys(content) if protects else []
     values = b"\n".join(line[start:] for line, start in lines)
     beside = sorted(names)
     found = []
     for name in beside:
-        texts = [name, *stems(name, fields_of(name).get("part", ""))] if protects else [name]
+        texts = _texts_for(name, fields_of(name)) if protects else [name]
         said = [text for text in texts if mentions(content, text)]
         behind = [] if said else [text for text in texts if mentions(values, text)]
         meant = [line for line, start in lines if behind and any(mentions(line[start:], text) for text in behind)]
         if any(not any(mentions(line, other) for other in beside) for line in meant):
             said = [""]  # it stays, and nothing is written there: who knows where a key ends
         if not said:
-            said = [digits for digits in numbers if tells(fields_of(name), int(digits))]
+            said = [digits for digits in numbers if int(digits) in _told(fields_of(name))]
         found += [Mention(name, text, protects) for text in said]
     return tuple(found)
 
@@ -99,10 +136,19 @@ def stems(name: str, part: str) -> list[str]:
     return sorted(filter(_is_stem, found - {name}), key=lambda stem: (-len(stem), stem))
 
 
-def tells(fields: Mapping[str, str], wanted: int) -> bool:
-    """Say whether a name tells a number as its step or number, or as its epoch where it tells no step."""
+def _told(fields: Mapping[str, str]) -> set[int | None]:
+    """Return the numbers that a name tells: its step and number, and its epoch where it tells no step."""
     step = number(fields.get("step"))
-    return wanted in (step, number(fields.get("number"))) or (step is None and number(fields.get("epoch")) == wanted)
+    return {number(fields.get("epoch")) if step is None else step, number(fields.get("number"))}
+
+
+def _texts_for(name: str, fields: Mapping[str, str]) -> list[str]:
+    return [name, *stems(name, fields.get("part", ""))]
+
+
+def _behind_keys(content: bytes) -> list[tuple[bytes, int]]:
+    """Return the lines that begin with a key, each with where its value begins."""
+    return [(line, key.end()) for line in content.splitlines() if (key := _KEY.match(line))]
 
 
 def with_other_name(content: bytes, name: str, other: str) -> bytes:
@@ -112,33 +158,41 @@ def with_other_name(content: bytes, name: str, other: str) -> bytes:
     return content
 
 
-def repoints(pointers: Mapping[str, Sequence[Mention]], renames: Renames) -> Iterator[tuple[str, str, str]]:
+def by_name(pointers: Mapping[str, Sequence[Mention]]) -> Texts:
+    """Map what pointer files name to the texts by which they do."""
+    found: dict[str, list[Text]] = defaultdict(list)
+    for pointer, said in pointers.items():
+        names: dict[str, list[str]] = defaultdict(list)
+        for mention in said:
+            names[mention.text].append(mention.name)
+        for text, named in names.items():
+            for name in named:
+                found[name].append(Text(pointer, text, tuple(named)))
+    return found
+
+
+def repoints(texts: Texts, renames: Renames) -> Iterator[tuple[str, str, str]]:
     """Yield what is to be put into pointer files by renames that belong together: the file, old text, new text."""
-    for pointer, text, names in _texts(pointers):
+    for pointer, text, names in _touched(texts, renames):
         if new := _new_text(text, names, renames):
             yield pointer, text, new
 
 
-def cannot_follow(pointers: Mapping[str, Sequence[Mention]], renames: Renames, fields: Mapping[str, str]) -> str:
+def cannot_follow(texts: Texts, renames: Renames, fields: Mapping[str, str]) -> str:
     """Return the pointer file that could not follow some renames that belong together, or nothing.
 
     The fields are those that the new names tell.
     """
-    for pointer, text, names in _texts(pointers):
-        if text in names or not renames.keys() & set(names):
+    for pointer, text, names in _touched(texts, renames):
+        if text in names:
             continue
-        if not (tells(fields, int(text)) if _is_number(text) else _new_text(text, names, renames)):
+        if not (int(text) in _told(fields) if _is_number(text) else _new_text(text, names, renames)):
             return pointer
     return ""
 
 
-def _texts(pointers: Mapping[str, Sequence[Mention]]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield each text of each pointer file that names something, with what it names."""
-    for pointer, said in sorted(pointers.items()):
-        found: dict[str, list[str]] = defaultdict(list)
-        for mention in said:
-            found[mention.text].append(mention.name)
-        yield from ((pointer, text, names) for text, names in found.items())
+def _touched(texts: Texts, renames: Renames) -> list[Text]:
+    return sorted({text for name in renames for text in texts.get(name, ())})
 
 
 def _new_text(text: str, names: Sequence[str], renames: Renames) -> str:
@@ -164,7 +218,7 @@ def _is_number(text: str) -> bool:
 
 
 def _as_word(text: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb"(?<![\w.=+\-])" + re.escape(text) + rb"(?![\w=+\-]|\.\w)")
+    return re.compile(_STARTS.pattern + re.escape(text) + _ENDS.pattern)
 
 
 def _spellings(name: str) -> tuple[bytes, ...]:

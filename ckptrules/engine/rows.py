@@ -8,7 +8,7 @@ from ckptrules.engine.actions import Action, Kept
 from ckptrules.engine.checkpoints import Checkpoint, Mention
 from ckptrules.engine.entries import Entry, OutsideLink
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import repoints
+from ckptrules.engine.pointers import by_name, repoints
 from ckptrules.engine.retention import Verdict
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import Sorted, is_left_link, name_of
@@ -47,11 +47,12 @@ def relink_actions(
 
 def repoint_actions(actions: Sequence[Action], pointers: Mapping[str, Sequence[Mention]]) -> list[Action]:
     """Let the pointer files name what gets another name by that."""
+    texts = by_name(pointers)
     return [
         Action("repoint", pointer, to, 0, (Reason(f"{was} is renamed"),), follows=action.name, was=was)
-        for action in (actions if pointers else ())
+        for action in (actions if texts else ())
         if action.kind == "rename"
-        for pointer, was, to in repoints(pointers, {action.name: action.to, **dict(action.with_it)})
+        for pointer, was, to in repoints(texts, {action.name: action.to, **dict(action.with_it)})
     ]
 
 

@@ -14,7 +14,7 @@ from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
-from ckptrules.engine.pointers import mentioned, named_alone
+from ckptrules.engine.pointers import Index, mentioned, named_alone
 from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside
 from ckptrules.engine.sorting import name_of
 from ckptrules.engine.wholeness import as_sentence, fitted
@@ -125,6 +125,7 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
+    index = Index(every, fields_of)
     for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -138,12 +139,12 @@ def read_pointers(
             what = f"{pointer} is no pointer, as it is no short text: left as it is"  # so it protects nothing
             notes += [Reason(what)] * (pointer not in links)
         else:
-            others = {base: names for base, names in every.items() if base != in_part_folder(pointer)[1]}
+            others = index.near(content) - {in_part_folder(pointer)[1]}
             said = mentioned(content, others, fields_of, protects=protects)
             if protects and not said and (name := named_alone(content, fields_of)):
                 notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
             if said:
-                found[pointer] = tuple(m._replace(name=name) for m in said for name in others[m.name])
+                found[pointer] = tuple(m._replace(name=name) for m in said for name in every[m.name])
                 if pointer in links:  # what is behind it is not ours to change
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
     return found, tuple(sorted(notes))

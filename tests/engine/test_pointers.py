@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,9 @@ from ckptrules.engine.checkpoints import Mention
 from ckptrules.engine.pointers import (
     LONGEST,
     LONGEST_LIST,
+    FieldsOf,
+    Index,
+    by_name,
     cannot_follow,
     is_text,
     mentioned,
@@ -23,6 +27,14 @@ from ckptrules.engine.pointers import (
 )
 
 SUM = "0" * 64
+
+
+def said_in(content: bytes, names: Iterable[str], fields_of: FieldsOf) -> tuple[Mention, ...]:
+    """Ask all names what a file names, and see that those which the index gives say the same."""
+    every = list(names)
+    found = mentioned(content, every, fields_of)
+    assert mentioned(content, Index(every, fields_of).near(content), fields_of) == found
+    return found
 
 
 @pytest.mark.parametrize(
@@ -109,7 +121,7 @@ def test_a_number_among_nothing_else_names_what_tells_it(content: str, wanted: d
         "epoch_300.pt": {"epoch": "300"},
         "n-300": {"number": "300"},
     }
-    said = {one.name: one.text for one in mentioned(content.encode(), fields, lambda name: fields[name])}
+    said = {one.name: one.text for one in said_in(content.encode(), fields, lambda name: fields[name])}
     assert {name: said.get(name, "") for name in wanted} == wanted
 
 
@@ -124,9 +136,9 @@ def test_a_number_among_nothing_else_names_what_tells_it(content: str, wanted: d
     ],
 )
 def test_what_stands_behind_a_key_is_meant_and_could_not_follow(content: str, named: bool) -> None:  # noqa: FBT001
-    said = mentioned(content.encode(), ["epoch_12.pth", "run=epoch_12.pth"], lambda _: {})
+    said = said_in(content.encode(), ["epoch_12.pth", "run=epoch_12.pth"], lambda _: {})
     assert (Mention("epoch_12.pth", "") in said) == named
-    assert cannot_follow({"p": said}, {"epoch_12.pth": "epoch-12.pth"}, {}) == ("p" if named else "")
+    assert cannot_follow(by_name({"p": said}), {"epoch_12.pth": "epoch-12.pth"}, {}) == ("p" if named else "")
 
 
 @pytest.mark.parametrize(
@@ -136,8 +148,17 @@ def test_what_stands_behind_a_key_is_meant_and_could_not_follow(content: str, na
 def test_no_content_takes_long(text: str) -> None:
     names = [f"epoch_{number}-rank0.pt" for number in range(3000)]
     start = time.process_time()
-    assert mentioned(text.encode(), names, lambda name: {"epoch": name[6:-9], "part": "rank0"}) == ()
+    assert said_in(text.encode(), names, lambda name: {"epoch": name[6:-9], "part": "rank0"}) == ()
     assert time.process_time() - start < 5
+
+
+def test_the_index_gives_few_names() -> None:
+    names = [f"model_{step:07}.rank_{rank}.pth" for step in range(20) for rank in range(50)]
+    index = Index(names, lambda name: {"step": name[6:13], "part": name[14:-4]})
+    assert index.near(f"run/{names[70]}\n".encode()) == {names[70]}
+    assert len(index.near(b"model_0000003.pth")) == 50
+    pointers = {f"last.{name}": (Mention(name, name),) for name in names}
+    assert [*repoints(by_name(pointers), {names[70]: "m"})] == [(f"last.{names[70]}", names[70], "m")]
 
 
 TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
@@ -162,8 +183,8 @@ TENSORFLOW = tuple(Mention(f"m-1{end}", "m-1") for end in (".index", ".meta"))
     ],
 )
 def test_what_follows_a_rename(said: tuple[Mention, ...], renames: dict[str, str], text: str, follows: bool) -> None:  # noqa: FBT001
-    assert [new for _, _, new in repoints({"p": said}, renames)] == [text] * bool(text)
-    assert cannot_follow({"p": said}, renames, {"step": "7"}) == ("" if follows else "p")
+    assert [new for _, _, new in repoints(by_name({"p": said}), renames)] == [text] * bool(text)
+    assert cannot_follow(by_name({"p": said}), renames, {"step": "7"}) == ("" if follows else "p")
 
 
 @pytest.mark.parametrize(
@@ -202,12 +223,12 @@ def test_a_file_names_after_all_renames_what_it_named_before(
     }
     names = [name for unit in renames.values() for name in unit]
     content = "\n".join(wrap.format(f"{head}-{step}{end}") for step, end, wrap in said).encode()
-    before = mentioned(content, names, lambda _: {})
+    before = said_in(content, names, lambda _: {})
     for step in order:
-        if not cannot_follow({"p": before}, renames[step], {}):
-            for _, was, new in repoints({"p": before}, renames[step]):
+        if not cannot_follow(by_name({"p": before}), renames[step], {}):
+            for _, was, new in repoints(by_name({"p": before}), renames[step]):
                 content = with_other_name(content, was, new)
     renamed = {old: to for unit in renames.values() for old, to in unit.items()}
-    after = mentioned(content, renamed.values(), lambda _: {})
+    after = said_in(content, renamed.values(), lambda _: {})
     assert {one.name for one in after} == {renamed[one.name] for one in before}
-    assert not mentioned(content, names, lambda _: {})
+    assert not said_in(content, names, lambda _: {})

@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 
+from ckptrules.engine import pointers
+from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.pointers import mentions
 from ckptrules.formats.content import UnsoundError, untold
 from ckptrules.formats.files import glance
 from ckptrules.formats.folders import glance_at_folder
 from ckptrules.formats.torchfile import MAGIC_NUMBER
+from ckptrules.outputs.evidence import read_pointers
+from ckptrules.outputs.listing import scan
+from ckptrules.rules.load import load_rules
 from tests.commands.test_verify import (
     DEEPSPEED,
     FSDP,
@@ -252,3 +258,25 @@ def test_where_nothing_goes_and_nothing_is_renamed_no_content_is_looked_at(proje
     put(project, NAMES[2], lightning(12, 120)[:-1])
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert project.names("exp") == NAMES[2:]
+
+
+def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each was tried against each name: a plan of 2,000 of both took four minutes."""
+    rules = load_rules({"x.yaml": "layout: ['*']\npointers: ['last.*']\npacks: [words]\n"})
+    fill(tmp_path / "run", {f"epoch-{n}.pt": b"x" for n in range(100)})
+    fill(tmp_path / "run", {f"last.{n}": f"/data/epoch-{n}.pt\n".encode() for n in range(100)})
+    tried = []
+
+    def counted(content: bytes, name: str) -> bool:
+        tried.append(name)
+        return mentions(content, name)
+
+    monkeypatch.setattr(pointers, "mentions", counted)
+    listing = scan(str(tmp_path), Directory("run", "run", Stamp(0, 0, 0)))
+    directory = os.open(tmp_path / "run", os.O_RDONLY)
+    found, _ = read_pointers(directory, listing, rules)
+    os.close(directory)
+    assert {name: [one.name for one in said] for name, said in found.items()} == {
+        f"last.{n}": [f"epoch-{n}.pt"] for n in range(100)
+    }
+    assert len(tried) < 1000
