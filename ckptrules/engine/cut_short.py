@@ -18,7 +18,7 @@ PIECES = frozenset(
     "model net weights state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
     "generator discriminator enc dec encoder decoder actor critic".split()
 )
-"""Words in the name of a run that say what of a training a file holds, and not which training it is of."""
+"""Words in a name that say what of a training a file holds, and not which training it is of."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
@@ -72,9 +72,10 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     """Map what tells the files of one save apart to their paths."""
     found: dict[tuple[str, ...], str] = {}
     for one in save:
-        name, run, ending = one.entry.name, one.series[0], ENDING.search(one.entry.name)
-        found[run, one.fields.get("note", ""), one.entry.kind, ending[0] if ending else ""] = name
-        found |= {(run, path): f"{name}/{path}" for path in one.entry.model_parts}
+        name, ending = one.entry.name, ENDING.search(one.entry.name)
+        pieces = [word for word in _WORD.findall(name.casefold()) if word in PIECES]
+        found[*pieces, one.entry.kind, ending[0] if ending else ""] = name
+        found |= {(*pieces, path): f"{name}/{path}" for path in one.entry.model_parts}
     return found
 
 

@@ -12,11 +12,19 @@ from ckptrules.engine.entries import in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.shapes import in_yaml
-from ckptrules.engine.words import ENDING, KEYS
+from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES
 
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 DAY, TIME_OF_DAY = 8, 6  # digits
+_PARTS = frozenset("rank shard part worker expert gpu node host device process proc dp mp pp tp".split())
+"""Words before a number that tell which of several files of one checkpoint it is."""
+_APART = frozenset(
+    "block client cluster consolidated domain exp experiment group head kfold layer member rep repeat replica run "
+    "subject v variant ver version".split()
+).union(_PARTS, PIECES, BEGIN_ANEW.difference(["round"]))
+"""Words before a number that counts no progress: what differs in it is all wanted."""
+_OF = re.compile(r"[-_. ]?of[-_. ]?", re.IGNORECASE)  # 1of2, 00001-of-00003
 _PIECE = re.compile(r"\d+\.\d+|\d+|\D+", re.ASCII)  # as rules have it: other digits (², ٣) are letters
 _ORDINAL_OR_UNIT = re.compile(r"(?:st|nd|rd|th|[kKmMbB])(?![A-Za-z])")  # 1st_, 1M: no count of epochs or steps
 _METRIC = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)(?:-|[^A-Za-z0-9]*(?<!-))\Z")  # ``loss-0.5``; ``=-0.5`` is negative
@@ -28,8 +36,9 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     """Return the lines of a format that fits a name and those that differ from it in numbers only; or nothing.
 
     The number that counts is one behind a word for epoch or step, else the only one that differs among the names.
-    Other numbers that differ are metrics, times, or tell runs apart: one run must never make another one go. Where
-    that cannot be told, there is no draft. Numbers that do not differ stay as they are.
+    Other numbers that differ are metrics, times, tell parts of one checkpoint (``rank0``), or tell runs apart: one run
+    must never make another one go. Where that cannot be told, there is no draft; nor where only folds, ranks and the
+    like differ. Numbers that do not differ stay as they are.
 
     Args:
         name: what the format is to fit.
@@ -58,12 +67,15 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
     unknown = [
         n for n in varying if n not in fields and n not in metrics and not (n > max(fields) and _is_time(rows, n))
     ]
+    if len({_is_part(pieces, n) for n in unknown}) > 1:
+        return []
     groups = fields | metrics
     run = _run(pieces, groups, fields, unknown, beside=beside)
     if run is None:
         return []
     parts = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
-    match = _joined(pieces, parts, fields, run) + _escaped(ending[0] if ending else "")
+    group = "part" if unknown and _is_part(pieces, unknown[0]) else "run"
+    match = _joined(pieces, parts, fields, run, group) + _escaped(ending[0] if ending else "")
     read = ", ".join(f"{field}: {int(pieces[n])}" for n, field in fields.items())
     word = re.search(r"[A-Za-z]+", stem)
     return [
@@ -110,13 +122,15 @@ def unread(names: Iterable[tuple[str, bool]]) -> tuple[Unread, ...]:
     return tuple(one._replace(names=one.names[:SOME]) for _, one in _alike(names))
 
 
-def joined(found: Iterable[Unread]) -> list[Unread]:
+def joined(unread: Iterable[Unread]) -> list[Unread]:
     """Join the kinds of several directories that can be drafted, those of most names first."""
     kinds: dict[tuple[str, bool], Unread] = {}
-    for one in found:
+    for one in unread:
         old = kinds.get(one[:2], one._replace(number=0, names=()))
         kinds[one[:2]] = one._replace(number=old.number + one.number, names=(*sorted({*old.names, *one.names})[:SOME],))
-    return sorted((one for one in kinds.values() if one.draft), key=lambda one: (-one.number, one[:2]))
+    every = [*kinds.values()]
+    found = [one for one, lines in zip(every, drafted(every), strict=True) if lines]
+    return sorted(found, key=lambda one: (-one.number, one[:2]))
 
 
 def format_lines(kinds: Sequence[Unread]) -> list[str]:
@@ -145,9 +159,24 @@ def _is_number(piece: str) -> bool:
 
 
 def _may_count(pieces: Sequence[str], place: int) -> bool:
-    """Say whether a number may be one of epochs or steps: a whole one, neither a place in order nor in thousands."""
+    """Say whether a number may be one of epochs or steps: a whole one, neither a place in order nor in thousands.
+
+    One of folds, ranks or parts is none.
+    """
     behind = pieces[place + 1] if place + 1 < len(pieces) else ""
-    return number(pieces[place]) is not None and not _ORDINAL_OR_UNIT.match(behind)
+    is_apart = _OF.fullmatch(behind) or _word(pieces, place) in _APART
+    return number(pieces[place]) is not None and not is_apart and not _ORDINAL_OR_UNIT.match(behind)
+
+
+def _word(pieces: Sequence[str], place: int) -> str:
+    """Return the word before a number, or nothing."""
+    word = _LAST_WORD.search(pieces[place - 1]) if place else None
+    return word[1].lower() if word else ""
+
+
+def _is_part(pieces: Sequence[str], place: int) -> bool:
+    """Say whether a number tells which of several files of one checkpoint it is."""
+    return _word(pieces, place) in _PARTS or any(map(_OF.fullmatch, pieces[place + 1 : place + 2]))
 
 
 def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
@@ -159,8 +188,7 @@ def _is_alike(row: Sequence[str], pieces: Sequence[str]) -> bool:
 
 def _field(pieces: Sequence[str], place: int) -> str:
     """Return what a number counts by the word before it, or nothing."""
-    word = _LAST_WORD.search(pieces[place - 1]) if place and _may_count(pieces, place) else None
-    return KEYS.get(word[1].lower(), "") if word else ""
+    return KEYS.get(_word(pieces, place), "") if _may_count(pieces, place) else ""
 
 
 def _metric(pieces: Sequence[str], place: int) -> str:
@@ -186,16 +214,17 @@ def _run(
 ) -> tuple[int, int] | None:
     """Return the first piece of what tells a run and the one behind its last; None where it stands in two places."""
     first, last = min(fields), max(groups)
+    in_front = first == min(groups) and any((*pieces[: max(0, first - 1)], _edges(pieces, fields, first - 1)[0]))
     if unknown:
         low, high = min(unknown), max(unknown)
         start = max((n for n in groups if n < low), default=-1) + 1
-        return None if any(low < n < high for n in groups) else (start, high + 1)
-    if beside and first == min(groups) and any((*pieces[: max(0, first - 1)], _edges(pieces, fields, first - 1)[0])):
+        return None if (beside and in_front and start) or any(low < n < high for n in groups) else (start, high + 1)
+    if beside and in_front:
         return 0, first
     return (last + 1, last + 2) if beside and last + 1 < len(pieces) else (0, 0)
 
 
-def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int]) -> str:
+def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int], name: str) -> str:
     """Join the parts of a pattern; those of the run are a group, without what divides them from the number."""
     start, end = run
     if start == end:
@@ -208,7 +237,7 @@ def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], 
         text, tail = map(_escaped, _edges(pieces, fields, end - 1))
         parts[end - 1] = text
     group = "".join(parts[start:end])
-    return "".join((*parts[:start], lead, f"(?P<run>{group})" if group else "", tail, *parts[end:]))
+    return "".join((*parts[:start], lead, f"(?P<{name}>{group})" if group else "", tail, *parts[end:]))
 
 
 def _edges(pieces: Sequence[str], fields: Mapping[int, str], place: int) -> tuple[str, str]:

@@ -70,6 +70,17 @@ CASES: dict[str, tuple[list[str], str, dict[str, str]]] = {
         r"(?P<run>a_net7)_ep(?P<epoch>\d+)\.pt",
         {"run": "a_net7", "epoch": "5"},
     ),
+    "m_step5_rank0.pt": (
+        ["m_step5_rank1.pt", "m_step6_rank0.pt"],
+        r"m_step(?P<step>\d+)_(?P<part>rank\d+)\.pt",
+        {"step": "5", "part": "rank0"},
+    ),
+    "worker1-ep7.pt": (
+        ["worker2-ep7.pt", "worker1-ep8.pt"],
+        r"(?P<part>worker\d+)-ep(?P<epoch>\d+)\.pt",
+        {"part": "worker1", "epoch": "7"},
+    ),
+    "iter5-1of2.pt": (["iter6-2of2.pt"], r"iter(?P<step>\d+)-(?P<part>\d+)of2\.pt", {"step": "5", "part": "1"}),
     "m_ep3_iter400_x.bin": ([], r"m_ep(?P<epoch>\d+)_iter(?P<step>\d+)_x\.bin", {"epoch": "3", "step": "400"}),
     "it's-7": (["it's-8"], r"it's-(?P<number>\d+)", {"number": "7"}),
     "ckpt1².pt": (["ckpt22².pt"], r"ckpt(?P<number>\d+)²\.pt", {"number": "1"}),
@@ -129,6 +140,33 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
     """The last number was taken, and any other passed over: a plan by such a draft deleted whole runs."""
     first, *others = names.split()
     assert draft(first, others) == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "net_fold0.pt net_fold1.pt",
+        "net-seed-1.pt net-seed-2.pt",
+        "rank0.pt rank1.pt",
+        "model_part_0.pt model_part_1.pt",
+        "w-00001-of-00003.npz w-00002-of-00003.npz",
+        "consolidated.00.pth consolidated.01.pth",
+        "layer_3.pt layer_4.pt",
+        "sd-v1.ckpt sd-v2.ckpt",
+        "m_step5_rank0_seed1.pt m_step5_rank1_seed2.pt",
+    ],
+)
+def test_what_tells_folds_or_parts_is_no_number_that_counts(names: str) -> None:
+    """By such a draft all folds but one went, and all parts of each checkpoint but one."""
+    first, *others = names.split()
+    assert draft(first, others) == []
+
+
+def test_names_that_tell_runs_in_two_places_have_no_draft() -> None:
+    """By the seed alone the newest of ``unet`` made all of ``vae`` go."""
+    names = [f"{run}_step{step}_seed{seed}.pt" for run in ("unet", "vae") for step in (1, 2) for seed in (0, 1)]
+    assert joined(unread((name, False) for name in names)) == []
+    assert joined(unread((name, False) for name in names if name.startswith("unet")))
 
 
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
