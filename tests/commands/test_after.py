@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.engine import naming
 from tests.conftest import Project
-from tests.rules.test_load_hostile import MANY, SLOW
+from tests.rules.test_load_hostile import MANY, SLOW, SOON
+from tests.support import crash
 
 HERE = "ocr/checkpoints"
 NAMES = [f"epoch={epoch}-step={epoch}0.ckpt" for epoch in (1, 2, 3, 12, 13)]
@@ -206,11 +208,13 @@ def test_a_path_outside_by_a_link_is_refused(tree: Project, tmp_path: Path) -> N
 
 
 @pytest.mark.whole
-def test_a_rule_that_is_slow_for_the_name_is_told_of(tree: Project) -> None:
+def test_a_rule_that_is_slow_for_the_name_is_told_of(tree: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(naming, "SECONDS", SOON)
     (tree.folder / "rules/slow.yaml").write_text(SLOW % "1aa-2.ckpt")
     name = f"1{MANY}!-2.ckpt"
     tree.make({f"{HERE}/{name}": 1})
-    out = tree.doit("after", f"path={path(name)}", check=1)
+    code, out, *_ = crash.run(tree.folder, "after", f"path={path(name)}")
+    assert code == 1
     assert f"{name} cannot be named: legacy rule 'slow' (rules/slow.yaml:2) needs too long for it" in out
 
 

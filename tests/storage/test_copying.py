@@ -291,23 +291,20 @@ SUBJECTS = {  # uid, gid, other groups
 
 def rights(path: Path) -> dict[str, str]:
     """Ask the kernel what each of some people may do with a file."""
-    found = {}
-    for name, (uid, gid, groups) in SUBJECTS.items():
-        reading, writing = os.pipe()
-        if (child := os.fork()) == 0:
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        for uid, gid, groups in SUBJECTS.values():
             os.setgroups(groups)
             os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-            may = "".join(
-                letter for letter, mode in (("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK)) if os.access(path, mode)
-            )
-            os.write(writing, may.encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writing)
-        with open(reading, "rb") as pipe:
-            found[name] = pipe.read().decode()
-    return found
+            os.setresuid(uid, uid, 0)
+            modes = ("r", os.R_OK), ("w", os.W_OK), ("x", os.X_OK)
+            os.write(writing, "".join(letter for letter, mode in modes if os.access(path, mode)).encode() + b"\n")
+            os.setresuid(0, 0, 0)
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as pipe:
+        return dict(zip(SUBJECTS, pipe.read().splitlines(), strict=True))
 
 
 def is_within(narrow: dict[str, str], wide: dict[str, str]) -> bool:
