@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ckptrules
+from tests.support.tables import every
 
 PACKAGE, TESTS = Path(ckptrules.__file__).parent, Path(__file__).parent
 ROOMS: dict[str, str] = {
@@ -121,7 +122,7 @@ def test_every_file_has_its_room() -> None:
     assert {room_of(file) for file in FILES} == set(ROOMS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@every(list(ROOMS))
 def test_imports_point_upward_only(room: str) -> None:
     allowed = set(ROOMS[room].split())
     assert allowed <= set(list(ROOMS)[: list(ROOMS).index(room)])
@@ -130,7 +131,7 @@ def test_imports_point_upward_only(room: str) -> None:
         assert others <= allowed, file
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if room_of(file) in ("run", "commands")])
+@every([file for file in FILES if room_of(file) in ("run", "commands")])
 def test_what_a_run_knows_lies_in_its_session(file: str) -> None:
     """Two sessions in one process have nothing in common: no cache, and nothing that grows, of a module or a class."""
     tree = parse(file)
@@ -156,7 +157,7 @@ def test_no_file_needs_one_that_needs_it() -> None:
     assert left == {}
 
 
-@pytest.mark.parametrize("file", PURE)
+@every(PURE)
 def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(file: str) -> None:
     tree = parse(file)
     modules = {name.partition(".")[0] for name in imported(tree) if name != "pathlib.PurePath"}
@@ -166,7 +167,7 @@ def test_pure_files_know_neither_disk_nor_clock_nor_terminal_nor_doit(file: str)
     assert called & IMPURE_CALLS == set()
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if room_of(file) != "storage"])
+@every([file for file in FILES if room_of(file) != "storage"])
 def test_only_the_storage_changes_the_disk(file: str) -> None:
     assert list(changes(parse(file))) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from itertools import product
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
@@ -17,6 +18,7 @@ from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS
 from ckptrules.engine.ruleset import Reason
+from tests.support.tables import every
 
 BUCKETS = {
     "keep_hourly": "%Y %m %d %H",
@@ -87,10 +89,9 @@ GAPS: dict[str, Callable[[int], timedelta]] = {
 }
 
 
-@pytest.mark.parametrize("where", ZONES)
-@pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("gap", GAPS)
-def test_a_second_reading_keeps_the_same(where: str, start: str, gap: str) -> None:
+@every([*product(ZONES, STARTS, GAPS)])
+def test_a_second_reading_keeps_the_same(row: tuple[str, str, str]) -> None:
+    where, start, gap = row
     times = [STARTS[start] + GAPS[gap](n) for n in range(40)]
     for key in BUCKETS:
         for count in (1, 2, 5, 12, 39, 40, 100, -1):

@@ -277,9 +277,9 @@ LINE_OF_REASON: Mapping[str, str | None] = {
 every_golden_plan = every(GOLDEN)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_the_plan_is_the_golden_one(name: str) -> None:
-    assert lines(golden(GOLDEN[name])) == GOLDEN[name].plan
+@every_golden_plan
+def test_the_plan_is_the_golden_one(case: Case) -> None:
+    assert lines(golden(case)) == case.plan
 
 
 @every_golden_plan

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import product
 
 from ckptrules.engine.words import read_words
+from tests.support.tables import every
 
 READ = {
     "epoch100.pth": {"run": "", "epoch": "100"},
@@ -85,17 +86,17 @@ NOT_READ = (
 )
 
 
-@pytest.mark.parametrize("name", READ)
+@every(list(READ))
 def test_a_name_is_read(name: str) -> None:
     assert read_words(name) == READ[name]
 
 
-@pytest.mark.parametrize("name", NOT_READ)
+@every(NOT_READ)
 def test_what_is_not_understood_is_not_read(name: str) -> None:
     assert read_words(name) is None
 
 
-@pytest.mark.parametrize("ending", ["-rank0", "_shard3", ".tmp", "-copy", " (1)", "-of-4", "_part_2", ".bak"])
-@pytest.mark.parametrize("name", READ)
-def test_a_piece_or_a_copy_is_not_taken_for_the_whole(name: str, ending: str) -> None:
+@every([*product(READ, ("-rank0", "_shard3", ".tmp", "-copy", " (1)", "-of-4", "_part_2", ".bak"))])
+def test_a_piece_or_a_copy_is_not_taken_for_the_whole(row: tuple[str, str]) -> None:
+    name, ending = row
     assert read_words(name.rpartition(".")[0] + ending) is None

@@ -20,6 +20,7 @@ from ckptrules.engine.packs import told
 from ckptrules.outputs.picking import LAST_RESORT
 from tests.conftest import ROOT
 from tests.packs.test_packs import PACKS
+from tests.support.tables import every
 
 CASES = ROOT / "tests/cases"
 CORPUS = CASES / "corpus.tsv"
@@ -99,7 +100,7 @@ def test_every_wild_name_is_in_the_table() -> None:
     assert {row.name for row in rows()} == wild
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.name)
+@every({row.name: row for row in rows()})
 def test_no_name_is_read_wrongly(row: Row) -> None:
     assert is_right(judged(row))
     for pack in PACKS.values():

@@ -20,6 +20,7 @@ from ckptrules.outputs.picking import Tree
 from ckptrules.rules import packs
 from ckptrules.rules.load import compile_pack, load_rules
 from ckptrules.rules.proving import prove
+from tests.support.tables import every
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "packs"
@@ -54,11 +55,6 @@ AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
     "model_000100.pt": ({"ignite", "nanochat"}, f"nanochat counts steps, {IGNITE}"),
     "model_500000.pt": ({"ignite", "rsl_rl", "vits"}, f"so-vits-svc's diffusion counts steps, {IGNITE}"),
 }
-
-
-def called(value: Pack | Rule | str) -> str:
-    """Name a case."""
-    return value if isinstance(value, str) else value.name if isinstance(value, Pack) else value.id
 
 
 @pytest.mark.parametrize("name", PACKS)
@@ -191,7 +187,7 @@ PATHOLOGICAL = [
 ]
 
 
-@pytest.mark.parametrize("rule", FORMATS.values(), ids=called)
+@every(FORMATS)
 def test_no_name_takes_a_format_long(rule: Rule) -> None:
     for name in PATHOLOGICAL:
         fits(rule, name)  # SlowRuleError where it takes a second
@@ -211,8 +207,9 @@ def injected(name: str) -> Iterator[str]:
     yield from (f"Copy of {name}", f"{name}~", f".{name}.swp", f"{name}.partial")
 
 
-@pytest.mark.parametrize(("pack", "rule", "name"), EXAMPLES, ids=called)
-def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(pack: Pack, rule: Rule, name: str) -> None:
+@every({f"{pack.name}: {name}": (pack, rule, name) for pack, rule, name in EXAMPLES})
+def test_a_part_or_a_copy_is_not_read_as_the_checkpoint(example: tuple[Pack, Rule, str]) -> None:
+    pack, rule, name = example
     whole = fits(rule, name) or {}
     for other in injected(name):
         said = reading(pack, other, folder=is_folder(rule, name))
@@ -240,14 +237,15 @@ def test_nothing_is_protected_for_a_word_that_every_name_has() -> None:
 UNSPECIFIC = {"config.json", "train.log", "README.md", "*.py", "*.json", "*.log", "*.yaml", "*"}
 
 
-@pytest.mark.parametrize("mark", sorted({mark for pack in PACKS.values() for mark in pack.marks}))
-def test_a_mark_is_a_path_that_is_found(tmp_path: Path, mark: str) -> None:
-    assert mark not in UNSPECIFIC
-    assert "tfevents" not in mark
-    path = (tmp_path / "a/b/c" / mark.replace("*", "1").replace("[0-9]", "1").replace("[1-9]", "1")).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    assert Tree(str(tmp_path)).has("a/b/c", mark)
+def test_a_mark_is_a_path_that_is_found(tmp_path: Path) -> None:
+    for number, mark in enumerate(sorted({mark for pack in PACKS.values() for mark in pack.marks})):
+        assert mark not in UNSPECIFIC
+        assert "tfevents" not in mark
+        outputs = tmp_path / str(number)
+        path = (outputs / "a/b/c" / mark.replace("*", "1").replace("[0-9]", "1").replace("[1-9]", "1")).resolve()
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert Tree(str(outputs)).has("a/b/c", mark), mark
 
 
 @pytest.mark.parametrize("name", PACKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ckptrules.engine.actions import Unit
 from ckptrules.report.log_template import LONGEST_ENTRY, LogTemplateError, render
 from ckptrules.rules.shipped import log_template
 from tests.conftest import Project
+from tests.support.tables import every
 
 VALUES: dict[str, Any] = {"run": "7", "renamed": 3, "deleted": 1, "kept": 2, "experiments": ["b", "a", "c"]}
 HOSTILE = {
@@ -81,7 +83,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("template", HOSTILE.values(), ids=list(HOSTILE))
+@every(HOSTILE)
 def test_what_a_template_may_not_do_is_one_sentence_with_its_line(template: str) -> None:
     with pytest.raises(LogTemplateError) as told:
         render("{{ run }}\n\n" + template, VALUES)
@@ -187,11 +189,9 @@ def test_a_name_is_shown_as_it_is_and_is_no_markdown(name: str, shown: str) -> N
     assert plain(name) == shown
 
 
-@pytest.mark.parametrize(("name", "shown"), NAMES.values(), ids=list(NAMES))
-@pytest.mark.parametrize(
-    "where", ["experiments", "who", "host", "when", "command", "selected", "options", "policy", "line"]
-)
-def test_nothing_that_a_journal_says_forges_an_entry(name: str, shown: str, where: str) -> None:
+@every([*product(NAMES.values(), "experiments who host when command selected options policy line".split())])
+def test_nothing_that_a_journal_says_forges_an_entry(row: tuple[tuple[str, str], str]) -> None:
+    (name, shown), where = row
     header: dict[str, Any] = {"command": "migrate", "when": "2026-01-01 10:00:00", "who": "ada", "host": "gpu"}
     header |= {where: name} if where in header else {}
     header |= {"options": {"experiments": name}} if where == "options" else {}

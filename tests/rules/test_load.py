@@ -16,6 +16,7 @@ from ckptrules.run.command_line import command_line
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
 from tests.conftest import ROOT, Project
+from tests.support.tables import every
 
 RULES = {f"rules/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.yaml")}
 BAD_RULES = sorted((ROOT / "tests/cases/bad_rules").glob("*.yaml"))
@@ -29,7 +30,7 @@ def told(name: str, text: str) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("path", BAD_RULES, ids=lambda path: path.stem)
+@every(BAD_RULES)
 def test_a_bad_rule_file_is_refused_with_place_fact_and_hint(path: Path) -> None:
     expected = path.with_suffix(".txt").read_text(encoding="utf-8")
     assert told(path.name, path.read_text(encoding="utf-8")) + "\n" == expected

@@ -59,7 +59,7 @@ def header(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def compressed(path: Path, *parts: bytes | tuple[bytes, int]) -> None:
     """Write parts one behind the other, each a text, or a text that is repeated up to a size; all padded to blocks."""
-    with igzip.open(path, "wb", compresslevel=1) as file:
+    with igzip.open(path, "wb", compresslevel=1) as file:  # type: ignore[no-untyped-call]
         for part in parts:
             text, size = part if isinstance(part, tuple) else (part, len(part))
             left = Repeated(text, size)
