@@ -218,7 +218,11 @@ def obstacle(text: Text, known: dict[str, Index], *, force: bool) -> str:
         return ""
     if not stays_valid(os.path.splitext(text.path)[1].lower(), text.references):
         return "may be no JSON any more; change it by hand"
-    if owner := believing.owner_of_other(os.stat(text.path)):
+    try:
+        owner = believing.owner_of_other(os.stat(text.path))
+    except OSError as error:
+        return f"cannot be looked at: {why_of(error)}"
+    if owner:
         return f"belongs to {owner}; {dressing.NOT_OURS}"
     if not force and (how := how_changed(text.path, text.content, known)):
         return f"{how}; commit them first, or say force=1"

@@ -108,7 +108,7 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
-NO_STAMP = Stamp(0, 0, 0)  # of what nobody has looked at, or could not be looked at
+NO_STAMP = Stamp(0, 0, 0)  # of what nobody has looked at
 
 
 class Directory(NamedTuple):

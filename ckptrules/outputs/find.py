@@ -12,10 +12,12 @@ from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import NamedTuple
 
-from ckptrules.engine.entries import NO_STAMP, Directory, Stamp
+from ckptrules.engine.entries import Directory, Stamp
 from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
+
+UNREADABLE = Stamp(-1, -1, -1)  # of a folder that could not be looked into: what lies in it is not known
 
 MOST_NAMES = 20_000
 Lister = Callable[[str, str], list[str]]  # an ``outputs_dir`` and a folder in it → the folders in that
@@ -52,6 +54,9 @@ def survey(
     Where two patterns lead to one directory, the first counts. ``is_claimed`` says of the path of a directory that it
     belongs to a checkpoint: nothing in it is one of its own. ``listed`` lists the folders in a folder, where not all
     that there are are meant. The second value are the directories that lie in a checkpoint of another.
+
+    Raises:
+        OSError: ``outputs_dir`` cannot be read.
     """
     stamps: dict[str, Stamp] = {}
     pattern_of: dict[str, str] = {}
@@ -201,7 +206,9 @@ def _walk(outputs_dir: str, path: str, parts: Sequence[str], listed: Lister) -> 
     except FileNotFoundError:
         return
     except OSError:
-        yield path, NO_STAMP
+        if not path:  # nothing would be known of any
+            raise
+        yield path, UNREADABLE
         return
     if part == "**":
         here = list(_walk(outputs_dir, path, rest, listed))
@@ -231,7 +238,7 @@ def _directory(outputs_dir: str, path: str) -> Iterator[tuple[str, Stamp]]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
-        yield path, NO_STAMP
+        yield path, UNREADABLE
         return
     if stat.S_ISDIR(status.st_mode):
         yield path, stamp_of(status)

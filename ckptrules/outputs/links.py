@@ -75,7 +75,7 @@ class Links:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.unsearched[path] = why_of(error)
+                self.unsearched[path or self.outputs_dir] = why_of(error)
                 continue
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):  # first: most are

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
 from ckptrules.storage.looking import hard_links, look_inside
 from ckptrules.storage.reading import open_below
@@ -29,7 +30,14 @@ def scan(outputs_dir: str, found: Directory) -> Listing:
 
 
 def read_directory(directory: int, found: Directory) -> Listing:
-    """Read one checkpoint directory that is open."""
+    """Read one checkpoint directory that is open.
+
+    Raises:
+        OSError: it cannot be read; or it is a folder that could not be looked into for checkpoint directories, and now
+            that it can be, those are missing.
+    """
+    if found.stamp == UNREADABLE:
+        raise OSError(errno.EAGAIN, "could not be looked into a moment ago")
     with os.scandir(directory) as entries:
         here = tuple(_read_entries(directory, entries))
     if not found.part_folders:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -121,3 +124,33 @@ def test_a_layout_that_leads_to_one_place_by_two_ways_or_into_the_state_is_refus
     naming = (ROOT / "rules" / "naming.yaml").read_text().replace("'*/checkpoints'", f"'{layout}'")
     with pytest.raises(RuleError, match="must"):
         load_rules({"naming.yaml": naming})
+
+
+@pytest.mark.parametrize("command", ["plan", "drop_links", "archive", "usage"])
+def test_no_run_takes_outputs_that_it_could_not_look_into_for_empty(
+    project: Project, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A moment later they can be read again (a server that was away)."""
+    project.make({"one/checkpoints/epoch=1-step=2.ckpt": 5})
+    crash.run_in_turn(project.folder, "migrate", "leave_links=1")
+    scandir, at, count, codes = os.scandir, 0, 0, list[int]()
+
+    def scan(path: str | int = ".") -> Iterator[os.DirEntry[str]]:
+        nonlocal count
+        if not isinstance(path, int) and os.path.normpath(path) == "outputs":
+            count += 1
+            if count == at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    words = {"archive": ["experiments=*", "archive_dir=."]}.get(command, [])
+    for at in range(1, 6):
+        count = 0
+        ended = crash.run(project.folder, command, *words, "dry_run=1")
+        codes.append(ended.code)
+        assert "Traceback" not in ended.output, ended.output
+        assert ended.code or "one" in ended.output or "kept        2" in ended.output, (at, ended.output)
+        assert "Problem:  " not in ended.output, (at, ended.output)
+        assert "experiment: \n" not in ended.output, (at, ended.output)
+    assert 3 in codes

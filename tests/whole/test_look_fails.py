@@ -77,7 +77,7 @@ def test_a_look_fails(place: Place) -> None:
         let_it_fail(place, Fault(at, errno.EIO, "later reads"), seen)
 
 
-@pytest.mark.parametrize("place", ["migrate", "migrate in training", "refs"], indirect=True)
+@pytest.mark.parametrize("place", ["migrate", "migrate in training", "refs", "drop_links"], indirect=True)
 def test_a_look_before_the_first_change_fails(place: Place) -> None:
     """What could not be looked at is not taken to be absent: a link, a pointer, a folder, a text."""
     seen: set[str] = set()
