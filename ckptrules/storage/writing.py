@@ -40,7 +40,8 @@ def new_file(directory: int, name: str, mode: int = PRIVATE, flags: int = NEW) -
         with or_undone(os.unlink, name, dir_fd=directory):
             yield file
     finally:
-        os.close(file)
+        with contextlib.suppress(OSError):  # by now it is on the disk, under its name: nothing can be taken back
+            os.close(file)
 
 
 @contextlib.contextmanager

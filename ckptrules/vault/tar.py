@@ -176,7 +176,7 @@ def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
     """Give what compresses into a file, ``threads`` at once where the format can.
 
     Raises:
-        ArchiveError: the library for it is not installed.
+        ArchiveError: the library for it is not installed, or there is no memory for what it needs.
     """
     if form == "gz":
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
@@ -184,8 +184,11 @@ def writer(file: BinaryIO, form: str, threads: int) -> Iterator[Any]:
     else:
         zstd, key = zstd_library(), zstd_library().CompressionParameter
         options = {key.compression_level: LEVEL, key.nb_workers: threads}
-        with zstd.ZstdFile(file, "wb", options=options) as packed:
-            yield packed
+        try:
+            with zstd.ZstdFile(file, "wb", options=options) as packed:
+                yield packed
+        except zstd.ZstdError as error:
+            raise ArchiveError(f"cannot be packed: {error}") from None
 
 
 def _unpacked(file: BinaryIO, form: str) -> Generator[bytes, None, None]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.vault import tar
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -89,6 +90,20 @@ def test_an_undo_brings_the_source_back(project: Project) -> None:
     assert "old_1" in project.doit("trash")
     project.doit("undo")
     assert {name: everything(project.outputs / name) for name in EXPERIMENTS} == before
+
+
+def test_where_there_is_no_memory_to_compress_it_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, zstd = make(project), tar.zstd_library()
+
+    def fails(*_: object) -> None:
+        raise zstd.ZstdError("Unable to compress Zstandard data: Allocation error : not enough memory")
+
+    monkeypatch.setattr(zstd.ZstdFile, "write", fails)
+    ended = crash.run(project.folder, "archive", "experiments=old_1", "archive_dir=archive")
+    fact = "! Problem: old_1: cannot be packed: Unable to compress Zstandard data: Allocation error : not enough memory"
+    assert (ended.code, ended.output.splitlines()[0]) == (1, fact), ended.output
+    assert (project.outputs / "old_1/empty").exists()
+    assert not [name for name in os.listdir(archive) if name.endswith(".zst")]
 
 
 def test_what_is_archived_and_unchanged_is_not_archived_again(project: Project) -> None:

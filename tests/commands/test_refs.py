@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -229,3 +230,25 @@ def test_a_file_that_went_after_it_was_read_is_told(tmp_path: Path) -> None:
     gone = str(tmp_path / "a.py")
     text = Text(gone, b"", f"one/checkpoints/{OLD}\n", "utf-8", (Reference(16, OLD, NEW),))
     assert obstacle(text, {}, force=False) == f"cannot be looked at: {os.strerror(errno.ENOENT)}"
+
+
+def test_a_rewritten_file_that_cannot_be_closed_is_rewritten(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on the disk by then, under its name."""
+    prepare(project, "one")
+    monkeypatch.setenv("XDG_STATE_HOME", str(project.folder / "state"))
+    before = f"load('outputs/one/checkpoints/{OLD}')\n"
+    put(project, "scripts/a.py", before.encode())
+    close = os.close
+
+    def fails(descriptor: int) -> None:
+        is_new = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_WRONLY
+        is_script = is_new and os.path.samestat(os.fstat(descriptor), (project.folder / "scripts/a.py").stat())
+        close(descriptor)
+        if is_script:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", fails)
+    ended = crash.run(project.folder, "refs", "apply=1")
+    assert (ended.code, "Rewritten: 1 reference in 1 file" in ended.output) == (0, True), ended.output
+    crash.run(project.folder, "undo", "experiments=references")
+    assert (project.folder / "scripts/a.py").read_text() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
@@ -506,6 +507,20 @@ def _is(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
+
+
+def test_where_no_thread_can_be_started_the_run_is_refused(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user has as many processes as may be, or there is no memory for one."""
+    state = again(used)
+
+    def fails(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", fails)
+    ended = crash.run(used.folder, "migrate", "delete_old=1")
+    fact = f"ERROR: outputs_dir 'outputs' cannot be written: {os.strerror(errno.EAGAIN)}"
+    assert (ended.code, ended.output.splitlines()[0]) == (3, fact), ended.output
+    assert not (state / "lock.host").exists()
 
 
 def test_what_was_set_aside_before_stays(used: Project) -> None:
