@@ -193,7 +193,11 @@ def _as_text(value: object) -> str:
 def _named(text: str, names: Names) -> tuple[Mention, ...]:
     """Return the checkpoints that a text names. Only a number stays true when one of them is renamed."""
     of_base = {in_part_folder(name)[1]: name for name in names}  # what protects one part protects all
-    said = mentioned(text.encode("utf-8", "surrogateescape"), of_base, lambda base: names[of_base[base]])
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # of JSON, half of a letter: there is no such name
+        return ()
+    said = mentioned(raw, of_base, lambda base: names[of_base[base]])
     return tuple(
         Mention(of_base[one.name], one.text if one.text.isdigit() and one.text != one.name else "") for one in said
     )
