@@ -59,9 +59,10 @@ def prepare(session: Session, options: Options) -> Prepared:
                 f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""
             ) from None
     lock(session, options)
+    pinned = pinning.all_pinned(session, options)  # refused before anything is brought back
     manifest = stated if is_trusted else stated.disbelieved
     notes = report.doubt_lines(stated, manifest, "this backup", os.geteuid())
-    return Prepared(partial(bring_back, session, options, path, manifest, chosen, notes), names)
+    return Prepared(partial(bring_back, session, options, path, manifest, chosen, pinned, notes), names)
 
 
 def bring_back(
@@ -70,6 +71,7 @@ def bring_back(
     path: str,
     manifest: Manifest,
     chosen: tuple[str, ...] | None,
+    pinned: Sequence[Found],
     notes: list[str],
 ) -> Done:
     """Restore a backup, or tell what that would do."""
@@ -80,7 +82,6 @@ def bring_back(
             steps = restoring.plan_restore(
                 outputs_dir, manifest, chosen, force=options.force, progress=progress, each=each
             )
-        pinned = pinning.all_pinned(session, options)
         steps = [unless_pinned(step, pinned) for step in steps]
         if not options.dry_run:
             place = Workplace(outputs_dir, records.open_journal(session, "restore", options))

@@ -311,11 +311,24 @@ def test_a_file_of_pins_that_cannot_be_seen_is_not_taken_for_none(
 
 
 def test_wrong_pins_stop_whatever_could_delete(pinned: Project) -> None:
+    (pinned.folder / "saved").mkdir()
+    pinned.doit("backup", "to=saved", "mode=copy")
+    (backup,) = (pinned.folder / "saved").iterdir()
     (pinned.folder / "rules/pins.yaml").write_text("pins: [{path: a}]\n")
     before = pinned.tree()
     for command in ("migrate", "plan", "undo", "check", "pins", "catalog", "usage"):
         assert "rules/pins.yaml:1:8: pins[0] has no 'size'" in pinned.doit(command, check=3)
+    assert "pins[0] has no 'size'" in pinned.doit("restore", f"backup={backup}", "force=1", check=3)
     assert pinned.tree() == before
+
+
+def test_where_the_rules_are_broken_a_restore_that_looks_for_a_pin_is_refused(pinned: Project) -> None:
+    (pinned.folder / "saved").mkdir()
+    pinned.doit("backup", "to=saved", "mode=copy")
+    (backup,) = (pinned.folder / "saved").iterdir()
+    (pinned.outputs / "one/checkpoints" / EARLY).unlink()
+    (pinned.folder / "rules/naming.yaml").write_text("a: [")
+    assert "rules/naming.yaml:1:5: not valid YAML" in pinned.doit("restore", f"backup={backup}", check=3)
 
 
 @pytest.mark.parametrize("width", [0, 40, 80, 120])

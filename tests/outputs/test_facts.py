@@ -113,7 +113,7 @@ def test_what_a_file_tells(tree: Path, case: str) -> None:
 def test_half_of_a_letter_names_no_checkpoint(tree: Path) -> None:
     put(tree, "f.json", r'{"step": 1, "best": "runs/\ud800/c-1", "\ud800": 0.5, "acc": 0.5}')
     told, notes = read(tree, by_step("f.json", best="best"))
-    assert (told.metrics["c-1"]["acc"], told.pointers, notes) == ("0.5", {"f.json": ()}, [])
+    assert (told.metrics["c-1"]["acc"], told.pointers, notes) == ("0.5", {}, [])
 
 
 @pytest.mark.parametrize(
