@@ -6,6 +6,7 @@ YAML's own types are not used: text stays the text that stands in the file (``01
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from ckptrules.engine.spelling import closest, one_of
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
+HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # of a letter; the others stand for bytes that are no text
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
 MAX_DIGITS = 18
 KINDS: dict[type, type] = {yaml.MappingNode: dict, yaml.SequenceNode: list}
@@ -115,13 +117,15 @@ def parsed_by(loader: Any, text: str, file: str) -> yaml.Node | Fault | None:
 
 
 def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
-    """Find aliases, second documents and absurd nesting before anything is built from them."""
+    """Find aliases, second documents, absurd nesting and what is no text before anything is built from them."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=loader):
         mark = event.start_mark
         place = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1, 1)
         if isinstance(event, yaml.AliasEvent):
             return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
+        if isinstance(event, yaml.ScalarEvent) and HALF.search(event.value):
+            return Fault(place, "not valid YAML: an escape stands for half of a letter")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

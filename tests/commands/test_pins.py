@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -329,6 +330,13 @@ def test_where_the_rules_are_broken_a_restore_that_looks_for_a_pin_is_refused(pi
     (pinned.outputs / "one/checkpoints" / EARLY).unlink()
     (pinned.folder / "rules/naming.yaml").write_text("a: [")
     assert "rules/naming.yaml:1:5: not valid YAML" in pinned.doit("restore", f"backup={backup}", check=3)
+
+
+def test_a_pin_on_half_of_a_letter_is_refused(pinned: Project) -> None:
+    file = pinned.folder / "rules/pins.yaml"
+    file.write_text(re.sub(r"path: .*", r'path: "one/checkpoints/\\ud800.ckpt"', file.read_text()))
+    for command in ("plan", "migrate", "undo", "pins", "catalog", "usage"):
+        assert "rules/pins.yaml:4:9: not valid YAML: an escape" in pinned.doit(command, check=3)
 
 
 @pytest.mark.parametrize("width", [0, 40, 80, 120])

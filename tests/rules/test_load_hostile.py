@@ -64,6 +64,10 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     ),
     "deep nesting": ("[" * 100_000, "rules/hostile.yaml:1:"),
     "a NUL": ("ignored: ['\0']\n", "rules/hostile.yaml:1:"),
+    "half of a letter": (
+        r'ignored: [a, "\ud800"]',
+        "rules/hostile.yaml:1:14: not valid YAML: an escape stands for half",
+    ),
     "no text": (b"\xff\xfe\xfa", "rules/hostile.yaml:1:1: is not UTF-8"),
 }
 
