@@ -65,15 +65,7 @@ class Project:
 
     def tree(self, *, state: bool = False) -> dict[str, str]:
         """Return what lies below outputs: path → hash, or ``-> text`` of a link."""
-        found = {}
-        for folder, directories, files in os.walk(self.outputs):
-            if not state and ".ckptrules" in directories:
-                directories.remove(".ckptrules")
-            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(folder, d)))):
-                path = os.path.join(folder, name)
-                text = f"-> {os.readlink(path)}" if os.path.islink(path) else content_hash(path)
-                found[os.path.relpath(path, self.outputs)] = text
-        return found
+        return dict(all_below(str(self.outputs), "" if state else ".ckptrules"))
 
     def names(self, experiment: str) -> list[str]:
         """Return the names in the checkpoint directory of an experiment."""
@@ -100,11 +92,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what the quick suite leaves out, and let it come last."""
+    """Mark what the quick suite leaves out, and let it come last: what takes long first, so that no worker waits for another at the end."""
     for item in items:
         if item.nodeid.startswith("tests/whole/"):
             item.add_marker(pytest.mark.whole)
-    items.sort(key=lambda item: item.get_closest_marker("whole") is not None)
+
+    def place(item: pytest.Item) -> int:
+        is_long = item.nodeid.startswith(("tests/whole/", "tests/workers/"))
+        return 0 if not item.get_closest_marker("whole") else 1 if is_long else 2
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -213,6 +210,19 @@ def run_copied(command: str, folder: Path) -> tuple[int, str]:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         return result.returncode, result.stdout.decode(errors="replace")
+
+
+def all_below(folder: str, skipped: str = "", within: str = "") -> Iterator[tuple[str, str]]:
+    """Yield all that lies below a folder but for folders of one name: path, and hash or ``-> text`` of a link."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = f"{within}{entry.name}"
+            if entry.is_symlink():
+                yield path, f"-> {os.readlink(entry.path)}"
+            elif not entry.is_dir():
+                yield path, content_hash(entry.path)
+            elif entry.name != skipped:
+                yield from all_below(entry.path, skipped, f"{path}/")
 
 
 def content_hash(path: str) -> str:

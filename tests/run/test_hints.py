@@ -15,7 +15,7 @@ import pytest
 from ckptrules.commands.demo import sample_checkpoint
 from ckptrules.run.command_line import TASKS, declared
 from ckptrules.run.hints import InForce, command, command_with, complete, in_force, quoted
-from tests.conftest import ROOT, Project, named_commands, run_copied
+from tests.conftest import ROOT, Project, default, named_commands, run_copied, run_program
 
 OLD = "epoch=3-step=30.ckpt"
 YOUNG = "epoch=20-step=200.ckpt"
@@ -153,10 +153,10 @@ def test_messages_name_commands_of_this_program_with_the_folder_in_force(
 
 
 def run(folder: Project, program: str, line: str) -> str:
-    words = [sys.executable, "-m", program, *line.split(), "outputs_dir=my runs"]
-    result = subprocess.run(words, cwd=folder.folder, capture_output=True, text=True, check=False)
-    assert "Traceback" not in result.stderr
-    return result.stdout + result.stderr
+    words = [*line.split(), "outputs_dir=my runs"]
+    _, out, _ = run_program(program, *words, folder=folder.folder, environment=default())
+    assert "Traceback" not in out
+    return out
 
 
 def test_hints_in_a_json_file_are_completed_too(project: Project) -> None:

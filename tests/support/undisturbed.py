@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ckptrules.storage.moving import TICK_NS
-from tests.conftest import ROOT, Project, content_hash
+from tests.conftest import ROOT, Project, all_below, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
 
@@ -145,19 +145,25 @@ class Undisturbed:
 def on_disk(folder: Path, began: int) -> str:
     """Return all that is below a folder, but for numbers that differ from run to run; ``began`` is the time of the run."""
     rows = []
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        what = os.readlink(path) if path.is_symlink() else content_hash(str(path)) if path.is_file() else ""
-        if path.is_file() and path.parent.name in (".ckptrules", "journal") and path.name != "doit.db":
-            what = NUMBERS.sub("N", path.read_text())
-        elif path.name == "doit.db":
-            what = NUMBERS.sub("N", remembered(path))
-        is_old = stat.S_ISREG(status.st_mode) and status.st_mtime_ns < began
-        rows.append((RUN.sub("RUN", str(path.relative_to(folder))), status.st_mode, status.st_nlink, is_old, what))
-    return repr(rows)
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path, what = os.path.join(place, name), ""
+            status = os.lstat(path)
+            is_file = stat.S_ISREG(status.st_mode)
+            if stat.S_ISLNK(status.st_mode):
+                what = os.readlink(path)
+            elif name == "doit.db":
+                what = NUMBERS.sub("N", remembered(path))
+            elif is_file and place.endswith(("/.ckptrules", "/journal")):
+                what = NUMBERS.sub("N", Path(path).read_text())
+            elif is_file:
+                what = content_hash(path)
+            is_old = is_file and status.st_mtime_ns < began
+            rows.append((RUN.sub("RUN", os.path.relpath(path, folder)), status.st_mode, status.st_nlink, is_old, what))
+    return repr(sorted(rows))
 
 
-def remembered(database: Path) -> str:
+def remembered(database: str) -> str:
     try:
         with contextlib.closing(sqlite3.connect(database)) as connection:
             return repr(list(connection.iterdump()))
@@ -359,9 +365,4 @@ class Place:
         return (self.project.folder / path).read_text()
 
     def _all(self) -> Iterator[tuple[str, str]]:
-        for folder, directories, files in os.walk(self.project.folder):
-            directories[:] = [name for name in directories if name != "__pycache__"]
-            for name in (*files, *(d for d in directories if os.path.islink(os.path.join(folder, d)))):
-                path = os.path.join(folder, name)
-                text = f"-> {os.readlink(path)}" if os.path.islink(path) else content_hash(path)
-                yield os.path.relpath(path, self.project.folder), text
+        return all_below(str(self.project.folder), "__pycache__")
