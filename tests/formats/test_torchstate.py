@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from ckptrules.engine.actions import Rewrite
 from ckptrules.formats.torchstate import NotRewritableError, edit, read_state, rewrite
 from tests.conftest import ROOT
+from tests.support.tables import every
 from tests.support.torch_files import torch_file, zipped
 
 FILES = sorted(path for path in (ROOT / "tests" / "real" / "outputs").glob("*/checkpoints/*.ckpt") if path.is_file())
@@ -48,11 +50,9 @@ def only_paths(change: Callable[[str], str]) -> Callable[[str], str | None]:
     return lambda text: change(text) if ".ckpt" in text else None
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
-@pytest.mark.parametrize("path", FILES, ids=[f"{p.parent.parent.name}-{p.name}" for p in FILES])
-def test_only_the_texts_change_no_tensor_moves_and_texts_can_be_changed_back(
-    path: Path, change: Callable[[str], str]
-) -> None:
+@every([*product(FILES, CHANGES)])
+def test_only_the_texts_change_no_tensor_moves_and_texts_can_be_changed_back(row: tuple[Path, str]) -> None:
+    path, change = row[0], CHANGES[row[1]]
     content = path.read_bytes()
     recipe = rewrite(io.BytesIO(content), only_paths(change))
     if not recipe.changes:
@@ -111,7 +111,7 @@ def test_a_zip_file_that_torch_did_not_write_is_refused(content: bytes, why: str
         rewrite(io.BytesIO(content), lambda text: f"{text}x")
 
 
-@pytest.mark.parametrize("damage", range(0, 741, 13))
+@every(range(0, 741, 13))
 def test_a_damaged_directory_is_refused_or_gives_a_file_that_says_so(damage: int) -> None:
     content = bytearray(FILES[0].read_bytes())
     content[-1 - damage] ^= 0xFF

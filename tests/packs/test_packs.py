@@ -8,8 +8,6 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 
-import pytest
-
 from ckptrules.commands.packs import as_rules
 from ckptrules.engine.checkpoints import Claim
 from ckptrules.engine.naming import fits, own_claim
@@ -57,7 +55,7 @@ AMBIGUOUS: Mapping[str, tuple[set[str], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PACKS)
+@every(list(PACKS))
 def test_a_pack_proves_itself(name: str) -> None:
     pack = PACKS[name]
     assert not list(prove(pack.rules))
@@ -67,14 +65,14 @@ def test_a_pack_proves_itself(name: str) -> None:
         assert rule.near_misses, f"{rule.called} needs a near miss"
 
 
-@pytest.mark.parametrize("name", PACKS)
+@every(list(PACKS))
 def test_a_pack_says_where_it_has_this_from(name: str) -> None:
     text = packs.text_of(name, packs.sources()[name])
     assert re.search(r"^# Source: .*\b[0-9a-f]{7,40}\b|not read again", text, re.MULTILINE)
     assert PACKS[name].name == re.search(r"^pack: (\w+)$", text, re.MULTILINE)[1]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", PACKS)
+@every(list(PACKS))
 def test_a_pack_that_is_copied_holds_as_rules_of_the_user(name: str) -> None:
     """As ``doit packs copy=NAME`` writes it: in all that it says, but for where checkpoints lie and what marks them."""
     text = packs.text_of(name, packs.sources()[name])
@@ -87,7 +85,7 @@ def test_a_pack_that_is_copied_holds_as_rules_of_the_user(name: str) -> None:
 # --- pages ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PACKS)
+@every(list(PACKS))
 def test_a_pack_has_a_page(name: str) -> None:
     page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -248,9 +246,9 @@ def test_a_mark_is_a_path_that_is_found(tmp_path: Path) -> None:
         assert Tree(str(outputs)).has("a/b/c", mark), mark
 
 
-@pytest.mark.parametrize("name", PACKS)
-def test_a_layout_finds_its_folder(tmp_path: Path, name: str) -> None:
-    for pattern in PACKS[name].rules.layout:
-        folder = pattern.replace("**", "x/y").replace("*", "z")
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        assert folder in [one.directory for one in survey(str(tmp_path), [pattern])[0]]
+def test_a_layout_finds_its_folder(tmp_path: Path) -> None:
+    for name, pack in PACKS.items():
+        for pattern in pack.rules.layout:
+            folder = pattern.replace("**", "x/y").replace("*", "z")
+            (tmp_path / name / folder).mkdir(parents=True, exist_ok=True)
+            assert folder in [one.directory for one in survey(str(tmp_path / name), [pattern])[0]], name
