@@ -16,14 +16,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ckptrules.engine.state_folder import STATE
-from ckptrules.run.command_line import refusal
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading
 
 IN_MEMORY = ":memory:"
 DATABASE = "doit.db"  # in the state folder
-AGAIN = "run again; where it stays so, look at the disk: dmesg"
 BUSY = "another program is at work on it; wait until it has ended"
 COMPANIONS = ("-journal", "-wal", "-shm")  # https://www.sqlite.org/tempfiles.html
 RESERVED = 0x40000001  # the byte that a writer locks: https://www.sqlite.org/fileformat2.html, "the lock-byte page"
@@ -185,28 +183,6 @@ def refuse_damaged(session: Session) -> str:
         hint = BUSY if fault.busy else "move it away; it only remembers what is up to date"
         raise OptionError(str(fault), hint, place="") from None
     return database
-
-
-def refuse_unopened() -> None:
-    """Let doit refuse a database that we could open and that it then cannot (a disk that fails): no traceback."""
-    import sqlite3
-
-    from doit.dependency import DatabaseException, SqliteDB  # not above: processes at work need no doit
-    from doit.exceptions import InvalidDodoFile
-
-    opening = "_sqlite3"
-    opened = getattr(SqliteDB, opening)
-    if opened.__module__ == __name__:  # another run of this process has seen to it
-        return
-
-    def refusing(database: Any, name: str) -> Any:
-        try:
-            return opened(database, name)
-        except (DatabaseException, sqlite3.Error) as error:
-            fact = str(error).rpartition("Original error: ")[2]
-            raise InvalidDodoFile(refusal(f"{name}: cannot be used now: {fact}\n    hint: {AGAIN}")) from None
-
-    setattr(SqliteDB, opening, refusing)
 
 
 def refuse_unwritable(database: str) -> None:

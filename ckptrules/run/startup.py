@@ -49,7 +49,6 @@ from ckptrules.run.remembered import (
     IN_MEMORY,
     readable_database,
     refuse_damaged,
-    refuse_unopened,
     sound_database,
 )
 from ckptrules.run.session import Session
@@ -218,7 +217,6 @@ def told_by_doit() -> Iterator[None]:
 def _database(session: Session) -> str:
     """Return where doit keeps what is up to date: in the state folder; in memory where nothing may be changed."""
     line = session.line
-    refuse_unopened()
     if line.command == "help":
         return IN_MEMORY
     if line.command != "run":

@@ -12,7 +12,7 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from doit.dependency import Dependency
@@ -468,23 +468,6 @@ def test_a_database_that_cannot_be_read_any_more_ends_no_run(used: Project, monk
     ended = crash.run(used.folder, "migrate", "delete_old=1")
     assert ended.output.count("What is up to date cannot be remembered: file is not a database.") == 1, ended.output
     assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output
-
-
-def test_a_database_that_doit_cannot_open_any_more_is_refused(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    again(used)
-    connect, left = sqlite3.connect, 2
-
-    def fails(name: str, **options: Any) -> Any:
-        nonlocal left
-        left -= options.get("isolation_level") == "DEFERRED"  # by doit: tried before the run, then by doit itself
-        if not left:
-            raise sqlite3.OperationalError("disk I/O error")
-        return connect(name, **options)
-
-    monkeypatch.setattr(sqlite3, "connect", fails)
-    ended = crash.run(used.folder, "migrate", "delete_old=1")
-    fact = "ERROR: outputs/.ckptrules/doit.db: cannot be used now: disk I/O error\n    hint: run again"
-    assert (ended.code, ended.output.startswith(fact)) == (3, True), ended.output
 
 
 def test_a_lock_that_cannot_be_closed_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
