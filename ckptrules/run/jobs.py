@@ -9,7 +9,7 @@ import pickle
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ckptrules import __version__
 from ckptrules.engine.entries import Directory
@@ -34,12 +34,12 @@ from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
 from ckptrules.run.tasks import is_selected, selects
 from ckptrules.run.words import as_pattern
+from ckptrules.workers.pieces import Answer
 
 if TYPE_CHECKING:
     from ckptrules.engine.what_if import Others
 
 DIGITS = 32  # of a fingerprint: 128 bits
-Answer = TypeVar("Answer")
 
 
 class Job(NamedTuple):

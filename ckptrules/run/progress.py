@@ -7,17 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO
 
 from ckptrules.stopping import heed, stopped
-from ckptrules.workers.pieces import Sized
+from ckptrules.workers.pieces import Answer, Sized
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 MUCH, LONG = 10**9, 1.0  # bytes and seconds: what is less tells nothing of the next run
 SHOW_AFTER = 0.5  # seconds; what is done sooner needs no bar
-Answer = TypeVar("Answer")
 
 
 class Amount(NamedTuple):

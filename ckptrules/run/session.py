@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ckptrules.engine.measures import NS
 from ckptrules.run.command_line import TASKS, force_of
@@ -22,14 +22,13 @@ from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, Shown, terminal
 from ckptrules.run.words import CommandLine, fits
 from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import File, Lost, Work
+from ckptrules.workers.pieces import Answer, File, Lost, Work
 from ckptrules.workers.rate import unheld
 from ckptrules.workers.workers import Workers
 
 if TYPE_CHECKING:
     from ckptrules.report.style import Style
 
-Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
 
 

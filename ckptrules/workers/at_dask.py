@@ -11,14 +11,14 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import ckptrules
 from ckptrules import stopping
 from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.storage import believing
 from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import File, Lost, Work, do_piece
+from ckptrules.workers.pieces import Answer, File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
 TOPIC = "ckptrules"
@@ -27,7 +27,6 @@ AWAY = 30.0  # seconds in which a worker that does not fit is sent away
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 SAME = "\n    hint: install the same on all machines"
 MOUNT = "\n    hint: all machines must have the same folders under the same paths"
-Answer = TypeVar("Answer")
 
 
 class Order(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from functools import partial
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ckptrules
 from ckptrules import stopping
@@ -23,7 +23,7 @@ from ckptrules.storage import believing
 from ckptrules.storage.state import token
 from ckptrules.workers.at_dask import PYTHON, SAME, TOPIC, Order, UnfitError, do_files, do_whole, join, stop
 from ckptrules.workers.here_first import DEAF, HereFirst
-from ckptrules.workers.pieces import DEATHS, TICK, File, Lost, Work
+from ckptrules.workers.pieces import DEATHS, TICK, Answer, File, Lost, Work
 from ckptrules.workers.pool import no_word_of_semaphores
 from ckptrules.workers.where import Cluster, is_private
 
@@ -43,7 +43,6 @@ QUIETLY = {
     "distributed.scheduler.http.routes": [],  # all users of this machine could read there
     "distributed.worker.http.routes": [],
 }
-Answer = TypeVar("Answer")
 
 
 class Dask(HereFirst["Client"]):

@@ -11,10 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
 
 from ckptrules import stopping
-from ckptrules.workers.pieces import Lost
+from ckptrules.workers.pieces import Answer, Lost
 
 DEAF = (*stopping.SIGNALS, signal.SIGPIPE)  # the last would end this process where a worker has gone that is written to
-Answer = TypeVar("Answer")
 Others = TypeVar("Others")
 
 

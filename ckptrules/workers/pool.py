@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import Pipe, active_children, forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any
 
 from ckptrules import stopping
 from ckptrules.outputs.in_use import ignore_lease_breaks
 from ckptrules.stopping import KilledError
 from ckptrules.storage import believing
 from ckptrules.workers.here_first import DEAF, HereFirst
-from ckptrules.workers.pieces import File, Lost, Work, do_piece
+from ckptrules.workers.pieces import Answer, File, Lost, Work, do_piece
 from ckptrules.workers.rate import Held, Limiter
 
 PATIENCE = 0.15  # seconds that a run is alone at work: as long as the first process takes to start
@@ -27,7 +27,6 @@ KILLED = 1  # seconds that one who was killed is waited for; it may hang in a ca
 MOST = 61  # processes; doit's -n says how many of them have work at once
 PRELOADED = [__name__, "ckptrules.run.working"]  # read once, by the fork server
 COUNT = struct.Struct("q")  # bytes done, as a process tells them; so short a message is sent wholly or not at all
-Answer = TypeVar("Answer")
 
 
 class Pool(HereFirst[Executor]):

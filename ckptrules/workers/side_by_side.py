@@ -9,18 +9,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from math import inf
-from typing import TypeVar
 
 from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import SMALL, File, Work, weight
+from ckptrules.workers.pieces import SMALL, Answer, File, Work, weight
 
 WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
 PIECES = 16  # of a stream that a thread hands over at once
 BATCHES = 2  # of such pieces that are read before they are asked for
 AHEAD = 1000  # files that may be done before an earlier one is
-
-Answer = TypeVar("Answer")
 
 
 def each(

@@ -7,19 +7,17 @@ import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ckptrules import stopping
 from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import SMALL, File, Lost, Work, spread, weight
+from ckptrules.workers.pieces import SMALL, Answer, File, Lost, Work, spread, weight
 from ckptrules.workers.rate import Held, Limiter, unheld
 from ckptrules.workers.where import NONE, read_executor
 
 if TYPE_CHECKING:  # what only a large tree needs is imported for it
     from ckptrules.workers.dask import Dask
     from ckptrules.workers.pool import Pool
-
-Answer = TypeVar("Answer")
 
 
 class Workers:
