@@ -33,7 +33,7 @@ OLD_STATE = ".state"  # in the trash, before its own suffix: so it never meets a
 SPARE_BYTES = 1 << 20
 
 
-class Inside(NamedTuple):
+class Ground(NamedTuple):
     """A directory as it is, and by what is judged what may be changed inside its checkpoints.
 
     The rules say what an old name has become. ``now_ns`` is the present, in nanoseconds since 1970. ``pinned`` is what
@@ -70,7 +70,7 @@ class Finding(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def fix(here: Inside, place: Workplace, bar: Bar, kept: int) -> Plan:
+def fix(here: Ground, place: Workplace, bar: Bar, kept: int) -> Plan:
     """Change the old paths in every checkpoint of a directory, and return what was done.
 
     Args:
@@ -94,7 +94,7 @@ def fix(here: Inside, place: Workplace, bar: Bar, kept: int) -> Plan:
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, tuple(problems))
 
 
-def foresee(here: Inside, plan: Plan) -> Plan:
+def foresee(here: Ground, plan: Plan) -> Plan:
     """Say what `fix` would do once a plan is carried out (or now, where that has no actions)."""
     listing = here.listing
     gone, new = _gone_and_new(plan)
@@ -104,7 +104,7 @@ def foresee(here: Inside, plan: Plan) -> Plan:
     return Plan(listing.experiment, listing.directory, tuple(actions), (), found.skipped, found.problems)
 
 
-def stale_name(here: Inside, directory: int, plan: Plan) -> str:
+def stale_name(here: Ground, directory: int, plan: Plan) -> str:
     """Return an old name to which the newest file that a plan renames keeps a path inside, or nothing.
 
     The directory is open. What cannot be read tells none; who renames it stumbles over the same.
@@ -130,7 +130,7 @@ def _names_after(listing: Listing, plan: Plan) -> set[str]:
     return {new.get(name, name) for name in _real_names(listing) - gone}
 
 
-def look_inside(here: Inside, names: Collection[str]) -> Finding:
+def look_inside(here: Ground, names: Collection[str]) -> Finding:
     """Find the old paths in the checkpoints of a directory that has these names, or will have.
 
     Raises:
@@ -213,7 +213,7 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
 
-def _no_space(here: Inside, entry: Entry) -> str:
+def _no_space(here: Ground, entry: Entry) -> str:
     with here.open() as directory:
         disk = os.fstatvfs(directory)
         size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
@@ -221,12 +221,12 @@ def _no_space(here: Inside, entry: Entry) -> str:
     return "" if enough else "No space left on device for a copy of it"
 
 
-def _used(here: Inside, entry: Entry) -> str:
+def _used(here: Ground, entry: Entry) -> str:
     with here.open() as directory:
         return here.used(directory, entry)
 
 
-def _fix_one(here: Inside, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int) -> str:
+def _fix_one(here: Ground, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     listing = here.listing
     folder = trash_folder(place.journal.run, listing.directory)

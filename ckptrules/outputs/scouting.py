@@ -135,7 +135,7 @@ def look_into(outputs_dir: str, directory: str, name: str, *, folder: bool) -> I
 # --- how sure that is -------------------------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
+class Scouted(NamedTuple):
     """What was seen. ``strangers`` look like checkpoints that no pack knows; ``opened`` is how many were read.
 
     ``closed`` are the folders that could not be looked into, with the reason.
@@ -149,7 +149,7 @@ class Found(NamedTuple):
     closed: tuple[tuple[str, str], ...] = ()
 
 
-def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
+def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Scouted:
     """Look at a tree; nothing of it is executed.
 
     ``rules`` are those with all packs, ``own`` those of this package; directories in which these know names are those
@@ -174,7 +174,7 @@ def see(outputs_dir: str, rules: RuleSet, own: RuleSet) -> Found:
     judging = [pack for pack in rules.packs if any(pack.name in one.packs for one in seen)]
     strangers = tuple(_strangers(tree, sights, {one.directory: one.packs for one in seen}, own, judging))
     looked = sum(map(len, tree.listed.values()))
-    return Found(
+    return Scouted(
         tuple(seen), strangers, len(tree.listed), MOST_OPENED - left, looked >= MOST_NAMES, tuple(tree.closed.items())
     )
 

@@ -90,9 +90,9 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
     options = job.options
     if options.fix_state or options.leave_links or all(action.kind != "rename" for action in plan.actions):
         return plan
-    from ckptrules.changes.fixing import Inside, stale_name  # not above: it is asked where something gets another name
+    from ckptrules.changes.fixing import Ground, stale_name  # not above: it is asked where something gets another name
 
-    here = Inside(options.outputs_dir, job.rules, listing, job.header["started_ns"])
+    here = Ground(options.outputs_dir, job.rules, listing, job.header["started_ns"])
     name = stale_name(here, directory, plan)
     text = (
         f"paths inside still tell old names ({name}), and a training resumes by them: after the rename, "

@@ -24,7 +24,7 @@ from ckptrules.engine.starting import (
     retention_text,
 )
 from ckptrules.outputs.picking import Tree, survey_by
-from ckptrules.outputs.scouting import DEEPEST, Found, see
+from ckptrules.outputs.scouting import DEEPEST, Scouted, see
 from ckptrules.report.style import Style
 from ckptrules.rules import packs
 from ckptrules.rules.load import load_pack, load_rules
@@ -222,7 +222,7 @@ def lines_for_dodo() -> list[str]:
     return ["To have the commands in your dodo.py, add:", *(f"    {line}" for line in lines)] if lines else []
 
 
-def _look(folder: str) -> tuple[str, Found]:
+def _look(folder: str) -> tuple[str, Scouted]:
     """Look in a folder; without one, in the folders that most have, and where there are none, in this one."""
     rules = load_rules({NAMING: f"packs: [{', '.join(packs.sources())}]\nignored: ['.*', '*.tmp']\n"}, proved=True)
     own = load_rules({path: text.decode() for path, text in starter_files() if path == NAMING}, proved=True)
@@ -243,7 +243,7 @@ def _not_too_much(folder: str) -> str:
     return folder
 
 
-def _place(folder: str, found: Found, *, fixed: bool) -> tuple[str, str, Found]:
+def _place(folder: str, found: Scouted, *, fixed: bool) -> tuple[str, str, Scouted]:
     """Return the folder of the experiments, the part that begins the layout, if one does, and all paths.
 
     It is the folder that was looked in, unless checkpoints lie in that itself, which no layout covers. Where none was
@@ -263,7 +263,7 @@ def _place(folder: str, found: Found, *, fixed: bool) -> tuple[str, str, Found]:
     return folder, "", found
 
 
-def _moved(found: Found, move: Callable[[str], str]) -> Found:
+def _moved(found: Scouted, move: Callable[[str], str]) -> Scouted:
     def all_of(several: Sequence[Seen]) -> tuple[Seen, ...]:
         return tuple(one._replace(directory=move(one.directory)) for one in several)
 

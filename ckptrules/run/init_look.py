@@ -11,7 +11,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.engine.ruleset import RuleSet
 from ckptrules.engine.starting import PROTOCOL, Seen, best_by, by_pattern
 from ckptrules.outputs.links import Links
-from ckptrules.outputs.scouting import MOST_NAMES, Found
+from ckptrules.outputs.scouting import MOST_NAMES, Scouted
 from ckptrules.report.style import Style, count_of, table
 from ckptrules.report.text import Several, Tally, by_file, several, tally
 from ckptrules.rules.load import load_rules
@@ -26,7 +26,7 @@ MOST_ROWS = 12
 FEW = 3  # folders that are named
 
 
-def told_look(found: Found, style: Style) -> str:
+def told_look(found: Scouted, style: Style) -> str:
     """Say how much was looked at, and what was not."""
     text = f"Looked at {count_of(found.folders, 'folder')}"
     if found.opened:
@@ -37,7 +37,7 @@ def told_look(found: Found, style: Style) -> str:
     return f"{text}.{stopped}{closed}\n"
 
 
-def told_rows(found: Found, prefix: str, style: Style) -> list[str]:
+def told_rows(found: Scouted, prefix: str, style: Style) -> list[str]:
     """Return a table of what is where, each row with its evidence below it."""
     rows, evidence = [], []
     for where, alike in _kinds(found, prefix):
@@ -63,7 +63,7 @@ def told_rows(found: Found, prefix: str, style: Style) -> list[str]:
     return ["\n".join([heading, *both, *more, ""])]
 
 
-def _kinds(found: Found, prefix: str) -> list[tuple[str, list[Seen]]]:
+def _kinds(found: Scouted, prefix: str) -> list[tuple[str, list[Seen]]]:
     """Put together what the same packs know below one pattern, as sure; what is not sure is shown with its path."""
     kinds: dict[tuple[object, ...], list[Seen]] = {}
     patterns = {one: pattern for pattern, alike in by_pattern(found.seen, prefix).items() for one in alike}

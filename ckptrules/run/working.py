@@ -138,10 +138,10 @@ def fixed(job: Job, listing: Listing, done: Plan) -> Plan:
 
     ``done`` is the plan that was carried out before, or in a preview that would be.
     """
-    from ckptrules.changes.fixing import Inside, fix, foresee  # not above: most plans need it not
+    from ckptrules.changes.fixing import Ground, fix, foresee  # not above: most plans need it not
 
     pinned = pinning.notes(job.options, listing, job.pins, job.strays)
-    here = Inside(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
+    here = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
     if job.options.dry_run:
         return foresee(here, done)
     return fix(here, workplace(job), stoppable, done.remaining)

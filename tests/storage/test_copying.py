@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from ckptrules.changes import doing
-from ckptrules.changes.fixing import Inside, look_inside
+from ckptrules.changes.fixing import Ground, look_inside
 from ckptrules.changes.references import Reference
 from ckptrules.commands.refs import Text, obstacle
 from ckptrules.engine.actions import Plan, Problem, Rewrite, Step
@@ -569,7 +569,7 @@ def test_a_preview_tells_as_well_whose_state_it_is(shared: Path) -> None:
                 os.rename(name, new, src_dir_fd=directory, dst_dir_fd=directory)
     entries = scan(str(shared), found)
     names = {entry.name for entry in entries.entries}
-    here = Inside(str(shared), rules, entries, 0)
+    here = Ground(str(shared), rules, entries, 0)
     ours = look_inside(here, names)
     assert ours.recipes
     assert ours.problems == ()
