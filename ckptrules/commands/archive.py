@@ -114,7 +114,7 @@ def refuse_to_take_along(chosen: Collection[str], experiments: Iterable[str]) ->
 # --- what the tasks do -----------------------------------------------------------------------------------------------
 
 
-class Told:
+class Fates:
     """What came of each experiment or archive, by its name, to be told; ``failed`` are those that could not be done.
 
     ``to_come`` are the bytes that would pass, in a preview; ``killed`` is set when no worker is left.
@@ -157,7 +157,7 @@ class Told:
 
 def pack_all(session: Session, options: Options, packings: list[Packing]) -> Done:
     """Pack experiments, some at once, and those that hold others after these; what fails is told, the rest is done."""
-    told, names = Told(session.style(options)), [place.experiment for place in packings]
+    told, names = Fates(session.style(options)), [place.experiment for place in packings]
     try:
         for places_here in at_once(packings):
             ready = [one for place in places_here if (one := prepare_one(session, options, told, place))]
@@ -199,7 +199,7 @@ def that_fit(some: Iterable[Some], free: Callable[[], int]) -> Iterator[list[Som
         yield batch
 
 
-def prepare_one(session: Session, options: Options, told: Told, place: Packing) -> Ready | None:
+def prepare_one(session: Session, options: Options, told: Fates, place: Packing) -> Ready | None:
     """Find out whether an experiment is to be packed and may be; if not, that is told.
 
     Raises:
@@ -232,7 +232,7 @@ def amount(items: Collection[Item]) -> str:
     return f"{files}, {human_size(sum(item.size for item in items))}"
 
 
-def pack_batch(session: Session, options: Options, told: Told, batch: list[Ready]) -> None:
+def pack_batch(session: Session, options: Options, told: Fates, batch: list[Ready]) -> None:
     """Have experiments packed by whoever is free, and put each away as soon as that is done.
 
     Raises:

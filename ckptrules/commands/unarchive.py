@@ -10,7 +10,7 @@ from functools import partial
 from itertools import groupby
 
 from ckptrules.changes.units import cannot
-from ckptrules.commands.archive import Told, change, that_fit
+from ckptrules.commands.archive import Fates, change, that_fit
 from ckptrules.commands.backup import expected
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.measures import human_size, visible
@@ -78,7 +78,7 @@ def archives_at(pattern: str) -> list[str]:
 # --- what the task does ----------------------------------------------------------------------------------------------
 
 
-class Back(Told):
+class Back(Fates):
     """What came of each archive, by its path.
 
     ``holders`` are the archives of what was brought back, or would be; that needs so many bytes, in a preview.

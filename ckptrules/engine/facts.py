@@ -22,7 +22,7 @@ Metrics = Mapping[str, Mapping[str, str]]  # by the name of a checkpoint
 Names = Mapping[str, Mapping[str, str]]  # and the fields that the rules read of each
 
 
-class Told(NamedTuple):
+class Telling(NamedTuple):
     """What one file tells: metrics and times (ns since 1970) by the name of the checkpoint, and a text for the best.
 
     ``score`` is the number by which that is the best, as a text. ``owner`` is the folder checkpoint that the file lies
@@ -37,7 +37,7 @@ class Told(NamedTuple):
     score: str = ""
 
 
-def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Told:
+def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], names: Names) -> Telling:
     """Find what a file tells of which checkpoints: of several rows for one, the later adds to the earlier.
 
     A row of a number below 0 proves that the file counts otherwise than ``offset`` says: no row is believed.
@@ -61,10 +61,10 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
-    return Told(path, owner, metrics, times, best, score)
+    return Telling(path, owner, metrics, times, best, score)
 
 
-def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
+def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
     """Join what files tell: of two that tell one thing the first counts.
 
     Of files inside the checkpoints only the newest of a series says which one is the best: each earlier one said so of
@@ -73,7 +73,7 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collec
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
-    best: dict[tuple[str, ...], Told] = {}
+    best: dict[tuple[str, ...], Telling] = {}
     for telling in tellings:
         for name, row in telling.metrics.items():
             metrics[name] = {**row, **metrics.get(name, {})}
@@ -96,7 +96,7 @@ def joined(tellings: Sequence[Told], names: Names, listing: Listing, out: Collec
     )
 
 
-def _scored(telling: Told, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
+def _scored(telling: Telling, metrics: Metrics, names: Names) -> Iterator[tuple[str, str]]:
     """Yield the metrics by which a file may call a checkpoint the best, each with the end of it that is the best.
 
     It is a metric of that checkpoint that equals the score, and that no other one exceeds, or goes below.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Evidence, order_of, series_in
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.facts import Names, Told, joined, told_by
+from ckptrules.engine.facts import Names, Telling, joined, told_by
 from ckptrules.engine.naming import reader
 from ckptrules.engine.ruleset import Fact, Reason, RuleSet, is_pattern
 from ckptrules.engine.sorting import name_of
@@ -126,7 +126,7 @@ def read_facts(
         OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
     """
     notes = list(sources.notes)
-    tellings: list[Told] = []
+    tellings: list[Telling] = []
     left, unread = LONGEST_SUM, list[Source]()
     settled: set[object] = set()
     heard: set[object] = set()

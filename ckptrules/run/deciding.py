@@ -38,7 +38,7 @@ from ckptrules.run.jobs import Job, was_verified
 from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.storage import reading
 
-Told = dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]]  # what files told, and what is wrong with them
+FromFiles = dict[tuple[object, ...], tuple[Evidence, tuple[Reason, ...]]]  # and what is wrong with them
 
 
 class Local(tzinfo):
@@ -123,7 +123,7 @@ def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None
 
 
 def read_files(
-    job: Job, listing: Listing, sources: facts.Sources, told: Told, out: frozenset[str]
+    job: Job, listing: Listing, sources: facts.Sources, told: FromFiles, out: frozenset[str]
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what the newest of these call the best inside, unless it is ``told``."""
     metrics = asks_for_metrics(job)
@@ -150,7 +150,7 @@ class Settled(NamedTuple):
     pinned: Sequence[Found]
 
 
-def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, told: Told) -> Settled:
+def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, told: FromFiles) -> Settled:
     """Plan one directory; where more than names must be known, find that out by its descriptor and plan again.
 
     What files have ``told`` is asked of them once.
@@ -190,7 +190,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
 
 
 def with_facts(
-    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, told: Told
+    job: Job, listing: Listing, sources: facts.Sources, known: Evidence, told: FromFiles
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Add what files tell of checkpoints, and say what is wrong with the files."""
     if not (sources.files or sources.inside):

@@ -29,7 +29,7 @@ from ckptrules.outputs.evidence import read_pointers
 from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
-from ckptrules.run.deciding import Told, settle, sources_asked
+from ckptrules.run.deciding import FromFiles, settle, sources_asked
 from ckptrules.run.jobs import Job, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
@@ -130,7 +130,7 @@ def weigh(job: Job, listing: Listing) -> Weighed | None:
 
 def weighed(job: Job, listing: Listing, directory: int, others: Others) -> Weighed:
     """Say what goes in a directory by each of the others."""
-    told: Told = {}
+    told: FromFiles = {}
     base = plan_by(job, listing, directory, others.base, told)
     made = [(others.base, base)]
 
@@ -181,7 +181,7 @@ def held(job: Job, listing: Listing, directory: int, found: Sorted) -> Iterator[
             yield InUse(None, line), len(named), job._replace(rules=job.rules._replace(pointers=left))
 
 
-def plan_by(job: Job, listing: Listing, directory: int, other: Other, told: Told) -> Plan:
+def plan_by(job: Job, listing: Listing, directory: int, other: Other, told: FromFiles) -> Plan:
     """Plan a directory by another policy, as its command would, without what is told beside a plan."""
     job = job._replace(policy=other.policy, tree=other.tree, others=None)
     return settle(job, listing, directory, sources_asked(job, listing), told).plan

@@ -16,7 +16,7 @@ import pytest
 from ckptrules.engine.actions import Action, Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
-from ckptrules.engine.facts import Told, joined, told_by
+from ckptrules.engine.facts import Telling, joined, told_by
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
@@ -195,7 +195,7 @@ def inside(case: Case, rules: RuleSet) -> dict[str, frozenset[str]]:
     return found
 
 
-def what_files_tell(case: Case, listing: Listing, rules: RuleSet) -> Iterator[Told]:
+def what_files_tell(case: Case, listing: Listing, rules: RuleSet) -> Iterator[Telling]:
     names = names_of(listing, rules)
     for fact in rules.facts:
         for path, content in sorted(case.files.items()):

@@ -14,7 +14,7 @@ from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import Tree, rules_here
 from ckptrules.report.style import Style
 from ckptrules.rules.load import load_rules
-from ckptrules.run.deciding import Told, read_files
+from ckptrules.run.deciding import FromFiles, read_files
 from ckptrules.run.jobs import Job
 from ckptrules.run.options import Planning
 from ckptrules.run.records import Journals
@@ -48,7 +48,7 @@ def test_files_are_read_once_for_all_policies_that_ask_for_the_same(
     place = str(tmp_path)
     job = Job(Planning(outputs_dir=place), rules, Style(), {}, Links(place), Journals(""))
     jobs = {metrics: job._replace(policy=rules.policies[name]) for name, metrics in (("last", False), ("best", True))}
-    told: Told = {}
+    told: FromFiles = {}
     real, opened = facts.read_facts, list[object]()
 
     def counted(*some: Any, **more: Any) -> Any:
