@@ -370,8 +370,14 @@ def test_a_backup_that_fills_the_disk_is_told_with_what_helps(project: Project) 
 STEPS = "fchmod fsync link mkdir makedirs open replace symlink utime write".split()
 
 
-def order(project: Project, path: Path) -> Order:
-    return Order(str(project.outputs), str(path), "auto", ("a",), whole=True, created="now")
+def order(project: Project, path: Path, mode: str = "auto") -> Order:
+    return Order(str(project.outputs), str(path), mode, ("a",), whole=True, created="now")
+
+
+def filled(project: Project, files: int) -> Project:
+    project.make({f"a/checkpoints/{number:02}.ckpt": 1000 + number for number in range(files)})
+    (project.outputs / "a/link").symlink_to("checkpoints")
+    return project
 
 
 @contextlib.contextmanager

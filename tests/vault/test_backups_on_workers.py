@@ -32,7 +32,7 @@ from ckptrules.workers import workers as workers_module
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.where import PROCESSES
 from ckptrules.workers.workers import Workers
-from tests.commands.test_backup import NAME, below, contents, workplace
+from tests.commands.test_backup import NAME, bar, below, contents, filled, order, workplace
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import break_, die, fill
@@ -41,11 +41,6 @@ pytestmark = pytest.mark.whole
 BIG = 70 << 20  # bytes; for fewer no process is started
 FILES = 9
 MANY = 200  # files: some pieces
-
-
-@contextlib.contextmanager
-def bar(_: int) -> Iterator[reading.Progress]:
-    yield lambda _: None
 
 
 @pytest.fixture
@@ -59,9 +54,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
 
 @pytest.fixture
 def tree(project: Project) -> Project:
-    project.make({f"a/checkpoints/{number:02}.ckpt": 1000 + number for number in range(FILES)})
-    (project.outputs / "a/link").symlink_to("checkpoints")
-    return project
+    return filled(project, FILES)
 
 
 @pytest.fixture
@@ -70,10 +63,6 @@ def long(tree: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     tree.make({f"b/{number:03}": 10 for number in range(MANY)})
     monkeypatch.setattr(pieces, "TICK", 0.001)
     return tree
-
-
-def order(project: Project, path: Path) -> Order:
-    return Order(str(project.outputs), str(path), "copy", ("a",), whole=True, created="now")
 
 
 def restore(project: Project, made: str, each: Each) -> list[RestoreStep]:
@@ -197,7 +186,7 @@ def instead(each: Each, act: Callable[..., Any], number: int) -> Each:
 def test_killed_workers_cost_nothing(long: Project, tmp_path: Path, workers: Workers) -> None:
     made, tree, killed = tmp_path / "made", long, list[int]()
     for times in ([1], [4], [2, 20]):
-        manifest, problems = make_backup(order(tree, made), killing(times, killed), each=workers.each)
+        manifest, problems = make_backup(order(tree, made, "copy"), killing(times, killed), each=workers.each)
         assert (contents(made), problems) == (contents(tree.outputs), [])
         assert os.listdir(made / STATE) == ["manifest.json"]
         assert check_backup(str(made), manifest, lambda _: None, workers.each) == ()
@@ -222,7 +211,7 @@ def test_a_file_that_workers_die_of_is_missing_and_told(
     tree: Project, tmp_path: Path, workers: Workers, act: Callable[..., Any], why: str
 ) -> None:
     made, path = tmp_path / "made", "a/checkpoints/03.ckpt"
-    manifest, problems = make_backup(order(tree, made), bar, each=instead(workers.each, act, 3))
+    manifest, problems = make_backup(order(tree, made, "copy"), bar, each=instead(workers.each, act, 3))
     assert [(problem.names, problem.text) for problem in problems] == [((path,), f"was not copied: {why}; left out")]
     assert manifest.missing == (path,)
     assert contents(made) == {name: held for name, held in contents(tree.outputs).items() if name != path}
@@ -246,7 +235,7 @@ def test_what_cannot_be_written_by_a_worker_is_named_and_nothing_is_left(
     for number in (0, 3, FILES - 1):
         each = instead(workers.each, fill, number)
         with pytest.raises(OSError, match=rf"a/checkpoints/0{number}\.ckpt: No space left on device"):
-            make_backup(order(tree, place / "made"), bar, each=each)
+            make_backup(order(tree, place / "made", "copy"), bar, each=each)
         assert os.listdir(place) == []
 
 
@@ -286,7 +275,7 @@ def test_where_the_main_process_is_killed_the_manifest_is_not_believed(
     for number in (1, 2, 4):
         if (child := os.fork()) == 0:
             with contextlib.suppress(BaseException):
-                _be_killed(order(tree, Path(made)), number, lock)
+                _be_killed(order(tree, Path(made), "copy"), number, lock)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         with lock.open("w") as file:

@@ -18,11 +18,11 @@ from ckptrules.engine.entries import Item
 from ckptrules.stopping import StoppedError
 from ckptrules.storage import reading, unfinished
 from ckptrules.vault import backups
-from ckptrules.vault.backing_up import Order, make_backup
+from ckptrules.vault.backing_up import make_backup
 from ckptrules.vault.backups import check_backup, find_backups, hidden_path
 from ckptrules.workers import side_by_side
 from ckptrules.workers.side_by_side import each
-from tests.commands.test_backup import STEPS, contents, hidden
+from tests.commands.test_backup import STEPS, bar, contents, filled, hidden, order
 from tests.conftest import Project
 
 FILES = 12
@@ -34,21 +34,6 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads work on the smallest of trees."""
     monkeypatch.setattr(side_by_side, "WORTHWHILE", 0)
     monkeypatch.setattr(side_by_side, "AT_ONCE", 4)
-
-
-@contextlib.contextmanager
-def bar(_: int) -> Iterator[reading.Progress]:
-    yield lambda _: None
-
-
-def filled(project: Project) -> Project:
-    project.make({f"a/checkpoints/{number:02}.ckpt": 1000 + number for number in range(FILES)})
-    (project.outputs / "a/link").symlink_to("checkpoints")
-    return project
-
-
-def order(project: Project, path: Path) -> Order:
-    return Order(str(project.outputs), str(path), "copy", ("a",), whole=True, created="now")
 
 
 def test_all_are_done_in_order_by_several_threads_that_tell_one_at_a_time() -> None:
@@ -142,14 +127,14 @@ def fail() -> int:
 
 
 def test_whatever_call_fails_a_backup_is_whole_or_not_there(project: Project, tmp_path: Path) -> None:
-    filled(project)
+    filled(project, FILES)
     failed = 0
     for number in range(1, 1000):
         made = tmp_path / f"made{number}"
         with pytest.MonkeyPatch.context() as patch:
             count = failing_at(patch, number, fail)
             try:
-                manifest, problems = make_backup(order(project, made), bar)
+                manifest, problems = make_backup(order(project, made, "copy"), bar)
             except OSError:
                 failed += 1
                 assert not made.exists() or contents(made) == contents(project.outputs)
@@ -166,7 +151,7 @@ def test_whatever_call_fails_a_backup_is_whole_or_not_there(project: Project, tm
 
 
 def test_what_cannot_be_written_is_named(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(project)
+    filled(project, FILES)
     really = os.fsync
 
     def fsync(file: int) -> None:
@@ -176,13 +161,13 @@ def test_what_cannot_be_written_is_named(project: Project, tmp_path: Path, monke
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match=r"a/checkpoints/07\.ckpt: No space left on device"):
-        make_backup(order(project, tmp_path / "made"), bar)
+        make_backup(order(project, tmp_path / "made", "copy"), bar)
 
 
 def test_what_cannot_be_read_is_a_problem_of_its_own(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(project)
+    filled(project, FILES)
     broken = {os.stat(project.outputs / f"a/checkpoints/{number:02}.ckpt").st_ino for number in (3, 7)}
     read, copy = os.read, os.copy_file_range
 
@@ -196,7 +181,7 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
 
     monkeypatch.setattr(os, "read", failing(read))
     monkeypatch.setattr(os, "copy_file_range", failing(copy))
-    manifest, problems = make_backup(order(project, tmp_path / "made"), bar)
+    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), bar)
     assert [(problem.names, problem.text) for problem in problems] == [
         ((f"a/checkpoints/{number}.ckpt",), "cannot be read: Input/output error; left out") for number in ("03", "07")
     ]
@@ -208,7 +193,7 @@ def test_what_cannot_be_read_is_a_problem_of_its_own(
 @pytest.mark.whole
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Project, tmp_path: Path, end: str) -> None:
-    filled(project)
+    filled(project, FILES)
     made = tmp_path / "made"
     for number in range(1, FILES):
 
@@ -225,12 +210,12 @@ def test_the_manifest_of_an_interrupted_backup_is_never_believed(project: Projec
 
         if end == "stop":
             with pytest.raises(StoppedError):
-                make_backup(order(project, made), shown)
+                make_backup(order(project, made, "copy"), shown)
             assert os.listdir(tmp_path) == [project.folder.name] * (project.folder.parent == tmp_path)
             continue
         if (child := os.fork()) == 0:
             with contextlib.suppress(BaseException):
-                make_backup(order(project, made), shown)
+                make_backup(order(project, made, "copy"), shown)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         (held,) = find_backups(str(tmp_path), str(project.outputs))
@@ -252,9 +237,9 @@ SYSTEMS: dict[str, Callable[..., Callable[..., int]]] = {
 def test_a_copy_is_whole_whatever_the_system_copies(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
-    filled(project)
+    filled(project, FILES)
     monkeypatch.setattr(os, "copy_file_range", SYSTEMS[system](os.copy_file_range))
-    manifest, problems = make_backup(order(project, tmp_path / "made"), bar)
+    manifest, problems = make_backup(order(project, tmp_path / "made", "copy"), bar)
     assert (contents(tmp_path / "made"), problems) == (contents(project.outputs), [])
     assert check_backup(str(tmp_path / "made"), manifest, lambda _: None) == ()
 
@@ -262,11 +247,11 @@ def test_a_copy_is_whole_whatever_the_system_copies(
 def test_a_copy_that_the_system_has_spoilt_is_found(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(project)
+    filled(project, FILES)
 
     def spoils(origin: int, copy: int, count: int, at: int, to: int) -> int:
         return os.pwrite(copy, bytes(len(os.pread(origin, count, at))), to)
 
     monkeypatch.setattr(os, "copy_file_range", spoils)
-    manifest, _ = make_backup(order(project, tmp_path / "made"), bar)
+    manifest, _ = make_backup(order(project, tmp_path / "made", "copy"), bar)
     assert len(check_backup(str(tmp_path / "made"), manifest, lambda _: None)) == FILES
