@@ -73,8 +73,16 @@ def legacy(state: bytes, keys: object, behind: bytes) -> bytes:
     return start + b"\x80\x02" + state + b"." + (keys if isinstance(keys, bytes) else pickle.dumps(keys, 2)) + behind
 
 
-HUGE = b"\x8b" + struct.pack("<i", 16 * MB) + b"\x7f" * (16 * MB)  # a number of 16 MB
-SEVEN_MILLION = b"\x80\x02](" + b"X\x01\0\0\x000q\x01" + b"h\x01" * 7_000_000 + b"e."
+def huge() -> bytes:
+    """Return a number of 16 MB."""
+    return b"\x8b" + struct.pack("<i", 16 * MB) + b"\x7f" * (16 * MB)
+
+
+def seven_million() -> bytes:
+    """Return a list of as many references."""
+    return b"\x80\x02](" + b"X\x01\0\0\x000q\x01" + b"h\x01" * 7_000_000 + b"e."
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "32 MB of dictionaries": lambda: b"\x80\x02" + b"}" * 32 * MB + b".",
     "32 MB of notes": lambda: b"\x80\x04}" + b"\x94" * 32 * MB + b".",
@@ -94,8 +102,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "32 MB of objects of protocol 0": lambda: b"\x80\x02" + b"P\n" * 16 * MB + b".",
 }  # fmt: skip
 LEGACY: dict[str, Callable[[], bytes]] = {
-    "a number of 16 MB, 7 million references": lambda: legacy(storage(HUGE), SEVEN_MILLION, bytes(100)),
-    "7 million references": lambda: legacy(storage(b"K\x03"), SEVEN_MILLION, bytes(100)),
+    "a number of 16 MB, 7 million references": lambda: legacy(storage(huge()), seven_million(), bytes(100)),
+    "7 million references": lambda: legacy(storage(b"K\x03"), seven_million(), bytes(100)),
     "a number of 255 bytes": lambda: legacy(storage(b"\x8a\xff" + b"\x7f" * 255), ["0"], bytes(100)),
     "a negative number": lambda: legacy(storage(b"J\xff\xff\xff\xff"), ["0"], bytes(100)),
     "true as a number": lambda: legacy(storage(b"\x88"), ["0"], bytes(100)),
@@ -334,35 +342,37 @@ def test_the_places_in_safetensors_are_whole_numbers_that_fit(offsets: str) -> N
     assert checked(tensors(8, a=tensor("[0,4]"), w=tensor(offsets))) in ("damaged", "truncated")
 
 
-SAFETENSORS: dict[str, bytes] = {
-    "overlap": tensors(6, a=tensor("[0,4]"), b=tensor("[2,6]")),
-    "the same place": tensors(4, a=tensor("[0,4]"), b=tensor("[0,4]")),
-    "a gap": tensors(12, a=tensor("[0,4]"), b=tensor("[8,12]")),
-    "a gap at the start": tensors(8, a=tensor("[4,8]")),
-    "a name twice": _header(b'{"w":{' + tensor("[0,4]").encode() + b'},"w":{' + tensor("[4,8]").encode() + b"}}", 8),
-    "another shape": tensors(4, a=tensor("[0,4]", "[2]")),
-    "a negative shape": tensors(4, a=tensor("[0,4]", "[-1,-1]")),
-    "a shape of floats": tensors(4, a=tensor("[0,4]", "[1.0]")),
-    "true as a shape": tensors(4, a=tensor("[0,4]", "[true]")),
-    "a shape of nines": tensors(4, a=tensor("[0,4]", f"[{NINES}]")),
-    "a million sides": tensors(4, a=tensor("[0,4]", f"[{'1,' * 1_000_000}1]")),
-    "sides that are huge together": tensors(4, a=tensor("[0,4]", f"[{'9223372036854775807,' * 60}1]")),
-    "half a byte": tensors(1, a=tensor("[0,1]", "[1]", '"F4"')),
-    "no type": tensors(4, a='"shape":[1],"data_offsets":[0,4]'),
-    "no shape": tensors(4, a='"dtype":"F32","data_offsets":[0,4]'),
-    "a number in place of a tensor": _header(b'{"w":5}'),
-    "a list": _header(b'{"w":[]}'),
-    "cut off JSON": _header(b'{"w":{'),
-    "deep": _header(b'{"a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"),
-    "deep, and not closed": _header(b'{"a":' * 100_000),
-    "no UTF-8": _header(b'{"\xff":{}}'),
-    "a header of 20 MB": _header(b'{"a":"' + b"a" * 20 * MB + b'"}'),
+SAFETENSORS: dict[str, Callable[[], bytes]] = {
+    "overlap": lambda: tensors(6, a=tensor("[0,4]"), b=tensor("[2,6]")),
+    "the same place": lambda: tensors(4, a=tensor("[0,4]"), b=tensor("[0,4]")),
+    "a gap": lambda: tensors(12, a=tensor("[0,4]"), b=tensor("[8,12]")),
+    "a gap at the start": lambda: tensors(8, a=tensor("[4,8]")),
+    "a name twice": lambda: _header(
+        b'{"w":{' + tensor("[0,4]").encode() + b'},"w":{' + tensor("[4,8]").encode() + b"}}", 8
+    ),
+    "another shape": lambda: tensors(4, a=tensor("[0,4]", "[2]")),
+    "a negative shape": lambda: tensors(4, a=tensor("[0,4]", "[-1,-1]")),
+    "a shape of floats": lambda: tensors(4, a=tensor("[0,4]", "[1.0]")),
+    "true as a shape": lambda: tensors(4, a=tensor("[0,4]", "[true]")),
+    "a shape of nines": lambda: tensors(4, a=tensor("[0,4]", f"[{NINES}]")),
+    "a million sides": lambda: tensors(4, a=tensor("[0,4]", f"[{'1,' * 1_000_000}1]")),
+    "sides that are huge together": lambda: tensors(4, a=tensor("[0,4]", f"[{'9223372036854775807,' * 60}1]")),
+    "half a byte": lambda: tensors(1, a=tensor("[0,1]", "[1]", '"F4"')),
+    "no type": lambda: tensors(4, a='"shape":[1],"data_offsets":[0,4]'),
+    "no shape": lambda: tensors(4, a='"dtype":"F32","data_offsets":[0,4]'),
+    "a number in place of a tensor": lambda: _header(b'{"w":5}'),
+    "a list": lambda: _header(b'{"w":[]}'),
+    "cut off JSON": lambda: _header(b'{"w":{'),
+    "deep": lambda: _header(b'{"a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"),
+    "deep, and not closed": lambda: _header(b'{"a":' * 100_000),
+    "no UTF-8": lambda: _header(b'{"\xff":{}}'),
+    "a header of 20 MB": lambda: _header(b'{"a":"' + b"a" * 20 * MB + b'"}'),
 }
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
 def test_safetensors_that_lie_are_not_verified(name: str) -> None:
-    assert checked(SAFETENSORS[name]) in ("damaged", "truncated", "not_read")
+    assert checked(SAFETENSORS[name]()) in ("damaged", "truncated", "not_read")
 
 
 @pytest.mark.parametrize(
@@ -463,7 +473,7 @@ ODD = {
     "epoch-01_step-000001.ckpt": NUMPY["sides of 4,000 digits"],
     "epoch-02_step-000001.ckpt": tensors(4, w=tensor(f"[0,{NINES}]")),
     "epoch-03_step-000001.ckpt": tensors(4, w=tensor("[0,NaN]")),
-    "epoch-04_step-000001.ckpt": SAFETENSORS["deep"],
+    "epoch-04_step-000001.ckpt": SAFETENSORS["deep"](),
     "epoch-05_step-000001.ckpt": ZIPS["locked"](),
     "epoch-06_step-000001.ckpt": NUMPY["sides of 5,000 digits"],
 }

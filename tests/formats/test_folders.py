@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ckptrules.formats.folders import check_folder
 from tests.commands.test_verify import DEEPSPEED, FSDP, RANKS, problem_ids, put, result, safetensors, torch_zip
 from tests.conftest import Project
 
-Files = Mapping[str, "bytes | str | None"]
+Files = Mapping[str, "bytes | str | Callable[[], bytes] | None"]  # what is large is made when it is needed
 RULES = r"""
 layout: ['*/checkpoints']
 target:
@@ -85,7 +85,7 @@ WHOLE: dict[str, Files] = {
     "weights in a folder": {"unet/diffusion_pytorch_model.safetensors": WEIGHTS, "optimizer.bin": torch_zip({})},
     "values line by line": {"model.safetensors": WEIGHTS, "log.json": b'{"loss": 1}\n{"loss": 2}\n'},
     "a link for what is beside weights": {"model.safetensors": WEIGHTS, "tokenizer.json": "-> ../tokenizer.json"},
-    "very long JSON": {"model.safetensors": WEIGHTS, "tokenizer.json": b'{"a": "' + b"a" * 17 * 2**20 + b'"}\n'},
+    "very long JSON": {"model.safetensors": WEIGHTS, "tokenizer.json": lambda: b'{"a": "' + b"a" * 17 * 2**20 + b'"}\n'},
     "a pickle of the name of a tracker": {"model.safetensors": WEIGHTS, "latest": pickle.dumps({"a": 1})},
 }  # fmt: skip
 
@@ -115,7 +115,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         {"unet/a.safetensors": WEIGHTS}, {"unet/diffusion_pytorch_model.safetensors.index.json": index("a.safetensors", "b")},
         "incomplete: lacks 'unet/b', which",
     ),
-    "an index that is too long": (SHARDED, {"model.safetensors.index.json": b" " * 17 * 2**20 + b"{}"}, "not_read: is not verified: JSON of"),
+    "an index that is too long": (SHARDED, {"model.safetensors.index.json": lambda: b" " * 17 * 2**20 + b"{}"}, "not_read: is not verified: JSON of"),
     "an index of nothing": (SHARDED, {"model.safetensors.index.json": b'{"weight_map": 5}'}, "incomplete: lacks ''"),
     "an index of numbers": (SHARDED, {"model.safetensors.index.json": index(1)}, "incomplete: lacks ''"),
     "an index that leads out": (SHARDED, {"model.safetensors.index.json": index("../../a\0b")}, "incomplete: lacks '../../a"),
@@ -143,7 +143,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "JSON that is deep": (hugging_face(500), {"config.json": b"[" * 100_000}, "damaged: its part 'config.json' is no whole"),
     "an index that is cut off": (SHARDED, {"model.safetensors.index.json": index(ONE, TWO)[:-2]}, "damaged: its part 'model.safetensors.index"),
     "long JSON that is cut off": (
-        {"model.safetensors": WEIGHTS}, {"tokenizer.json": b'{"a": "' + b"a" * 17 * 2**20}, "damaged: its part 'tokenizer.json'",
+        {"model.safetensors": WEIGHTS}, {"tokenizer.json": lambda: b'{"a": "' + b"a" * 17 * 2**20}, "damaged: its part 'tokenizer.json'",
     ),
     "lines that are cut off": ({"model.safetensors": WEIGHTS}, {"log.json": b'{"loss": 1}\n{"loss"'}, "damaged: its part 'log.json'"),
     "latest leads nowhere": (IN_ZERO, {"latest": b"global_step400"}, "incomplete: lacks the folder 'global_step400' that 'latest' names"),
@@ -164,7 +164,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
         FSDP, {".metadata": b"\x80\x02NN\x81}(X\x0d\0\0\0relative_pathX\x01\0\0\0aX\x06\0\0\0offsetJ\xff\xff\xff\xffX\x06\0\0\0lengthK\x01ub."},
         "damaged: its part '.metadata' names a shard that cannot be",
     ),
-    "a bomb": (FSDP, {".metadata": b"\x80\x02" + b"}" * 2**22 + b"."}, "not_read: is not verified: a pickle of more than 3 million"),
+    "a bomb": (FSDP, {".metadata": lambda: b"\x80\x02" + b"}" * 2**22 + b"."}, "not_read: is not verified: a pickle of more than 3 million"),
     "a rank of random states": (
         {**hugging_face(500), "rng_state_0.pth": torch_zip({})}, {"rng_state_2.pth": torch_zip({})}, "incomplete: has 2 of 3 ranks 'rng_state_*.pth'",
     ),
@@ -186,7 +186,7 @@ def said(folder: Path, files: Files) -> str:
             if isinstance(content, str):
                 (folder / "c" / path).symlink_to(content.removeprefix("-> "))
             else:
-                (folder / "c" / path).write_bytes(content)
+                (folder / "c" / path).write_bytes(content() if callable(content) else content)
     directory = os.open(folder, os.O_RDONLY)
     try:
         facts = check_folder(directory, "c", lambda _: None, quick=False)

@@ -7,7 +7,8 @@ import io
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from tests.support.disturbing import Fault
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"
-Files = Mapping[str, "bytes | str | None"]
+Files = Mapping[str, "bytes | str | Callable[[], bytes] | None"]
 
 CUT_OFF: dict[str, tuple[bytes, str]] = {
     "half a zip": (lightning(12, 120)[:300], "was never finished: the directory at its end is missing"),
@@ -87,7 +88,7 @@ def fill(folder: Path, files: Files) -> Path:
         if isinstance(content, str):
             file.symlink_to(content.removeprefix("-> "))
         elif content is not None:
-            file.write_bytes(content)
+            file.write_bytes(content() if callable(content) else content)
     return folder
 
 
@@ -121,18 +122,18 @@ def test_what_no_format_tells_of_passes(content: bytes) -> None:
 
 STATE = {"w": list(range(3000)), "name": "x" * 70_000, "data": bytes(3_000_000), "more": {"step": 2**70}}
 MAGIC = pickle.dumps(MAGIC_NUMBER, protocol=2)
-SOUND_PICKLES = {
-    **{f"protocol {number}": pickle.dumps(STATE, protocol=number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
-    "several": pickle.dumps(STATE, protocol=4) + pickle.dumps([], protocol=2),
-    "an array behind it": pickle.dumps(STATE, protocol=4) + b"w" * 999,
-    "torch before 1.6": MAGIC + pickle.dumps(1001, protocol=2) + b"w" * 999,
-    "an array of joblib in it": b"\x80\x02cjoblib.numpy_pickle\nNumpyArrayWrapper\nX\xff\xff\xff\x7fweights",
+SOUND_PICKLES: Mapping[str, Callable[[], bytes]] = {
+    **{f"protocol {n}": partial(pickle.dumps, STATE, protocol=n) for n in range(pickle.HIGHEST_PROTOCOL + 1)},
+    "several": lambda: pickle.dumps(STATE, protocol=4) + pickle.dumps([], protocol=2),
+    "an array behind it": lambda: pickle.dumps(STATE, protocol=4) + b"w" * 999,
+    "torch before 1.6": lambda: MAGIC + pickle.dumps(1001, protocol=2) + b"w" * 999,
+    "an array of joblib in it": lambda: b"\x80\x02cjoblib.numpy_pickle\nNumpyArrayWrapper\nX\xff\xff\xff\x7fweights",
 }
 
 
 @pytest.mark.parametrize("name", SOUND_PICKLES)
 def test_no_sound_pickle_is_called_cut_off(name: str) -> None:
-    content = SOUND_PICKLES[name]
+    content = SOUND_PICKLES[name]()
     glance(io.BytesIO(content), len(content))
 
 
