@@ -30,7 +30,7 @@ SHOWN = 10  # runs in a table of the trash
 REMEDIES: Mapping[int, str] = {
     errno.EACCES: "somebody else owns it: let them or root remove it (rm -r {0})",
     errno.EPERM: "somebody else owns it, or it is immutable (lsattr): root can end that (chattr -R -i {0})",
-    errno.EBUSY: "something is mounted there: end that (umount {0})",
+    errno.EBUSY: "something is mounted there: end that (umount {1})",
     errno.EROFS: "its file system is read-only: see dmesg",
     errno.EINTR: "nothing is wrong with it",
     errno.ENOTEMPTY: "somebody writes into it: end that",
@@ -139,6 +139,8 @@ def left_lines(options: Common, style: Style, left: Mapping[str, OSError]) -> It
     """Tell of each item that could not be freed: where, why, and what helps."""
     for path, error in sorted(left.items()):
         place = os.path.join(options.outputs_dir, path)
-        remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(quoted(os.path.abspath(place)))
+        inside = os.path.join(os.path.dirname(place), error.filename or os.path.basename(place))
+        quotes = [quoted(os.path.abspath(one)) for one in (place, inside)]
+        remedy = REMEDIES.get(error.errno or 0, "look at it: ls -la {0}").format(*quotes)
         fact = f"{style.name(place)} cannot be freed: {why_of(error)}"
         yield f"{fact}\n    hint: {remedy}; 'doit purge' tries again"

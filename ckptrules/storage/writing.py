@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
@@ -254,14 +255,21 @@ def write_with_holes(file: int, data: bytes | memoryview) -> None:
 def remove(directory: int, name: str, progress: Progress = lambda _: None) -> None:
     """Remove a name and all below it that can be removed; our state last, and only where nothing else is left.
 
-    In a folder of ours, its mode is no obstacle.
+    In a folder of ours, its mode is no obstacle. Of what is mounted below it, nothing is removed: it lies elsewhere.
 
     Raises:
-        OSError: the first reason why not all could be removed.
+        OSError: the first reason why not all could be removed; its ``filename`` begins with the name.
     """
     progress(0)
     if not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
         os.unlink(name, dir_fd=directory)
+        return
+    try:
+        os.rmdir(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # it is a mount point; only else the system looks whether it is empty
+            raise
+    else:
         return
     failed: list[OSError] = []
     with _made_ours(directory, name) as inner:
@@ -270,6 +278,7 @@ def remove(directory: int, name: str, progress: Progress = lambda _: None) -> No
                 try:
                     remove(inner, below, progress)
                 except OSError as error:
+                    error.filename = f"{name}/{error.filename or below}"
                     failed.append(error)
     if failed:
         raise failed[0]

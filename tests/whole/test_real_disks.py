@@ -178,6 +178,28 @@ def test_left_links_on_a_disk_of_their_own_can_be_dropped_and_taken_back(project
         subprocess.run(["umount", str(inner)], check=True)
 
 
+def test_what_is_mounted_inside_a_checkpoint_is_not_freed_with_it(project: Project) -> None:
+    project.make(
+        {**TREE, "exp/checkpoints/epoch=1-step=1.ckpt/sub/x": "-> y", "exp/checkpoints/epoch=1-step=1.ckpt/w": 9}
+    )
+    folder, elsewhere = project.outputs / "exp/checkpoints/epoch=1-step=1.ckpt", project.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    if os.geteuid() != 0 or not mount("--bind", str(elsewhere), str(folder / "sub")):
+        pytest.skip("cannot mount here")
+    mounted = folder / "sub"
+    try:
+        project.doit("migrate", "delete_old=1")
+        (mounted,) = project.outputs.glob(".ckptrules/trash/*/exp/checkpoints/epoch=1-step=1.ckpt.trashed/sub")
+        out = project.doit("purge", check=1)
+        assert f"hint: something is mounted there: end that (umount '{mounted}'); 'doit purge' tries again" in out
+        assert (elsewhere / "precious").read_text() == "precious"
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+    project.doit("purge")
+    assert not mounted.exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_what_root_rewrites_stays_its_owners(project: Project) -> None:
     project.make({"exp/checkpoints/epoch=9-step=1.ckpt": 5000})
