@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -275,7 +276,7 @@ def _read_json(content: bytes, note: Note) -> Iterator[object]:
 
 
 def _read_table(content: bytes, delimiter: str) -> Iterator[object]:
-    lines = content.decode("utf-8-sig", "replace").splitlines()
+    lines = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", "replace", newline="")
     rows = csv.reader(lines, delimiter=delimiter)
     heads = [head.strip() for head in next(rows, [])]
     for row in rows:

@@ -19,7 +19,7 @@ from ckptrules.engine.spelling import closest, one_of
 MAX_BYTES = 1_000_000
 ALIAS = "an alias (*name) is not allowed in rules"
 MAX_DEPTH = 12
-HALF = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")  # of a letter; the others stand for bytes that are no text
+IN_NO_NAME = re.compile(r"[\0\ud800-\udc7f\udd00-\udfff]")  # other halves stand for bytes that are no text
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
 MAX_DIGITS = 18
 KINDS: dict[type, type] = {yaml.MappingNode: dict, yaml.SequenceNode: list}
@@ -124,8 +124,8 @@ def _refused_event(loader: Any, text: str, file: str) -> Fault | None:
         place = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1, 1)
         if isinstance(event, yaml.AliasEvent):
             return Fault(place, ALIAS, "write the value out; a pattern that begins with '*' wants quotes")
-        if isinstance(event, yaml.ScalarEvent) and HALF.search(event.value):
-            return Fault(place, "not valid YAML: an escape stands for half of a letter")
+        if isinstance(event, yaml.ScalarEvent) and IN_NO_NAME.search(event.value):
+            return Fault(place, "not valid YAML: an escape stands for NUL, or for half of a letter")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

@@ -332,9 +332,11 @@ def test_where_the_rules_are_broken_a_restore_that_looks_for_a_pin_is_refused(pi
     assert "rules/naming.yaml:1:5: not valid YAML" in pinned.doit("restore", f"backup={backup}", check=3)
 
 
-def test_a_pin_on_half_of_a_letter_is_refused(pinned: Project) -> None:
+@pytest.mark.parametrize("escape", [r"\ud800", r"\0"])
+def test_a_pin_on_a_name_that_cannot_be_is_refused(pinned: Project, escape: str) -> None:
     file = pinned.folder / "rules/pins.yaml"
-    file.write_text(re.sub(r"path: .*", r'path: "one/checkpoints/\\ud800.ckpt"', file.read_text()))
+    path = f'path: "one/checkpoints/{escape}.ckpt"'
+    file.write_text(re.sub(r"path: .*", lambda _: path, file.read_text()))
     for command in ("plan", "migrate", "undo", "pins", "catalog", "usage"):
         assert "rules/pins.yaml:4:9: not valid YAML: an escape" in pinned.doit(command, check=3)
 

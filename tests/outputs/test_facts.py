@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def test_what_a_file_tells(tree: Path, case: str) -> None:
     told, notes = read(tree, by_step(name))
     assert told.metrics.get("c-1", {}) == metrics
     assert notes == [note] * bool(note)
+
+
+def test_a_table_of_many_rows_costs_a_few_times_its_bytes(tree: Path) -> None:
+    content = b"step,acc\n" + b"1,0.5\n" * 2_000_000
+    put(tree, "f.csv", content)
+    tracemalloc.start()
+    told, notes = read(tree, by_step("f.csv"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (told.metrics["c-1"], notes) == (TELLS, ["f.csv has more than 200,000 rows: the rest is not read"])
+    assert peak < 6 * len(content)
 
 
 def test_half_of_a_letter_names_no_checkpoint(tree: Path) -> None:

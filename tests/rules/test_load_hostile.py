@@ -66,8 +66,9 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "a NUL": ("ignored: ['\0']\n", "rules/hostile.yaml:1:"),
     "half of a letter": (
         r'ignored: [a, "\ud800"]',
-        "rules/hostile.yaml:1:14: not valid YAML: an escape stands for half",
+        "rules/hostile.yaml:1:14: not valid YAML: an escape stands for NUL, or for half",
     ),
+    "an escaped NUL": (r'ignored: [a, "\0"]', "rules/hostile.yaml:1:14: not valid YAML: an escape stands for NUL"),
     "no text": (b"\xff\xfe\xfa", "rules/hostile.yaml:1:1: is not UTF-8"),
 }
 
