@@ -29,7 +29,7 @@ ADVICE: Mapping[str, str] = {  # the first fact that is told decides
     LINK_CHANGED: "look at it: it is left as it is",
     dressing.NOT_OURS: "let its owner run this, or root",
     os.strerror(errno.EACCES): "look at the owner and the mode: ls -la",
-    os.strerror(errno.EPERM): "look at the owner and the mode: ls -la",
+    os.strerror(errno.EPERM): "look at the owner and the attributes: ls -la, lsattr",
     os.strerror(
         errno.EXDEV
     ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
