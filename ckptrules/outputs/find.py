@@ -152,7 +152,18 @@ def not_followed(outputs_dir: str) -> list[tuple[str, str]]:
 
 def is_backup(folder: str, name: str) -> bool:
     """Say whether a folder is a backup of ours, by its name and its manifest: nothing in it is renamed or deleted."""
-    return "_backup_" in name and os.path.lexists(os.path.join(folder, name, MANIFEST))
+    return "_backup_" in name and has_manifest(folder, name)
+
+
+def has_manifest(folder: str, name: str) -> bool:
+    """Say whether a folder is a backup of ours, or was one: it may have got another name, or become the outputs."""
+    return os.path.lexists(os.path.join(folder, name, MANIFEST))
+
+
+def backups_around(outputs_dir: str, directory: str) -> list[str]:
+    """Return the folders that a checkpoint directory lies in, below ``outputs_dir``, and that have a manifest."""
+    above = (directory[:end] for end, sign in enumerate(directory) if sign == "/")
+    return [path for path in above if has_manifest(outputs_dir, path)]
 
 
 def lookalikes(
@@ -178,7 +189,7 @@ def lookalikes(
             for entry in islice(entries, left):
                 looked += not is_covered
                 below = f"{path}/{entry.name}" if path else entry.name
-                if entry.name.startswith(".") or entry.is_symlink() or is_backup(folder, entry.name):
+                if entry.name.startswith(".") or entry.is_symlink() or has_manifest(folder, entry.name):
                     continue
                 may_be_one = looks_like(entry.name) and below not in above and below not in covered
                 if may_be_one and not is_covered:

@@ -25,7 +25,7 @@ from ckptrules.formats.content import UnsoundError
 from ckptrules.formats.files import check_file, open_file
 from ckptrules.formats.plainjson import LONGEST_JSON, parse
 from ckptrules.outputs.facts import all_facts
-from ckptrules.outputs.find import is_backup
+from ckptrules.outputs.find import has_manifest
 from ckptrules.outputs.listing import scan
 from ckptrules.outputs.picking import BY_NAME, KNOWN, Tree, holds_parts, pick_in
 from ckptrules.storage import reading
@@ -74,7 +74,7 @@ def scout(tree: Tree, packs: Sequence[Pack]) -> Iterator[Sight]:
             yield Sight(path, tuple(picked), tuple(sorted(known)))
         for name in sorted(name for name, folder in tree.names(path).items() if folder and depth < DEEPEST):
             taken = name in known or holds_parts(name, picked)
-            if not (taken or name.startswith(".") or is_backup(os.path.join(tree.outputs_dir, path), name)):
+            if not (taken or name.startswith(".") or has_manifest(os.path.join(tree.outputs_dir, path), name)):
                 pending.append((f"{path}/{name}" if path else name, depth + 1))
 
 

@@ -21,6 +21,7 @@ from ckptrules.engine.retention import reads_files
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.series import Series, called, counts_in, series_of
 from ckptrules.engine.sorting import Sorted, sort_entries, with_metrics
+from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.engine.wholeness import unwhole
 from ckptrules.outputs import facts, readings
 from ckptrules.outputs.evidence import (
@@ -32,6 +33,7 @@ from ckptrules.outputs.evidence import (
     read_metrics,
     to_look_at,
 )
+from ckptrules.outputs.find import backups_around
 from ckptrules.outputs.listing import read_directory
 from ckptrules.run import hook, pinning
 from ckptrules.run.jobs import Job, was_verified
@@ -156,7 +158,9 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
     What files have ``told`` is asked of them once.
     """
     pinned = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
-    if any(one.fault for one in pinned):  # what was pinned may have got another name
+    path, deletes = job.options.outputs_dir, job.policy or job.options.on_conflict != "report"
+    backups = backups_around(path, listing.directory) if deletes else []
+    if backups or any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
     metrics: Mapping[str, Mapping[str, str]] = {}
     if asks_for_metrics(job):
@@ -186,7 +190,8 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
             break
         known = evidence
         plan = planned(job, listing, known)
-    return Settled(job, plan, known, notes, pinned)
+    text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
+    return Settled(job, plan, known, (*notes, *(Reason(text.format(one, MANIFEST)) for one in backups)), pinned)
 
 
 def with_facts(

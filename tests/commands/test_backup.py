@@ -41,7 +41,7 @@ from ckptrules.vault import backups as vault_backups
 from ckptrules.vault.backing_up import Order, make_backup
 from ckptrules.vault.backups import hidden_path
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, to_json, unsafe_path
-from tests.conftest import Project
+from tests.conftest import Project, default, run_program
 from tests.support import crash
 from tests.support.disturbing import Fault
 from tests.support.dying import let_workers, vanish
@@ -170,6 +170,26 @@ def test_nothing_in_a_backup_is_renamed_or_deleted(tree: Project) -> None:
     )
     tree.doit("migrate", "delete_old=1")
     assert snapshot(made) == before
+
+
+def test_nothing_goes_in_a_backup_that_got_another_name(project: Project) -> None:
+    """With `outputs_dir: .` it was an experiment like others, and lost the same files; init wrote that."""
+    project.make({f"one/checkpoints/epoch={n}-step={n}.ckpt": n for n in (1, 2, 3)})
+    made = back_up(project, "mode=copy").rename(project.folder / "before")
+    rules, kept = project.folder / "rules", project.folder / "kept"
+    rules.rename(kept)
+    assert "before" not in run_program("ckptrules", "init", folder=project.folder, environment=default())[1]
+    shutil.rmtree(rules)
+    kept.rename(rules)
+    naming = rules / "naming.yaml"
+    naming.write_text("outputs_dir: .\n" + naming.read_text().replace("layout: [", "layout: ['**/checkpoints', "))
+    out = project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert "lies in 'before', which is a backup by its .ckptrules/manifest.json: nothing goes" in out
+    assert "deleted     2  3 B" in out
+    assert len(project.names("one")) == 1
+    assert len(os.listdir(made / "one/checkpoints")) == 3
+    (made / STATE / "manifest.json").unlink()
+    assert "to delete   2  3 B" in project.doit("plan", "delete_old=1", "keep_last=1")
 
 
 def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tree: Project) -> None:
