@@ -56,6 +56,28 @@ def refuse_mistyped(line: CommandLine) -> None:
             raise OptionError(f"'{word.base}' takes no experiment", f"leave '{chosen}' out: it is for the whole tree")
 
 
+def refuse_stray_patterns(line: CommandLine) -> None:
+    """Refuse a pattern that selects a task which changes something, behind tasks that do not: ``plan 'mi*'``.
+
+    It may be meant for their experiments.
+
+    Raises:
+        OptionError: with the two tasks to choose from.
+    """
+    before: list[str] = []
+    for word in line.words if line.command == "run" else ():
+        if "*" not in word.base:
+            before += [word.base] if word.base in TASKS else []
+            continue
+        selected = (task for task in TASKS if before and word.selects(task))
+        changing = next((task for task in selected if line.options(task).will_change), "")
+        if changing and not any(line.options(task).will_change for task in before):
+            fact = f"'{word.task}' behind '{before[-1]}' selects '{changing}', which changes something"
+            meant = f"{before[-1]}:{word.task.partition(':')[2] or word.task}"
+            hint = f"for its experiments: {command(quoted(meant))}"
+            raise OptionError(fact, f"{hint}; else write '{changing}' out")
+
+
 def all_are_ours() -> bool:
     """Say whether there are no tasks of the user's own."""
     return program() == OURS or not has_own_tasks()

@@ -42,6 +42,7 @@ from ckptrules.run.refusing import (
     refuse_processes_of_doit,
     refuse_report_place,
     refuse_runs_without_lock,
+    refuse_stray_patterns,
     show_help_first,
 )
 from ckptrules.run.remembered import (
@@ -83,6 +84,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
         line = command_line(sys.argv[1:])
         session = Session(line, dodo)
         refuse_mistyped(line)
+        refuse_stray_patterns(line)
         refuse_runs_without_lock(line)
         refuse_processes_of_doit(line)
         default_tasks = own.get("default_tasks") or [DEFAULT_TASK]

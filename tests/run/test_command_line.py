@@ -332,3 +332,27 @@ def test_no_task_runs_without_the_lock(project: Project, task: str) -> None:
     out = project.doit("strace", task, check=3)
     assert f"'doit strace' would run '{task}' without the lock\n    hint: leave 'strace' out" in out
     assert not (project.outputs / ".ckptrules").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "task", "meant"),
+    [
+        (["plan", "delete_old=1", "mi*"], "migrate", "plan:mi*"),
+        (["plan", "mi*:mi*"], "migrate", "plan:mi*"),
+        (["catalog", "p*"], "pin", "catalog:p*"),
+    ],
+)
+def test_a_pattern_behind_a_preview_starts_nothing_that_changes(
+    project: Project, words: list[str], task: str, meant: str
+) -> None:
+    """'mi*' was meant for the experiments of the plan, and selected migrate."""
+    project.make({f"{name}/checkpoints/epoch=12-step=2.ckpt": 1 for name in ("mine", "pine")})
+    before = project.tree()
+    assert project.doit(*words, check=3) == (
+        f"ERROR: command line: '{words[-1]}' behind '{words[0]}' selects '{task}', which changes something\n"
+        f"    hint: for its experiments: `doit '{meant}'`; else write '{task}' out\n"
+    )
+    assert project.tree() == before
+    project.doit("plan", "mi*", "dry_run=1")
+    project.doit("migrate", "pla*")
+    assert project.tree() != before
