@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
-from ckptrules.storage.looking import hard_links, look_inside
+from ckptrules.storage.looking import LEADS_NOWHERE, hard_links, look_inside
 from ckptrules.storage.reading import open_below
 
-# Of a link; or nobody knows.
-LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
+GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)
 
 
 def scan(outputs_dir: str, found: Directory) -> Listing:
@@ -115,9 +114,9 @@ def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:
         os.stat(name, dir_fd=directory)
         dangling = False
     except OSError as error:
-        if error.errno not in LEADS_NOWHERE:
+        if error.errno not in GONE_OR_HIDDEN:
             raise  # a link that is taken for one that leads nowhere would be left behind by what it leads to
-        dangling = error.errno != errno.EACCES
+        dangling = error.errno in LEADS_NOWHERE
     sibling, behind = _split_at(directory, text)
     return Entry(name, "link", 0, mtime_ns, text, sibling, dangling, behind)
 
@@ -131,7 +130,7 @@ def _split_at(directory: int, text: str) -> tuple[str | None, str]:
             ):
                 return name, behind
         except OSError as error:
-            if error.errno not in LEADS_NOWHERE:
+            if error.errno not in GONE_OR_HIDDEN:
                 raise
     return None, ""
 

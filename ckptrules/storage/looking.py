@@ -23,8 +23,8 @@ WEIGHTS = tuple(
 SHARD = re.compile(
     rf".*-\d{{5}}-of-\d{{5}}(?:{'|'.join(map(re.escape, WEIGHTS))})|.*\.data-\d{{5}}-of-\d{{5}}", re.ASCII
 )
-NEVER_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
-LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
+LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # of what a link leads to
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
@@ -207,4 +207,4 @@ def holds_something(directory: int, path: str) -> bool:
         return False
     if stat.S_ISLNK(status.st_mode):
         return not leads_nowhere(directory, path)
-    return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NEVER_EMPTY))
+    return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NOTHING_IF_EMPTY))

@@ -54,6 +54,7 @@ def make(tree: Path, files: dict[str, str]) -> Directory:
         ({"deep/er/x.pdparams": "", ".metadata": "x"}, "an empty file: deep/er/x.pdparams"),
         ({"ep1-rank0.pt.zst": ""}, "an empty file: ep1-rank0.pt.zst"),
         ({"model.safetensors": "-> /nowhere/blob", "x": "x"}, "a link that leads nowhere: model.safetensors"),
+        ({"model.safetensors": f"-> {'x' * 300}", "x": "x"}, "a link that leads nowhere: model.safetensors"),
         ({"model.safetensors": "-> x", "x": "x"}, ""),
         ({"notes.txt": "-> /nowhere", "x": "x"}, ""),
     ],
