@@ -16,6 +16,7 @@ from ckptrules.engine.checkpoints import Checkpoint, Claim, Evidence, number
 from ckptrules.engine.entries import Directory, Entry, Listing, in_part_folder
 from ckptrules.engine.facts import believed
 from ckptrules.engine.lines.keep_best import as_float
+from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
 from ckptrules.engine.pins import Pin, is_it, name_in
@@ -44,7 +45,8 @@ class Record(NamedTuple):
     claims the name. ``verified`` says that `doit verify` has found this very content sound. ``pinned`` is the note of
     a pinned checkpoint, or ``yes`` where it has none; None for all others. ``number`` is one of unknown unit, ``run``
     what the name says of the run. ``files`` counts the files of a checkpoint that has several. ``metrics`` are those
-    that `facts` tell. Where the name says neither epoch, step nor number, these are those that `doit verify` has read.
+    that `facts` tell, and groups of the rule that are called by one; those of the policies come first. Where
+    the name says neither epoch, step nor number, these are those that `doit verify` has read.
     """
 
     path: str
@@ -178,10 +180,14 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
     left_out = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
     entries = {entry.name: entry for entry in listing.entries}
     read = reader(rules, len(entries))
+    asked = {line.value.metric for one in rules.policies.values() for line in one.lines if line.key == "keep_best"}
     for name, one in _with_links(rules, listing, found, left_out):
         said = read(in_part_folder(name)[1], entries[name].kind == "directory").claim
         fields = {**_by_verify(one, known), **_told(one.entry.name, one.fields), **_told(name, said.fields)}
-        metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()}
+        by_name = {key: text for key, text in fields.items() if text and (key in asked or mode_of(key))}
+        metrics = {key: text for own in one.names for key, text in told.metrics.get(own, {}).items()} | by_name
+        if len(by_name) == 1 and "metric" not in fields:
+            fields |= dict(zip(("metric", "value"), *by_name.items(), strict=True))
         yield Record(
             path=os.path.join(outputs_dir, listing.directory, name),
             experiment=listing.experiment,
@@ -198,7 +204,11 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
             number=number(fields.get("number")),
             run=fields.get("run"),
             files=len(one.names),
-            metrics={key: value for key, text in metrics.items() if isfinite(value := float(text))},
+            metrics={
+                key: value
+                for key in sorted(metrics, key=lambda key: key not in asked)
+                if (value := as_float(metrics[key])) is not None and isfinite(value)
+            },
         )
 
 

@@ -12,6 +12,7 @@ from functools import partial
 
 from ckptrules.discovery import Record, records_in
 from ckptrules.engine.actions import Problem
+from ckptrules.engine.lines.keep_best import six_digits
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import human_size, visible
 from ckptrules.report.style import Style, count_of, table
@@ -113,9 +114,9 @@ def _cell(field: object) -> object:
 def _metric(record: Record) -> str:
     """Write the metric that the name tells, or one that files tell and that is known to be one; of validation first."""
     if record.metric is not None:
-        return f"{record.metric} {record.value}"
+        return f"{record.metric} {six_digits(str(record.value))}"
     known = sorted(filter(mode_of, record.metrics), key=lambda key: "val" not in key.lower())
-    return f"{known[0]} {record.metrics[known[0]]}" if known else ""
+    return f"{known[0]} {six_digits(str(record.metrics[known[0]]))}" if known else ""
 
 
 def _row(record: Record, style: Style) -> tuple[str, ...]:

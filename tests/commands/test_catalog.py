@@ -180,6 +180,30 @@ def test_recognised_formats_parts_and_facts_stand_in_the_catalog(project: Projec
     assert "acc=0.2" in project.doit("catalog", "format=csv")
 
 
+def test_a_group_that_is_called_by_a_metric_tells_it(project: Project) -> None:
+    """As a policy reads it: what plan keeps for its val_loss, best finds by it."""
+    for path in (project.folder / "rules").glob("*.yaml"):
+        path.unlink()
+    rules = project.folder / "rules/rules.yaml"
+    rules.write_text("packs: [words]\nlayout: ['*']\n")
+    for number, name in enumerate(("epoch=1_val_loss=0.5.pt", "epoch=2_val_loss=0.25.pt", "epoch=3_val_loss=nan.pt")):
+        put(project, f"../{name}", b"12345", 1000 + number)
+    found = records(project)
+    rows = [(r.epoch, r.metric, str(r.value), dict(r.metrics)) for r in found]
+    assert rows == [
+        (1, "val_loss", "0.5", {"val_loss": 0.5}),
+        (2, "val_loss", "0.25", {"val_loss": 0.25}),
+        (3, "val_loss", "nan", {}),
+    ]
+    assert [found.index(one) for mode in ("min", "max") if (one := ckptrules.best(found, mode))] == [1, 0]
+    assert "val_loss 0.25" in project.doit("catalog")
+    put(project, "../epoch=4_val_loss=0.1_acc=0.123456789.pt", b"12345", 2000)
+    last = records(project)[-1]
+    assert (last.metric, last.value, dict(last.metrics)) == (None, None, {"val_loss": 0.1, "acc": 0.123456789})
+    rules.write_text(rules.read_text() + "retention: {default: {keep_best: {metric: acc, mode: max, count: 1}}}\n")
+    assert [*records(project)[-1].metrics] == ["acc", "val_loss"]
+
+
 def test_the_latest_of_epochs_and_of_steps_is_the_one_that_was_written_last(project: Project) -> None:
     rules = r"formats: [{id: steps, match: 's(?P<step>\d+)\.pt', examples: {s5.pt: {step: 5}}}]"
     (project.folder / "rules" / "steps.yaml").write_text(f"{rules}\n")

@@ -65,12 +65,13 @@ def metric_of(checkpoint: Checkpoint, metric: str) -> str | None:
 
 def shortened(texts: Iterable[str]) -> dict[str, str]:
     """Map metrics to what people read of them: six digits, but all of them where two would look the same."""
-    short = {text: _six_digits(text) for text in texts}
+    short = {text: six_digits(text) for text in texts}
     count = Counter(short.values())
     return {text: one if count[one] == 1 else text for text, one in short.items()}
 
 
-def _six_digits(text: str) -> str:
+def six_digits(text: str) -> str:
+    """Write a number with a fraction in six digits; a text that is none, or is short, stays."""
     value = as_float(text)
     is_long = value is not None and "." in text and abs(value) < MANY and sum(map(str.isdigit, text)) > DIGITS
     return f"{value:.{DIGITS}g}" if is_long else text
