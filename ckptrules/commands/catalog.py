@@ -84,7 +84,7 @@ def as_table(records: Sequence[Record], style: Style) -> str:
     headings: tuple[str, ...] = HEADINGS
     for field in ("number", "run", "pinned"):  # columns that few trees need
         values = [getattr(record, field) for record in records]
-        if any(value is not None for value in values):
+        if any(value not in (None, "") for value in values):
             texts = ["" if value is None else style.name(str(value)) for value in values]
             rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
             headings = (*headings, field)
