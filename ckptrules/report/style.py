@@ -117,8 +117,9 @@ def table(
 ) -> str:
     """Lay rows out in aligned columns, under headings if there are any.
 
-    No cell is ever cut or broken. Where the table is wider than the terminal, columns go. Where that is not enough, the
-    first column that is left gets a line of its own, with the others below it. In the end each cell has a line.
+    No cell is ever cut or broken. Where the table is wider than the terminal, columns go, which the last line names.
+    Where that is not enough, the first column that is left gets a line of its own, with the others below it. In the end
+    each cell has a line.
 
     Args:
         headings: of the columns, or nothing.
@@ -146,7 +147,9 @@ def table(
         first, *others = choices[-1]
         lines = [line for row in shown for line in (row[first], *(INDENT + row[n] for n in others))]
     lines = [line.rstrip() for line in lines]
-    return "\n".join([*(lines if beside else filter(None, lines)), ""])
+    gone = [heading for number, heading in enumerate(headings) if number not in (beside or below or choices[-1])]
+    note = wrapped(f"Left out to fit the terminal: {', '.join(gone)}", width) if gone else []
+    return "\n".join([*(lines if beside else filter(None, lines)), *note, ""])
 
 
 def _fewer(count: int, drops: Sequence[int]) -> Iterator[list[int]]:

@@ -183,15 +183,15 @@ def backups_first(session: Session) -> list[str]:
 
 
 def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
-    """Say so where ``policy=`` or ``keep_last=`` is not what decides."""
+    """Say so where ``policy=`` or ``keep_last=`` is not what decides, or nothing is deleted in any case."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
     options = job.options
-    said = [
-        f"{name}={getattr(options, name)}"
-        for name in ("policy", "keep_last")
-        if getattr(options, name) != getattr(Planning, name)
-    ]
-    if others and said:
+    names = "policy", "keep_last", *(("keep_min_epoch", "max_delete", "verified") if not options.delete_old else ())
+    given = {name: getattr(options, name) for name in names if getattr(options, name) != getattr(Planning, name)}
+    said = [f"{name}={1 if value is True else value}" for name, value in given.items()]
+    if said and not options.delete_old:
+        yield f"Nothing is deleted by {' and '.join(said)} alone: only delete_old=1 deletes."
+    elif others and said:
         what = count_of(len(others), "experiment has", "experiments have")
         yield f"Not by {' and '.join(said)}: {what} another policy, by 'experiments' in the rules."
 

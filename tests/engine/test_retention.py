@@ -51,6 +51,14 @@ def test_an_experiment_has_the_policy_of_the_first_pattern_that_fits(project: Pr
     ]  # fmt: skip
 
 
+def test_what_deletes_nothing_without_delete_old_is_told(project: Project) -> None:
+    project.make({f"exp/checkpoints/epoch-{n}_step-000003.ckpt": 3 for n in (10, 11, 12)})
+    told = "Nothing is deleted by {} alone: only delete_old=1 deletes.\n"
+    assert told.format("keep_last=1") in project.doit("plan", "keep_last=1")
+    assert told.format("keep_min_epoch=12 and verified=1") in project.doit("migrate", "keep_min_epoch=12", "verified=1")
+    assert "alone" not in project.doit("plan", "keep_last=1", "delete_old=1") + project.doit("plan")
+
+
 def test_a_policy_asked_for_does_not_go_before_that_of_an_experiment_and_that_is_said(project: Project) -> None:
     make(project, "paper_1", "other")
     add_rules(project, "experiments:\n  - {match: 'paper_*', policy: keep_all}\n")

@@ -43,6 +43,7 @@ experiment                                             goes  to delete  stays  k
 検出器                                                 1 GB          1   2 GB     4  2 problems
 small                                                                    3 GB     2
 all                                                   41 GB          9  12 GB    16  2 problems, 1 kind unread
+Left out to fit the terminal: to rename
 """,
     80: f"""\
 {FIRST}
@@ -71,6 +72,8 @@ experiment
 small
 all
   41 GB  2 problems, 1 kind unread
+Left out to fit the terminal: to delete,
+stays, kept, to rename
 """,
 }
 
