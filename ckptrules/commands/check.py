@@ -7,13 +7,14 @@ from functools import partial
 from textwrap import indent
 
 from ckptrules.engine.ruleset import Policy, RuleSet
+from ckptrules.engine.spelling import closest
 from ckptrules.report.style import INDENT, Style, columns, count_of, table, wrapped
 from ckptrules.rules.load import load_rules
 from ckptrules.rules.shipped import lines_to_add
 from ckptrules.run import pinning
 from ckptrules.run.finding import read_rules
 from ckptrules.run.jobs import to_have_a_policy
-from ckptrules.run.options import Common
+from ckptrules.run.options import Common, Planning
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 
@@ -31,15 +32,22 @@ def prepare(session: Session, options: Options) -> Prepared:
     pinning.pins_of(session, options)
     lines, style = lines_to_add(sorted(session.lacking), session.dodo), session.style(options)
     rules = load_rules(read_rules(session, options.rules_dir))
-    hint = "" if rules.policies else to_have_a_policy(options)
-    return Prepared(partial(show_rules, rules, style, lines, hint))
+    return Prepared(partial(show_rules, rules, style, lines, without_default(rules, options)))
 
 
-def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], hint: str) -> Done:
-    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack.
+def without_default(rules: RuleSet, options: Options) -> str:
+    """Say what comes of it where no policy is called as the one that is used where nobody names one."""
+    usual = Planning.policy
+    if usual in rules.policies:
+        return ""
+    if not rules.policies:
+        return f"No rule file has 'retention', so delete_old=1 is refused.\n    hint: {to_have_a_policy(options)}\n"
+    near = closest(usual, rules.policies) or f"policy={min(rules.policies)} goes by that"
+    return f"No policy is called '{usual}', so delete_old=1 is refused where policy= names none.\n    hint: {near}\n"
 
-    Where there is no policy, the ``hint`` says how to have one.
-    """
+
+def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], note: str) -> Done:
+    """Show every rule with its place and the number of examples that prove it, and what a dodo.py may lack."""
     rows = [
         (rule.id, count_of(len(rule.examples), "example"), rule.place.file_line, "")
         for rule in (*rules.targets, *rules.legacy, *rules.formats)
@@ -48,7 +56,6 @@ def show_rules(rules: RuleSet, style: Style, lines: Sequence[str], hint: str) ->
         (f"policy {policy.name}", count_of(len(policy.examples), "example"), policy.place.file_line, words(policy))
         for policy in rules.policies.values()
     ]
-    note = f"No rule file has 'retention', so delete_old=1 is refused.\n    hint: {hint}\n" if hint else ""
     more = (
         "\n    ".join(["dodo.py lacks commands that ckptrules knows; to have them, add:", *lines]) + "\n"
         if lines

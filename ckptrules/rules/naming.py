@@ -228,7 +228,9 @@ class _Desk(NamedTuple):
             offset = getattr(error, "pos", None)
             column = pattern.place.column + (0 if offset is None else offset + pattern.quoted)
             place = pattern.place._replace(column=column)
-            self.refuse(place, f"{what}: not a regular expression: {getattr(error, 'msg', error)}")
+            why = str(getattr(error, "msg", error))
+            hint = "a group that captures is written (?P<name>…)" if why.startswith("unknown extension ?<") else ""
+            self.refuse(place, f"{what}: not a regular expression: {why}", hint)
             return None
 
     def served(self, rule: Rule, value: Value, targets: Sequence[Rule]) -> None:

@@ -177,7 +177,7 @@ def compile_budget(
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:
     place = value.key_place or value.place
     lines = tuple(line for key, said in value.items() if key in IN_POLICIES for line in _lines(key, said))
-    if not value.given & set(IN_POLICIES):
+    if not value.given & set(IN_POLICIES) and value.given <= set(value.data):  # else one may be mistyped
         hint = f"add one of: {', '.join(IN_POLICIES)}"
         faults.append(Fault(place, f"retention policy '{name}' has no line that keeps anything", hint))
     at_least = value.get("keep_at_least")

@@ -30,7 +30,11 @@ YAML_HINTS = {
     "expected ',' or ']'": "a list ends with ']', and a comma stands between two values",
     "expected ',' or '}'": "a mapping ends with '}', and a comma stands between two keys",
     "unexpected end of stream": "a quote is not closed",
-    "mapping values are not allowed": "put a text that holds ': ' in quotes",
+    "mapping values are not allowed": "put a text that holds ': ' in quotes; or the line above lacks its ':'",
+    "could not find expected ':'": "the line above lacks its ':'",
+    "expected <block end>": "what belongs together begins in one column; nothing stands behind a closing quote",
+    "sequence entries are not allowed": "a list begins on a line of its own, or stands in [brackets]",
+    "that cannot start any token": "put a text that begins with it in quotes",
 }
 
 

@@ -257,6 +257,14 @@ def test_a_check_of_rules_without_a_policy_says_so(project: Project) -> None:
     assert note.replace("write rules/", "write other/") in project.doit("check", "rules_dir=other")
 
 
+def test_a_check_of_rules_without_the_policy_that_is_used_says_so(project: Project) -> None:
+    note = "No policy is called 'default', so delete_old=1 is refused where policy= names none.\n    hint: "
+    policies = project.folder / "rules/retention.yaml"
+    for name, hint in {"defualt": "did you mean 'defualt'?", "late": "policy=late goes by that"}.items():
+        policies.write_text(f"retention: {{{name}: {{keep_last: 2}}}}\n")
+        assert note + hint in project.doit("check")
+
+
 def test_another_folder_of_rules_is_named(project: Project) -> None:
     (project.folder / "rules/retention.yaml").unlink()
     (project.folder / "rules").rename(project.folder / "other")
