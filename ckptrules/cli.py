@@ -60,6 +60,8 @@ def run_doit(arguments: list[str]) -> int:
     except InvalidDodoFile as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return REFUSED
+    if arguments[:1] == ["clean"]:  # of doit, which removes what tasks have made: ours make nothing, so it said nothing
+        refuse_unknown("clean", TASKS)
     if arguments[:1] == ["dumpdb"]:
         raise OptionError("dumpdb reads another kind of database", f"'{PROGRAM} info TASK' says what is up to date")
     loader = ModuleTaskLoader(vars(tasks))

@@ -15,6 +15,20 @@ HELP = ("-h", "--help")
 INIT, COMPLETION = "init", "completion"
 WITHOUT_OPTIONS = frozenset({"demo"})
 
+ELSEWHERE = {
+    word: ours
+    for words, ours in (
+        ("clean cleanup delete gc prune remove rm trim", "plan delete_old=1"),
+        ("df du size stats status summary", "usage"),
+        ("ls show", "catalog"),
+        ("apply mv rename", "migrate"),
+        ("revert rollback untrash", "undo"),
+        ("version", "--version"),
+    )
+    for word in words.split()
+}
+"""Words of other programs, and what does the same here; no `prune` is near to `purge`, which frees the trash."""
+
 
 class Own(NamedTuple):
     """A word that only the program ``ckptrules`` knows: no task.
@@ -147,7 +161,7 @@ def refuse_unknown(word: str, tasks: Iterable[str], hint: str = "'ckptrules help
     """
     known = list(tasks)
     if word not in known:
-        near = nearest(word, [*known, *OWN])
+        near = ELSEWHERE.get(word.lower()) or nearest(word, [*known, *OWN])
         hint = f"did you mean 'ckptrules {near}'?" if near else hint
         raise OptionError(f"there is no task '{word}'", hint)
 

@@ -20,6 +20,8 @@ DOIT_FLAGS_WITH_VALUE = frozenset(
     "-n --process -P --parallel-type --failure-verbosity".split(),
 )
 
+TRUTH = frozenset("1 0 true false yes no on off".split())
+
 Known = Mapping[str, Option]
 Declarations = Callable[[str], type[Common]]  # of a command, by its name
 
@@ -211,7 +213,8 @@ class _Reader:
             fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
             raise OptionError(fact, _hint(dashed, flags, "--", own))
         found = flags[full[0]]
-        if found.is_flag and has_value:
+        text = text if has_value or not rest or rest[0].lower() not in TRUTH else rest[0]
+        if found.is_flag and (has_value or text):
             raise OptionError(f"--{full[0]} takes no value", f"write {found.name}={text}")
         if found.is_flag:
             return found.name, not full[0].startswith("no-")

@@ -152,6 +152,17 @@ def test_a_mistyped_task_gets_the_nearest(tmp_path: Path, words: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("word", "ours"),
+    [("prune", "plan delete_old=1"), ("clean", "plan delete_old=1"), ("ls", "catalog"), ("du", "usage")],
+)
+def test_a_word_of_another_program_gets_what_does_that_here(tmp_path: Path, word: str, ours: str) -> None:
+    """`prune` got `purge`, which frees for good what is in the trash; `clean` did nothing, without a word."""
+    result = run(tmp_path, word)
+    hint = f"ERROR: command line: there is no task '{word}'\n    hint: did you mean 'ckptrules {ours}'?\n"
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", hint)
+
+
 def test_doit_tells_it_as_well_where_all_tasks_are_ours(project: Project) -> None:
     assert "hint: did you mean 'doit verify'?" in project.doit("verfy", check=3)
     assert "hint: 'ckptrules help' lists them" in project.doit("xyzzy", check=3)

@@ -176,8 +176,7 @@ def test_marks_that_came_until_the_lock_was_free_count(tmp_path: Path) -> None:
 
 
 DOITS_OWN = [
-    ("clean", 0, ""),
-    ("clean plan", 0, ""),
+    ("clean", 3, "ERROR: command line: there is no task 'clean'\n"),
     ("forget plan", 0, "forgetting plan\n"),
     ("ignore plan", 0, "ignoring plan\n"),
     ("info plan", 1, "\nplan\n"),

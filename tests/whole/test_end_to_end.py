@@ -283,6 +283,7 @@ WRONG = {
     "migrate delete_old=maybe": "ERROR: command line: delete_old=maybe: must be 1/true/yes or 0/false/no\n",
     "migrate policy=defalt": "ERROR: command line: unknown policy 'defalt'\n    hint: did you mean 'default'?\n",
     "migrate delete_old=1 --delete-old": "ERROR: command line: option 'delete_old' is given twice\n    hint: give it once\n",
+    "migrate --delete-old true": "ERROR: command line: --delete-old takes no value\n    hint: write delete_old=true\n",
     "migrate --keep-min-epoch": "ERROR: command line: --keep-min-epoch needs a value\n",
     "migrate outputs_dir=nowhere": "ERROR: outputs_dir 'nowhere': No such file or directory\n"
     "    hint: name the folder of the experiments with outputs_dir=PATH\n",
