@@ -73,6 +73,8 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
     if run:
         listed = f"run {run.id} changed {visible(', '.join(changed)) or 'none'}"
         refuse_unknown_experiments(session, "undo", options, lambda: changed, listed)
+    chosen = [back for back in backs if is_selected(session, "undo", back.experiment)]
+    rest = len(standing(run)) - len(chosen) if run else 0
     pinned = pinning.all_pinned(session, options)
     header = records.run_header(session, "undo", options, takes_back=run.id if run else None)
     waits = list(what_waits(options.outputs_dir)) if options.run is None and not backs else []
@@ -88,7 +90,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         job.style,
         header,
         trash_days(session, options),
-        came_to=functools.partial(came_to, options, run, backs, job.style, waits),
+        came_to=functools.partial(came_to, options, run, backs, job.style, waits, rest),
         lacks=lambda _: pinning.renew(options.rules_dir, options.outputs_dir) if options.will_change else "",
         summarise=None if backs else notes_alone,
     )
@@ -171,13 +173,22 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
 
 
 def came_to(
-    options: Options, run: Run | None, backs: Sequence[TakeBack], style: Style, waits: Sequence[str], total: Tally
+    options: Options,
+    run: Run | None,
+    backs: Sequence[TakeBack],
+    style: Style,
+    waits: Sequence[str],
+    rest: int,
+    total: Tally,
 ) -> Iterator[str]:
-    """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one."""
+    """Say which run was taken back, and what of it cannot be; ``waits`` tells of what is in the trash without one.
+
+    In ``rest`` directories stands more of the run, which were not asked for.
+    """
     if run and backs:
-        verb = "Taken back in part" if total.problems else "Taken back"
+        verb = "Taken back in part" if total.problems or rest else "Taken back"
         if style.preview:
-            verb = "Would take back"
+            verb = "Would take back" + " in part" * bool(rest)
         elif not total.changes:
             verb = "Not taken back"
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
@@ -265,10 +276,11 @@ def as_plan(back: TakeBack) -> Plan:
     actions = []
     for unit in back.units:
         action, head = ACTIONS[unit.kind], head_of(unit)
-        name, rest, parts = shown(head), [step for step in unit.steps if step is not head], parts_of(unit)
+        below = "" if action.shows_to else back.directory
+        name, rest, parts = shown(head, below), [step for step in unit.steps if step is not head], parts_of(unit)
         along = [step for step in rest if KINDS[step.kind].moves and not action.in_sequence]
         along.sort(key=lambda step: step not in parts)
-        with_it = tuple((shown(step), step.to if action.shows_to else "") for step in along)
+        with_it = tuple((shown(step, below), step.to if action.shows_to else "") for step in along)
         to = head.to if action.shows_to else ""
         actions.append(Action(unit.kind, name, to, unit.size, (), with_it, parts=len(parts)))
         for step in (step for step in rest if KINDS[step.kind].follows):
@@ -278,6 +290,8 @@ def as_plan(back: TakeBack) -> Plan:
     return Plan(back.experiment, back.directory, tuple(actions))
 
 
-def shown(step: Step) -> str:
-    """Return the name by which people know what a step changes."""
-    return KINDS[step.kind].shown(step)
+def shown(step: Step, below: str) -> str:
+    """Return the name by which people know what a step changes; with its folder, where that lies below one."""
+    place = step.to_directory if step.directory.startswith(f"{TRASH}/") else step.directory
+    inner = place.removeprefix(f"{below}/") if below and place.startswith(f"{below}/") else ""
+    return f"{inner}/{KINDS[step.kind].shown(step)}".lstrip("/")

@@ -30,8 +30,8 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> int:
-    """Read a time."""
+def whole_seconds(text: str) -> int:
+    """Read a number of seconds."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError("a whole number of seconds, 0 or more")
     return int(text)
@@ -275,7 +275,7 @@ class Common(Declared):
 EXPERIMENTS = option(None, some_text, "only the experiments that this pattern fits")
 JSON = option(None, a_file, "write all that it tells to this file, as JSON")
 HTML = option(None, a_page, "draw it as a page: one HTML file, for a browser or to be sent round")
-WAIT = option(0, seconds, "seconds to wait for another run to finish")
+WAIT = option(0, whole_seconds, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
 KEEP_MIN_EPOCH = option(
     None,
@@ -335,7 +335,7 @@ class Migrating(Planning):
     )
     on_conflict: OnConflict = option("report", OneOf(WAYS), f"when checkpoints want one name: {', '.join(WAYS)}")
     settle: int | None = option(
-        None, seconds, "seconds that a checkpoint must be unchanged (overrides settle in the rules)"
+        None, whole_seconds, "seconds that a checkpoint must be unchanged (overrides settle in the rules)"
     )
     verified: bool = flag("delete only where a checkpoint that stays is verified")
     leave_links: bool = flag("leave a link under each old name")

@@ -161,6 +161,28 @@ def test_only_some_experiments_are_taken_back(project: Project) -> None:
     assert project.tree() == start
 
 
+def test_what_is_taken_back_in_part_is_called_so(project: Project) -> None:
+    """It read as if all of the run were taken back."""
+    project.make(TREE)
+    project.doit("migrate")
+    assert last_line(project.doit("undo:one", "dry_run=1")).startswith("Would take back in part: run ")
+    assert last_line(project.doit("undo:one")).startswith("Taken back in part: run ")
+    assert last_line(project.doit("undo")).startswith("Taken back: run ")
+
+
+def test_files_of_one_name_in_several_folders_are_told_apart(project: Project) -> None:
+    """A restore counts all below the first folder as one, in which many checkpoints have the same name."""
+    files = [f"logs/version_{n}/checkpoints/epoch=1-step=1.ckpt" for n in (0, 1)]
+    project.make(dict.fromkeys(files, 5))
+    made = f"backup={project.doit('backup').split()[2]}"
+    (project.outputs / files[0]).write_bytes(b"")
+    (project.outputs / files[1]).unlink()
+    project.doit("restore", made, "force=1")
+    out = project.doit("undo")
+    assert "  \u21b6 Replaced: version_0/checkpoints/epoch=1-step=1.ckpt\n" in out
+    assert "  \u2297 Deleted: version_1/checkpoints/epoch=1-step=1.ckpt\n" in out
+
+
 def test_an_experiment_that_the_run_did_not_change_is_refused(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate:one")
