@@ -91,9 +91,19 @@ def bring_back(
         return stopped("Not finished: what was brought back so far is whole; the same command goes on.\n", error)
     except OSError as error:
         return Done(Output(report.failed_text(f"'{style.name(outputs_dir)}'", why_of(error))), failed=True)
+    steps = [with_place(step, path, outputs_dir) for step in steps]
     text = report.restore_text(steps, style, [*notes, *report.lost_lines(lost, style)])
     size = sum(step.item.size for step in steps if step.verdict in ("bring", "replace"))
     return Done(Output(text + expected(options, "restore", size)), failed=any(step.problem for step in steps))
+
+
+def with_place(step: RestoreStep, path: str, outputs_dir: str) -> RestoreStep:
+    """Let a hint at the backups say where they lie, unless that is where they are looked for."""
+    folder = os.path.dirname(os.path.normpath(path)) or os.curdir
+    if step.problem is None or os.path.realpath(folder) == os.path.realpath(backups.backups_folder(outputs_dir, None)):
+        return step
+    there = command("backups", to=folder, verify=1)
+    return step._replace(problem=step.problem._replace(hint=step.problem.hint.replace(restoring.LOOK_AT_ALL, there)))
 
 
 def unless_pinned(step: RestoreStep, pinned: Sequence[Found]) -> RestoreStep:

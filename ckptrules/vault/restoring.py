@@ -23,7 +23,8 @@ from ckptrules.workers.side_by_side import each as by_threads
 
 AHEAD = 16 << 30  # bytes that may be brought back into the workplace before an earlier file has its place
 FORCE_HINT = "force=1 brings back the backup's; what is here goes to the trash"
-DAMAGED_HINT = "'doit backups verify=1' tells what else is damaged; take this one from another backup"
+LOOK_AT_ALL = "'doit backups verify=1'"
+DAMAGED_HINT = f"{LOOK_AT_ALL} tells what else is damaged; take this one from another backup"
 Decision = Literal["bring", "replace", "identical", "failed"]
 COMES: tuple[Decision, ...] = ("bring", "replace")
 

@@ -750,6 +750,17 @@ def test_only_the_experiments_asked_for_come_back(tree: Project) -> None:
     assert out == "ERROR: command line: no experiment 'x*'\n    hint: there are: lr=0.1, ocr\n"
 
 
+def test_the_hint_at_the_backups_says_where_they_lie(project: Project) -> None:
+    project.make({"a/checkpoints/one.ckpt": 30})
+    (project.folder / "my backups").mkdir()
+    made = project.doit("backup", "to=my backups", "mode=copy").split(" (copy)")[0].removeprefix("Backup made: ")
+    (project.folder / made / "a/checkpoints/one.ckpt").write_bytes(b"x" * 30)
+    shutil.rmtree(project.outputs / "a")
+    out = project.doit("restore", f"backup={made}/", check=1)
+    assert "hint: `doit backups to='my backups' verify=1` tells what else is damaged" in out
+    assert "damaged: 1 file" in project.doit("backups", "to=my backups", "verify=1", check=1)
+
+
 def test_a_damaged_file_of_a_backup_is_not_brought_back_and_replaces_nothing(project: Project) -> None:
     project.make({f"a/checkpoints/{name}.ckpt": 30 for name in ("bits", "short", "gone", "link", "fine")})
     made = back_up(project, "mode=copy")
