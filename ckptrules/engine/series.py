@@ -140,7 +140,7 @@ def fields_that_differ(checkpoints: Iterable[Checkpoint], policy: Policy | None)
     for several in alike.values():
         for field in {field for one in several for field in one.fields} - TOLD - set(policy.per if policy else ()):
             differing = {one.fields.get(field, "") for one in several}
-            if len(differing) > 1 and not (mode_of(field) or all(map(_is_fraction, differing))):
+            if len(differing) > 1 and not (mode_of(field) or all(map(_is_fraction, differing - {""}))):
                 values[field] |= differing
                 places[field] = several[0].rule and several[0].rule.place
     for field, differing in sorted(values.items()):
