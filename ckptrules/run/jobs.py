@@ -125,6 +125,7 @@ def nothing_understood(session: Session, options: Common) -> str:
         return f"No checkpoint directory in '{options.outputs_dir}' (layout: {', '.join(rules.layout)})."
     key = "'formats' or 'legacy'" if rules.targets else "'formats'"
     hint = f"write a rule for them below {key} in {naming_file(rules)}; 'doit check' tests it"
+    hint += "" if rules.packs else "\n      or add to 'packs' what 'doit packs' finds here, if any"
     return f"Nothing was understood: there is no checkpoint here, or no rule fits its name.\n    hint: {hint}"
 
 

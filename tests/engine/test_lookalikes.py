@@ -86,6 +86,7 @@ def test_where_nothing_is_understood_nothing_is_up_to_date(project: Project, com
     for _ in range(2):
         out = project.doit(command, check=1)
         assert "Nothing was understood: there is no checkpoint here, or no rule fits its name.\n    hint: write" in out
+        assert "\n      or add to 'packs' what 'doit packs' finds here" in out
         assert "up to date" not in out
     project.make({f"exp/checkpoints/{CKPT}": 9})
     project.doit(command)
