@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Mention, number
@@ -153,7 +155,7 @@ def _behind_keys(content: bytes) -> list[tuple[bytes, int]]:
 
 def with_other_name(content: bytes, name: str, other: str) -> bytes:
     """Put another name in the place of one; everything else stays as it is, byte by byte."""
-    for text, instead in zip(_spellings(name), _spellings(other), strict=True):
+    for text, instead in zip(_spellings(name), cycle(_spellings(other)[:3])):
         content = _as_word(text).sub(instead.replace(b"\\", b"\\\\"), content)
     return content
 
@@ -222,11 +224,15 @@ def _as_word(text: bytes) -> re.Pattern[bytes]:
 
 
 def _spellings(name: str) -> tuple[bytes, ...]:
-    """Return a name as it is, and as JSON and YAML write what is not ASCII."""
-    raw = name.encode("utf-8", "surrogateescape")
+    """Return a name as it is, and as JSON and YAML write what is not ASCII; then in other forms of Unicode.
+
+    A disk, an archive or a copy may have composed the letters of a name, or taken them apart.
+    """
     if name.isascii():
-        return raw, raw, raw
-    return raw, json.dumps(name)[1:-1].encode(), "".join(map(_in_yaml, name)).encode()
+        return (name.encode(),) * 3
+    forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+    spelled = ((one, json.dumps(one)[1:-1], "".join(map(_in_yaml, one))) for one in forms)
+    return tuple(text.encode("utf-8", "surrogateescape") for form in spelled for text in form)
 
 
 def _in_yaml(letter: str) -> str:

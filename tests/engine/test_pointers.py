@@ -95,6 +95,15 @@ def test_what_is_not_ascii_is_found_as_json_and_yaml_write_it(written: str, afte
     assert with_other_name(written.encode(), "modèle_1.pt", "m_01.pt").decode() == re.sub(r"mod.+1", "m_01", written)
 
 
+@pytest.mark.parametrize("name", ["mod\u00e8le_1.pt", "mode\u0300le_1.pt"])
+@pytest.mark.parametrize("written", ["mod\u00e8le_1.pt", "mode\u0300le_1.pt", r'"mode\u0300le_1.pt"'])
+def test_a_name_is_found_in_any_form_of_unicode(name: str, written: str) -> None:
+    """A copy by a Mac takes letters apart: what ``best.txt`` named went, as the name there was another."""
+    assert mentions(written.encode(), name)
+    assert mentioned(written.encode(), [name], lambda _: {}) == (Mention(name, name),)
+    assert with_other_name(written.encode(), name, "m_01.pt").decode().strip('"') == "m_01.pt"
+
+
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
