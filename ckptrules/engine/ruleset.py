@@ -122,7 +122,8 @@ class Rule(NamedTuple):
     ``examples`` are names that it fits, and ``near_misses`` such that it must not fit; the rules are tested with all of
     them before they are used. ``folder`` says whether it fits directories or files (None: both), ``keep_name`` what a
     rename would break, ``live`` what any change would break while its run goes on, ``called`` what messages call it.
-    Where there is a ``reader``, that reads the name, and ``match`` says only what it captures.
+    Where there is a ``reader``, that reads the name, and ``match`` says only what it captures. ``pack`` is the pack
+    that it is of, unless it is renamed: what is renamed is of one run with what has its new name.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Rule(NamedTuple):
     complete: Complete | None = None
     called: str = ""
     reader: str = ""
+    pack: str = ""
 
     @property
     def has_parts(self) -> bool:

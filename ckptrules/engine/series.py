@@ -1,4 +1,7 @@
-"""Pure: a policy is applied to each series of a directory: the checkpoints of one run, by one kind of number."""
+"""Pure: a policy is applied to each series of a directory: the checkpoints of one run, by one kind of number.
+
+What two packs know is never of one run: two programs saved it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from ckptrules.engine.retention import Verdict, apply_policy
 from ckptrules.engine.ruleset import Policy, Reason
 from ckptrules.engine.sorting import Sorted
 
-Series = tuple[str, ...]  # the run, the kind of number, and what a policy splits by
+Series = tuple[str, ...]  # the run, the kind of number, the pack, and what a policy splits by
 TOLD = frozenset(
     "epoch step number run part parts version metric value metrics timestamp datetime date time".split()
 )  # fields that may differ among checkpoints of one epoch and step without being a series of their own
@@ -57,16 +60,18 @@ def judge(
 
 def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
     """Return the series of a checkpoint, split further by the fields that the policy names."""
-    return *checkpoint.series, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
+    pack = checkpoint.rule.pack if checkpoint.rule else ""
+    return *checkpoint.series, pack, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
 
 
 def called(series: Series, every: Collection[Series]) -> str:
     """Return what tells a series from the others of its directory, for a sentence; nothing where it is the only one."""
-    run, kind, *per = series
+    run, kind, pack, *per = series
     if len(every) == 1:
         return ""
-    kinds = {other[1] for other in every if (other[0], *other[2:]) == (run, *per)}
-    names = ", ".join(filter(None, (run, *per)))
+    kinds = {other[1] for other in every if (other[0], *other[2:]) == (run, pack, *per)}
+    packs = {other[2] for other in every}
+    names = ", ".join(filter(None, (run, pack * (len(packs) > 1), *per)))
     tells = len(kinds) > 1 or not names
     return f" of {names}" * bool(names) + f" named by {kind or 'neither epoch nor step'}" * tells
 
@@ -83,7 +88,9 @@ def counts_in(shield: Checkpoint, series: Series, every: Collection[Series], pol
 
 def is_ranked(shield: Checkpoint, series: Series, busy: Collection[str]) -> bool:
     """Say whether a protected name takes its rank in a series by the number that it tells."""
-    return shield.rule is not None and shield.series == series[:2] and bool(series[1]) and shield.entry.name not in busy
+    if shield.rule is None or shield.entry.name in busy:
+        return False
+    return bool(series[1]) and series_of(shield, None) == series[:3]
 
 
 def others_of(shields: Sequence[Checkpoint], disputed: Sequence[Checkpoint], busy: Collection[str]) -> Others:

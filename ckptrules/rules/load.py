@@ -212,7 +212,7 @@ def compile_pack(name: str, text: str, faults: list[Fault], *, proved: bool = Tr
     merged = _merged({packs.shown(name): text}, PACK, faults)
     named = naming.compile_naming(merged, faults, proved=proved)
     formats = tuple(
-        rule._replace(id=f"{name}/{rule.id}", called=f"format '{name}/{rule.id}'") for rule in named.formats
+        rule._replace(id=f"{name}/{rule.id}", called=f"format '{name}/{rule.id}'", pack=name) for rule in named.formats
     )
     rules = _compile_names(merged, [packs.shown(name)], named._replace(formats=formats), faults)
     marks = tuple(value.data for value in merged.get("marks", []))

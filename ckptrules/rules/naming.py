@@ -133,7 +133,8 @@ def compile_naming(
             faults.append(Fault(rule.place, f"{what} '{rule.id}' stands in {ids[rule.id].file_line} already"))
         ids.setdefault(rule.id, rule.place)
     renamed = desk.renamed(merged.get("rename", []), (*formats, *theirs), targets)
-    return Naming(targets, (*legacy, *renamed), tuple(rule for rule in formats if rule not in renamed))
+    with_targets = [rule._replace(pack="") for rule in renamed]
+    return Naming(targets, (*legacy, *with_targets), tuple(rule for rule in formats if rule not in renamed))
 
 
 class _Desk(NamedTuple):

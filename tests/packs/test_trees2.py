@@ -68,6 +68,14 @@ TREES = {
         "global_step_20",
         "global_step_40 global_step_60",
     ),
+    "timm: what several programs saved in one folder makes none of the others go": Tree(
+        "x/checkpoints",
+        r"""x/checkpoints/epoch_{10,20}.pth x/checkpoints/checkpoint-{7,8}.pth.tar x/checkpoints/epoch={1,2}-step=9.ckpt
+        x/checkpoints/last_checkpoint=epoch_20.pth x/checkpoints/summary.csv=epoch,loss\n x/hparams.yaml""",
+        ["lightning", "mmengine", "timm"],
+        "epoch_10.pth checkpoint-7.pth.tar epoch=1-step=9.ckpt",
+        "epoch_20.pth checkpoint-8.pth.tar epoch=2-step=9.ckpt",
+    ),
     "words: who was killed between the two networks of a GAN leaves a pair before": Tree(
         "dcgan",
         "dcgan/net{G,D}_epoch_{1..4}.pth dcgan/netG_epoch_5.pth",
