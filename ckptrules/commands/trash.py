@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 
 from ckptrules.changes.history import Run
@@ -119,4 +118,4 @@ def freed_on(outputs_dir: str, run: str, days: int) -> str:
     if not days:
         return "when purged"
     since = records.waits_since(outputs_dir, run)
-    return datetime.fromtimestamp(since + days * records.DAY, UTC).astimezone().strftime("%Y-%m-%d")
+    return (records.zoned(since + days * records.DAY) or "never").partition(" ")[0]

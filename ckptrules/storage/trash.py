@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Step
@@ -56,7 +57,7 @@ class Emptied(NamedTuple):
 def trash_runs(storage: Storage) -> list[str]:
     """List the runs that have something in the trash, oldest first. Names that are not ours are left out."""
     try:
-        return sorted(name for name, _ in storage.list(TRASH) if RUN_ID.fullmatch(name))
+        return sorted(name for name, _ in storage.list(TRASH) if _is_of_a_run(name))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -64,8 +65,18 @@ def trash_runs(storage: Storage) -> list[str]:
 def strangers(storage: Storage) -> list[str]:
     """List the paths of what lies in the trash and is of no run: nothing of ours lists or frees it."""
     with contextlib.suppress(OSError):
-        return sorted(f"{TRASH}/{name}" for name, _ in storage.list(TRASH) if not RUN_ID.fullmatch(name))
+        return sorted(f"{TRASH}/{name}" for name, _ in storage.list(TRASH) if not _is_of_a_run(name))
     return []
+
+
+def _is_of_a_run(name: str) -> bool:
+    """Say whether a name in the trash is the id of a run, which begins with a time: by that it waits."""
+    if not RUN_ID.fullmatch(name):
+        return False
+    try:
+        return bool(datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC))
+    except ValueError:
+        return False
 
 
 def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:

@@ -227,3 +227,27 @@ def test_what_no_run_put_into_the_trash_is_told_and_left_alone(project: Project)
     for words in (["trash"], ["usage"], ["purge", "dry_run=1"], ["purge", "yes=1"]):
         assert note in project.doit(*words)
     assert (project.outputs / ".ckptrules/trash/stray").exists()
+
+
+@pytest.mark.parametrize("name", ["00000000T000000Z-1", "20260231T000000Z-1", "20261301T250000Z-1"])
+def test_what_tells_no_time_was_put_into_the_trash_by_no_run(project: Project, name: str) -> None:
+    project.make({**TREE, f".ckptrules/trash/{name}/one/checkpoints/x.trashed": 5})
+    for folder in (".ckptrules", ".ckptrules/trash"):
+        (project.outputs / folder).chmod(0o700)
+    note = f"Left alone, as no run has put it into the trash: outputs/.ckptrules/trash/{name}\n"
+    for words in (["trash"], ["usage"], ["purge", "dry_run=1"], ["purge", "yes=1"]):
+        assert note in project.doit(*words)
+    project.doit("migrate")
+    assert (project.outputs / ".ckptrules/trash" / name / "one/checkpoints/x.trashed").exists()
+
+
+@pytest.mark.parametrize(("run", "days"), [("99991231T235959Z-1", 7), ("20260101T000000Z-1", 10**17)])
+def test_what_waits_for_ever_is_listed(project: Project, run: str, days: int) -> None:
+    project.make({**TREE, f".ckptrules/trash/{run}/one/checkpoints/x.trashed": 5})
+    for folder in (".ckptrules", ".ckptrules/trash"):
+        (project.outputs / folder).chmod(0o700)
+    file = project.folder / "rules/retention.yaml"
+    file.write_text(file.read_text().replace("trash_days: 7", f"trash_days: {days}"))
+    assert "1 item, 5 B. " in project.doit("trash")
+    project.doit("migrate")
+    project.doit("history", f"json={project.folder / 'h.json'}")
