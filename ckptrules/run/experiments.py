@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
 from ckptrules.run.finding import SETTLE, find, load, names_of, survey
 from ckptrules.run.hints import as_named
-from ckptrules.run.jobs import Job, Packed, is_up_to_date, jobs_of, nothing_understood, uncovered
+from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothing_understood, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
 from ckptrules.run.records import DAY, begun, run_started
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # processes at work import the file of a command, for its opt
     from doit.exceptions import TaskFailed
     from doit.task import Task
 
+Rows = tuple[Mapping[str, Any], ...]
 BACKUP = "backup"  # comes first where both are asked for; nothing is migrated if it fails
 
 
@@ -60,25 +61,9 @@ def experiments(
     refuse_missing_outputs(session, options.outputs_dir)
     job, jobs = jobs_of(session, base, options)
     refuse_unknown_experiments(session, base, options, partial(names_of, session, options))
-    notes = [] if options.path else [*not_followed(job), *inner_directories(session, job)]
-    if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
-        notes.append("A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began.")
-    notes += [*not_asked_for(job, jobs), *unseen(session, base, job)]
-    notes += leapt(session, base, options)
-    policies = {id(own.policy): own.policy for own, _ in jobs if own.policy}.values()
-    selected_any = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
-    if options.path:
-        notes += left_to_migrate(jobs)
-    elif selected_any and any(by_tree(policy) for policy in policies):
-        from ckptrules.run.whole_tree import told_by_tree  # not above: a run that has nothing to do needs it not
-
-        jobs, told = told_by_tree(session, job, jobs)
-        notes += told
-    rows: tuple[Mapping[str, Any], ...] = ()
-    if options.tells_data and options.dry_run and isinstance(options, Migrating) and selected_any and not options.path:
-        from ckptrules.run.what_if import with_others
-
-        jobs, rows = with_others(session, base, job, jobs)
+    notes = [*beforehand(session, base, job, jobs)]
+    jobs, told, rows = by_the_tree(session, base, job, jobs)
+    notes += told
     excess = refuse_too_many(session, base, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
@@ -114,6 +99,41 @@ def experiments(
         }
 
 
+def beforehand(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[str]:
+    """Tell what is to be known before anything is looked at."""
+    options = job.options
+    if not options.path:
+        yield from not_followed(job)
+        yield from inner_directories(session, job)
+    if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
+        yield "A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began."
+    yield from not_asked_for(job, jobs)
+    yield from unseen(session, base, job)
+    yield from leapt(session, base, options)
+    if options.path:
+        yield from left_to_migrate(jobs)
+
+
+def by_the_tree(session: Session, base: str, job: Job, jobs: Pairs) -> tuple[Pairs, list[str], Rows]:
+    """Let the jobs know what is decided over the whole tree, and what a plan as data tells of other options.
+
+    Returns the jobs, notes, and what the rows of other options are; a run that has nothing to do needs none of it.
+    """
+    options, told, rows = job.options, list[str](), Rows()
+    asked = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
+    if options.path or not asked:
+        return jobs, told, rows
+    if any(map(by_tree, {id(own.policy): own.policy for own, _ in jobs if own.policy}.values())):
+        from ckptrules.run.whole_tree import told_by_tree
+
+        jobs, told = told_by_tree(session, job, jobs)
+    if options.tells_data and options.dry_run and isinstance(options, Migrating):
+        from ckptrules.run.what_if import with_others
+
+        jobs, rows = with_others(session, base, job, jobs)
+    return jobs, told, rows
+
+
 def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
     """Say so where the clock cannot be believed, and by it something in the trash would be old enough to be freed."""
     if base == "migrate" and not options.dry_run and session.line.command == "run":
@@ -130,7 +150,7 @@ def not_followed(job: Job) -> Iterator[str]:
         yield f"Not followed: {job.style.name(name)} is {what}."
 
 
-def left_to_migrate(jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
+def left_to_migrate(jobs: Pairs) -> Iterator[str]:
     """Say so where a policy goes by the whole tree, of which only one directory is looked at: such lines keep all."""
     for line in (line for own, _ in jobs if own.policy for line in by_tree(own.policy)):
         yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
@@ -182,7 +202,7 @@ def backups_first(session: Session) -> list[str]:
     return sorted(word for word in session.chosen if word.partition(":")[0] == BACKUP)
 
 
-def not_asked_for(job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Iterator[str]:
+def not_asked_for(job: Job, jobs: Pairs) -> Iterator[str]:
     """Say so where ``policy=`` or ``keep_last=`` is not what decides, or nothing is deleted in any case."""
     others = [own.policy for own, _ in jobs if own.policy and own.policy.name != job.options.policy]
     options = job.options
@@ -210,7 +230,7 @@ def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
         yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 
-def refuse_too_many(session: Session, base: str, job: Job, jobs: Iterable[tuple[Job, Directory]]) -> Excess | None:
+def refuse_too_many(session: Session, base: str, job: Job, jobs: Pairs) -> Excess | None:
     """Plan everything that was selected, and see whether that deletes more than one run may.
 
     Raises:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +66,9 @@ class Job(NamedTuple):
     tree: Mapping[Any, Judged] = {}
     verified: bool = False
     others: Others | None = None
+
+
+Pairs = Sequence[tuple[Job, Directory]]  # checkpoint directories, with the job for each
 
 
 class Packed:
@@ -197,7 +200,7 @@ def _digest(decides: object) -> str:
 
 
 @once
-def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, list[tuple[Job, Directory]]]:
+def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]:
     """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
     job = prepare(session, options, base)
     if job.header["run"] and session.line.command == "run":
@@ -205,7 +208,7 @@ def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, list[t
     return job, own_jobs(session, job)
 
 
-def own_jobs(session: Session, job: Job) -> list[tuple[Job, Directory]]:
+def own_jobs(session: Session, job: Job) -> Pairs:
     """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
     options = job.options
     if options.path:

@@ -30,12 +30,12 @@ from ckptrules.report.text import several, tally
 from ckptrules.report.what_if import Used, Weighed, Weight
 from ckptrules.rules.shipped import pins_file
 from ckptrules.run.deciding import FromFiles, settle, sources_asked
-from ckptrules.run.jobs import Job, as_asked
+from ckptrules.run.jobs import Job, Pairs, as_asked
 from ckptrules.run.options import Planning
 from ckptrules.run.outcome import FAULTS, untouched
 from ckptrules.run.pinning import pinned_in
 from ckptrules.run.session import Session
-from ckptrules.run.whole_tree import Pairs, told_by_tree
+from ckptrules.run.whole_tree import told_by_tree
 from ckptrules.storage import reading
 
 Change = Callable[[Policy], Policy]

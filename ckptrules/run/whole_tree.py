@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,11 +17,9 @@ from ckptrules.outputs.evidence import seen_broken
 from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import read_names
 from ckptrules.run.deciding import decided_of
-from ckptrules.run.jobs import Job, own_jobs
+from ckptrules.run.jobs import Job, Pairs, own_jobs
 from ckptrules.run.session import Session
 from ckptrules.storage import reading
-
-Pairs = Sequence[tuple[Job, Directory]]
 
 
 def told_by_tree(
