@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
@@ -172,6 +173,13 @@ def what_waits(outputs_dir: str) -> Iterator[str]:
         yield f"{which} in the trash, and how it comes back: 'doit trash'."
 
 
+def later_than(run: Run, outputs_dir: str) -> Run | None:
+    """Return a later run that has changed the same names, as far as the journals can be read."""
+    with contextlib.suppress(OSError):
+        return changed_since(runs_of(outputs_dir), run.id)
+    return None
+
+
 def came_to(
     options: Options,
     run: Run | None,
@@ -192,7 +200,7 @@ def came_to(
         elif not total.changes:
             verb = "Not taken back"
         yield f"{verb}: run {run.id}, {style.name(command_of(run))}"
-        if total.problems and (later := changed_since(runs_of(options.outputs_dir), run.id)):
+        if total.problems and (later := later_than(run, options.outputs_dir)):
             first = f"{command('undo', run=later.id)}, then this again"
             yield f"Run {later.id}, {style.name(command_of(later))}, has changed the same names since: {first}."
     else:

@@ -16,6 +16,7 @@ from ckptrules.storage.reading import (
     NO_TRICKS,
     OPEN,
     StateError,
+    close,
     open_folder,
     owner_name,
     refuse_path,
@@ -68,11 +69,11 @@ def open_state(root: str, path: str = STATE, opener: Callable[[int, str, str], i
             except StateError:
                 os.close(inner)
                 raise
-            os.close(directory)
+            close(directory)
             directory = inner
         yield directory
     finally:
-        os.close(directory)
+        close(directory)
 
 
 def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:

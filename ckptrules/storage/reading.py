@@ -56,10 +56,16 @@ def open_below(outputs_dir: str, path: str) -> Iterator[int]:
         for part in path.split("/") if path not in ("", ".") else ():
             refuse_path(part)
             inner = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
-            os.close(directory)
+            close(directory)
             directory = inner
         yield directory
     finally:
+        close(directory)
+
+
+def close(directory: int) -> None:
+    """Close a directory; what was done in it is done, whatever the system says now."""
+    with contextlib.suppress(OSError):
         os.close(directory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ckptrules.changes.journals import interrupted
+from ckptrules.commands import undo
 from ckptrules.storage import lock
 from tests.conftest import ROOT, Project
 from tests.support import crash
@@ -506,3 +508,19 @@ def test_what_came_back_after_a_purge_can_be_taken_back(project: Project) -> Non
     first = runs(project)[0]
     assert "Taken back: run " in project.doit("undo", f"run={first}")
     assert project.tree() == start
+
+
+def test_where_the_journals_cannot_be_read_at_the_end_the_undo_is_told_all_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.make({"one/checkpoints/epoch=1-step=2.ckpt": 5, "one/checkpoints/epoch=2-step=4.ckpt": 6})
+    project.doit("migrate")
+    project.make({"one/checkpoints/epoch=1-step=2.ckpt": 7})
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(undo, "runs_of", fails)
+    ended = crash.run(project.folder, "undo")
+    assert "\nTaken back in part: run " in ended.output
+    assert (ended.code, "Traceback" in ended.output) == (1, False), ended.output

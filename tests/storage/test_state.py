@@ -492,6 +492,24 @@ def _is(descriptor: int, path: Path) -> bool:
         return False
 
 
+def test_a_folder_that_cannot_be_closed_is_none_that_cannot_be_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.make(TREE)
+    close = os.close
+
+    def fails(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        close(descriptor)
+        if is_folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", fails)
+    for words in (["migrate", "delete_old=1"], ["undo"]):
+        ended = crash.run(project.folder, *words)
+        assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
+
+
 def test_where_no_thread_can_be_started_the_run_is_refused(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user has as many processes as may be, or there is no memory for one."""
     state = again(used)
