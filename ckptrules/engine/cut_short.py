@@ -29,13 +29,15 @@ class CutShort(NamedTuple):
     shown_by: tuple[str, ...]
 
 
-def cut_short(checkpoints: Iterable[Checkpoint], unwhole: Collection[str]) -> dict[str, CutShort]:
+def cut_short(checkpoints: Collection[Checkpoint], unwhole: Collection[str]) -> dict[str, CutShort]:
     """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
 
     The files of one save may be runs of their own (``netG_``, ``netD_``), differ in their endings, or lie in a folder,
     one for each part of the model. Who was killed in between had not saved the rest; where a training has saved less on
     purpose, that is known as soon as it saves again. What is ``unwhole`` counts for nothing.
     """
+    if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - else each save is one file
+        return {}
     trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
     for one in checkpoints:
         if one.rule and one.series[1] and one.entry.name not in unwhole:
@@ -45,7 +47,7 @@ def cut_short(checkpoints: Iterable[Checkpoint], unwhole: Collection[str]) -> di
 
 
 def showing(
-    checkpoints: Iterable[Checkpoint], marked: Mapping[str, Reason], in_use: Collection[str]
+    checkpoints: Collection[Checkpoint], marked: Mapping[str, Reason], in_use: Collection[str]
 ) -> dict[str, Reason]:
     """Map those that show what others lack to why they stay: without them, these would count as whole."""
     unwhole = {name for name, why in marked.items() if not why.text.endswith(SAVED_WITH)}
@@ -53,6 +55,13 @@ def showing(
         return {}
     short = cut_short(checkpoints, unwhole.union(in_use))
     return {one: Reason(f"it shows what {name} lacks") for name, found in short.items() for one in found.shown_by}
+
+
+def _kind(one: Checkpoint) -> tuple[object, ...]:
+    """Return what is quickly seen of a checkpoint; where it is the same of all, none lacks what another has."""
+    _, dot, ending = one.entry.name.rpartition(".")
+    named = one.fields.get("run"), one.fields.get("note"), bool(dot) and (ending.isdigit() or ending)
+    return one.rule.id if one.rule else "", *named, one.entry.kind, one.entry.model_parts
 
 
 def _of_newest(saves: Mapping[tuple[int, int], list[Checkpoint]]) -> Iterator[tuple[str, CutShort]]:
