@@ -90,9 +90,11 @@ class Pool(HereFirst[Executor]):
             raise KilledError from None
 
     def _start_others(self) -> Executor:
+        # In this thread, a fork server that dies at once is an error like others, and no reader of the output that went
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
             return _start(self._locks, self._told.end, self._limiter, self._needed)
-        except (OSError, BrokenExecutor):  # no room for a socket or for shared memory: less speed, and no less safety
+        except (OSError, EOFError, BrokenExecutor):  # no room for a socket or for a process: less speed, no less safety
             return self._here or ThreadPoolExecutor(1)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
@@ -120,6 +121,27 @@ def test_processes_that_start_early_end_with_a_run_that_is_refused() -> None:
     code = f"import sys; from ckptrules.workers.workers import Workers; {begun}"
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, refused.stdout, refused.stderr) == (3, "", "")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2])
+def test_where_no_process_can_be_started_the_work_is_done_here(tmp_path: Path, seconds: float) -> None:
+    """Memory may be short. A run ended without a word, as if nobody read its output: it had told a dead one of work."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nsleep {seconds}\n")
+    program.chmod(0o700)
+    code = f"""
+import multiprocessing.spawn, os, signal
+from ckptrules.workers.workers import Workers
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+multiprocessing.spawn.set_executable({str(program)!r})
+workers = Workers({{}}, asked=2)
+workers.executor = "processes"
+workers.begin()
+print(workers.do(os.getpid) == os.getpid())
+workers.end(killed=False)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "True\n"), ended
 
 
 def test_a_process_at_work_needs_no_doit() -> None:
