@@ -53,7 +53,8 @@ def refuse_mistyped(line: CommandLine) -> None:
     for word in whole if line.command == "run" and all_are_ours() else ():
         if word.base != word.task:
             chosen = word.task.removeprefix(word.base)
-            raise OptionError(f"'{word.base}' takes no experiment", f"leave '{chosen}' out: it is for the whole tree")
+            about = "path= says where it works" if "path" in declared(word.base).known() else "it is for the whole tree"
+            raise OptionError(f"'{word.base}' takes no experiment", f"leave '{chosen}' out: {about}")
 
 
 def refuse_stray_patterns(line: CommandLine) -> None:

@@ -120,7 +120,7 @@ def refuse_unknown_experiments(
 
 def first_of(names: Sequence[str]) -> str:
     """Name the first experiments that there are, and what lists all of them."""
-    shown = few([*map(visible, names)], MOST)
+    shown = few([f"'{visible(name)}'" if "," in name else visible(name) for name in names], MOST)
     return f"there are: {shown or 'none'}" + "; 'doit usage' lists all" * (len(names) > MOST)
 
 

@@ -138,6 +138,7 @@ def test_processes_of_doits_own_are_refused(project: Project, words: str) -> Non
         ("plan DELETE_OLD=1", "unknown option 'DELETE_OLD'\n    hint: did you mean 'delete_old'?"),
         ("plan delete_old = 1", "unknown option ''\n    hint: write name=value, without spaces"),
         ("purge:ocr", "'purge' takes no experiment\n    hint: leave ':ocr' out: it is for the whole tree\n"),
+        ("after:ocr", "'after' takes no experiment\n    hint: leave ':ocr' out: path= says where it works\n"),
         ("plan:OCR", "no experiment 'OCR'\n    hint: did you mean 'plan:ocr'?"),
         ("plan ocr", "there is no task 'ocr'\n    hint: for an experiment that is called so: 'doit plan:ocr'"),
         ("plan migrat", "there is no task 'migrat'\n    hint: did you mean 'doit migrate'?"),
@@ -167,6 +168,11 @@ def test_of_many_experiments_the_first_are_named_and_what_lists_all(project: Pro
     hint = f"hint: there are: {', '.join(f'run {n}' for n in range(8))}, …; 'doit usage' lists all\n"
     assert hint in project.doit("plan:x*", check=3)
     assert "\nrun 8 " in project.doit("usage")
+
+
+def test_a_name_with_a_comma_is_one_of_those_that_are_named(project: Project) -> None:
+    project.make({f"{name}/checkpoints/{YOUNG}": 1 for name in ("lr=0.1,bs=32", "ocr")})
+    assert "hint: there are: 'lr=0.1,bs=32', ocr\n" in project.doit("plan:x*", check=3)
 
 
 def test_a_folder_that_the_lock_would_not_see_is_refused(project: Project) -> None:
