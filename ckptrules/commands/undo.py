@@ -209,7 +209,8 @@ def came_to(
     if run and run.gone:
         kinds = [unit.kind for ref, unit in run.pairs if ref in run.gone]
         states = sum(kind in ("fix", "unfix", "replace") for kind in kinds)
-        what = [count_of(len(kinds) - states, "checkpoint")] * (len(kinds) > states)
+        one = "experiment" if run.header.get("command") == "archive" else "checkpoint"
+        what = [count_of(len(kinds) - states, one)] * (len(kinds) > states)
         what += [f"the other state of {count_of(states, 'checkpoint')}"] * bool(states)
         which = "this run" if backs else f"run {run.id}, {style.name(command_of(run))}"
         yield f"Gone for good: {' and '.join(what)} of {which}; its space was freed."

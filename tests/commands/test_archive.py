@@ -173,6 +173,13 @@ def test_what_was_archived_before_goes_only_where_its_content_is_in_the_archive(
     assert file.exists()
 
 
+def test_what_was_archived_and_freed_is_told_as_experiments(project: Project) -> None:
+    make(project)
+    project.doit("archive", "experiments=old_*", "archive_dir=archive", "format=gz")
+    project.doit("purge")
+    assert "Gone for good: 2 experiments of run " in project.doit("undo")
+
+
 def test_an_archive_without_its_manifest_beside_is_believed_after_reading_it(project: Project) -> None:
     archive = make(project)
     command = ("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
