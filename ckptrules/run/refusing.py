@@ -185,7 +185,12 @@ def refuse_backup(options: Common) -> None:
 
 
 def near_folder(path: str) -> str:
-    """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
+    """Return the folder that a path may mean whose last part is mistyped, or an empty text.
+
+    Behind a ``=``, zsh and fish leave a ``~`` as it is.
+    """
+    if (home := os.path.expanduser(path)) != path and os.path.isdir(home):
+        return home
     above, name = os.path.split(os.path.normpath(path))
     try:
         with os.scandir(above or os.curdir) as entries:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -294,6 +295,12 @@ WRONG = {
     "migrate:lr=0.1 plan": "ERROR: command line: doit reads 'migrate:lr=0.1' as an option beside other tasks, "
     "because of its '='\n    hint: write 'migrate:lr%3D0.1'\n",
 }
+
+
+def test_a_home_that_the_shell_left_as_it_was_typed_is_named(project: Project) -> None:
+    project.make(THREE_FORMATS)
+    out = project.doit("plan", "outputs_dir=~/outputs", env={"HOME": str(project.folder)}, check=3)
+    assert f"    hint: did you mean outputs_dir={shlex.quote(str(project.outputs))}?\n" in out
 
 
 @pytest.mark.parametrize("arguments", WRONG)
