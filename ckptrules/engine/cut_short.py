@@ -14,7 +14,7 @@ from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
 SAVED_WITH = " was saved with it"
-PIECES = frozenset(
+ROLES = frozenset(
     "model net weights state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
     "generator discriminator enc dec encoder decoder actor critic".split()
 )
@@ -82,7 +82,7 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     found: dict[tuple[str, ...], str] = {}
     for one in save:
         name, ending = one.entry.name, ENDING.search(one.entry.name)
-        pieces = [word for word in _WORD.findall(name.casefold()) if word in PIECES]
+        pieces = [word for word in _WORD.findall(name.casefold()) if word in ROLES]
         found[*pieces, one.entry.kind, ending[0] if ending else ""] = name
         found |= {(*pieces, path): f"{name}/{path}" for path in one.entry.model_parts}
     return found
@@ -90,5 +90,5 @@ def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
 
 @lru_cache(maxsize=1024)
 def _training(run: str) -> tuple[str, ...]:
-    """Return what the name of a run tells of the training: all but `PIECES`."""
-    return tuple(word for word in _WORD.findall(run.casefold()) if word not in PIECES)
+    """Return what the name of a run tells of the training: all but `ROLES`."""
+    return tuple(word for word in _WORD.findall(run.casefold()) if word not in ROLES)

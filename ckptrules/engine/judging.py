@@ -114,9 +114,9 @@ def no(why: str, would: Any = None) -> Opinion:
     return Opinion(keeps=False, why=why, would=would)
 
 
-def place_of(place: int, count: int, shared: int = 1) -> str:
-    """Write a place among those that a line keeps; so many have it together."""
-    return f"{place} of {count} ({max(count - place - shared + 1, 0)} left)"
+def place_of(place: int, count: int) -> str:
+    """Write a place among those that a line keeps."""
+    return f"{place} of {count} ({count - place} left)"
 
 
 def is_misdated(time_ns: int, now_ns: int) -> bool:

@@ -29,8 +29,8 @@ FIELDS = (*NUMBERS, "time")
 def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
     """Keep the newest by epoch and step and, where file times disagree, the newest by these as well.
 
-    Where no name tells a number, the time in the names stands in its place. Equal ones stay or go together: a rank is
-    one more than the number of those that are newer.
+    Where no name tells a number, the time in the names stands in its place. Equal ones stay or go together, and count
+    as one: two files of each step are no two steps.
     """
     told = {field for field in FIELDS for c in checkpoints if getattr(c, field) is not None}
     field = next((field for field in FIELDS if field in told), "step")
@@ -46,10 +46,9 @@ def keep_last(count: int, checkpoints: Sequence[Checkpoint], around: Around) -> 
         if name not in by_order:
             return yes(f"no {field} in its name")
         if by_order[name] <= count:
-            place, shared = place_of(by_order[name], count, equals[name]), _shared(equals[name], checkpoint)
-            return yes(f"newest {place}{shared}")
+            return yes(f"newest {place_of(by_order[name], count)}{_shared(equals[name], checkpoint)}")
         if by_time[name] <= count:
-            place, shared = place_of(by_time[name], count, twins[name]), _shared(twins[name], checkpoint)
+            place, shared = place_of(by_time[name], count), _shared(twins[name], checkpoint)
             return yes(f"newest {place} by file time{shared}", BOTH_ENDS if field in NUMBERS else BOTH_TIMES)
         return no(f"not of the newest {count}", min(by_order[name], by_time[name]))
 
@@ -64,12 +63,13 @@ def _order(checkpoint: Checkpoint) -> tuple[int, int]:
 
 
 def _tied(ranks: Mapping[str, int], numbers: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], dict[str, int]]:
-    """Give those of equal numbers the best rank of theirs (1, 1, 3), and say how many they are."""
+    """Give those of equal numbers one rank (1, 1, 2), and say how many they are."""
     equals: dict[tuple[int, ...], list[str]] = {}
     for name, own in numbers.items():
         equals.setdefault(own, []).append(name)
-    best = {name: min(ranks[one] for one in names) for names in equals.values() for name in names}
-    return best, {name: len(names) for names in equals.values() for name in names}
+    best = {own: min(ranks[one] for one in names) for own, names in equals.items()}
+    places = {rank: place for place, rank in enumerate(sorted({*best.values()}), start=1)}
+    return {name: places[best[own]] for name, own in numbers.items()}, {n: len(equals[numbers[n]]) for n in numbers}
 
 
 def _shared(equal: int, checkpoint: Checkpoint) -> str:
