@@ -28,9 +28,13 @@ def follower(outputs_dir: str) -> Callable[[str], Moved]:
 
     The journals are read once, when it is first asked; it raises OSError where they cannot be read.
     """
-    from ckptrules.changes.undoing import read_runs  # not above: most runs follow nothing
 
-    runs = functools.cache(functools.partial(read_runs, outputs_dir))
+    @functools.cache
+    def runs() -> Sequence[Run]:
+        from ckptrules.changes.undoing import read_runs  # not above: most runs follow nothing
+
+        return read_runs(outputs_dir)
+
     return lambda path: follow(runs(), path)
 
 

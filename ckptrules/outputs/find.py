@@ -189,9 +189,12 @@ def lookalikes(
             for entry in islice(entries, left):
                 looked += not is_covered
                 below = f"{path}/{entry.name}" if path else entry.name
-                if entry.name.startswith(".") or entry.is_symlink() or has_manifest(folder, entry.name):
+                if entry.name.startswith(".") or entry.is_symlink():
                     continue
-                may_be_one = looks_like(entry.name) and below not in above and below not in covered
+                is_on_the_way = below in above or below in covered
+                if not is_on_the_way and entry.is_dir() and has_manifest(folder, entry.name):
+                    continue
+                may_be_one = looks_like(entry.name) and not is_on_the_way
                 if may_be_one and not is_covered:
                     alike.append(entry.name)
                 elif not may_be_one and entry.is_dir(follow_symlinks=False) and not (is_covered and is_judged(below)):
