@@ -111,6 +111,7 @@ def test_what_a_file_tells(tree: Path, case: str) -> None:
     assert notes == [note] * bool(note)
 
 
+@pytest.mark.whole
 def test_a_table_of_many_rows_costs_a_few_times_its_bytes(tree: Path) -> None:
     content = b"step,acc\n" + b"1,0.5\n" * 2_000_000
     put(tree, "f.csv", content)

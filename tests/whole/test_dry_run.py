@@ -53,7 +53,7 @@ DRY = (
     "doit log out=docs/notes.md",
     "doit log out=new.md",
     "doit demo",
-    "doit backup to=saved",
+    "doit backup",
     "doit backups to=saved verify=1",
     "doit restore backup='saved/<backup>'",
     "doit restore backup='saved/<backup>' force=1",
