@@ -88,11 +88,8 @@ def _taken_back(folders: Folders, done: Sequence[Step], why: str) -> str:
     for step in reversed(done):
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
-        except (
-            FileExistsError,
-            FileNotFoundError,
-            Changed,
-        ) as error:  # somebody else was at work: nothing will mend it
+        except (FileExistsError, FileNotFoundError, Changed) as error:
+            # Somebody else was at work: no later run can mend it.
             return f"{why}; {step.to} could not be taken back: {why_of(error)}"
         except OSError as error:
             return HalfDone(f"{why}; {step.to} could not be taken back: {why_of(error)}, so it {HALF_DONE}")

@@ -12,7 +12,7 @@ from ckptrules.changes.kinds import ACTIONS, KINDS
 from ckptrules.changes.record import Intent, Record, refs
 from ckptrules.changes.units import inverse_of
 from ckptrules.engine.actions import Unit
-from ckptrules.engine.entries import Identity, Spot, lies_in
+from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
 from ckptrules.engine.state_folder import TRASH
 
 STOPS = ("the run was stopped", "the run was interrupted")  # ends of what is recorded of what was not done
@@ -209,15 +209,11 @@ def changed_since(runs: Sequence[Run], run: str) -> Run | None:
         steps = [step for _, unit in one.standing.values() for step in unit.steps]
         if one.id == run:
             old = {step.here.path for step in steps}
-            new = {path for step in steps for path in _upwards(step.there.path)}
+            there = [step.there.path for step in steps]  # or the experiment was moved as a whole
+            new = {one for path in there for one in (path, *folders_above(path))}
         elif any(step.here.path in new or step.there.path in old for step in steps):
             newest = one
     return newest
-
-
-def _upwards(path: str) -> list[str]:
-    """Return a path and those of the directories above it: an experiment may have been moved as a whole."""
-    return [path, *(path[:end] for end, sign in enumerate(path) if sign == "/")]
 
 
 def inverted(back: TakeBack, by: str) -> TakeBack:

@@ -23,7 +23,7 @@ from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
-from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, trash_use
+from ckptrules.storage.trash import Emptied, TrashUse, empty_trash, run_started, trash_use
 
 POLL = 0.2  # seconds
 SHOWN = 10  # runs in a table of the trash
@@ -70,7 +70,7 @@ def trash_text(options: Options, style: Style, runs: Sequence[str]) -> str:
     every = ((run, trash_use(Disk(options.outputs_dir), [run])) for run in runs)
     used = [(run, use) for run, use in every if use.items]
     shown = used if len(used) <= SHOWN + 1 else [*used[: SHOWN // 2], *used[-SHOWN // 2 :]]
-    days = {run: time.strftime("%Y-%m-%d", time.localtime(records.run_started(run))) for run, _ in shown}
+    days = {run: time.strftime("%Y-%m-%d", time.localtime(run_started(run))) for run, _ in shown}
     rows = [(run, days[run], count_of(use.items, "item"), human_size(use.size)) for run, use in shown]
     if len(shown) < len(used):
         rows.insert(SHOWN // 2, (f"{len(used) - len(shown)} runs between them", "", "", ""))

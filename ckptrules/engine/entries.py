@@ -148,6 +148,11 @@ def in_part_folder(name: str) -> tuple[str, str]:
     return folder, base
 
 
+def folders_above(path: str) -> list[str]:
+    """Return the paths of the folders that a path lies in, the uppermost first."""
+    return [path[:end] for end, letter in enumerate(path) if letter == "/"]
+
+
 def lies_in(path: str, folder: str) -> bool:
     """Say whether a path is that of a folder, or of something below it."""
     return f"{path}/".startswith(f"{folder}/")

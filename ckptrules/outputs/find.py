@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase, translate
 from itertools import islice
 from typing import NamedTuple
 
-from ckptrules.engine.entries import Directory, Stamp
+from ckptrules.engine.entries import Directory, Stamp, folders_above
 from ckptrules.engine.ruleset import is_pattern
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage.looking import stamp_of
@@ -162,8 +162,7 @@ def has_manifest(folder: str, name: str) -> bool:
 
 def backups_around(outputs_dir: str, directory: str) -> list[str]:
     """Return the folders that a checkpoint directory lies in, below ``outputs_dir``, and that have a manifest."""
-    above = (directory[:end] for end, sign in enumerate(directory) if sign == "/")
-    return [path for path in above if has_manifest(outputs_dir, path)]
+    return [path for path in folders_above(directory) if has_manifest(outputs_dir, path)]
 
 
 def lookalikes(
@@ -178,7 +177,7 @@ def lookalikes(
     what it is, so that nothing in it is looked at.
     """
     found = []
-    above = {path[:end] for path in covered for end, letter in enumerate(path) if letter == "/"}
+    above = {folder for path in covered for folder in folders_above(path)}
     pending, looked, is_cut = deque([""]), 0, False
     while pending and looked < MOST_NAMES:
         path = pending.popleft()

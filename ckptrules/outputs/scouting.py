@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import order_of
 from ckptrules.engine.comparing import COUNTS, Compared, Inside, compare, first_middle_last
-from ckptrules.engine.entries import Directory, Listing, in_part_folder
+from ckptrules.engine.entries import Directory, Listing, folders_above, in_part_folder
 from ckptrules.engine.lookalikes import looks_like
 from ckptrules.engine.naming import CHECKPOINTS, SlowRuleError, named, own_claim
 from ckptrules.engine.packs import is_undecided, with_packs
@@ -295,8 +295,7 @@ def _is_known(rules: Iterable[RuleSet], name: str, folder: bool) -> bool:  # noq
 
 
 def _lies_in(path: str, units: Collection[str]) -> bool:
-    parts = path.split("/")
-    return any("/".join(parts[:depth]) in units for depth in range(1, len(parts) + 1))
+    return any(one in units for one in (path, *folders_above(path)))
 
 
 def _size(outputs_dir: str, path: str, name: str) -> int:

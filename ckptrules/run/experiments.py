@@ -25,13 +25,14 @@ from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothing_understood, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
 from ckptrules.run.outcome import Apart, Done, RunContext
-from ckptrules.run.records import DAY, begun, run_started
+from ckptrules.run.records import DAY, begun
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects
 from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
+from ckptrules.storage.trash import run_started
 from ckptrules.workers.pieces import Lost, Work
 from ckptrules.workers.workers import is_alone
 

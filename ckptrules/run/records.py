@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from ckptrules import stopping
@@ -150,18 +149,13 @@ def _note(storage: Storage, last: LastRun) -> None:
 
 def waits_since(outputs_dir: str, run: str) -> float:
     """Return since when what a run left in the trash waits there, in seconds since 1970."""
-    return clock.waits_since(_last(Disk(outputs_dir)), run, run_started(run))
+    return clock.waits_since(_last(Disk(outputs_dir)), run, trash.run_started(run))
 
 
 def waiting_runs(outputs_dir: str, days: float) -> list[str]:
     """List the runs whose trash has waited for so many days, as far as the clock can be believed; with 0 all."""
     now, runs = time.time(), trash.trash_runs(Disk(outputs_dir))
     return [run for run in runs if not days or (now - waits_since(outputs_dir, run)) / DAY >= days]
-
-
-def run_started(run: str) -> float:
-    """Return when a run started, in seconds since 1970."""
-    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def zoned(seconds: float) -> str | None:

@@ -143,10 +143,8 @@ class HostLock:
                 return False
             self._clear(state)
         stopping.hold(self, self._made + self._pace.silence / 2)
-        try:
-            _thread.start_new_thread(
-                self._live, ()
-            )  # a `threading.Thread` is waited for: milliseconds, on a busy machine
+        try:  # a `threading.Thread` is waited for: milliseconds, on a busy machine
+            _thread.start_new_thread(self._live, ())
         except RuntimeError as error:  # no memory, or a user who has as many processes as may be
             self.release()
             raise OSError(errno.EAGAIN, str(error)) from None

@@ -37,9 +37,8 @@ class Lock(contextlib.AbstractContextManager["Lock"]):
     def close(self) -> None:
         """Let it go, first among hosts: as long as we have the other, no run of this machine makes that file."""
         self._among_hosts.release()
-        with contextlib.suppress(
-            OSError
-        ):  # NFS tells only here that there was no room for what a holder says of itself
+        # NFS tells only here that there was no room for what a holder says of itself.
+        with contextlib.suppress(OSError):
             os.close(self.descriptor)
 
 

@@ -71,12 +71,20 @@ def strangers(storage: Storage) -> list[str]:
 
 def _is_of_a_run(name: str) -> bool:
     """Say whether a name in the trash is the id of a run, which begins with a time: by that it waits."""
-    if not RUN_ID.fullmatch(name):
-        return False
     try:
-        return bool(datetime.strptime(name.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC))
+        run_started(name)
     except ValueError:
         return False
+    return RUN_ID.fullmatch(name) is not None
+
+
+def run_started(run: str) -> float:
+    """Return when a run started, in seconds since 1970.
+
+    Raises:
+        ValueError: its id begins with no time.
+    """
+    return datetime.strptime(run.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def trash_use(storage: Storage, runs: Sequence[str] | None = None) -> TrashUse:

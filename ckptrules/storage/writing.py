@@ -267,7 +267,7 @@ def remove(directory: int, name: str, progress: Progress = lambda _: None) -> No
     try:
         os.rmdir(name, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.EBUSY:  # it is a mount point; only else the system looks whether it is empty
+        if error.errno == errno.EBUSY:  # a mount point: the system says that before it looks for what is in it
             raise
     else:
         return

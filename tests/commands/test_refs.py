@@ -238,16 +238,12 @@ def test_a_rewritten_file_that_cannot_be_closed_is_rewritten(project: Project, m
     monkeypatch.setenv("XDG_STATE_HOME", str(project.folder / "state"))
     before = f"load('outputs/one/checkpoints/{OLD}')\n"
     put(project, "scripts/a.py", before.encode())
-    close = os.close
 
-    def fails(descriptor: int) -> None:
-        is_new = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_WRONLY
-        is_script = is_new and os.path.samestat(os.fstat(descriptor), (project.folder / "scripts/a.py").stat())
-        close(descriptor)
-        if is_script:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    def is_new_script(descriptor: int) -> bool:
+        is_new = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_WRONLY != 0
+        return is_new and os.path.samestat(os.fstat(descriptor), (project.folder / "scripts/a.py").stat())
 
-    monkeypatch.setattr(os, "close", fails)
+    crash.let_close_fail(monkeypatch, errno.EIO, is_new_script)
     ended = crash.run(project.folder, "refs", "apply=1")
     assert (ended.code, "Rewritten: 1 reference in 1 file" in ended.output) == (0, True), ended.output
     crash.run(project.folder, "undo", "experiments=references")

@@ -472,15 +472,8 @@ def test_a_database_that_cannot_be_read_any_more_ends_no_run(used: Project, monk
 
 def test_a_lock_that_cannot_be_closed_ends_no_run(used: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a quota, NFS may say only then that what a holder says of itself could not be written."""
-    state, close = again(used), os.close
-
-    def fails(descriptor: int) -> None:
-        is_lock = _is(descriptor, state / "lock")
-        close(descriptor)
-        if is_lock:
-            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    monkeypatch.setattr(os, "close", fails)
+    state = again(used)
+    crash.let_close_fail(monkeypatch, errno.EDQUOT, lambda descriptor: _is(descriptor, state / "lock"))
     ended = crash.run(used.folder, "migrate", "delete_old=1")
     assert (ended.code, "Traceback" in ended.output) == (0, False), ended.output
 

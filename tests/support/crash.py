@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import pytest
 from doit.cmd_run import opt_outfile
 from doit.doit_cmd import DoitMain
 
@@ -30,6 +31,19 @@ for proved in (False, True):
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 for needed in (*forking.NEEDED, "blake3", ZSTD):
     importlib.import_module(needed)
+
+
+def let_close_fail(monkeypatch: pytest.MonkeyPatch, number: int, is_meant: Callable[[int], bool]) -> None:
+    """Let the system say so late, as NFS does, that something is wrong: descriptors that are meant are closed, and fail."""
+    close = os.close
+
+    def fails(descriptor: int) -> None:
+        meant = is_meant(descriptor)
+        close(descriptor)
+        if meant:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "close", fails)
 
 
 class Ended(NamedTuple):
