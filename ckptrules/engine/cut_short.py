@@ -36,13 +36,16 @@ def cut_short(checkpoints: Collection[Checkpoint], unwhole: Collection[str]) -> 
     one for each part of the model. Who was killed in between had not saved the rest; where a training has saved less on
     purpose, that is known as soon as it saves again. What is ``unwhole`` counts for nothing.
     """
-    if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - else each save is one file
+    orders = [order_of(one.fields) for one in checkpoints]
+    if len(set(orders)) == len(orders) and not any(one.entry.model_parts for one in checkpoints):
+        return {}  # each save is one file
+    if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - no file differs from another
         return {}
     trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
-    for one in checkpoints:
-        if one.rule and one.series[1] and one.entry.name not in unwhole:
-            run, kind = one.series
-            trainings[_training(run), kind].setdefault(order_of(one.fields), []).append(one)
+    for one, order in zip(checkpoints, orders, strict=True):
+        run, kind = one.series
+        if one.rule and kind and one.entry.name not in unwhole:
+            trainings[_training(run), kind].setdefault(order, []).append(one)
     return {name: found for saves in trainings.values() if len(saves) > 1 for name, found in _of_newest(saves)}
 
 
