@@ -45,7 +45,7 @@ def test_the_same_run_is_added_once(project: Project) -> None:
     assert log.read_text() == text
     project.doit("migrate", "delete_old=1", "keep_min_epoch=4")
     project.doit("log", "out=docs/experiment_log.md")
-    assert "- Deleted 2 checkpoints, 200 B (< epoch 4)\n- Kept 4 checkpoints" in log.read_text()
+    assert "-->\n- Deleted 2 checkpoints, 200 B (< epoch 4)\n- Kept 4 checkpoints" in log.read_text()
     assert log.read_text().startswith(text)
 
 
