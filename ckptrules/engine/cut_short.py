@@ -32,12 +32,13 @@ class CutShort(NamedTuple):
 def cut_short(checkpoints: Collection[Checkpoint], unwhole: Collection[str]) -> dict[str, CutShort]:
     """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
 
-    The files of one save may be runs of their own (``netG_``, ``netD_``), differ in their endings, or lie in a folder,
-    one for each part of the model. Who was killed in between had not saved the rest; where a training has saved less on
-    purpose, that is known as soon as it saves again. What is ``unwhole`` counts for nothing.
+    The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
+    endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
+    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` counts for
+    nothing.
     """
     orders = [order_of(one.fields) for one in checkpoints]
-    if len(set(orders)) == len(orders) and not any(one.entry.model_parts for one in checkpoints):
+    if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
         return {}  # each save is one file
     if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - no file differs from another
         return {}
@@ -64,7 +65,7 @@ def _kind(one: Checkpoint) -> tuple[object, ...]:
     """Return what is quickly seen of a checkpoint; where it is the same of all, none lacks what another has."""
     _, dot, ending = one.entry.name.rpartition(".")
     named = one.fields.get("run"), one.fields.get("note"), bool(dot) and (ending.isdigit() or ending)
-    return one.rule.id if one.rule else "", *named, one.entry.kind, one.entry.model_parts
+    return one.rule.id if one.rule else "", *named, one.entry.kind, one.entry.model_parts, len(one.parts)
 
 
 def _of_newest(saves: Mapping[tuple[int, int], list[Checkpoint]]) -> Iterator[tuple[str, CutShort]]:
@@ -83,11 +84,11 @@ def _of_newest(saves: Mapping[tuple[int, int], list[Checkpoint]]) -> Iterator[tu
 def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:
     """Map what tells the files of one save apart to their paths."""
     found: dict[tuple[str, ...], str] = {}
-    for one in save:
-        name, ending = one.entry.name, ENDING.search(one.entry.name)
+    for entry in (entry for one in save for entry in (one.entry, *(part.entry for part in one.parts))):
+        name, ending = entry.name, ENDING.search(entry.name)
         pieces = [word for word in _WORD.findall(name.casefold()) if word in ROLES]
-        found[*pieces, one.entry.kind, ending[0] if ending else ""] = name
-        found |= {(*pieces, path): f"{name}/{path}" for path in one.entry.model_parts}
+        found[*pieces, entry.kind, ending[0] if ending else ""] = name
+        found |= {(*pieces, path): f"{name}/{path}" for path in entry.model_parts}
     return found
 
 

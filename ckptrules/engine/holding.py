@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ckptrules.engine.actions import Kept, Problem
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
-from ckptrules.engine.entries import Entry, OutsideLink
+from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.pointers import Texts, cannot_follow
 from ckptrules.engine.rows import stay
 from ckptrules.engine.ruleset import Policy, Reason
@@ -39,6 +39,13 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     """Map the names that links of this directory or of others point to."""
     named = [*((link.name, link) for link in links), *((f"{d}/{link.name}".lstrip("/"), link) for d, link in elsewhere)]
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
+
+
+def named_by_dangling(listing: Listing) -> dict[str, Reason]:
+    """Map what links name that lead nowhere, as in a tree that was moved: it stays, and they could not follow."""
+    links = (entry for entry in listing.entries if entry.dangling)
+    text = "{}, a link that leads nowhere, names it"
+    return {part: Reason(text.format(link.name)) for link in links for part in link.link_text.split("/")}
 
 
 def twins(found: Sorted) -> dict[str, Reason]:

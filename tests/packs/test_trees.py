@@ -62,6 +62,15 @@ TREES = {
         gpt--val_loss=3.4-step=200-last-EMA.ckpt gpt.nemo""",
         unwhole="gpt--val_loss=3.3-step=300.ckpt gpt--val_loss=3.3-step=300-EMA.ckpt",
     ),
+    "nemo: who was killed before the twin was saved leaves a pair before": Tree(
+        "gpt/checkpoints",
+        "gpt/checkpoints/gpt--loss=3.5-step={1,2,3}{,-EMA}.ckpt gpt/checkpoints/gpt--loss=3.4-step=4.ckpt gpt/nemo_error_log.txt",
+        ["nemo"],
+        "gpt--loss=3.5-step=1.ckpt gpt--loss=3.5-step=1-EMA.ckpt",
+        """gpt--loss=3.5-step=2.ckpt gpt--loss=3.5-step=2-EMA.ckpt
+        gpt--loss=3.5-step=3.ckpt gpt--loss=3.5-step=3-EMA.ckpt""",
+        unwhole="gpt--loss=3.4-step=4.ckpt",
+    ),
     "nemo: all ranks or none, and the newest is the newest that all of them have": Tree(
         "gpt/checkpoints",
         """gpt/checkpoints/mp_rank_0{0,1}/gpt--loss=3.5-step=1.ckpt gpt/checkpoints/mp_rank_0{0,1}/gpt--loss=3.4-step=2.ckpt

@@ -93,6 +93,14 @@ TREES = {
         unwhole="netG_epoch_5.pth",
         keep="keep: protected",
     ),
+    "kohya: who was killed between weights and state leaves a pair before": Tree(
+        "lora",
+        "lora/cat-00000{2,4,6,8}.safetensors lora/cat-00000{2,4,6}-state/{train_state.json,optimizer.bin,model.safetensors}",
+        ["kohya"],
+        "cat-000002.safetensors cat-000002-state",
+        "cat-000004.safetensors cat-000004-state cat-000006.safetensors cat-000006-state",
+        unwhole="cat-000008.safetensors",
+    ),
     "words: a network that is saved more often than another is whole without it": Tree(
         "gan",
         "gan/netG_epoch_{1..5}.pth gan/netD_epoch_{2,4}.pth gan/bert_epoch_{1..4}.pth gan/t5_epoch_{1..3}.pth",
