@@ -70,7 +70,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
         ]
         identities = {entry.name: identity_of(desk, directory, entry) for entry in entries}
     known = {name: desk.known.get(identity) for name, identity in identities.items()}
-    old = {name: this for name, this in known.items() if this and how.satisfied_by(this.done)}
+    old = {name: this for name, this in known.items() if this and how.satisfied_by(this)}
     new = [entry for entry in entries if entry.name not in old]
     first = {identities[entry.name] or entry.name: entry.name for entry in reversed(new)}
     read_as = {entry.name: first[identities[entry.name] or entry.name] for entry in new}
@@ -168,7 +168,7 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
     A name that says another epoch or step than its content is not among them. Nothing is read but the memory.
     """
     known = memory.known_names(outputs_dir, listing)
-    whole = {name: this.facts for name, this in known.items() if How().satisfied_by(this.done)}
+    whole = {name: this.facts for name, this in known.items() if How().satisfied_by(this)}
     named = [(one, name) for one in sort_entries(rules, listing).checkpoints for name in one.names if name in whole]
     return frozenset(whole) - {name for one, name in named if any(content_problems(one, name, whole[name]))}
 

@@ -32,7 +32,8 @@ LATER = sys.maxsize  # what was too young when it was verified is not remembered
 class Known(NamedTuple):
     """What was proved of one identity: ``done`` holds ``structure``, ``checksums``, ``load``, ``unsafe load``.
 
-    ``broken`` says what is wrong with it; then nothing was proved.
+    ``broken`` says what is wrong with it; then nothing was proved, and ``done`` is what found that: who does less does
+    not take it back.
     """
 
     facts: FileContent
@@ -133,17 +134,17 @@ def _memory_of(directory: str) -> str:
 
 
 def _line(identity: str, known: Known) -> str:
-    sound = {"done": sorted(known.done), **known.facts._asdict()}
-    row = {"version": VERSION, "identity": identity, **({"broken": known.broken} if known.broken else sound)}
-    return json.dumps(row, sort_keys=True)
+    said = {"broken": known.broken} if known.broken else known.facts._asdict()
+    return json.dumps({"version": VERSION, "identity": identity, "done": sorted(known.done), **said}, sort_keys=True)
 
 
 def _known(row: dict[str, object]) -> Known:
-    if isinstance(broken := row.pop("broken", None), str):
-        return Known(FileContent(""), frozenset(), broken)
-    done = row.pop("done")
+    broken = row.pop("broken", "")
+    done = row.pop("done", [] if broken else None)  # earlier versions noted none of what is broken
     if not isinstance(done, list):
         raise TypeError
+    if isinstance(broken, str) and broken:
+        return Known(FileContent(""), frozenset(map(str, done)), broken)
     facts = FileContent(**row)  # type: ignore[arg-type]
     numbers = facts.epoch, facts.step, facts.ranks, *facts.counts
     texts = (facts.kind, facts.lightning, *facts.names)

@@ -30,10 +30,15 @@ class How(NamedTuple):
     load: bool = False
     unsafe: bool = False
 
-    def satisfied_by(self, done: Collection[str]) -> bool:
-        """Say whether what was done before is enough."""
-        loaded = not self.load or "load" in done or (self.unsafe and "unsafe load" in done)
-        return loaded and ("structure" if self.quick else "checksums") in done
+    @property
+    def compared(self) -> Collection[str]:
+        """What is done with each but to load it, as `Known.done` has it."""
+        return ("structure",) if self.quick else ("structure", "checksums")
+
+    def satisfied_by(self, known: Known) -> bool:
+        """Say whether what was proved before is enough."""
+        loaded = not self.load or "load" in known.done or (self.unsafe and "unsafe load" in known.done)
+        return not known.broken and loaded and ("structure" if self.quick else "checksums") in known.done
 
 
 class Row(NamedTuple):
@@ -134,9 +139,11 @@ def read_one(desk: Desk, entry: Entry, tell: Tell, answers: Mapping[Shard, Shard
         identity = identity_of(desk, directory, entry)
         try:
             with told_as_fault(tell) as heard:
-                return Read(entry, identity, _read_in(desk, directory, entry, identity, heard, answers))
+                known = _read_in(desk, directory, entry, identity, heard, answers)
+                return _still_broken(entry, identity, desk.known.get(identity), known) or Read(entry, identity, known)
         except UnsoundError as fault:
-            broken = Known(FileContent(""), frozenset(), str(fault)) if fault.id in BROKEN else None
+            sought = {"load"} if fault.id == "does_not_load" else desk.how.compared
+            broken = Known(FileContent(""), frozenset(sought), str(fault)) if fault.id in BROKEN else None
             return Read(entry, identity, broken, Problem(fault.id, (entry.name,), str(fault), fault.hint))
         except OSError as error:
             fact, hint = f"cannot be read: {reading.why_of(error)}", "look at the owner and the mode: ls -la"
@@ -166,7 +173,7 @@ def _read_in(
     else:
         with open_file(directory, entry.name) as file:
             facts = check_file(file, before[0].size, tell, quick=desk.how.quick)
-    done = {"structure"} if desk.how.quick else {"structure", "checksums"}
+    done = {*desk.how.compared}
     if desk.how.load and facts.kind in loading.LOADS:
         path = os.path.join(desk.outputs_dir, desk.path, entry.name)
         done.add(loading.load(path, facts.kind, unsafe=desk.how.unsafe))
@@ -175,7 +182,16 @@ def _read_in(
     if memory.parts(directory, entry.name, entry.kind) != before:
         raise UnsoundError("changing", "was written to while it was read", "wait until the training has written it")
     earlier = desk.known.get(identity)
-    return Known(facts, frozenset(done | (earlier.done if earlier else set())))
+    return Known(facts, frozenset(done | (earlier.done if earlier and not earlier.broken else set())))
+
+
+def _still_broken(entry: Entry, identity: str, earlier: Known | None, known: Known) -> Read | None:
+    """Tell what an earlier look found broken, where this one did not look so closely."""
+    if not (earlier and earlier.broken) or all({what, f"unsafe {what}"} & known.done for what in earlier.done):
+        return None
+    kind, how = ("does_not_load", "with load=1") if "load" in earlier.done else ("damaged", "without quick=1")
+    hint = f"an earlier run has found that; 'doit verify' {how} looks again"
+    return Read(entry, identity, earlier, Problem(kind, (entry.name,), earlier.broken, hint))
 
 
 def not_read(entry: Entry, why: str) -> Read:

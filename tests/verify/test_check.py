@@ -192,6 +192,28 @@ def test_what_a_later_look_finds_sound_counts_again(tree: Project) -> None:
     assert plan_of(tree)["problems"] == []
 
 
+def test_a_look_that_is_less_close_takes_nothing_back(tree: Project) -> None:
+    put(tree, "G_10.pth", state(10).replace(b"ww", b"wx", 1))
+    put(tree, "D_10.pth", state(10))
+    memory = tree.outputs / ".ckptrules/verified/exp/checkpoints/files.jsonl"
+    tree.doit("verify", check=1)
+    noted = memory.read_text()
+    (problem,) = result(tree, "quick=1", check=1)["experiments"][0]["problems"]
+    assert (problem["id"], problem["text"]) == ("damaged", "is damaged in 'x/data/0'")
+    assert problem["hint"] == "an earlier run has found that; 'doit verify' without quick=1 looks again"
+    assert memory.read_text() == noted
+    assert [problem["id"] for problem in plan_of(tree, check=1)["problems"]] == ["broken"]
+    rows = [json.loads(line) for line in noted.splitlines()]
+    broken = next(row for row in rows if "broken" in row)
+    memory.write_text(json.dumps({**broken, "broken": "does not load", "done": ["load"]}) + "\n")
+    put(tree, "G_20.pth", state(20))
+    put(tree, "D_20.pth", state(20))
+    quick = result(tree, "quick=1", check=1)["experiments"][0]["problems"]
+    assert [(one["id"], one["text"]) for one in quick] == [("does_not_load", "does not load")]
+    memory.write_text(json.dumps({key: value for key, value in broken.items() if key != "done"}) + "\n")
+    assert problem_ids(result(tree, "quick=1")) == []  # an earlier version noted it: nobody knows what found it
+
+
 @pytest.mark.parametrize("content", [b"what is this format?", torch_zip({"f": print})], ids=["unknown", "runs code"])
 def test_what_verify_cannot_judge_is_not_broken(tree: Project, content: bytes) -> None:
     put(tree, "G_10.pth", content)
