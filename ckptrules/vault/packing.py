@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
@@ -180,8 +180,12 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
     manifest = _there(place, items, progress)
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
-        if item.kind == "file" and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
-            raise ArchiveError(f"{taken(place)}: {item.path} differs")
+        with _naming(item):
+            if (
+                item.kind == "file"
+                and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum
+            ):
+                raise ArchiveError(f"{taken(place)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
             raise ArchiveError(f"{taken(place)}: {item.path} has other attributes")
         if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
@@ -231,7 +235,7 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
         tar.addfile(info)
         return _noted(root, item) if item.kind == "directory" else item
     info.size = item.size
-    with reading.open_file(root, item.path) as file:
+    with _naming(item), reading.open_file(root, item.path) as file:
         reader = _Hashing(file, progress)
         try:
             tar.addfile(info, reader)  # type: ignore[arg-type] # any object with read
@@ -243,13 +247,20 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
 
 
 def _noted(root: str, item: Item) -> Item:
-    """Return a file or directory with its attributes.
+    """Return a file or directory with its attributes; errors as of `_naming`."""
+    with _naming(item):
+        return item._replace(attributes=dressing.described_below(root, item).attributes)
+
+
+@contextlib.contextmanager
+def _naming(item: Item) -> Iterator[None]:
+    """Name what cannot be read.
 
     Raises:
-        ArchiveError: they cannot be read.
+        ArchiveError: it cannot.
     """
     try:
-        return item._replace(attributes=dressing.described_below(root, item).attributes)
+        yield
     except SourceError as error:
         raise ArchiveError(f"{item.path} cannot be read: {why_of(error)}") from None
 
@@ -269,7 +280,7 @@ class _Hashing:
 
     def read(self, count: int) -> bytes:
         """Read so many bytes; fewer where the file ends."""
-        chunk = os.read(self._file, count)
+        chunk = next(streams.chunks(self._file, count), b"")
         self.digest.update(chunk)
         self._progress(len(chunk))
         return chunk

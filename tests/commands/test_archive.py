@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -11,12 +12,14 @@ import signal
 import stat
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from ckptrules.vault import tar
+from ckptrules.storage import reading, streams
+from ckptrules.vault import packing, tar
+from ckptrules.vault.packing import Packing, Ready
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -137,6 +140,23 @@ TAKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a folder": (lambda path: path.mkdir(), ", and is a folder, not a plain file; "),
 }  # fmt: skip
+
+
+def test_what_a_failing_disk_does_not_give_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said 'old_1: Input/output error', and in which of the files nobody knew."""
+    place = Packing(str(project.outputs), "old_1", str(make(project)), "gz")
+    ready = Ready(place, packing.listing(place), "2026-11-28T00:00:00+00:00")
+    path = next(item.path for item in ready.items if item.kind == "file" and item.size)
+
+    def failing(*_: object) -> Iterator[bytes]:
+        raise reading.SourceError(errno.EIO, "Input/output error")
+
+    for fails in (True, False, True):  # while it is packed; while it is compared with what was packed
+        with monkeypatch.context() as patch:
+            if fails:
+                patch.setattr(streams, "chunks", failing)
+            why = packing.pack_apart(1, ready, lambda _: None)
+        assert why == f"{path} cannot be read: Input/output error" * fails
 
 
 @pytest.mark.parametrize("name", TAKEN)
