@@ -260,6 +260,17 @@ def test_of_several_called_best_the_best_is_told(mode: str, value: float) -> Non
     assert f"best acc {value} ·" in sections(plan([one]))["experiments"][0]["about"]
 
 
+def test_what_is_no_number_is_passed_over() -> None:
+    """A loss of NaN, of what a link calls the best, and ``model_final.pt`` of a rule that takes any word for a step."""
+    one = experiment(0, 3) | {"metric": {"name": "loss", "mode": "min"}, "number": "step"}
+    for row, loss, step in zip(one["checkpoints"], (None, 0.5, 0.7), ("final", 100, 200), strict=True):
+        row.update(metrics={"loss": loss}, fields={"step": step}, best=loss != 0.7)
+    assert sections(plan([one]))["experiments"][0]["about"].startswith("3 checkpoints · step 200 · best loss 0.5 · ")
+    data = sample()
+    data["history"][0].update(when=None, started_ns=None)
+    draw(data)
+
+
 def test_experiments_stand_biggest_first_on_one_scale() -> None:
     trees = [experiment(i, many) for i, many in enumerate((2, 9, 4))]
     rows = sections(plan(trees))["experiments"]

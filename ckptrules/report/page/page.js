@@ -154,7 +154,7 @@
   }
 
   const ends = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
-  const measured = (one) => one.checkpoints.filter((row) => number(row) !== null && metric(row) !== null);
+  const measured = (one) => one.checkpoints.filter((row) => typeof number(row) === "number" && metric(row) !== null);
   function caption(one) {
     const points = measured(one);
     if (points.length < 2) return null;

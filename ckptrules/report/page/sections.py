@@ -180,12 +180,12 @@ def about(one: Data, now: int) -> str:
     """Say how many checkpoints it has, how far it came, how good the best is, and how old the newest."""
     rows = one["checkpoints"]
     said = [count_of(len(rows), "checkpoint")]
-    numbers = [row["fields"][one["number"]] for row in rows if one["number"] in row["fields"]]
-    if numbers:
+    numbers = [row["fields"].get(one["number"]) for row in rows]
+    if numbers := [number for number in numbers if isinstance(number, int)]:  # a name may say "final" in its place
         said.append(f"{one['number']} {thousands(max(numbers))}")
     name, mode = ((one["metric"] or {}).get(key, "") for key in ("name", "mode"))
-    values = [row["metrics"][name] for row in rows if row["best"] and name in row["metrics"]]
-    if values:
+    values = [row["metrics"].get(name) for row in rows if row["best"]]
+    if values := [value for value in values if value is not None]:  # NaN, say, of what a link calls the best
         said.append(f"best {name} {max(values) if mode == 'max' else min(values):.6g}")
     newest = max((row["time_ns"] for row in rows if row["time_ns"] is not None), default=None)
     if newest is not None:
@@ -229,7 +229,7 @@ def history_row(run: Data) -> dict[str, Any]:
 
 def freed(runs: Sequence[Data]) -> dict[str, Any] | None:
     """Draw the bytes that runs freed, added up over time, as steps in a picture of 1000 by 120."""
-    told = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"]]
+    told = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"] and run["when"]]
     if len(told) < 2:  # noqa: PLR2004 - one step is no curve
         return None
     first, last = told[0]["started_ns"], told[-1]["started_ns"]
