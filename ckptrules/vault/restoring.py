@@ -102,17 +102,23 @@ def restore(
         OSError: the workplace of the restore, or a directory that was just made, cannot be written.
     """
     outputs_dir, coming = place.outputs_dir, [step.item for step in steps if step.verdict in COMES]
-    if coming:
-        with bar(sum(item.size for item in coming)) as progress, unfinished.staging(outputs_dir, "restore-") as folder:
-            way = Way(backup, outputs_dir, folder, "clone", as_item=True)
-            with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:
-                steps = [
-                    _carry_out(step, place, way, answers, tell) if step.verdict in COMES else step for step in steps
-                ]
-    for step in reversed(steps):
-        if step.item.kind == "directory" and step.verdict in COMES:
-            tell(step.item.path, making.dress_directory(outputs_dir, step.item))
-    return list(steps)
+    if not coming:
+        return list(steps)
+    with (
+        contextlib.ExitStack() as dressing,  # also where all ends before its time: the next run finds them there
+        bar(sum(item.size for item in coming)) as progress,
+        unfinished.staging(outputs_dir, "restore-") as folder,
+    ):
+        way = Way(backup, outputs_dir, folder, "clone", as_item=True)
+
+        def bring(step: RestoreStep) -> RestoreStep:
+            came = _carry_out(step, place, way, answers, tell)
+            if came.item.kind == "directory" and not came.problem:
+                dressing.callback(lambda: tell(came.item.path, making.dress_directory(outputs_dir, came.item)))
+            return came
+
+        with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:
+            return [bring(step) if step.verdict in COMES else step for step in steps]
 
 
 def _carry_out(

@@ -1124,7 +1124,7 @@ def test_a_stopped_check_tells_what_it_has_found(project: Project, monkeypatch: 
 @pytest.mark.whole
 def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) -> None:
     project.make({"a/checkpoints/one.ckpt": 3, "a/checkpoints/two.ckpt": 4, "b/checkpoints/one.ckpt": 5})
-    start = project.tree()
+    start, modes = project.tree(), {path: seen[0] for path, seen in snapshot(project.outputs).items()}
     stops = 0
 
     for at in range(1, 12):
@@ -1148,6 +1148,7 @@ def test_a_stopped_backup_or_restore_leaves_nothing_half_done(project: Project) 
         told |= {line.rpartition("  ")[2] for line in project.doit("history").splitlines()[1:]}
         assert crash.run_in_turn(project.folder, "restore", f"backup={made}").code == 0
         assert project.tree() == start
+        assert {path: seen[0] for path, seen in snapshot(project.outputs).items()} == modes
     assert stops
     assert "stopped: 2 done" in told
     assert all(state.startswith(("stopped: ", "done")) for state in told), told
