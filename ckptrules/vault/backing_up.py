@@ -43,14 +43,23 @@ class Order(NamedTuple):
 
 
 def collect(order: Order) -> tuple[list[Item], list[Problem]]:
-    """List what is to be backed up, directories before what is in them."""
+    """List what is to be backed up, directories before what is in them, and tell what is left out."""
+
+    def is_meant(path: str) -> bool:
+        return order.whole or belongs(path, order.experiments)
+
     items, unreadable = looking.read_tree(order.outputs_dir)
     problems = [
         _unreadable(path or order.outputs_dir, why_of(error))
         for path, error in sorted(unreadable.items())
-        if order.whole or belongs(path, order.experiments)
+        if is_meant(path)
     ]
-    return [item for item in items if order.whole or belongs(item.path, order.experiments)], problems
+    problems += [
+        Problem("not_a_file", (item.path,), "is neither a file nor a directory nor a link: left out")
+        for item in items
+        if item.kind == "other" and is_meant(item.path)
+    ]
+    return [item for item in items if item.kind != "other" and is_meant(item.path)], problems
 
 
 def make_backup(
@@ -66,8 +75,9 @@ def make_backup(
     """
     items, problems = collect(order)
     source = os.path.realpath(order.outputs_dir)
-    to_come = tuple(item for item in items if item.kind != "other")
-    manifest = Manifest(order.created, source, order.mode, complete=False, experiments=order.experiments, items=to_come)
+    manifest = Manifest(
+        order.created, source, order.mode, complete=False, experiments=order.experiments, items=tuple(items)
+    )
     hidden = hidden_path(order.path)
     writing.make_folder(hidden, dressing.PRIVATE)
     with writing.or_undone(unfinished.remove_backup, hidden, hidden):
@@ -129,12 +139,7 @@ def _place_all(
         OSError: one cannot be written; the message names it.
     """
     modes = set[str]()
-    for item in items:
-        if item.kind == "other":
-            fact = "is neither a file nor a directory nor a link: left out"
-            problems.append(Problem("not_a_file", (item.path,), fact))
-        if item.kind not in ("file", "link"):
-            continue
+    for item in apart(items):
         try:
             copied = _copied(item, next(answers))
             if isinstance(copied, Problem):

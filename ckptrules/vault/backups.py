@@ -15,7 +15,7 @@ from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import MANIFEST, STATE
 from ckptrules.storage import believing, looking, reading, streams
-from ckptrules.storage.reading import Progress, SourceError, why_of
+from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
 from ckptrules.workers.side_by_side import each as by_threads
@@ -83,7 +83,7 @@ def read_backup(folder: str) -> tuple[Manifest, bool]:
             if os.fstat(file).st_size > LONGEST:
                 raise NoBackupError(TOO_LONG)
             return from_json(text.read(LONGEST)), believing.is_trusted(os.fstat(file))
-    except SourceError as error:
+    except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotOursError("carries no manifest of ckptrules") from None
         raise NoBackupError(f"its {MANIFEST} cannot be read: {why_of(error)}") from None

@@ -31,7 +31,7 @@ class Manifest(NamedTuple):
 
     ``created`` is a local time with its offset (ISO 8601), ``source`` the absolute path of what was backed up.
     ``mode`` is how the files came here: ``clone``, ``copy``, ``clone and copy`` or ``link``. ``experiments`` are the
-    paths of the experiments in it, ``missing`` the paths that could not be read. A backup is ``complete`` from shortly
+    paths of the experiments in it, ``missing`` the paths of what was left out. A backup is ``complete`` from shortly
     before it has its final name on; until then it is still being made, or was interrupted, and ``items`` are what is to
     come into it, files without their checksum.
     """

@@ -115,7 +115,7 @@ def _row(backup: Held, style: Style) -> tuple[str, ...]:
     manifest = backup.manifest
     state = "verified" if backup.checked else "complete"
     if manifest.missing:
-        state += f", {len(manifest.missing)} could not be read when it was made"
+        state += f", {len(manifest.missing)} left out when it was made"
     if backup.damage:
         state = f"damaged: {count_of(len(backup.damage), 'file')}"
     if not manifest.complete or backup.name.startswith("."):

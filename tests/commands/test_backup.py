@@ -338,11 +338,11 @@ def test_hard_links_to_another_file_system_are_refused(tree: Project) -> None:
 def test_what_is_no_file_is_told_and_left_out(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 7})
     os.mkfifo(project.outputs / "a" / "pipe")
-    assert said(project, "backup", "mode=copy", check=1) == (
-        "Backup made: NAME (copy): 1 file, 7 B\n"
-        "  ! Problem: a/pipe is neither a file nor a directory nor a link: left out\n"
-    )
-    assert project.doit("backups").endswith("complete, 1 could not be read when it was made\n")
+    problem = "  ! Problem: a/pipe is neither a file nor a directory nor a link: left out\n"
+    preview = said(project, "backup", "mode=copy", "dry_run=1", check=1)
+    assert preview.startswith(f"Would back up to: NAME (copy): 1 file, 7 B\n{problem}")
+    assert said(project, "backup", "mode=copy", check=1) == f"Backup made: NAME (copy): 1 file, 7 B\n{problem}"
+    assert project.doit("backups").endswith("complete, 1 left out when it was made\n")
 
 
 def test_nothing_is_migrated_on_top_of_a_backup_that_failed(project: Project) -> None:
@@ -995,6 +995,24 @@ def test_a_backup_that_has_become_more_than_a_backup_is_not_dropped(project: Pro
 
 
 # --- the command line, the lock, the terminal ------------------------------------------------------------------------
+
+
+def test_a_manifest_that_a_failing_disk_does_not_give_hides_no_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        make_backup(order(project, project.folder / name), bar)
+    real = reading.open_file
+
+    @contextlib.contextmanager
+    def failing(root: str, path: str) -> Iterator[int]:
+        with real(root, path) as file, open(os.devnull, "wb") as unread:
+            yield unread.fileno() if root.endswith("/bad") else file
+
+    monkeypatch.setattr(reading, "open_file", failing)
+    bad, good = vault_backups.find_backups(str(project.folder), str(project.outputs))
+    assert (bad.name, bad.damage[0].text) == ("bad", "its .ckptrules/manifest.json cannot be read: Bad file descriptor")
+    assert (good.name, good.damage) == ("good", ())
 
 
 def test_what_changes_something_needs_the_lock_and_a_list_does_not(project: Project) -> None:
