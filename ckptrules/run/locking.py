@@ -11,6 +11,7 @@ import time
 from ckptrules.changes.journal import JOURNALS
 from ckptrules.changes.journals import unfinished_journals
 from ckptrules.engine.measures import visible
+from ckptrules.run.hints import quoted
 from ckptrules.run.options import OptionError
 from ckptrules.run.refusing import refusal_of
 from ckptrules.run.session import Session, once
@@ -83,7 +84,8 @@ def recover_first(session: Session, path: str) -> None:
         OptionError: the journals cannot be read, so nothing is begun.
         OSError: somebody else could write into the user's own state.
     """
-    from ckptrules.run.finding import find_anew  # not above: tasks of the user's own need it not
+    from ckptrules.run import pinning  # not above: tasks of the user's own need it not
+    from ckptrules.run.finding import find_anew
     from ckptrules.run.records import begun
 
     own, told = believing.own_state(path), []
@@ -102,6 +104,7 @@ def recover_first(session: Session, path: str) -> None:
             raise OptionError(refusal_of(error), place="") from None
         raise OptionError(fact, "look at it: ls -la; nothing is begun without a journal", place="") from None
     find_anew(session)  # another run may have been at work until the lock was free
+    pinning.read_anew(session)
     for sentence in told:
         _tell(session, sentence)
 
@@ -117,7 +120,7 @@ def cannot_be_written(path: str, what: str, error: OSError) -> str:
         return refusal_of(error)
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
     if isinstance(error, PermissionError):
-        return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {path}"
+        return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {quoted(path)}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         can_purge = any(trash.trash_runs(Disk(path)))
         return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"

@@ -33,6 +33,11 @@ def pins_of(session: Session, options: Common) -> tuple[Pin, ...]:
     return _read_once(session, options.rules_dir, options.outputs_dir, changes=options.will_change)
 
 
+def read_anew(session: Session) -> None:
+    """Forget what is pinned: another run may have pinned something while this one waited for the lock."""
+    session.answers.pop(_read_once, None)
+
+
 @once
 def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: bool) -> tuple[Pin, ...]:
     if changes:  # of an earlier run that was killed

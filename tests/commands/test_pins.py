@@ -76,6 +76,19 @@ def test_a_copy_of_the_tree_keeps_its_pins(pinned: Project, tmp_path: Path) -> N
     assert sorted(os.listdir(copy / "one/checkpoints")) == [EARLY_NEW, YOUNG_NEW]
 
 
+def test_what_is_pinned_while_a_run_waits_for_the_lock_stays(pinned: Project) -> None:
+    """The run had read before that nothing is pinned, and deleted it."""
+    rules = pinned.folder / "rules"
+    (rules / "pins.yaml").rename(pinned.folder / "pins.kept")
+    (pinned.folder / "dodo.py").write_text(
+        "import os\nfrom ckptrules.run import locking\ntake = locking.take_lock\n"
+        "def take_lock(*given):\n    os.replace('pins.kept', 'rules/pins.yaml')  # as 'doit pin' does, which had the lock\n"
+        "    take(*given)\nlocking.take_lock = take_lock\n" + (pinned.folder / "dodo.py").read_text()
+    )
+    assert "pinned: Table 2" in pinned.doit("migrate", "delete_old=1", "verbose=1")
+    assert pinned.names("one") == [EARLY_NEW, YOUNG_NEW]
+
+
 @pytest.mark.parametrize("change", ["removed", "rewritten", "moved by hand"])
 def test_a_pin_that_finds_nothing_is_a_problem_and_nothing_is_deleted_there(pinned: Project, change: str) -> None:
     pinned.make(

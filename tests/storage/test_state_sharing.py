@@ -351,11 +351,12 @@ def test_the_owner_of_the_outputs_and_root_are_believed(shared: Project) -> None
 @needs_root
 def test_a_folder_that_is_not_ours_is_named_as_such(shared: Project) -> None:
     give(shared, ALICE, ALICE.gid, 0o755)
-    ended = run(shared.folder, "migrate", user=MALLORY)
+    shared.outputs.rename(shared.folder / "my outputs")
+    ended = run(shared.folder, "migrate", "outputs_dir=my outputs", user=MALLORY)
     assert ended.code == 3
     assert ended.output == (
-        "ERROR: outputs_dir 'outputs' cannot be written: Permission denied\n"
-        "    hint: let its owner run this, or share it with your group: chmod g+rwx outputs\n"
+        "ERROR: outputs_dir 'my outputs' cannot be written: Permission denied\n"
+        "    hint: let its owner run this, or share it with your group: chmod g+rwx 'my outputs'\n"
     )
 
 
