@@ -101,8 +101,9 @@ def lock(session: Session, options: Common) -> None:
     """Take the lock of ``outputs_dir`` for what changes something.
 
     Raises:
-        LockedError, OptionError: it cannot be had.
+        LockedError, OptionError: it cannot be had, or that is a backup itself.
     """
+    refusing.refuse_backup(options)
     if not options.dry_run:
         refusing.refuse_missing_outputs(session, options.outputs_dir)
         locking.take_lock(session, options.outputs_dir, options.wait)
