@@ -129,11 +129,17 @@ class RulesCheckpoint(ModelCheckpoint):  # type: ignore[misc] # Lightning need n
         metric = re.sub(r"\W", "_", self.monitor or "")
         value = f"{float(metrics[self.monitor]):.4f}" if self.monitor in metrics else ""
         if self._best:
-            name = f"best-{metric}-{value}.ckpt"
+            name = self._best_name(metric, float(metrics[str(self.monitor)]))
             if claim(name, self._rules).kind != "protected":
                 raise ValueError(f"'{name}' is not protected by the rules: add 'best-*.ckpt' to 'protected'")
             return name
         return self._periodic(str(epoch), str(step), metric, value)
+
+    def _best_name(self, metric: str, value: float) -> str:
+        """Return a name that none of the others has that stay; where a value is equal in four digits, it gets more."""
+        names = [f"best-{metric}-{value:.{4 + more}f}.ckpt" for more in range(len(self.best_k_models) + 1)]
+        free = (name for name in names if os.path.join(self.dirpath or "", name) not in self.best_k_models)
+        return next(free, names[-1])
 
     def _periodic(self, epoch: str, step: str, metric: str, value: str) -> str:
         try:

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason=NEEDS)
 pytest.importorskip("lightning", reason=NEEDS)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+import lightning as L  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from ckptrules.engine.ruleset import RuleError  # noqa: E402
@@ -146,3 +147,33 @@ def test_rules_that_cannot_name_its_files_are_refused(tmp_path: Path) -> None:
     rules.write_text(text.replace("layout", "layuot"))
     with pytest.raises(RuleError, match="did you mean 'layout'"):
         RulesCheckpoint("x", rules_dir=str(tmp_path))
+
+
+def test_of_equal_values_each_of_the_best_keeps_a_file_of_its_own(tmp_path: Path) -> None:
+    """What was equal in four digits was written over the better one, and the third was removed all the same."""
+    values = [0.50001, 0.6, 0.50004, 0.50004]
+    best = RulesCheckpoint(tmp_path, monitor="val_loss", save_top_k=3, best=True)
+    score = iter(values)
+
+    class Told(L.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(1, 1)
+
+        def training_step(self, batch: list[torch.Tensor], _: int) -> torch.Tensor:
+            self.log("val_loss", torch.tensor(next(score), dtype=torch.float64))
+            return self.layer(batch[0]).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(1, 1)))
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=4, callbacks=[best], logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Told(), data)
+    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
+    assert names == [f"best-val_loss-{value}.ckpt" for value in ("0.5000", "0.50004", "0.500040")]
+    assert [torch.load(tmp_path / name, weights_only=True)["epoch"] for name in names] == [0, 2, 3]
+    assert Path(best.best_model_path).name == names[0]
