@@ -129,11 +129,14 @@ def does_it(session: Session, base: str, context: RunContext) -> str | None:
 def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, Any]:
     """Say where the bytes of a tree are, and what is free on its disk; None where that is not known."""
     storage, rooms = Disk(path), heard.all("room")
-    since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
+    waits, since = None, list[float]()
+    with contextlib.suppress(OSError):
+        waits = trash_use(storage).size
+        since = [waits_since(path, run) for run in trash_runs(storage)] if days else []
     disk = os.statvfs(path)
     return {
         **(space_of(total, heard.links, rooms) if rooms else dict.fromkeys(UNKNOWN)),
-        "trash": trash_use(storage).size,
+        "trash": waits,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
         "disk_free": disk.f_bavail * disk.f_frsize,
         "disk_total": disk.f_blocks * disk.f_frsize,

@@ -12,6 +12,7 @@ import pytest
 
 from ckptrules.run.records import zoned
 from tests.conftest import Project
+from tests.support import nobody
 
 HERE = "exp/checkpoints"
 TREE = {f"{HERE}/epoch={epoch}-step={epoch}.ckpt": 100 for epoch in (1, 2, 11, 12)}
@@ -114,3 +115,17 @@ def test_a_time_has_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_trash_that_cannot_be_read_is_not_known() -> None:
+    """The run ended with a traceback, after all was done."""
+    with nobody.project() as project:
+        project.make(TREE)
+        trash = project.outputs / ".ckptrules/trash"
+        trash.mkdir(parents=True)
+        nobody.give(project.folder)
+        trash.chmod(0)
+        ended = nobody.run(project.folder, "plan", "json=told.json")
+        assert (ended.code, "Traceback" in ended.output) == (0, False)
+        space = json.loads((project.folder / "told.json").read_text())["space"]
+        assert (space["trash"], space["trash_until"], space["disk_free"] > 0) == (None, None, True)
