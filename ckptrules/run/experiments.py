@@ -200,7 +200,8 @@ def around(session: Session, base: str, job: Job, understood: Callable[[Any], in
 
 def backups_first(session: Session) -> list[str]:
     """Return the tasks that make a backup, where one is asked for as well."""
-    return sorted(word for word in session.chosen if word.partition(":")[0] == BACKUP)
+    words = [word for word in session.line.words if word.selects(BACKUP) and BACKUP not in session.lacking]
+    return sorted({word.task if word.base == BACKUP else BACKUP for word in words})
 
 
 def not_asked_for(job: Job, jobs: Pairs) -> Iterator[str]:

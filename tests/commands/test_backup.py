@@ -172,6 +172,21 @@ def test_nothing_in_a_backup_is_renamed_or_deleted(tree: Project) -> None:
     assert snapshot(made) == before
 
 
+def test_no_command_with_copies_writes_into_a_backup(tree: Project) -> None:
+    """A restore replaced its files, a backup left a lock in it: it was damaged, and could not be dropped."""
+    made = back_up(tree)
+    other = made.rename(tree.folder / "old")
+    made = back_up(tree)
+    for folder in (made, other):
+        shutil.copytree(folder, tree.folder / f"before {folder.name}", symlinks=True)
+    for words in (("restore", "backup=old", "force=1"), ("backup",), ("drop_backup", "backup=old")):
+        for more in ((), ("dry_run=1",)):
+            refused = tree.doit(*words, *more, f"outputs_dir={made.name}", check=3)
+            assert refused.startswith(f"ERROR: outputs_dir '{made.name}': is a backup: nothing in it is changed\n")
+    for folder in (made, other):
+        assert snapshot(folder) == snapshot(tree.folder / f"before {folder.name}")
+
+
 def test_nothing_goes_in_a_backup_that_got_another_name(project: Project) -> None:
     """With `outputs_dir: .` it was an experiment like others, and lost the same files; init wrote that."""
     project.make({f"one/checkpoints/epoch={n}-step={n}.ckpt": n for n in (1, 2, 3)})
@@ -350,6 +365,8 @@ def test_nothing_is_migrated_on_top_of_a_backup_that_failed(project: Project) ->
     os.mkfifo(project.outputs / "pipe")
     assert "\nmigrate:a: not done, as this failed: backup\n" in said(project, "-n", "2", "migrate", "backup", check=1)
     assert project.names("a") == ["epoch_20_step_3.ckpt"]
+    shutil.rmtree(backups(project.folder)[0])
+    assert "\nmigrate:a: not done, as this failed: backup\n" in said(project, "backu*", "migrate", check=1)
     (project.outputs / "pipe").unlink()
     shutil.rmtree(backups(project.folder)[0])
     project.doit("-n", "2", "migrate:a", "backup")
