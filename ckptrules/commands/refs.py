@@ -133,8 +133,8 @@ def files(paths: Iterable[str], outputs_dir: str, unread: dict[str, str]) -> Ite
     seen = set()
     for top in paths:
         for path in [top] if os.path.isfile(top) else _below(top, outputs, unread):
-            if path not in seen:
-                seen.add(path)
+            if (whole := os.path.abspath(path)) not in seen:
+                seen.add(whole)
                 yield path
 
 

@@ -140,6 +140,14 @@ def test_paths_with_spaces_and_commas_are_found(project: Project) -> None:
     assert (project.folder / "scripts/others.py").read_text() == others
 
 
+def test_a_file_is_rewritten_once_however_often_it_is_named(project: Project) -> None:
+    prepare(project, "one")
+    put(project, "scripts/a.py", f"one/checkpoints/{OLD}".encode())
+    paths = "paths=. scripts ./scripts/a.py"
+    assert "To rewrite: 1 reference in 1 file" in project.doit("refs", paths)
+    assert "Rewritten: 1 reference in 1 file" in project.doit("refs", paths, "apply=1")
+
+
 def test_what_tells_of_an_archive_is_no_reference(project: Project) -> None:
     prepare(project, "one")
     put(project, "scripts/one.tar.zst.manifest.json", f'{{"path": "one/checkpoints/{OLD}"}}'.encode())
