@@ -115,7 +115,9 @@ def free_expired(session: Session, options: Common, runs: Sequence[str]) -> Done
     """Free what has waited for ``trash_days``. What cannot be freed is told, and is no problem of this run."""
     emptied, unrecorded = empty(session, options, runs)
     lines = [f"Freed: {amount(emptied.freed)}"] if emptied.freed.items else []
-    lines += [*unrecorded, *(f"Note: {line}" for line in left_lines(options, session.style(options), emptied.left))]
+    lines += unrecorded
+    if lines or not options.quiet:
+        lines += [f"Note: {line}" for line in left_lines(options, session.style(options), emptied.left)]
     return Done(Output("\n".join([*lines, ""])), failed=bool(unrecorded))
 
 

@@ -8,8 +8,10 @@ import sys
 from functools import partial
 
 from ckptrules.engine.measures import visible
+from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run import jobs
-from ckptrules.run.hints import WHERE_TO
+from ckptrules.run.command_line import program
+from ckptrules.run.hints import OURS, WHERE_TO
 from ckptrules.run.options import Migrating, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
@@ -29,7 +31,7 @@ class Options(Migrating):
 def prepare(session: Session, options: Options) -> Prepared:
     """Write a line for cron, and a service and a timer for systemd."""
     jobs.prepare(session, options, "schedule")
-    words, folder = command(options), os.getcwd()
+    words, folder = command(options, started(session)), os.getcwd()
     refuse_unwritable(words, folder)
     return Prepared(partial(Done, Output(units(words, folder))))
 
@@ -46,16 +48,23 @@ def refuse_unwritable(words: list[str], folder: str) -> None:
             raise OptionError(fact, "give the folder a name without control characters")
 
 
-def command(options: Options) -> list[str]:
+def started(session: Session) -> list[str]:
+    """Return the words that start the program that runs here, with its dodo.py where that is not the usual one."""
+    if program() == OURS:
+        return [OURS]
+    file = str(session.dodo["__file__"])
+    return ["doit", *(["-f", file, "-d", os.getcwd()] if file != os.path.abspath(TASKS_FILE) else [])]
+
+
+def command(options: Options, start: list[str]) -> list[str]:
     """Return the command to run, with the options that were given, absolute where they are paths.
 
-    Where no dodo.py is, the tasks are those of `ckptrules`.
+    With ``-P``, no file in the folder takes the place of a module of Python.
     """
     typed = {"outputs_dir": options.outputs_dir, **options.typed()}
     typed |= {name: os.path.abspath(typed[name]) for name in WHERE_TO if name in typed}
     given = [f"{name}={text}" for name, text in typed.items() if name not in NOT_PASSED_ON]
-    program = "doit" if os.path.exists("dodo.py") else "ckptrules"
-    return [sys.executable, "-m", program, "migrate", *given, f"wait={WAIT}", "quiet=1"]
+    return [sys.executable, "-P", "-m", *start, "migrate", *given, f"wait={WAIT}", "quiet=1"]
 
 
 def units(words: list[str], folder: str) -> str:

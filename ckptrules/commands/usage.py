@@ -72,7 +72,10 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
         failed.append(f"the trash cannot be read: {why_of(error)}")
     text += "".join(f"{note}\n" for note in stranger_notes(job.options.outputs_dir, job.style))
     if archive_dir:
-        text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
+        try:
+            text += f"archives: {human_size(archives(archive_dir))} in {job.style.name(archive_dir)}\n"
+        except OSError as error:
+            failed.append(f"{job.style.name(archive_dir)} cannot be read: {why_of(error)}")
     measured = time.strftime("Measured %Y-%m-%d %H:%M.")
     text += f"'could go' is what 'doit migrate delete_old=1' would delete. Hard links count once. {measured}\n"
     text += "".join(f"Problem: {line}\n" for line in failed)
@@ -85,7 +88,7 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
 def archives(folder: str) -> int:
     """Return the bytes of the archives in a folder."""
     with os.scandir(folder) as entries:
-        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES))
+        return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES) and entry.is_file())
 
 
 def sort(listing: Listing, plan: Plan, counted: set[tuple[int, int]]) -> Counter[str]:

@@ -183,7 +183,8 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if output is None:
             return False
         context = self._context(task)
-        is_quiet = context and context.options.quiet and not _says_something(output.tally)
+        of_directory = "found" in task.meta  # what the trash has freed is told in any case
+        is_quiet = context and context.options.quiet and of_directory and not _says_something(output.tally)
         if not is_quiet and not (context and context.options.summary):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:

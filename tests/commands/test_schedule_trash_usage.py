@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project
+from tests.conftest import Project, default, run_program
+from tests.support import nobody
 
 TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}.ckpt": 100 for name in ("one", "two") for epoch in (1, 2, 12)}
 
@@ -140,6 +141,21 @@ def test_usage_of_archives_that_are_not_there_is_refused(project: Project) -> No
     assert out == "ERROR: command line: archive_dir=nowhere: is no folder\n"
 
 
+def test_usage_tells_of_archives_that_cannot_be_read_and_passes_over_links_that_lead_nowhere() -> None:
+    with nobody.project() as project:
+        archives = project.folder / "my archives"
+        archives.mkdir()
+        (archives / "one.tar.gz").write_bytes(b"12345")
+        (archives / "two.tar.zst").symlink_to("nowhere")
+        project.make(TREE)
+        nobody.give(project.folder)
+        assert f"archives: 5 B in {archives}\n" in nobody.run(project.folder, "usage", f"archive_dir={archives}").output
+        archives.chmod(0)
+        ended = nobody.run(project.folder, "usage", f"archive_dir={archives}")
+        assert f"Problem: {archives} cannot be read: Permission denied\n" in ended.output
+        assert (ended.code, "Traceback" in ended.output) == (1, False)
+
+
 @pytest.mark.whole
 def test_a_scheduled_line_runs_and_says_nothing_when_there_is_nothing_to_say(project: Project) -> None:
     project.make(TREE)
@@ -171,6 +187,21 @@ def test_a_folder_without_tasks_of_its_own_is_scheduled_too(tmp_path: Path) -> N
 
 
 @pytest.mark.whole
+@pytest.mark.parametrize("program", ["ckptrules", "doit -f ours.py", "doit -f ours.py -d ."])
+def test_a_scheduled_line_starts_the_program_that_printed_it(project: Project, program: str) -> None:
+    """It was doit wherever a dodo.py lies: also one with other tasks alone. A file like a module of Python was run."""
+    project.make({"one/checkpoints/epoch=1-step=2.ckpt": 3})
+    (project.folder / "dodo.py").rename(project.folder / "ours.py")
+    (project.folder / "dodo.py").write_text("def task_other():\n    return {'actions': ['true']}\n")
+    (project.folder / "csv.py").write_text("raise SystemExit('not the csv of Python')\n")
+    words = [*program.split(), "schedule"]
+    out = run_program(*words, folder=project.folder, environment=default())[1]
+    (line,) = (line for line in out.splitlines() if line.startswith("0 2 * * 0 "))
+    subprocess.run(["sh", "-c", line.removeprefix("0 2 * * 0 ")], cwd="/", check=True)
+    assert project.names("one") == ["epoch-01_step-000002.ckpt"]
+
+
+@pytest.mark.whole
 def test_a_failure_of_a_scheduled_run_is_an_exit_code_and_a_line_in_the_log(project: Project) -> None:
     project.make({"one/checkpoints/epoch=1-step=1.ckpt": 0})
     out = project.doit("schedule")
@@ -198,6 +229,14 @@ def test_quiet_prints_nothing_where_nothing_was_done(project: Project, quiet: in
     assert bool(project.doit("migrate", f"quiet={quiet}")) == (not quiet)
     project.make({"one/checkpoints/epoch=13-step=13.ckpt": 3})
     assert "Renamed" in project.doit("migrate", f"quiet={quiet}")
+
+
+def test_quiet_tells_what_is_freed_for_good(project: Project) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    aged(project, 8)
+    assert project.doit("migrate", "quiet=1") == "Freed: 4 items from the trash, 400 B\n"
+    assert project.doit("migrate", "quiet=1") == ""
 
 
 def test_the_old_text_of_a_pointer_is_no_item_and_nothing_that_undo_does_not_know(project: Project) -> None:
