@@ -136,7 +136,10 @@ class Listing(NamedTuple):
 
 
 class OutsideLink(NamedTuple):
-    """A link in another directory (a path below ``outputs_dir``) that leads to or through a name of this one."""
+    """A link in another directory (a path below ``outputs_dir``) that leads to or through a name of this one.
+
+    It has no text, and may be in this directory itself, where it leads here through another link, outside of the tree.
+    """
 
     directory: str
     entry: Entry

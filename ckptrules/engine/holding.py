@@ -41,11 +41,15 @@ def link_targets(links: Sequence[Entry], elsewhere: Sequence[OutsideLink]) -> di
     return {link.sibling: Reason(f"{name} points to it") for name, link in named if link.sibling}
 
 
-def named_by_dangling(listing: Listing) -> dict[str, Reason]:
-    """Map what links name that lead nowhere, as in a tree that was moved: it stays, and they could not follow."""
+def unfollowed(listing: Listing, elsewhere: Sequence[OutsideLink]) -> dict[str, Reason]:
+    """Map what links lead to that could not follow, so it stays: through a link outside of the tree, that is not ours.
+
+    So does what links name that lead nowhere, as in a tree that was moved.
+    """
     links = (entry for entry in listing.entries if entry.dangling)
     text = "{}, a link that leads nowhere, names it"
-    return {part: Reason(text.format(link.name)) for link in links for part in link.link_text.split("/")}
+    named = {part: Reason(text.format(link.name)) for link in links for part in link.link_text.split("/")}
+    return named | link_targets((), [row for row in elsewhere if not row.entry.link_text])
 
 
 def twins(found: Sorted) -> dict[str, Reason]:

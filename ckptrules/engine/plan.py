@@ -128,7 +128,11 @@ def _planned(case: Case) -> Plan:
 def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
     """Sort the names, give what is known of them to the checkpoints, and find what goes with each."""
     found = sort_entries(case.rules, case.listing)
-    spared = {**holding.twins(found), **holding.named_by_dangling(case.listing), **case.evidence.spared}
+    spared = {
+        **holding.twins(found),
+        **holding.unfollowed(case.listing, case.evidence.links),
+        **case.evidence.spared,
+    }
     found = holding.under_their_names(found, spared) if spared else found
     evidence = by_heads(case.evidence._replace(spared=spared), found)
     pairs = new_names(found.checkpoints, found.sidecars)

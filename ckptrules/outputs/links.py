@@ -8,13 +8,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ckptrules.engine.entries import Entry, OutsideLink
+from ckptrules.engine.entries import Entry, OutsideLink, lies_in
 from ckptrules.engine.state_folder import STATE
+from ckptrules.outputs.find import is_backup
 from ckptrules.storage.reading import why_of
+
+MOST_HOPS = 40  # as many links as Linux follows for one name: path_resolution(7)
 
 
 class Links:
     """The links below ``outputs_dir`` that lead from one directory into *another*: looked for once, when first asked.
+
+    A link that leads through others outside of the tree leads into any directory by these, and has no text there: what
+    would have to be changed for it is not ours. Backups are not looked into: nothing in them is changed.
 
     ``unsearched`` tells which directories could not be searched for links, and why.
     """
@@ -49,19 +55,20 @@ class Links:
     def _look(self) -> Mapping[str, tuple[OutsideLink, ...]]:
         found: dict[str, list[OutsideLink]] = defaultdict(list)
         for folder, name in self._links():
-            here = self._real(folder)
+            own = self._real(folder)
             try:
-                text = os.readlink(os.path.join(here, name))
+                hops = list(_hops(own, name, self._real("")))
             except FileNotFoundError:
                 continue
             except OSError as error:
                 self.unsearched[f"{folder}/{name}".lstrip("/")] = why_of(error)
                 continue
-            for parent, sibling, behind in ways_to_read(text):
-                real = os.path.realpath(os.path.join(here, parent))
-                if real != here:
-                    entry = Entry(name, "link", 0, 0, text, sibling, behind=behind)
-                    found[real].append(OutsideLink(folder, entry))
+            for number, (here, text) in enumerate(hops):
+                for parent, sibling, behind in ways_to_read(text):
+                    real = os.path.realpath(os.path.join(here, parent))
+                    if real != own or number:
+                        entry = Entry(name, "link", 0, 0, "" if number else text, sibling, behind=behind)
+                        found[real].append(OutsideLink(folder, entry))
         return {real: tuple(sorted(links)) for real, links in found.items()}
 
     def _links(self) -> Iterator[tuple[str, str]]:
@@ -82,8 +89,19 @@ class Links:
                     continue
                 if entry.is_symlink():
                     yield path, entry.name
-                elif entry.is_dir(follow_symlinks=False) and (path or entry.name != STATE):
-                    pending.append(start + entry.name)
+                elif entry.is_dir(follow_symlinks=False) and start + entry.name != STATE:
+                    pending += [start + entry.name] * (not is_backup(f"{self.outputs_dir}/{path}", entry.name))
+
+
+def _hops(here: str, name: str, root: str) -> Iterator[tuple[str, str]]:
+    """Yield the folder and the text of a link, and of those outside of a root that it leads through, one by one."""
+    for _ in range(MOST_HOPS):
+        text = os.readlink(os.path.join(here, name))
+        yield here, text
+        folder, name = os.path.split(os.path.join(here, text))
+        here = os.path.realpath(folder)
+        if lies_in(here, root) or not os.path.islink(os.path.join(here, name)):
+            return
 
 
 def ways_to_read(text: str) -> Iterator[tuple[str, str, str]]:
