@@ -267,7 +267,7 @@ def obstacle(directory: int, plan: Plan) -> Problem | None:
     status = os.fstat(directory)
     if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
         for action in plan.actions:
-            if os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
+            if not action.directory and os.lstat(action.name, dir_fd=directory).st_uid != os.geteuid():
                 text = f"is sticky (mode +t), and {action.name} belongs to somebody else"
                 return _obstacle(plan, text, "let its owner run this: ls -la")
     return None

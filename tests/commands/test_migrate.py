@@ -284,7 +284,7 @@ def not_ours(patch: pytest.MonkeyPatch) -> None:
 
 
 FULL = (
-    "make space (df -h), and run again: the record of the changes takes 2 KB before any space is freed. "
+    "make space (df -h), and run again: the record of the changes takes 4 KB before any space is freed. "
     "'doit purge' empties the trash; where that holds nothing, remove some file by hand"
 )
 
@@ -307,7 +307,8 @@ def test_what_will_stop_every_change_is_told_before_the_first(
 ) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 9})
     (project.outputs / HERE).chmod(0o1777)
-    plan = Plan("exp", HERE, (Action("rename", f"{OLD}.ckpt", f"{NEW}.ckpt", 9, ()),))
+    link = Action("relink", "best.ckpt", f"checkpoints/{NEW}.ckpt", 0, (), follows=f"{OLD}.ckpt", directory="exp")
+    plan = Plan("exp", HERE, (link, Action("rename", f"{OLD}.ckpt", f"{NEW}.ckpt", 9, ())))
     assert callable(way)
     with reading.open_below(str(project.outputs), HERE) as directory:
         assert evidence.obstacle(directory, plan) is None
