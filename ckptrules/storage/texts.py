@@ -51,7 +51,7 @@ def replace_pointer(folders: Folders, here: Spot, trash: str, change: Callable[[
         try:
             is_swapped = swap(target, spare, directory, name, lambda: read_pointer(target, spare) == content)
         except OSError:
-            if read_pointer(target, spare) != content:  # else it could not go back
+            if read_pointer(target, spare) == changed:  # else it could not go back
                 os.unlink(spare, dir_fd=target)
             raise
         if not is_swapped:
@@ -108,14 +108,14 @@ def rewrite_text(folders: Folders, here: Spot, was: str, to: str) -> None:
         content = kept.read()
     if hashlib.sha256(content).hexdigest() != to:
         raise OSError(errno.EIO, "what was kept of it is damaged", to)
-    if text_checksum(here) != was:
-        raise Changed(here.name)
     with _text_folder(here) as folder, reading.open_file_in(folder, here.name) as origin:
         temporary = _name_beside(folder, here.name, content)
         with new_file(folder, temporary) as file:
             write(file, content)
             dress_or_refuse(file, origin, here.name)
             os.fsync(file)
+            if text_checksum(here) != was:  # last: an editor may save it meanwhile
+                raise Changed(here.name)
             os.replace(temporary, here.name, src_dir_fd=folder, dst_dir_fd=folder)
 
 

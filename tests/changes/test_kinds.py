@@ -25,7 +25,8 @@ from ckptrules.engine.entries import Identity
 from ckptrules.engine.state_folder import TRASH
 from ckptrules.report.style import Style
 from ckptrules.report.text import Tally, experiment_block, tally
-from ckptrules.storage import exchanging
+from ckptrules.storage import dressing, exchanging, moving, texts
+from ckptrules.storage.base import Changed
 from ckptrules.storage.moving import LINK_CHANGED
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import Folders
@@ -141,6 +142,38 @@ def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Call
         foreseen = foresee(folders, (unit,))
         assert foreseen == do_units(folders, [unit]) != {}
     assert place.read_text() == "somebody else's"
+
+
+def test_a_text_that_is_saved_while_it_is_rewritten_stays(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, dress = rewrite(outputs), dressing.dress_or_refuse
+
+    def save_first(copy: int, like: int, name: str) -> None:
+        (outputs / "exp/run.sh").write_text("saved by an editor")
+        dress(copy, like, name)
+
+    monkeypatch.setattr(texts, "dress_or_refuse", save_first)
+    with Folders(str(outputs), texts=True) as folders, pytest.raises(Changed):
+        do_step(folders, step)
+    assert tree(outputs) == {"exp/run.sh": "saved by an editor"}
+
+
+def test_what_a_pointer_came_to_hold_is_kept_where_it_cannot_go_back(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, rename, exchanges = repoint(outputs), moving._rename_with, list[int]()  # noqa: SLF001
+
+    def fails_when_going_back(flag: int, *more: int | str) -> None:
+        exchanges.append(flag)
+        if len(exchanges) > 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        (outputs / "exp/latest").write_text("epoch=2.ckpt\n")
+        rename(flag, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(moving, "_rename_with", fails_when_going_back)
+    with Folders(str(outputs)) as folders, pytest.raises(OSError, match="Input/output"):
+        do_step(folders, step)
+    assert exchanges == [moving.EXCHANGE] * 2
+    assert "epoch=2.ckpt\n" in [path.read_text() for path in outputs.rglob("*") if path.is_file()]
 
 
 def test_a_pointer_that_an_earlier_unit_changes_is_no_obstacle(outputs: Path) -> None:
