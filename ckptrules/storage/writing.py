@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,9 +69,9 @@ def beside(directory: int, name: str, content: Iterable[bytes], mode: int = 0o60
 
 def clear_beside(directory: int, name: str) -> None:
     """Remove what one who was killed has left of a file that `beside` wrote."""
-    for left in os.listdir(directory):
-        if left.startswith(f"{name}.") and left.endswith(TEMPORARY):
-            os.unlink(left, dir_fd=directory)
+    of_ours = re.compile(rf"{re.escape(name)}\.\d+-\d+{re.escape(TEMPORARY)}")  # as `temporary_name` makes them
+    for left in filter(of_ours.fullmatch, os.listdir(directory)):
+        os.unlink(left, dir_fd=directory)
 
 
 def write_whole(path: str, text: str) -> None:
