@@ -80,6 +80,8 @@ class Disk:
             if was is not None:
                 refuse_others(_stat_in(directory, name), was, path)
             os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            if durable:
+                os.fsync(directory)
             return _stat_of(os.fstat(file))
 
     def append(self, path: str, line: bytes, *, durable: bool = True) -> None:

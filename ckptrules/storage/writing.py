@@ -97,6 +97,7 @@ def _put_beside(path: str, content: Iterable[bytes]) -> None:
                     os.fchmod(file, stat.S_IMODE(before.st_mode))
             os.fsync(file)
             os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
 
 
 def change_beside(path: str, change: Callable[[str], str]) -> None:
@@ -115,7 +116,6 @@ def change_beside(path: str, change: Callable[[str], str]) -> None:
         clear_beside(directory, name)
         before = status_of(directory, name)
         write_beside(path, change(believing.read_plain(path) if before else ""))
-        os.fsync(directory)
 
 
 def refuse_taken(path: str) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Changed, LockedError, Stat, Storage
+from ckptrules.storage.writing import write_beside
 from tests.support.storages import FOLDER, NOTES, OTHER, STORAGES, disk
 from tests.support.undisturbed import wait_a_tick
 
@@ -181,6 +182,30 @@ def test_lines_are_appended_and_a_replaced_file_goes_on(storage: Storage) -> Non
     storage.replace(f"{NOTES}/a", [b"y\n"], durable=False)
     storage.append(f"{NOTES}/a", b"z\n")
     assert content(storage, f"{NOTES}/a") == b"y\nz\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "write"),
+    [
+        (NOTES, lambda storage: storage.create(f"{NOTES}/a", [b"x"])),
+        (NOTES, lambda storage: storage.replace(f"{NOTES}/a", [b"x"])),
+        (NOTES, lambda storage: storage.append(f"{NOTES}/a", b"x")),
+        (FOLDER, lambda storage: write_beside(f"{storage.root}/{FOLDER}/a", "x")),
+    ],
+    ids=["create", "replace", "append", "beside"],
+)
+def test_what_is_durable_has_its_name_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, write: Callable[[Storage], object]
+) -> None:
+    storage, synced, fsync = disk(tmp_path / "outputs"), set[int](), os.fsync
+
+    def watched(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    write(storage)
+    assert (tmp_path / "outputs" / folder).stat().st_ino in synced
 
 
 @pytest.mark.on_disk  # in memory, all of it may come within one tick of the clock
