@@ -27,6 +27,9 @@ from ckptrules.storage.base import Storage
 from tests.support.forking import AT_START, Server, memory, start_of
 from tests.support.storages import STORAGES
 
+sys.dont_write_bytecode = (
+    False  # whatever the environment says: else each process compiles all of ours and all tests anew
+)
 PROGRAMS = os.path.dirname(sys.executable)
 os.environ["PATH"] = f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}"  # as a shell has it that has activated the venv
 REFUSED = 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -82,12 +81,10 @@ def seen(*places: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def session(here: Path, tmp_path: Path) -> Iterator[Session]:
+def session(here: Path, tmp_path: Path) -> Session:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    session = Session(here, scratch, tmp_path / "pycache")
-    yield session
-    session.server.close()
+    return Session(here, scratch)
 
 
 def test_no_command_changes_anything_with_dry_run(session: Session) -> None:

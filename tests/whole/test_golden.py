@@ -146,11 +146,11 @@ def here(project: Project) -> Path:
 class Session:
     """A place where commands are run one after the other, and their output is written down."""
 
-    def __init__(self, folder: Path, scratch: Path, compiled: Path) -> None:
+    def __init__(self, folder: Path, scratch: Path) -> None:
         self.folder = self.start = folder
         self.scratch = scratch
         self.runs: dict[str, str] = {}
-        self.environment = environment(scratch, compiled)
+        self.environment = environment(scratch)
         self.server = server(start_of(self.environment), *ABSENT)
 
     def told(self, command: str) -> str:
@@ -251,7 +251,7 @@ NORMAL = [
 ]
 
 
-def environment(scratch: Path, compiled: Path) -> dict[str, str]:
+def environment(scratch: Path) -> dict[str, str]:
     """Return an environment that is the same everywhere, but for where Python is and what it hashes with."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "PYTHONHASHSEED", "TZ") if name in os.environ}
     return {
@@ -260,18 +260,16 @@ def environment(scratch: Path, compiled: Path) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "LOGNAME": "ada",
         "PYTHONIOENCODING": "utf-8",
-        "PYTHONPYCACHEPREFIX": str(compiled),  # once for all tests here
+        "PYTHONDONTWRITEBYTECODE": "1",
         "XDG_STATE_HOME": str(scratch / "state"),
     }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_prints_what_it_printed(
-    name: str, here: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_command_prints_what_it_printed(name: str, here: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    session = Session(here, scratch, tmp_path_factory.getbasetemp() / "golden pycache")
+    session = Session(here, scratch)
     found = "\n".join(session.told(command) for command in COMMANDS[name])
     file = GOLDEN / f"{name}.txt"
     if os.environ.get(UPDATE):
