@@ -141,13 +141,21 @@ def read_one(desk: Desk, entry: Entry, tell: Tell, answers: Mapping[Shard, Shard
             with told_as_fault(tell) as heard:
                 known = _read_in(desk, directory, entry, identity, heard, answers)
                 return _still_broken(entry, identity, desk.known.get(identity), known) or Read(entry, identity, known)
-        except UnsoundError as fault:
-            sought = {"load"} if fault.id == "does_not_load" else desk.how.compared
-            broken = Known(FileContent(""), frozenset(sought), str(fault)) if fault.id in BROKEN else None
-            return Read(entry, identity, broken, Problem(fault.id, (entry.name,), str(fault), fault.hint))
-        except OSError as error:
-            fact, hint = f"cannot be read: {reading.why_of(error)}", "look at the owner and the mode: ls -la"
-            return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, hint))
+        except (UnsoundError, OSError) as error:
+            return _faulty(desk, entry, identity, error)
+
+
+def _faulty(desk: Desk, entry: Entry, identity: str, error: UnsoundError | OSError) -> Read:
+    """Tell what is wrong with a checkpoint, and remember it where that is a fault of its content, or of the disk."""
+    if isinstance(error, UnsoundError):
+        fault, is_broken = error, error.id in BROKEN
+    else:
+        is_broken = not isinstance(error, PermissionError | FileNotFoundError)  # these tell nothing of what is in it
+        hint = "where the disk fails, take it from a copy" if is_broken else "look at the owner and the mode: ls -la"
+        fault = UnsoundError("unreadable", f"cannot be read: {reading.why_of(error)}", hint)
+    sought = ("load",) if fault.id == "does_not_load" else desk.how.compared
+    broken = Known(FileContent(""), frozenset(sought), fault.fact) if is_broken else None
+    return Read(entry, identity, broken, Problem(fault.id, (entry.name,), fault.fact, fault.hint))
 
 
 def size_to_read(desk: Desk, entry: Entry) -> int:

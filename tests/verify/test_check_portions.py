@@ -130,20 +130,22 @@ def test_what_is_repaired_meanwhile_is_not_called_broken(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("every_folder")
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("answer", "text", "broken"),
     [
-        (Lost("3 workers died of it"), f"its part '{SECOND}' was not read: 3 workers died of it"),
-        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (Lost("3 workers died of it"), f"its part '{SECOND}' was not read: 3 workers died of it", ""),
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied", ""),
+        (OSError(5, "a bad sector"), "cannot be read: a bad sector", "cannot be read: a bad sector"),
     ],
 )
 def test_a_file_that_nobody_could_read_is_held_against_its_checkpoint(
-    tmp_path: Path, answer: Answer, text: str
+    tmp_path: Path, answer: Answer, text: str, broken: str
 ) -> None:
     (tmp_path / "run").mkdir()
     desk, entry = made(tmp_path, BINS)
     first, (second, _), third = answered(desk, [*portions_of(desk, entry)])
     read = of_portions(desk, [first, (second, answer), third], tell)
-    assert read.known is None
+    assert (read.known.broken if read.known else "") == broken
+    assert read.identity
     assert read.problem
     assert (read.problem.id, read.problem.names, read.problem.text) == ("unreadable", ("c",), text)
 
