@@ -111,14 +111,14 @@ def check_space(items: Sequence[Item], path: str) -> None:
     space.refuse_more(MANIFEST_ROW * len(items) + space.needed(items, folder), space.free(folder), folder)
 
 
-def _way(order: Order, items: Iterable[Item], partial: str) -> str:
+def _way(order: Order, items: Iterable[Item], hidden: str) -> str:
     """Decide how files come into the backup: clones are tried with the first file that can be read."""
     if order.mode != "auto":
         return order.mode
     for item in items:
         with contextlib.suppress(SourceError):
             if item.kind == "file" and item.size:
-                probe = f"{partial}/{MANIFEST}.probe"
+                probe = f"{hidden}/{MANIFEST}.probe"
                 return "clone" if copying.can_clone(order.outputs_dir, item.path, probe) else "copy"
     return "copy"
 
@@ -204,4 +204,5 @@ def _text(manifest: Manifest) -> str:
 
 
 def _unreadable(path: str, why: str) -> Problem:
-    return Problem("unreadable", (path,), f"cannot be read: {why}; left out", "ls -ld tells its owner")
+    hint = "ls -ld tells its owner" * (why == os.strerror(errno.EACCES))
+    return Problem("unreadable", (path,), f"cannot be read: {why}; left out", hint)

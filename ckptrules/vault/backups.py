@@ -14,7 +14,7 @@ from ckptrules.engine.actions import Problem
 from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.measures import human_size
 from ckptrules.engine.state_folder import MANIFEST, STATE
-from ckptrules.storage import believing, looking, reading, streams
+from ckptrules.storage import believing, looking, reading, streams, unfinished
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.vault.manifest import LONGEST, Manifest, ManifestError, from_json
 from ckptrules.workers.pieces import Each, Lost
@@ -52,7 +52,12 @@ def backup_name(outputs_dir: str, now: datetime) -> str:
 def hidden_path(path: str) -> str:
     """Say where a backup is while it is made or removed; one that was left there stays there."""
     folder, name = os.path.split(path)
-    return path if name.startswith(".") else os.path.join(folder, f".{name}.partial")
+    return path if is_hidden(name) else os.path.join(folder, unfinished.PARTIAL.format(name))
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a backup is made or removed under this name, or was."""
+    return name.startswith(".") and name.endswith(".partial")
 
 
 def backups_folder(outputs_dir: str, to: str | None) -> str:

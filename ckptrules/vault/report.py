@@ -10,7 +10,7 @@ from ckptrules.engine.measures import human_size
 from ckptrules.report.style import Style, count_of, few, numbers, table
 from ckptrules.report.text import problem_lines
 from ckptrules.storage.attributes import OWNER, UNKNOWN
-from ckptrules.vault.backups import Held
+from ckptrules.vault.backups import Held, is_hidden
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.restoring import RestoreStep
 
@@ -118,7 +118,7 @@ def _row(backup: Held, style: Style) -> tuple[str, ...]:
         state += f", {len(manifest.missing)} left out when it was made"
     if backup.damage:
         state = f"damaged: {count_of(len(backup.damage), 'file')}"
-    if not manifest.complete or backup.name.startswith("."):
+    if not manifest.complete or is_hidden(backup.name):
         state = "incomplete: interrupted, or still at work"
     created = manifest.created[:19].replace("T", " ")
     texts = [style.name(text) for text in (backup.name, created, manifest.mode)]

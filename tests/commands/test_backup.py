@@ -350,6 +350,20 @@ def test_hard_links_to_another_file_system_are_refused(tree: Project) -> None:
     assert f"mode=link: '{elsewhere}' is on another file system than 'outputs'\n    hint: hard links do not" in out
 
 
+def test_outputs_with_a_dot_before_their_name_are_backed_up_as_others(project: Project) -> None:
+    """It said 'File exists': the backup had its name while it was made, too."""
+    project.make({"a/checkpoints/x.ckpt": 7})
+    project.outputs.rename(project.folder / ".runs")
+    project.doit("backup", "outputs_dir=.runs")
+    (made,) = project.folder.glob(".runs_backup_*")
+    assert project.doit("backups", "outputs_dir=.runs", "verify=1").endswith("  verified\n")
+    shutil.rmtree(project.folder / ".runs/a")
+    project.doit("restore", f"backup={made.name}", "outputs_dir=.runs")
+    assert (project.folder / ".runs/a/checkpoints/x.ckpt").stat().st_size == 7
+    project.doit("drop_backup", f"backup={made.name}", "outputs_dir=.runs")
+    assert not made.exists()
+
+
 def test_what_is_no_file_is_told_and_left_out(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 7})
     os.mkfifo(project.outputs / "a" / "pipe")
