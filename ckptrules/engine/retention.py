@@ -194,8 +194,7 @@ def too_many(limit: MaxDelete, plans: Iterable[Plan]) -> Excess | None:
     deletions = checkpoints = 0
     for plan in plans:
         goes = sum(action.kind == "trash" for action in plan.actions)
-        stays = sum(action.kind == "rename" for action in plan.actions) + sum(row.size > 0 for row in plan.kept)
-        deletions, checkpoints = deletions + goes, checkpoints + goes + stays
+        deletions, checkpoints = deletions + goes, checkpoints + goes + plan.remaining
     allowed = {}
     if limit.checkpoints is not None:
         allowed[f"count: {limit.checkpoints}"] = limit.checkpoints

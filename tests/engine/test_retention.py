@@ -114,6 +114,13 @@ def test_a_limit_that_is_none_is_refused(project: Project) -> None:
             "or a percentage such as 20%\n"
         )
 
+def test_a_limit_in_percent_counts_no_sidecars(project: Project) -> None:
+    make(project, "one")
+    project.make({f"one/checkpoints/{name.removesuffix('.ckpt')}.metadata.json": 10 for name in ALL})
+    out = project.doit("migrate", "delete_old=1", "max_delete=50%", check=3)
+    assert "2 of 3 checkpoints would go, 1 more than max_delete allows (percent: 50)" in out
+
+
 
 LATER = """
 import os, time
