@@ -154,7 +154,7 @@ def claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
 
 def own_claim(name: str, rules: RuleSet, *, folder: bool | None = None) -> Claim:
     """Decide which rule a name belongs to, without the packs."""
-    if rules.special.match(name):
+    if rules.may_be_special(name):
         if pattern := first_pattern(name, rules.protected):
             read = _reading(name, rules, folder)
             return Claim("protected", Reason(f"protected by '{pattern.text}'", pattern.place), read.rule, read.fields)
@@ -236,7 +236,7 @@ def _first_rendered(templates: Sequence[str], fields: Mapping[str, str]) -> str:
 
 def first_pattern(name: str, patterns: Sequence[Pattern]) -> Pattern | None:
     """Return the first shell pattern that fits the whole name."""
-    return next((pattern for pattern in patterns if fnmatchcase(name, pattern.text)), None)
+    return next((pattern for pattern in patterns if pattern.fits(name)), None)
 
 
 def unsafe_name(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -115,7 +114,7 @@ def apply_policy(
 
 def assignment(rules: RuleSet, experiment: str) -> Assignment | None:
     """Find the first pattern in ``experiments`` that fits an experiment."""
-    return next((one for one in rules.experiments if fnmatchcase(experiment, one.pattern.text)), None)
+    return next((one for one in rules.experiments if one.pattern.fits(experiment)), None)
 
 
 def pick_policy(rules: RuleSet, assigned: Assignment | None, asked: str) -> Policy | None:

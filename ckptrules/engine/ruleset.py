@@ -3,7 +3,9 @@
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry
@@ -66,6 +68,12 @@ class Pattern(NamedTuple):
     text: str
     place: Location
     protects: bool = True
+
+    def fits(self, name: str) -> bool:
+        """Say whether it fits a whole name, in whichever form of Unicode the two are written."""
+        if fnmatchcase(name, self.text):
+            return True
+        return not name.isascii() and fnmatchcase(*(unicodedata.normalize("NFC", text) for text in (name, self.text)))
 
 
 class Leftover(NamedTuple):
@@ -313,6 +321,10 @@ class RuleSet(NamedTuple):
     def __hash__(self) -> int:
         """Hash what is read from names by; rules that differ elsewhere are told apart by comparison."""
         return hash(self.naming_digest)
+
+    def may_be_special(self, name: str) -> bool:
+        """Say whether a shell pattern or an ending may fit a name: of most names this one look says that none does."""
+        return not name.isascii() or self.special.match(name) is not None
 
 
 class Pack(NamedTuple):

@@ -7,7 +7,6 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from ckptrules.engine.actions import Plan, Problem
 from ckptrules.engine.checkpoints import Evidence, Mention
@@ -161,11 +160,11 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 
     A link that leads elsewhere may be one as well.
     """
-    is_special, parted = rules.special.match, bool(listing.part_folders)  # of most names that is all
+    is_special, parted = rules.may_be_special, bool(listing.part_folders)  # of most names that is all
     names = ((entry, in_part_folder(entry.name)[1] if parted else entry.name) for entry in listing.entries)
     special = [(entry, base) for entry, base in names if is_special(base)]
     files = [(e, b) for e, b in special if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
-    fitting = {e.name: [p.protects for p in rules.pointers if fnmatchcase(base, p.text)] for e, base in files}
+    fitting = {e.name: [p.protects for p in rules.pointers if p.fits(base)] for e, base in files}
     return {name: any(protects) for name, protects in fitting.items() if protects}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import unicodedata
 
 import pytest
 
@@ -49,6 +50,12 @@ def test_an_experiment_has_the_policy_of_the_first_pattern_that_fits(project: Pr
     assert [experiment["policy"]["rule"] for experiment in result["experiments"]] == [
         "rules/mine.yaml:3", "rules/retention.yaml:6", "rules/mine.yaml:2",
     ]  # fmt: skip
+
+
+def test_a_pattern_fits_an_experiment_in_any_form_of_unicode(project: Project) -> None:
+    make(project, unicodedata.normalize("NFD", "größe_1"))
+    add_rules(project, "experiments:\n  - {match: 'größe_*', policy: keep_all}\n")
+    assert "to delete   0" in project.doit("plan", "delete_old=1")
 
 
 def test_what_deletes_nothing_without_delete_old_is_told(project: Project) -> None:
@@ -107,19 +114,19 @@ def test_a_limit_in_percent_counts_what_the_run_looks_at(project: Project) -> No
     assert project.names("one") == [NEW]
 
 
-def test_a_limit_that_is_none_is_refused(project: Project) -> None:
-    for value in ("0", "101%", "-1", "many", "0%"):
-        assert project.doit("migrate", f"max_delete={value}", check=3) == (
-            f"ERROR: command line: max_delete={value}: must be a number of checkpoints, 1 or more, "
-            "or a percentage such as 20%\n"
-        )
-
 def test_a_limit_in_percent_counts_no_sidecars(project: Project) -> None:
     make(project, "one")
     project.make({f"one/checkpoints/{name.removesuffix('.ckpt')}.metadata.json": 10 for name in ALL})
     out = project.doit("migrate", "delete_old=1", "max_delete=50%", check=3)
     assert "2 of 3 checkpoints would go, 1 more than max_delete allows (percent: 50)" in out
 
+
+def test_a_limit_that_is_none_is_refused(project: Project) -> None:
+    for value in ("0", "101%", "-1", "many", "0%"):
+        assert project.doit("migrate", f"max_delete={value}", check=3) == (
+            f"ERROR: command line: max_delete={value}: must be a number of checkpoints, 1 or more, "
+            "or a percentage such as 20%\n"
+        )
 
 
 LATER = """
