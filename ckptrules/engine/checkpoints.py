@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry, OutsideLink
 from ckptrules.engine.ruleset import Reason, Rule
+from ckptrules.engine.state_folder import LONGEST_NAME
 
 TIME = r"(\d{4})\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)\D?(\d\d)(?:[.,](\d{1,9}))?Z?"
 ClaimKind = Literal["protected", "ignored", "target", "legacy", "format", "unrecognised", "ambiguous"]
@@ -187,5 +188,5 @@ def time_in(fields: Mapping[str, str]) -> int | None:
 
 
 def number(text: str | None) -> int | None:
-    """Read captured digits as a number; anything else is no number (``1e-05`` is not epoch 5)."""
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """Read digits as a number; anything else is none (``1e-05`` is not epoch 5), nor is what no name has room for."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= LONGEST_NAME else None

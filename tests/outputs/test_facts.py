@@ -80,6 +80,7 @@ CONTENTS: Mapping[str, tuple[str, str | bytes, Mapping[str, str], str]] = {
     "deep JSON": ("f.json", "[" * 90_000, {}, "f.json is no JSON in 1 of 1 lines, the first of them 1"),
     "many values": ("f.json", "[" + "1," * 2_000_001 + "1]", {}, "f.json is not understood: JSON of more than 2 million values is not read"),
     "a number that is huge": ("f.json", f'{{"step": {"9" * 5000}, "acc": 0.5}}', {}, ""),
+    "a text that is a huge number": ("f.json", f'{{"step": "{"9" * 5000}", "acc": 0.5}}', {}, ""),
     "no ending that is known": ("log.txt", ROW, TELLS, ""),
     "a table": ("f.csv", "step,acc\n1,0.5\n", TELLS, ""),
     "a table with spaces and a mark": ("f.csv", "\ufeff  step ,  acc\r\n   1,  0.5\r\n", TELLS, ""),
