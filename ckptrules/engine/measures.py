@@ -17,7 +17,7 @@ BYTES = {unit: 1000**power for power, unit in enumerate(UNITS)} | {
 }
 _TIME = re.compile(r"([0-9]{1,9})(y|mo|[wdhms])")
 _LIMIT = re.compile(r"[1-9][0-9]{0,8}|(?:[1-9][0-9]?|100)%")
-_SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KMGTP]i?B|B)")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([KMGTP]i?B|B)")
 
 
 def seconds(text: str) -> int:

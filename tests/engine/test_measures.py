@@ -8,7 +8,14 @@ from ckptrules.engine import measures
 
 
 @pytest.mark.parametrize(
-    ("limit", "text"), [(999, "999B"), (31_400_000_000, "31.4GB"), (1234, "1234B"), (1_236_000, "1.24MB")]
+    ("limit", "text"),
+    [
+        (999, "999B"),
+        (31_400_000_000, "31.4GB"),
+        (1234, "1234B"),
+        (1_236_000, "1.24MB"),
+        (1_234_567_890_123, "1234567890123B"),
+    ],
 )
 def test_a_limit_that_is_written_is_never_less(limit: int, text: str) -> None:
     assert measures.written(limit) == text
