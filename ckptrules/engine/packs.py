@@ -124,6 +124,7 @@ def _joined(rules: RuleSet, names: tuple[str, ...]) -> RuleSet:
     rules = rules._replace(legacy=tuple(rule for rule in rules.legacy if rule.place.file not in others))
     every = [rules, *(pack.rules for pack in packs)]
     return rules._replace(
+        protected=tuple(pattern for one in every for pattern in one.protected),
         sidecars=tuple(dict.fromkeys(text for one in every for text in one.sidecars)),
         pointers=tuple(pattern for one in every for pattern in one.pointers),
         facts=tuple(fact for one in every for fact in one.facts),

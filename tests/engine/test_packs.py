@@ -230,7 +230,7 @@ def test_a_format_of_a_pack_is_renamed_where_all_packs_of_the_directory_let_it(
 
 def test_what_a_pack_calls_a_leftover_is_one_where_no_format_of_any_pack_reads_it() -> None:
     both = rules("one", "two")
-    names = ["torn.tmp", "epoch-3.pt", "notes.pt", "epoch-3.user", "latest.tmp"]
+    names = ["torn.tmp", "epoch-3.pt", "notes.pt", "epoch-3.user", "latest.tmp", "odd-end.pt"]
     assert [name for name in names if leftover_of(name, both)] == ["torn.tmp"]
     assert not leftover_of("torn.tmp", rules("two"))
 
