@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.entries import TELLING
-from ckptrules.engine.ruleset import is_pattern
+from ckptrules.engine.ruleset import is_pattern, pattern_of
 from ckptrules.engine.shapes import in_yaml
 
 ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msgpack .distcp .nemo .pdparams".split())
@@ -73,7 +73,7 @@ def uncovered_text(
     if all(one.path for one in outside):
         lines += [f"    hint: in {rules}: layout: {as_line(patterns)}"] * bool(outside)
     else:
-        here = re.sub(r"([*?[])", r"[\1]", outputs_dir.rstrip("/").rpartition("/")[2])
+        here = pattern_of(outputs_dir.rstrip("/").rpartition("/")[2])
         lines.append("    hint: some lie in outputs_dir itself: name the folder above with outputs_dir=PATH, and in")
         lines.append(f"      {rules}: layout: {as_line([*(f'{here}/{one}' for one in patterns), here])}")
     lines += _listed("These look like checkpoints, and no pack that is listed knows any there:", unread, outputs_dir)

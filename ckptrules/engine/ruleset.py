@@ -62,6 +62,11 @@ def is_pattern(text: str) -> bool:
     return not {"*", "?", "["}.isdisjoint(text)
 
 
+def pattern_of(text: str) -> str:
+    """Write a name as the shell pattern that fits it alone."""
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
 class Pattern(NamedTuple):
     """A shell pattern: ``best-*.ckpt``; of one of pointer files, ``protects`` says that what they name stays."""
 

@@ -12,7 +12,7 @@ from ckptrules.engine.comparing import Compared
 from ckptrules.engine.lookalikes import as_line, layout_for
 from ckptrules.engine.losses import NEGATED, mode_of
 from ckptrules.engine.measures import visible
-from ckptrules.engine.ruleset import is_pattern
+from ckptrules.engine.ruleset import pattern_of
 from ckptrules.engine.shapes import in_yaml
 
 SCHEMA = "# yaml-language-server: $schema=schema.json\n#\n"
@@ -88,7 +88,7 @@ def naming_text(
 ) -> tuple[str, list[Decision]]:
     """Write rules/naming.yaml for a tree, and return the questions that it leaves.
 
-    ``prefix`` is the first part of all directories, where it is to stand in the layout as it is; ``more`` are the keys
+    ``prefix`` is the first part of all directories, which is to stand in the layout as well; ``more`` are the keys
     below.
     """
     known = [one for one in seen if one.packs]
@@ -127,7 +127,7 @@ def by_pattern(seen: Iterable[Seen], prefix: str = "") -> dict[str, list[Seen]]:
     found: dict[str, list[Seen]] = defaultdict(list)
     for one, path in inner.items():
         pattern = min((pattern for pattern in patterns if _covers(pattern, path)), key=_stars)
-        found["/".join(filter(None, (prefix, pattern)))].append(one)
+        found["/".join(filter(None, (pattern_of(prefix), pattern)))].append(one)
     return {key: found[key] for key in sorted(found, key=lambda key: (key.count("/"), _stars(key), key))}
 
 
@@ -204,8 +204,8 @@ def patterns_for(names: Collection[str], every: Collection[str]) -> list[str]:
     for top in sorted({name.split("/")[0] for name in names}):
         beside = {name for name in every if name.split("/")[0] == top}
         mine = {name for name in names if name.split("/")[0] == top}
-        whole = beside == mine and top not in mine and _is_plain(top)
-        found += [f"{top}/*"] if whole else sorted(filter(_is_plain, mine))
+        whole = beside == mine and top not in mine and top.isprintable()
+        found += [f"{pattern_of(top)}/*"] if whole else sorted(map(pattern_of, filter(str.isprintable, mine)))
     return found
 
 
@@ -238,10 +238,6 @@ def _starred(path: str) -> str:
 
 def _stars(pattern: str) -> int:
     return pattern.split("/").count("*")
-
-
-def _is_plain(name: str) -> bool:
-    return not is_pattern(name) and name.isprintable()
 
 
 def _commented(line: str, comment: str) -> str:

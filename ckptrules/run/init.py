@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.lookalikes import as_line, looks_like
 from ckptrules.engine.measures import visible
-from ckptrules.engine.ruleset import Fault, RuleError
+from ckptrules.engine.ruleset import Fault, RuleError, pattern_of
 from ckptrules.engine.spelling import one_of
 from ckptrules.engine.starting import (
     IGNORED,
@@ -276,10 +276,8 @@ def _preset_text(asked: Asked) -> str:
     if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked.folder).names(""))):
         return preset_text(asked.preset, asked.folder)
     faults: list[Fault] = []
-    layout = load_pack(asked.preset, faults).rules.layout
-    return preset_text(
-        asked.preset, _not_too_much(above or os.curdir), [name, *(f"{name}/{pattern}" for pattern in layout)]
-    )
+    layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in load_pack(asked.preset, faults).rules.layout)]
+    return preset_text(asked.preset, _not_too_much(above or os.curdir), layout)
 
 
 def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[str, str]:

@@ -52,6 +52,7 @@ def test_no_pack_decides_alone_where_another_disagrees(every: list[Seen], chosen
         (["out"], "out", {"out": 1}),
         (["out", "out/a", "out/b"], "out", {"out": 1, "out/*": 2}),
         (["a/weights", "b"], "", {"*": 1, "*/weights": 1}),
+        (["run[1]", "run[1]/a"], "run[1]", {"run[[]1]": 1, "run[[]1]/*": 1}),
     ],
 )
 def test_each_directory_is_covered_by_its_narrowest_pattern(
@@ -128,7 +129,9 @@ def test_some_are_kept_for_good_where_there_are_many(numbers: tuple[Numbers, ...
         ({"a/x"}, {"a/x", "a/y"}, ["a/x"]),
         ({"a", "b"}, {"a", "b", "c"}, ["a", "b"]),
         ({"a", "a/x"}, {"a", "a/x"}, ["a", "a/x"]),
-        ({"a*", "b"}, {"a*", "ab", "b"}, ["b"]),
+        ({"a*", "b"}, {"a*", "ab", "b"}, ["a[*]", "b"]),
+        ({"lr=[1]/x"}, {"lr=[1]/x", "b"}, ["lr=[[]1]/*"]),
+        ({"a\n", "b"}, {"a\n", "b"}, ["b"]),
     ],
 )
 def test_a_policy_is_for_no_other_experiments(names: set[str], every: set[str], patterns: list[str]) -> None:
