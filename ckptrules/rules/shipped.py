@@ -90,7 +90,7 @@ def log_template(rules_dir: str | None) -> str:
         OSError: it cannot be read.
     """
     own = os.path.join(rules_dir or RULES_DIR, LOG_TEMPLATE)
-    path = own if os.path.exists(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
+    path = own if _may_be_there(own) else shipped(os.path.join(RULES_DIR, LOG_TEMPLATE))
     return believing.read_plain(path)
 
 

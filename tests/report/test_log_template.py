@@ -143,7 +143,7 @@ def test_what_would_take_too_long_or_too_much_room_is_refused(template: str) -> 
         render(template, MANY)
 
 
-@pytest.mark.parametrize("how", ["a product", "no such variable", "bytes", "a folder"])
+@pytest.mark.parametrize("how", ["a product", "no such variable", "bytes", "a folder", "a link that leads nowhere"])
 def test_the_command_says_where_and_refuses(project: Project, how: str) -> None:
     project.make({"a/checkpoints/epoch=3-step=30.ckpt": 100})
     project.doit("migrate")
@@ -151,6 +151,9 @@ def test_the_command_says_where_and_refuses(project: Project, how: str) -> None:
     if how == "a folder":
         path.unlink()
         path.mkdir()
+    elif how == "a link that leads nowhere":
+        path.unlink()
+        path.symlink_to("away/log.md.j2")
     else:
         path.write_bytes(b"\xff" if how == "bytes" else f"\n{HOSTILE[how]}".encode())
     out = project.doit("log", check=3)
