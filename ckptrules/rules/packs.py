@@ -22,13 +22,20 @@ def sources() -> dict[str, str]:
     """Return the paths of all packs by name: the shipped ones, and those of the entry points ``ckptrules.packs``.
 
     An entry point leads to the path of a YAML file; a name that is taken by a shipped pack is passed over.
+
+    Raises:
+        RuleError: an entry point leads to no path.
     """
     from importlib.metadata import entry_points
 
     found = {name[:-5]: os.path.join(FOLDER, name) for name in sorted(os.listdir(FOLDER)) if name.endswith(".yaml")}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name not in found:
-            found[point.name] = os.fspath(point.load())
+            try:
+                found[point.name] = os.fspath(point.load())
+            except (ImportError, AttributeError, TypeError) as error:
+                fact = f"cannot be found by the entry point '{point.value}' of another package: {error}"
+                raise RuleError([Fault(Location(shown(point.name), 1, 1), fact)]) from None
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,16 @@ def test_a_pack_of_another_package_is_known_by_its_entry_point_and_takes_no_name
     assert found["acme"] == os.fspath(THEIRS / "acme.yaml")
     assert found["huggingface"] == os.path.join(packs.FOLDER, "huggingface.yaml")
     assert (listed, layout) == (["acme"], ["*/weights"])
+
+
+@pytest.mark.whole
+def test_an_entry_point_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "acme-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: acme\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[ckptrules.packs]\nacme = there_is_none:PATH\n")
+    fact = "cannot be found by the entry point 'there_is_none:PATH' of another package: No module named 'there_is_none'"
+    assert f"RuleError: packs/acme.yaml:1:1: {fact}\n" in ask(str(tmp_path)).stderr
 
 
 @pytest.mark.whole
