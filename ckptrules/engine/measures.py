@@ -126,9 +126,7 @@ def written(limit: int) -> str:
 
 def human_size(size: int) -> str:
     """Write bytes for people, in steps of 1000: ``31.4 GB``."""
-    value = float(size)
-    for unit in UNITS:
-        if value < ROUNDS_UP or unit == UNITS[-1]:
-            return f"{size} B" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1000
-    raise AssertionError
+    value, power = float(size), 0
+    while value >= ROUNDS_UP and UNITS[power + 1 :]:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {UNITS[power]}" if power else f"{size} B"
