@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Kept, OnConflict, Problem
@@ -40,7 +41,7 @@ def resolve(
     sidecars: Pairs,
     on_conflict: OnConflict,
     evidence: Evidence,
-    linked: Collection[str],
+    linked: Mapping[str, Reason],
     busy: Collection[str],
 ) -> Resolved:
     """Settle every conflict as ``on_conflict`` says, or tell of it.
@@ -59,21 +60,20 @@ def resolve(
     disputed: set[str] = set()
     for group in groups:
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
-        one_target = len(rivals) == len(group.names) and len({(c.target, c.entry.kind) for c in rivals}) == 1
-        decidable = one_target and group.names.isdisjoint(busy)
-        winner = best_of(rivals, sidecars, on_conflict, evidence) if decidable else None
+        choose = partial(winner_of, group, rivals, sidecars, evidence, linked, busy)
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
             kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
             disputed |= group.names
-        elif winner and not (group.names & set(linked)) - {winner.entry.name}:
+        elif winner := choose(on_conflict):
             has_it = "the one that has it" if winner.entry.name == winner.target else winner.entry.name
             why = Reason(f"lost the name {winner.target} to {has_it} (on_conflict: {on_conflict})")
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
             winners.append(winner.entry.name)
         else:
             exists = _headline(group, rivals) in all_entries
-            problems.append(tell(group, rivals, [all_entries[name] for name in group.names], evidence, exists=exists))
+            there = [all_entries[name] for name in group.names]
+            problems.append(tell(group, rivals, there, evidence, linked, choose, exists=exists))
             disputed |= group.names
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
@@ -107,10 +107,21 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
     return groups
 
 
-def best_of(
-    rivals: Sequence[Checkpoint], sidecars: Pairs, on_conflict: OnConflict, evidence: Evidence
+def winner_of(
+    group: Group,
+    rivals: Sequence[Checkpoint],
+    sidecars: Pairs,
+    evidence: Evidence,
+    linked: Collection[str],
+    busy: Collection[str],
+    on_conflict: OnConflict,
 ) -> Checkpoint | None:
-    """Choose the one that gets the name, or none where that is not certain; of identical ones, one with sidecars."""
+    """Choose the one that gets the name, or none where that is not certain, or where one would lose that may not go.
+
+    Of identical ones, it is one with sidecars.
+    """
+    if len(rivals) < len(group.names) or len({(c.target, c.entry.kind) for c in rivals}) > 1:
+        return None
     same = {evidence.same.get(checkpoint.entry.name) for checkpoint in rivals}
     identical = len(same) == 1 and None not in same
 
@@ -118,36 +129,42 @@ def best_of(
         entry = checkpoint.entry
         return len(sidecars.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
 
-    def amount(checkpoint: Checkpoint) -> tuple[int, int]:
+    def amount(checkpoint: Checkpoint) -> tuple[int, ...]:
         time, size = checkpoint.entry.mtime_ns, checkpoint.entry.size
-        return (time, size) if on_conflict == "keep_newest" else (size, time)
+        return {"keep_newest": (time, size), "keep_largest": (size, time)}.get(on_conflict, ())
 
-    if on_conflict == "merge_identical":
-        return max(rivals, key=order) if identical else None
-    if on_conflict not in ("keep_newest", "keep_largest"):
-        return None
-    if on_conflict == "keep_newest" and misdated_of(rivals, evidence.now_ns) and not identical:
-        return None
+    misdated = on_conflict == "keep_newest" and misdated_of(rivals, evidence.now_ns)
     best = max(map(amount, rivals))
     first = [checkpoint for checkpoint in rivals if amount(checkpoint) == best]
-    return max(first, key=order) if len(first) == 1 or identical else None
+    certain = identical or (len(first) == 1 and not misdated)
+    if on_conflict in ("report", "skip") or not certain or not group.names.isdisjoint(busy):
+        return None
+    winner = max(first, key=order)
+    return winner if group.names.intersection(linked) <= {winner.entry.name} else None
 
 
 def tell(
-    group: Group, rivals: Sequence[Checkpoint], entries: Sequence[Entry], evidence: Evidence, *, exists: bool
+    group: Group,
+    rivals: Sequence[Checkpoint],
+    entries: Sequence[Entry],
+    evidence: Evidence,
+    linked: Mapping[str, Reason],
+    choose: Callable[[OnConflict], Checkpoint | None],
+    *,
+    exists: bool,
 ) -> Problem:
     """Tell of a conflict: each candidate with what speaks for it, and which one the protocol would keep."""
     target = _headline(group, rivals)
     ordered = sorted(entries, key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
-    remarks = tuple(_remarks(entry, ordered, evidence) if alike else _kind(entry) for entry in ordered)
+    remarks = tuple(_remarks(entry, ordered, evidence, linked) if alike else _kind(entry) for entry in ordered)
     others = "the others" if names[2:] else "the other"
     hint = f"compare them, keep the better one, delete or rename {others}"
     best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
-    if evidence.same and len({evidence.same.get(name) for name in names}) == 1:
+    if choose("merge_identical"):
         hint = "on_conflict=merge_identical keeps one of them, the rest goes to the trash"
-    elif best:
+    elif best and choose("keep_newest"):
         hint = f"the protocol keeps the larger and newer one, {best[0]}; on_conflict=keep_newest does that"
     if exists:
         return Problem("target_exists", names, f"target already exists: {target}", hint, remarks)
@@ -160,7 +177,7 @@ def _headline(group: Group, rivals: Iterable[Checkpoint]) -> str:
     return targets[0] if targets else min(group.wanted)
 
 
-def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence) -> str:
+def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence, linked: Mapping[str, Reason]) -> str:
     others = [rival for rival in rivals if rival is not entry]
     misdated = is_misdated(entry.mtime_ns, evidence.now_ns)
     number = evidence.same.get(entry.name)
@@ -169,6 +186,7 @@ def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence) -> str:
         *(["larger"] * all(entry.size > rival.size for rival in others)),
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
+        *(linked[name].text for name in linked.keys() & {entry.name}),
     ]
     return ", ".join(said)
 

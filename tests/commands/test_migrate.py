@@ -113,6 +113,17 @@ def test_a_conflict_is_shown_with_what_speaks_for_each(
     assert project.tree() == before
 
 
+@pytest.mark.parametrize(("text", "linked"), [("abcd", NEW), ("ab", OLD)])
+def test_nothing_is_hinted_that_would_not_end_a_conflict(project: Project, text: str, linked: str) -> None:
+    """The hint named `on_conflict=keep_newest`, which does nothing where a link holds the one that would lose."""
+    put(project, f"{OLD}.ckpt", text, 2000)
+    put(project, f"{NEW}.ckpt", "ab", 1000)
+    (project.outputs / HERE / "last.ckpt").symlink_to(f"{linked}.ckpt")
+    out = project.doit("migrate", check=1)
+    assert "last.ckpt points to it\n" in out
+    assert "      hint: compare them, keep the better one, delete or rename the other\n" in out
+
+
 @pytest.mark.parametrize(
     ("way", "left"), [("keep_newest", "old, short"), ("keep_largest", "new, but longer"), ("skip", "")]
 )
