@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,66 +12,22 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 import ckptrules
-from ckptrules import stopping
-from ckptrules.stopping import KilledError, StoppedError
-from ckptrules.storage.reading import Progress
-from ckptrules.workers.pieces import SMALL, Lost
+from ckptrules.stopping import KilledError
+from ckptrules.workers.pieces import BYTES, SMALL, Lost
 from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, content_hash, default
+from tests.support.dask_work import LOCAL, File, kill_other, work, workers_of
 from tests.verify.test_check_portions import EXPECTED, large
 
 distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-LOCAL = "dask:local:2"
-
-
-class File(NamedTuple):
-    """A file of so many bytes; its name says what happens to the worker, and ``place`` is a folder for its notes."""
-
-    name: str
-    place: str = ""
-    size: int = SMALL
-
-
-def work(file: File, progress: Progress) -> int:
-    note = os.path.join(file.place, file.name)
-    progress(file.size)
-    if file.name == "kills" or (file.name == "kills once" and not os.path.exists(note)):
-        Path(note).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    if file.name == "fails":
-        raise PermissionError(13, "in no language", note)
-    if file.name == "slow":
-        time.sleep(0.5)
-    if file.name == "long":
-        _take_long(note, progress)
-    return os.getpid()
-
-
-def _take_long(note: str, progress: Progress) -> None:
-    Path(note).touch()
-    try:
-        for _ in range(1200):
-            time.sleep(0.05)
-            progress(1)
-    except StoppedError:
-        Path(f"{note}.stopped").touch()
-        raise
-
-
-def workers_of(executor: str, outputs: Path, say: Callable[[str], object] = print) -> Workers:
-    found = Workers({}, say=say)
-    found.executor, found.folders = executor, (str(outputs),)
-    outputs.mkdir(exist_ok=True)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +60,26 @@ class Scheduler:
         self.client.close()
         self.cluster.close()
 
+    @contextlib.contextmanager
+    def of_another_version(self) -> Iterator[None]:
+        """Let the workers seem to have another version."""
+        self.client.run(setattr, ckptrules, "__version__", "9.9")
+        try:
+            yield
+        finally:
+            self.client.run(setattr, ckptrules, "__version__", ckptrules.__version__)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[Scheduler]:
+    """Give a scheduler that each test leaves as it is."""
+    found = Scheduler()
+    yield found
+    found.end()
+
 
 @pytest.fixture
-def scheduler(request: pytest.FixtureRequest) -> Iterator[Scheduler]:
+def own_scheduler(request: pytest.FixtureRequest) -> Iterator[Scheduler]:
     found = Scheduler(**getattr(request, "param", {}))
     yield found
     found.end()
@@ -129,15 +103,6 @@ def test_what_dies_or_fails_costs_no_more_than_its_file(workers: Workers, tmp_pa
     }
 
 
-def kill_other(main: int, note: Path, times: int) -> int:
-    """Return the number of the process; another one than the main process is killed so many times before."""
-    time.sleep(0.3)  # so that not all is done here
-    if os.getpid() != main and len(list(note.iterdir())) < times:
-        (note / str(os.getpid())).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid()
-
-
 @pytest.mark.parametrize(("times", "lost"), [(0, 0), (1, 0), (99, 3)])
 def test_whole_pieces_go_to_workers_too_and_come_back_when_these_die(
     workers: Workers, tmp_path: Path, times: int, lost: int
@@ -154,7 +119,7 @@ def test_whole_pieces_go_to_workers_too_and_come_back_when_these_die(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_wish_to_stop_reaches_a_worker_in_the_middle_of_a_file(number: signal.Signals, tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to all processes of the group, SLURM sends SIGTERM: only the main one heeds it itself."""
-    code = "import sys; from pathlib import Path; from tests.workers.test_dask import wait_for_stop; wait_for_stop(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from tests.support.dask_work import wait_for_stop; wait_for_stop(Path(sys.argv[1]))"
     with subprocess.Popen(
         [sys.executable, "-c", code, tmp_path], cwd=ROOT, env=default(), start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -170,22 +135,9 @@ def test_a_wish_to_stop_reaches_a_worker_in_the_middle_of_a_file(number: signal.
     assert (tmp_path / "long.stopped").exists()
 
 
-def wait_for_stop(place: Path) -> None:
-    """Do what is done until the run is to stop."""
-    stopping.install()
-    workers = workers_of(LOCAL, place / "outputs")
-    files = [File("a"), File("long", str(place)), File("long", str(place)), File("never")]
-    try:
-        for number, _ in enumerate(workers.each(work, files, lambda _: stopping.heed()), 1):
-            print(f"done: {number}", flush=True)
-    except StoppedError:
-        workers.end(killed=False)
-        print("stopped", flush=True)
-
-
-@pytest.mark.parametrize("scheduler", [{"threads": 2}], indirect=True)
-def test_a_worker_of_several_threads_is_refused(scheduler: Scheduler, tmp_path: Path) -> None:
-    assert refusal(scheduler, tmp_path) == (
+@pytest.mark.parametrize("own_scheduler", [{"threads": 2}], indirect=True)
+def test_a_worker_of_several_threads_is_refused(own_scheduler: Scheduler, tmp_path: Path) -> None:
+    assert refusal(own_scheduler, tmp_path) == (
         "worker <address> has 2 threads, which would share one folder\n    hint: start it with --nthreads 1"
     )
 
@@ -193,11 +145,10 @@ def test_a_worker_of_several_threads_is_refused(scheduler: Scheduler, tmp_path: 
 def test_workers_of_another_version_and_those_that_see_other_files_are_refused(
     scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler.client.run(setattr, ckptrules, "__version__", "9.9")
     here = ckptrules.__version__
     same = "\n    hint: install the same on all machines"
-    assert refusal(scheduler, tmp_path) == f"worker <address> has ckptrules 9.9; here is {here}{same}"
-    scheduler.client.run(setattr, ckptrules, "__version__", here)
+    with scheduler.of_another_version():
+        assert refusal(scheduler, tmp_path) == f"worker <address> has ckptrules 9.9; here is {here}{same}"
     with monkeypatch.context() as other:
         other.setattr("ckptrules.workers.dask.PYTHON", "3.9")
         python = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -220,10 +171,10 @@ class NoToken:
     def __exit__(self, *_: object) -> None: ...
 
 
-@pytest.mark.parametrize("scheduler", [{"host": "0.0.0.0"}], indirect=True)
-def test_a_scheduler_that_others_can_reach_is_refused(scheduler: Scheduler, tmp_path: Path) -> None:
-    url = scheduler.executor.removeprefix("dask:")
-    assert refusal(scheduler, tmp_path) == (
+@pytest.mark.parametrize("own_scheduler", [{"host": "0.0.0.0"}], indirect=True)
+def test_a_scheduler_that_others_can_reach_is_refused(own_scheduler: Scheduler, tmp_path: Path) -> None:
+    url = own_scheduler.executor.removeprefix("dask:")
+    assert refusal(own_scheduler, tmp_path) == (
         "its scheduler <address> has no TLS: whoever reaches it runs code as you\n"
         f"    hint: where you trust all who do: executor=dask:insecure:{url}"
     )
@@ -245,7 +196,7 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_sent_away(scheduler: Sche
     (tmp_path / "older.py").write_text("import ckptrules\nckptrules.__version__ = '0.0.9'\n")
     said: list[str] = []
     workers = workers_of(scheduler.executor, tmp_path / "outputs", said.append)
-    answers = workers.each(work, [File("slow")] * 200, lambda _: None)
+    answers = workers.each(work, [File("slow", size=BYTES)] * 200, lambda _: None)
     pids = {next(answers)}
     url = scheduler.executor.removeprefix("dask:")
     words = "--nthreads 1 --no-nanny --no-dashboard --preload".split()
@@ -293,11 +244,11 @@ def test_what_listens_and_is_no_scheduler_is_told(tmp_path: Path, monkeypatch: p
     workers.end(killed=True)
 
 
-def test_where_the_scheduler_is_gone_what_was_done_stands(scheduler: Scheduler, tmp_path: Path) -> None:
-    workers = workers_of(scheduler.executor, tmp_path / "outputs")
-    answers = workers.each(work, [File("slow")] * 24, lambda _: None)
+def test_where_the_scheduler_is_gone_what_was_done_stands(own_scheduler: Scheduler, tmp_path: Path) -> None:
+    workers = workers_of(own_scheduler.executor, tmp_path / "outputs")
+    answers = workers.each(work, [File("slow", size=BYTES)] * 24, lambda _: None)
     assert next(answers)
-    scheduler.cluster.close()
+    own_scheduler.cluster.close()
     with pytest.raises(KilledError, match="the scheduler is gone\n    hint: start it, and run again: what was done"):
         list(answers)
     workers.end(killed=True)
@@ -348,8 +299,8 @@ def test_verify_by_dask_tells_and_remembers_the_same(big: Project) -> None:
     assert re.search(r"checkpoints 4 *\n +verified +4 .*\n +read now +0", again), again
 
 
-def test_verify_by_dask_shares_the_files_of_a_folder(project: Project) -> None:
-    assert EXPECTED in doit(large(project), "verify", f"executor={LOCAL}")[1]
+def test_verify_by_dask_shares_the_files_of_a_folder(project: Project, scheduler: Scheduler) -> None:
+    assert EXPECTED in doit(large(project), "verify", f"executor={scheduler.executor}")[1]
     assert "read now    2" in doit(project, "verify")[1]  # what is broken is read by each run
 
 
@@ -363,18 +314,18 @@ def test_a_backup_by_dask_is_the_same_and_nothing_is_left_where_there_are_no_wor
 ) -> None:
     (big.folder / "here").mkdir()
     (big.folder / "dask").mkdir()
-    for to, executor in (("here", "none"), ("dask", LOCAL)):
+    for to, executor in (("here", "none"), ("dask", scheduler.executor)):
         code, out = doit(big, "backup", f"to={to}", f"executor={executor}", "mode=copy")
         assert code == 0, out
     assert held(big.folder / "dask") == held(big.folder / "here") == held(big.outputs)
-    assert doit(big, "backups", "to=dask", "verify=1", f"executor={LOCAL}")[1].split()[-1] == "verified"
+    assert doit(big, "backups", "to=dask", "verify=1", f"executor={scheduler.executor}")[1].split()[-1] == "verified"
     shutil.rmtree(big.outputs / "a")
     [backup] = (big.folder / "dask").iterdir()
-    code, out = doit(big, "restore", f"backup={backup}", f"executor={LOCAL}")
+    code, out = doit(big, "restore", f"backup={backup}", f"executor={scheduler.executor}")
     assert code == 0, out
     assert held(big.outputs) == held(big.folder / "here")
-    scheduler.client.run(setattr, ckptrules, "__version__", "9.9")
-    code, out = doit(big, "backup", "to=here", f"executor={scheduler.executor}", "mode=copy")
+    with scheduler.of_another_version():
+        code, out = doit(big, "backup", "to=here", f"executor={scheduler.executor}", "mode=copy")
     assert code == 2
     assert f"\nERROR: executor={scheduler.executor}: worker <address> has ckptrules 9.9; here is" in addressed(out)
     assert len(list((big.folder / "here").iterdir())) == 1

@@ -22,7 +22,7 @@ import pytest
 
 from ckptrules.workers.pieces import SMALL
 from tests.conftest import ROOT, Project, default
-from tests.workers.test_dask import File, work, workers_of
+from tests.support.dask_work import File, work, workers_of
 
 dask = pytest.importorskip("dask", reason="needs ckptrules[dask]")
 pytestmark = [pytest.mark.whole, pytest.mark.filterwarnings("ignore::ResourceWarning")]
