@@ -56,8 +56,9 @@ class Entry(NamedTuple):
     may be a directory), and ``dangling`` says that it leads nowhere. A directory is ``known_by`` more than that: by an
     `Identity`; ``hollow`` says which weights inside it are none: of 0 bytes, or a link that leads nowhere; or which
     folder in it is `NOT_READ`. ``torn`` says what its names show to be missing: shards that count themselves, ranks,
-    weights; ``tells_only`` that nothing is in it but texts, pictures and the like. ``shared`` are the files of it that
-    have other names. ``model_parts`` are the paths in it of which there is one for each part of the model.
+    weights; or what went while it was looked at. ``tells_only`` says that nothing is in it but texts, pictures and the
+    like. ``shared`` are the files of it that have other names. ``model_parts`` are the paths in it of which there is
+    one for each part of the model.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -41,8 +42,9 @@ def ignore_lease_breaks() -> None:
 def _files(directory: int, entry: Entry) -> Iterator[str]:
     for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
         for name in names:
-            if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
-                yield os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISREG(os.lstat(name, dir_fd=inner).st_mode):
+                    yield os.path.join(folder, name)
 
 
 def _is_open_for_writing(directory: int, name: str) -> bool:

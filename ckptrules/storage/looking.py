@@ -139,12 +139,17 @@ def look_inside(directory: int, name: str) -> Inside:
     several: list[os.stat_result] = []
     failed: list[OSError] = []
     ahead = {name}  # folders to be walked through
+    gone: list[str] = []  # while we looked
     for folder, directories, names, inner in os.fwalk(name, dir_fd=directory, onerror=failed.append):
         ahead.remove(folder)
         torn += filter(None, [why_too_few(filter(SHARD.fullmatch, names))])
         for one in (*names, *directories):
-            status = os.lstat(one, dir_fd=inner)
             path = os.path.join(folder, one)
+            try:
+                status = os.lstat(one, dir_fd=inner)
+            except FileNotFoundError:
+                gone.append(path)
+                continue
             if stat.S_ISDIR(status.st_mode):
                 ahead.add(path)
                 continue
@@ -161,6 +166,8 @@ def look_inside(directory: int, name: str) -> Inside:
                 if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
                     hollow.append(f"a link that leads nowhere: {paths[-1]}")
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
+    gone += () if unread else ahead
+    torn += [f"lost {path[len(name) + 1 :]} just now" for path in gone]
     torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
     identity = Identity("directory", size, newest)
     why_hollow = unread or min(hollow, default="")

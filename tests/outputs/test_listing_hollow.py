@@ -12,6 +12,7 @@ import pytest
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.sorting import sort_entries
 from ckptrules.outputs.evidence import inside_of
+from ckptrules.outputs.in_use import in_use
 from ckptrules.outputs.listing import scan
 from ckptrules.rules.load import load_rules
 from ckptrules.storage.looking import holds_something
@@ -244,3 +245,37 @@ def test_of_a_folder_of_links_shards_that_are_missing_are_told(tree: Path) -> No
     found = make(tree, {"model-00001-of-00002.safetensors": "-> ../../blob"})
     (entry,) = scan(str(tree), found).entries
     assert (entry.size, entry.torn) == (1, "1 of 2 parts 'model-*-of-00002.safetensors'")
+
+
+@pytest.mark.parametrize("files", [{"a.pt": "x", "b.tmp": "x"}, {"b.tmp": "x"}], ids=["beside weights", "alone"])
+def test_a_folder_in_which_something_disappears_while_we_look_is_not_whole(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
+    place, look = make(tree, files), os.lstat
+
+    def vanish(name: str, *, dir_fd: int | None = None) -> os.stat_result:
+        if name == "b.tmp":
+            (tree / "exp/checkpoint-1" / name).unlink(missing_ok=True)
+        return look(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "lstat", vanish)
+    (entry,) = scan(os.fspath(tree), place).entries
+    assert (entry.size, entry.torn) == ((1, "lost b.tmp just now") if len(files) > 1 else (0, ""))
+
+
+def test_what_disappears_from_a_folder_while_we_ask_who_writes_to_it_is_passed_over(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = scan(os.fspath(tree), make(tree, {"a.pt": "x", "b.tmp": "x"})).entries
+    files, look = tree / "exp/checkpoint-1", os.lstat
+
+    def vanish(name: str, *, dir_fd: int | None = None) -> os.stat_result:
+        (files / "b.tmp").unlink(missing_ok=True)
+        return look(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "lstat", vanish)
+    directory = os.open(tree / "exp", os.O_RDONLY)
+    assert in_use(directory, entry, 0, 0) == ""
+    with (files / "a.pt").open("a"):
+        assert in_use(directory, entry, 0, 0) == "is open for writing"
+    os.close(directory)
