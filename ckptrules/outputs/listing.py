@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
-from ckptrules.storage.looking import LEADS_NOWHERE, hard_links, look_inside
+from ckptrules.storage.looking import LEADS_NOWHERE, NO_FILE, hard_links, look_inside
 from ckptrules.storage.reading import open_below
 
 GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)
@@ -141,30 +141,15 @@ def _read_folder(directory: int, name: str, status: os.stat_result) -> Entry:
         found = look_inside(directory, name)
     except PermissionError as error:
         return Entry(name, "directory", 0, status.st_mtime_ns, hollow=f"{NOT_READ} ({error.strerror})")
-    inside = found.identity
-    entry = Entry(name, "directory", inside.size, inside.mtime_ns, known_by=inside, hollow=found.hollow)
-    whole = entry._replace(torn=found.torn, tells_only=found.tells_only, shared=found.shared)
-    whole = whole._replace(model_parts=found.model_parts)
-    if inside.mtime_ns >= 0:
-        return whole
-    held = _held_in(directory, name)
-    if stat.S_IFREG in held:  # all of before 1970
-        return whole
-    return whole._replace(mtime_ns=status.st_mtime_ns) if held else entry._replace(size=0, mtime_ns=status.st_mtime_ns)
-
-
-def _held_in(directory: int, name: str) -> set[int]:
-    """Return the kinds of what a directory holds at any depth, of files and of links that lead somewhere."""
-    kinds = set()
-    for _, folders, names, inner in os.fwalk(name, dir_fd=directory):
-        for one in (*names, *folders):
-            kind = stat.S_IFMT(os.lstat(one, dir_fd=inner).st_mode)
-            if kind == stat.S_IFREG or (kind == stat.S_IFLNK and _leads_somewhere(inner, one)):
-                kinds.add(kind)
-    return kinds
-
-
-def _leads_somewhere(directory: int, name: str) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(os.stat(name, dir_fd=directory))
-    return False
+    size, mtime_ns = found.identity[1:]
+    entry = Entry(name, "directory", 0, status.st_mtime_ns, known_by=found.identity, hollow=found.hollow)
+    if not found.holds_something:
+        return entry
+    return entry._replace(
+        size=size,
+        mtime_ns=status.st_mtime_ns if mtime_ns == NO_FILE else mtime_ns,
+        torn=found.torn,
+        tells_only=found.tells_only,
+        shared=found.shared,
+        model_parts=found.model_parts,
+    )

@@ -25,6 +25,7 @@ SHARD = re.compile(
 )
 NOTHING_IF_EMPTY = (*WEIGHTS, ".json", ".yaml", ".yml", ".metadata", "_METADATA", ".ocdbt")  # other files may only mark
 LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # of what a link leads to
+NO_FILE = -1  # the newest time of the files in a directory that has none
 KINDS: dict[int, EntryKind] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 
@@ -112,9 +113,13 @@ def hard_links(found: Iterable[os.stat_result]) -> tuple[HardLinks, ...]:
 
 
 class Inside(NamedTuple):
-    """What a walk through a checkpoint directory finds; the fields are those of an `Entry`."""
+    """What a walk through a checkpoint directory finds; the other fields are those of an `Entry`.
+
+    ``holds_something`` says whether there is a file in it, or a link that leads to what can be looked at.
+    """
 
     identity: Identity
+    holds_something: bool
     hollow: str
     torn: str
     tells_only: bool
@@ -123,7 +128,7 @@ class Inside(NamedTuple):
 
 
 def look_inside(directory: int, name: str) -> Inside:
-    """Add up the bytes of all files in a directory, and find the newest of their times (-1 where there is no file).
+    """Add up the bytes of all files in a directory, and find the newest of their times (`NO_FILE` where there is none).
 
     A link counts as one byte and has no time: it may be re-pointed, and the directory is still the same checkpoint.
     """
@@ -131,7 +136,8 @@ def look_inside(directory: int, name: str) -> Inside:
     from ckptrules.engine.counted import OF_A_MODEL_PART, why_ranks_lack, why_too_few
     from ckptrules.engine.weights import NO_WEIGHTS, lacks_weights
 
-    size, newest = 0, -1
+    size, leads = 0, False
+    times: list[int] = []
     hollow: list[str] = []
     torn: list[str] = []
     tells_only = True
@@ -156,24 +162,28 @@ def look_inside(directory: int, name: str) -> Inside:
             paths.append(path[len(name) + 1 :])
             tells_only &= one.endswith(TELLING)
             if stat.S_ISREG(status.st_mode):
-                size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+                size += status.st_size
+                times.append(status.st_mtime_ns)
                 if not status.st_size and one.endswith(WEIGHTS) and not _may_be_empty(one, names):
                     hollow.append(f"an empty file: {paths[-1]}")
                 if status.st_nlink > 1:
                     several.append(status)
             elif stat.S_ISLNK(status.st_mode):
                 size += 1
-                if one.endswith(WEIGHTS) and leads_nowhere(inner, one):
+                fault = why_not_there(inner, one)
+                leads |= not fault
+                if one.endswith(WEIGHTS) and fault in LEADS_NOWHERE:
                     hollow.append(f"a link that leads nowhere: {paths[-1]}")
     unread = _unread(ahead, [error for error in failed if not isinstance(error, FileNotFoundError)])
     gone += () if unread else ahead
     torn += [f"lost {path[len(name) + 1 :]} just now" for path in gone]
     torn += filter(None, [why_ranks_lack(paths), NO_WEIGHTS if lacks_weights(paths) else ""])
-    identity = Identity("directory", size, newest)
+    identity = Identity("directory", size, max(times, default=NO_FILE))
     why_hollow = unread or min(hollow, default="")
     model_parts = tuple(sorted(path[path.rindex("mp_rank_") :] for path in filter(OF_A_MODEL_PART.fullmatch, paths)))
     tells_only &= not why_hollow
-    return Inside(identity, why_hollow, min(torn, default=""), tells_only, hard_links(several), model_parts)
+    shared, holds = hard_links(several), bool(times) or leads
+    return Inside(identity, holds, why_hollow, min(torn, default=""), tells_only, shared, model_parts)
 
 
 def _may_be_empty(name: str, beside: Sequence[str]) -> bool:
@@ -197,13 +207,13 @@ def _unread(folders: Iterable[str], errors: Sequence[OSError]) -> str:
     return f"{NOT_READ}{where} ({os.strerror(errors[0].errno or 0)})"
 
 
-def leads_nowhere(directory: int, link: str) -> bool:
-    """Say whether a link leads to what is not there; what cannot be looked at may be."""
+def why_not_there(directory: int, link: str) -> int:
+    """Return the number of the error why what a link leads to is not there, or cannot be looked at; 0 where it is."""
     try:
         os.stat(link, dir_fd=directory)
     except OSError as error:
-        return error.errno in LEADS_NOWHERE
-    return False
+        return error.errno or errno.EIO
+    return 0
 
 
 def holds_something(directory: int, path: str) -> bool:
@@ -213,5 +223,5 @@ def holds_something(directory: int, path: str) -> bool:
     except FileNotFoundError:
         return False
     if stat.S_ISLNK(status.st_mode):
-        return not leads_nowhere(directory, path)
+        return why_not_there(directory, path) not in LEADS_NOWHERE
     return bool(status.st_size) or not (stat.S_ISREG(status.st_mode) and path.endswith(NOTHING_IF_EMPTY))
