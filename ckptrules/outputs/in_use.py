@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.measures import NS
+from ckptrules.storage.reading import NO_TRICKS
 
-LOOKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 KNOWS_LEASES = hasattr(fcntl, "F_SETLEASE")  # Linux
 
 
@@ -51,7 +51,7 @@ def _is_open_for_writing(directory: int, name: str) -> bool:
     if not KNOWS_LEASES:
         return False
     try:
-        file = os.open(name, LOOKING, dir_fd=directory)
+        file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
     except OSError:
         return False
     try:

@@ -13,7 +13,7 @@ from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, Outsid
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
 from ckptrules.storage.looking import LEADS_NOWHERE, NO_FILE, hard_links, look_inside
-from ckptrules.storage.reading import open_below
+from ckptrules.storage.reading import open_below, open_inner
 
 GONE_OR_HIDDEN = (*LEADS_NOWHERE, errno.EACCES)
 
@@ -55,7 +55,7 @@ def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:
     Raises:
         OSError: it cannot be read: what lies in it is not known.
     """
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    opened = open_inner(directory, folder)
     try:
         with os.scandir(opened) as entries:
             for entry in _read_entries(opened, entries):

@@ -7,19 +7,17 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
 
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.reading import (
     AWAY,
-    FOLDER,
     NO_TRICKS,
     OPEN,
+    Opener,
     StateError,
-    close,
+    open_below,
     open_folder,
     owner_name,
-    refuse_path,
     why_of,
 )
 
@@ -47,33 +45,26 @@ OTHER_KINDS = {
 }
 
 
-@contextlib.contextmanager
-def open_state(root: str, path: str = STATE, opener: Callable[[int, str, str], int] = open_folder) -> Iterator[int]:
+def open_state(root: str, path: str = STATE, opener: Opener = open_folder) -> contextlib.AbstractContextManager[int]:
     """Open the state folder below a root, or a folder in it, part by part, and give its descriptor.
 
-    ``opener`` opens a name in an open directory, given the whole path for what it has to tell; it may make it.
+    ``opener`` may make what is missing.
 
     Raises:
         FileNotFoundError: it is not there.
         StateError: a part of it is no folder (a link, say), or not to be believed (`believe`).
     """
-    place = root
-    directory = os.open(root, FOLDER)
-    try:
-        for part in filter(None, path.split("/")):
-            refuse_path(part)
-            place = os.path.join(place, part)
-            inner = opener(directory, part, place)
-            try:
-                believe(os.fstat(inner), os.fstat(directory), place)
-            except StateError:
-                os.close(inner)
-                raise
-            close(directory)
-            directory = inner
-        yield directory
-    finally:
-        close(directory)
+
+    def believed(directory: int, name: str, place: str) -> int:
+        inner = opener(directory, name, place)
+        try:
+            believe(os.fstat(inner), os.fstat(directory), place)
+        except StateError:
+            os.close(inner)
+            raise
+        return inner
+
+    return open_below(root, path, believed)
 
 
 def open_believed(directory: int, name: str, place: str, names: int = 1) -> int:

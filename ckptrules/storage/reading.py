@@ -18,6 +18,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NO_TRICKS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a link is refused, a named pipe does not hold us up
 Progress = Callable[[int], object]
 """Takes the bytes done since the last call; what it raises ends the work."""
+Opener = Callable[[int, str, str], int]  # opens a name in an open directory, given the whole path for what it tells
 Bar = Callable[[int], contextlib.AbstractContextManager[Progress]]  # given the bytes to come, shows how far it is
 
 
@@ -44,18 +45,24 @@ class StateError(OSError):
         self.hint = hint.format(path=printable(shlex.quote(path)), state=printable(shlex.quote(state)))
 
 
+def open_inner(directory: int, name: str, path: str = "") -> int:  # noqa: ARG001 - what other openers tell of
+    """Open a folder in an open directory; a link is refused."""
+    return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+
+
 @contextlib.contextmanager
-def open_below(outputs_dir: str, path: str) -> Iterator[int]:
+def open_below(outputs_dir: str, path: str, opener: Opener = open_inner) -> Iterator[int]:
     """Open a directory below ``outputs_dir`` part by part (or that itself) and give its descriptor.
 
     Raises:
         OSError: it is not there, is no directory, or a part of its path is a link or leads upwards.
     """
-    directory = os.open(outputs_dir, FOLDER)
+    place, directory = outputs_dir, os.open(outputs_dir, FOLDER)
     try:
         for part in path.split("/") if path not in ("", ".") else ():
             refuse_path(part)
-            inner = os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+            place = os.path.join(place, part)
+            inner = opener(directory, part, place)
             close(directory)
             directory = inner
         yield directory
@@ -103,7 +110,7 @@ def open_file_in(directory: int, name: str) -> Iterator[int]:
     Raises:
         OSError: it cannot be opened, or is no plain file.
     """
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+    file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise OSError(errno.EINVAL, "is not a plain file", name)
@@ -125,7 +132,7 @@ def owner_name(uid: int) -> str:
 def open_folder(directory: int, name: str, path: str) -> int:
     """Open a folder of the state in an open directory; a link is refused."""
     try:
-        return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+        return open_inner(directory, name)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise StateError(path, os.strerror(errno.ENOTDIR), AWAY) from None

@@ -18,7 +18,7 @@ from ckptrules.engine.state_folder import STATE
 from ckptrules.storage import believing
 from ckptrules.storage.dressing import PRIVATE
 from ckptrules.storage.moving import rename, status_of
-from ckptrules.storage.reading import FOLDER, NO_TRICKS, Progress, open_below
+from ckptrules.storage.reading import NO_TRICKS, Progress, open_below, open_inner
 
 TEMPORARY = ".tmp"
 
@@ -290,10 +290,10 @@ def remove(directory: int, name: str, progress: Progress = lambda _: None) -> No
 def _made_ours(directory: int, name: str) -> Iterator[int]:
     """Open a folder that is to be emptied; where it is ours, its mode is no obstacle."""
     try:
-        inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+        inner = open_inner(directory, name)
     except PermissionError:
         os.chmod(name, PRIVATE, dir_fd=directory)  # of 0o000, say; a link in its place is refused next
-        inner = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=directory)
+        inner = open_inner(directory, name)
     try:
         with contextlib.suppress(OSError):  # somebody else's may let us write all the same
             os.fchmod(inner, stat.S_IMODE(os.fstat(inner).st_mode) | PRIVATE)
