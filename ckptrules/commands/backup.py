@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from datetime import datetime
 from functools import partial
@@ -133,7 +132,7 @@ def make(session: Session, options: Options, order: Order) -> Done:
             left = f"{command('drop_backup', backup=hidden)} removes what is there of it"
         return stopped(f"Not finished: {what}. {left}.\n", error)
     except OSError as error:
-        hint = "make room, or name another folder with to=DIR" * (error.errno == errno.ENOSPC)
+        hint = "make room, or name another folder with to=DIR" * (error.errno in locking.FULL)
         return Done(Output(report.failed_text(what, why_of(error), hint)), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
     return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))

@@ -36,6 +36,8 @@ def prepare(session: Session, options: Options) -> Prepared:
     if refusing.is_inside(options.outputs_dir, path) or refusing.is_inside(path, options.outputs_dir):
         fact = f"backup '{path}': is outputs_dir itself, or inside it, or around it"
         raise OptionError(fact, "a backup that has become outputs is no backup any more")
+    if os.path.isdir(options.outputs_dir):
+        lock(session, options)
     try:
         foreign = backups.foreign_names(path, manifest)
     except OSError as error:
@@ -44,8 +46,6 @@ def prepare(session: Session, options: Options) -> Prepared:
     if foreign:
         fact = f"backup '{path}': holds what is not of the backup: {few([*map(style.name, foreign)])}"
         raise OptionError(fact, "move it away; it would be lost with the backup")
-    if os.path.isdir(options.outputs_dir):
-        lock(session, options)
     return Prepared(partial(drop, style, path, manifest))
 
 

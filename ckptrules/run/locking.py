@@ -19,6 +19,7 @@ from ckptrules.storage import believing, reading, state, trash
 from ckptrules.storage.base import LockedError
 from ckptrules.storage.posix import Disk
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
 PURGE = "'doit purge' frees what waits in the trash"
 LITTLE = (
     "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
@@ -121,7 +122,7 @@ def cannot_be_written(path: str, what: str, error: OSError) -> str:
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"
     if isinstance(error, PermissionError):
         return f"{fact}\n    hint: let its owner run this, or share it with your group: chmod g+rwx {quoted(path)}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         can_purge = any(trash.trash_runs(Disk(path)))
         return f"{fact}\n    hint: {PURGE if can_purge else LITTLE}"
     return fact

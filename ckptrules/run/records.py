@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import getpass
 import json
@@ -18,6 +17,7 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.measures import NS, SECONDS, human_size, human_time, rate
+from ckptrules.run.locking import FULL
 from ckptrules.run.options import Common
 from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
@@ -29,7 +29,6 @@ LAST_RUN = "lock.last_run"  # the file in the state folder
 RATES = "rates"  # likewise: bytes a second, by command
 DAY = SECONDS["d"]
 UNKNOWN = "not known yet, as no such run here has moved a GB"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Journals:

@@ -136,7 +136,7 @@ def sound_database(session: Session, path: str, options: Common) -> str:
     Raises:
         OptionError: it cannot be written.
     """
-    from ckptrules.run.locking import cannot_be_written  # not above: `doit list` changes nothing
+    from ckptrules.run.locking import FULL, cannot_be_written  # not above: `doit list` changes nothing
     from ckptrules.storage import state
 
     database = os.path.join(path, STATE, DATABASE)
@@ -152,7 +152,7 @@ def sound_database(session: Session, path: str, options: Common) -> str:
         state.make_own(path, DATABASE)
         refuse_unwritable(database)
     except OSError as error:
-        if error.errno == errno.ENOSPC and not options.remembers:
+        if error.errno in FULL and not options.remembers:
             return IN_MEMORY
         raise OptionError(cannot_be_written(path, database, error), place="") from None
     return database

@@ -1004,6 +1004,18 @@ def test_a_backup_that_is_half_dropped_is_still_known_as_ours(project: Project) 
     assert hidden(project.folder) == []
 
 
+def test_what_comes_into_a_backup_while_its_drop_waits_for_the_lock_is_not_dropped(project: Project) -> None:
+    project.make({"a/checkpoints/x.ckpt": 7})
+    made = back_up(project)
+    (project.folder / "dodo.py").write_text(
+        "from ckptrules.run import locking\ntake = locking.take_lock\n"
+        f"def take_lock(*given):\n    open('{made.name}/mine.ckpt', 'w').close()\n    take(*given)\n"
+        "locking.take_lock = take_lock\n" + (project.folder / "dodo.py").read_text()
+    )
+    assert "holds what is not of the backup: mine.ckpt" in project.doit("drop_backup", f"backup={made.name}", check=3)
+    assert (made / "mine.ckpt").exists()
+
+
 def test_a_backup_that_has_become_more_than_a_backup_is_not_dropped(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 7})
     made = back_up(project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import select
@@ -107,6 +108,19 @@ def test_without_a_terminal_it_names_what_goes_and_frees_it(project: Project) ->
     assert row.split()[1].startswith(day)
     assert row.split()[2:] == ["3", "items", "250", "B"]
     assert last == "Freed: 3 items from the trash, 250 B"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_it_frees_where_not_even_a_database_can_be_made(project: Project, error: int) -> None:
+    """With a quota that is used up, it was refused, and the hint was to purge."""
+    project.make({f"one/checkpoints/epoch-{epoch:02}_step-000001.ckpt": 10 for epoch in (1, 20)})
+    project.doit("migrate", "delete_old=1")
+    (project.outputs / ".ckptrules/doit.db").unlink()
+    (project.folder / "dodo.py").write_text(
+        f"from ckptrules.storage import state\ndef make_own(*_):\n    raise OSError({error}, 'no room')\n"
+        "state.make_own = make_own\n" + (project.folder / "dodo.py").read_text()
+    )
+    assert "Freed: 1 item" in project.doit("purge")
 
 
 def test_many_runs_are_shown_by_the_oldest_and_the_newest(project: Project) -> None:
