@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from math import isfinite
 
 from ckptrules.discovery import Record, records_in
 from ckptrules.engine.actions import Problem
@@ -92,8 +93,9 @@ def as_table(records: Sequence[Record], style: Style) -> str:
 
 
 def as_json(records: Sequence[Record], _: Style) -> str:
-    """Write a list of objects with the fields of a record."""
-    return json.dumps([record._asdict() for record in records], indent=1) + "\n"
+    """Write a list of objects with the fields of a record; JSON has no NaN and no infinity, so these are null."""
+    finite = (one if isfinite(one.value or 0) else one._replace(value=None) for one in records)
+    return json.dumps([record._asdict() for record in finite], indent=1) + "\n"
 
 
 def as_csv(records: Sequence[Record], _: Style) -> str:

@@ -239,6 +239,15 @@ def test_the_command_writes_the_same_in_three_forms(project: Project) -> None:
     assert not (project.outputs / ".ckptrules").exists()
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_value_that_is_no_number_makes_no_other_json(project: Project, value: str) -> None:
+    (project.folder / "rules/naming.yaml").write_text("packs: [lightning]\nlayout: ['*/checkpoints']\n")
+    (project.folder / "rules/retention.yaml").unlink()
+    project.make({f"a/checkpoints/epoch=3-step=40-val_loss={value}.ckpt": 7})
+    (row,) = json.loads(project.doit("catalog", "format=json"), parse_constant=pytest.fail)
+    assert (row["metric"], row["value"]) == ("val_loss", None)
+
+
 @pytest.mark.parametrize(
     ("words", "fact"),
     [
