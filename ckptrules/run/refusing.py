@@ -79,6 +79,20 @@ def refuse_stray_patterns(line: CommandLine) -> None:
             raise OptionError(fact, f"{hint}; else write '{changing}' out")
 
 
+def refuse_stale_looks(line: CommandLine) -> None:
+    """Refuse to change the pins, or to undo, in one call with what looks, before that, at what they change.
+
+    Raises:
+        OptionError: with the two commands.
+    """
+    asked = [task for task in TASKS if line.command == "run" and line.asks_for(task)]
+    for one in (task for task in asked if task in ("pin", "unpin", "undo")):
+        others = (task for task in asked if task != one and (one != "undo" or line.options(task).will_change))
+        if other := next(others, ""):
+            fact = f"'{one}' and '{other}' in one call: each would look before the other has changed anything"
+            raise OptionError(fact, "run one after the other")
+
+
 def all_are_ours() -> bool:
     """Say whether there are no tasks of the user's own."""
     return program() == OURS or not has_own_tasks()

@@ -42,6 +42,7 @@ from ckptrules.run.refusing import (
     refuse_processes_of_doit,
     refuse_report_place,
     refuse_runs_without_lock,
+    refuse_stale_looks,
     refuse_stray_patterns,
     show_help_first,
 )
@@ -85,6 +86,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
         session = Session(line, dodo)
         refuse_mistyped(line)
         refuse_stray_patterns(line)
+        refuse_stale_looks(line)
         refuse_runs_without_lock(line)
         refuse_processes_of_doit(line)
         default_tasks = own.get("default_tasks") or [DEFAULT_TASK]

@@ -76,6 +76,18 @@ def test_a_copy_of_the_tree_keeps_its_pins(pinned: Project, tmp_path: Path) -> N
     assert sorted(os.listdir(copy / "one/checkpoints")) == [EARLY_NEW, YOUNG_NEW]
 
 
+@pytest.mark.parametrize(
+    "words", ["pin --name={} migrate --delete-old", "migrate --delete-old pin --name={}", "pin --name={} pins"]
+)
+def test_nothing_goes_by_the_pins_in_the_call_that_changes_them(pinned: Project, words: str) -> None:
+    """It was pinned, and then deleted: what is pinned had been read before."""
+    pinned.doit("unpin", f"name={EARLY}")
+    refused = pinned.doit(*words.format(EARLY).split(), check=3)
+    assert refused.startswith("ERROR: command line: 'pin' and '")
+    assert refused.endswith("has changed anything\n    hint: run one after the other\n")
+    assert (pinned.doit("pins"), len(pinned.names("one"))) == ("Nothing is pinned.\n", 2)
+
+
 def test_what_is_pinned_while_a_run_waits_for_the_lock_stays(pinned: Project) -> None:
     """The run had read before that nothing is pinned, and deleted it."""
     rules = pinned.folder / "rules"

@@ -88,6 +88,18 @@ def test_a_preview_of_an_undo_changes_nothing(project: Project) -> None:
     assert project.tree(state=True) == before
 
 
+def test_an_undo_is_not_asked_for_in_one_call_with_another_change(project: Project) -> None:
+    """The migrate behind it was up to date, as the undo had not begun when that was found out."""
+    project.make({"one/checkpoints/epoch=20-step=20.ckpt": 3})
+    project.doit("migrate")
+    refused = project.doit("undo", "migrate", check=3)
+    assert refused == (
+        "ERROR: command line: 'undo' and 'migrate' in one call: each would look before the other has changed anything\n"
+        "    hint: run one after the other\n"
+    )
+    assert "Would take back: run" in project.doit("undo", "history", "dry_run=1")
+
+
 def test_several_runs_are_taken_back_one_after_the_other(project: Project) -> None:
     project.make(TREE)
     start = project.tree()
