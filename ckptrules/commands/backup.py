@@ -12,7 +12,7 @@ from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.records import expected_time
+from ckptrules.run.records import FULL, expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
@@ -132,7 +132,7 @@ def make(session: Session, options: Options, order: Order) -> Done:
             left = f"{command('drop_backup', backup=hidden)} removes what is there of it"
         return stopped(f"Not finished: {what}. {left}.\n", error)
     except OSError as error:
-        hint = "make room, or name another folder with to=DIR" * (error.errno in locking.FULL)
+        hint = "make room, or name another folder with to=DIR" * (error.errno in FULL)
         return Done(Output(report.failed_text(what, why_of(error), hint)), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
     return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import time
@@ -19,7 +18,6 @@ from ckptrules.storage import believing, reading, state, trash
 from ckptrules.storage.base import LockedError
 from ckptrules.storage.posix import Disk
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
 PURGE = "'doit purge' frees what waits in the trash"
 LITTLE = (
     "some 100 kB are enough to begin: remove some file by hand (df -h). 'doit plan delete_old=1' needs no space; "
@@ -117,6 +115,8 @@ def _tell(session: Session, sentence: str) -> None:
 
 def cannot_be_written(path: str, what: str, error: OSError) -> str:
     """Say that a part of the state of a folder of outputs cannot be written, and what helps."""
+    from ckptrules.run.records import FULL  # not above, as for `recover_first`
+
     if isinstance(error, reading.StateError):
         return refusal_of(error)
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"

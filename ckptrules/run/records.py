@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import getpass
 import json
@@ -17,7 +18,6 @@ from ckptrules.changes import clock, journals
 from ckptrules.changes.clock import LastRun
 from ckptrules.changes.journal import Journal
 from ckptrules.engine.measures import NS, SECONDS, human_size, human_time, rate
-from ckptrules.run.locking import FULL
 from ckptrules.run.options import Common
 from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
@@ -28,6 +28,7 @@ from ckptrules.storage.posix import Disk
 LAST_RUN = "lock.last_run"  # the file in the state folder
 RATES = "rates"  # likewise: bytes a second, by command
 DAY = SECONDS["d"]
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
 UNKNOWN = "not known yet, as no such run here has moved a GB"
 
 

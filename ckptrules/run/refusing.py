@@ -85,7 +85,7 @@ def refuse_stale_looks(line: CommandLine) -> None:
     Raises:
         OptionError: with the two commands.
     """
-    asked = [task for task in TASKS if line.command == "run" and line.asks_for(task)]
+    asked = [word.base for word in line.words if line.command == "run" and word.base in TASKS]
     for one in (task for task in asked if task in ("pin", "unpin", "undo")):
         others = (task for task in asked if task != one and (one != "undo" or line.options(task).will_change))
         if other := next(others, ""):
