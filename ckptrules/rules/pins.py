@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,7 @@ from ckptrules.engine.measures import NS
 from ckptrules.engine.pins import Pin
 from ckptrules.engine.ruleset import Fault, Location, RuleError
 from ckptrules.engine.shapes import ListOf, Number, Record, Text
-from ckptrules.rules.shape import read_yaml
+from ckptrules.rules.shape import MAX_BYTES, read_yaml
 from ckptrules.rules.shipped import has_pins, pins_file
 from ckptrules.storage import believing, reading, writing
 
@@ -80,7 +81,14 @@ def change_pins(rules_dir: str | None, change: Change) -> None:
         RuleError: it is not as it must be.
     """
     path = pins_file(rules_dir)
-    writing.change_beside(path, lambda text: to_yaml(sorted(change(from_yaml(text, path) if text else ()))))
+
+    def changed(text: str) -> str:
+        new = to_yaml(sorted(change(from_yaml(text, path) if text else ())))
+        if len(new) > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it would be larger than {MAX_BYTES:,} bytes; 'protected' takes a pattern")
+        return new
+
+    writing.change_beside(path, changed)
 
 
 def from_yaml(text: str, file: str) -> tuple[Pin, ...]:

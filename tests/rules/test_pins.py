@@ -104,6 +104,14 @@ def test_where_the_disk_cannot_say_whether_there_are_rules_no_others_take_their_
     assert rule_texts(None) == {"rules/own.yaml": "layout: ['*']\n"}
 
 
+def test_no_more_is_written_than_is_read_again(tmp_path: Path) -> None:
+    """`doit pin name='*'` left a file that every command refused, `doit unpin` as well."""
+    change_pins(str(tmp_path), lambda _: [Pin("a/b", 1, 1)])
+    with pytest.raises(OSError, match="it would be larger than 1,000,000 bytes; 'protected' takes a pattern"):
+        change_pins(str(tmp_path), lambda _: [Pin(f"a/{number}", 1, 1) for number in range(30_000)])
+    assert len(read_pins(str(tmp_path))) == 1
+
+
 @pytest.mark.parametrize("make", ["folder", "pipe", "link", "bytes"])
 def test_what_cannot_be_read_is_not_taken_for_no_pins(tmp_path: Path, make: str) -> None:
     file = tmp_path / "pins.yaml"
