@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,6 +13,21 @@ from ckptrules.engine.companions import Pairs
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import is_misdated, misdated_of
 from ckptrules.engine.ruleset import Reason
+
+Choose = Callable[[OnConflict], Checkpoint | None]
+
+
+class Known(NamedTuple):
+    """What is known of checkpoints before anything is decided, by the names that they go by.
+
+    ``pairs`` are the sidecars that go with one. ``linked`` says why one stays in any case, ``marked`` why one is not
+    whole, and ``busy`` the same, with what is in use.
+    """
+
+    pairs: Pairs
+    linked: Mapping[str, Reason]
+    marked: Mapping[str, Reason]
+    busy: Mapping[str, Reason]
 
 
 class Resolved(NamedTuple):
@@ -38,19 +53,16 @@ class Group(NamedTuple):
 def resolve(
     checkpoints: Sequence[Checkpoint],
     entries: Sequence[Entry],
-    sidecars: Pairs,
     on_conflict: OnConflict,
     evidence: Evidence,
-    linked: Mapping[str, Reason],
-    busy: Collection[str],
+    known: Known,
 ) -> Resolved:
     """Settle every conflict as ``on_conflict`` says, or tell of it.
 
     The checkpoints are all that have a name to go to. Whatever stands among the entries may be in the way, as may what
-    goes with a checkpoint, or find something there. What is ``linked`` may not go to the trash; what is ``busy``, as it
-    is not whole, wins nothing.
+    goes with a checkpoint, or find something there. What is linked may not go to the trash; what is busy wins nothing.
     """
-    groups = find_groups(checkpoints, entries, sidecars)
+    groups = find_groups(checkpoints, entries, known.pairs)
     by_name = {checkpoint.entry.name: checkpoint for checkpoint in checkpoints}
     all_entries = {entry.name: entry for entry in entries}
     losers: list[tuple[Checkpoint, Reason]] = []
@@ -60,7 +72,7 @@ def resolve(
     disputed: set[str] = set()
     for group in groups:
         rivals = [by_name[name] for name in sorted(group.names) if name in by_name]
-        choose = partial(winner_of, group, rivals, sidecars, evidence, linked, busy)
+        choose = partial(winner_of, group, rivals, evidence, known)
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
             kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
@@ -71,9 +83,7 @@ def resolve(
             losers += [(checkpoint, why) for checkpoint in rivals if checkpoint is not winner]
             winners.append(winner.entry.name)
         else:
-            exists = _headline(group, rivals) in all_entries
-            there = [all_entries[name] for name in group.names]
-            problems.append(tell(group, rivals, there, evidence, linked, choose, exists=exists))
+            problems.append(tell(group, rivals, all_entries, evidence, known, choose))
             disputed |= group.names
     lost = {checkpoint.entry.name for checkpoint, _ in losers}
     sound = tuple(c for c in checkpoints if c.entry.name not in disputed | lost)
@@ -108,13 +118,7 @@ def find_groups(checkpoints: Sequence[Checkpoint], entries: Sequence[Entry], sid
 
 
 def winner_of(
-    group: Group,
-    rivals: Sequence[Checkpoint],
-    sidecars: Pairs,
-    evidence: Evidence,
-    linked: Collection[str],
-    busy: Collection[str],
-    on_conflict: OnConflict,
+    group: Group, rivals: Sequence[Checkpoint], evidence: Evidence, known: Known, on_conflict: OnConflict
 ) -> Checkpoint | None:
     """Choose the one that gets the name, or none where that is not certain, or where one would lose that may not go.
 
@@ -127,7 +131,7 @@ def winner_of(
 
     def order(checkpoint: Checkpoint) -> tuple[int, bool, int, str]:
         entry = checkpoint.entry
-        return len(sidecars.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
+        return len(known.pairs.get(entry.name, ())), entry.name == checkpoint.target, entry.mtime_ns, entry.name
 
     def amount(checkpoint: Checkpoint) -> tuple[int, ...]:
         time, size = checkpoint.entry.mtime_ns, checkpoint.entry.size
@@ -137,28 +141,26 @@ def winner_of(
     best = max(map(amount, rivals))
     first = [checkpoint for checkpoint in rivals if amount(checkpoint) == best]
     certain = identical or (len(first) == 1 and not misdated)
-    if on_conflict in ("report", "skip") or not certain or not group.names.isdisjoint(busy):
+    if on_conflict in ("report", "skip") or not certain or not group.names.isdisjoint(known.busy):
         return None
     winner = max(first, key=order)
-    return winner if group.names.intersection(linked) <= {winner.entry.name} else None
+    return winner if group.names.intersection(known.linked) <= {winner.entry.name} else None
 
 
 def tell(
     group: Group,
     rivals: Sequence[Checkpoint],
-    entries: Sequence[Entry],
+    every: Mapping[str, Entry],
     evidence: Evidence,
-    linked: Mapping[str, Reason],
-    choose: Callable[[OnConflict], Checkpoint | None],
-    *,
-    exists: bool,
+    known: Known,
+    choose: Choose,
 ) -> Problem:
     """Tell of a conflict: each candidate with what speaks for it, and which one the protocol would keep."""
     target = _headline(group, rivals)
-    ordered = sorted(entries, key=lambda entry: (entry.name != target, entry))
+    ordered = sorted((every[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
-    remarks = tuple(_remarks(entry, ordered, evidence, linked) if alike else _kind(entry) for entry in ordered)
+    remarks = tuple(_remarks(entry, ordered, evidence, known.linked) if alike else _kind(entry) for entry in ordered)
     others = "the others" if names[2:] else "the other"
     hint = f"compare them, keep the better one, delete or rename {others}"
     best = [entry.name for entry, remark in zip(ordered, remarks, strict=True) if remark.startswith("larger, newer")]
@@ -166,7 +168,7 @@ def tell(
         hint = "on_conflict=merge_identical keeps one of them, the rest goes to the trash"
     elif best and choose("keep_newest"):
         hint = f"the protocol keeps the larger and newer one, {best[0]}; on_conflict=keep_newest does that"
-    if exists:
+    if target in every:
         return Problem("target_exists", names, f"target already exists: {target}", hint, remarks)
     what = "target" if any(checkpoint.target == target for checkpoint in rivals) else "sidecar"
     return Problem("same_target", names, f"{len(names)} checkpoints for one {what}: {target}", hint, remarks)

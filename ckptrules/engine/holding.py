@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ckptrules.engine.actions import Kept, Problem
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs
+from ckptrules.engine.conflicts import Known
 from ckptrules.engine.entries import Entry, Listing, OutsideLink
 from ckptrules.engine.pointers import Texts, cannot_follow
 from ckptrules.engine.rows import stay
@@ -128,19 +129,14 @@ def broken_ones(found: Sorted, marked: Mapping[str, Reason], conflicts: Sequence
 
 
 def would_go(
-    policy: Policy | None,
-    sound: Sequence[Checkpoint],
-    found: Sorted,
-    evidence: Evidence,
-    marked: Mapping[str, Reason],
-    linked: Mapping[str, Reason],
+    policy: Policy | None, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known
 ) -> Collection[str]:
     """Return the names in use that the policy would let go if they were not."""
     if policy is None or not evidence.in_use:
         return ()
-    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in marked]
+    finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in known.marked]
     lost = {one.entry.name for one in found.checkpoints}.difference(one.entry.name for one in finished)
-    verdict = judge(policy, finished, found, evidence._replace(verified=None), marked, lost, linked)
+    verdict = judge(policy, finished, found, evidence._replace(verified=None), known.marked, lost, known.linked)
     return verdict.remove.keys() & evidence.in_use.keys()
 
 
@@ -153,16 +149,11 @@ def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Eviden
         for mention in evidence.pointers[pointer]
         if not mention.text.isdigit()
     }
-    held = [c for c in sound if c.entry.name in owners and c.target != c.entry.name]
-    text = "cannot be renamed to {}: {} names it, and belongs to {}"
+    text, hint = "cannot be renamed to {}: {} names it, and belongs to {}", "let the owner of both run this, or root"
     return {
-        c.entry.name: Problem(
-            "foreign",
-            c.names,
-            text.format(c.target, *owners[c.entry.name]),
-            "let the owner of both run this, or root",
-        )
-        for c in held
+        c.entry.name: Problem("foreign", c.names, text.format(c.target, *owners[c.entry.name]), hint)
+        for c in sound
+        if c.entry.name in owners and c.target != c.entry.name
     }
 
 

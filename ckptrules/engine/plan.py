@@ -9,7 +9,7 @@ from ckptrules.engine import holding, rows
 from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Skipped
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
-from ckptrules.engine.conflicts import resolve
+from ckptrules.engine.conflicts import Known, resolve
 from ckptrules.engine.cut_short import showing
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
@@ -33,19 +33,6 @@ class Case(NamedTuple):
     on_conflict: OnConflict
     evidence: Evidence
     leave_links: bool
-
-
-class Known(NamedTuple):
-    """What is known of checkpoints before anything is decided, by the names that they go by.
-
-    ``pairs`` are the sidecars that go with one. ``linked`` says why one stays in any case, ``marked`` why one is not
-    whole, and ``busy`` the same, with what is in use.
-    """
-
-    pairs: Pairs
-    linked: Mapping[str, Reason]
-    marked: Mapping[str, Reason]
-    busy: Mapping[str, Reason]
 
 
 class Cleared(NamedTuple):
@@ -157,11 +144,11 @@ def clear(case: Case, found: Sorted, known: Known) -> Cleared:
     """Resolve the conflicts, and set aside what may not be touched."""
     evidence = case.evidence
     sound, losers, skipped, problems, winners = resolve(
-        found.checkpoints, case.listing.entries, known.pairs, case.on_conflict, evidence, known.linked, known.busy
+        found.checkpoints, case.listing.entries, case.on_conflict, evidence, known
     )
     left: tuple[Kept, ...] = ()
     if known.busy:
-        wanted = holding.would_go(case.policy, sound, found, evidence, known.marked, known.linked)
+        wanted = holding.would_go(case.policy, sound, found, evidence, known)
         sound, left, refused = holding.set_aside(sound, known.busy, known.marked, wanted)
         problems = (*problems, *refused, *holding.broken_ones(found, known.marked, problems))
     if stuck := holding.held_by_foreign(sound, found, evidence):
