@@ -123,8 +123,6 @@ def verified_only(verdict: Verdict, others: Others, series: Series, verified: fr
 def joined(verdicts: Iterable[Verdict]) -> Verdict:
     """Join what was decided in the series of one directory."""
     found = list(verdicts)
-    if len(found) == 1:
-        return found[0]
     return Verdict(
         {name: why for verdict in found for name, why in verdict.keep.items()},
         {name: why for verdict in found for name, why in verdict.remove.items()},

@@ -182,17 +182,13 @@ def flaws_of(read: Reader, keys: Collection[Key], others: Iterable[Entry]) -> di
     for entry in others:
         name = name_of(entry, read)
         if (key := key_of(entry, name)) in keys:
-            what = (
-                "gets no usable name"
-                if name.fault
-                else "is a link"
-                if entry.kind == "link"
-                else f"holds {entry.hollow}"
-                if entry.hollow
-                else "is empty"
+            whys = (
+                (name.claim.kind == "ambiguous", "is claimed by two rules"),
+                (name.fault, "gets no usable name"),
+                (entry.kind == "link", "is a link"),
+                (entry.hollow, f"holds {entry.hollow}"),
             )
-            what = "is claimed by two rules" if name.claim.kind == "ambiguous" else what
-            found[key] = f"{entry.name} {what}"
+            found[key] = f"{entry.name} {next((why for applies, why in whys if applies), 'is empty')}"
     return found
 
 

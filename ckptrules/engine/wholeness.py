@@ -147,10 +147,9 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
         lacks = [pattern for pattern in rule.complete.all if pattern not in met]
         if lacks:
             return Reason(f"is not whole: it lacks {_listed(lacks)}", rule.complete.place)
-        if rule.complete.any and not met.intersection(rule.complete.any):
-            folders = [part for part in one.parts if part.entry.kind == "directory"] or one.entry.kind == "directory"
-            if folders:
-                return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
+        is_folder = "directory" in {one.entry.kind, *(part.entry.kind for part in one.parts)}
+        if is_folder and rule.complete.any and not met.intersection(rule.complete.any):
+            return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
         return None
     if count is None and (lacks := sorted(needed - texts)):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)

@@ -247,7 +247,7 @@ def _compile_patterns(values: Sequence[Value]) -> tuple[Pattern, ...]:
 
 def _special(rules: RuleSet) -> re.Pattern[str]:
     """Compile one expression for all shell patterns and endings: most names fit none, and are told so by one look."""
-    patterns = [one.text for one in (*rules.protected, *rules.ignored)] + [one.text for one in rules.pointers]
+    patterns = [one.text for one in (*rules.protected, *rules.ignored, *rules.pointers)]
     endings = [f"(?s:.*{re.escape(one.text)})\\Z" for one in rules.unfinished]
     return re.compile("|".join([*map(fnmatch.translate, patterns), *endings]) or r"(?!)")
 
