@@ -166,7 +166,6 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
     if asks_for_metrics(job):
         metrics = read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
     known = Evidence(
-        verified=verified_names(job, listing),
         now_ns=job.header["started_ns"],
         metrics=metrics,
         inside=look_inside(directory, listing, job.rules),
@@ -178,18 +177,20 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
         tree=job.tree,
     )
     known, notes = with_facts(job, listing, sources, known, told)
-    plan = planned(job, listing, known)
     looked_at, relied_on = set[str](), set[str]()
-    while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
-        looked_at |= names  # what is found out may bring other names into play
-        relied_on.update(plan.rests_on)
-        evidence = look(job.links, directory, listing, plan, job.rules, known)
-        if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
-            evidence, notes = with_facts(job, listing, sources, evidence, told)
-        if evidence == known:
-            break
-        known = evidence
+    for proved in dict.fromkeys((None, verified_names(job, listing))):  # first what would go without a proof
+        known = known._replace(verified=proved)
         plan = planned(job, listing, known)
+        while not (looked_at >= (names := to_look_at(plan)) and relied_on.issuperset(plan.rests_on)):
+            looked_at |= names  # what is found out may bring other names into play
+            relied_on.update(plan.rests_on)
+            evidence = look(job.links, directory, listing, plan, job.rules, known)
+            if (evidence.in_use, evidence.broken) != (known.in_use, known.broken):
+                evidence, notes = with_facts(job, listing, sources, evidence, told)
+            if evidence == known:
+                break
+            known = evidence
+            plan = planned(job, listing, known)
     text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
     return Settled(job, plan, known, (*notes, *(Reason(text.format(one, MANIFEST)) for one in backups)), pinned)
 

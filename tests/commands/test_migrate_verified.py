@@ -132,6 +132,21 @@ def test_without_delete_old_it_asks_for_nothing(project: Project) -> None:
     assert project.names("exp") == [EARLY_NEW, STAYS_NEW]
 
 
+@pytest.mark.parametrize("holder", ["latest", "../best", "pinned"])
+def test_what_stays_in_any_case_needs_no_proof(project: Project, holder: str) -> None:
+    """The plan without a proof is asked first: what a pointer file or a link elsewhere holds could not go."""
+    early = put(project, EARLY_NEW, 2, 176)
+    put(project, STAYS_NEW, 20, 1760)
+    if holder == "latest":
+        early.with_name(holder).write_text(EARLY_NEW)
+    elif holder == "pinned":
+        project.doit("pin", f"name={EARLY_NEW}")
+    else:
+        early.parent.joinpath(holder).symlink_to(f"checkpoints/{EARLY_NEW}")
+    project.doit("plan", *DELETE)
+    project.doit("migrate", *DELETE)
+
+
 def test_a_checkpoint_that_is_a_directory_proves_as_well(project: Project) -> None:
     put(project, EARLY, 2, 176)
     put(project, f"{STAYS}/a.pt", 20, 1760)
