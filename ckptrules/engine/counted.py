@@ -45,6 +45,11 @@ def why_too_few(texts: Iterable[str]) -> str:
     return ""
 
 
+def families(texts: Iterable[str]) -> set[str]:
+    """Return texts of parts; those that count themselves as a shell pattern, as a resume may count otherwise."""
+    return {_NTH.sub(r"\1*\3*\5", text) for text in texts}
+
+
 def why_ranks_lack(paths: Collection[str]) -> str:
     """Say which files of a checkpoint that is a folder are there for some ranks only; nothing where none is missing.
 

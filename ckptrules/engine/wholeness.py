@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, number
-from ckptrules.engine.counted import why_too_few
+from ckptrules.engine.counted import families, why_too_few
 from ckptrules.engine.cut_short import cut_short
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.naming import Reader, reader, stems_of
@@ -19,7 +19,7 @@ SHOWN = 3  # names of missing parts
 OTHERS_HAVE = "which others of its series have"
 BROKEN = "is broken, "
 Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
-"""By the name of a checkpoint of parts: the format that it is judged by, its parts there, and those of its series."""
+"""By the name of a checkpoint of parts: the format it is judged by, its parts there, and `families` of its series."""
 
 
 def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
@@ -82,7 +82,7 @@ def parts_needed(checkpoints: Sequence[Checkpoint], rules: RuleSet) -> Needs:
     for one in checkpoints:
         if one.rule and one.parts:
             rule, texts = as_renamed(one, one.rule, read)
-            seen[rule.id, one.series] |= texts
+            seen[rule.id, one.series] |= families(texts)
             found[one.entry.name] = rule, texts, seen[rule.id, one.series]
     return found
 
@@ -151,7 +151,7 @@ def why_incomplete(one: Checkpoint, needs: Needs, inside: Mapping[str, frozenset
         if is_folder and rule.complete.any and not met.intersection(rule.complete.any):
             return Reason(f"is not whole: it has none of {_listed(rule.complete.any)}", rule.complete.place)
         return None
-    if count is None and (lacks := sorted(needed - texts)):
+    if count is None and (lacks := sorted(needed - families(texts))):
         return Reason(f"is not whole: it lacks {_listed(lacks)}, {OTHERS_HAVE}", rule.place)
     return None
 
@@ -192,7 +192,7 @@ def lacks_shown(every: Sequence[Checkpoint], marked: Mapping[str, Reason], rules
     for name, (rule, texts, needed) in parts_needed(every, rules).items():
         if name in torn:
             lacking[rule.id, series[name]] = Reason(f"it alone shows what {name} lacks", rule.place)
-        elif name not in marked and texts == needed:
+        elif name not in marked and families(texts) == needed:
             shown[rule.id, series[name]].append(name)
     return {why: shown[key] for key, why in lacking.items() if shown[key]}
 
