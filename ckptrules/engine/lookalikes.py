@@ -50,7 +50,8 @@ def stands_beside(name: str, *, folder: bool) -> bool:
 def layout_for(paths: Iterable[str]) -> list[str]:
     """Return patterns that cover folders, the fewest first: ``a/b/checkpoints`` → ``*/*/checkpoints``.
 
-    The last part stays as it is where it says what is in it (`HOLDERS`), or where several folders share it.
+    The last part stays as it is where it says what is in it (`HOLDERS`), or where several folders share it
+    and no number in it tells them apart, as in ``seed1``.
     """
     parts = [path.split("/") for path in paths if path]
     shared = Counter((len(one), one[-1]) for one in parts)
@@ -99,5 +100,5 @@ def as_line(patterns: Iterable[str]) -> str:
 
 def _last(parts: Sequence[str], shared: Mapping[tuple[int, str], int]) -> str:
     last = parts[-1]
-    says_so = last in HOLDERS or (shared[len(parts), last] > 1 and not looks_like(last))
+    says_so = last in HOLDERS or (shared[len(parts), last] > 1 and not (looks_like(last) or re.search(r"\d", last)))
     return last if says_so and not is_pattern(last) else "*"

@@ -237,4 +237,6 @@ def test_it_does_not(name: str) -> None:
 def test_few_patterns_cover_many_folders() -> None:
     assert layout_for([f"{a}/{b}/checkpoints" for a in "ab" for b in "cd"]) == ["*/*/checkpoints"]
     assert layout_for(["a/1", "b/2", "c"]) == ["*", "*/*"]
+    assert layout_for([f"{a}/{b}" for a in "ab" for b in ("exp", "aux")]) == ["*/aux", "*/exp"]
+    assert layout_for([f"{a}/{b}" for a in "ab" for b in ("seed1", "seed2", "fold_0")]) == ["*/*"]
     assert layout_for([""]) == []
