@@ -17,7 +17,7 @@ from ckptrules.engine.words import BEGIN_ANEW, ENDING, KEYS, PIECES
 SOME = 20  # names of a kind, from which a format is drafted
 COLUMN = 32  # where a comment begins
 DAY, TIME_OF_DAY = 8, 6  # digits
-_PARTS = frozenset("rank shard part worker expert gpu node host device process proc dp mp pp tp".split())
+_PARTS = frozenset("rank shard part worker expert gpu node host device process proc cuda dp mp pp tp".split())
 """Words before a number that tell which of several files of one checkpoint it is."""
 _APART = frozenset(
     "block client cluster consolidated domain exp experiment group head kfold layer member rep repeat replica run "

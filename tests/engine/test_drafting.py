@@ -148,6 +148,7 @@ def test_where_several_numbers_may_count_or_tell_runs_there_is_no_draft(names: s
         "net_fold0.pt net_fold1.pt",
         "net-seed-1.pt net-seed-2.pt",
         "rank0.pt rank1.pt",
+        "model_cuda0.pt model_cuda1.pt",
         "model_part_0.pt model_part_1.pt",
         "w-00001-of-00003.npz w-00002-of-00003.npz",
         "consolidated.00.pth consolidated.01.pth",

@@ -101,6 +101,14 @@ TREES = {
         "cat-000004.safetensors cat-000004-state cat-000006.safetensors cat-000006-state",
         unwhole="cat-000008.safetensors",
     ),
+    "words: parameters do not stand for the state of their optimizer": Tree(
+        "jax",
+        "jax/{params,opt_state}_epoch_{1..3}.pkl jax/params_epoch_4.pkl",
+        ["words"],
+        "params_epoch_1.pkl opt_state_epoch_1.pkl",
+        "params_epoch_2.pkl opt_state_epoch_2.pkl params_epoch_3.pkl opt_state_epoch_3.pkl",
+        unwhole="params_epoch_4.pkl",
+    ),
     "words: a network that is saved more often than another is whole without it": Tree(
         "gan",
         "gan/netG_epoch_{1..5}.pth gan/netD_epoch_{2,4}.pth gan/bert_epoch_{1..4}.pth gan/t5_epoch_{1..3}.pth",
