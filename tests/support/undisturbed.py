@@ -19,6 +19,7 @@ from ckptrules.storage.moving import TICK_NS
 from tests.conftest import ROOT, Project, all_below, content_hash
 from tests.support import crash
 from tests.support.crash import Ended
+from tests.support.disturbing import Fault
 
 EARLY, EARLY_NEW = "epoch_epoch_02_step_step_000176_20251009_011245.ckpt", "epoch-02_step-000176.ckpt"
 DOUBLED = "epoch_epoch_22_step_step_001932_20251009_015037.ckpt"
@@ -89,7 +90,7 @@ class Undisturbed:
     """A project, what one command makes of it when nothing goes wrong, and the disks that disturbed runs have left."""
 
     def __init__(self, project: Project, kept: Path, command: Sequence[str], *, old_system: bool) -> None:
-        self.project, self.kept, self.command = project, kept, command
+        self.project, self.kept, self.command, self.old_system = project, kept, command, old_system
         self.run = functools.partial(crash.run_in_turn, project.folder, old_system=old_system)
         self.start, self.everything, self.links = project.tree(), set(contents(project)), self._links()
         shutil.copytree(project.outputs, kept, symlinks=True)
@@ -105,6 +106,29 @@ class Undisturbed:
         shutil.rmtree(self.project.outputs)
         shutil.copytree(self.kept, self.project.outputs, symlinks=True)
         self.began = time.time_ns()
+
+    def kills(self) -> Iterator[Fault]:
+        """Yield each way to kill a run: after each change, and before it, where that leaves a disk that was not seen yet.
+
+        That is where something lies between two changes that is not counted as one, as what SQLite writes.
+        """
+        yield from (Fault(at, "after") for at in self.instants)
+        for at, disk in enumerate(self._disks_before_changes(), 1):
+            if ("finish", disk) not in self.seen:
+                yield Fault(at, "before")
+
+    def _disks_before_changes(self) -> list[str]:
+        found = self.kept.with_name("disks")
+
+        def look(_: int) -> None:
+            with found.open("a", encoding="utf-8") as file:
+                print(on_disk(self.project.outputs, self.began), file=file)
+
+        self.begin()
+        ended = crash.run(self.project.folder, *self.command, at_change=look, old_system=self.old_system)
+        disks = found.read_text(encoding="utf-8").splitlines()
+        assert (ended.code, len(disks)) == (0, len(self.instants)), ended.output
+        return disks
 
     def has_its_links(self) -> bool:
         return self._links() == self.links
@@ -144,7 +168,7 @@ class Undisturbed:
 
 def on_disk(folder: Path, began: int) -> str:
     """Return all that is below a folder, but for numbers that differ from run to run; ``began`` is the time of the run."""
-    rows = []
+    rows, ours = [], f"{folder}/.ckptrules/"
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path, what = os.path.join(place, name), ""
@@ -159,7 +183,9 @@ def on_disk(folder: Path, began: int) -> str:
             elif is_file:
                 what = content_hash(path)
             is_old = is_file and status.st_mtime_ns < began
-            rows.append((RUN.sub("RUN", os.path.relpath(path, folder)), status.st_mode, status.st_nlink, is_old, what))
+            is_ours = f"{path}/".startswith(ours) and (not is_file or place.endswith(("/.ckptrules", "/journal")))
+            mode = stat.S_IFMT(status.st_mode) if is_ours else status.st_mode  # it gets its own as soon as it is made
+            rows.append((RUN.sub("RUN", os.path.relpath(path, folder)), mode, status.st_nlink, is_old, what))
     return repr(sorted(rows))
 
 
