@@ -155,7 +155,7 @@ def tell(
     known: Known,
     choose: Choose,
 ) -> Problem:
-    """Tell of a conflict: each candidate with what speaks for it, and which one the protocol would keep."""
+    """Tell of a conflict: each candidate with what speaks for it, and what would end it."""
     target = _headline(group, rivals)
     ordered = sorted((every[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
@@ -167,7 +167,7 @@ def tell(
     if choose("merge_identical"):
         hint = "on_conflict=merge_identical keeps one of them, the rest goes to the trash"
     elif best and choose("keep_newest"):
-        hint = f"the protocol keeps the larger and newer one, {best[0]}; on_conflict=keep_newest does that"
+        hint = f"on_conflict=keep_newest keeps the larger and newer one, {best[0]}, the rest goes to the trash"
     if target in every:
         return Problem("target_exists", names, f"target already exists: {target}", hint, remarks)
     what = "target" if any(checkpoint.target == target for checkpoint in rivals) else "sidecar"

@@ -93,7 +93,7 @@ CONFLICT = "  ! Problem: target already exists: epoch-12_step-001056.ckpt\n"
 @pytest.mark.parametrize(
     ("contents", "remark", "hint"),
     [
-        (("abcd", "ab"), ("", "larger, newer"), f"the protocol keeps the larger and newer one, {OLD}.ckpt; on_conflict=keep_newest does that"),
+        (("abcd", "ab"), ("", "larger, newer"), f"on_conflict=keep_newest keeps the larger and newer one, {OLD}.ckpt, the rest goes to the trash"),
         (("ab", "abcd"), ("larger", "newer"), "compare them, keep the better one, delete or rename the other"),
         (("ab", "ab"), ("", f"newer, same content as {NEW}.ckpt"), "on_conflict=merge_identical keeps one of them, the rest goes to the trash"),
         (("ab", "xy"), ("", "newer"), "compare them, keep the better one, delete or rename the other"),
