@@ -39,7 +39,11 @@ def rule_files(folder: str) -> list[str]:
     """List the rule files of a folder; none where it is not there."""
     if not os.path.isdir(folder):
         return []
-    return sorted(name for name in os.listdir(folder) if name.endswith((".yaml", ".yml")) and name != PINS)
+    return sorted(filter(_is_rule_file, os.listdir(folder)))
+
+
+def _is_rule_file(name: str) -> bool:
+    return name.lower().endswith((".yaml", ".yml")) and name != PINS
 
 
 def groups() -> dict[str, dict[str, str]]:
@@ -127,10 +131,9 @@ def rule_texts(rules_dir: str | None) -> dict[str, str]:
     texts: dict[str, str] = {}
     here = Location(shown, 1, 1)
     try:
-        for name in sorted(os.listdir(folder)):
-            if name.endswith((".yaml", ".yml")) and name != PINS:
-                here = Location(os.path.join(shown, name), 1, 1)
-                texts[here.file] = believing.read_plain(os.path.join(folder, name))
+        for name in sorted(filter(_is_rule_file, os.listdir(folder))):
+            here = Location(os.path.join(shown, name), 1, 1)
+            texts[here.file] = believing.read_plain(os.path.join(folder, name))
     except OSError as error:
         hint = "name the folder of the rule files with rules_dir=PATH; 'ckptrules init' writes one to edit"
         raise RuleError([Fault(here, f"cannot be read: {reading.why_of(error)}", hint)]) from None

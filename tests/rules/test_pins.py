@@ -57,6 +57,13 @@ def test_what_is_no_file_of_pins_is_refused_with_its_place(text: str, fact: str)
     assert str(refused.value).startswith(f"rules/pins.yaml:{fact}")
 
 
+def test_a_file_of_rules_is_not_passed_over_for_the_case_of_its_ending(tmp_path: Path) -> None:
+    """What it protected was deleted, without a word about the file."""
+    for name in ("KEEP.YAML", "layout.Yml", "old.yaml.bak"):
+        (tmp_path / name).write_text("layout: []")
+    assert [*rule_texts(str(tmp_path))] == [f"{tmp_path}/KEEP.YAML", f"{tmp_path}/layout.Yml"]
+
+
 def test_pins_are_no_rules(tmp_path: Path) -> None:
     (tmp_path / "naming.yaml").write_text("layout: []")
     (tmp_path / "pins.yaml").write_text("pins: []")
