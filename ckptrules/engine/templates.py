@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -75,16 +75,8 @@ def needed_variables(template: str) -> list[str]:
     from jinja2 import meta, nodes
 
     tree = _tree(template)
-    tested = {name.name for test in tree.find_all(nodes.CondExpr) for name in _names_in(test.test)}
-    return sorted(meta.find_undeclared_variables(tree) - tested)
-
-
-def _names_in(node: jinja2.nodes.Node) -> Iterator[jinja2.nodes.Name]:
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Name):
-        yield node
-    yield from node.find_all(nodes.Name)
+    tests = nodes.Output([choice.test for choice in tree.find_all(nodes.CondExpr)])
+    return sorted(meta.find_undeclared_variables(tree) - {name.name for name in tests.find_all(nodes.Name)})
 
 
 def pad(value: object, width: int = 0) -> str:
