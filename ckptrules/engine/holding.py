@@ -157,19 +157,16 @@ def held_by_foreign(sound: Iterable[Checkpoint], found: Sorted, evidence: Eviden
     }
 
 
-def hold_for_links(
-    sound: Sequence[Checkpoint], found: Sorted, disputed: Collection[str]
-) -> tuple[tuple[Checkpoint, ...], tuple[Kept, ...]]:
-    """Split off what a link in conflict points to: the link may not be touched, so it could not follow."""
-    heads = found.heads
-    links = [link for link in found.links if link.name in disputed]
-    holders = {heads.get(link.sibling, link.sibling): link.name for link in links if link.sibling}
-    held = tuple(
-        stay(c, Reason(f"{holders[c.entry.name]} points to it and is in conflict"))
-        for c in sound
-        if c.entry.name in holders
+def hold_for_links(sound: Sequence[Checkpoint], found: Sorted, disputed: Collection[str]) -> tuple[Checkpoint, ...]:
+    """Let what a link in conflict points to keep its name: the link may not be touched, so it could not follow."""
+    links = [link for link in found.links if link.name in disputed and link.sibling]
+    why = {
+        found.heads.get(link.sibling or "", link.sibling): f"{link.name} points to it and is in conflict"
+        for link in links
+    }
+    return tuple(
+        c._replace(target=c.entry.name, named_by=Reason(why[c.entry.name])) if c.entry.name in why else c for c in sound
     )
-    return tuple(c for c in sound if c.entry.name not in holders), held
 
 
 def without(found: Sorted, disputed: Collection[str]) -> Sorted:

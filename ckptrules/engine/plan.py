@@ -157,8 +157,7 @@ def clear(case: Case, found: Sorted, known: Known) -> Cleared:
     disputed = {name for problem in problems for name in problem.names} | {row.name for row in skipped}
     stays = (*skipped, *(row for row in left if row.name not in disputed))
     if disputed:
-        sound, held = holding.hold_for_links(sound, found, disputed)
-        stays, found = (*stays, *held), holding.without(found, disputed)
+        sound, found = holding.hold_for_links(sound, found, disputed), holding.without(found, disputed)
     if texts := by_name(evidence.pointers):
         sound = tuple(holding.unless_unfollowed(c, known.pairs, texts) for c in sound)
     return Cleared(found, sound, losers, winners, stays, problems, disputed)
