@@ -11,6 +11,7 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.naming import stem_of
 from ckptrules.engine.ruleset import Reason
+from ckptrules.engine.shapes import in_line
 from ckptrules.engine.state_folder import LONGEST_NAME
 
 Owned = Mapping[str, Sequence["Sidecar"]]  # by the name of the checkpoint
@@ -64,8 +65,7 @@ def by_name_only(owners: Iterable[str], names: Iterable[str]) -> dict[str, tuple
 
 def line_for(suffixes: Iterable[str]) -> str:
     """Write the line of a rule file that takes names with these suffixes along."""
-    texts = [suffix if suffix.replace("_", "").replace(".", "").isalnum() else repr(suffix) for suffix in suffixes]
-    return f"sidecars: [{', '.join(sorted(set(texts)))}]"
+    return f"sidecars: [{', '.join(sorted(set(map(in_line, suffixes))))}]"
 
 
 def suffix_of(name: str, suffixes: Sequence[str]) -> str:

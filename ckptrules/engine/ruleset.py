@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from ckptrules.engine.entries import Entry
+from ckptrules.engine.shapes import in_line, in_yaml
 
 
 class Location(NamedTuple):
@@ -191,8 +192,8 @@ class Best(NamedTuple):
     across: str = ""
 
     def __str__(self) -> str:
-        across = f", across: '{self.across}'" if self.across else ""
-        return f"{{metric: {self.metric}, mode: {self.mode}, count: {self.top}{across}}}"
+        across = f", across: {in_yaml(self.across)}" if self.across else ""
+        return f"{{metric: {in_line(self.metric)}, mode: {self.mode}, count: {self.top}{across}}}"
 
 
 class Within(NamedTuple):
@@ -223,7 +224,7 @@ class Budget(NamedTuple):
     order: tuple[tuple[str, Literal["max", "min"]], ...] = ()
 
     def __str__(self) -> str:
-        order = ", ".join(f"{{metric: {metric}, mode: {mode}}}" for metric, mode in self.order)
+        order = ", ".join(f"{{metric: {in_line(metric)}, mode: {mode}}}" for metric, mode in self.order)
         return f"{{total: {self.total}, order: [{order}]}}" if order else f"{{total: {self.total}}}"
 
 

@@ -2,6 +2,7 @@
 
 # Without `from __future__ import annotations`: NamedTuple would compile every annotation again, at every start.
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -72,6 +73,11 @@ MODE = Choice("Whether the highest is best, or the lowest.", {word: word for wor
 def in_yaml(text: str) -> str:
     """Write a text as YAML has it in single quotes; it must be printable."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def in_line(text: str) -> str:
+    """Write a text as YAML has it among others of one line: in quotes where it needs some."""
+    return text if re.fullmatch(r"[\w.][\w./()@%-]*", text) else in_yaml(text)
 
 
 def fault_of(read: Callable[[str], object]) -> Callable[[str], str]:

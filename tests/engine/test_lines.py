@@ -13,7 +13,8 @@ from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Judged, Others
 from ckptrules.engine.lines import LINES
-from ckptrules.engine.ruleset import Every, Reason
+from ckptrules.engine.ruleset import Best, Budget, Bytes, Every, Reason
+from ckptrules.rules.load import load_rules
 
 
 def made(name: str, time: int = 0, **fields: object) -> Checkpoint:
@@ -97,6 +98,18 @@ def test_what_no_number_tells_apart_is_not_torn_apart_by_the_nearest() -> None:
 )
 def test_a_number_to_keep_every_so_many_of_is_written_as_in_a_rule_file(value: Every, written: str) -> None:
     assert str(value) == written
+
+
+@pytest.mark.parametrize("metric", ["val/loss", "top1, avg", "SNR [dB]", "it's", "a: b", "acc@1", "-x", "'x'"])
+def test_a_metric_is_written_so_that_a_rule_file_reads_it_again(metric: str) -> None:
+    """What would save a checkpoint was told as `{metric: top1, avg, …}`, which no rule file may hold."""
+    best = Best(metric, "max", 3, "it's a*")
+    budget = Budget(Bytes(5, "5B"), ((metric, "max"),))
+    text = f"layout: ['*']\nsidecars: [.json]\nbudget: {budget}\nretention: {{p: {{keep_best: {best}}}}}\nformats:\n"
+    rules = load_rules({"a.yaml": rf"{text}- {{id: a, match: '(?P<step>\d+)', examples: {{'1': {{step: 1}}}}}}"})
+    assert [line.value for line in rules.policies["p"].lines] == [best]
+    assert rules.budget is not None
+    assert rules.budget.value == budget
 
 
 @pytest.mark.parametrize(
