@@ -28,7 +28,7 @@ from ckptrules.report.style import Style
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR
 from ckptrules.run.finding import find, load, passed_over, rules_of
 from ckptrules.run.options import Common, OptionError, Planning
-from ckptrules.run.pinning import pins_of
+from ckptrules.run.pinning import pins_of, strays_of
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
@@ -45,10 +45,11 @@ DIGITS = 32  # of a fingerprint: 128 bits
 class Job(NamedTuple):
     """What all tasks of one command share; it can be sent to another process. ``number`` is that of the run.
 
-    ``pins`` are those of the directory that the job is for, ``strays`` those whose paths lead nowhere. ``holding`` are,
-    by directory, the names in it in which other checkpoint directories lie. ``tree`` is what the lines that go by the
-    whole tree say of the names in that directory, by the value of the line. ``verified`` says that `doit verify` has
-    been at work in this tree. ``others`` is by what a directory is planned as well, where anybody wants to know.
+    ``pins`` are those of the directory that the job is for, ``strays`` those of what is not where it was pinned.
+    ``holding`` are, by directory, the names in it in which other checkpoint directories lie. ``tree`` is what the lines
+    that go by the whole tree say of the names in that directory, by the value of the line. ``verified`` says that `doit
+    verify` has been at work in this tree. ``others`` is by what a directory is planned as well, where anybody wants to
+    know.
     """
 
     options: Planning
@@ -222,7 +223,7 @@ def own_jobs(session: Session, job: Job) -> Pairs:
     pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
     jobs: dict[tuple[Assignment | None, str], Job] = {}
     every = pins_of(session, options)
-    strays = tuple(pin for pin in every if not os.path.lexists(os.path.join(options.outputs_dir, pin.path)))
+    strays = strays_of(session, options.outputs_dir, every)
     pins = by_place(every)
     pairs = []
     for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:

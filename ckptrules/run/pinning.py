@@ -46,15 +46,21 @@ def _read_once(_: Session, rules_dir: str | None, outputs_dir: str, *, changes: 
 
 
 def pinned_in(outputs_dir: str, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> list[Found]:
-    """Find what is pinned in a directory that was read: of its own ``pins``, and of those that lead nowhere."""
+    """Find what is pinned in a directory that was read: of its own ``pins``, and of the ``strays``."""
     entries = {entry.name: entry for entry in listing.entries} if pins else {}
     follow, here = _paths_of(outputs_dir), listing.directory
     own = [find_pinned(pin, here, entries.get, follow) for pin in pins]
     return [*own, *strayed_into(listing, (pin for pin in strays if pin not in pins))]
 
 
+@once
+def strays_of(_: Session, outputs_dir: str, pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
+    """Return the pins that find nothing, or something else: what was pinned may lie in any other directory."""
+    return tuple(one.pin for one in look(outputs_dir, pins) if one.fault)
+
+
 def strayed_into(listing: Listing, pins: Iterable[Pin]) -> Iterator[Found]:
-    """Find what has the size and the time of pins that lead nowhere, as where an experiment was renamed by hand."""
+    """Find what has the size and the time of such pins, as where an experiment was renamed by hand."""
     return (Found(pin, listing.directory, one.name) for pin in pins for one in listing.entries if is_it(pin, one))
 
 
@@ -83,13 +89,13 @@ def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
 
 
 def all_pinned(session: Session, options: Common) -> list[Found]:
-    """Find all that is pinned, as it is now: where a pin leads nowhere, in all checkpoint directories.
+    """Find all that is pinned, as it is now: of a pin that finds nothing, or something else, in all directories.
 
     Raises:
         RuleError: nobody can know what is.
     """
     found = list(look(options.outputs_dir, pins_of(session, options)))
-    lost = [one.pin for one in found if one.fault == GONE]
+    lost = [one.pin for one in found if one.fault]
     if lost and os.path.isdir(options.outputs_dir):
         for directory in find(session, options):
             with contextlib.suppress(*FAULTS):
