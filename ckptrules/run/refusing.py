@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import PurePath
 
 from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
@@ -189,13 +190,15 @@ def refuse_backup(options: Common) -> None:
     """Refuse to change a backup: it would be none any more.
 
     Raises:
-        OptionError: ``outputs_dir`` is one.
+        OptionError: ``outputs_dir`` is one, or lies in one.
     """
     from ckptrules.outputs.find import is_backup  # not above: `doit list` needs it not
 
-    if is_backup(*os.path.split(os.path.realpath(options.outputs_dir))):
+    place = PurePath(os.path.realpath(options.outputs_dir))
+    if backup := next((one for one in (place, *place.parents) if is_backup(str(one.parent), one.name)), None):
+        fact = "is a backup" if backup == place else f"lies in a backup, '{backup}'"
         hint = "name the folder of the experiments with outputs_dir=PATH"
-        raise OptionError("is a backup: nothing in it is changed", hint, f"outputs_dir '{options.outputs_dir}'")
+        raise OptionError(f"{fact}: nothing in it is changed", hint, f"outputs_dir '{options.outputs_dir}'")
 
 
 def near_folder(path: str) -> str:

@@ -168,6 +168,9 @@ def test_nothing_in_a_backup_is_renamed_or_deleted(tree: Project) -> None:
     assert refused.startswith(
         f"ERROR: outputs_dir '{made.name}': is a backup: nothing in it is changed\n    hint: name "
     )
+    inner = f"outputs_dir={made.name}/{next(one.name for one in made.iterdir() if one.is_dir() and one.name != STATE)}"
+    lies = f"lies in a backup, '{made}': nothing in it is changed"
+    assert lies in tree.doit("migrate", "delete_old=1", inner, check=3)
     tree.doit("migrate", "delete_old=1")
     assert snapshot(made) == before
 
