@@ -72,7 +72,8 @@ def write_entry(options: Options, run: Run | None, entry: str | None) -> Done:
     if options.out is None:
         return Done(Output(entry, as_it_is=True))
     try:
-        return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
+        with writing.in_turn(os.path.realpath(options.out)):  # the log may be that of several trees
+            return Done(Output(append(options.out, entry, run.id, writes=not options.dry_run)))
     except (OSError, UnicodeError) as error:
         why = why_of(error) if isinstance(error, OSError) else "is no UTF-8 text"
         return Done(Output(f"{visible(options.out)}: cannot be written: {why}\n"), failed=True)

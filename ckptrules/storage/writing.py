@@ -100,6 +100,15 @@ def _put_beside(path: str, content: Iterable[bytes]) -> None:
         os.fsync(directory)
 
 
+@contextlib.contextmanager
+def in_turn(path: str) -> Iterator[int]:
+    """Wait for whoever else of us changes a file of that folder, and give the folder, open; others wait for us."""
+    with open_below(os.path.dirname(os.path.abspath(path)), "") as directory:
+        with contextlib.suppress(OSError):  # not every network disk has locks
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield directory
+
+
 def change_beside(path: str, change: Callable[[str], str]) -> None:
     """Change a file of ours among the user's, durably; of two who do that at once, one waits for the other.
 
@@ -109,10 +118,8 @@ def change_beside(path: str, change: Callable[[str], str]) -> None:
         OSError: it cannot be read or written; it is as it was.
         UnicodeDecodeError: it is no UTF-8 text.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    with open_below(folder, "") as directory:
-        with contextlib.suppress(OSError):  # not every network disk has locks
-            fcntl.flock(directory, fcntl.LOCK_EX)
+    with in_turn(path) as directory:
+        name = os.path.basename(path)
         clear_beside(directory, name)
         before = status_of(directory, name)
         write_beside(path, change(believing.read_plain(path) if before else ""))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import threading
 
 import pytest
 
+from ckptrules.changes.history import Run
+from ckptrules.commands.log import Options, write_entry
+from ckptrules.storage import writing
 from tests.conftest import Project
 
 TREE = {f"{name}/checkpoints/epoch={epoch}-step={epoch}0.ckpt": 100 for name in "ab" for epoch in (3, 4, 12)}
@@ -47,6 +51,30 @@ def test_the_same_run_is_added_once(project: Project) -> None:
     project.doit("log", "out=docs/experiment_log.md")
     assert "-->\n- Deleted 2 checkpoints, 200 B (< epoch 4)\n- Kept 4 checkpoints" in log.read_text()
     assert log.read_text().startswith(text)
+
+
+def test_of_two_who_add_to_a_log_at_once_none_writes_over_the_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of cron, each of another tree: both said 'added', and the log had one entry."""
+    log, write = project.folder / "log.md", writing.write_whole
+    others: list[threading.Thread] = []
+
+    def add(run: str) -> None:
+        done = Run(run, {}, (), frozenset(), {}, frozenset(), interrupted=False)
+        write_entry(Options(out=str(log)), done, f"{run}\n")
+
+    def write_slowly(path: str, text: str) -> None:
+        if not others:
+            others.append(threading.Thread(target=add, args=("second",)))
+            others[0].start()
+            others[0].join(0.2)  # as long as it would need, if it did not wait for this one
+        write(path, text)
+
+    monkeypatch.setattr(writing, "write_whole", write_slowly)
+    add("first")
+    others[0].join()
+    assert log.read_text() == "first\n\nsecond\n"
 
 
 def test_an_older_run_and_a_template_of_ones_own(project: Project) -> None:
