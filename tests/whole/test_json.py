@@ -40,6 +40,18 @@ undo
 history
 """
 
+FEW = f"""
+plan
+plan {DELETE} on_conflict=skip leave_links=1 fix_state=1 verified=1 max_delete=1%
+page out=page.html
+verify
+explain name=*
+migrate {DELETE} leave_links=1 fix_state=1 on_conflict=keep_newest
+history
+undo dry_run=1
+undo
+"""  # each takes a second where the tree is large
+
 
 def golden(project: Project) -> None:
     for path, content in FILES.items():
@@ -92,16 +104,14 @@ TREES: Mapping[str, Callable[[Project], object]] = {
 def test_every_command_writes_what_the_schema_describes(project: Project, tree: str) -> None:
     project.outputs.mkdir(exist_ok=True)
     TREES[tree](project)
-    seen = set()
-    for command in COMMANDS.strip().splitlines():
+    for command in (FEW if tree == "packs" else COMMANDS).strip().splitlines():
         place = project.folder / "told.json"
         place.unlink(missing_ok=True)
         run(project, *shlex.split(command), f"json={place}")
         data = read(place)
-        seen.add(data["command"])
+        assert data["command"] == command.partition(" ")[0]
         if "space" in data:
             adds_up(data, project.outputs)
-    assert seen == {"plan", "page", "verify", "explain", "migrate", "history", "drop_links", "fix_state", "undo"}
 
 
 def test_the_hook_writes_what_the_schema_describes(project: Project) -> None:
