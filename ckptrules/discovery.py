@@ -237,8 +237,7 @@ def _by_verify(one: Checkpoint, known: Mapping[str, memory.Known]) -> dict[str, 
         return {}
     facts = known[one.entry.name].facts
     less = 1 if facts.counts_from_1 else 0
-    inside = {"epoch": facts.epoch, "step": facts.step}
-    return {key: str(value - less) for key, value in inside.items() if value is not None and value >= less}
+    return {key: str(value - less) for key, value in facts.inside.items() if value is not None and value >= less}
 
 
 def _told(name: str, fields: Mapping[str, str]) -> Mapping[str, str]:

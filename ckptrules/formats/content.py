@@ -106,6 +106,11 @@ class FileContent(NamedTuple):
     counts: tuple[int, ...] = ()
 
     @property
+    def inside(self) -> dict[str, int | None]:
+        """The numbers that names tell, too."""
+        return {"epoch": self.epoch, "step": self.step}
+
+    @property
     def counts_from_1(self) -> bool:
         """Say whether epoch and step may stand inside one higher than in the name.
 

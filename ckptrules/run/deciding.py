@@ -291,7 +291,7 @@ def misleading_names(job: Job, listing: Listing, by_series: Mapping[Series, Sequ
     from ckptrules.verify import memory
 
     known = memory.known_names(job.options.outputs_dir, listing)
-    inside = {name: {"epoch": this.facts.epoch, "step": this.facts.step} for name, this in known.items()}
+    inside = {name: this.facts.inside for name, this in known.items()}
     for members in by_series.values():
         if text := misleading(members, inside):
             yield Reason(f"a name misleads: {text}, as verify found; what goes was decided by names")

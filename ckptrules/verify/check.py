@@ -120,9 +120,9 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
         [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], checkpoints
     )
     named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
-    for row in rows:
-        if row.known and (checkpoint := named.get(row.name)):
-            problems += content_problems(checkpoint, row.name, row.known.facts)
+    problems += content_problems(
+        [(named[row.name], row.name, row.known.facts) for row in rows if row.known and row.name in named]
+    )
     rows += [
         Row(one.entry.name, one.entry.size, None, read=False, whole=False)
         for one in checkpoints
@@ -169,8 +169,9 @@ def proved_names(outputs_dir: str, rules: RuleSet, listing: Listing) -> frozense
     """
     known = memory.known_names(outputs_dir, listing)
     whole = {name: this.facts for name, this in known.items() if How().satisfied_by(this)}
-    named = [(one, name) for one in sort_entries(rules, listing).checkpoints for name in one.names if name in whole]
-    return frozenset(whole) - {name for one, name in named if any(content_problems(one, name, whole[name]))}
+    checkpoints = sort_entries(rules, listing).checkpoints
+    named = [(one, name, whole[name]) for one in checkpoints for name in one.names if name in whole]
+    return frozenset(whole) - {problem.names[0] for problem in content_problems(named)}
 
 
 def sound(report: Report) -> Mapping[str, Row]:

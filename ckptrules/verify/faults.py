@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from ckptrules.engine.actions import Problem
 from ckptrules.engine.checkpoints import Checkpoint, Part
 from ckptrules.engine.companions import suffix_of
+from ckptrules.engine.comparing import compare
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.sorting import Sorted
@@ -99,8 +100,20 @@ def name_problems(
             yield Problem("lost_sidecar", (name,), "belongs to no checkpoint that is here", hint)
 
 
-def content_problems(checkpoint: Checkpoint, name: str, facts: FileContent) -> Iterator[Problem]:
-    """Compare epoch and step inside a checkpoint, or the part of it that has this name, with what the name says."""
+def content_problems(rows: Sequence[tuple[Checkpoint, str, FileContent]]) -> list[Problem]:
+    """Compare epoch and step inside the checkpoints of a directory, or parts of them, with what their names say.
+
+    Each row has a checkpoint, the name of its part, and what stands in that. Where all hold one more than they say,
+    that is how their program counts (facebookresearch/dino 7c446df5, main_dino.py).
+    """
+    compared = compare((one.fields, facts.inside) for one, _, facts in rows)
+    several = len({one.entry.name for one, _, facts in rows if compare([(one.fields, facts.inside)]).opened}) > 1
+    if several and compared.one_less == compared.opened:
+        return []
+    return [problem for row in rows for problem in _unlike_its_name(*row)]
+
+
+def _unlike_its_name(checkpoint: Checkpoint, name: str, facts: FileContent) -> Iterator[Problem]:
     more = 1 if facts.counts_from_1 else 0
     for what, said, inside in (("epoch", checkpoint.epoch, facts.epoch), ("step", checkpoint.step, facts.step)):
         if said is not None and inside is not None and not said <= inside <= said + more:

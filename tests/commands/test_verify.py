@@ -590,6 +590,23 @@ def test_a_checkpoint_that_is_a_directory_must_be_complete(
     assert found == said
 
 
+def test_where_all_hold_one_more_than_their_names_say_nobody_has_renamed_them(project: Project) -> None:
+    """DINO and MoCo note the epoch that comes next. Each was told, and 'verified=1' let nothing go for ever."""
+    (project.folder / "rules/naming.yaml").write_text("packs: [detr]\n")
+    (project.folder / "rules/retention.yaml").write_text("retention:\n  default: {keep_last: 1}\n")
+    for epoch in (0, 20, 40):
+        path = project.outputs / f"dino/checkpoint{epoch:04}.pth"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(torch_zip({"epoch": epoch + 1}))
+        made_old(path)
+        assert problem_ids(result(project, check=int(epoch == 0))) == ["other_content"] * (epoch == 0)
+    project.doit("migrate", "delete_old=1", "verified=1")
+    assert os.listdir(project.outputs / "dino") == ["checkpoint0040.pth"]
+    for epoch in (50, 60):
+        (project.outputs / f"dino/checkpoint{epoch:04}.pth").write_bytes(torch_zip({"epoch": epoch}))
+    assert problem_ids(result(project, check=1)) == ["other_content"]
+
+
 def test_a_directory_is_compared_with_its_name_and_remembered_as_a_whole(project: Project) -> None:
     for path, content in FSDP.items():
         put(project, f"epoch-04_step-000352.ckpt/{path}", content)
