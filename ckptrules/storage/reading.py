@@ -92,7 +92,7 @@ def open_file(root: str, path: str) -> Iterator[int]:
     """Open a plain file below a folder and give its descriptor; a named pipe under its name does not hold us up.
 
     Raises:
-        SourceError: it cannot be opened, or is no plain file.
+        SourceError: it cannot be opened or read, or is no plain file; its ``filename`` is the path.
     """
     folder, name = os.path.split(path)
     with contextlib.ExitStack() as stack:
@@ -100,7 +100,11 @@ def open_file(root: str, path: str) -> Iterator[int]:
             file = stack.enter_context(open_file_in(stack.enter_context(open_below(root, folder)), name))
         except OSError as error:
             raise SourceError(error.errno, error.strerror, path) from None
-        yield file
+        try:
+            yield file
+        except SourceError as error:
+            error.filename = path
+            raise
 
 
 @contextlib.contextmanager

@@ -172,23 +172,20 @@ def _copied(item: Item, answer: Copied | NotCopied | Lost) -> Copied | Problem:
 
 
 def _directories(outputs_dir: str, items: Iterable[Item], hidden: str, problems: list[Problem]) -> list[Item]:
-    """Make all directories, and return them as the backup holds them."""
+    """Make all directories, and return them as the backup holds them.
+
+    What cannot be read may have an access list, so only its owner keeps rights.
+    """
     held = []
-    for item in items:
-        if item.kind == "directory":
-            making.make_directory(hidden, item)
-            held.append(_directory(outputs_dir, item, problems))
+    for item in (item for item in items if item.kind == "directory"):
+        making.make_directory(hidden, item)
+        try:
+            held.append(dressing.described_below(outputs_dir, item))
+        except SourceError as error:
+            if not any(item.path in problem.names for problem in problems):
+                problems.append(_unreadable(item.path, why_of(error)))
+            held.append(item._replace(mode=item.mode & ~0o077))
     return held
-
-
-def _directory(outputs_dir: str, item: Item, problems: list[Problem]) -> Item:
-    """Return a directory with its attributes; what cannot be read may have a list, so only its owner keeps rights."""
-    try:
-        return dressing.described_below(outputs_dir, item)
-    except SourceError as error:
-        if not any(item.path in problem.names for problem in problems):
-            problems.append(_unreadable(item.path, why_of(error)))
-        return item._replace(mode=item.mode & ~0o077)
 
 
 def _text(manifest: Manifest) -> str:

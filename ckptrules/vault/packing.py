@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 from ckptrules.engine.entries import Item
@@ -115,12 +115,14 @@ def pack_apart(threads: int, ready: Ready, progress: Progress) -> str:
             pack(ready, threads, progress)
     except ArchiveError as error:
         return str(error)
+    except SourceError as error:
+        return f"{error.filename} cannot be read: {why_of(error)}"
     except OSError as error:
         return why_of(error)
     return ""
 
 
-def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
+def pack(ready: Ready, threads: int, progress: Progress) -> None:
     """Write the archive, read it back, and only then give it its name.
 
     Raises:
@@ -142,7 +144,6 @@ def pack(ready: Ready, threads: int, progress: Progress) -> Manifest:
             raise ArchiveError("has changed while it was packed")
         writing.refuse_taken(beside(place.path))
         writing.write_beside(beside(place.path), to_json(manifest))
-    return manifest
 
 
 def beside(path: str) -> str:
@@ -176,16 +177,13 @@ def prove(place: Packing, items: tuple[Item, ...], progress: Progress) -> None:
 
     Raises:
         ArchiveError: the archive is damaged, or holds something else.
+        SourceError: a part of the experiment cannot be read.
     """
     manifest = _there(place, items, progress)
     refuse_other(place, items, manifest)
     for item, here in zip(manifest.items, items, strict=True):
-        with _naming(item):
-            if (
-                item.kind == "file"
-                and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum
-            ):
-                raise ArchiveError(f"{taken(place)}: {item.path} differs")
+        if item.kind == "file" and streams.checksum(place.root, item.path, progress, item.checksum) != item.checksum:
+            raise ArchiveError(f"{taken(place)}: {item.path} differs")
         if item.kind != "link" and _noted(place.root, item).attributes != item.attributes:
             raise ArchiveError(f"{taken(place)}: {item.path} has other attributes")
         if item.uid != UNKNOWN and (item.uid, item.gid) != (here.uid, here.gid):
@@ -235,7 +233,7 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
         tar.addfile(info)
         return _noted(root, item) if item.kind == "directory" else item
     info.size = item.size
-    with _naming(item), reading.open_file(root, item.path) as file:
+    with reading.open_file(root, item.path) as file:
         reader = _Hashing(file, progress)
         try:
             tar.addfile(info, reader)  # type: ignore[arg-type] # any object with read
@@ -247,22 +245,8 @@ def _add(tar: tarfile.TarFile, root: str, item: Item, progress: Progress) -> Ite
 
 
 def _noted(root: str, item: Item) -> Item:
-    """Return a file or directory with its attributes; errors as of `_naming`."""
-    with _naming(item):
-        return item._replace(attributes=dressing.described_below(root, item).attributes)
-
-
-@contextlib.contextmanager
-def _naming(item: Item) -> Iterator[None]:
-    """Name what cannot be read.
-
-    Raises:
-        ArchiveError: it cannot.
-    """
-    try:
-        yield
-    except SourceError as error:
-        raise ArchiveError(f"{item.path} cannot be read: {why_of(error)}") from None
+    """Return a file or directory with its attributes."""
+    return item._replace(attributes=dressing.described_below(root, item).attributes)
 
 
 def _plain(items: Iterable[Item]) -> list[Item]:
