@@ -25,10 +25,6 @@ Tell = Callable[[int], object]
 """Takes the number of bytes read since the last call: the progress bar. What it raises ends the reading."""
 
 
-def untold(_: int) -> None:
-    """Tell nobody; it is a `Tell`."""
-
-
 class UnsoundError(Exception):
     """A file that is no whole checkpoint: ``id`` as in docs/verify.md, one fact, a hint or nothing."""
 

@@ -14,7 +14,7 @@ from ckptrules.engine.actions import said_of
 from ckptrules.engine.counted import why_ranks_lack
 from ckptrules.engine.weights import NO_WEIGHTS, may_be_weights
 from ckptrules.formats import layouts
-from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault, untold
+from ckptrules.formats.content import FileContent, Tell, UnsoundError, not_read, together, told_as_fault
 from ckptrules.formats.files import HEADER, bytes_to_read, check_file, glance, open_file
 from ckptrules.formats.layouts import INDEX, MODEL, SHORT, Folder
 
@@ -80,7 +80,7 @@ def shards_to_read(directory: int, name: str) -> tuple[Shard, ...]:
 
     There are none where the files cannot be judged one by one, or where it is plain already that something is missing.
     """
-    with contextlib.suppress(OSError, UnsoundError), told_as_fault(untold) as heard:
+    with contextlib.suppress(OSError, UnsoundError), told_as_fault(lambda _: None) as heard:
         _, shards = _look(directory, name, heard)
         if not any(shard.path == SPEECHBRAIN for shard in shards):
             return tuple(shard for shard in shards if shard.path.endswith(WHOLE_FILES))

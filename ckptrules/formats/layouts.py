@@ -158,7 +158,7 @@ def check_distributed(folder: Folder) -> bool:
     for place in places:
         with folder.open(place) as file:
             try:
-                contents = read_pickle(Limited(file, tell=folder.tell))
+                contents = read_pickle(Limited(file, folder.tell))
             except TooLongError:
                 raise
             except UnreadableError as error:

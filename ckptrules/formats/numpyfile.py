@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from typing import BinaryIO
 
-from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, facts_of, of_size, untold
+from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, facts_of, of_size
 from ckptrules.formats.machine import LONGEST_NUMBER, TooLongError, UnreadableError, is_count
 from ckptrules.formats.pickled import Limited, read_pickle
 
@@ -22,7 +22,7 @@ MOST_SIDES = 64  # the limit of numpy
 _ITEM = re.compile(r"[<>|=]?([a-zA-Z])([0-9]{1,9})(\[\w+\])?")
 
 
-def check_numpy(file: BinaryIO, size: int, tell: Tell = untold, *_: object) -> FileContent:
+def check_numpy(file: BinaryIO, size: int, tell: Tell = lambda _: None, *_: object) -> FileContent:
     """Check the header, and the size that follows from it; of Python objects, their pickle.
 
     Raises:
@@ -42,7 +42,7 @@ def check_numpy(file: BinaryIO, size: int, tell: Tell = untold, *_: object) -> F
     except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError):
         raise UnreadableError("its numpy header is damaged") from None
     if item is None:
-        return facts_of("numpy", read_pickle(Limited(file, tell=tell)))
+        return facts_of("numpy", read_pickle(Limited(file, tell)))
     return of_size("numpy", size, 8 + width + length + item * count)
 
 

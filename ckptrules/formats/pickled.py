@@ -58,13 +58,10 @@ class Limited:
         UnreadableError: a line is too long.
     """
 
-    def __init__(
-        self, file: BinaryIO, limit: int = LONGEST_PICKLE, tell: Callable[[int], object] = lambda _: None
-    ) -> None:
-        self._file = file
-        self._left = limit
+    def __init__(self, file: BinaryIO, tell: Callable[[int], object] = lambda _: None) -> None:
+        self._file, self._tell = file, tell
+        self._left = LONGEST_PICKLE
         self._opcodes = self._untold = 0
-        self._tell = tell
 
     def next_opcode(self) -> bytes:
         """Read the byte that says which opcode comes; nothing where the file ends."""

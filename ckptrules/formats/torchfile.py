@@ -81,7 +81,7 @@ def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileCont
         UnsoundError: it is cut off or damaged.
         UnreadableError: its pickles are damaged, or too long.
     """
-    limited = Limited(file, tell=tell)
+    limited = Limited(file, tell)
     contents = read_pickle(limited)
     if contents.value != MAGIC_NUMBER:
         return facts_of("pickle", contents)
@@ -151,7 +151,7 @@ def _torch_contents(
 ) -> Contents:
     """Read ``data.pkl`` and see that the bytes of every tensor that it speaks of are there."""
     with open_entry(archive, state) as content:
-        contents = read_pickle(Limited(content, tell=tell))
+        contents = read_pickle(Limited(content, tell))
     folder = f"{state.filename.removesuffix('data.pkl')}data/"
     sizes = {e.filename.removeprefix(folder): e.file_size for e in entries if e.filename.startswith(folder)}
     for storage in contents.storages.values():

@@ -13,7 +13,6 @@ from math import inf
 from ckptrules.storage.reading import Progress
 from ckptrules.workers.pieces import SMALL, Answer, File, Work, weight
 
-WORTHWHILE = SMALL  # bytes; fewer are done before threads have begun
 AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # twice: one waits for the disk while another one copies
 PIECES = 16  # of a stream that a thread hands over at once
 BATCHES = 2  # of such pieces that are read before they are asked for
@@ -29,7 +28,7 @@ def each(
         Exception: one that ``work`` or ``progress`` raised. All work has ended then: nothing new was begun, and what
             was at work was ended by its next call of the ``progress`` that it was given.
     """
-    if AT_ONCE == 1 or weight(files) < WORTHWHILE:
+    if weight(files) < SMALL:  # they are done before threads have begun
         yield from (work(file, progress) for file in files)
         return
     ended: list[BaseException] = []

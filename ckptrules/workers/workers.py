@@ -70,7 +70,7 @@ class Workers:
         self, work: Work[File, Answer], files: Sequence[File], progress: Progress, *, room: float = inf
     ) -> Generator[Answer | Lost, None, None]:
         """Have work done on many files; it is a `pieces.Each`."""
-        if self.executor == NONE or not (self.executor or not is_alone()) or weight(files) < SMALL:
+        if self.executor == NONE or (not self.executor and is_alone()) or weight(files) < SMALL:
             from ckptrules.workers.side_by_side import each
 
             return each(work, files, self.held(unheld(progress)), room=room)

@@ -64,8 +64,8 @@ def zipped(pickled: bytes) -> bytes:
     return file.getvalue()
 
 
-def read(pickled: bytes) -> Any:
-    return read_pickle(Limited(io.BytesIO(pickled)))
+def read(data: bytes) -> Any:
+    return read_pickle(Limited(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "a name with dots"])
@@ -144,9 +144,10 @@ def test_keys_that_cost_are_passed_over() -> None:
     assert read(pickle.dumps(value)).value == {"b" * 1000: 3, 1 << 62: 4}
 
 
-def test_a_pickle_that_is_too_long_is_not_read() -> None:
-    with pytest.raises(TooLongError, match="more than 32 MB"):
-        read_pickle(Limited(io.BytesIO(pickle.dumps("a" * 100)), limit=100))
+def test_a_pickle_that_is_too_long_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptrules.formats.pickled.LONGEST_PICKLE", 1 << 20)
+    with pytest.raises(TooLongError, match="more than 1 MB"):
+        read(pickle.dumps(["a" * 600_000, "b" * 600_000]))
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x80\x02", b"\x80\x04}("]))

@@ -32,7 +32,7 @@ ITEMS = [Item(str(number), "file", 1, 0, 0) for number in range(FILES)]
 @pytest.fixture(autouse=True)
 def threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads work on the smallest of trees."""
-    monkeypatch.setattr(side_by_side, "WORTHWHILE", 0)
+    monkeypatch.setattr(side_by_side, "SMALL", 0)
     monkeypatch.setattr(side_by_side, "AT_ONCE", 4)
 
 
