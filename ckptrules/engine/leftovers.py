@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ckptrules.engine.actions import Action, Skipped
 from ckptrules.engine.checkpoints import Evidence
-from ckptrules.engine.entries import Entry, Listing, in_part_folder
+from ckptrules.engine.entries import NOT_READ, Entry, Listing, in_part_folder
 from ckptrules.engine.judging import SKEW_NS, is_misdated
 from ckptrules.engine.measures import NS, human_time
 from ckptrules.engine.naming import first_pattern, fits, stems_of
@@ -98,6 +98,8 @@ def why_it_stays(entry: Entry, evidence: Evidence, held: Mapping[str, Reason]) -
         return f"but it is in use: {evidence.in_use[entry.name]}"
     if entry.name in evidence.holding:
         return "but a directory of checkpoints is in it"
+    if entry.hollow.startswith(NOT_READ):
+        return f"but it holds {entry.hollow}"
     return f"but {held[entry.name].text}" if entry.name in held else ""
 
 
