@@ -40,16 +40,12 @@ class Compared(NamedTuple):
 
 def compare(rows: Iterable[tuple[Mapping[str, str], Inside]]) -> Compared:
     """Compare the fields of names with what stands inside, where both tell a number."""
-    compared = Compared()
-    for fields, inside in rows:
-        pairs = _pairs(fields, inside)
-        if pairs:
-            compared = Compared(
-                compared.opened + 1,
-                compared.equal + all(said == other for said, other in pairs.values()),
-                compared.one_less + all(said + 1 == other for said, other in pairs.values()),
-            )
-    return compared
+    every = [pairs.values() for fields, inside in rows if (pairs := _pairs(fields, inside))]
+    return Compared(
+        len(every),
+        sum(all(said == other for said, other in pairs) for pairs in every),
+        sum(all(said + 1 == other for said, other in pairs) for pairs in every),
+    )
 
 
 def in_words(fields: Mapping[str, str], inside: Inside) -> str:
