@@ -107,8 +107,6 @@ def visible(text: str) -> str:
 
 def visible_lines(text: str) -> str:
     """Do so with a text of several lines."""
-    if text.replace("\n", "").isprintable():  # as nearly all are
-        return text
     return "\n".join(map(visible, text.split("\n")))
 
 
