@@ -136,7 +136,7 @@ def would_go(
         return ()
     finished = [checkpoint for checkpoint in sound if checkpoint.entry.name not in known.marked]
     lost = {one.entry.name for one in found.checkpoints}.difference(one.entry.name for one in finished)
-    verdict = judge(policy, finished, found, evidence._replace(verified=None), known.marked, lost, known.linked)
+    verdict = judge(policy, finished, found, evidence._replace(verified=None), known._replace(busy=known.marked), lost)
     return verdict.remove.keys() & evidence.in_use.keys()
 
 

@@ -168,7 +168,7 @@ def judged(case: Case, cleared: Cleared, known: Known) -> Verdict:
     if case.policy is None:
         return NOTHING
     lost = [checkpoint.entry.name for checkpoint, _ in cleared.losers]
-    verdict = judge(case.policy, cleared.sound, cleared.found, case.evidence, known.busy, lost, known.linked)
+    verdict = judge(case.policy, cleared.sound, cleared.found, case.evidence, known, lost)
     shown = lacks_shown(cleared.found.every, known.marked, case.rules) if verdict.remove else {}
     return keep_one_of_each(verdict, {why: [one for one in names if one not in lost] for why, names in shown.items()})
 

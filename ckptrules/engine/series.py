@@ -6,9 +6,10 @@ What two packs know is never of one run: two programs saved it.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
+from ckptrules.engine.conflicts import Known
 from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
@@ -24,18 +25,12 @@ SHOWN = 3
 
 
 def judge(
-    policy: Policy,
-    sound: Sequence[Checkpoint],
-    found: Sorted,
-    evidence: Evidence,
-    busy: Collection[str],
-    lost: Collection[str],
-    held: Mapping[str, Reason],
+    policy: Policy, sound: Sequence[Checkpoint], found: Sorted, evidence: Evidence, known: Known, lost: Collection[str]
 ) -> Verdict:
     """Let the policy decide in each series; conflicting checkpoints remain, as nobody may touch them.
 
-    ``sound`` are the candidates. What is ``lost`` goes in any case, what is ``held`` stays. What is ``busy`` is not
-    whole: it takes room and does not count as remaining, as nobody knows whether it will be whole.
+    ``sound`` are the candidates. What is ``lost`` goes in any case, what is linked stays. What is busy is not whole: it
+    takes room and does not count as remaining, as nobody knows whether it will be whole.
     """
     names = {c.entry.name for c in sound}
     staying = [c for c in found.checkpoints if c.entry.name not in names and c.entry.name not in lost]
@@ -47,11 +42,11 @@ def judge(
     for series, candidates in by_series.items():
         shields = [one for one in found.protected if counts_in(one, series, every, policy)]
         disputed = [one for one in staying if series_of(one, policy) == series]
-        ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, busy)}
-        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, busy)
+        ranked = {one.entry.name: one.named_by for one in shields if is_ranked(one, series, known.busy)}
+        others = others_of([one for one in shields if one.entry.name not in ranked], disputed, known.busy)
         own = [*candidates, *(one for one in shields if one.entry.name in ranked)]
         here = {one.entry.name for one in own}
-        kept = {name: reason for name, reason in {**held, **ranked}.items() if name in here}
+        kept = {name: reason for name, reason in {**known.linked, **ranked}.items() if name in here}
         around = Around(evidence.now_ns, others, evidence.zone, evidence.tree)
         verdict = apply_policy(policy, own, around, kept)
         said.append(verified_only(verdict, others, series, evidence.verified))
