@@ -52,13 +52,6 @@ NOT_UNDERSTOOD, REFUSED = 1, 3  # exit codes
 ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
 
 
-class Asked(NamedTuple):
-    """What was asked for; nothing where it was left out."""
-
-    folder: str
-    preset: str
-
-
 class Start(NamedTuple):
     """What there is to write and to say. ``understood`` is false where nothing is, ``next`` is what to do then."""
 
@@ -81,7 +74,7 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
     try:
         if rule_files(RULES_DIR):
             load_rules(rule_texts(None))  # broken ones of the user's own are told of before any others
-        start = start_of(read_words(words), style)
+        start = start_of(*read_words(words), style)
     except RuleError as error:
         return REFUSED, "", str(error)
     other = otherwise(start, style, words)
@@ -101,8 +94,8 @@ def begin(words: Sequence[str], program: str, encoding: str) -> tuple[int, str, 
     return 0 if start.understood else NOT_UNDERSTOOD, "\n".join([*told, *lines, ""]), ""
 
 
-def read_words(words: Sequence[str]) -> Asked:
-    """Read what stands behind ``ckptrules init``.
+def read_words(words: Sequence[str]) -> tuple[str, str]:
+    """Read what stands behind ``ckptrules init``: the folder and the preset, each empty where it was left out.
 
     Raises:
         OptionError: it is something else, or there is no such folder or pack.
@@ -121,21 +114,21 @@ def read_words(words: Sequence[str]) -> Asked:
     if folder and not presets and not os.path.isdir(folder):
         near = refusing.near_folder(folder)
         raise OptionError(f"there is no folder '{folder}'", near and f"did you mean '{visible(near)}'?")
-    return Asked(os.path.normpath(folder) if folder else "", preset)
+    return os.path.normpath(folder) if folder else "", preset
 
 
-def start_of(asked: Asked, style: Style) -> Start:
+def start_of(asked: str, preset: str, style: Style) -> Start:
     """Find out what to write, and what to say of it.
 
     Raises:
         OptionError: it is no folder to look in, or none that can be covered.
     """
-    if asked.preset == PROTOCOL:
-        return Start(_protocol_texts(asked.folder, ()), "")
-    if asked.preset:
-        return Start({NAMING: _preset_text(asked), RETENTION: retention_text((), {})[0]}, "")
-    folder, found = _look(asked.folder)
-    place, prefix, found = _place(folder, found, fixed=bool(asked.folder))
+    if preset == PROTOCOL:
+        return Start(_protocol_texts(asked, ()), "")
+    if preset:
+        return Start({NAMING: _preset_text(asked, preset), RETENTION: retention_text((), {})[0]}, "")
+    folder, found = _look(asked)
+    place, prefix, found = _place(folder, found, fixed=bool(asked))
     others = [one for one in found.seen if one.packs != (PROTOCOL,)]
     told = [told_look(found, style), *told_rows(found, prefix, style)]
     if others:
@@ -151,7 +144,7 @@ def start_of(asked: Asked, style: Style) -> Start:
         "So the rules are those of the checkpoint protocol: epoch-03_step-000103.ckpt.",
     ]
     with contextlib.suppress(OptionError):  # what lies in this folder itself, no layout covers
-        place, prefix, strange = _place(folder, found._replace(seen=found.strangers), fixed=bool(asked.folder))
+        place, prefix, strange = _place(folder, found._replace(seen=found.strangers), fixed=bool(asked))
         if strange.seen:
             only = strange.seen[0].directory
             if len(strange.seen) == 1 and only.isprintable():
@@ -160,9 +153,9 @@ def start_of(asked: Asked, style: Style) -> Start:
             told.append("'doit plan' drafts a format for it.")
             texts = {**_protocol_texts(place, strange.seen, prefix), RETENTION: retention_text((), {})[0]}
             return Start(texts, "\n".join(told), understood=False)
-    there = bool(asked.folder) or os.path.isdir(DEFAULT)
+    there = bool(asked) or os.path.isdir(DEFAULT)
     go_on = "" if there else "when there are checkpoints, move rules/ away and run 'ckptrules init FOLDER'"
-    return Start(_protocol_texts(asked.folder, ()), "\n".join(told), understood=False, next=go_on)
+    return Start(_protocol_texts(asked, ()), "\n".join(told), understood=False, next=go_on)
 
 
 def otherwise(start: Start, style: Style, words: Sequence[str]) -> list[str]:
@@ -270,14 +263,14 @@ def _moved(found: Scouted, move: Callable[[str], str]) -> Scouted:
     return found._replace(seen=all_of(found.seen), strangers=all_of(found.strangers))
 
 
-def _preset_text(asked: Asked) -> str:
+def _preset_text(asked: str, preset: str) -> str:
     """Return the rules of a pack; what lies in the folder itself, a layout covers from the folder above."""
-    above, name = os.path.split(asked.folder)
-    if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked.folder).names(""))):
-        return preset_text(asked.preset, asked.folder)
+    above, name = os.path.split(asked)
+    if name in ("", os.curdir, os.pardir) or not any(map(looks_like, Tree(asked).names(""))):
+        return preset_text(preset, asked)
     faults: list[Fault] = []
-    layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in load_pack(asked.preset, faults).rules.layout)]
-    return preset_text(asked.preset, _not_too_much(above or os.curdir), layout)
+    layout = [pattern_of(name), *(f"{pattern_of(name)}/{one}" for one in load_pack(preset, faults).rules.layout)]
+    return preset_text(preset, _not_too_much(above or os.curdir), layout)
 
 
 def _protocol_texts(place: str, seen: Sequence[Seen], prefix: str = "") -> dict[str, str]:

@@ -23,25 +23,18 @@ class OptionError(Exception):
 # --- what a value may be ---------------------------------------------------------------------------------------------
 
 
-def whole_number(text: str) -> int:
-    """Read a number of 0 or more."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("a whole number, 0 or more")
-    return int(text)
+def at_least(least: int, what: str = "a whole number") -> Callable[[str], int]:
+    """Make a reader of whole numbers that are no less."""
+
+    def reader(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and int(text) >= least):
+            raise ValueError(f"{what}, {least} or more")
+        return int(text)
+
+    return reader
 
 
-def whole_seconds(text: str) -> int:
-    """Read a number of seconds."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("a whole number of seconds, 0 or more")
-    return int(text)
-
-
-def one_or_more(text: str) -> int:
-    """Read a number of 1 or more."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise ValueError("a whole number, 1 or more")
-    return int(text)
+whole_seconds = at_least(0, "a whole number of seconds")
 
 
 def yes_or_no(text: str) -> bool:
@@ -279,11 +272,11 @@ WAIT = option(0, whole_seconds, "seconds to wait for another run to finish")
 POLICY = option("default", some_text, "retention policy to go by, where 'experiments' in the rules gives no other")
 KEEP_MIN_EPOCH = option(
     None,
-    whole_number,
+    at_least(0),
     "keep this epoch and later ones (overrides the policy's min_epoch; a lower one of an assigned policy stays)",
 )
 KEEP_LAST = option(
-    None, one_or_more, "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
+    None, at_least(1), "keep so many of the newest (overrides the policy's keep_last, min_epoch and min_step)"
 )
 EXECUTOR_HERE = option(
     None, an_executor_here, "where the work is done: none (this process) or processes (else these where it pays)"

@@ -77,7 +77,7 @@ def looked(
     plant(folder, files)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder / home))
-    return start_of(read_words(words.split()), Style())
+    return start_of(*read_words(words.split()), Style())
 
 
 @pytest.mark.parametrize("case", TREES, ids=[case["tree"] for case in TREES])
