@@ -140,7 +140,7 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
-    told = ((_value_of(record, metric), record) for record in records)
+    told = ((one.value if metric in (None, one.metric) else one.metrics.get(metric), one) for one in records)
     valued = [(value, record) for value, record in told if value is not None and isfinite(value)]
     metrics = sorted({str(record.metric) for _, record in valued}) if metric is None else []
     if len(metrics) > 1:
@@ -152,12 +152,6 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
 def at(records: Iterable[Record], epoch: int) -> Record | None:
     """Return the newest of an epoch; None where there is none."""
     return latest(record for record in records if record.epoch == epoch)
-
-
-def _value_of(record: Record, metric: str | None) -> float | None:
-    if metric is None or metric == record.metric:
-        return record.value
-    return record.metrics.get(metric)
 
 
 def _kind_of_number(record: Record) -> str:

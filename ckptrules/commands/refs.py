@@ -150,9 +150,7 @@ def _below(top: str, outputs: str, unread: dict[str, str]) -> Iterator[str]:
         )
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if name.endswith(MANIFEST):
-                continue
-            if not name.lower().endswith(SUFFIXES):
+            if name.endswith(MANIFEST) or not name.lower().endswith(SUFFIXES):
                 continue
             try:
                 is_file = stat.S_ISREG(os.lstat(path).st_mode)

@@ -56,7 +56,8 @@ def show_trash(outputs_dir: str, days: int, style: Style) -> Done:
         (
             item.run,
             style.name(item.directory),
-            style.name(shown(item)) + files_of(others),
+            style.name(f"{pointer} (its old text)" if (pointer := pointer_of(item.name)) else item.name)
+            + files_of(others),
             human_size(item.size),
             freed_on(outputs_dir, item.run, days),
         )
@@ -86,12 +87,6 @@ def by_checkpoint(items: Sequence[TrashItem], runs: Sequence[Run]) -> Iterator[t
     for item in items:
         if heads.get(item.path) not in there:
             yield item._replace(size=item.size + sum(one.size for one in own[item.path])), len(own[item.path])
-
-
-def shown(item: TrashItem) -> str:
-    """Return what to call an item."""
-    pointer = pointer_of(item.name)
-    return f"{pointer} (its old text)" if pointer else item.name
 
 
 def stranger_notes(outputs_dir: str, style: Style) -> Iterator[str]:

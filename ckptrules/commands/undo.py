@@ -262,7 +262,8 @@ def work_on(job: UndoJob, back: TakeBack) -> Done:
 
 def without_pinned(back: TakeBack, pinned: Sequence[Found]) -> tuple[TakeBack, list[Problem]]:
     """Leave out what would bring a pinned checkpoint, or a directory with one in it, into the trash; tell of each."""
-    held = [pinning.first_in(pinned, lost_by(unit)) for unit in back.units]
+    lost = [[step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)] for unit in back.units]
+    held = [pinning.first_in(pinned, paths) for paths in lost]
     stays = [one is None for one in held]
     rest = back._replace(units=tuple(compress(back.units, stays)), undoes=tuple(compress(back.undoes, stays)))
     return rest, [pinning.refused(one) for one in held if one]
@@ -273,11 +274,6 @@ def without_gone_links(folders: Folders, unit: Unit) -> Unit:
     head = head_of(unit)
     gone = [step for step in unit.steps if step is not head and KINDS[step.kind].turn < 0 and is_done(folders, step)]
     return unit._replace(steps=tuple(step for step in unit.steps if step not in gone)) if gone else unit
-
-
-def lost_by(unit: Unit) -> list[str]:
-    """List the paths of what a unit brings into the trash."""
-    return [step.here.path for step in unit.steps if lies_in(step.to_directory, TRASH)]
 
 
 def as_plan(back: TakeBack) -> Plan:

@@ -59,7 +59,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
         "verify",
         options,
         partial(verify_one, how),
-        in_tally,
+        lambda total: total.experiments,  # what is not understood in one is a problem, which is told
         nothing=VerifyTally(),
         summarise=partial(summarise, options),
         reads=True,
@@ -71,11 +71,6 @@ def summarise(options: Options, total: VerifyTally, style: Style, notes: Iterabl
     knows = style.preview and (options.load or not options.quick)
     expected = expected_time("verify", options, total.bytes_expected) if knows else []
     return summary(total, style, [*expected, *notes])
-
-
-def in_tally(total: VerifyTally) -> int:
-    """Count the directories: what is not understood in one is a problem, which is told."""
-    return total.experiments
 
 
 # --- the work on one directory ----------------------------------------------------------------------------------------

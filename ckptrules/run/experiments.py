@@ -33,7 +33,7 @@ from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown
 from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.trash import run_started
-from ckptrules.workers.pieces import Lost, Work
+from ckptrules.workers.pieces import Lost
 from ckptrules.workers.workers import is_alone
 
 if TYPE_CHECKING:  # processes at work import the file of a command, for its options
@@ -104,7 +104,8 @@ def beforehand(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[s
     """Tell what is to be known before anything is looked at."""
     options = job.options
     if not options.path:
-        yield from not_followed(job)
+        for name, what in outputs_find.not_followed(options.outputs_dir):  # folders that may look like experiments
+            yield f"Not followed: {job.style.name(name)} is {what}."
         yield from inner_directories(session, job)
     if options.dry_run and interrupted(options.outputs_dir, own_state(options.outputs_dir)):
         yield "A run was interrupted, or is at work now; the next 'doit migrate' first finishes what it began."
@@ -112,7 +113,8 @@ def beforehand(session: Session, base: str, job: Job, jobs: Pairs) -> Iterator[s
     yield from unseen(session, base, job)
     yield from leapt(session, base, options)
     if options.path:
-        yield from left_to_migrate(jobs)
+        for line in (line for own, _ in jobs if own.policy for line in by_tree(own.policy)):
+            yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
 
 
 def by_the_tree(session: Session, base: str, job: Job, jobs: Pairs) -> tuple[Pairs, list[str], Rows]:
@@ -143,18 +145,6 @@ def leapt(session: Session, base: str, options: Common) -> Iterator[str]:
         latest = session.started_ns / NS - days * DAY
         if run.leap and days and any(run_started(one) <= latest for one in run.last.waited):
             yield f"The clock {run.leap}: nothing in the trash is freed by its age; what is there waits anew from now."
-
-
-def not_followed(job: Job) -> Iterator[str]:
-    """Tell which folders that may look like experiments are none."""
-    for name, what in outputs_find.not_followed(job.options.outputs_dir):
-        yield f"Not followed: {job.style.name(name)} is {what}."
-
-
-def left_to_migrate(jobs: Pairs) -> Iterator[str]:
-    """Say so where a policy goes by the whole tree, of which only one directory is looked at: such lines keep all."""
-    for line in (line for own, _ in jobs if own.policy for line in by_tree(own.policy)):
-        yield f"Left to 'doit migrate', as it goes by the whole tree, so nothing goes by it now: {line.key}."
 
 
 def inner_directories(session: Session, job: Job) -> list[str]:
@@ -279,17 +269,13 @@ def _whole(session: Session, done: Done | Apart | Lost) -> Done | Lost:
     if isinstance(done, Lost):
         return done
     if isinstance(done, Apart) and done.work:
-        return _finished(session, done.work, done)
+        session.bar.know()
+        with session.bar.work(sum(one.size for one in done.files)) as shown:
+            return done.then(session.each(done.work, done.files, shown))
     done = done.then(()) if isinstance(done, Apart) else done
     session.bar.know(done.moved, done.passed)
     session.workers.pay(done.passed)
     return done
-
-
-def _finished(session: Session, work: Work[Any, Any], apart: Apart) -> Done:
-    session.bar.know()
-    with session.bar.work(sum(one.size for one in apart.files)) as shown:
-        return apart.then(session.each(work, apart.files, shown))
 
 
 vars(do)["__signature__"] = inspect.signature(do)  # doit asks for it once for each task

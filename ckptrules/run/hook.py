@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 
 from ckptrules.changes.moved import follower
-from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.engine.naming import SlowRuleError, claim
 from ckptrules.engine.ruleset import Reason, RuleSet
@@ -73,7 +72,10 @@ def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Rea
     """Return the names in a directory that nothing is done to now, and why; none where no hook names a checkpoint."""
     if not options.path:
         return {}
-    found = {one.entry.name: Reason("it is the newest") for one in newest(rules, listing)}
+    newest = {
+        one.series: one for one in sorted(sort_entries(rules, listing).checkpoints, key=lambda one: one.age_order)
+    }
+    found = {one.entry.name: Reason("it is the newest") for one in newest.values()}  # of each series
     names = {entry.name for entry in listing.entries}
     start = f"{listing.directory}/".lstrip("/")
     for option, why in WHY.items():
@@ -81,14 +83,6 @@ def spared(options: Planning, listing: Listing, rules: RuleSet) -> dict[str, Rea
             name = path.removeprefix(start) if path.startswith(start) else ""
             found |= {one: Reason(why) for one in (name, name.partition("/")[0]) if one in names}
     return found
-
-
-def newest(rules: RuleSet, listing: Listing) -> list[Checkpoint]:
-    """Return the newest of each series of a directory."""
-    last: dict[tuple[str, str], Checkpoint] = {}
-    for one in sorted(sort_entries(rules, listing).checkpoints, key=lambda one: one.age_order):
-        last[one.series] = one
-    return list(last.values())
 
 
 def paths_below(outputs_dir: str, path: str) -> Iterator[str]:

@@ -64,11 +64,6 @@ def strayed_into(listing: Listing, pins: Iterable[Pin]) -> Iterator[Found]:
     return (Found(pin, listing.directory, one.name) for pin in pins for one in listing.entries if is_it(pin, one))
 
 
-def notes(options: Common, listing: Listing, pins: Sequence[Pin], strays: Iterable[Pin]) -> dict[str, str]:
-    """Return what is to be said of each name of a directory that is pinned."""
-    return {one.name: one.pin.reason.text for one in pinned_in(options.outputs_dir, listing, pins, strays)}
-
-
 def look(outputs_dir: str, pins: Iterable[Pin]) -> Iterator[Found]:
     """Find what is pinned, wherever it is; nothing else is looked at."""
 

@@ -188,7 +188,10 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         if not is_quiet and not (context and context.options.summary):
             self.write(output.text if output.as_it_is else self._session.completed(output.text))
         if context:
-            data = output.data and with_hints_completed(output.data, self._session.completed)
+            if data := output.data:
+                completed = self._session.completed
+                problems = [{**row, "hint": row["hint"] and completed(row["hint"])} for row in data["problems"]]
+                data = {**data, "problems": problems}
             self._heard[_base(task)].add(output._replace(data=data))
         return True
 
@@ -301,12 +304,6 @@ def let_fail(database: Any) -> list[str]:
     database.remove, backend.dump = attempt(database.remove), attempt(backend.dump)
     database.status_is_ignore = attempt(database.status_is_ignore, forget)  # the first that doit asks of a task
     return reasons
-
-
-def with_hints_completed(experiment: Mapping[str, Any], completed: Callable[[str], str]) -> dict[str, Any]:
-    """Return the data of a directory in which the hints name commands that work here."""
-    problems = [{**row, "hint": row["hint"] and completed(row["hint"])} for row in experiment["problems"]]
-    return {**experiment, "problems": problems}
 
 
 def _says_something(tally: Any) -> bool:

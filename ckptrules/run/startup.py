@@ -54,7 +54,7 @@ from ckptrules.run.remembered import (
     sound_database,
 )
 from ckptrules.run.session import Session
-from ckptrules.run.words import DEFAULT_TASK, CommandLine
+from ckptrules.run.words import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from ckptrules.run.tasks import TaskDict
@@ -104,23 +104,17 @@ def _config(session: Session, default_tasks: Sequence[str]) -> dict[str, Any]:
     always["sort"] = "definition"  # `ckptrules list` is in the order of dodo.py
     if line.command != "run":
         return {**always, "dep_file": _database(session)}
+    from ckptrules.outputs.in_use import ignore_lease_breaks
     from ckptrules.run.processes import choose_workers, processes
     from ckptrules.run.reporter import reporter_of
 
-    heed_signals(line)
+    ignore_lease_breaks()
+    if not line.has_foreign_words:  # Ctrl-C leaves nothing half done
+        stopping.install()
     choose_workers(session)
     database, number = _database(session), processes(session)
     threads = {"num_process": number, "par_type": "thread"}  # they wait for the processes at work
     return {**always, **threads, "reporter": reporter_of(session), "dep_file": database}
-
-
-def heed_signals(line: CommandLine) -> None:
-    """See to it that Ctrl-C leaves nothing half done, and that a lease which is broken does not end us."""
-    from ckptrules.outputs.in_use import ignore_lease_breaks
-
-    ignore_lease_breaks()
-    if not line.has_foreign_words:
-        stopping.install()
 
 
 class command:  # noqa: N801 - a dodo.py reads like a list of words

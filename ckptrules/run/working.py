@@ -140,7 +140,8 @@ def fixed(job: Job, listing: Listing, done: Plan) -> Plan:
     """
     from ckptrules.changes.fixing import Ground, fix, foresee  # not above: most plans need it not
 
-    pinned = pinning.notes(job.options, listing, job.pins, job.strays)
+    found = pinning.pinned_in(job.options.outputs_dir, listing, job.pins, job.strays)
+    pinned = {one.name: one.pin.reason.text for one in found}
     here = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
     if job.options.dry_run:
         return foresee(here, done)
