@@ -92,19 +92,20 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             problems.append(unsound(entry) or ambiguous(entry, said) or nameless(entry, name))
     checkpoints, protected = whole_ones(read, found, listing)
     sidecars: dict[str, tuple[Sidecar, ...]] = {}
+    heads = {name: one.entry.name for one in (*checkpoints, *protected) for name in one.names}
     if rules.sidecars:
         plain = {entry.name for entry in listing.entries if entry.kind in HOLDING}
         loose = [row.name for row in skipped if row.name in plain]
-        heads = {name: one.entry.name for one in (*checkpoints, *protected) for name in one.names}
         sidecars = find_sidecars(heads, loose, rules.sidecars)
         belong = {sidecar.name for own in sidecars.values() for sidecar in own}
         skipped = [row for row in skipped if row.name not in belong]
-    owned = {name: one.entry.name for one in checkpoints for name in one.names} if left else {}
     for link in left:
-        if owner := owned.get(link.sibling or ""):
+        if owner := heads.get(link.sibling or ""):
             sidecars[owner] = (*sidecars.get(owner, ()), Sidecar(link.name, "", shared=False))
-        else:
+        elif link.dangling:
             problems.append(dangling(link))
+        else:
+            links.append(link)
     left_alone = tuple(sorted([*skipped, *texts]))
     return Sorted(tuple(checkpoints), tuple(protected), tuple(links), left_alone, tuple(problems), sidecars)
 
