@@ -1,14 +1,16 @@
-"""What the workers of Dask are given to do. Their processes import this, so it imports little."""
+"""A scheduler of Dask, and what its workers are given to do. Their processes import this, so it imports little."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import ckptrules
 from ckptrules import stopping
 from ckptrules.stopping import StoppedError
 from ckptrules.storage.reading import Progress
@@ -79,3 +81,35 @@ def wait_for_stop(place: Path) -> None:
     except StoppedError:
         workers.end(killed=False)
         print("stopped", flush=True)
+
+
+class Scheduler:
+    """A scheduler that the user has started, with some workers, to which others can come."""
+
+    def __init__(self, host: str = "127.0.0.1", threads: int = 1, workers: int = 1) -> None:
+        import distributed
+
+        self.cluster = distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            host=host,
+            silence_logs=60,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+        )
+        self.client = distributed.Client(self.cluster, set_as_default=False)
+        port = self.cluster.scheduler_address.rpartition(":")[2]
+        self.executor = f"dask:tcp://127.0.0.1:{port}"
+
+    def end(self) -> None:
+        self.client.close()
+        self.cluster.close()
+
+    @contextlib.contextmanager
+    def of_another_version(self) -> Iterator[None]:
+        """Let the workers seem to have another version."""
+        self.client.run(setattr, ckptrules, "__version__", "9.9")
+        try:
+            yield
+        finally:
+            self.client.run(setattr, ckptrules, "__version__", ckptrules.__version__)

@@ -21,7 +21,6 @@ from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.dying import ENDS, let_workers
-from tests.vault.test_backups_on_workers import EXECUTORS
 
 pytestmark = pytest.mark.whole
 BIG = 12 << 20  # bytes, of each experiment, to be packed and read back; for less in all no process is started
@@ -57,11 +56,12 @@ def manifest(path: Path) -> dict[str, Any]:
     return data
 
 
-def test_workers_pack_the_same_as_one_process(project: Project) -> None:
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_workers_pack_the_same_as_one_process(project: Project, executors: list[str]) -> None:
     packed = make(project)
     before = everything(project.outputs)
     told, held = [], []
-    for executor in EXECUTORS:
+    for executor in executors:
         command = ("archive", "experiments=*", "archive_dir=archive", f"executor={executor}")
         out = [project.doit(*command, "dry_run=1"), project.doit(*command, "keep_source=1")]
         out += [project.doit(*command, "keep_source=1")]
@@ -81,13 +81,13 @@ def test_workers_pack_the_same_as_one_process(project: Project) -> None:
         assert [path for path in before if path not in (".", "three") and before[path] != after[path]] == []
         for path in packed.iterdir():
             path.unlink()
-    assert [one == told[0] for one in told] == [True] * len(EXECUTORS)
+    assert [one == told[0] for one in told] == [True] * len(executors)
     order = ["three/inner", "one", "three", "two"]
     assert [len(text.splitlines()) for text in told[0]] == [len(order)] * 4
     assert [line.split()[2] for line in told[0][1].splitlines()] == order
     assert told[0][2].count("Up to date: ") == len(order)
     assert told[0][3].count("; the source is in the trash\n") == len(order)
-    assert [one == held[0] for one in held] == [True] * len(EXECUTORS)
+    assert [one == held[0] for one in held] == [True] * len(executors)
 
 
 def test_experiments_are_packed_one_by_one_where_there_is_no_room_for_several() -> None:

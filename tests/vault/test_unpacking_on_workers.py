@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from random import Random
 from typing import Any, NoReturn
 
@@ -19,14 +20,15 @@ from ckptrules.vault.unpacking import Unpacking
 from tests.commands.test_archive import everything
 from tests.conftest import Project
 from tests.support import crash
+from tests.support.dask_work import LOCAL
 from tests.support.disturbing import Fault
 from tests.support.dying import ENDS, let_workers
-from tests.vault.test_backups_on_workers import EXECUTORS
 from tests.vault.test_packing_on_workers import NAMES
 from tests.vault.test_packing_on_workers import make as make_outputs
 from tests.vault.test_unpacking_hostile import bomb
 
 pytestmark = pytest.mark.whole
+EXECUTORS = ["none", "processes", *([LOCAL] if find_spec("distributed") else [])]
 BIG = 24 << 20  # bytes, of each experiment, that cannot be compressed; for less in all no process is started
 EVERY = ["one", "three", "three/inner", "two"]
 COMMAND = ("unarchive", "archive=archive/*")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from ckptrules.stopping import KilledError
 from ckptrules.workers.pieces import BYTES, SMALL, Lost
 from ckptrules.workers.workers import Workers
 from tests.conftest import ROOT, Project, content_hash, default
-from tests.support.dask_work import LOCAL, File, kill_other, work, workers_of
+from tests.support.dask_work import LOCAL, File, Scheduler, kill_other, work, workers_of
 from tests.verify.test_check_portions import EXPECTED, large
 
 distributed = pytest.importorskip("distributed", reason="needs ckptrules[dask]")
@@ -38,36 +37,6 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     yield found
     found.end(killed=False)
     assert not list(outputs.iterdir())  # the token, and what it needed, is gone
-
-
-class Scheduler:
-    """A scheduler that the user has started, with one worker, to which others can come."""
-
-    def __init__(self, host: str = "127.0.0.1", threads: int = 1) -> None:
-        self.cluster = distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=threads,
-            host=host,
-            silence_logs=60,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-        )
-        self.client = distributed.Client(self.cluster, set_as_default=False)
-        port = self.cluster.scheduler_address.rpartition(":")[2]
-        self.executor = f"dask:tcp://127.0.0.1:{port}"
-
-    def end(self) -> None:
-        self.client.close()
-        self.cluster.close()
-
-    @contextlib.contextmanager
-    def of_another_version(self) -> Iterator[None]:
-        """Let the workers seem to have another version."""
-        self.client.run(setattr, ckptrules, "__version__", "9.9")
-        try:
-            yield
-        finally:
-            self.client.run(setattr, ckptrules, "__version__", ckptrules.__version__)
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +283,7 @@ def test_a_backup_by_dask_is_the_same_and_nothing_is_left_where_there_are_no_wor
 ) -> None:
     (big.folder / "here").mkdir()
     (big.folder / "dask").mkdir()
-    for to, executor in (("here", "none"), ("dask", scheduler.executor)):
+    for to, executor in (("here", "none"), ("dask", LOCAL)):
         code, out = doit(big, "backup", f"to={to}", f"executor={executor}", "mode=copy")
         assert code == 0, out
     assert held(big.folder / "dask") == held(big.folder / "here") == held(big.outputs)
