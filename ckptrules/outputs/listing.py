@@ -37,8 +37,7 @@ def read_directory(directory: int, found: Directory) -> Listing:
     """
     if found.stamp == UNREADABLE:
         raise OSError(errno.EAGAIN, "could not be looked into a moment ago")
-    with os.scandir(directory) as entries:
-        here = tuple(_read_entries(directory, entries))
+    here = tuple(read_names(directory, os.listdir(directory)))
     if not found.part_folders:
         return Listing(found.experiment, found.directory, here)
     folders = {
@@ -57,10 +56,9 @@ def _read_part_folder(directory: int, folder: str) -> Iterator[Entry]:
     """
     opened = open_inner(directory, folder)
     try:
-        with os.scandir(opened) as entries:
-            for entry in _read_entries(opened, entries):
-                sibling = entry.sibling and f"{folder}/{entry.sibling}"
-                yield entry._replace(name=f"{folder}/{entry.name}", sibling=sibling)
+        for entry in read_names(opened, os.listdir(opened)):
+            sibling = entry.sibling and f"{folder}/{entry.sibling}"
+            yield entry._replace(name=f"{folder}/{entry.name}", sibling=sibling)
     finally:
         os.close(opened)
 
@@ -79,15 +77,6 @@ def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[O
     return tuple(link._replace(entry=_into(link.entry, folders)) for link in links)
 
 
-def _read_entries(directory: int, entries: Iterable[os.DirEntry[str]]) -> Iterator[Entry]:
-    for entry in entries:
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        yield _read_entry(directory, entry.name, status)
-
-
 def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
     if stat.S_ISREG(status.st_mode):
         if status.st_nlink > 1:
@@ -102,10 +91,17 @@ def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:
 
 
 def read_names(directory: int, names: Iterable[str]) -> Iterator[Entry]:
-    """Read some names of an open directory as `read_directory` does; what is not there is left out."""
+    """Read some names of an open directory as `read_directory` does; what is not there is left out.
+
+    Raises:
+        OSError: one cannot be read; or it is a link that goes now: what it led to is not known, and must stay.
+    """
     for name in names:
-        with contextlib.suppress(FileNotFoundError):
-            yield _read_entry(directory, name, os.lstat(name, dir_fd=directory))
+        try:
+            status = os.lstat(name, dir_fd=directory)
+        except FileNotFoundError:
+            continue
+        yield _read_entry(directory, name, status)
 
 
 def _read_link(directory: int, name: str, mtime_ns: int) -> Entry:

@@ -279,3 +279,18 @@ def test_what_disappears_from_a_folder_while_we_ask_who_writes_to_it_is_passed_o
     with (files / "a.pt").open("a"):
         assert in_use(directory, entry, 0, 0) == "is open for writing"
     os.close(directory)
+
+
+def test_a_link_that_is_made_anew_while_we_look_is_not_taken_to_be_absent(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, read = make(tree, WHOLE), os.readlink
+    (tree / "exp" / "last").symlink_to("checkpoint-1")
+
+    def removed(name: str, *, dir_fd: int | None = None) -> str:
+        (tree / "exp" / name).unlink(missing_ok=True)
+        return read(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "readlink", removed)
+    with pytest.raises(FileNotFoundError):
+        scan(os.fspath(tree), place)
