@@ -138,7 +138,9 @@ def problems_of(plan: Plan, done: Transacted) -> list[Problem]:
     if NEITHER in done.failed.values():
         text = f"cannot be changed: {NEITHER}"
         problems.append(Problem("refused", (plan.directory,), text, ADVICE[NEITHER]))
-    problems += [_not_freed(every[n], why) for n, why in done.not_freed.items()]
+    text = "was moved to the trash, but its space cannot be freed: {}"
+    hint = "'doit purge' tries again; 'doit undo' brings it back if all of it is still there"
+    problems += [Problem("refused", (every[n].name,), text.format(why), hint) for n, why in done.not_freed.items()]
     if waiting := [why for why in done.failed.values() if why == NOT_BEGUN]:
         text = f"stopped with {len(waiting)} change{'s' * (len(waiting) != 1)} to go"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
@@ -150,11 +152,6 @@ def problems_of(plan: Plan, done: Transacted) -> list[Problem]:
 def to_be_freed(plan: Plan) -> list[int]:
     """List the units whose space is freed at once: what the policy let go. What lost a conflict waits in any case."""
     return [n for n, head in enumerate(heads(plan)) if head.kind in DELETES and not head.keep_in_trash]
-
-
-def _not_freed(head: Action, why: str) -> Problem:
-    text = f"was moved to the trash, but its space cannot be freed: {why}"
-    return Problem("refused", (head.name,), text, "'doit purge' tries again; 'doit undo' brings it back")
 
 
 def names_left(plan: Plan, listing: Listing) -> set[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from ckptrules.engine.state_folder import trash_name
 from ckptrules.storage import exchanging, moving, texts
+from ckptrules.storage.posix import Disk
 from tests.conftest import Project
 from tests.support import crash
 from tests.support.disturbing import Fault
@@ -323,3 +324,20 @@ def test_names_that_begin_alike_stay_apart_in_the_trash() -> None:
     assert len({trash_name(name) for name in names}) == len(names)
     assert all(len(trash_name(name).encode()) <= 255 for name in names)
     assert trash_name("x" * 247) == "x" * 247 + ".trashed"
+
+
+# --- what cannot be freed at once --------------------------------------------------------------------------------------
+
+
+def test_what_was_freed_in_part_is_not_said_to_come_back(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.make({f"{HERE}/{name}": 50 for name in ("epoch=1-step=1.ckpt", OLD)})
+    rules = project.folder / "rules" / "retention.yaml"
+    rules.write_text(rules.read_text().replace("trash_days: 7", "trash_days: 0"))
+
+    def busy(_: Disk, path: str, was: str | None = None) -> None:  # noqa: ARG001 - as `Disk.remove`
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+
+    monkeypatch.setattr(Disk, "remove", busy)
+    ended = crash.run(project.folder, "migrate", "delete_old=1")
+    assert "its space cannot be freed: Device or resource busy\n" in ended.output
+    assert "'doit undo' brings it back if all of it is still there\n" in ended.output
