@@ -81,11 +81,11 @@ def fix(here: Ground, place: Workplace, bar: Bar, kept: int) -> Plan:
     """
     listing, found = here.listing, look_inside(here, _real_names(here.listing))
     actions, problems = [], list(found.problems)
-    with bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
+    with here.open() as directory, bar(sum(2 * recipe.size for _, recipe in found.recipes)) as tell:
         try:
             for entry, recipe in found.recipes:
                 heed()
-                if why := _fix_one(here, place, entry, recipe, tell, kept):
+                if why := _fix_one(here, directory, place, entry, recipe, tell, kept):
                     problems.append(refused(_action(entry, recipe), why))
                 else:
                     actions.append(_action(entry, recipe))
@@ -213,26 +213,22 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
 
-def _no_space(here: Ground, entry: Entry) -> str:
-    with here.open() as directory:
-        disk = os.fstatvfs(directory)
-        size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
+def _no_space(directory: int, entry: Entry) -> str:
+    disk = os.fstatvfs(directory)
+    size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
     enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
     return "" if enough else "No space left on device for a copy of it"
 
 
-def _used(here: Ground, entry: Entry) -> str:
-    with here.open() as directory:
-        return here.used(directory, entry)
-
-
-def _fix_one(here: Ground, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int) -> str:
+def _fix_one(
+    here: Ground, directory: int, place: Workplace, entry: Entry, recipe: Rewrite, tell: Progress, kept: int
+) -> str:
     """Replace one checkpoint by a copy with other paths; return why that could not be, or nothing."""
     listing = here.listing
     folder = trash_folder(place.journal.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
-        if why := _no_space(here, entry):
+        if why := _no_space(directory, entry):
             return why
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)
@@ -241,7 +237,7 @@ def _fix_one(here: Ground, place: Workplace, entry: Entry, recipe: Rewrite, tell
         staged = unfinished.stage_rewrite(place.outputs_dir, f"{listing.directory}/{entry.name}", recipe, tell)
         why = "not looked at to its end"
         try:
-            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or _used(here, entry)
+            why = _unsound(place.outputs_dir, staged, recipe.size, tell) or here.used(directory, entry)
         finally:
             if why:
                 unfinished.drop_staged(place.outputs_dir, staged)

@@ -89,10 +89,12 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -
 
     With no ``trash_days``, the space of what the policy lets go is freed at once.
     """
-    if not plan.actions:
-        return Outcome(plan, _look_back(plan, listing, place.outputs_dir))
+    if plan.problems and not plan.actions:
+        return Outcome(plan, None)
     with Folders(place.outputs_dir) as folders:
         directory = folders.descriptor(plan.directory)
+        if not plan.actions:
+            return Outcome(plan, stamp_after(directory, plan, listing, changed=False))
         if problem := obstacle(directory, plan):
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
         units = units_of(plan, listing, place.journal.run)
@@ -117,13 +119,6 @@ def _free(folders: Folders, units: Sequence[Unit], numbers: Iterable[int]) -> di
         except OSError as error:
             left[number] = why_of(error)
     return left
-
-
-def _look_back(plan: Plan, listing: Listing, outputs_dir: str) -> Stamp | None:
-    if plan.problems:
-        return None
-    with Folders(outputs_dir) as folders:
-        return stamp_after(folders.descriptor(plan.directory), plan, listing, changed=False)
 
 
 def stamp_after(directory: int, plan: Plan, listing: Listing, *, changed: bool) -> Stamp | None:

@@ -266,7 +266,8 @@ def _strangers(
         if PROTOCOL not in seen[path] or _is_known(rules_of[path], name, tree.names(path).get(name, False))
     }
     for path, names in sorted(tree.listed.items()):
-        if any(part.startswith(".") for part in path.split("/")) or _lies_in(path, units):
+        above = (path, *folders_above(path))
+        if any(part.startswith(".") for part in path.split("/")) or not units.isdisjoint(above):
             continue
         rules = rules_of[path] if path in here else [pack.rules for pack in pick_in(tree, judging, path)]
         free = [name for name in sorted(names) if looks_like(name) and f"{path}/{name}".lstrip("/") not in units]
@@ -292,10 +293,6 @@ def _is_known(rules: Iterable[RuleSet], name: str, folder: bool) -> bool:  # noq
         return any(own_claim(name, one, folder=folder).kind != "unrecognised" for one in rules)
     except SlowRuleError:
         return False
-
-
-def _lies_in(path: str, units: Collection[str]) -> bool:
-    return any(one in units for one in (path, *folders_above(path)))
 
 
 def _size(outputs_dir: str, path: str, name: str) -> int:

@@ -157,17 +157,12 @@ def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, Stat]]:
         if stat.kind != "directory":
             yield path, stat
         elif name.endswith(TRASH_SUFFIX):
-            yield path, _with_all_inside(storage, path, stat)
+            with contextlib.suppress(OSError):  # of a locked folder nobody knows the bytes
+                stat = storage.stat(path)  # noqa: PLW2901
+            yield path, stat
     for name, stat in here:
         if stat.kind == "directory" and not name.endswith(TRASH_SUFFIX):
             yield from _walk(storage, f"{folder}/{name}")
-
-
-def _with_all_inside(storage: Storage, path: str, listed: Stat) -> Stat:
-    try:
-        return storage.stat(path)
-    except OSError:  # of a locked folder nobody knows the bytes
-        return listed
 
 
 def _empty(storage: Storage, folder: str, stopped: Callable[[], bool]) -> dict[str, OSError]:
