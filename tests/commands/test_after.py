@@ -109,12 +109,14 @@ def test_no_other_directory_is_listed_where_there_is_nothing_to_do(tree: Project
     tree.doit("after", f"path={path(LAST)}", DELETE)
     dodo = tree.folder / "dodo.py"
     dodo.write_text(
-        "import os, ckptrules.outputs.listing\nreally = os.scandir\n"
-        "def scandir(path):\n"
-        "    if '/other' in (os.readlink(f'/proc/self/fd/{path}') if isinstance(path, int) else str(path)):\n"
-        "        raise PermissionError(13, 'looked at', str(path))\n"
-        "    return really(path)\n"
-        "os.scandir = scandir\n" + dodo.read_text()
+        "import os, ckptrules.outputs.listing\n"
+        "def refusing(really):\n"
+        "    def look(path):\n"
+        "        if '/other' in (os.readlink(f'/proc/self/fd/{path}') if isinstance(path, int) else str(path)):\n"
+        "            raise PermissionError(13, 'looked at', str(path))\n"
+        "        return really(path)\n"
+        "    return look\n"
+        "os.scandir, os.listdir = map(refusing, (os.scandir, os.listdir))\n" + dodo.read_text()
     )
     assert "looked at" in tree.doit("plan", check=1)
     assert "problems    0" in tree.doit("after", f"path={path(LAST)}", DELETE)
