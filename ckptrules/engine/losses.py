@@ -18,10 +18,14 @@ from ckptrules.engine.ruleset import Policy, Reason
 
 SMALLER = 0.9  # times the size of the smallest that goes; states of one run have nearly the same
 SERIES = 3  # so many checkpoints are a series; of fewer it is no news that one is left
-LOW = frozenset("loss err error perplexity ppl wer cer mae mse rmse nll bpb bpc bpd fid lpips eer distance".split())
+LOW = frozenset(
+    "loss err error perplexity ppl wer cer mae mape mse rmse nll bpb bpc bpd fid kid lpips eer ece epe mcd ade minade"
+    " fde minfde distance".split()
+)
 HIGH = frozenset(
-    "acc accuracy f1 auc auroc ap map iou miou dice hmean bleu rouge meteor cider precision recall psnr ssim score "
-    "reward return r2 top corr spearman pearson mrr ndcg kappa mcc".split()
+    "acc accuracy f1 auc auroc ap map iou miou dice hmean bleu chrf rouge rougel rougelsum meteor cider precision"
+    " recall psnr ssim pesq stoi sdr pck nds score reward return success r2 top corr spearman pearson mrr ndcg kappa"
+    " mcc".split()
 )
 NEGATED = frozenset("neg negative negated minus".split())
 NO_VALUE = frozenset(

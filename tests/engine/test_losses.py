@@ -120,6 +120,8 @@ def test_without_delete_old_nothing_is_said(project: Project) -> None:
     ("mode", "metrics"),
     [
         ("min", "loss val_loss valLoss train/loss eval-loss error err wer CER mae val_rmse perplexity ppl fid nll"),
+        ("min", "val_mape EPE minADE mcd kid ece"),
+        ("max", "rougeL val_rougeLsum success_rate pesq stoi si_sdr chrf pck NDS"),
         (
             "max",
             "acc val_acc acc1 top1 top5 accuracy valAccuracy f1 macro_f1 auc mAP mAP50 mIoU dice hmean bleu psnr R2",
