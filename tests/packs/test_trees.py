@@ -243,6 +243,13 @@ TREES = {
         "ep0-ba20-rank0.pt ep0-ba20-rank1.pt ep0-ba40-rank0.pt ep0-ba40-rank1.pt",
         unwhole="ep0-ba50-rank0.pt",
     ),
+    "composer: the texts that stand for links in a bucket, when they were copied from there": Tree(
+        "run/checkpoints",
+        """run/checkpoints/ep0-ba{10,20,30}-rank{0,1}.pt run/checkpoints/latest-rank0.pt.symlink=run/checkpoints/ep0-ba20-rank0.pt""",
+        ["composer"],
+        "ep0-ba10-rank0.pt ep0-ba10-rank1.pt",
+        "ep0-ba20-rank0.pt ep0-ba20-rank1.pt ep0-ba30-rank0.pt ep0-ba30-rank1.pt",
+    ),
     "composer: sharded": Tree(
         "run/checkpoints",
         "run/checkpoints/ep0-ba{10,20}/{.metadata,__0_0.distcp} run/checkpoints/ep0-ba30/__0_0.distcp",

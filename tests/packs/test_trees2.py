@@ -29,7 +29,7 @@ from tests.support.forking import shared_rules
 
 PACKS = ", ".join(sources())
 CONTENT = re.compile(
-    r"(?:\.(?:json|jsonl|yaml|csv|txt)|/(?:last_checkpoint(?:\.rank_\d)?|latest|checkpoint|metrics))=(.*)"
+    r"(?:\.(?:json|jsonl|yaml|csv|txt|symlink)|/(?:last_checkpoint(?:\.rank_\d)?|latest|checkpoint|metrics))=(.*)"
 )
 POLICY = "retention: {default: {%s, keep_at_least: 1}}"
 
