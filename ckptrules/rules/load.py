@@ -13,7 +13,7 @@ from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, 
 from ckptrules.engine.shapes import Either, ListOf, Number, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
-from ckptrules.rules.shape import Value, read_yaml
+from ckptrules.rules.shape import Value, read_yaml, slash_fault
 from ckptrules.rules.shipped import says_outputs_dir
 
 DEFAULT_TRASH_DAYS = 7
@@ -29,10 +29,6 @@ def _layout_fault(text: str) -> str:
     if STATE in parts:
         return f"'{text}' must not lead into '{STATE}', where the trash is"
     return ""
-
-
-def _ending_fault(text: str) -> str:
-    return f"'{text}' must be a name or the end of one, without '/'" if "/" in text else ""
 
 
 def _suffix_fault(text: str) -> str:
@@ -54,8 +50,10 @@ SHAPE = Record(
             Text("e.g. huggingface"),
         ),
         **naming.SHAPES,
-        "protected": ListOf("Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern")),
-        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern")),
+        "protected": ListOf(
+            "Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern", slash_fault)
+        ),
+        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern", slash_fault)),
         "sidecars": ListOf(
             "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
             Text("e.g. .metadata.json", _suffix_fault),
@@ -63,11 +61,11 @@ SHAPE = Record(
         **knowledge.SHAPES,
         "part_folders": ListOf(
             "Shell patterns of folders beside each other that hold the parts of one checkpoint, one a rank or host.",
-            Text("e.g. mp_rank_*", _ending_fault),
+            Text("e.g. mp_rank_*", slash_fault),
         ),
         "unfinished": ListOf(
             "Endings of markers: beside S and such an ending, S is not whole, nor is what begins with S. or S-.",
-            Text("e.g. -unfinished", _ending_fault),
+            Text("e.g. -unfinished", slash_fault),
         ),
         **policies.SHAPES,
         "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),

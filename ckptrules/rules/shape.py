@@ -38,6 +38,11 @@ YAML_HINTS = {
 }
 
 
+def slash_fault(text: str) -> str:
+    """Find fault with a pattern of names that could fit none, since it is one of paths."""
+    return f"'{text}' has a '/', and no name has one" if "/" in text else ""
+
+
 class Value(NamedTuple):
     """A checked value: text, a number, a list of values or a mapping of them; ``key_place`` is where its key stands.
 
