@@ -154,7 +154,8 @@ def beside(path: str) -> str:
 def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -> bool:
     """Say whether an archive of just this tree is there already, by its manifest.
 
-    The copy beside is believed where it is no longer than that of these items would be, else the archive is read.
+    The copy beside is believed where it can be read and is no longer than that of these items; else the archive
+    is read.
 
     Raises:
         ArchiveError: it is that of another one, or cannot be believed.
@@ -162,7 +163,7 @@ def packed_before(place: Packing, items: tuple[Item, ...], progress: Progress) -
     if not os.path.lexists(place.path):
         return False
     manifest = None
-    with contextlib.suppress(SourceError, ManifestError, UnicodeDecodeError):
+    with contextlib.suppress(OSError, ManifestError, UnicodeDecodeError):
         folder, name = os.path.split(beside(place.path))
         with reading.open_file(folder, name) as file, open(file, encoding="utf-8", closefd=False) as text:
             if os.fstat(file).st_size <= longest(items):

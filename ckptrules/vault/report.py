@@ -17,7 +17,7 @@ from ckptrules.vault.restoring import RestoreStep
 HEADINGS = ("name", "created", "mode", "files", "size", "state")
 DROPS = ("mode", "created", "files")
 LATER = ("size",)
-Lost = Mapping[str, Sequence[str]]  # of copies by their paths: what could not be kept
+NotKept = Mapping[str, Sequence[str]]  # what could not be kept, of copies by their paths
 LINK_WARNING = (
     "Hard links protect from deletion only: a program that writes into a file in place changes the backup too."
 )
@@ -32,7 +32,7 @@ VERBS = {
 }
 
 
-def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: Lost = {}) -> str:  # noqa: B006 - never changed
+def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], style: Style, lost: NotKept = {}) -> str:  # noqa: B006 - never changed
     """Tell of a finished backup, or of what it would be."""
     verb = "Would back up to" if style.preview else "Backup made"
     lines = [f"{verb}: {style.name(path)} ({manifest.mode}): {contents(manifest)}", *_below(problems, style)]
@@ -81,7 +81,7 @@ def dropped_text(path: str, manifest: Manifest, style: Style) -> str:
     return f"{'Would drop' if style.preview else 'Dropped'}: {style.name(path)} ({contents(manifest)}){shared}\n"
 
 
-def lost_lines(lost: Lost, style: Style, more: str = "") -> list[str]:
+def lost_lines(lost: NotKept, style: Style, more: str = "") -> list[str]:
     """Tell which copies have not got what their originals have: a line for each thing that could not be kept."""
     names: dict[str, list[str]] = {}
     for path, words in sorted(lost.items()):

@@ -56,7 +56,7 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
 
     Raises:
         ArchiveError: it holds anything else.
-        Exception: what the libraries say of damage (`believing` tells it in one way).
+        Exception: what the libraries say of damage (`told_as_damage` tells it in one way).
     """
     with (
         open(open_plain(path), "rb", buffering=0) as file,
@@ -83,7 +83,7 @@ def members(path: str, form: str, progress: Progress) -> Generator[tuple[tarfile
 
 
 @contextlib.contextmanager
-def believing() -> Iterator[None]:
+def told_as_damage() -> Iterator[None]:
     """Tell in one way what the libraries say of a damaged archive.
 
     Raises:

@@ -19,7 +19,7 @@ from ckptrules.storage.writing import or_undone, temporary_name
 from ckptrules.vault import space
 from ckptrules.vault.copies import Tell
 from ckptrules.vault.manifest import Manifest, ManifestError, from_json, longest, unsafe_path
-from ckptrules.vault.tar import ArchiveError, believing, format_of, members
+from ckptrules.vault.tar import ArchiveError, format_of, members, told_as_damage
 from ckptrules.workers import side_by_side
 
 MANIFEST = ".ckptrules-manifest.json"
@@ -190,7 +190,7 @@ def _read(path: str, form: str, progress: Progress, most: int | None, take: Take
     """
     found: dict[str, Item] = {}
     manifest, size = None, 0
-    with believing(), contextlib.closing(members(path, form, progress)) as every:
+    with told_as_damage(), contextlib.closing(members(path, form, progress)) as every:
         for member, content in every:
             if manifest is not None:
                 raise ArchiveError(f"{member.name} comes behind its manifest")

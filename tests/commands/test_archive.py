@@ -19,6 +19,7 @@ import pytest
 
 from ckptrules.storage import reading, streams
 from ckptrules.vault import packing, tar
+from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.packing import Packing, Ready
 from tests.conftest import Project
 from tests.support import crash
@@ -157,6 +158,20 @@ def test_what_a_failing_disk_does_not_give_is_named(project: Project, monkeypatc
                 patch.setattr(streams, "chunks", failing)
             why = packing.pack_apart(1, ready, lambda _: None)
         assert why == f"{path} cannot be read: Input/output error" * fails
+
+
+def test_where_the_manifest_beside_cannot_be_read_the_archive_is(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Packing(str(project.outputs), "old_1", str(make(project)), "gz")
+    items = packing.listing(place)
+    assert packing.pack_apart(1, Ready(place, items, "2026-11-28T00:00:00+00:00"), lambda _: None) == ""
+
+    def failing(*_: object) -> Manifest:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(packing, "from_json", failing)
+    assert packing.packed_before(place, items, lambda _: None)
 
 
 @pytest.mark.parametrize("name", TAKEN)
