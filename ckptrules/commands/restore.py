@@ -18,8 +18,7 @@ from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
-from ckptrules.storage import reading, writing
-from ckptrules.storage.dressing import PRIVATE
+from ckptrules.storage import making
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backups, report, restoring
 from ckptrules.vault.manifest import Manifest
@@ -54,7 +53,7 @@ def prepare(session: Session, options: Options) -> Prepared:
     chosen = backups.paths_of(names) if selects(session, "restore", options) else None
     if not options.dry_run and not os.path.lexists(options.outputs_dir):
         try:
-            writing.make_folder(options.outputs_dir, os.stat(path).st_mode & reading.FILE_MODES | PRIVATE)
+            making.make_like(options.outputs_dir, path)
         except OSError as error:
             raise OptionError(
                 f"outputs_dir '{options.outputs_dir}' cannot be made: {why_of(error)}", place=""

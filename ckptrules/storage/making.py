@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ckptrules.engine.entries import Item
 from ckptrules.storage import reading
 from ckptrules.storage.copying import PIECE
-from ckptrules.storage.dressing import PRIVATE, dress_as, give_link_away
+from ckptrules.storage.dressing import PRIVATE, dress, dress_as, give_link_away
 from ckptrules.storage.reading import Progress, open_below
 from ckptrules.storage.streams import Checksum
 from ckptrules.storage.writing import in_blocks, new_file, write_with_holes
@@ -71,6 +72,18 @@ def write_member(
         os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
         sync(file)
     return str(digest)
+
+
+def make_like(path: str, like: str) -> None:
+    """Make a folder that is dressed like another, and that its owner can fill; its parent must be there.
+
+    Raises:
+        OSError: it cannot be made, or dressed.
+    """
+    os.mkdir(path, PRIVATE)
+    with open_below(path, "") as copy, open_below(like, "") as origin:
+        dress(copy, origin)
+        os.fchmod(copy, stat.S_IMODE(os.fstat(copy).st_mode) | PRIVATE)
 
 
 def make_parents(outputs_dir: str, path: str) -> None:

@@ -204,15 +204,6 @@ def remove_sidecar(path: str) -> None:
         os.unlink(path)
 
 
-def make_folder(path: str, mode: int = 0o777) -> None:
-    """Make a folder; its parent must be there.
-
-    Raises:
-        FileExistsError: the name is taken.
-    """
-    os.mkdir(path, mode)
-
-
 def temporary_name(start: str) -> str:
     """Return a name in the workplace that nobody else takes."""
     return f"{start}{os.getpid()}-{time.time_ns()}"

@@ -79,7 +79,9 @@ def make_backup(
         order.created, source, order.mode, complete=False, experiments=order.experiments, items=tuple(items)
     )
     hidden = hidden_path(order.path)
-    writing.make_folder(hidden, dressing.PRIVATE)
+    making.make_directory(
+        os.path.dirname(os.path.abspath(hidden)), Item(os.path.basename(hidden), "directory", 0, 0, 0)
+    )
     with writing.or_undone(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         how = _way(order, items, hidden)

@@ -609,14 +609,16 @@ def test_what_a_killed_backup_leaves_is_listed_and_can_be_dropped_but_not_restor
 
 
 def test_everything_comes_back_after_the_whole_folder_is_lost(tree: Project) -> None:
+    owner = os.geteuid() or 1234
     tree.outputs.chmod(0o700)  # nobody else may list it afterwards either
+    os.chown(tree.outputs, owner, -1)
     before = snapshot(tree.outputs)
     made = back_up(tree, "mode=copy")
     shutil.rmtree(tree.outputs)
     preview = tree.doit("restore", f"backup={made.name}", "dry_run=1")
     assert not tree.outputs.exists()
     out = tree.doit("restore", f"backup={made.name}/")
-    assert stat.S_IMODE(tree.outputs.stat().st_mode) == 0o700
+    assert (stat.S_IMODE(tree.outputs.stat().st_mode), tree.outputs.stat().st_uid) == (0o700, owner)
     assert preview.count("Would bring back: ") == out.count("Brought back: ") == len(before)
     assert "  ✓ Brought back: ocr/checkpoints/two\\nlines\\x1b[31m.ckpt\n" in out
     assert out.endswith(

@@ -15,7 +15,7 @@ from ckptrules import stopping
 from ckptrules.engine.entries import Entry
 from ckptrules.outputs import evidence
 from ckptrules.stopping import StoppedError
-from ckptrules.storage import trash, unfinished, writing
+from ckptrules.storage import trash, unfinished
 from ckptrules.storage.posix import Disk
 from ckptrules.vault.backups import hidden_path, read_backup
 from tests.commands.test_fix_state import real
@@ -179,7 +179,7 @@ def test_a_backup_whose_removal_is_stopped_is_still_known_as_one(project: Projec
     place = str(project.folder / "held")
     names = sum(len(folders) + len(files) for _, folders, files in os.walk(place))
     for number in range(names - 2):
-        writing.make_folder(str(project.folder / "again"))
+        (project.folder / "again").mkdir()
         path = shutil.copytree(place, project.folder / "again" / "held", symlinks=True)
         with pytest.raises(StoppedError):
             unfinished.remove_backup(str(path), hidden_path(str(path)), stopping_at(number))
