@@ -245,7 +245,7 @@ def refuse_report_place(options: Common) -> None:
         for folder in (options.outputs_dir, options.rules_dir or RULES_DIR):
             if is_inside(real, folder) and not (beside and folder == options.outputs_dir):
                 fact = f"would be written into '{folder}', among what it tells of"
-                fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{os.path.basename(path)}"
+                fact += f"\n    hint: write it elsewhere, such as {name}=/tmp/{quoted(os.path.basename(path))}"
         if fact:
             raise OptionError(f"{name}={path}: {fact}")
 

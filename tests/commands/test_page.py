@@ -152,6 +152,7 @@ def test_where_one_stands_among_the_outputs_a_page_lies_beside_dodo(project: Pro
     assert (project.folder / OUT).exists()
     for words in (["page", "out=outputs/x.html"], ["plan", "html=rules/x.html"], ["plan", "json=x.json"]):
         assert "write it elsewhere, such as " in project.doit(*words, check=3)
+    assert "such as json=/tmp/'my x.json'\n" in project.doit("plan", "json=my x.json", check=3)
 
 
 def test_without_a_browser_that_is_said(project: Project) -> None:
