@@ -31,6 +31,10 @@ def _layout_fault(text: str) -> str:
     return ""
 
 
+def _ending_fault(text: str) -> str:
+    return f"'{text}' must be the end of names as they are, without '*'" if "*" in text else slash_fault(text)
+
+
 def _suffix_fault(text: str) -> str:
     good = text.startswith(".") and len(text) > 1 and "/" not in text
     return "" if good else f"'{text}' must be a suffix like .metadata.json"
@@ -65,7 +69,7 @@ SHAPE = Record(
         ),
         "unfinished": ListOf(
             "Endings of markers: beside S and such an ending, S is not whole, nor is what begins with S. or S-.",
-            Text("e.g. -unfinished", slash_fault),
+            Text("e.g. -unfinished", _ending_fault),
         ),
         **policies.SHAPES,
         "settle": Number("Seconds that a checkpoint must be unchanged before it is touched; 0 = none.", 0),
