@@ -15,18 +15,13 @@ DROPS = ("to rename", "kept", "to delete", "stays")
 NUMBERS = range(1, 6)
 
 
-def verdict(total: Tally, checkpoints: int, needs: int, held: int = 0) -> str:
-    """Say what goes, what stays, and how much needs a person: the sentence that stands first in a page, too."""
-    start = of_bytes(total.bytes_deleted, total.bytes_kept, held, checkpoints, would=True)
-    return "".join(text for text, _ in ended(start, needs, held))
-
-
 def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
-    """Show the verdict, and below it a line an experiment, what loses most first, and their sums."""
+    """Show the sentence that stands first in a page, too, and below it a line an experiment, what loses most first."""
     found = sorted(every, key=lambda one: (-one.total.bytes_deleted, -one.total.bytes_kept, one.experiment))
     unread = _drafts(found)
     checkpoints, held = sum(one.checkpoints for one in found), sum(one.held[1] for one in found)
-    said = verdict(total, checkpoints, total.problems + unread, held)
+    start = of_bytes(total.bytes_deleted, total.bytes_kept, held, checkpoints, would=True)
+    said = "".join(text for text, _ in ended(start, total.problems + unread, held))
     lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
     cells = [_cells(style.name(one.experiment), one.total, _drafts([one])) for one in found]
     cells.append(_cells("all", total, unread))
