@@ -150,8 +150,9 @@ def _faulty(desk: Desk, entry: Entry, identity: str, error: UnsoundError | OSErr
     if isinstance(error, UnsoundError):
         fault, is_broken = error, error.id in BROKEN
     else:
-        is_broken = not isinstance(error, PermissionError | FileNotFoundError)  # these tell nothing of what is in it
-        hint = "where the disk fails, take it from a copy" if is_broken else "look at the owner and the mode: ls -la"
+        is_barred = isinstance(error, PermissionError)
+        is_broken = not (is_barred or isinstance(error, FileNotFoundError))  # these tell nothing of what is in it
+        hint = "look at the owner and the mode: ls -la" if is_barred else "where the disk fails, take it from a copy"
         fault = UnsoundError("unreadable", f"cannot be read: {reading.why_of(error)}", hint)
     sought = ("load",) if fault.id == "does_not_load" else desk.how.compared
     broken = Known(FileContent(""), frozenset(sought), fault.fact) if is_broken else None
