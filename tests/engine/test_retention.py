@@ -10,6 +10,7 @@ import unicodedata
 import pytest
 
 from tests.conftest import Project
+from tests.support.clock import days_later
 
 pytestmark = pytest.mark.whole
 
@@ -129,26 +130,15 @@ def test_a_limit_that_is_none_is_refused(project: Project) -> None:
         )
 
 
-LATER = """
-import os, time
-now, now_ns, shift = time.time, time.time_ns, int(os.environ["LATER"])
-time.time, time.time_ns = lambda: now() + shift, lambda: now_ns() + shift * 10**9
-"""
-
-
 def test_an_experiment_is_looked_at_again_when_a_file_gets_too_old(project: Project) -> None:
     make(project, "one")
     add_rules(project, "retention:\n  young:\n    keep_within: 30d\n")
-    (project.folder / "clock").mkdir()
-    (project.folder / "clock" / "sitecustomize.py").write_text(LATER)
     folder = project.outputs / "one" / "checkpoints"
     for name, days in zip(ALL, (29.5, 2, 1), strict=True):
         os.utime(folder / name, (time.time() - days * 86_400, time.time() - days * 86_400))
 
     def migrate(day: int) -> str:
-        clock = {"PYTHONPATH": f"{project.folder}/clock{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        later = {**clock, "LATER": str(day * 86_400)}
-        return project.doit("migrate", "delete_old=1", "policy=young", env=later)
+        return project.doit("migrate", "delete_old=1", "policy=young", env=days_later(day, project.folder))
 
     migrate(0)
     assert project.names("one") == ALL

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import time
 
 import pytest
 
 from tests.conftest import Project
+from tests.support.clock import days_later
 
 pytestmark = pytest.mark.whole
 
@@ -55,13 +55,15 @@ def test_without_delete_old_a_leftover_is_skipped(project: Project) -> None:
 
 
 def test_what_was_remembered_as_up_to_date_is_looked_at_when_a_leftover_gets_old(project: Project) -> None:
-    make(project, "leftovers: {match: '*.tmp', after: 5s}\nretention: {mine: {keep_every_epochs: 1}}\n", "a.tmp")
-    written = time.time()
-    os.utime(project.outputs / HERE / "a.tmp", (written, written))
-    for said in ("processed   1", "Nothing to do: 1 experiment is up to date"):
-        assert said in project.doit("migrate", "delete_old=1", "policy=mine")
-    time.sleep(max(0, written + 5.1 - time.time()))
-    assert "Deleted: a.tmp (leftover, 5s old, goes after 5s)" in project.doit("migrate", "delete_old=1", "policy=mine")
+    make(project, "leftovers: {match: '*.tmp', after: 7d}\nretention: {mine: {keep_every_epochs: 1}}\n", "a.tmp")
+    os.utime(project.outputs / HERE / "a.tmp")
+    for days, said in (
+        (0, "processed   1"),
+        (6, "Nothing to do: 1 experiment is up to date"),
+        (8, "Deleted: a.tmp (leftover, 8d old, goes after 7d)"),
+    ):
+        told = project.doit("migrate", "delete_old=1", "policy=mine", env=days_later(days, project.folder))
+        assert said in told
 
 
 def test_a_leftover_that_is_remembered_as_young_is_seen_when_its_time_is_another(project: Project) -> None:
