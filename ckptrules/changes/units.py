@@ -145,7 +145,9 @@ def problems_of(plan: Plan, done: Transacted) -> list[Problem]:
         text = f"stopped with {len(waiting)} change{'s' * (len(waiting) != 1)} to go"
         problems.append(Problem("stopped", (plan.directory,), text, "run again to go on"))
     if done.unrecorded:
-        problems.append(_unrecorded(plan, done.unrecorded))
+        text = f"the journal cannot be written: {done.unrecorded}"
+        hint = _advice(done.unrecorded) or "look at the free space and the permissions, run again"
+        problems.append(Problem("stopped", (plan.directory,), text, hint))
     return problems
 
 
@@ -161,11 +163,6 @@ def names_left(plan: Plan, listing: Listing) -> set[str]:
     links = {name for a in moving if a.leaves_link for name in a.names[: a.parts + 1]}
     come = {to for action in moving for to in (action.to, *(to for _, to in action.with_it))}
     return ({entry.name for entry in listing.entries} - gone | links | come) - {""}
-
-
-def _unrecorded(plan: Plan, why: str) -> Problem:
-    hint = _advice(why) or "look at the free space and the permissions, run again"
-    return Problem("stopped", (plan.directory,), f"the journal cannot be written: {why}", hint)
 
 
 def cannot(be_done: str, why: str) -> str:

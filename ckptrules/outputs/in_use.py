@@ -27,11 +27,8 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
         age = (now_ns - entry.mtime_ns) // NS
         if age < settle:  # also where its time lies ahead
             return f"changed {max(0, age)} s ago (settle: {settle})"
-    if entry.kind == "file":
-        opened = _is_open_for_writing(directory, entry.name)
-    else:
-        opened = entry.kind == "directory" and any(_is_open_for_writing(directory, f) for f in _files(directory, entry))
-    return "is open for writing" if opened else ""
+    files = [entry.name] if entry.kind == "file" else _files(directory, entry)
+    return "is open for writing" if any(_is_open_for_writing(directory, file) for file in files) else ""
 
 
 def ignore_lease_breaks() -> None:
@@ -40,6 +37,7 @@ def ignore_lease_breaks() -> None:
 
 
 def _files(directory: int, entry: Entry) -> Iterator[str]:
+    """Yield the files in a folder; in what is none, there are none."""
     for folder, _, names, inner in os.fwalk(entry.name, dir_fd=directory):
         for name in names:
             with contextlib.suppress(FileNotFoundError):

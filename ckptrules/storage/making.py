@@ -100,7 +100,7 @@ def make_parents(outputs_dir: str, path: str) -> None:
 
 
 def make_directory(root: str, item: Item) -> None:
-    """Make a directory that only its owner can fill; `dress_directory` ends that.
+    """Make a directory that only its owner can fill; `dress_item` ends that.
 
     Raises:
         FileExistsError: the name is taken.
@@ -124,20 +124,14 @@ def make_link(root: str, item: Item) -> tuple[str, ...]:
     return lost
 
 
-def dress_file(root: str, item: Item, progress: Progress) -> tuple[str, ...]:
-    """Give a file all that its item says, and its time, see that on the disk, and return what it could not be given."""
+def dress_item(root: str, item: Item, progress: Progress = lambda _: None) -> tuple[str, ...]:
+    """Give a file or a filled directory all that its item says, and its time; return what it could not be given.
+
+    That is on the disk then, and so are the names in the directory.
+    """
     progress(0)
-    with reading.open_file(root, item.path) as file:
-        lost = dress_as(file, item)
-        os.utime(file, ns=(item.mtime_ns, item.mtime_ns))
-        os.fsync(file)
-    return lost
-
-
-def dress_directory(root: str, item: Item) -> tuple[str, ...]:
-    """Do as `dress_file` for a filled directory: its names are on the disk."""
-    with open_below(root, item.path) as directory:
-        lost = dress_as(directory, item)
-        os.utime(directory, ns=(item.mtime_ns, item.mtime_ns))
-        os.fsync(directory)
+    with (open_below if item.kind == "directory" else reading.open_file)(root, item.path) as there:
+        lost = dress_as(there, item)
+        os.utime(there, ns=(item.mtime_ns, item.mtime_ns))
+        os.fsync(there)
     return lost

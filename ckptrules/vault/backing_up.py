@@ -95,7 +95,7 @@ def make_backup(
         held.sort()
         for item in reversed(held):
             if item.kind == "directory":
-                tell(item.path, making.dress_directory(hidden, item))
+                tell(item.path, making.dress_item(hidden, item))
         manifest = manifest._replace(
             mode=" and ".join(sorted(modes)) or order.mode,
             complete=True,

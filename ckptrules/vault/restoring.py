@@ -114,7 +114,7 @@ def restore(
         def bring(step: RestoreStep) -> RestoreStep:
             came = _carry_out(step, place, way, answers, tell)
             if came.item.kind == "directory" and not came.problem:
-                dressing.callback(lambda: tell(came.item.path, making.dress_directory(outputs_dir, came.item)))
+                dressing.callback(lambda: tell(came.item.path, making.dress_item(outputs_dir, came.item)))
             return came
 
         with contextlib.closing(each(partial(copy_apart, way), apart(coming), progress, room=AHEAD)) as answers:

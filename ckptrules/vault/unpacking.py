@@ -162,14 +162,14 @@ def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress,
     """
     root = os.path.join(outputs_dir, staged)
     files = [item for item in manifest.items if item.kind == "file"]
-    every = side_by_side.each(lambda item, step: making.dress_file(root, item, step), files, progress)
+    every = side_by_side.each(lambda item, step: making.dress_item(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
         tell(item.path, lost)
     for item in reversed(manifest.items):
         if item.kind == "link":
             tell(item.path, making.make_link(root, item))
         elif item.kind == "directory":
-            tell(item.path, making.dress_directory(root, item))
+            tell(item.path, making.dress_item(root, item))
     with reading.open_below(outputs_dir, staged) as directory:
         return looking.identify(directory, manifest.items[0].path)
 
