@@ -164,7 +164,7 @@ def renew(rules_dir: str | None, outputs_dir: str) -> str:
     """
     try:
         found = list(look(outputs_dir, read_pins(rules_dir)))
-        names = {one.pin.path: one.path for one in found}
+        names = {one.pin.path: one.path for one in found if not one.fault}  # else it may be that of another tree
         if any(old != new for old, new in names.items()):
             change_pins(rules_dir, lambda pins: [pin._replace(path=names.get(pin.path, pin.path)) for pin in pins])
     except (OSError, RuleError) as error:

@@ -145,6 +145,18 @@ def test_a_directory_that_is_gone_is_a_problem_of_the_whole_run(pinned: Project)
     assert "Problem" not in pinned.doit("plan")
 
 
+def test_a_pin_keeps_its_name_where_another_tree_with_these_rules_is_migrated(pinned: Project) -> None:
+    """It got the name that another checkpoint had got there, and was found here no more."""
+    other = pinned.folder / "other"
+    shutil.copytree(pinned.outputs, other, ignore=shutil.ignore_patterns(".ckptrules"))
+    os.utime(other / "one/checkpoints" / EARLY, (5, 5))
+    before = pins(pinned)
+    for command in ("plan", "migrate"):
+        pinned.doit(command, "outputs_dir=other", check=1)
+    assert sorted(os.listdir(other / "one/checkpoints")) == [EARLY_NEW, YOUNG_NEW]
+    assert (pins(pinned), pinned.doit("pins")) == (before, PINNED.format(EARLY))
+
+
 @pytest.mark.parametrize("trained_again", [False, True])
 @pytest.mark.parametrize("moved", ["one", f"one/checkpoints/{EARLY}"])
 def test_what_somebody_has_moved_to_another_directory_is_kept_there(
