@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ckptrules.engine.ruleset import Fact, Fault, Pattern, Rule
 from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, Record, Text
 from ckptrules.engine.state_folder import STATE
-from ckptrules.rules.shape import Value, slash_fault
+from ckptrules.rules.shape import Value, name_fault
 
 # Files by which frameworks and their users say which checkpoint to go on with, or which is the best. They are asked in
 # any case: who writes them may name checkpoints as another framework does.
@@ -43,11 +43,11 @@ SHAPES = {
         "Shell patterns of text files beside the checkpoints that name some; these stay, and the files follow them.",
         Either(
             (
-                Text("a shell pattern", slash_fault),
+                Text("a shell pattern", name_fault),
                 Record(
                     "A shell pattern, and whether what the files name stays.",
                     {
-                        "match": Text("A shell pattern for the names of such files.", slash_fault),
+                        "match": Text("A shell pattern for the names of such files.", name_fault),
                         "protects": Choice("Whether what such a file names is never deleted.", TRUTH),
                     },
                     ("match", "protects"),

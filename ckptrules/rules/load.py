@@ -13,7 +13,7 @@ from ckptrules.engine.ruleset import Fault, Location, Pack, Pattern, RuleError, 
 from ckptrules.engine.shapes import Either, ListOf, Number, Record, Text
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules import knowledge, naming, packs, policies
-from ckptrules.rules.shape import Value, read_yaml, slash_fault
+from ckptrules.rules.shape import Value, name_fault, read_yaml
 from ckptrules.rules.shipped import says_outputs_dir
 
 DEFAULT_TRASH_DAYS = 7
@@ -32,11 +32,11 @@ def _layout_fault(text: str) -> str:
 
 
 def _ending_fault(text: str) -> str:
-    return f"'{text}' must be the end of names as they are, without '*'" if "*" in text else slash_fault(text)
+    return f"'{text}' must be the end of names as they are, without '*'" if "*" in text else name_fault(text)
 
 
 def _suffix_fault(text: str) -> str:
-    good = text.startswith(".") and len(text) > 1 and "/" not in text
+    good = text.startswith(".") and len(text) > 1 and {"/", "*"}.isdisjoint(text)
     return "" if good else f"'{text}' must be a suffix like .metadata.json"
 
 
@@ -55,9 +55,9 @@ SHAPE = Record(
         ),
         **naming.SHAPES,
         "protected": ListOf(
-            "Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern", slash_fault)
+            "Shell patterns; what they fit is never renamed, never deleted.", Text("a shell pattern", name_fault)
         ),
-        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern", slash_fault)),
+        "ignored": ListOf("Shell patterns; what they fit is no checkpoint.", Text("a shell pattern", name_fault)),
         "sidecars": ListOf(
             "Suffixes of what belongs to a checkpoint: with .metadata.json, X.metadata.json goes with X.ckpt.",
             Text("e.g. .metadata.json", _suffix_fault),
@@ -65,7 +65,7 @@ SHAPE = Record(
         **knowledge.SHAPES,
         "part_folders": ListOf(
             "Shell patterns of folders beside each other that hold the parts of one checkpoint, one a rank or host.",
-            Text("e.g. mp_rank_*", slash_fault),
+            Text("e.g. mp_rank_*", name_fault),
         ),
         "unfinished": ListOf(
             "Endings of markers: beside S and such an ending, S is not whole, nor is what begins with S. or S-.",

@@ -27,13 +27,13 @@ from ckptrules.engine.ruleset import (
 )
 from ckptrules.engine.shapes import TRUTH, Choice, Either, ListOf, MapOf, Number, Record, Shape, Text, fault_of
 from ckptrules.engine.spelling import closest, one_of
-from ckptrules.rules.shape import Value, slash_fault
+from ckptrules.rules.shape import Value, name_fault
 
 EXAMPLE_NOW_NS = 2_000_000_000 * NS  # any time will do: examples tell ages
 
 
 def _pattern_fault(text: str) -> str:
-    return "'*' would take every name for a leftover" if not text.strip("*") else slash_fault(text)
+    return "'*' would take every name for a leftover" if not text.strip("*") else name_fault(text)
 
 
 _EXAMPLES = ListOf(

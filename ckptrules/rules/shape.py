@@ -38,8 +38,10 @@ YAML_HINTS = {
 }
 
 
-def slash_fault(text: str) -> str:
-    """Find fault with a pattern of names that could fit none, since it is one of paths."""
+def name_fault(text: str) -> str:
+    """Find fault with a shell pattern of names that fits none: it is one of paths, or a regular expression."""
+    if "\\" in text:
+        return f"'{text}' has a '\\': this is a shell pattern, and no regular expression"
     return f"'{text}' has a '/', and no name has one" if "/" in text else ""
 
 
