@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from ckptrules.storage.looking import holds_something
 from ckptrules.storage.reading import open_below, open_file_in, why_of
 from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
 
+LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -64,7 +66,11 @@ def look(links: Links, directory: int, listing: Listing, plan: Plan, rules: Rule
         broken={**known.broken, **broken},
         pointers={**pointers, **known.pointers, **telling},  # what facts call the best stays in any case
         notes=notes,
-        foreign={name: owner for name in pointers if (owner := _other_owner(directory, name))},
+        foreign={
+            name: owner
+            for name, said in pointers.items()
+            if any(one.text for one in said) and (owner := _other_owner(directory, name))
+        },
     )
 
 
@@ -112,8 +118,8 @@ def read_pointers(
         OSError: one of them cannot be read: what it names is not known.
     """
     found, notes = {}, list[Reason]()
-    pointers = pointer_files(listing, rules)
-    if not pointers:
+    pointers, others = pointer_files(listing, rules), one_word_files(listing, rules)
+    if not (pointers or others):
         return {}, ()
     read = reader(rules, len(listing.entries))
     links = {entry.name for entry in listing.entries if entry.kind == "link"}
@@ -138,14 +144,22 @@ def read_pointers(
             what = f"{pointer} is no pointer, as it is no short text: left as it is"  # so it protects nothing
             notes += [Reason(what)] * (pointer not in links)
         else:
-            others = index.near(content) - {in_part_folder(pointer)[1]}
-            said = mentioned(content, others, fields_of, protects=protects)
+            near = index.near(content) - {in_part_folder(pointer)[1]}
+            said = mentioned(content, near, fields_of, protects=protects)
             if protects and not said and (name := named_alone(content, fields_of)):
                 notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
             if said:
                 found[pointer] = tuple(m._replace(name=name) for m in said for name in every[m.name])
                 if pointer in links:  # what is behind it is not ours to change
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
+    for other in others:
+        with contextlib.suppress(OSError):  # nothing says that it is a pointer
+            name = named_alone(read_pointer(directory, other) or b"", fields_of)
+            if other not in pointers and name in every:
+                found[other] = tuple(Mention(one, "") for one in every[name])
+                notes.append(
+                    Reason(f"{other} names {name}, which stays as it is: 'pointers: [{other}]' lets it follow")
+                )
     return found, tuple(sorted(notes))
 
 
@@ -166,6 +180,17 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
     files = [(e, b) for e, b in special if e.kind == "file" or (e.kind == "link" and not (e.sibling or e.dangling))]
     fitting = {e.name: [p.protects for p in rules.pointers if p.fits(base)] for e, base in files}
     return {name: any(protects) for name, protects in fitting.items() if protects}
+
+
+def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
+    """Return the names of files that no rule knows, and that may hold the name of a checkpoint and nothing else.
+
+    Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say.
+    """
+    read = reader(rules, len(listing.entries))
+    small = [entry for entry in listing.entries if entry.kind == "file" and 0 < entry.size <= LONGEST_PATH]
+    unnumbered = [entry for entry in small if not re.search("[0-9]", entry.name)]
+    return [one.name for one in unnumbered if name_of(one, read).claim.kind in ("unrecognised", "ignored")]
 
 
 def read_metrics(

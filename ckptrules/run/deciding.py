@@ -29,6 +29,7 @@ from ckptrules.outputs.evidence import (
     look_inside,
     metric_files,
     obstacle,
+    one_word_files,
     pointer_files,
     read_metrics,
     to_look_at,
@@ -106,7 +107,8 @@ def with_stale_paths(job: Job, listing: Listing, directory: int, plan: Plan) -> 
 def names_to_read(job: Job, listing: Listing) -> list[str]:
     """Return the files whose content a plan goes by: what names a checkpoint, and what tells a metric."""
     files = metric_files(sort_entries(job.rules, listing).sidecars) if asks_for_metrics(job) else {}
-    return [*pointer_files(listing, job.rules), *(name for names in files.values() for name in names)]
+    named = {*pointer_files(listing, job.rules), *one_word_files(listing, job.rules)}
+    return [*sorted(named), *(name for names in files.values() for name in names)]
 
 
 def names_to_compare(job: Job, listing: Listing, plan: Plan) -> list[str] | None:

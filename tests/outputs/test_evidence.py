@@ -281,3 +281,30 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         f"last.{n}": [f"epoch-{n}.pt"] for n in range(100)
     }
     assert len(tried) < 1000
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "is_one"),
+    [
+        ("resume.txt", "{}\n", True),
+        ("best_model_path", "/another/place/{}", True),
+        ("CURRENT", "\ufeff./{}\r\n", True),
+        ("notes.txt", "the best is {}\n", False),
+        ("seed.txt", "10", False),
+        ("fold_1.txt", "{}\n", False),
+    ],
+)
+def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_else(
+    project: Project, file: str, content: str, *, is_one: bool
+) -> None:
+    old = "epoch=10-step=100.ckpt"
+    for epoch in (10, 11, 12):
+        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
+    put(project, file, content.format(old).encode())
+    plan = project.doit("plan")
+    assert ("'pointers: [" in plan) == is_one
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert (old in project.names("exp")) == is_one
+    put(project, file, b"nothing\n")
+    project.doit("migrate", "delete_old=1", "keep_last=1")
+    assert old not in project.names("exp")
