@@ -84,13 +84,13 @@ def do_unit(folders: Folders, steps: Sequence[Step], before: Sequence[Step] = ()
 
 
 def _taken_back(folders: Folders, done: Sequence[Step], why: str) -> str:
-    """Take steps back, and return why that is, with what could not be."""
+    """Take steps back, as many as can be, and return why that is, with what could not be."""
     for step in reversed(done):
         try:
             do_step(folders, KINDS[step.kind].inverse(step))
         except (FileExistsError, FileNotFoundError, Changed) as error:
-            # Somebody else was at work: no later run can mend it.
-            return f"{why}; {step.to} could not be taken back: {why_of(error)}"
+            # Somebody else was at work: no later run can mend it, and what else was done is on no record.
+            why = f"{why}; {step.to} could not be taken back: {why_of(error)}"
         except OSError as error:
             return HalfDone(f"{why}; {step.to} could not be taken back: {why_of(error)}, so it {HALF_DONE}")
     return why

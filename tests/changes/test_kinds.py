@@ -144,6 +144,28 @@ def test_what_somebody_else_put_there_is_left_as_it_is(outputs: Path, make: Call
     assert place.read_text() == "somebody else's"
 
 
+def test_what_cannot_be_taken_back_holds_nothing_else_back(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No record tells of what a unit that was not done has left: none of its files may stay elsewhere without need."""
+    rename = moving.rename
+
+    def refused_at_last(directory: int, name: str, to: str, target: int | None = None) -> None:
+        if name == "c":
+            (outputs / "exp/b").write_text("saved meanwhile")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        rename(directory, name, to, target)
+
+    monkeypatch.setattr(moving, "rename", refused_at_last)
+    files = {name: outputs / "exp" / name for name in "abc"}
+    for name, file in files.items():
+        file.write_text(name)
+    times = {name: file.stat().st_mtime_ns for name, file in files.items()}
+    steps = tuple(Step("move", "exp", n, "exp", f"{n}2", "", Identity("file", 1, times[n])) for n in files)
+    with Folders(str(outputs)) as folders:
+        failed = do_units(folders, [Unit("rename", 3, steps, 2)])
+    assert failed == {0: "c: Permission denied; b2 could not be taken back: File exists"}
+    assert tree(outputs) == {"exp/a": "a", "exp/b": "saved meanwhile", "exp/b2": "b", "exp/c": "c"}
+
+
 def test_a_text_that_is_saved_while_it_is_rewritten_stays(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, dress = rewrite(outputs), dressing.dress_or_refuse
 
