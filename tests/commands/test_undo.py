@@ -386,6 +386,33 @@ def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
     assert EARLY not in project.names("one")
 
 
+def test_what_waits_in_the_trash_comes_back_where_its_directory_was_removed(project: Project) -> None:
+    """It may be all that is left of the experiment: it must not wait there until its days are over."""
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    shutil.rmtree(project.outputs / "one")
+    assert f"Would restore: {EARLY}\n" in project.doit("undo", "dry_run=1", check=1)
+    out = project.doit("undo", check=1)  # what was renamed is gone
+    assert f"Restored: {EARLY}\n" in out
+    assert project.names("one") == [EARLY]
+
+
+@pytest.mark.parametrize("instead", ["a file", "a link"])
+def test_what_waits_in_the_trash_goes_through_nothing_that_stands_for_its_directory(
+    project: Project, instead: str
+) -> None:
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    elsewhere = project.folder / "elsewhere"
+    (project.outputs / "one").rename(elsewhere)
+    if instead == "a link":
+        (project.outputs / "one").symlink_to(elsewhere)
+    else:
+        (project.outputs / "one").write_text("")
+    assert f"{EARLY} cannot be brought back: Not a directory" in project.doit("undo", check=1)
+    assert not (elsewhere / "checkpoints" / EARLY).exists()
+
+
 def test_the_paths_of_the_trash_are_enough_to_restore_by_hand(project: Project) -> None:
     project.make(TREE)
     project.doit("migrate", "delete_old=1")

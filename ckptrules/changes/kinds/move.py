@@ -49,9 +49,17 @@ class Move(Kind):
     def do(self, folders: Folders, step: Step) -> None:
         reading.refuse_path(step.to)
         directory = folders.descriptor(step.directory)
-        target = folders.descriptor(step.to_directory, create=True)
         if not looking.stands_for(directory, step.name, step.identity):
             raise Changed(step.name)
+        try:
+            target = folders.descriptor(step.to_directory, create=True)
+        except FileNotFoundError:
+            if not _leaves_trash(step):
+                raise
+            from ckptrules.storage import making  # not above: nothing else needs it
+
+            making.make_parents(folders.outputs_dir, step.there.path)
+            target = folders.descriptor(step.to_directory)
         moving.rename(directory, step.name, step.to, target)
 
     def is_done(self, folders: Folders, step: Step, *, taken_again: bool) -> bool:
@@ -80,7 +88,7 @@ class Move(Kind):
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
     def shown(self, step: Step) -> str:
-        return step.to if step.directory.startswith(f"{TRASH}/") else step.name
+        return step.to if _leaves_trash(step) else step.name
 
 
 def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
@@ -93,13 +101,18 @@ def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
 
 
 def _is_free(folders: Folders, step: Step) -> bool:
-    """Say whether the new name is free; folders of the trash are made when they are needed."""
+    """Say whether the new name is free; folders of the trash, and for what leaves it, are made when they are needed."""
     try:
         return folders.is_free(step.there)
     except FileNotFoundError:
-        if step.to_directory.startswith(f"{STATE}/"):
+        if step.to_directory.startswith(f"{STATE}/") or _leaves_trash(step):
             return True
         raise
+
+
+def _leaves_trash(step: Step) -> bool:
+    """Say whether a step brings something out of the trash: where its directory was removed, it may be all there is."""
+    return step.directory.startswith(f"{TRASH}/")
 
 
 KINDS = (Move(),)
