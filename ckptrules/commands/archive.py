@@ -40,7 +40,7 @@ from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.storage import looking, reading, unfinished
 from ckptrules.storage.reading import why_of
-from ckptrules.vault import packing, space, tar
+from ckptrules.vault import backing_up, packing, report, space, tar
 from ckptrules.vault.backups import paths_of
 from ckptrules.vault.packing import Packing, Ready
 from ckptrules.vault.tar import ArchiveError
@@ -215,7 +215,8 @@ def prepare_one(session: Session, options: Options, told: Fates, place: Packing)
         if before and options.keep_source:
             told.lines[place.experiment] = f"Up to date: {shown} is in {archive}."
         elif options.dry_run:
-            told.lines[place.experiment] = f"Would archive: {shown} to {archive} ({amount(items)})"
+            line = f"Would archive: {shown} to {archive} ({amount(items)})"
+            told.lines[place.experiment] = "\n".join([line, *left_outside(place, items, told.style)])
             told.to_come += 2 * sum(item.size for item in items)  # on the way there, and on the way back
         else:
             busy(session, options, place)
@@ -230,6 +231,11 @@ def amount(items: Collection[Item]) -> str:
     """Write how much an experiment is."""
     files = count_of(sum(item.kind != "directory" for item in items), "file")
     return f"{files}, {human_size(sum(item.size for item in items))}"
+
+
+def left_outside(place: Packing, items: Collection[Item], style: Style) -> list[str]:
+    """Tell of what an archive does not hold, as links in the experiment lead out of it."""
+    return report.outside_lines(backing_up.leading_out(place.root, place.top, items), style)
 
 
 def pack_batch(session: Session, options: Options, told: Fates, batch: list[Ready]) -> None:
@@ -263,15 +269,16 @@ def put_away(session: Session, options: Options, style: Style, ready: Ready) -> 
     place, items = ready.place, ready.items
     line = f"{style.paint(style.signs['rename'], 'green')} Archived: {style.name(place.experiment)} to"
     line += f" {style.name(place.path)} ({amount(items)}, packed {human_size(os.path.getsize(place.path))})"
+    notes = left_outside(place, items, style)
     if options.keep_source:
-        return line
+        return "\n".join([line, *notes])
     busy(session, options, place)  # once more: others may have been packed for hours
     with reading.open_below(place.root, "") as root:
         identity = looking.identify(root, place.top)
     if packing.listing(place) != items:
         raise ArchiveError("has changed since it was packed: it stays; move the archive away, and run again")
     to_trash(session, options, place, sum(item.size for item in items), identity)
-    return f"{line}; the source is in the trash"
+    return "\n".join([f"{line}; the source is in the trash", *notes])
 
 
 def busy(session: Session, options: Options, place: Packing) -> None:

@@ -135,6 +135,8 @@ def make(session: Session, options: Options, order: Order) -> Done:
         hint = "make room, or name another folder with to=DIR" * (error.errno in FULL)
         return Done(Output(report.failed_text(what, why_of(error), hint)), failed=True)
     text = report.backup_text(order.path, manifest, problems, style, lost)
+    outside = report.outside_lines(backing_up.leading_out(options.outputs_dir, "", manifest.items), style)
+    text += "".join(f"{line}\n" for line in outside)
     return Done(Output(text + expected(options, "backup", manifest.size)), failed=bool(problems))
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
-from ckptrules.engine.entries import Item
+from ckptrules.engine.entries import Item, lies_in
 from ckptrules.engine.state_folder import MANIFEST
 from ckptrules.storage import copying, dressing, looking, making, reading, unfinished, writing
 from ckptrules.storage.reading import Bar, SourceError, why_of
@@ -105,6 +105,13 @@ def make_backup(
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         tell(order.outputs_dir, unfinished.finish_backup(hidden, order.path, order.outputs_dir))
     return manifest, problems
+
+
+def leading_out(root: str, top: str, items: Iterable[Item]) -> list[str]:
+    """List the links that lead out of a path below a root: a copy holds them, and nothing of what they lead to."""
+    real = os.path.realpath(os.path.join(root, top))
+    links = [item.path for item in items if item.kind == "link"]
+    return [path for path in links if not lies_in(os.path.realpath(os.path.join(root, path)), real)]
 
 
 def check_space(items: Sequence[Item], path: str) -> None:

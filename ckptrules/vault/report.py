@@ -40,6 +40,12 @@ def backup_text(path: str, manifest: Manifest, problems: Iterable[Problem], styl
     return "\n".join([*lines, *([LINK_WARNING] if manifest.mode == "link" else []), ""])
 
 
+def outside_lines(links: Sequence[str], style: Style) -> list[str]:
+    """Tell of links that lead out of what was copied: what is there was not."""
+    one, many = "link leads elsewhere; what it leads to is not", "links lead elsewhere; what they lead to is not"
+    return [f"Note: {count_of(len(links), one, many)} in it: {few([*map(style.name, links)])}"] if links else []
+
+
 def failed_text(what: str, fact: str, hint: str = "") -> str:
     """Tell that a whole command could not be done."""
     return f"Problem: {what}: {fact}\n" + f"    hint: {hint}\n" * bool(hint)

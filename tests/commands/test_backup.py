@@ -237,6 +237,19 @@ def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tre
     assert items["ocr/checkpoints/link.ckpt"]["link"] == "last.ckpt"
 
 
+def test_links_that_lead_out_are_named_as_what_they_lead_to_is_not_in_the_backup(project: Project) -> None:
+    """An experiment that was moved to another disk looks as if it were in the backup."""
+    project.make(
+        {"a/checkpoints/x.ckpt": 5, "a/checkpoints/last.ckpt": "-> x.ckpt", "a/whole": "-> ../b", "b/y.ckpt": 5}
+    )
+    (project.outputs / "b").rename(project.folder / "b")
+    (project.outputs / "b").symlink_to(project.folder / "b")
+    (project.outputs / "a/absolute").symlink_to(project.outputs / "a/checkpoints")
+    note = "Note: 2 links lead elsewhere; what they lead to is not in it: a/whole, b\n"
+    assert project.doit("backup", "dry_run=1").endswith(note)
+    assert project.doit("backup").endswith(note)
+
+
 def test_hard_links_are_a_mode_of_their_own_with_a_warning(tree: Project) -> None:
     assert said(tree, "backup", "mode=link") == f"Backup made: NAME (link): 15 files, 6.55 KB\n{LINK_WARNING}"
     (made,) = backups(tree.folder)
