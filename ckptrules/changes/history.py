@@ -73,8 +73,8 @@ class TakeBack(NamedTuple):
     own: bool = False
 
 
-def read_history(records: Iterable[Record]) -> list[Run]:
-    """Replay journals, oldest run first.
+def read_history(records: Iterable[Record], emptied: Iterable[str] = ()) -> list[Run]:
+    """Replay journals, oldest run first. The runs that are ``emptied`` have nothing in the trash.
 
     The order is that of the numbers that runs get under the lock, whatever the clocks say. Runs of versions that gave
     no numbers come first, by the time at which they started.
@@ -87,7 +87,7 @@ def read_history(records: Iterable[Record]) -> list[Run]:
     for run in ordered:
         for record in by_run[run]:
             replay.read(record)
-    replay.end()
+    replay.end(emptied)
     return [replay.run(by_run[run]) for run in ordered]
 
 
@@ -136,8 +136,12 @@ class _Replay:
                 return
             ref, stands = self._takes_back[ref], not stands
 
-    def end(self) -> None:
-        """Find out what still stands, each with the unit that did the same last, and what is gone for good."""
+    def end(self, emptied: Iterable[str]) -> None:
+        """Find out what still stands, each with the unit that did the same last, and what is gone for good.
+
+        What these runs had left in the trash is, whether that is on record or not.
+        """
+        self._purged.update(dict.fromkeys(emptied, ()))
         last: dict[UnitRef, tuple[UnitRef, Unit]] = {}
         for ref in reversed(self._units):
             last[ref] = last.get(self._again.get(ref, ref), (ref, self._units[ref]))
@@ -273,10 +277,11 @@ def in_trash_of(run: str, unit: Unit) -> Unit:
 
 def _is_freed(unit: Unit, purged: Mapping[str, Sequence[str]]) -> bool:
     """Say whether what a unit left in the trash was freed."""
+    if not ACTIONS[unit.kind].in_trash:
+        return False
     spots = [spot for step in unit.steps for spot in (step.here, step.there) if spot.directory.startswith(f"{TRASH}/")]
     places = [(spot.directory.split("/")[2], spot.path) for spot in spots]
-    freed = any(run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in places)
-    return freed and ACTIONS[unit.kind].in_trash
+    return any(run in purged and not any(lies_in(path, left) for left in purged[run]) for run, path in places)
 
 
 def _ways(unit: Unit) -> list[tuple[tuple[Spot, Identity], tuple[Spot, Identity]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from ckptrules.changes.doing import begins
@@ -16,23 +17,33 @@ from ckptrules.engine.entries import Spot
 from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
+from ckptrules.storage.trash import trash_runs
 
 
 def read_runs(outputs_dir: str, own_state: str = "") -> list[Run]:
     """Read all journals, those of the user's own state as well; oldest run first.
 
-    What became of a run that was interrupted, the disk tells.
+    What became of a run that was interrupted, the disk tells; and whose trash is gone, by hand or by a purge that was
+    killed before it could record that.
 
     Raises:
         JournalError: one of them is damaged.
         OSError: one of them cannot be read.
     """
-    return read_history(
+    records = [
         as_the_disk_tells(root, record)
         for root in filter(None, (outputs_dir, own_state))
         for name, text in read_journals(Disk(root)).items()
         if (record := read(name, text, own=root == own_state))
-    )
+    ]
+    return read_history(records, _emptied(outputs_dir, {record.run for record in records}))
+
+
+def _emptied(outputs_dir: str, runs: set[str]) -> set[str]:
+    """Return those of some runs that have no folder in the trash; none where it cannot be read."""
+    with contextlib.suppress(OSError):
+        return runs.difference(trash_runs(Disk(outputs_dir)))
+    return set()
 
 
 def as_the_disk_tells(root: str, record: Record) -> Record:

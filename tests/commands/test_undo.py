@@ -386,6 +386,25 @@ def test_what_was_freed_cannot_come_back_and_is_told(project: Project) -> None:
     assert EARLY not in project.names("one")
 
 
+@pytest.mark.parametrize("how", ["by hand", "by a purge that was killed"])
+def test_a_trash_that_is_gone_and_of_which_no_record_tells_is_not_looked_for(project: Project, how: str) -> None:
+    """Else plain undo would stumble over it for ever, and never come to an older run."""
+    project.make(TREE)
+    start = project.tree()
+    project.doit("migrate")
+    project.doit("migrate", "delete_old=1")
+    older, _ = runs(project)
+    trash, at = project.outputs / ".ckptrules/trash", 1
+    if how == "by hand":
+        shutil.rmtree(trash)
+    while trash.exists() and os.listdir(trash):
+        crash.run_in_turn(project.folder, "purge", fault=Fault(at, "after"))
+        at += 1
+    assert project.doit("history").count("  trash freed\n") == 2  # what was renamed before went with it
+    assert "Taken back: run " + older in project.doit("undo")
+    assert project.tree() == {path: text for path, text in start.items() if EARLY not in path}
+
+
 def test_what_waits_in_the_trash_comes_back_where_its_directory_was_removed(project: Project) -> None:
     """It may be all that is left of the experiment: it must not wait there until its days are over."""
     project.make(TREE)
