@@ -41,10 +41,10 @@ def find_sidecars(
         by_stem[stem_of(owner)].append(owner)
     for name in candidates:
         suffix = suffix_of(name, suffixes)
-        belongs_to = by_stem.get(name.removesuffix(suffix), [])
-        for owner in belongs_to:
+        belongs_to = {heads[owner]: owner for owner in by_stem.get(name.removesuffix(suffix), ())}
+        for head, owner in belongs_to.items():
             own = Sidecar(name, suffix, len(belongs_to) > 1, owner)
-            found[heads[owner]] = (*found.get(heads[owner], ()), own)
+            found[head] = (*found.get(head, ()), own)
     return found
 
 

@@ -156,8 +156,8 @@ def tell(
     choose: Choose,
 ) -> Problem:
     """Tell of a conflict: each candidate with what speaks for it, and what would end it."""
-    target = _headline(group, rivals)
-    ordered = sorted((every[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
+    target, whole = _headline(group, rivals), {**every, **{one.entry.name: one.entry for one in rivals}}
+    ordered = sorted((whole[name] for name in group.names), key=lambda entry: (entry.name != target, entry))
     names = tuple(entry.name for entry in ordered)
     alike = len(rivals) == len(names) and len({entry.kind for entry in ordered}) == 1
     remarks = tuple(_remarks(entry, ordered, evidence, known.linked) if alike else _kind(entry) for entry in ordered)

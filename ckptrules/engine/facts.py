@@ -29,6 +29,7 @@ class Telling(NamedTuple):
     in, if it does, ``path`` where it lies, from its directory.
     """
 
+    fact: Fact
     path: str
     owner: str = ""
     metrics: Mapping[str, Mapping[str, str]] = {}
@@ -61,7 +62,7 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
             metrics.setdefault(name, {}).update((k, text) for k, text in numbers(row).items() if k not in apart)
             if fact.time and (time := as_time_ns(row.get(fact.time))) is not None:
                 times[name] = time
-    return Telling(path, owner, metrics, times, best, score)
+    return Telling(fact, path, owner, metrics, times, best, score)
 
 
 def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
@@ -73,25 +74,28 @@ def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Col
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
-    best: dict[tuple[str, ...], Telling] = {}
+    best: dict[tuple[object, ...], Telling] = {}
     for telling in tellings:
         for name, row in telling.metrics.items():
             metrics[name] = {**row, **metrics.get(name, {})}
         times = {**telling.times, **times}
         if telling.best and not telling.owner:
-            best[telling.path,] = telling
+            best[telling.fact, telling.path] = telling
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
     for telling in sorted(
         tellings, key=lambda one: (order_of(names.get(one.owner, {})), ages.get(one.owner, 0), one.path)
     ):
         if telling.best and telling.owner:
-            best[(telling.path,) if telling.owner in out else series_in(names[telling.owner])] = telling
-    pointers = {telling.path: _named(telling.best, names) for telling in best.values()}
+            of = telling.path if telling.owner in out else series_in(names[telling.owner])
+            best[telling.fact, of] = telling
+    pointers: dict[str, dict[Mention, None]] = defaultdict(dict)
+    for telling in best.values():
+        pointers[telling.path] |= dict.fromkeys(_named(telling.best, names))
     ways = {way for one in best.values() for way in _scored(one, metrics, names)}
     return Evidence(
         metrics=metrics,
         times=times,
-        pointers={path: said for path, said in pointers.items() if said},
+        pointers={path: tuple(said) for path, said in pointers.items() if said},
         best_by=ways.pop() if len(ways) == 1 else ("", ""),
     )
 

@@ -78,9 +78,9 @@ def taken(sizes: int, links: Iterable[HardLinks]) -> int:
 
 def newly_taken(size: int, links: Iterable[HardLinks], counted: set[tuple[int, int]]) -> int:
     """Return the bytes that a name takes beside others; ``counted`` are the files with several names, and grows."""
-    found = [link for link in links if link[:2] not in counted]
+    found = {link[:3] for link in links if link[:2] not in counted}
     counted.update(link[:2] for link in found)
-    return size - sum(link.size * link.here for link in links) + sum(link.size for link in found)
+    return size - sum(link.size * link.here for link in links) + sum(size for _, _, size in found)
 
 
 def freed(sizes: int, links: Iterable[HardLinks]) -> int:

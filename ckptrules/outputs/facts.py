@@ -140,7 +140,8 @@ def read_facts(
         faults: list[str] = []
         content = _content(outputs_dir, _below(listing.directory, source.path), left, faults.append)
         cost = len(content or b"") * (YAML_COSTS if _is_yaml(source.path) else 1)
-        if cost > left:
+        too_long = cost > left
+        if too_long:
             unread.append(source)
         elif content is not None:
             left -= cost
@@ -149,7 +150,7 @@ def read_facts(
             if tellings[-1].best and series[1][1] and source.owner not in out:
                 settled.add(series)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
-        if faults and fact.best and source.owner not in out and series not in heard:
+        if (faults or too_long) and fact.best and source.owner not in out and series not in heard:
             unknown.append(source.path)
         elif content is not None and source.owner and source.owner not in out:
             heard.add(series)  # what older ones say of the best is no news

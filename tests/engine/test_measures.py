@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ckptrules.engine import measures
+from ckptrules.engine.entries import HardLinks
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,11 @@ def test_a_rate_is_bytes_a_second(text: str, expected: int) -> None:
 def test_what_is_no_rate_is_refused_with_one_that_is(text: str) -> None:
     with pytest.raises(ValueError, match="a rate such as 2GB/s"):
         measures.rate(text)
+
+
+def test_a_file_with_two_names_in_one_checkpoint_takes_its_room_once() -> None:
+    """Its parts may be names of one file, as where a tool has joined what is equal."""
+    link = HardLinks(1, 7, 1000, names=2)
+    counted = set[tuple[int, int]]()
+    assert measures.newly_taken(2500, [link, link], counted) == measures.taken(2500, [link, link]) == 1500
+    assert measures.newly_taken(2500, [link, link], counted) == 500

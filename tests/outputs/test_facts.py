@@ -215,6 +215,19 @@ def test_what_is_too_long_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     assert told.metrics == {"c-1": TELLS}
 
 
+def test_where_the_best_is_not_read_for_want_of_room_nobody_knows_it(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        put(tree, f"c-{step}/s.json", '{"best": "c-1"}')
+    put(tree, "best.json", '{"best": "c-1"}')
+    within = by_step("s.json", within=True, best="best")
+    monkeypatch.setattr(facts, "LONGEST_SUM", 20)
+    told, notes = read(tree, within, by_step("best.json", best="best"))
+    assert told.best_unknown == ("best.json",)  # of those inside the newest was read
+    assert notes == ["c-1/s.json is not read: too long together with what was read before; nor are 1 more"]
+
+
 def test_of_many_files_the_last_are_read(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         put(tree, f"v{number}.json", json.dumps({"step": 1, f"m{number}": number}))
