@@ -82,11 +82,14 @@ def of_one(
 
 
 def best_across(best: Best, parts: Iterable[Part]) -> dict[str, Judged]:
-    """Rank what is whole in all directories, and say of each name whether it is among the best."""
+    """Rank what is whole and stays in all directories, and say of each name whether it is among the best.
+
+    What goes by another policy would cost the best of those that stay. Where the line is asked, nothing goes yet.
+    """
     ranked = {
         Spot(part.directory, one.entry.name): one
         for part in parts
-        for one in (*part.rest, *part.stays)
+        for one in part.stays
         if one.entry.name in part.whole
     }
     return by_directory(best_of(best, ranked))

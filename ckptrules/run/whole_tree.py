@@ -81,7 +81,7 @@ def part_in(job: Job, found: Directory) -> Part:
 def ranked(best: Best, every: Pairs) -> Mapping[str, Judged]:
     """Rank the checkpoints of all experiments that are meant; what is among the best must be whole."""
     meant = {found.directory: (own, found) for own, found in every if fnmatchcase(found.experiment, best.across)}
-    parts = {directory: part_in(*pair) for directory, pair in meant.items()}
+    parts = {directory: part_in(without_budget(own), found) for directory, (own, found) in meant.items()}
     while True:
         judged = best_across(best, parts.values())
         out = {

@@ -173,6 +173,17 @@ def test_the_best_of_another_experiment_that_is_in_use_or_unfinished_makes_none_
     assert gone(run(project, "plan")) == {f"sweep_2/{ckpt(1, '0.5')}"}
 
 
+@pytest.mark.parametrize("budget", ["", "budget: {total: 2500B}\n"])
+def test_what_another_policy_or_the_budget_lets_go_is_no_best_across(project: Project, budget: str) -> None:
+    """Neither the best nor the second stayed: one cost the other, and went by the policy of its own experiment."""
+    rules = budget + (
+        "retention:\n  mine: {keep_best: {metric: hmean, mode: max, count: 1, across: '*'}}\n  small: {keep_last: 1}\n"
+        "experiments: [{match: 's*', policy: small}]\n"
+    )
+    make(project, rules, {"s": [ckpt(1, "0.9"), ckpt(2, "0.1")], "x": [ckpt(1, "0.8"), ckpt(2, "0.2"), ckpt(3, "0.1")]})
+    assert gone(run(project, "plan")) == {f"s/{ckpt(1, '0.9')}", f"x/{ckpt(2, '0.2')}"}
+
+
 def test_a_selection_goes_by_what_the_policies_of_the_others_let_go(project: Project) -> None:
     rules = (
         "budget: {total: 4KB}\nretention:\n  mine: {keep: protected}\n"
