@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import stat
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -182,12 +183,14 @@ def give_place(session: Session, options: Options, back: Back, path: str, unpack
 def bring_back(session: Session, options: Options, path: str, unpacked: Unpacked) -> list[str]:
     """Give an experiment its place, and return what to tell of what it has not got."""
     stated, lost = unpacked.manifest, dict[str, tuple[str, ...]]()
-    (experiment,), top = stated.experiments, stated.items[0].path
+    (experiment,), top = stated.experiments, stated.items[0]
     with session.shown(stated.size) as progress:
         manifest = unpacking.believed(path, stated)
         identity = unpacking.dress(options.outputs_dir, unpacked.staged, manifest, progress, lost.__setitem__)
         making.make_parents(options.outputs_dir, experiment)
-        step = Step("move", unpacked.staged, top, os.path.dirname(experiment), top, identity=identity)
+        step = Step("move", unpacked.staged, top.path, os.path.dirname(experiment), top.path, identity=identity)
         if why := change(session, options, "unarchive", experiment, Unit("restore", stated.size, (step,))):
             raise ArchiveError(f"{experiment} {cannot('be brought back', why)}")
+        if not top.mode & stat.S_IWUSR:
+            making.dress_item(os.path.join(options.outputs_dir, step.to_directory), manifest.items[0])
     return [*doubt_lines(stated, manifest, "this archive", os.geteuid()), *lost_lines(lost, session.style(options))]

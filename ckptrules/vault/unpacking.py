@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -155,23 +156,26 @@ def _unpack(one: Unpacking, staged: str, progress: Progress) -> Manifest:
 def dress(outputs_dir: str, staged: str, manifest: Manifest, progress: Progress, tell: Tell) -> Identity:
     """Give what was unpacked all that a manifest says, see it on the disk, and return what tells the experiment apart.
 
+    Its owner can write to the experiment still, whatever its mode: else nobody but root could move it to its place.
     ``tell`` is called with what could not be given to what was brought back.
 
     Raises:
         OSError: it cannot be written.
     """
     root = os.path.join(outputs_dir, staged)
-    files = [item for item in manifest.items if item.kind == "file"]
+    top, *rest = manifest.items
+    items = [top._replace(mode=top.mode | stat.S_IWUSR), *rest]
+    files = [item for item in items if item.kind == "file"]
     every = side_by_side.each(lambda item, step: making.dress_item(root, item, step), files, progress)
     for item, lost in zip(files, every, strict=True):
         tell(item.path, lost)
-    for item in reversed(manifest.items):
+    for item in reversed(items):
         if item.kind == "link":
             tell(item.path, making.make_link(root, item))
         elif item.kind == "directory":
             tell(item.path, making.dress_item(root, item))
     with reading.open_below(outputs_dir, staged) as directory:
-        return looking.identify(directory, manifest.items[0].path)
+        return looking.identify(directory, top.path)
 
 
 def believed(path: str, manifest: Manifest) -> Manifest:

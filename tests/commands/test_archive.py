@@ -22,7 +22,7 @@ from ckptrules.vault import packing, tar
 from ckptrules.vault.manifest import Manifest
 from ckptrules.vault.packing import Packing, Ready
 from tests.conftest import Project
-from tests.support import crash
+from tests.support import crash, nobody
 from tests.support.disturbing import Fault
 from tests.support.dying import let_workers, vanish
 
@@ -95,6 +95,21 @@ def test_links_that_lead_out_are_named_as_what_they_lead_to_is_not_in_the_archiv
         assert project.doit("archive", "experiments=old_1", "archive_dir=archive", more).endswith(note)
         for path in archive.iterdir():
             path.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as nobody")
+def test_an_experiment_that_nobody_may_write_to_comes_back() -> None:
+    with nobody.project() as project:
+        make(project)
+        (project.outputs / "old_1").chmod(0o555)
+        before = everything(project.outputs / "old_1")
+        nobody.give(project.folder)
+        command = ("archive", "experiments=old_1", "archive_dir=archive", "keep_source=1")
+        assert nobody.run(project.folder, *command).code == 0
+        shutil.rmtree(project.outputs / "old_1")
+        ended = nobody.run(project.folder, "unarchive", "archive=archive/old_1.tar.zst")
+        assert (ended.code, ended.output) == (0, "Brought back: old_1 (7 files, 15 KB)\n")
+        assert everything(project.outputs / "old_1") == before
 
 
 def test_an_undo_brings_the_source_back(project: Project) -> None:
