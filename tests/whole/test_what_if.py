@@ -162,7 +162,7 @@ def test_pins_and_pointers_have_lines_of_their_own(project: Project) -> None:
     with (project.folder / "rules/mine.yaml").open("a") as file:
         file.write("pointers: [latest, 'best*', {match: SUMS, protects: false}]\n")
     for pointer, name in (("a/latest", "e2.ckpt"), ("b/latest", "e3.ckpt"), ("b/SUMS", "e1.ckpt")):
-        (project.outputs / pointer).write_text(f"{name}\n")
+        (project.outputs / pointer).write_text(f"newest: {name}\n")
     project.doit("pin", "name=a/e1.ckpt")
     found = [line for line in told(project, "plan", "delete_old=1")["rules"]["lines"] if line["key"] != "protected"]
     assert [(one["key"], one["value"], one["rule"], one["keeps"], one["alone"], one["bytes_alone"]) for one in found] == [
