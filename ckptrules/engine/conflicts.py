@@ -122,7 +122,7 @@ def winner_of(
 ) -> Checkpoint | None:
     """Choose the one that gets the name, or none where that is not certain, or where one would lose that may not go.
 
-    Of identical ones, it is one with sidecars.
+    Of identical ones, it is one with sidecars; of others, a verified one, where deletion depends on that.
     """
     if len(rivals) < len(group.names) or len({(c.target, c.entry.kind) for c in rivals}) > 1:
         return None
@@ -143,8 +143,9 @@ def winner_of(
     certain = identical or (len(first) == 1 and not misdated)
     if on_conflict in ("report", "skip") or not certain or not group.names.isdisjoint(known.busy):
         return None
-    winner = max(first, key=order)
-    return winner if group.names.intersection(known.linked) <= {winner.entry.name} else None
+    name = (winner := max(first, key=order)).entry.name
+    is_proved = identical or evidence.verified is None or name in evidence.verified
+    return winner if is_proved and group.names.intersection(known.linked) <= {name} else None
 
 
 def tell(
@@ -189,6 +190,7 @@ def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence, linked: 
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
         *(linked[name].text for name in linked.keys() & {entry.name}),
+        *(["not verified"] * (evidence.verified is not None and entry.name not in evidence.verified)),
     ]
     return ", ".join(said)
 

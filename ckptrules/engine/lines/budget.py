@@ -15,7 +15,7 @@ OLDEST = "oldest"
 
 def budget(limit: Budget, checkpoints: Sequence[Checkpoint], around: Around) -> Judged:
     """Keep what has a part in the budget, as it was worked out for the whole tree, and what came after that."""
-    shared_out, late = around.tree.get(limit, {}), yes("came when the budget was shared out already")
+    shared_out, late = around.tree.get(limit, {}), yes("had no need of a part in the budget, or came later")
     return {c.entry.name: shared_out.get(c.entry.name, late) for c in checkpoints}
 
 
