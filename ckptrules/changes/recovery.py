@@ -14,7 +14,9 @@ from ckptrules.changes.record import NOT_REACHED, Record, closing, read
 from ckptrules.changes.units import head_of
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.engine.entries import Spot
+from ckptrules.storage.base import FULL
 from ckptrules.storage.posix import Disk
+from ckptrules.storage.reading import why_of
 from ckptrules.storage.state import Folders
 
 
@@ -60,7 +62,12 @@ def _finish(root: str, name: str, text: str, record: Record | None, result: Reco
             return
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
         result.told.append(f"Recovered: a run was interrupted in {intent.directory}: {counts}.")
-    Disk(root).append(f"{JOURNALS}/{name}", closing(text, intent, failed).encode())
+    try:
+        Disk(root).append(f"{JOURNALS}/{name}", closing(text, intent, failed).encode())
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        result.left.append(f"Not on record: {JOURNALS}/{name} cannot be written: {why_of(error)}.")  # purge makes room
 
 
 def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:

@@ -12,10 +12,11 @@ from ckptrules.run.finding import names_of
 from ckptrules.run.hints import command
 from ckptrules.run.options import BACKUPS, EXECUTOR, EXPERIMENTS, MAX_RATE, WAIT, Common, OneOf, OptionError, option
 from ckptrules.run.outcome import Done, Output, Prepared
-from ckptrules.run.records import FULL, expected_time
+from ckptrules.run.records import expected_time
 from ckptrules.run.session import Session
 from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.stopping import KilledError, StoppedError
+from ckptrules.storage.base import FULL
 from ckptrules.storage.reading import why_of
 from ckptrules.vault import backing_up, report
 from ckptrules.vault import backups as vault_backups

@@ -15,7 +15,7 @@ from ckptrules.run.options import OptionError
 from ckptrules.run.refusing import refusal_of
 from ckptrules.run.session import Session, once
 from ckptrules.storage import believing, reading, state, trash
-from ckptrules.storage.base import LockedError
+from ckptrules.storage.base import FULL, LockedError
 from ckptrules.storage.posix import Disk
 
 PURGE = "'doit purge' frees what waits in the trash"
@@ -115,8 +115,6 @@ def _tell(session: Session, sentence: str) -> None:
 
 def cannot_be_written(path: str, what: str, error: OSError) -> str:
     """Say that a part of the state of a folder of outputs cannot be written, and what helps."""
-    from ckptrules.run.records import FULL  # not above, as for `recover_first`
-
     if isinstance(error, reading.StateError):
         return refusal_of(error)
     fact = f"{what} cannot be written: {os.strerror(error.errno or 0)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import getpass
 import json
@@ -22,13 +21,12 @@ from ckptrules.run.options import Common
 from ckptrules.run.progress import MUCH
 from ckptrules.run.session import Session, once
 from ckptrules.storage import notes, trash
-from ckptrules.storage.base import Storage
+from ckptrules.storage.base import FULL, Storage
 from ckptrules.storage.posix import Disk
 
 LAST_RUN = "lock.last_run"  # the file in the state folder
 RATES = "rates"  # likewise: bytes a second, by command
 DAY = SECONDS["d"]
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
 UNKNOWN = "not known yet, as no such run here has moved a GB"
 
 
@@ -108,7 +106,11 @@ def begun(session: Session, outputs_dir: str) -> Begun:
     highest = 0 if last else clock.highest(journals.journal_headers(storage))
     this = clock.begin(last, highest, now, trash.trash_runs(storage))._replace(at_work=session.run_id)
     if last and last.at_work:
-        journals.end_killed(storage, last.at_work)
+        try:
+            journals.end_killed(storage, last.at_work)
+        except OSError as error:  # then history tells less
+            if error.errno not in FULL:
+                raise
     _note(storage, this)
     session.held.callback(ended, outputs_dir, session.run_id)  # whatever reporter doit has been given
     return Begun(this, clock.leap(last, now))

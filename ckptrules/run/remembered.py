@@ -137,8 +137,8 @@ def sound_database(session: Session, path: str, options: Common) -> str:
         OptionError: it cannot be written.
     """
     from ckptrules.run.locking import cannot_be_written  # not above: `doit list` changes nothing
-    from ckptrules.run.records import FULL
     from ckptrules.storage import state
+    from ckptrules.storage.base import FULL
 
     database = os.path.join(path, STATE, DATABASE)
     try:

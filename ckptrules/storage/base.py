@@ -11,6 +11,7 @@ from ckptrules.engine.entries import EntryKind, HardLinks, Identity
 
 Say = Callable[[str], object]
 CHANGED = "has changed since it was looked at"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, or the share of it that a user may have
 
 
 class Changed(OSError):  # noqa: N818 - it stands beside FileExistsError and FileNotFoundError, and says what happened

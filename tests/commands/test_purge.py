@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pty
 import select
@@ -121,6 +122,29 @@ def test_it_frees_where_not_even_a_database_can_be_made(project: Project, error:
         "state.make_own = make_own\n" + (project.folder / "dodo.py").read_text()
     )
     assert "Freed: 1 item" in project.doit("purge")
+
+
+@pytest.mark.parametrize("lacks", ["what came of it", "its end"])
+def test_it_frees_where_a_run_that_was_killed_cannot_be_recorded(project: Project, lacks: str) -> None:
+    """The disk that a run has filled is full for the next one, too: that one must be able to make room."""
+    project.make({f"one/checkpoints/epoch-{epoch:02}_step-000001.ckpt": 10 for epoch in (1, 20)})
+    project.doit("migrate", "delete_old=1")
+    state = project.outputs / ".ckptrules"
+    (journal,) = (state / "journal").iterdir()
+    if lacks == "its end":
+        last = json.loads((state / "lock.last_run").read_text())
+        (state / "lock.last_run").write_text(json.dumps({**last, "at_work": journal.name.partition(".")[0]}))
+    else:
+        journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
+    (project.folder / "dodo.py").write_text(
+        "import os\nfrom ckptrules.storage.posix import Disk\nappend = Disk.append\n"
+        "def when_there_is_room(disk, path, line, **more):\n"
+        "    if os.listdir(f'{disk.root}/.ckptrules/trash'):\n        raise OSError(28, 'no room')\n"
+        "    append(disk, path, line, **more)\n"
+        "Disk.append = when_there_is_room\n" + (project.folder / "dodo.py").read_text()
+    )
+    assert "Freed: 1 item" in project.doit("purge", check=int(lacks == "what came of it"))
+    assert "Not on record" not in project.doit("purge")
 
 
 def test_many_runs_are_shown_by_the_oldest_and_the_newest(project: Project) -> None:
