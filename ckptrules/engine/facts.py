@@ -68,30 +68,32 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
 def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
     """Join what files tell: of two that tell one thing the first counts.
 
-    Of files inside the checkpoints only the newest of a series says which one is the best: each earlier one said so of
-    those before it. What is ``out``, as it is not whole, does not silence these. What a file calls the best stays, as
-    what a pointer file names; but such a file does not follow.
+    Of files inside the checkpoints only those of the newest of a series say which one is the best: each earlier one
+    said so of those before it. What is ``out``, as it is not whole, does not silence these. What a file calls the best
+    stays, as what a pointer file names; but such a file does not follow.
     """
     metrics: dict[str, dict[str, str]] = {}
     times: dict[str, int] = {}
-    best: dict[tuple[object, ...], Telling] = {}
+    best: dict[tuple[object, ...], list[Telling]] = {}
     for telling in tellings:
         for name, row in telling.metrics.items():
             metrics[name] = {**row, **metrics.get(name, {})}
         times = {**telling.times, **times}
         if telling.best and not telling.owner:
-            best[telling.fact, telling.path] = telling
+            best[telling.fact, telling.path] = [telling]
     ages = {entry.name: entry.mtime_ns for entry in listing.entries} | times
     for telling in sorted(
         tellings, key=lambda one: (order_of(names.get(one.owner, {})), ages.get(one.owner, 0), one.path)
     ):
         if telling.best and telling.owner:
             of = telling.path if telling.owner in out else series_in(names[telling.owner])
-            best[telling.fact, of] = telling
+            beside = [one for one in best.get((telling.fact, of), ()) if one.owner == telling.owner]
+            best[telling.fact, of] = [*beside, telling]
     pointers: dict[str, dict[Mention, None]] = defaultdict(dict)
-    for telling in best.values():
+    counted = [telling for several in best.values() for telling in several]
+    for telling in counted:
         pointers[telling.path] |= dict.fromkeys(_named(telling.best, names))
-    ways = {way for one in best.values() for way in _scored(one, metrics, names)}
+    ways = {way for one in counted for way in _scored(one, metrics, names)}
     return Evidence(
         metrics=metrics,
         times=times,

@@ -129,13 +129,14 @@ def read_facts(
     notes = list(sources.notes)
     tellings: list[Telling] = []
     left, unread = LONGEST_SUM, list[Source]()
-    settled: set[object] = set()
-    heard: set[object] = set()
+    settled: dict[object, str] = {}  # by whom: all files of one count
+    heard: dict[object, str] = {}
     unknown: list[str] = []
     for source in sources.files:
         heed()
         fact, series = source.fact, (source.fact, series_in(names.get(source.owner, {})))
-        if series in settled and not (metrics or fact.time):  # what else it tells is not asked for
+        is_older = settled.get(series, source.owner) != source.owner
+        if is_older and not (metrics or fact.time):  # what else it tells is not asked for
             continue
         faults: list[str] = []
         content = _content(outputs_dir, _below(listing.directory, source.path), left, faults.append)
@@ -148,12 +149,13 @@ def read_facts(
             rows = documents(source.path, content, faults.append)
             tellings.append(told_by(fact, source.path, source.owner, rows, names))
             if tellings[-1].best and series[1][1] and source.owner not in out:
-                settled.add(series)
+                settled.setdefault(series, source.owner)
         notes += [Reason(f"{source.path} {fault}", fact.place) for fault in faults]
-        if (faults or too_long) and fact.best and source.owner not in out and series not in heard:
+        is_news = source.owner not in out and heard.get(series, source.owner) == source.owner
+        if (faults or too_long) and fact.best and is_news:
             unknown.append(source.path)
         elif content is not None and source.owner and source.owner not in out:
-            heard.add(series)  # what older ones say of the best is no news
+            heard.setdefault(series, source.owner)  # what older ones say of the best is no news
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))

@@ -215,6 +215,21 @@ def test_what_is_too_long_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     assert told.metrics == {"c-1": TELLS}
 
 
+@pytest.mark.parametrize("metrics", [True, False])
+def test_all_files_of_the_newest_say_which_one_is_the_best(tree: Path, metrics: bool) -> None:  # noqa: FBT001 - a case
+    for step in (3, 4):
+        put(tree, f"c-{step}/model.pt", "weights")
+    for step, by_acc, by_loss in ((3, 2, 3), (4, 1, 2)):
+        put(tree, f"c-{step}/best_acc.json", json.dumps({"best": f"c-{by_acc}"}))
+        put(tree, f"c-{step}/best_loss.json", json.dumps({"best": f"c-{by_loss}"}))
+    fact = by_step("best_*.json", within=True, best="best")
+    told, _ = read(tree, fact, metrics=metrics)
+    named = {path: [one.name for one in said] for path, said in told.pointers.items()}
+    assert named == {"c-4/best_acc.json": ["c-1"], "c-4/best_loss.json": ["c-2"]}
+    put(tree, "c-4/best_loss.json", "{")
+    assert read(tree, fact, metrics=metrics)[0].best_unknown == ("c-4/best_loss.json",)
+
+
 def test_where_the_best_is_not_read_for_want_of_room_nobody_knows_it(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
