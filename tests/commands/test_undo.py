@@ -416,6 +416,21 @@ def test_what_waits_in_the_trash_comes_back_where_its_directory_was_removed(proj
     assert project.names("one") == [EARLY]
 
 
+def test_what_waits_in_the_trash_comes_after_the_experiment_that_does_so_as_a_whole(project: Project) -> None:
+    """The folder that was made anew would keep the archived experiment away."""
+    project.make(TREE)
+    project.doit("migrate", "delete_old=1")
+    (project.folder / "archive").mkdir()
+    project.doit("archive", "experiments=one", "archive_dir=archive")
+    archived, migrated = runs(project)[::-1]
+    out = project.doit("undo", f"run={migrated}", check=1)
+    assert f"'doit undo run={archived}', then this again.\n" in out
+    assert not (project.outputs / "one").exists()
+    project.doit("undo")
+    project.doit("undo")
+    assert EARLY in project.names("one")
+
+
 @pytest.mark.parametrize("instead", ["a file", "a link"])
 def test_what_waits_in_the_trash_goes_through_nothing_that_stands_for_its_directory(
     project: Project, instead: str

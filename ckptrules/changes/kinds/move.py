@@ -10,11 +10,13 @@ import os
 
 from ckptrules.changes.kinds.kind import ActionKind, Ahead, Kind
 from ckptrules.engine.actions import Step
-from ckptrules.engine.entries import Identity, Spot, lies_in
+from ckptrules.engine.entries import Identity, Spot, folders_above, lies_in
 from ckptrules.engine.state_folder import STATE, TRASH, trash_folder, trash_name
 from ckptrules.storage import looking, moving, reading
 from ckptrules.storage.base import Changed
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.state import WORK, Folders
+from ckptrules.storage.trash import trash_runs
 
 RENAME = ActionKind("rename", "Renamed", "Would rename", "be renamed to {to}", "rename", "renamed", shows_to=True)
 TRASHED = ActionKind(
@@ -54,7 +56,7 @@ class Move(Kind):
         try:
             target = folders.descriptor(step.to_directory, create=True)
         except FileNotFoundError:
-            if not _leaves_trash(step):
+            if not _comes_to_new_place(folders, step):
                 raise
             from ckptrules.storage import making  # not above: nothing else needs it
 
@@ -88,7 +90,7 @@ class Move(Kind):
         return step._replace(to_directory="/".join([TRASH, run, *step.to_directory.split("/")[3:]]))
 
     def shown(self, step: Step) -> str:
-        return step.to if _leaves_trash(step) else step.name
+        return step.to if step.directory.startswith(f"{TRASH}/") else step.name
 
 
 def _will_be_empty(folders: Folders, step: Step, ahead: Ahead) -> bool:
@@ -105,14 +107,22 @@ def _is_free(folders: Folders, step: Step) -> bool:
     try:
         return folders.is_free(step.there)
     except FileNotFoundError:
-        if step.to_directory.startswith(f"{STATE}/") or _leaves_trash(step):
+        if step.to_directory.startswith(f"{STATE}/") or _comes_to_new_place(folders, step):
             return True
         raise
 
 
-def _leaves_trash(step: Step) -> bool:
-    """Say whether a step brings something out of the trash: where its directory was removed, it may be all there is."""
-    return step.directory.startswith(f"{TRASH}/")
+def _comes_to_new_place(folders: Folders, step: Step) -> bool:
+    """Say whether a step brings something out of the trash, for which the directory that is gone is made again.
+
+    It may be all that is left. But an experiment that was archived, and waits in the trash as a whole, comes first.
+    """
+    if not step.directory.startswith(f"{TRASH}/"):
+        return False
+    places = [os.path.split(path) for path in (step.to_directory, *folders_above(step.to_directory))]
+    runs = trash_runs(Disk(folders.outputs_dir))
+    wholes = (f"{trash_folder(run, above)}/{trash_name(name)}" for run in runs for above, name in places)
+    return not any(os.path.lexists(os.path.join(folders.outputs_dir, whole)) for whole in wholes)
 
 
 KINDS = (Move(),)
