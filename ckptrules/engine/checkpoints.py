@@ -4,7 +4,7 @@
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple
 
@@ -169,6 +169,11 @@ def series_in(fields: Mapping[str, str]) -> tuple[str, str]:
     """Return the run that a name tells, and which number it tells: epoch before step before number, or nothing."""
     kinds = (kind for kind in ("epoch", "step", "number") if number(fields.get(kind)) is not None)
     return fields.get("run", ""), next(kinds, "")
+
+
+def series_by(fields: Mapping[str, str], per: Sequence[str]) -> tuple[str, ...]:
+    """Return the series of a name, as `series_in`, split further by the fields that a policy names."""
+    return *series_in(fields), *(fields.get(field, "") for field in per)
 
 
 def time_in(fields: Mapping[str, str]) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of, series_in
+from ckptrules.engine.checkpoints import Evidence, Mention, number, order_of, series_by
 from ckptrules.engine.entries import Listing, in_part_folder
 from ckptrules.engine.measures import NS
 from ckptrules.engine.pointers import mentioned, stems
@@ -65,7 +65,9 @@ def told_by(fact: Fact, path: str, owner: str, documents: Iterable[object], name
     return Telling(fact, path, owner, metrics, times, best, score)
 
 
-def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = ()) -> Evidence:
+def joined(
+    tellings: Sequence[Telling], names: Names, listing: Listing, out: Collection[str] = (), per: Sequence[str] = ()
+) -> Evidence:
     """Join what files tell: of two that tell one thing the first counts.
 
     Of files inside the checkpoints only those of the newest of a series say which one is the best: each earlier one
@@ -86,7 +88,7 @@ def joined(tellings: Sequence[Telling], names: Names, listing: Listing, out: Col
         tellings, key=lambda one: (order_of(names.get(one.owner, {})), ages.get(one.owner, 0), one.path)
     ):
         if telling.best and telling.owner:
-            of = telling.path if telling.owner in out else series_in(names[telling.owner])
+            of = telling.path if telling.owner in out else series_by(names[telling.owner], per)
             beside = [one for one in best.get((telling.fact, of), ()) if one.owner == telling.owner]
             best[telling.fact, of] = [*beside, telling]
     pointers: dict[str, dict[Mention, None]] = defaultdict(dict)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ckptrules.engine.checkpoints import Evidence, order_of, series_in
+from ckptrules.engine.checkpoints import Evidence, order_of, series_by
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import Names, Telling, joined, told_by
 from ckptrules.engine.naming import reader
@@ -116,12 +116,13 @@ def read_facts(
     *,
     metrics: bool = True,
     out: Collection[str] = (),
+    per: Sequence[str] = (),
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what is wrong with the files.
 
     Files inside checkpoints are read from the newest on, so that what is too much for one plan is of the oldest. Where
     no ``metrics`` are asked for, a series whose best is known needs no older file. ``out`` are the checkpoints that
-    are not whole.
+    are not whole, ``per`` the fields that split a series.
 
     Raises:
         OSError: a file that is there cannot be read, and not for want of a right: what it tells is not known.
@@ -134,7 +135,7 @@ def read_facts(
     unknown: list[str] = []
     for source in sources.files:
         heed()
-        fact, series = source.fact, (source.fact, series_in(names.get(source.owner, {})))
+        fact, series = source.fact, (source.fact, series_by(names.get(source.owner, {}), per))
         is_older = settled.get(series, source.owner) != source.owner
         if is_older and not (metrics or fact.time):  # what else it tells is not asked for
             continue
@@ -159,7 +160,7 @@ def read_facts(
     if unread:
         text = f"{unread[0].path} is not read: too long together with what was read before"
         notes.append(Reason(text + f"; nor are {len(unread) - 1} more" * (len(unread) > 1), unread[0].fact.place))
-    return joined(tellings, names, listing, out)._replace(best_unknown=tuple(unknown)), tuple(notes)
+    return joined(tellings, names, listing, out, per)._replace(best_unknown=tuple(unknown)), tuple(notes)
 
 
 def all_facts(outputs_dir: str, listing: Listing, rules: RuleSet) -> Evidence:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 
-from ckptrules.engine.checkpoints import order_of, series_in
+from ckptrules.engine.checkpoints import order_of, series_by
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.facts import Names
 from ckptrules.engine.naming import named
@@ -26,18 +26,18 @@ from ckptrules.storage import reading
 MOST_TRIED = 4  # of the newest of a series, where some are torn or silent
 
 
-def rows_of(listing: Listing, facts: Iterable[Fact], names: Names) -> tuple[Row, ...]:
+def rows_of(listing: Listing, facts: Iterable[Fact], names: Names, per: Sequence[str] = ()) -> tuple[Row, ...]:
     """List the files to ask: the newest of each series by number, and by time, as a copy or a restart upsets one.
 
     What has no number, such as ``last.ckpt``, is no series: each counts.
     """
     found = []
     for fact in facts:
-        series: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        series: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
         for entry in listing.entries:
             if entry.kind == "file" and entry.name in names and fnmatchcase(in_part_folder(entry.name)[1], fact.file):
-                series[series_in(names[entry.name])].append(entry)
-        for (_, kind), members in sorted(series.items()):  # in whatever order the disk lists the names
+                series[series_by(names[entry.name], per)].append(entry)
+        for (_, kind, *_), members in sorted(series.items()):  # in whatever order the disk lists the names
             by_time = sorted(members, key=lambda one: (one.mtime_ns, one.name), reverse=True)
             by_number = sorted(by_time, key=lambda one: order_of(names[one.name]), reverse=True)
             rows = [tuple(one.name for one in order[:MOST_TRIED]) for order in (by_number, by_time)]

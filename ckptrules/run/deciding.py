@@ -131,10 +131,11 @@ def read_files(
 ) -> tuple[Evidence, tuple[Reason, ...]]:
     """Read what files tell of checkpoints, and what the newest of these call the best inside, unless it is ``told``."""
     metrics = asks_for_metrics(job)
-    key = sources, metrics, out
+    per = job.policy.per if job.policy else ()
+    key = sources, metrics, out, per
     if key not in told:
         path, names = job.options.outputs_dir, facts.names_of(listing, job.rules)
-        found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out)
+        found, notes = facts.read_facts(path, listing, sources, names, metrics=metrics, out=out, per=per)
         if sources.inside:
             from ckptrules.outputs.inside import best_inside
 
@@ -237,7 +238,7 @@ def sources_asked(job: Job, listing: Listing) -> facts.Sources:
         return found
     from ckptrules.outputs.inside import rows_of
 
-    return found._replace(inside=rows_of(listing, inside, names))
+    return found._replace(inside=rows_of(listing, inside, names, policy.per if policy else ()))
 
 
 def with_losses(job: Job, listing: Listing, plan: Plan, known: Evidence) -> Plan:

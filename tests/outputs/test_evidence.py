@@ -41,6 +41,7 @@ from tests.formats.test_folders import ONE, SHARDED, TWO
 from tests.formats.test_folders import WHOLE as WHOLE_FOLDERS
 from tests.support.crash import run_in_turn
 from tests.support.disturbing import Fault
+from tests.support.torch_files import lightning_file
 
 NAMES = [f"epoch-{epoch}_step-{epoch:05}0.ckpt" for epoch in (10, 11, 12)]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 400000\n"
@@ -308,3 +309,24 @@ def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_els
     put(project, file, b"nothing\n")
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert old not in project.names("exp")
+
+
+def test_the_best_of_each_series_that_a_policy_makes_stays(project: Project) -> None:
+    """What the newest of all said was believed alone, so the best of another series went."""
+    (project.folder / "rules" / "naming.yaml").write_text(
+        "layout: ['*/checkpoints']\nretention: {default: {keep_last: 1, per: [lr]}}\nformats:\n"
+        r"- {id: folder, match: 'lr(?P<lr>\d+)-(?P<step>\d+)', folder: true, examples: {lr1-3: {lr: 1}}}"
+        "\n"
+        r"- {id: file, match: 'lr(?P<lr>\d+)-(?P<step>\d+)\.ckpt', examples: {lr1-3.ckpt: {lr: 1}}}"
+        "\nfacts:\n- {file: s.json, within: true, best: best}\n"
+        "- {file: '*.ckpt', inside: true, best: 'callbacks/*/best_model_path'}\n"
+    )
+    (project.folder / "rules" / "retention.yaml").unlink()
+    for lr in "12":
+        for step in "1234":
+            put(project, f"lr{lr}-{step}.ckpt", lightning_file(f"lr{lr}-2.ckpt"), "files")
+            put(project, f"lr{lr}-{step}/model.pt", torch_zip({}), "folders")
+            put(project, f"lr{lr}-{step}/s.json", json.dumps({"best": f"lr{lr}-1"}).encode(), "folders")
+    project.doit("migrate", "delete_old=1")
+    assert project.names("folders") == ["lr1-1", "lr1-4", "lr2-1", "lr2-4"]
+    assert project.names("files") == [f"lr{lr}-{step}.ckpt" for lr in "12" for step in "24"]
