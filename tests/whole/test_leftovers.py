@@ -67,12 +67,12 @@ def test_what_was_remembered_as_up_to_date_is_looked_at_when_a_leftover_gets_old
 
 
 def test_a_leftover_that_is_remembered_as_young_is_seen_when_its_time_is_another(project: Project) -> None:
-    make(project, "leftovers: {match: '*.tmp', after: 9d}\nretention: {mine: {keep_every_epochs: 1}}\n", "a.tmp")
-    os.utime(project.outputs / HERE / "a.tmp")
+    make(project, "leftovers: {match: '*.tmp', after: 9d}\nretention: {mine: {keep_every_epochs: 1}}\n", "1.tmp")
+    os.utime(project.outputs / HERE / "1.tmp")
     for said in ("processed   1", "Nothing to do: 1 experiment is up to date"):
         assert said in project.doit("migrate", "delete_old=1", "policy=mine")
-    os.utime(project.outputs / HERE / "a.tmp", (LONG_AGO, LONG_AGO))
-    assert "Deleted: a.tmp" in project.doit("migrate", "delete_old=1", "policy=mine")
+    os.utime(project.outputs / HERE / "1.tmp", (LONG_AGO, LONG_AGO))
+    assert "Deleted: 1.tmp" in project.doit("migrate", "delete_old=1", "policy=mine")
 
 
 def test_a_leftover_that_is_open_for_writing_stays(project: Project) -> None:
