@@ -96,6 +96,8 @@ def why_it_stays(entry: Entry, evidence: Evidence, held: Mapping[str, Reason]) -
     """Say what holds a leftover however old it is, or nothing."""
     if entry.name in evidence.in_use:
         return f"but it is in use: {evidence.in_use[entry.name]}"
+    if said := evidence.pointers.get(entry.name):  # else what it names would go by the next run
+        return f"but it names {said[0].name}"
     if entry.name in evidence.holding:
         return "but a directory of checkpoints is in it"
     if entry.hollow.startswith(NOT_READ):

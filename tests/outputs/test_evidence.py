@@ -330,3 +330,15 @@ def test_the_best_of_each_series_that_a_policy_makes_stays(project: Project) -> 
     project.doit("migrate", "delete_old=1")
     assert project.names("folders") == ["lr1-1", "lr1-4", "lr2-1", "lr2-4"]
     assert project.names("files") == [f"lr{lr}-{step}.ckpt" for lr in "12" for step in "24"]
+
+
+def test_a_text_that_protects_a_checkpoint_is_no_leftover(project: Project) -> None:
+    """It went with the run in which it held the checkpoint, and the checkpoint with the next."""
+    (project.folder / "rules" / "mine.yaml").write_text("leftovers: {match: '*.txt', after: 1d}\n")
+    for name in NAMES:
+        put(project, name, lightning(12, 120))
+    for name, text in (("resume.txt", NAMES[0]), ("other.txt", "no name")):
+        os.utime(put(project, name, text.encode()), (1_000_000_000, 1_000_000_000))
+    for _ in range(2):
+        project.doit("migrate", "delete_old=1", "keep_last=1")
+        assert project.names("exp") == [NAMES[0], NAMES[2], "resume.txt"]
