@@ -88,8 +88,9 @@ def packs(project: Project) -> None:
         file.unlink()
     rules = f"packs: [{', '.join(sources())}]\nsettle: 0\nretention: {{default: {{keep_last: 1, keep_at_least: 1}}}}\n"
     (project.folder / "rules/mine.yaml").write_text(rules)
-    for n, tree in enumerate([*test_trees.TREES.values(), *test_trees2.TREES.values()]):
-        test_trees2.make(project.outputs / f"{n:02}", tree.files)
+    trees = test_trees.TREES | test_trees2.TREES
+    for pack, tree in {name.partition(":")[0]: tree for name, tree in trees.items()}.items():  # the last of each
+        test_trees2.make(project.outputs / pack, tree.files)
 
 
 TREES: Mapping[str, Callable[[Project], object]] = {

@@ -150,12 +150,12 @@ def test_the_guide_states_the_order_in_which_columns_go(command: str) -> None:
     assert row in (ROOT / "docs/guide.md").read_text(encoding="utf-8")
 
 
-SLOW = "max_rate=1MB/s"  # so that there is time for a bar
+SLOW = "max_rate=2MB/s"  # so that there is time for a bar
 
 
 @pytest.fixture
 def large(project: Project) -> Project:
-    """Give a tree of which all is read in some two seconds at that rate."""
+    """Give a tree of which all is read in a second at that rate."""
     content = torch_zip({"epoch": 12, "global_step": 200}, {"0": b"w" * 50_000})
     for number in range(40):
         put(project, "epoch-12_step-000200.ckpt", content, f"e{number:02}")
