@@ -15,7 +15,8 @@ from ckptrules.engine.companions import Sidecar
 from ckptrules.engine.entries import Entry, Listing, in_part_folder
 from ckptrules.engine.naming import reader
 from ckptrules.engine.pointers import Index, mentioned, named_alone
-from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside
+from ckptrules.engine.ruleset import Reason, RuleSet, asked_inside, pattern_of
+from ckptrules.engine.shapes import in_line
 from ckptrules.engine.sorting import name_of
 from ckptrules.engine.wholeness import as_sentence, fitted
 from ckptrules.outputs.in_use import in_use
@@ -130,7 +131,7 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
-    index = Index(every, fields_of)
+    index = Index(every if pointers else (), fields_of)
     for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -157,9 +158,8 @@ def read_pointers(
             name = named_alone(read_pointer(directory, other) or b"", fields_of)
             if other not in pointers and name in every:
                 found[other] = tuple(Mention(one, "") for one in every[name])
-                notes.append(
-                    Reason(f"{other} names {name}, which stays as it is: 'pointers: [{other}]' lets it follow")
-                )
+                line = f"pointers: [{in_line(pattern_of(in_part_folder(other)[1]))}]"
+                notes.append(Reason(f"{other} names {name}, which stays as it is: '{line}' lets it follow"))
     return found, tuple(sorted(notes))
 
 

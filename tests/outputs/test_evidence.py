@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -342,3 +343,18 @@ def test_a_text_that_protects_a_checkpoint_is_no_leftover(project: Project) -> N
     for _ in range(2):
         project.doit("migrate", "delete_old=1", "keep_last=1")
         assert project.names("exp") == [NAMES[0], NAMES[2], "resume.txt"]
+
+
+def test_the_line_by_which_such_a_file_follows_can_be_copied(project: Project) -> None:
+    old, file = "epoch=10-step=100.ckpt", "it's: the [best]"
+    put(project, old, lightning(10, 100))
+    put(project, file, old.encode())
+    said = project.doit("plan")
+    found = re.search(r"'(pointers: \[.*\])' lets it follow", said)
+    assert found
+    rules = project.folder / "rules/naming.yaml"
+    rules.write_text(re.sub(r"(?m)^pointers: .*", lambda _: found[1], rules.read_text()))
+    project.doit("migrate")
+    new = NAMES[0]
+    assert (project.outputs / "exp/checkpoints" / file).read_text() == new
+    assert new in project.names("exp")
