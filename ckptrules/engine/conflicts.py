@@ -189,7 +189,7 @@ def _remarks(entry: Entry, rivals: Sequence[Entry], evidence: Evidence, linked: 
         *(["larger"] * all(entry.size > rival.size for rival in others)),
         *(["newer"] * (not misdated and all(entry.mtime_ns > rival.mtime_ns for rival in others))),
         *(f"same content as {name}" for name in twins[:1] if name < entry.name or rivals[0] is not entry),
-        *(linked[name].text for name in linked.keys() & {entry.name}),
+        *([linked[entry.name].text] if entry.name in linked else []),
         *(["not verified"] * (evidence.verified is not None and entry.name not in evidence.verified)),
     ]
     return ", ".join(said)

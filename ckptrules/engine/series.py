@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
+from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of, series_by
 from ckptrules.engine.conflicts import Known
 from ckptrules.engine.judging import Around, Others
 from ckptrules.engine.lines.keep_best import as_float
@@ -55,8 +55,8 @@ def judge(
 
 def series_of(checkpoint: Checkpoint, policy: Policy | None) -> Series:
     """Return the series of a checkpoint, split further by the fields that the policy names."""
-    pack = checkpoint.rule.pack if checkpoint.rule else ""
-    return *checkpoint.series, pack, *(checkpoint.fields.get(field, "") for field in (policy.per if policy else ()))
+    run, kind, *per = series_by(checkpoint.fields, policy.per if policy else ())
+    return run, kind, checkpoint.rule.pack if checkpoint.rule else "", *per
 
 
 def called(series: Series, every: Collection[Series]) -> str:

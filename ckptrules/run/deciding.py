@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -165,21 +165,7 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
     backups = backups_around(path, listing.directory) if deletes else []
     if backups or any(one.fault for one in pinned):  # what was pinned may have got another name
         job = job._replace(policy=None, options=job.options.but(on_conflict="report"))
-    metrics: Mapping[str, Mapping[str, str]] = {}
-    if asks_for_metrics(job):
-        metrics = read_metrics(job.options.outputs_dir, listing, sort_entries(job.rules, listing).sidecars)
-    known = Evidence(
-        now_ns=job.header["started_ns"],
-        metrics=metrics,
-        inside=look_inside(directory, listing, job.rules),
-        zone=LOCAL,
-        broken=broken_names(job.options.outputs_dir, listing),
-        pins={one.name: one.pin.reason for one in pinned},
-        spared=hook.spared(job.options, listing, job.rules),
-        holding=job.holding.get(listing.directory, frozenset()),
-        tree=job.tree,
-    )
-    known, notes = with_facts(job, listing, sources, known, told)
+    known, notes = with_facts(job, listing, sources, known_at_first(job, listing, directory, pinned), told)
     looked_at, relied_on = set[str](), set[str]()
     for proved in dict.fromkeys((None, verified_names(job, listing))):  # first what would go without a proof
         known = known._replace(verified=proved)
@@ -196,6 +182,24 @@ def settle(job: Job, listing: Listing, directory: int, sources: facts.Sources, t
             plan = planned(job, listing, known)
     text = "lies in '{}', which is a backup by its {}: nothing goes; if it is none any more, remove that file"
     return Settled(job, plan, known, (*notes, *(Reason(text.format(one, MANIFEST)) for one in backups)), pinned)
+
+
+def known_at_first(job: Job, listing: Listing, directory: int, pinned: Iterable[Found]) -> Evidence:
+    """Return what is known of a directory before any plan of it."""
+    path, metrics = job.options.outputs_dir, dict[str, dict[str, str]]()
+    if asks_for_metrics(job):
+        metrics = read_metrics(path, listing, sort_entries(job.rules, listing).sidecars)
+    return Evidence(
+        now_ns=job.header["started_ns"],
+        metrics=metrics,
+        inside=look_inside(directory, listing, job.rules),
+        zone=LOCAL,
+        broken=broken_names(path, listing),
+        pins={one.name: one.pin.reason for one in pinned},
+        spared=hook.spared(job.options, listing, job.rules),
+        holding=job.holding.get(listing.directory, frozenset()),
+        tree=job.tree,
+    )
 
 
 def with_facts(
