@@ -74,13 +74,22 @@ def write_member(
     return str(digest)
 
 
+def make_private(path: str) -> None:
+    """Make a folder for its owner alone; its parent must be there.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    os.mkdir(path, PRIVATE)
+
+
 def make_like(path: str, like: str) -> None:
     """Make a folder that is dressed like another, and that its owner can fill; its parent must be there.
 
     Raises:
         OSError: it cannot be made, or dressed.
     """
-    os.mkdir(path, PRIVATE)
+    make_private(path)
     with open_below(path, "") as copy, open_below(like, "") as origin:
         dress(copy, origin)
         os.fchmod(copy, stat.S_IMODE(os.fstat(copy).st_mode) | PRIVATE)

@@ -79,9 +79,7 @@ def make_backup(
         order.created, source, order.mode, complete=False, experiments=order.experiments, items=tuple(items)
     )
     hidden = hidden_path(order.path)
-    making.make_directory(
-        os.path.dirname(os.path.abspath(hidden)), Item(os.path.basename(hidden), "directory", 0, 0, 0)
-    )
+    making.make_private(hidden)
     with writing.or_undone(unfinished.remove_backup, hidden, hidden):
         unfinished.write_manifest(hidden, MANIFEST, _text(manifest))
         how = _way(order, items, hidden)
