@@ -406,11 +406,11 @@ def test_nothing_is_migrated_on_top_of_a_backup_that_failed(project: Project) ->
 
 def test_a_backup_that_would_not_fit_is_not_begun(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 20_000})
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "import os\nreally = os.statvfs\n"
         "def statvfs(path):\n"
         "    return os.statvfs_result([4 if field == 4 else it for field, it in enumerate(really(path))])  # f_bavail\n"
-        "os.statvfs = statvfs\n" + (project.folder / "dodo.py").read_text()
+        "os.statvfs = statvfs\n"
     )
     pattern = r"Problem: backup 'NAME': needs \S+ .B in /.*, but only \S+ .B are free\n    hint: make room, or name another .*\n"
     for words in (("mode=copy",), ("mode=copy", "dry_run=1")):
@@ -420,11 +420,11 @@ def test_a_backup_that_would_not_fit_is_not_begun(project: Project) -> None:
 
 def test_a_backup_that_fills_the_disk_is_told_with_what_helps(project: Project) -> None:
     small(project)
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "import errno\nfrom ckptrules.storage import copying\n"
         "def full(*_, **__):\n"
         "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
-        "copying.copy_file = full\n" + (project.folder / "dodo.py").read_text()
+        "copying.copy_file = full\n"
     )
     fact = "Problem: backup 'NAME': a/checkpoints/x.ckpt: No space left on device\n"
     hint = "    hint: make room, or name another folder with to=DIR\n"
@@ -1027,10 +1027,10 @@ def test_a_backup_that_is_half_dropped_is_still_known_as_ours(project: Project) 
 def test_what_comes_into_a_backup_while_its_drop_waits_for_the_lock_is_not_dropped(project: Project) -> None:
     project.make({"a/checkpoints/x.ckpt": 7})
     made = back_up(project)
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "from ckptrules.run import locking\ntake = locking.take_lock\n"
         f"def take_lock(*given):\n    open('{made.name}/mine.ckpt', 'w').close()\n    take(*given)\n"
-        "locking.take_lock = take_lock\n" + (project.folder / "dodo.py").read_text()
+        "locking.take_lock = take_lock\n"
     )
     assert "holds what is not of the backup: mine.ckpt" in project.doit("drop_backup", f"backup={made.name}", check=3)
     assert (made / "mine.ckpt").exists()

@@ -57,12 +57,12 @@ def test_sidecars_go_with_their_checkpoint_and_come_back_with_it(project: Projec
 def test_a_sidecar_that_cannot_be_moved_takes_the_whole_back(project: Project) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 9, f"{HERE}/{OLD}.metadata.json": 9})
     start = project.tree()
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "import os\nfrom ckptrules.storage import moving\nreally = moving.rename\n"
         "def refuse(directory, name, to, to_directory=None):\n"
         "    if name.endswith('epoch=12-step=1056.metadata.json'): raise PermissionError(1, os.strerror(1), name)\n"
         "    really(directory, name, to, to_directory)\n"
-        "moving.rename = refuse\n" + (project.folder / "dodo.py").read_text()
+        "moving.rename = refuse\n"
     )
     out = project.doit("migrate", check=1)
     why = f"{OLD}.metadata.json: Operation not permitted"

@@ -117,9 +117,9 @@ def test_it_frees_where_not_even_a_database_can_be_made(project: Project, error:
     project.make({f"one/checkpoints/epoch-{epoch:02}_step-000001.ckpt": 10 for epoch in (1, 20)})
     project.doit("migrate", "delete_old=1")
     (project.outputs / ".ckptrules/doit.db").unlink()
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         f"from ckptrules.storage import state\ndef make_own(*_):\n    raise OSError({error}, 'no room')\n"
-        "state.make_own = make_own\n" + (project.folder / "dodo.py").read_text()
+        "state.make_own = make_own\n"
     )
     assert "Freed: 1 item" in project.doit("purge")
 
@@ -136,12 +136,12 @@ def test_it_frees_where_a_run_that_was_killed_cannot_be_recorded(project: Projec
         (state / "lock.last_run").write_text(json.dumps({**last, "at_work": journal.name.partition(".")[0]}))
     else:
         journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:-1]))
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "import os\nfrom ckptrules.storage.posix import Disk\nappend = Disk.append\n"
         "def when_there_is_room(disk, path, line, **more):\n"
         "    if os.listdir(f'{disk.root}/.ckptrules/trash'):\n        raise OSError(28, 'no room')\n"
         "    append(disk, path, line, **more)\n"
-        "Disk.append = when_there_is_room\n" + (project.folder / "dodo.py").read_text()
+        "Disk.append = when_there_is_room\n"
     )
     assert "Freed: 1 item" in project.doit("purge", check=int(lacks == "what came of it"))
     assert "Not on record" not in project.doit("purge")

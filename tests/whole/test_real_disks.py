@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_loses_nothing_and_goes_on_with_space(project: Proje
 def test_a_disk_that_fills_up_on_the_way_is_told_without_a_traceback(project: Project, disk: Path) -> None:
     project.make(TREE)
     before = project.tree()
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "from ckptrules.storage import moving\nreally = moving.rename\n"
         "def rename(*args):\n"
         "    really(*args)\n"
@@ -67,7 +67,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told_without_a_traceback(project: Pr
         "        try:\n"
         "            while file.write(b'x' * 4096): pass\n"
         "        except OSError: pass\n"
-        "moving.rename = rename\n" + (project.folder / "dodo.py").read_text()
+        "moving.rename = rename\n"
     )
     project.doit("migrate", "delete_old=1", check=1)
     assert set(before.values()) <= set(project.tree(state=True).values())

@@ -143,7 +143,7 @@ def test_where_directories_have_to_do_with_one_another_one_process_takes_back(pr
     project.make({**TREE, **LINKED})
     before = project.tree()
     project.doit(*COMMAND)
-    (project.folder / "dodo.py").write_text(NO_WORKERS + (project.folder / "dodo.py").read_text())
+    project.begin_dodo(NO_WORKERS)
     project.doit("-n", "4", "undo")
     assert project.tree() == before
 

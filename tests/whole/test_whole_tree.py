@@ -215,12 +215,12 @@ def test_what_the_tree_was_not_asked_about_stays(key: str, value: object) -> Non
 
 def test_a_directory_that_cannot_be_read_makes_none_go(project: Project) -> None:
     make(project, BUDGET.format("3KB"), {"a": [ckpt(1), ckpt(2)], "b": [ckpt(1), ckpt(2)]})
-    (project.folder / "dodo.py").write_text(
+    project.begin_dodo(
         "from ckptrules.run import deciding\nreally = deciding.read_directory\n"
         "def refuse(directory, found):\n"
         "    if found.experiment == 'b': raise PermissionError(13, 'Permission denied')\n"
         "    return really(directory, found)\n"
-        "deciding.read_directory = refuse\n" + (project.folder / "dodo.py").read_text()
+        "deciding.read_directory = refuse\n"
     )
     out = project.doit("plan", "delete_old=1", "policy=mine", check=1)
     assert "Would delete" not in out
