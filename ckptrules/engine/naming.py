@@ -18,11 +18,13 @@ from ckptrules.engine.words import read_words
 Reader = Callable[[str, bool | None], Named]
 IN_COMMON = 16_384  # names that are remembered: runs of one training code save at the same epochs and steps
 SECONDS = 1.0  # of the processor, that a rule may take for one name
-BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)\.\w+")  # what a protected name tells
+BEST = re.compile(r"best-(?P<metric>[A-Za-z]\w*)-(?P<value>-?\d+(?:\.\d+)?)(?:\.[A-Za-z]\w*)?")  # protected
 BRANCH = "_branch_"  # with a number behind it, in the name of a group that stands in several branches of a pattern
 READERS = {"words": read_words}
 CHECKPOINTS = ("target", "legacy", "format")  # kinds of claims
-_METRIC = re.compile(r"([A-Za-z][\w/.@]*)=(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|-?inf|nan)(?![\w=])", re.ASCII)
+_METRIC = re.compile(
+    r"([A-Za-z][\w/.@]*)=(-?\d++(?:\.\d++)?+(?:[eE][+-]?\d++)?+|-?inf|nan)(?![A-Za-z\d=]|[._]\d)", re.ASCII
+)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*\Z", re.ASCII)
 
 

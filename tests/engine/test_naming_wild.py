@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from ckptrules.engine.entries import Entry, Listing
-from ckptrules.engine.naming import claim
+from ckptrules.engine.naming import claim, fits
 from ckptrules.engine.plan import make_plan
+from ckptrules.engine.ruleset import Location, Rule
 from ckptrules.rules.load import load_rules
 from tests.conftest import ROOT
 from tests.support.tables import every
@@ -97,3 +98,21 @@ def test_a_character_more_or_less_anywhere_makes_it_another_name(name: str) -> N
     more = [name[:at] + character + name[at:] for at in range(len(name) + 1) for character in FOREIGN]
     less = [name[:at] + name[at + 1 :] for at, character in enumerate(name) if not character.isdigit()]
     assert [damaged for damaged in more + less if claim(damaged, RULES).kind in ("legacy", "target")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("val_loss=0.02_acc=0.9", {"val_loss": "0.02", "acc": "0.9"}),
+        ("val_loss=-1.5e-05-acc=nan_top1=inf", {"val_loss": "-1.5e-05", "acc": "nan", "top1": "inf"}),
+        ("loss=0.5abc", {}),
+        ("loss=1.5e3x", {}),
+        ("step=10k", {}),
+        ("step=1_000", {}),
+        ("version=1.2.3", {}),
+    ],
+)
+def test_a_metric_is_a_whole_number_or_none(text: str, told: dict[str, str]) -> None:
+    """What stands behind a number must not cost it a digit: ``0.02_acc`` was read as 0."""
+    rule = Rule("any", re.compile("(?P<metrics>.*)"), "", Location("x.yaml", 1, 1))
+    assert fits(rule, text) == {"metrics": text, **told}
