@@ -207,7 +207,7 @@ def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
 
     Raises:
         TemplateError: no template serves, or one gives a name that is unsafe or that no target format reads back as
-            the same fields (so a second run would rename it again).
+            the same fields (so a second run would rename it again), part, run and what policies split by among them.
     """
     if found.rule is None:
         raise TemplateError("no rule claims it")
@@ -220,9 +220,13 @@ def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
     read_back = next((told for target in rules.targets if (told := fits(target, name)) is not None), None)
     if read_back is None:
         raise TemplateError(f"'{name}' does not fit {'target.match' if len(rules.targets) == 1 else 'any target'}")
+    apart = {"part", "run", *(field for policy in rules.policies.values() for field in policy.per)}
     for key, value in found.fields.items():
         if key in read_back and not same_text(read_back[key], value):
             raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
+        if value and key in apart and key not in read_back:
+            hint = f"let template and match of the target carry '{key}', or list the rule under 'formats'"
+            raise TemplateError(f"'{name}' does not tell {key} '{value}', and two would become one", hint)
     return name, read_back
 
 

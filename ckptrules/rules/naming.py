@@ -176,7 +176,6 @@ class _Desk(NamedTuple):
         rule = self.rule(identity, f"legacy rule '{identity}'", value)
         if rule:
             self.served(rule, value, targets)
-            self.carried(rule, targets)
         return rule
 
     def format(self, value: Value) -> Rule | None:
@@ -215,7 +214,6 @@ class _Desk(NamedTuple):
             elif not targets and not self.faults:  # else it may be what was refused
                 self.refuse(value.place, "rename: there is no target to rename to")
             else:
-                self.carried(rule, targets)
                 found.append(rule)
         return found
 
@@ -242,19 +240,6 @@ class _Desk(NamedTuple):
         for variable in lacks[0] if lacks and all(lacks) else ():
             fact = f"{rule.called}: template uses '{variable}', but match captures: {', '.join(groups) or 'nothing'}"
             self.refuse((own or value.get("match") or value).place, fact, closest(variable, groups))
-
-    def carried(self, rule: Rule, targets: Sequence[Rule]) -> None:
-        """Refuse a rename by which the parts of a checkpoint, or its run, would be lost."""
-        if self.proved or not targets:
-            return
-        for field, lost in (("part", "two parts would get one name"), ("run", "two runs would become one")):
-            if field not in captures(rule):
-                continue
-            templates = [rule.template] if rule.template else [target.template for target in targets]
-            with_it = [t for t in templates if field in self.variables_of(rule.called, t, rule.place)]
-            if not with_it or not any(field in captures(target) for target in targets):
-                hint = f"let template and match of the target carry '{field}', or list it under 'formats'"
-                self.refuse(rule.place, f"{rule.called} captures '{field}', and the target does not: {lost}", hint)
 
     def variables_of(self, what: str, template: str, place: Location) -> list[str]:
         if self.proved:

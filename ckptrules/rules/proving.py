@@ -62,7 +62,7 @@ def _test(name: str, example: Example, rule: Rule, found: Claim, rules: RuleSet)
     try:
         given, _ = target_name(found, rules)
     except TemplateError as error:
-        return f"cannot be renamed: {error}", ""
+        return f"cannot be renamed: {error}", error.hint
     again = claim(given, rules)
     if again.kind != "target":
         return f"becomes '{given}', which is {again.reason.text}", ""
