@@ -31,7 +31,7 @@ MADE_OF_IT = frozenset(
 )
 """Words right before the key that say what a training has made, or told, at that epoch or step."""
 _TOKEN = re.compile(
-    r"(?P<number>-?\d+\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]\d+)?|\bnan\b|\binf\b)|[A-Za-z]+|[^A-Za-z0-9]+"
+    r"(?P<number>\d+\.\d+(?:[eE][+-]?\d+)?|\d+(?:[eE][+-]\d+)?|\bnan\b|\binf\b)|[A-Za-z]+|[^A-Za-z0-9]+"
 )
 _HASH = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{8}\Z")
 _VERSION = re.compile(r"-v(\d+)\Z")
@@ -61,6 +61,7 @@ def read_words(name: str) -> dict[str, str] | None:
 
 def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[str, str] | None:
     words: list[str] = []
+    separates = tokens[place + 1] == "-"
     while place < len(tokens):
         token = tokens[place]
         if key := _key_at(tokens, place):
@@ -71,16 +72,30 @@ def _read_from(tokens: list[str], place: int, fields: dict[str, str]) -> dict[st
         elif token[0].isalpha() and not _is_number(token):
             words.append(token)
         elif _is_number(token):
+            gap = tokens[place - 1]
             if not words or "_".join(words) in READS or (words[-1].lower() in BEGIN_ANEW and token.isdigit()):
                 return None
-            sign = "-" if tokens[place - 1][-2:] in ("=-", ":-", "_-") else ""
-            fields["_".join(_once(words))], words = sign + token, []
+            if gap.endswith(".") and token.isdigit():  # .5
+                return None
+            if (sign := _sign(gap, separates=separates)) is not None:
+                fields["_".join(_once(words))] = sign + token
+            words = []
         elif len(token) > LONGEST_GAP or not set(token) <= BETWEEN:
             return None
         place += 1
     if words and "_".join(words).lower() not in NOTES:
         return None
     return {**fields, "note": words[0]} if words else fields
+
+
+def _sign(gap: str, *, separates: bool) -> str | None:
+    """Return the sign of a number behind a gap; None where nobody knows whether a dash is one: ``epoch3_reward-12.5``.
+
+    It is none where dashes separate words and numbers, as in ``epoch-3-loss-0.5``.
+    """
+    if gap[-2:] in ("=-", ":-", "_-") or (separates and gap == "--"):
+        return "-"
+    return None if gap.endswith("-") and not (separates and gap == "-") else ""
 
 
 def _key_at(tokens: list[str], place: int) -> str:

@@ -14,6 +14,10 @@ READ = {
     "epoch:15-step:528-loss:0.669.ckpt": {"run": "", "epoch": "15", "step": "528", "loss": "0.669"},
     "epoch%3D3479-step%3D939600.ckpt": {"run": "", "epoch": "3479", "step": "939600"},
     "epoch=3-loss=-1.5.ckpt": {"run": "", "epoch": "3", "loss": "-1.5"},
+    "epoch-3-val_loss-0.5.ckpt": {"run": "", "epoch": "3", "val_loss": "0.5"},
+    "epoch-3-reward--12.5.ckpt": {"run": "", "epoch": "3", "reward": "-12.5"},
+    "epoch3-val_loss-0.5.ckpt": {"run": "", "epoch": "3"},  # nobody knows whether the dash is a sign
+    "ep100_reward-12.pt": {"run": "", "epoch": "100"},
     "epoch=3-val_loss=nan.ckpt": {"run": "", "epoch": "3", "val_loss": "nan"},
     "epoch139-val_loss5.260e-05.ckpt": {"run": "", "epoch": "139", "val_loss": "5.260e-05"},
     "step-001715-epoch-50.pt": {"run": "", "step": "001715", "epoch": "50"},
@@ -57,6 +61,7 @@ NOT_READ = (
     "epoch=3 (1).ckpt",
     "epoch=3-copy.ckpt",
     "epoch=3.5.ckpt",
+    "epoch_3_loss_.5.ckpt",
     "epoch=1e-05.ckpt",
     "lr-5e-5-v2.ckpt",
     "lr_1e5.ckpt",
