@@ -71,7 +71,7 @@ def draft(name: str, others: Iterable[str], *, folder: bool = False) -> list[str
         return []
     groups = fields | metrics
     run = _run(pieces, groups, fields, unknown, beside=beside)
-    if run is None:
+    if run is None or (run[1] and _has_rival(pieces, every.values(), run[1], max(groups))):
         return []
     parts = [_pattern(piece, groups.get(n, ""), n in varying) for n, piece in enumerate(pieces)]
     group = "part" if unknown and _is_part(pieces, unknown[0]) else "run"
@@ -222,6 +222,15 @@ def _run(
     if beside and in_front:
         return 0, first
     return (last + 1, last + 2) if beside and last + 1 < len(pieces) else (0, 0)
+
+
+def _has_rival(pieces: Sequence[str], every: Iterable[Sequence[str]], start: int, last: int) -> bool:
+    """Say whether others go on otherwise than a name does behind its numbers: ``a_ep5_swa.pt`` beside ``a_ep5.pt``.
+
+    Both would be of one run by what stands in front.
+    """
+    goes_on = any(piece.startswith(("-", "_", " ")) for piece in pieces[last + 1 : last + 2])
+    return goes_on and any(_is_alike(row[:start], pieces[:start]) and not _is_alike(row, pieces) for row in every)
 
 
 def _joined(pieces: Sequence[str], parts: list[str], fields: Mapping[int, str], run: tuple[int, int], name: str) -> str:

@@ -17,7 +17,8 @@ from ckptrules.engine.series import judge
 from ckptrules.engine.sorting import Sorted
 from ckptrules.engine.wholeness import BROKEN
 
-_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer)(?=\.|$)", re.IGNORECASE)  # what a trainer saves with the weights
+# What a trainer saves with the weights; of Flax, the arrays of other processes.
+_TWIN = re.compile(r"[-_.](?:ema|optim|optimizer|gda)(?=\.|$)", re.IGNORECASE)
 
 
 def holders(found: Sorted, evidence: Evidence) -> dict[str, Reason]:

@@ -16,6 +16,7 @@ ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msg
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
+_UNFINISHED = re.compile(r"\.tmp(?![A-Za-z])", re.IGNORECASE)  # checkpoint_4000.tmp, checkpoint_4000.tmp-1681
 # Endings of what tells of checkpoints, or of settings; an array may be weights.
 BESIDE = (*(ending for ending in TELLING if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())
@@ -38,7 +39,8 @@ def looks_like(name: str) -> bool:
     """Say whether a name looks like a checkpoint: by its ending, or as a word with a number."""
     if name.lower().endswith(ENDINGS):
         return True
-    return _NUMBERED.fullmatch(name) is not None and not name.lower().endswith((*BESIDE, ".tmp", ".gz", ".zip"))
+    is_other = name.lower().endswith((*BESIDE, ".gz", ".zip")) or _UNFINISHED.search(name)
+    return _NUMBERED.fullmatch(name) is not None and not is_other
 
 
 def stands_beside(name: str, *, folder: bool) -> bool:

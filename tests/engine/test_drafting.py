@@ -170,10 +170,17 @@ def test_names_that_tell_runs_in_two_places_have_no_draft() -> None:
     assert joined(unread((name, False) for name in names if name.startswith("unet")))
 
 
+def test_what_goes_on_otherwise_behind_the_number_has_no_draft() -> None:
+    """Both were of the run in front: the newest average made the newest of the others go, and that the best by name."""
+    names = "m-1_ep1.pt m-1_ep2.pt m-2_ep1.pt m-1_ep3_swa.pt m-1_ep4_swa.pt m-1_ep1_best_validation_0.1.pt"
+    assert [one.kind for one in joined(unread((name, False) for name in names.split()))] == ["m-0_ep0.pt"]
+
+
 KINDS: dict[str, list[tuple[str, int]]] = {  # names of two directories → the ids, and how many names each
     "net-1.npz net-2.npz | net-3.npz": [("net", 3)],
     "net-1.npz net_1.pt | net_2.pt": [("net", 2), ("net_2", 1)],
     "mp_rank_00/net-1.npz mp_rank_01/net-1.npz |": [("net", 2)],
+    "checkpoint_4000.tmp-1681/ checkpoint_5000.tmp/ |": [],  # what was being written
     "final.pt notes.txt epoch=1-epoch=2.ckpt |": [],  # no number counts, no checkpoint, two epochs
     "step_1/ | step_2/ step_1.pt": [("step", 2), ("step_2", 1)],
 }

@@ -61,6 +61,32 @@ TREES = {
         "checkpoint-200",
         unwhole="checkpoint-300",
     ),
+    "words: what is called one of the best stays, wherever the word stands": Tree(
+        "run/models",
+        """run/models/model_epoch_50.pth run/models/model_epoch_20_best_validation_0.1.pth run/models/model_epoch_100.pth
+        run/models/best-model-epoch-3.pt""",
+        ["words"],
+        "model_epoch_50.pth",
+        "model_epoch_20_best_validation_0.1.pth model_epoch_100.pth best-model-epoch-3.pt",
+    ),
+    "orbax: the files of a step of EasyLM are one checkpoint, and those without a number the newest": Tree(
+        "run",
+        """run/{streaming_train_state,streaming_params}_{1000,2000,3000} run/{metadata,dataset}_{1000,2000}.pkl run/metadata_3000.pkl
+        run/streaming_train_state run/metadata.pkl run/dataset.pkl""",
+        ["orbax"],
+        "streaming_train_state_1000 streaming_params_1000 metadata_1000.pkl dataset_1000.pkl",
+        "streaming_train_state_2000 streaming_params_2000 metadata_2000.pkl dataset_2000.pkl streaming_train_state",
+        unwhole="streaming_train_state_3000 streaming_params_3000 metadata_3000.pkl",
+    ),
+    "orbax: a file of Flax does not go without the arrays that other processes wrote beside it": Tree(
+        "run",
+        """run/checkpoint_{1000,2000} run/checkpoint_{1000,2000}_gda/w/.zarray run/checkpoint_3000/_CHECKPOINT_METADATA run/checkpoint_tmp
+        run/checkpoint_4000.tmp-1681/w""",
+        ["orbax"],
+        "",
+        "checkpoint_1000 checkpoint_2000 checkpoint_3000",
+        unread="checkpoint_1000_gda checkpoint_2000_gda",
+    ),
     "words: the tracker of Megatron, though the names are none of it": Tree(
         "ckpt",
         "ckpt/global_step_{20,40,60}/model.pt ckpt/latest_checkpointed_iteration.txt=40",
