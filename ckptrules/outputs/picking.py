@@ -28,7 +28,22 @@ def rules_here(tree: Tree, rules: RuleSet, directory: str) -> RuleSet:
 
     The tree keeps what it learns of names and of what lies above, for other directories; of this one, nothing.
     """
-    return with_packs(rules, pick_in(tree.inside(), rules.packs, directory)) if rules.packs else rules
+    return with_packs(rules, pick_by(tree.inside(), rules, directory)) if rules.packs else rules
+
+
+def pick_by(tree: Tree, rules: RuleSet, directory: str) -> list[Pack]:
+    """Pick the packs for one checkpoint directory, also those whose names have become those of a target.
+
+    What else such a pack says holds after the rename as before: what is protected, which files know the best.
+    """
+    picked, own = pick_in(tree, rules.packs, directory), Pack("", "", (), rules)
+    files = {rule.place.file for rule in rules.legacy}
+    renamed = [pack for pack in rules.packs if pack.file in files and pack.name not in {one.name for one in picked}]
+    names = tree.names_of_checkpoints(directory, rules.packs) if renamed else {}
+    if not any(tree.kind(own, name, folder=folder) == "target" for name, folder in names.items()):
+        return picked
+    sure = [pack for pack in picked if (pack.name, pack.evidence) != (LAST_RESORT, BY_NAME)]
+    return [*sure, *(pack._replace(evidence="names of the target") for pack in renamed)]
 
 
 def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:
@@ -70,7 +85,7 @@ def survey_by(outputs_dir: str, rules: RuleSet) -> tuple[list[Directory], list[I
 def holders_by(outputs_dir: str, rules: RuleSet) -> Callable[[str], bool]:
     """Return what says of the path of a folder that it belongs to a checkpoint, by the packs of what it lies in."""
     tree = Tree(outputs_dir)
-    here = lru_cache(lambda outer: with_packs(rules, pick_in(tree, rules.packs, outer)))
+    here = lru_cache(lambda outer: with_packs(rules, pick_by(tree, rules, outer)))
 
     def belongs(path: str) -> bool:
         outer, name = os.path.split(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ckptrules.engine.naming import claim
 from ckptrules.engine.ruleset import Fault, Pack
 from ckptrules.outputs import picking
 from ckptrules.outputs.picking import Tree, holders_by, pick_in, rules_here, survey_by
@@ -164,3 +165,26 @@ def test_the_folder_of_the_rules_is_no_checkpoint_directory(tmp_path: Path, file
         (tmp_path / "o" / name).mkdir(parents=True)
     rules = load_rules({f"{tmp_path}/{file}": "{layout: ['*'], packs: [orbax]}\n"}, proved=True)
     assert [one.directory for one in survey_by(str(tmp_path / "o"), rules)[0]] == found
+
+
+RENAMING = r"""
+packs: [words, lightning]
+rename: [lightning/ckpt]
+target: {template: 'E{{ epoch }}.ckpt', match: 'E(?P<epoch>\d+)\.ckpt', examples: [E3.ckpt]}
+"""
+
+
+@pytest.mark.parametrize("name", ["epoch=3.ckpt", "E3.ckpt"])
+def test_a_pack_judges_a_directory_also_when_its_names_have_become_those_of_the_target(
+    tmp_path: Path, name: str
+) -> None:
+    """What else it says, it says of them still: which one is the best, and what is protected."""
+    for path in (f"x/{name}", "x/my_last.ckpt", "y/step_4.pth"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    rules = load_rules({"rules/x.yaml": RENAMING}, proved=True)
+    here = rules_here(Tree(str(tmp_path)), rules, "x")
+    assert [pack.name for pack in here.packs] == ["lightning"]
+    assert claim("my_last.ckpt", here).kind == "protected"
+    assert [fact.inside for fact in here.facts] == [False, True]
+    assert [pack.name for pack in rules_here(Tree(str(tmp_path)), rules, "y").packs] == ["words"]
