@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from ckptrules.engine.checkpoints import number
+
 READS = ("run", "epoch", "step", "version", "note")  # the fields that may be captured, metrics aside
 KEYS = {
     **dict.fromkeys(("epoch", "ep"), "epoch"),
@@ -104,8 +106,8 @@ def _key_at(tokens: list[str], place: int) -> str:
     key = KEYS.get(word, "")
     if word == "e" and behind == place + 1 and (place == 0 or not tokens[place - 1][-1].isalnum()):
         key = "epoch"  # e31, and nothing between: not the e of 1e5
-    is_whole = tokens[behind].isdigit() and not (tokens[behind + 1 :] and tokens[behind + 1].lower() in SCALES)
-    return key if key and is_whole else ""
+    is_whole = number(tokens[behind]) is not None
+    return key if is_whole and not (tokens[behind + 1 :] and tokens[behind + 1].lower() in SCALES) else ""
 
 
 def _number_behind(tokens: list[str], place: int) -> int:

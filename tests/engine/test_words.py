@@ -62,6 +62,7 @@ NOT_READ = (
     "epoch=3-copy.ckpt",
     "epoch=3.5.ckpt",
     "epoch_3_loss_.5.ckpt",
+    "epoch٣.ckpt",
     "epoch=1e-05.ckpt",
     "lr-5e-5-v2.ckpt",
     "lr_1e5.ckpt",
