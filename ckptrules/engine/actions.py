@@ -44,12 +44,13 @@ class Action(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A name that stays as it is, with the other names that are one checkpoint with it."""
+    """A name that stays as it is, with the other names that are one checkpoint with it; links and sidecars are none."""
 
     name: str
     size: int
     reasons: tuple[Reason, ...]
     with_it: tuple[str, ...] = ()
+    is_checkpoint: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

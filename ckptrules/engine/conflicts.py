@@ -75,7 +75,9 @@ def resolve(
         choose = partial(winner_of, group, rivals, evidence, known)
         if on_conflict == "skip":
             reason = Reason(f"in conflict over {_headline(group, rivals)} (on_conflict: skip)")
-            kept += [Kept(name, all_entries[name].size, (reason,)) for name in group.names]
+            kept += [
+                Kept(name, all_entries[name].size, (reason,), is_checkpoint=name in by_name) for name in group.names
+            ]
             disputed |= group.names
         elif winner := choose(on_conflict):
             has_it = "the one that has it" if winner.entry.name == winner.target else winner.entry.name

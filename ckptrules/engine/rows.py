@@ -89,7 +89,7 @@ def kept_parts(found: Sorted, told: Collection[str]) -> Iterator[Kept]:
 
 def stay(checkpoint: Checkpoint, *reasons: Reason) -> Kept:
     """Say that a checkpoint stays as it is."""
-    return Kept(checkpoint.entry.name, checkpoint.entry.size, reasons, checkpoint.names[1:])
+    return Kept(checkpoint.entry.name, checkpoint.entry.size, reasons, checkpoint.names[1:], is_checkpoint=True)
 
 
 def why_it_stays(checkpoint: Checkpoint, verdict: Verdict) -> tuple[Reason, ...]:

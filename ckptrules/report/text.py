@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LARGEST = 10  # so many lines show the order of magnitude
 UNSOUND = ("empty", "ambiguous", "bad_target")  # problems of what is a checkpoint by its name only
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
-STAYS = ("renamed", "relinked", "restored")  # what the numbers of a summary count that is kept
+STAYS = ("renamed", "restored")  # what the numbers of a summary count that is kept
 
 
 class Tally(NamedTuple):
@@ -97,7 +97,7 @@ def tally(plan: Plan, links: Several = Several()) -> Tally:  # noqa: B008 - a va
     return Tally(
         **count,
         experiments=1,
-        kept=len(plan.kept) + sum(count[number] for number in STAYS),
+        kept=sum(row.is_checkpoint for row in plan.kept) + sum(count[number] for number in STAYS),
         skipped=len(plan.skipped),
         ignored=sum(row.kind == "ignored" for row in plan.skipped),
         problems=len(plan.problems),

@@ -67,7 +67,7 @@ def test_undo_restores_names_links_and_what_was_deleted(project: Project) -> Non
         "  renamed     2  1 link follows\n"
         "  deleted     0\n"
         "  restored    1  from the trash\n"
-        "  kept        4  900 B\n"
+        "  kept        3  900 B\n"
         "  skipped     0\n"
         "  problems    0\n"
         f"Taken back: run {run}, migrate delete_old=1\n"

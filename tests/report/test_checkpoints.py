@@ -69,6 +69,8 @@ def test_the_rows_add_up_to_the_sums(case: Case) -> None:
     assert sum(row.size for row in made.told.rows if row.state == "goes") + swept == total.bytes_deleted
     stays = [*(row.size for row in made.told.rows if row.state == "stays"), *(row.size for row in made.told.stays)]
     assert sum(stays) == total.bytes_kept
+    states = [row.state for row in made.told.rows]
+    assert (states.count("stays"), states.count("goes")) == (total.kept, total.deleted)
 
 
 # --- what stands out --------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_a_link_into_a_checkpoint_that_is_a_directory_follows_and_holds_it(proje
 def test_a_reason_that_holds_a_file_name_is_shown_escaped(project: Project) -> None:
     name = b"x\xff\x1b[31m.ckpt".decode("utf-8", "surrogateescape")
     project.make({f"exp/checkpoints/{name}": 3, "exp/checkpoints/last.ckpt": f"-> {name}"})
-    out = project.doit("plan", "verbose=1", env={"PYTHONIOENCODING": "utf-8:strict"})
+    out = project.doit("plan", "verbose=1", check=1, env={"PYTHONIOENCODING": "utf-8:strict"})
     assert "link to x\\xff\\x1b[31m.ckpt\n" in out
 
 
