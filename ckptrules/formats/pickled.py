@@ -19,6 +19,7 @@ LONGEST_PICKLE = 32 * 2**20  # bytes, without what is passed over; that of a che
 MOST_OPCODES = 3_000_000  # each may leave some 80 bytes in memory; a checkpoint with 10,000 tensors has 400,000
 LONGEST_LINE = 4096  # of the opcodes of protocol 0, whose values end with a line
 LONGEST_VALUE = 2**20  # bytes; longer ones, such as the numbers of an array, are passed over
+OF_JOBLIB = "joblib.numpy_pickle"  # the module of what stands before an array
 TELL_EVERY = 4096  # opcodes, some milliseconds
 
 _BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
@@ -124,16 +125,17 @@ def is_cut_off(file: BinaryIO) -> bool:
     """Say whether a file ends before the pickle does that it begins with.
 
     Most are asked for their last byte only: a pickle ends with it, and so do several in one file. Else other bytes may
-    stand behind the pickle. joblib writes arrays between the opcodes, so of its files nobody knows.
+    stand behind the pickle.
     """
     file.seek(-1, os.SEEK_END)
     if file.read() == STOP:
         return False
     file.seek(0)
     try:
-        for _, value in _opcodes(_Skimmed(file)):
-            if isinstance(value, str) and value.startswith("joblib."):
-                break
+        for _ in _opcodes(_Skimmed(file)):
+            pass
+    except TooLongError:
+        return False
     except (ValueError, IndexError, KeyError, EOFError):
         return not file.read(1)
     return False
@@ -159,7 +161,11 @@ def read_pickle(file: Limited) -> Contents:
 
 
 def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
-    """Yield opcodes and arguments as ``pickletools.genops`` does; None for an argument that was passed over."""
+    """Yield opcodes and arguments as ``pickletools.genops`` does; None for an argument that was passed over.
+
+    Raises:
+        TooLongError: there are more than are read, or bytes that are no opcodes stand between them.
+    """
     name = ""
     while name != "STOP":
         opcode = _BY_CODE[file.next_opcode()]
@@ -168,4 +174,6 @@ def _opcodes(file: Limited) -> Iterator[tuple[str, object]]:
             argument = opcode.arg.reader(file) if opcode.arg else None  # type: ignore[arg-type] # has read and readline
         except _PassedOverError:
             argument = None
+        if isinstance(argument, str) and argument.startswith(OF_JOBLIB):
+            raise TooLongError("the arrays that joblib writes between the opcodes of a pickle are not read")
         yield name, argument

@@ -6,8 +6,9 @@ Written after ``torch/serialization.py`` of torch 2.13 (``_save``, ``_legacy_loa
 from __future__ import annotations
 
 import itertools
+import struct
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
@@ -24,6 +25,8 @@ ELEMENT_BYTES: Mapping[str, int] = {
     "IntStorage": 4, "FloatStorage": 4, "QInt32Storage": 4,
     "LongStorage": 8, "DoubleStorage": 8, "ComplexFloatStorage": 8, "ComplexDoubleStorage": 16,
 }  # fmt: skip
+MASKED = 0x2000  # a flag of an entry of which the directory hides what it is
+IS_FOLDER = 0x10  # an attribute of an entry
 LOCAL_HEADER = 30  # bytes before each entry, at least
 NO_END = "is cut off, or was never finished: the directory at its end is missing"
 
@@ -41,10 +44,11 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  
         raise
     except BROKEN_ZIP:
         raise UnsoundError("truncated", NO_END) from None
-    _check_directory(archive, entries)
+    state = state_of(archive)
+    _check_directory(archive, entries, str.lower if state else str)  # torch asks for names without regard to case
+    _check_end(file, archive)
     refuse_bomb(archive, entries)
     checksums = any(entry.CRC for entry in entries)
-    state = state_of(archive)
     _read_all(archive, filter(None, [state]) if quick else entries, tell)
     is_numpy = all(entry.filename.endswith(".npy") for entry in entries)
     kind = "torch" if state else "numpy" if is_numpy else "zip"
@@ -92,8 +96,10 @@ def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileCont
     return facts_of("torch before 1.6", contents)
 
 
-def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """See that every entry has a place of its own in the file, and a name of its own."""
+def _check_directory(
+    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], asked_for: Callable[[str], str]
+) -> None:
+    """See that every entry has a place of its own in the file, and a name of its own as it is ``asked_for``."""
     if not entries:
         raise UnsoundError("damaged", "holds nothing: its directory is empty")
     seen: set[str] = set()
@@ -102,7 +108,9 @@ def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
             raise UnsoundError("truncated", "is cut off: an entry of its directory lies outside of it")
         if entry.compress_type == zipfile.ZIP_STORED and entry.compress_size != entry.file_size:
             raise UnsoundError("damaged", "has an entry that is stored as it is, with two sizes")
-        key = entry.filename.lower()  # torch asks for names without regard to case
+        if entry.volume or entry.flag_bits & MASKED or (entry.file_size and entry.external_attr & IS_FOLDER):
+            raise UnsoundError("damaged", f"has a damaged directory, at '{entry.filename[:80]}'")
+        key = asked_for(entry.filename)
         if key in seen:
             raise UnsoundError("damaged", "has two entries of one name: readers may disagree on what it holds")
         seen.add(key)
@@ -110,6 +118,19 @@ def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo
     for entry, following in itertools.pairwise(by_place):
         if entry.header_offset + LOCAL_HEADER + entry.compress_size > following.header_offset:
             raise UnsoundError("damaged", "has entries that overlap")
+
+
+def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Compare what stands behind the directory with what was read of that: a damaged length in it may hide entries."""
+    file.seek(archive.start_dir)
+    data, start, count = file.read(), archive.start_dir, len(archive.infolist())
+    end = data.rfind(b"PK\x05\x06")
+    size = end - 76 if data[end - 20 : end].startswith(b"PK\x06\x07") else end  # the longer form for large files
+    longer = struct.pack("<2L4Q4sLQL", 0, 0, count, count, size, start, b"PK\x06\x07", 0, start + size, 1)
+    numbers = struct.unpack_from("<4H2L", data, end + 4)
+    pairs = zip(numbers, (0, 0, count, count, size, start), (0, 0, *[0xFFFF] * 2, *[0xFFFFFFFF] * 2), strict=True)
+    if data[size + 16 : end] not in (b"", longer) or any(one not in (said, most) for one, said, most in pairs):
+        raise UnsoundError("damaged", "has a damaged directory: its end disagrees with it")
 
 
 def _read_all(archive: zipfile.ZipFile, entries: Iterable[zipfile.ZipInfo], tell: Tell) -> None:

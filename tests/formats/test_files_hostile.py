@@ -305,6 +305,53 @@ def test_what_unpacks_to_far_more_than_it_has_is_not_unpacked(where: str) -> Non
     assert sum(read) == 0
 
 
+LAST = b"PK\x05\x06"
+
+
+@pytest.mark.parametrize(
+    ("record", "at", "change", "left"),
+    [(1, 32, 51, 2), (1, 34, 2, 3), (0, 38, 0x10, 3), (0, 9, 0x20, 3)],
+    ids=["a comment that hides the next entry", "another disk", "a file that is a folder", "a name that is masked"],
+)
+def test_a_bit_that_changes_in_the_directory_is_seen(record: int, at: int, change: int, left: int) -> None:
+    array = npy("()", "'<f8'", bytes(8))
+    content = bytearray(zipped({"a.npy": array, "b.npy": array, "c.npy": array}))
+    start = content.index(b"PK\x01\x02") + record * 51
+    content[start + at] ^= change
+    assert len(zipfile.ZipFile(io.BytesIO(content)).infolist()) == left
+    assert checked(bytes(content)) == "damaged"
+
+
+@pytest.mark.parametrize("at", [*range(16, 56), 60, *range(64, 76)])
+def test_so_is_one_behind_the_directory_of_a_large_file(at: int) -> None:
+    """Torch writes the longer form always, and refuses what disagrees with it; `zipfile` reads some of it only."""
+    small = zipped({"x/data.pkl": b"N.", "x/version": b"3\n"})
+    *_, size, start, _ = struct.unpack("<4s4H2LH", small[small.index(LAST) :])
+    longer = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, size, start)
+    longer += struct.pack("<4sLQL", b"PK\x06\x07", 0, start + size, 1)
+    content = bytearray(small[: start + size] + longer + small[start + size :])
+    assert isinstance(checked(bytes(content)), FileContent)
+    content[start + size + at] ^= 0x40
+    assert checked(bytes(content)) in ("damaged", "truncated")
+
+
+def test_arrays_whose_names_differ_in_case_are_two_arrays() -> None:
+    array = npy("()", "'<f8'", bytes(8))
+    assert isinstance(checked(zipped({"W.npy": array, "w.npy": array})), FileContent)
+    assert checked(zipped({"x/data.pkl": b"N.", "x/data/W": b"", "x/data/w": b""})) == "damaged"
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_nothing_is_known_of_arrays_that_joblib_writes_into_a_pickle(protocol: int) -> None:
+    name = (
+        b"cjoblib.numpy_pickle\nNumpyArrayWrapper\n" if protocol == 2 else b"\x8c\x13joblib.numpy_pickle\x8c\x01N\x93"
+    )
+    whole = (
+        b"\x80" + bytes([protocol]) + b"}X\x01\x00\x00\x00w" + name + b")\x81}b\x05" + b"\xff" * 5 + bytes(80) + b"s."
+    )
+    assert checked(whole) == "not_read"
+
+
 def test_what_was_packed_by_numpy_is_unpacked() -> None:
     zeros = npy("(10000000,)", "'<f4'", bytes(40_000_000))
     known = checked(zipped({"w.npy": zeros}, zipfile.ZIP_DEFLATED))
