@@ -188,9 +188,10 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say.
     """
     read = reader(rules, len(listing.entries))
-    small = [entry for entry in listing.entries if entry.kind == "file" and 0 < entry.size <= LONGEST_PATH]
-    unnumbered = [entry for entry in small if not re.search("[0-9]", entry.name)]
-    return [one.name for one in unnumbered if name_of(one, read).claim.kind in ("unrecognised", "ignored")]
+    has_number = re.compile("[0-9]").search
+    unnumbered = [entry for entry in listing.entries if entry.kind == "file" and not has_number(entry.name)]
+    small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH]
+    return [one.name for one in small if name_of(one, read).claim.kind in ("unrecognised", "ignored")]
 
 
 def read_metrics(

@@ -186,6 +186,8 @@ def lookalikes(
         folder = os.path.join(outputs_dir, path)
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in islice(entries, left):
+                if is_covered and not entry.is_dir(follow_symlinks=False):
+                    continue
                 looked += not is_covered
                 below = f"{path}/{entry.name}" if path else entry.name
                 if entry.name.startswith(".") or entry.is_symlink():
