@@ -11,7 +11,7 @@ from functools import partial
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Listing
-from ckptrules.engine.measures import human_size, newly_taken
+from ckptrules.engine.measures import human_size, taken
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, finding, jobs, whole_tree
 from ckptrules.run.options import ARCHIVE_DIR, EXPERIMENTS, KEEP_LAST, KEEP_MIN_EPOCH, POLICY, OptionError, Planning
@@ -105,7 +105,7 @@ def sort(listing: Listing, plan: Plan, counted: set[tuple[int, int]]) -> Counter
             kind = "protected"
         elif entry.name in stays or entry.name in shown:
             kind = "kept"
-        found[kind] += newly_taken(entry.size, entry.shared, counted)
+        found[kind] += taken(entry.size, entry.shared, counted)
     return found
 
 

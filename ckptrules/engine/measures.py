@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ckptrules.engine.entries import HardLinks
 
@@ -69,18 +69,15 @@ def max_delete(text: str) -> str:
     return text
 
 
-def taken(sizes: int, links: Iterable[HardLinks]) -> int:
-    """Return the bytes that names take, given the sum of their sizes: a file with several names counts once."""
-    found = list(links)
-    once = {link[:3] for link in found}
-    return sizes - sum(link.size * link.here for link in found) + sum(size for _, _, size in once)
+def taken(sizes: int, links: Collection[HardLinks], counted: set[tuple[int, int]] | None = None) -> int:
+    """Return the bytes that names take, given the sum of their sizes: a file with several names counts once.
 
-
-def newly_taken(size: int, links: Iterable[HardLinks], counted: set[tuple[int, int]]) -> int:
-    """Return the bytes that a name takes beside others; ``counted`` are the files with several names, and grows."""
-    found = {link[:3] for link in links if link[:2] not in counted}
-    counted.update(link[:2] for link in found)
-    return size - sum(link.size * link.here for link in links) + sum(size for _, _, size in found)
+    ``counted`` are the files with several names that count elsewhere; those of these names are added.
+    """
+    counted = set() if counted is None else counted
+    once = {link[:3] for link in links if link[:2] not in counted}
+    counted.update(link[:2] for link in once)
+    return sizes - sum(link.size * link.here for link in links) + sum(size for _, _, size in once)
 
 
 def freed(sizes: int, links: Iterable[HardLinks]) -> int:

@@ -211,10 +211,8 @@ def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
     """
     if found.rule is None:
         raise TemplateError("no rule claims it")
-    if found.rule.template or found.kind == "target":
-        name = render(found.rule.template, found.fields)
-    else:
-        name = _first_rendered([target.template for target in rules.targets], found.fields)
+    own = found.rule.template
+    name = _first_rendered([own] if own else [target.template for target in rules.targets], found.fields)
     if fault := unsafe_name(name):
         raise TemplateError(fault)
     read_back = next((told for target in rules.targets if (told := fits(target, name)) is not None), None)

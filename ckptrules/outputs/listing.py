@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink, in_part_folder
+from ckptrules.engine.entries import NOT_READ, Directory, Entry, Listing, OutsideLink
 from ckptrules.outputs.find import UNREADABLE
 from ckptrules.outputs.links import ways_to_read
 from ckptrules.storage.looking import LEADS_NOWHERE, NO_FILE, hard_links, look_inside
@@ -73,8 +73,7 @@ def _into(entry: Entry, folders: Collection[str]) -> Entry:
 
 def into_part_folders(links: Iterable[OutsideLink], listing: Listing) -> tuple[OutsideLink, ...]:
     """Do so with links in other directories."""
-    folders = {in_part_folder(entry.name)[0] for entry in listing.entries} - {""}
-    return tuple(link._replace(entry=_into(link.entry, folders)) for link in links)
+    return tuple(link._replace(entry=_into(link.entry, listing.part_folders)) for link in links)
 
 
 def _read_entry(directory: int, name: str, status: os.stat_result) -> Entry:

@@ -40,5 +40,5 @@ def test_a_file_with_two_names_in_one_checkpoint_takes_its_room_once() -> None:
     """Its parts may be names of one file, as where a tool has joined what is equal."""
     link = HardLinks(1, 7, 1000, names=2)
     counted = set[tuple[int, int]]()
-    assert measures.newly_taken(2500, [link, link], counted) == measures.taken(2500, [link, link]) == 1500
-    assert measures.newly_taken(2500, [link, link], counted) == 500
+    assert measures.taken(2500, [link, link], counted) == measures.taken(2500, [link, link]) == 1500
+    assert measures.taken(2500, [link, link], counted) == 500

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ckptrules.engine.checkpoints import Checkpoint
 from ckptrules.engine.entries import Entry
 from ckptrules.engine.judging import Around, Judged, Key, Line, Opinion, Others, both_ranks, no, yes
-from ckptrules.engine.measures import human_size, newly_taken, size, taken, written
+from ckptrules.engine.measures import human_size, size, taken, written
 from ckptrules.engine.ruleset import Bytes
 from ckptrules.engine.shapes import Text, fault_of
 
@@ -32,7 +32,7 @@ def fitting(limit: Bytes, entries: Mapping[Key, Entry], stays: Others, called: s
     said = {}
     for name, entry in entries.items():
         own, shared = entry.size, entry.shared
-        used += newly_taken(own, shared, counted)
+        used += taken(own, shared, counted)
         if used <= limit.size:
             said[name] = yes(f"fits in {where} ({human_size(limit.size - used)} left)")
             staying.update(link[:2] for link in shared)
