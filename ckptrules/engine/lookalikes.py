@@ -16,7 +16,8 @@ ENDINGS = tuple(".ckpt .pt .pth .pth.tar .safetensors .h5 .hdf5 .keras .npz .msg
 _NUMBERED = re.compile(
     r"(?:.*[-_. ])?(?:checkpoint|ckpt|epoch|global_?step|step|iter|iteration)[-_=]?\d+(?:[-_=. ].*)?", re.IGNORECASE
 )
-_UNFINISHED = re.compile(r"\.tmp(?![A-Za-z])", re.IGNORECASE)  # checkpoint_4000.tmp, checkpoint_4000.tmp-1681
+# What is written or copied: checkpoint_4000.tmp, checkpoint_4000.tmp-1681, epoch=3.ckpt.part
+_UNFINISHED = re.compile(r"\.(?:tmp|part|partial|filepart|crdownload|lock)(?![A-Za-z0-9])", re.IGNORECASE)
 # Endings of what tells of checkpoints, or of settings; an array may be weights.
 BESIDE = (*(ending for ending in TELLING if ending != ".npy"), ".sh", ".toml", ".cfg", ".ini")
 HOLDERS = frozenset("checkpoints checkpoint ckpts ckpt weights models model snapshots saved_models save nn".split())

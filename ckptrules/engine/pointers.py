@@ -60,7 +60,7 @@ class Index:
             fields = fields_of(name)
             for text in {spelled for one in _texts_for(name, fields) for spelled in _spellings(one)}:
                 self._named[text].append(name)
-            for told in _told(fields):
+            for told in _told(fields) | {number(fields.get("epoch"))}:
                 self._telling[told].append(name)
         self._sizes = sorted({len(text) for text in self._named})
 
@@ -188,7 +188,8 @@ def cannot_follow(texts: Texts, renames: Renames, fields: Mapping[str, str]) -> 
     for pointer, text, names in _touched(texts, renames):
         if text in names:
             continue
-        if not (int(text) in _told(fields) if _is_number(text) else _new_text(text, names, renames)):
+        told = _told(fields) | {number(fields.get("epoch"))}
+        if not (int(text) in told if _is_number(text) else _new_text(text, names, renames)):
             return pointer
     return ""
 

@@ -61,7 +61,7 @@ def markers_in(listing: Listing, rules: RuleSet) -> dict[str, Reason]:
     """Map what stands before the ending of a marker to what the marker says."""
     return {
         entry.name.removesuffix(ending.text): Reason(f"is not finished, as {entry.name} says", ending.place)
-        for ending in rules.unfinished
+        for ending in reversed(rules.unfinished)  # the first says it, as of names
         for entry in listing.entries
         if entry.name.endswith(ending.text)
     }

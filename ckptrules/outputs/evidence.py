@@ -29,6 +29,8 @@ from ckptrules.storage.reading import open_below, open_file_in, why_of
 from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
+# Of a file that says by its name that it is a tracker: best_model.json, last_good, resume.sh.
+_TRACKS = re.compile(r"(?:^|[-_.])(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.]|$)", re.IGNORECASE)
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -131,7 +133,10 @@ def read_pointers(
     def fields_of(name: str) -> Mapping[str, str]:
         return read(name, None).claim.fields
 
-    index = Index(every if pointers else (), fields_of)
+    def epochs_of(name: str) -> Mapping[str, str]:
+        return {field: text for field, text in fields_of(name).items() if field == "epoch"}
+
+    index = Index(every if pointers or any(map(_TRACKS.search, others)) else (), fields_of)
     for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -147,6 +152,8 @@ def read_pointers(
         else:
             near = index.near(content) - {in_part_folder(pointer)[1]}
             said = mentioned(content, near, fields_of, protects=protects)
+            if not said and "epoch" in pointer:  # best_epoch.txt holds no step
+                said = mentioned(content, near, epochs_of, protects=protects)
             if protects and not said and (name := named_alone(content, fields_of)):
                 notes.append(Reason(f"{pointer} names {name}: nothing beside it is called so"))
             if said:
@@ -155,11 +162,17 @@ def read_pointers(
                     found[pointer] = tuple({m._replace(text=""): None for m in found[pointer]})
     for other in others:
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
-            name = named_alone(read_pointer(directory, other) or b"", fields_of)
-            if other not in pointers and name in every:
-                found[other] = tuple(Mention(one, "") for one in every[name])
+            content = read_pointer(directory, other) or b""
+            names = {named_alone(content, fields_of)}
+            if _TRACKS.search(other):
+                names |= {one.name for one in mentioned(content, index.near(content), fields_of)}
+            named = sorted(names.intersection(every))
+            if other not in pointers and named:
+                found[other] = tuple(Mention(one, "") for name in named for one in every[name])
                 line = f"pointers: [{in_line(pattern_of(in_part_folder(other)[1]))}]"
-                notes.append(Reason(f"{other} names {name}, which stays as it is: '{line}' lets it follow"))
+                more = f" and {len(named) - 1} more" * (len(named) > 1)
+                stays = "which stays as it is" if len(named) == 1 else "which stay as they are"
+                notes.append(Reason(f"{other} names {named[0]}{more}, {stays}: '{line}' lets it follow"))
     return found, tuple(sorted(notes))
 
 
@@ -185,13 +198,15 @@ def pointer_files(listing: Listing, rules: RuleSet) -> dict[str, bool]:
 def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     """Return the names of files that no rule knows, and that may hold the name of a checkpoint and nothing else.
 
-    Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say.
+    Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say. One
+    whose own name says that it is a tracker (``best_model.json``) may hold more.
     """
     read = reader(rules, len(listing.entries))
     has_number = re.compile("[0-9]").search
     unnumbered = [entry for entry in listing.entries if entry.kind == "file" and not has_number(entry.name)]
     small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH]
-    return [one.name for one in small if name_of(one, read).claim.kind in ("unrecognised", "ignored")]
+    kinds = ("unrecognised", "ignored", "protected")  # best_* protects best_step.txt as well
+    return [one.name for one in small if name_of(one, read).claim.kind in kinds]
 
 
 def read_metrics(

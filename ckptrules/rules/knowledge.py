@@ -19,6 +19,12 @@ TRACKERS = (
     *"latest.json latest_checkpoint.json last_checkpoint.json best_checkpoint.json last.json best.json".split(),
     *"checkpoint.json state.json latest_checkpointed_iteration.txt".split(),
 )
+# Endings by which they say that a checkpoint is not finished; asked in any case, too. A ``.tmp`` is no such: it becomes
+# another file when it is whole, and the one without it is what was there before.
+MARKERS = (
+    *"-unfinished .unfinished -incomplete .incomplete -in-progress .in-progress .inprogress".split(),
+    *".writing .saving .aria2".split(),
+)
 _INTEGER = re.compile("[-+]?[0-9]{1,9}")
 
 
@@ -93,6 +99,12 @@ def compile_pointers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[
     """Compile the patterns of pointer files; a pack, or rules with formats, have the `TRACKERS` as well."""
     trackers = TRACKERS if formats else ()
     return (*map(_pointer, values), *(Pattern(tracker, formats[0].place) for tracker in trackers))
+
+
+def compile_markers(values: Iterable[Value], formats: Sequence[Rule]) -> tuple[Pattern, ...]:
+    """Compile the endings of what marks something as unfinished; where there are formats, `MARKERS` as well."""
+    said = [Pattern(value.data, value.place) for value in values]
+    return (*said, *(Pattern(ending, formats[0].place) for ending in MARKERS if formats))
 
 
 def _pointer(value: Value) -> Pattern:

@@ -235,7 +235,7 @@ def _compile_names(
         sidecars=tuple(value.data for value in merged.get("sidecars", [])),
         pointers=knowledge.compile_pointers(merged.get("pointers", []), named.formats),
         facts=knowledge.compile_facts(merged.get("facts", []), faults),
-        unfinished=_compile_patterns(merged.get("unfinished", [])),
+        unfinished=knowledge.compile_markers(merged.get("unfinished", []), named.formats),
         formats=named.formats,
         part_folders=tuple(value.data for value in merged.get("part_folders", [])),
         leftovers=policies.compile_leftovers(merged.get("leftovers", [])),

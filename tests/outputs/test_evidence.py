@@ -291,6 +291,11 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("resume.txt", "{}\n", True),
         ("best_model_path", "/another/place/{}", True),
         ("CURRENT", "\ufeff./{}\r\n", True),
+        ("best_model.json", '{{"path": "/data/{}", "score": 0.9}}', True),
+        ("best-model.csv", "epoch,path\n10,{}\n", True),
+        ("last_good", "step: 100", True),
+        ("resume.sh", "python train.py --ckpt_path {}\n", True),
+        ("elastic.txt", "at {}\n", False),
         ("notes.txt", "the best is {}\n", False),
         ("seed.txt", "10", False),
         ("fold_1.txt", "{}\n", False),
@@ -310,6 +315,42 @@ def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_els
     put(project, file, b"nothing\n")
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert old not in project.names("exp")
+
+
+def three_of_lightning(project: Project) -> None:
+    (project.folder / "rules" / "naming.yaml").write_text("packs: [lightning]\nlayout: ['*/checkpoints']\n")
+    (project.folder / "rules" / "retention.yaml").write_text("retention: {default: {keep_last: 1}}\n")
+    for epoch in (10, 11, 12):
+        put(project, f"epoch={epoch}-step={epoch}0.ckpt", lightning(epoch, 10 * epoch))
+
+
+def test_a_number_in_a_file_that_is_called_after_epochs_is_one_of_them(project: Project) -> None:
+    """The names tell a step as well, so that the number was looked for among the steps, and the best went."""
+    three_of_lightning(project)
+    put(project, "best_epoch.txt", b"10\n")
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == ["best_epoch.txt", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
+
+
+def test_a_protected_file_may_name_a_checkpoint(project: Project) -> None:
+    three_of_lightning(project)
+    (project.folder / "rules" / "mine.yaml").write_text("protected: ['best_*']\n")
+    put(project, "best_model.json", b'{"step": 100, "loss": 0.5}')
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == ["best_model.json", "epoch=10-step=100.ckpt", "epoch=12-step=120.ckpt"]
+
+
+@pytest.mark.parametrize("marker", ["-incomplete", ".in-progress", ".saving", ".aria2"])
+def test_a_usual_marker_is_asked_where_no_rule_names_it(project: Project, marker: str) -> None:
+    """The newest counted as whole, and the last whole one went."""
+    three_of_lightning(project)
+    put(project, f"epoch=12-step=120.ckpt{marker}", b"")
+    project.doit("migrate", "delete_old=1")
+    assert project.names("exp") == [
+        "epoch=11-step=110.ckpt",
+        "epoch=12-step=120.ckpt",
+        f"epoch=12-step=120.ckpt{marker}",
+    ]
 
 
 def test_the_best_of_each_series_that_a_policy_makes_stays(project: Project) -> None:
