@@ -171,7 +171,7 @@ def _records(outputs_dir: str, rules: RuleSet, listing: Listing, pinned: Mapping
     known = memory.known_names(outputs_dir, listing)
     broken = {name: this.broken for name, this in known.items() if this.broken}
     proved = known.keys() - broken
-    left_out = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
+    left_out, _ = unwhole(found, listing, rules, Evidence(inside=inside_of(outputs_dir, listing, rules), broken=broken))
     entries = {entry.name: entry for entry in listing.entries}
     read = reader(rules, len(entries))
     asked = {line.value.metric for one in rules.policies.values() for line in one.lines if line.key == "keep_best"}

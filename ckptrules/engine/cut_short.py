@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from ckptrules.engine.checkpoints import Checkpoint, order_of
 from ckptrules.engine.ruleset import Reason
 from ckptrules.engine.words import ENDING
 
 LAST = 3  # saves that are compared
-SAVED_WITH = " was saved with it"
 ROLES = frozenset(
     "model net weights params state optimizer optim opt ema scheduler sched scaler g d netg netd gen dis disc "
     "generator discriminator enc dec encoder decoder actor critic".split()
@@ -22,43 +20,35 @@ ROLES = frozenset(
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
-class CutShort(NamedTuple):
-    """Why a checkpoint is not whole, and the names of those that show it."""
-
-    why: Reason
-    shown_by: tuple[str, ...]
-
-
-def cut_short(checkpoints: Collection[Checkpoint], unwhole: Collection[str]) -> dict[str, CutShort]:
+def cut_short(
+    checkpoints: Collection[Checkpoint], unwhole: Collection[str]
+) -> tuple[dict[str, Reason], dict[str, Reason]]:
     """Find the newest of each training that lack a file of which the two before have the like: ``netD_epoch_5.pth``.
+
+    Returns why these are not whole, and why those stay that show it: without them, these would count as whole.
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
     endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
-    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` counts for
-    nothing.
+    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` is none that the
+    newest has; of an earlier save it still tells what is saved together.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):
-        return {}  # each save is one file
+        return {}, {}  # each save is one file
     if len({_kind(one) for one in checkpoints}) < 2:  # noqa: PLR2004 - no file differs from another
-        return {}
+        return {}, {}
     trainings: dict[tuple[object, ...], dict[tuple[int, int], list[Checkpoint]]] = defaultdict(dict)
     for one, order in zip(checkpoints, orders, strict=True):
         run, kind = one.series
-        if one.rule and kind and one.entry.name not in unwhole:
+        if one.rule and kind:
             trainings[_training(run), kind].setdefault(order, []).append(one)
-    return {name: found for saves in trainings.values() if len(saves) > 1 for name, found in _of_newest(saves)}
-
-
-def showing(
-    checkpoints: Collection[Checkpoint], marked: Mapping[str, Reason], in_use: Collection[str]
-) -> dict[str, Reason]:
-    """Map those that show what others lack to why they stay: without them, these would count as whole."""
-    unwhole = {name for name, why in marked.items() if not why.text.endswith(SAVED_WITH)}
-    if len(unwhole) == len(marked):
-        return {}
-    short = cut_short(checkpoints, unwhole.union(in_use))
-    return {one: Reason(f"it shows what {name} lacks") for name, found in short.items() for one in found.shown_by}
+    short: dict[str, Reason] = {}
+    showing: dict[str, Reason] = {}
+    for saves in trainings.values():
+        for name, why, earlier in _of_newest(saves, unwhole):
+            short[name] = why
+            showing |= dict.fromkeys(earlier, Reason(f"it shows what {name} lacks"))
+    return short, showing
 
 
 def _kind(one: Checkpoint) -> tuple[object, ...]:
@@ -68,17 +58,23 @@ def _kind(one: Checkpoint) -> tuple[object, ...]:
     return one.rule.id if one.rule else "", *named, one.entry.kind, one.entry.model_parts, len(one.parts)
 
 
-def _of_newest(saves: Mapping[tuple[int, int], list[Checkpoint]]) -> Iterator[tuple[str, CutShort]]:
-    last = [saves[order] for order in sorted(saves)[-LAST:]]
-    *earlier, has = map(_files, last)
+def _of_newest(
+    saves: Mapping[tuple[int, int], Sequence[Checkpoint]], unwhole: Collection[str]
+) -> Iterator[tuple[str, Reason, list[str]]]:
+    """Yield what is cut short of the newest save, why, and the names of the saves that show it."""
+    whole = {order: [one for one in saves[order] if one.entry.name not in unwhole] for order in sorted(saves)}
+    last = [order for order, some in whole.items() if some][-LAST:]
+    if len(last) < 2:  # noqa: PLR2004 - nothing to compare with
+        return
+    newest = whole[last[-1]]
+    earlier, has = [_files(saves[order]) for order in last[:-1]], _files(newest)
     had = earlier[-1]
     if any(one.keys() != had.keys() for one in earlier) or not has.keys() < had.keys():
         return  # they are not saved together, or nothing is missing
     lacks = min(had[like] for like in had.keys() - has.keys())
-    shown_by = tuple(one.entry.name for save in last[:-1] for one in save)
-    for one in last[-1]:
-        why = Reason(f"is not whole: nothing like {lacks}{SAVED_WITH}", one.named_by.place)
-        yield one.entry.name, CutShort(why, shown_by)
+    for one in newest:
+        why = Reason(f"is not whole: nothing like {lacks} was saved with it", one.named_by.place)
+        yield one.entry.name, why, [shows.entry.name for order in last[:-1] for shows in saves[order]]
 
 
 def _files(save: Iterable[Checkpoint]) -> dict[tuple[str, ...], str]:

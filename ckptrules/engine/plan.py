@@ -10,7 +10,6 @@ from ckptrules.engine.actions import Action, Kept, OnConflict, Plan, Problem, Sk
 from ckptrules.engine.checkpoints import Checkpoint, Evidence
 from ckptrules.engine.companions import Pairs, by_name_only, kept_sidecars, line_for, new_names, take_along, too_long
 from ckptrules.engine.conflicts import Known, resolve
-from ckptrules.engine.cut_short import showing
 from ckptrules.engine.entries import Listing
 from ckptrules.engine.facts import believed
 from ckptrules.engine.leftovers import Swept, sweep
@@ -134,9 +133,9 @@ def sorted_out(case: Case) -> tuple[Case, Sorted, Pairs]:
 
 def known_before(case: Case, found: Sorted, pairs: Pairs) -> Known:
     """Find what holds checkpoints, and which are not whole."""
-    marked = unwhole(found, case.listing, case.rules, case.evidence)
+    marked, showing = unwhole(found, case.listing, case.rules, case.evidence)
     busy = {name: Reason(why) for name, why in case.evidence.in_use.items()} | marked
-    linked = showing(found.checkpoints, marked, case.evidence.in_use) | holding.holders(found, case.evidence)
+    linked = showing | holding.holders(found, case.evidence)
     return Known(pairs, linked, marked, busy)
 
 

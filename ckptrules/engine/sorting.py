@@ -126,7 +126,7 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
             by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
     if parts:
         sound = {entry.name for entry, _ in found}
-        flaws = flaws_of(read, parts, [entry for entry in listing.entries if entry.name not in sound])
+        flaws = flaws_of(read, parts, [entry for entry in sorted(listing.entries) if entry.name not in sound])
         for key, members in parts.items():
             one = as_one(members)
             one = one._replace(flaw=one.flaw or flaws.get(key, ""))

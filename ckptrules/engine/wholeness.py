@@ -22,15 +22,17 @@ Needs = Mapping[str, tuple[Rule, set[str], set[str]]]
 """By the name of a checkpoint of parts: the format it is judged by, its parts there, and `families` of its series."""
 
 
-def unwhole(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:
-    """Find what is not whole, by the name that it goes by.
+def unwhole(
+    found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence
+) -> tuple[dict[str, Reason], dict[str, Reason]]:
+    """Find what is not whole, by the name that it goes by; and what shows that the newest is not, so it stays.
 
     Judged by names (markers, parts), sizes, what a format calls complete, and what verify found. What is in use is not
     whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
     """
     marked = unfinished(found, listing, rules, evidence)
-    short = cut_short(found.checkpoints, {*marked, *evidence.in_use})
-    return marked | {name: one.why for name, one in short.items()}
+    short, showing = cut_short(found.checkpoints, {*marked, *evidence.in_use})
+    return marked | short, showing
 
 
 def unfinished(found: Sorted, listing: Listing, rules: RuleSet, evidence: Evidence) -> dict[str, Reason]:

@@ -211,7 +211,7 @@ def with_facts(
     out = frozenset[str]()
     if sources.inside or any(source.owner and source.fact.best for source in sources.files):
         found = sort_entries(job.rules, listing)
-        marked = unwhole(found, listing, job.rules, known).keys() | known.in_use.keys()
+        marked = unwhole(found, listing, job.rules, known)[0].keys() | known.in_use.keys()
         every = (one for one in found.every if marked.isdisjoint(one.names))
         out = frozenset(facts.names_of(listing, job.rules)).difference(name for one in every for name in one.names)
     more, notes = read_files(job, listing, sources, told, out)

@@ -59,7 +59,7 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
     listing = listing._replace(entries=tuple(e._replace(torn="") if e.torn else e for e in listing.entries))
     found = sort_entries(rules, listing)
     with reading.open_below(outputs_dir, listing.directory) as directory:
-        marked = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
+        marked, _ = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         desk = Desk(outputs_dir, listing.directory, how, memory.recall(outputs_dir, listing.directory), now_ns)
         others = frozenset(beside(found, listing, rules))
         missing = {name for one in found.every if one.entry.name in marked for name in one.names}

@@ -337,7 +337,7 @@ def test_what_is_not_whole_never_makes_another_go(case: Case) -> None:
     rules = rules_of(case)
     listing = Listing("ocr", "ocr/checkpoints", tuple(entries(case)))
     found = sort_entries(rules, listing)
-    marked = unwhole(found, listing, rules, Evidence(inside=inside(case, rules))).keys() | case.in_use.keys()
+    marked = unwhole(found, listing, rules, Evidence(inside=inside(case, rules)))[0].keys() | case.in_use.keys()
     out = {name for one in (*found.checkpoints, *found.protected) if set(one.names) & marked for name in one.names}
     takes_room = any(limit in text for text in case.rules.values() for limit in ("max_total_size", "budget"))
     in_conflict = any(problem.id in ("same_target", "target_exists") for problem in made.problems)
