@@ -15,7 +15,7 @@ from ckptrules.engine.ruleset import Pack, RuleSet, asked_inside, is_pattern
 from ckptrules.outputs.find import Inner, survey
 
 LAST_RESORT = "words"  # reads what no other pack knows, and never decides alone
-BY_NAME = "its names"  # the evidence where there is no mark
+BY_NAME, BY_TARGET = "its names", "names of the target"  # the evidence where there is no mark
 KNOWN: tuple[ClaimKind, ...] = ("format", "protected", "ambiguous")  # kinds of what a pack claims
 LOOKED_AT = 20  # folders that one part of a mark fits: a mark stands in all of them, or is none
 SHOWN = 3
@@ -36,14 +36,22 @@ def pick_by(tree: Tree, rules: RuleSet, directory: str) -> list[Pack]:
 
     What else such a pack says holds after the rename as before: what is protected, which files know the best.
     """
-    picked, own = pick_in(tree, rules.packs, directory), Pack("", "", (), rules)
-    files = {rule.place.file for rule in rules.legacy}
-    renamed = [pack for pack in rules.packs if pack.file in files and pack.name not in {one.name for one in picked}]
-    names = tree.names_of_checkpoints(directory, rules.packs) if renamed else {}
+    picked = pick_in(tree, rules.packs, directory)
+    more = [pack for pack in renamed_packs(rules) if pack.name not in {one.name for one in picked}]
+    names, own = tree.names_of_checkpoints(directory, rules.packs) if more else {}, Pack("", "", (), rules)
     if not any(tree.kind(own, name, folder=folder) == "target" for name, folder in names.items()):
         return picked
-    sure = [pack for pack in picked if (pack.name, pack.evidence) != (LAST_RESORT, BY_NAME)]
-    return [*sure, *(pack._replace(evidence="names of the target") for pack in renamed)]
+    every = [*picked, *more]
+    return [one for one in every if one.name != LAST_RESORT or one.evidence not in (BY_NAME, BY_TARGET)] or every
+
+
+@lru_cache(maxsize=8)
+def renamed_packs(rules: RuleSet) -> tuple[Pack, ...]:
+    """Return the packs of which some names get those of a target, as the examples of the rules show."""
+    old = [(name, bool(rule.folder)) for rule in rules.legacy for name in rule.examples]
+    kind = Tree("").kind
+    known = (pack for pack in rules.packs if any(kind(pack, name, folder=folder) == "format" for name, folder in old))
+    return tuple(pack._replace(evidence=BY_TARGET) for pack in known)
 
 
 def pick_in(tree: Tree, packs: Sequence[Pack], directory: str) -> list[Pack]:

@@ -167,22 +167,26 @@ def test_the_folder_of_the_rules_is_no_checkpoint_directory(tmp_path: Path, file
     assert [one.directory for one in survey_by(str(tmp_path / "o"), rules)[0]] == found
 
 
-RENAMING = r"""
+TO_TARGET = r"""
 packs: [words, lightning]
-rename: [lightning/ckpt]
 target: {template: 'E{{ epoch }}.ckpt', match: 'E(?P<epoch>\d+)\.ckpt', examples: [E3.ckpt]}
 """
+RENAMING = (
+    "rename: [lightning/ckpt]",
+    r"legacy: [{id: own, match: 'epoch=(?P<epoch>\d+)\.ckpt', examples: {epoch=3.ckpt: E3.ckpt}}]",
+)
 
 
+@pytest.mark.parametrize("more", RENAMING)
 @pytest.mark.parametrize("name", ["epoch=3.ckpt", "E3.ckpt"])
 def test_a_pack_judges_a_directory_also_when_its_names_have_become_those_of_the_target(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, more: str
 ) -> None:
     """What else it says, it says of them still: which one is the best, and what is protected."""
     for path in (f"x/{name}", "x/my_last.ckpt", "y/step_4.pth"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).touch()
-    rules = load_rules({"rules/x.yaml": RENAMING}, proved=True)
+    rules = load_rules({"rules/x.yaml": TO_TARGET + more}, proved=True)
     here = rules_here(Tree(str(tmp_path)), rules, "x")
     assert [pack.name for pack in here.packs] == ["lightning"]
     assert claim("my_last.ckpt", here).kind == "protected"
