@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from ckptrules.commands.trash import stranger_notes
 from ckptrules.engine.actions import Plan
-from ckptrules.engine.entries import Listing
+from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.measures import human_size, taken
 from ckptrules.report.style import count_of, table
 from ckptrules.run import deciding, finding, jobs, whole_tree
@@ -50,16 +50,7 @@ def prepare(session: Session, options: Options) -> Prepared:
 
 def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_dir: str | None) -> Done:
     """Measure everything and show it as a table."""
-    counted: set[tuple[int, int]] = set()
-    rows: list[tuple[str, Counter[str]]] = []
-    failed = []
-    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
-        if found.experiment not in names:
-            continue
-        plan, listing = deciding.decided_of(own, found)[:2]
-        rows.append((found.experiment, sort(listing, plan, counted)))
-        unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
-        failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
+    rows, failed = measure(session, job, names)
     total = sum((row for _, row in rows), Counter[str]())
     lines = [_row(job.style.name(name), row) for name, row in rows]
     text = table(
@@ -85,28 +76,49 @@ def show_usage(session: Session, job: jobs.Job, names: Collection[str], archive_
     return Done(Output(text), failed=bool(failed or lack))
 
 
+def measure(
+    session: Session, job: jobs.Job, names: Collection[str]
+) -> tuple[list[tuple[str, Counter[str]]], list[str]]:
+    """Say how many bytes of each directory are of which of the `KINDS`; the second value tells what is not known.
+
+    A file with several names counts where it stays, if it does anywhere, and there in the first directory.
+    """
+    rows: list[tuple[str, Counter[str]]] = []
+    linked: list[tuple[bool, int, int, Entry]] = []
+    failed = []
+    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
+        if found.experiment not in names:
+            continue
+        plan, listing = deciding.decided_of(own, found)[:2]
+        row = Counter[str]()
+        for kind, entry in sort(listing, plan):
+            if entry.shared:
+                linked.append((kind == "could go", KINDS.index(kind), len(rows), entry))
+            else:
+                row[kind] += entry.size
+        rows.append((found.experiment, row))
+        unknown = [problem for problem in plan.problems if problem.id in ("slow_rule", "unreadable")]
+        failed += [f"{job.style.name(problem.names[0])} {problem.text}" for problem in unknown]
+    counted: set[tuple[int, int]] = set()
+    for _, kind_at, at, entry in sorted(linked):
+        rows[at][1][KINDS[kind_at]] += taken(entry.size, entry.shared, counted)
+    return rows, failed
+
+
 def archives(folder: str) -> int:
     """Return the bytes of the archives in a folder."""
     with os.scandir(folder) as entries:
         return sum(entry.stat().st_size for entry in entries if entry.name.endswith(ARCHIVES) and entry.is_file())
 
 
-def sort(listing: Listing, plan: Plan, counted: set[tuple[int, int]]) -> Counter[str]:
-    """Say how many bytes of a directory are of which of the `KINDS`; what goes takes what nothing before it does."""
-    goes = plan.going
-    stays = {name for action in plan.actions if action.kind == "rename" for name in action.names}
-    shown = {name: row.reasons[0].text for row in plan.kept for name in row.names}
-    found = Counter[str]()
-    for entry in sorted(listing.entries, key=lambda entry: (entry.name in goes, entry.name)):
-        kind = "other"
-        if entry.name in goes:
-            kind = "could go"
-        elif shown.get(entry.name, "").startswith("protected"):
-            kind = "protected"
-        elif entry.name in stays or entry.name in shown:
-            kind = "kept"
-        found[kind] += taken(entry.size, entry.shared, counted)
-    return found
+def sort(listing: Listing, plan: Plan) -> Iterator[tuple[str, Entry]]:
+    """Say of each entry of a directory of which of the `KINDS` it is."""
+    kinds = {name: "kept" for action in plan.actions if action.kind == "rename" for name in action.names}
+    for row in plan.kept:
+        kind = "protected" if row.reasons[0].text.startswith("protected") else "kept"
+        kinds |= dict.fromkeys(row.names, kind)
+    kinds |= dict.fromkeys(plan.going, "could go")
+    yield from ((kinds.get(entry.name, "other"), entry) for entry in listing.entries)
 
 
 def _row(name: str, row: Counter[str]) -> tuple[str, ...]:

@@ -113,3 +113,16 @@ def test_usage_counts_what_would_go_only_where_it_would_be_freed(project: Projec
     ended = crash.run_in_turn(project.folder, "usage")
     row = next(line for line in ended.output.splitlines() if line.startswith("exp "))
     assert row.split() == ["exp", "2", "KB", "2", "KB", "4", "KB"]  # protected, could go, total
+
+
+def test_usage_counts_a_file_as_what_stays_in_whatever_directory_that_is(project: Project) -> None:
+    names = [f"{name}/checkpoints/epoch-01_step-000001.ckpt" for name in "ab"]
+    newer, last = [one.replace("01", "02") for one in names], "b/checkpoints/last.ckpt"
+    make(project, [names[0], *newer, "b/checkpoints/epoch-03_step-000003.ckpt"], {names[1]: newer[0], last: names[0]})
+    lines = crash.run_in_turn(project.folder, "usage").output.splitlines()
+    assert [line.split() for line in lines[1:4]] == [
+        ["a", "2", "KB", "2", "KB"],  # kept, total
+        ["b", "2", "KB", "4", "KB", "6", "KB"],  # protected, could go, total
+        ["all", "2", "KB", "2", "KB", "4", "KB", "8", "KB"],
+    ]
+    assert run(project, "plan", "delete_old=1")["summary"]["bytes_deleted"] == 2 * SIZE
