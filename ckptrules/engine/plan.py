@@ -104,7 +104,7 @@ def _planned(case: Case) -> Plan:
         ),
         notes=(*notes_of(case, cleared, known, verdict, swept), *behind),
         policy=case.policy.picked if case.policy else None,
-        remaining=len(found.protected) + len(found.checkpoints) - trashed,
+        remaining=sum(one.entry.name not in known.busy for one in found.every) - trashed,
         rests_on=all_names(found, rested_on(case, cleared, verdict, actions)),
         unwhole=tuple(sorted(known.busy)),
         keeps=verdict.keeps,

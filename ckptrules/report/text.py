@@ -190,7 +190,7 @@ def outlook(plan: Plan, entries: Sequence[Entry], total: Tally) -> Outlook:
     others = {name for problem in plan.problems if problem.id in OF_ONE for name in problem.names[1:]}
     held = len(left.keys() - others), sum(left.values())
     blind = trashed[0] if trashed and plan.blind else ""
-    many = plan.remaining + len(trashed) + unsound
+    many = plan.remaining + len(plan.unwhole) + len(trashed) + unsound
     return Outlook(plan.experiment, total, many, held, tuple(goes[:LARGEST]), blind)
 
 

@@ -122,6 +122,14 @@ def test_a_limit_in_percent_counts_no_sidecars(project: Project) -> None:
     assert "2 of 3 checkpoints would go, 1 more than max_delete allows (percent: 50)" in out
 
 
+def test_a_limit_in_percent_counts_nothing_that_is_not_whole(project: Project) -> None:
+    make(project, "one")
+    torn = [f"epoch-{epoch:02}_step-{epoch * 100:06}" for epoch in range(20, 30)]
+    project.make({f"one/checkpoints/{name}{end}": 10 for name in torn for end in (".ckpt", "-unfinished")})
+    out = project.doit("migrate", "delete_old=1", "max_delete=50%", check=3)
+    assert "2 of 3 checkpoints would go, 1 more than max_delete allows (percent: 50)" in out
+
+
 def test_a_limit_that_is_none_is_refused(project: Project) -> None:
     for value in ("0", "101%", "-1", "many", "0%"):
         assert project.doit("migrate", f"max_delete={value}", check=3) == (
