@@ -51,6 +51,24 @@ TREES = {
         "epoch=1-step=20.ckpt",
         unwhole="epoch=2-step=30.ckpt",
     ),
+    "cosmos: an iteration is one checkpoint, whole where each of the folders has it": Tree(
+        "p/g/n/checkpoints",
+        """p/g/n/checkpoints/{model,optim,scheduler,trainer}/iter_00000{1000,2000}.pt p/g/n/checkpoints/model/iter_000003000.pt
+        p/g/n/checkpoints/latest_checkpoint.txt=iter_000003000.pt""",
+        ["cosmos"],
+        "model/iter_000001000.pt optim/iter_000001000.pt scheduler/iter_000001000.pt trainer/iter_000001000.pt",
+        "model/iter_000002000.pt optim/iter_000002000.pt scheduler/iter_000002000.pt trainer/iter_000002000.pt",
+        unwhole="model/iter_000003000.pt",
+    ),
+    "cosmos: folders are whole with the weights and the trainer": Tree(
+        "checkpoints",
+        """checkpoints/iter_00000{1000,2000}/{model,optim,scheduler,trainer}/.metadata checkpoints/iter_000003000/model/.metadata
+        checkpoints/latest_checkpoint.txt=iter_000002000""",
+        ["cosmos"],
+        "iter_000001000",
+        "iter_000002000",
+        unwhole="iter_000003000",
+    ),
     "nemo: a twin goes with its checkpoint, and what is unfinished makes none go": Tree(
         "gpt/checkpoints",
         """gpt/checkpoints/gpt--val_loss=3.5-step=100{,-EMA}.ckpt gpt/checkpoints/gpt--val_loss=3.4-step=200{,-EMA}.ckpt
