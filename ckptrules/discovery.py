@@ -19,6 +19,7 @@ from ckptrules.engine.lines.keep_best import as_float
 from ckptrules.engine.losses import mode_of
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import BEST, CHECKPOINTS, named, reader
+from ckptrules.engine.packs import NUMBERS
 from ckptrules.engine.pins import Pin, is_it, name_in
 from ckptrules.engine.ruleset import Reason, RuleSet
 from ckptrules.engine.sorting import HOLDING, Sorted, sort_entries, unsound
@@ -155,8 +156,7 @@ def at(records: Iterable[Record], epoch: int) -> Record | None:
 
 
 def _kind_of_number(record: Record) -> str:
-    told = {"epoch": record.epoch, "step": record.step, "number": record.number}
-    return next((kind for kind, value in told.items() if value is not None), "")
+    return next((kind for kind in NUMBERS if getattr(record, kind) is not None), "")
 
 
 def _age(record: Record) -> tuple[int, int, float, str]:

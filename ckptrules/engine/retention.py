@@ -137,16 +137,10 @@ def keep_one_of_each(verdict: Verdict, groups: Mapping[Reason, Sequence[str]]) -
     return verdict._replace(keep={**verdict.keep, **kept}, remove=remove, saves=saves) if kept else verdict
 
 
-def with_min_epoch(policy: Policy, limit: int) -> Policy:
-    """Return the policy with its ``min_epoch`` line set, or added: what ``keep_min_epoch=`` asks for."""
-    lines = tuple(line for line in policy.lines if line.key != "min_epoch")
-    return policy._replace(lines=(PolicyLine("min_epoch", limit, None), *lines))
-
-
-def with_keep_last(policy: Policy, count: int) -> Policy:
-    """Return the policy with a ``keep_last`` line in place of those that go by number: what ``keep_last=`` asks for."""
-    lines = tuple(line for line in policy.lines if line.key not in ("min_epoch", "min_step", "keep_last"))
-    return policy._replace(lines=(PolicyLine("keep_last", count, None), *lines))
+def with_line(policy: Policy, key: str, value: int, *others: str) -> Policy:
+    """Return the policy with a line in place of those of its key and of some others: what an option asks for."""
+    lines = tuple(line for line in policy.lines if line.key not in (key, *others))
+    return policy._replace(lines=(PolicyLine(key, value, None), *lines))
 
 
 def by_tree(policy: Policy) -> tuple[PolicyLine, ...]:

@@ -16,7 +16,7 @@ from ckptrules.engine.entries import Directory
 from ckptrules.engine.judging import Judged
 from ckptrules.engine.naming import is_ignored
 from ckptrules.engine.pins import Pin, by_place, name_in
-from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Assignment, Policy, RuleSet
 from ckptrules.engine.spelling import one_of
 from ckptrules.engine.state_folder import STATE
@@ -190,10 +190,10 @@ def as_asked(policy: Policy, options: Planning) -> Policy:
     """
     limit, is_named = options.keep_min_epoch, policy.name == options.policy
     if options.keep_last is not None and is_named:
-        policy = with_keep_last(policy, options.keep_last)
+        policy = with_line(policy, "keep_last", options.keep_last, "min_epoch", "min_step")
     if limit is None or (not is_named and any(k == "min_epoch" and least < limit for k, least, _ in policy.lines)):
         return policy
-    return with_min_epoch(policy, limit)
+    return with_line(policy, "min_epoch", limit)
 
 
 def _digest(decides: object) -> str:

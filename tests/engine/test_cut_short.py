@@ -7,7 +7,7 @@ import pytest
 from ckptrules.engine.checkpoints import Evidence
 from ckptrules.engine.entries import Entry, Listing
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import with_keep_last
+from ckptrules.engine.retention import with_line
 from ckptrules.rules.load import load_rules
 
 RULES = load_rules({"rules/x.yaml": "{packs: [words], layout: ['*'], retention: {default: {keep_last: 1}}}"})
@@ -21,7 +21,9 @@ def test_an_earlier_pair_shows_what_the_newest_lacks_though_one_of_it_is_broken(
     listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in [*PAIRS, "netG_epoch_3.pth"]))
     said = {name: "it is cut off, or open"}
     evidence = Evidence(broken=said) if is_broken else Evidence(in_use=said)
-    made = make_plan(RULES, listing, with_keep_last(RULES.policies["default"], 1), evidence=evidence)
+    made = make_plan(
+        RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"), evidence=evidence
+    )
     assert not made.going
     assert "netG_epoch_3.pth" in made.unwhole
     assert "netG_epoch_2.pth" not in made.unwhole

@@ -20,7 +20,7 @@ from ckptrules.engine.facts import Telling, joined, told_by
 from ckptrules.engine.naming import named, reader
 from ckptrules.engine.plan import make_plan
 from ckptrules.engine.pointers import mentioned
-from ckptrules.engine.retention import assignment, pick_policy, with_keep_last, with_min_epoch
+from ckptrules.engine.retention import assignment, pick_policy, with_line
 from ckptrules.engine.ruleset import Reason, RuleError, RuleSet, asked_inside
 from ckptrules.engine.shapes import ListOf, MapOf, Number, Record, Text
 from ckptrules.engine.sorting import sort_entries
@@ -148,9 +148,9 @@ def plan(case: Case, listed: Iterable[Entry]) -> Plan:
     policy = pick_policy(rules, assignment(rules, "ocr"), case.options.get("policy", "default"))
     assert policy
     if (count := case.options.get("keep_last")) is not None:
-        policy = with_keep_last(policy, count)
+        policy = with_line(policy, "keep_last", count, "min_epoch", "min_step")
     if (limit := case.options.get("keep_min_epoch")) is not None:
-        policy = with_min_epoch(policy, limit)
+        policy = with_line(policy, "min_epoch", limit)
     listing = Listing("ocr", "ocr/checkpoints", tuple(listed))
     links = tuple(outside_link(path, sibling) for path, sibling in case.links.items())
     verified = case.options.get("verified")

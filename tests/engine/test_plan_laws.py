@@ -17,7 +17,7 @@ from ckptrules.engine.lines import LINES
 from ckptrules.engine.measures import NS
 from ckptrules.engine.naming import claim, named
 from ckptrules.engine.plan import make_plan
-from ckptrules.engine.retention import apply_policy, with_keep_last
+from ckptrules.engine.retention import apply_policy, with_line
 from ckptrules.engine.ruleset import Best, Bytes, Every, Leftover, Location, Policy, PolicyLine, Reason, Within
 from ckptrules.engine.sorting import is_left_link
 from ckptrules.engine.what_if import in_use, without
@@ -218,7 +218,8 @@ def test_laws_of_a_directory(drawn: Directory) -> None:
 @DIRECTORIES.append
 def a_larger_keep_last_never_deletes_more(drawn: Directory) -> None:
     fewer, larger = (
-        make_plan(RULES, drawn.listing, with_keep_last(drawn.policy, number)) for number in (drawn.fewer, drawn.larger)
+        make_plan(RULES, drawn.listing, with_line(drawn.policy, "keep_last", number, "min_epoch", "min_step"))
+        for number in (drawn.fewer, drawn.larger)
     )
     assert deleted(larger) <= deleted(fewer)
 
