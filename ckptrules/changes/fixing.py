@@ -26,6 +26,7 @@ from ckptrules.outputs.in_use import in_use
 from ckptrules.stopping import StoppedError, heed
 from ckptrules.storage import believing, dressing, exchanging, reading, streams, unfinished
 from ckptrules.storage.base import CHANGED
+from ckptrules.storage.posix import Disk
 from ckptrules.storage.reading import Bar, Progress, why_of
 from ckptrules.storage.state import WORK, Folders, open_directory
 
@@ -213,11 +214,9 @@ def _action(entry: Entry, recipe: Rewrite) -> Action:
     return Action("fix", entry.name, "", entry.size, (Reason(changes),))
 
 
-def _no_space(directory: int, entry: Entry) -> str:
-    disk = os.fstatvfs(directory)
-    size = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory))
-    enough = disk.f_bavail * disk.f_frsize >= size + SPARE_BYTES
-    return "" if enough else "No space left on device for a copy of it"
+def _no_space(outputs_dir: str, directory: int, entry: Entry) -> str:
+    size, free = entry.size - streams.holes_of(os.lstat(entry.name, dir_fd=directory)), Disk(outputs_dir).free()
+    return "" if free is None or free >= size + SPARE_BYTES else "No space left on device for a copy of it"
 
 
 def _fix_one(
@@ -228,7 +227,7 @@ def _fix_one(
     folder = trash_folder(place.journal.run, listing.directory)
     step = Step("exchange", listing.directory, entry.name, folder, trash_name(entry.name + OLD_STATE))
     try:
-        if why := _no_space(directory, entry):
+        if why := _no_space(place.outputs_dir, directory, entry):
             return why
         with Folders(place.outputs_dir) as folders:
             before = exchanging.mark(folders, step.here)

@@ -97,13 +97,10 @@ def _as_it_lies(step: Step, moved: Mapping[str, str]) -> Step:
 
 def _first_obstacle(folders: Folders, unit: Unit, ahead: Ahead) -> str:
     for step in unit.steps:
-        if why := _obstacle(folders, step, ahead):
+        try:
+            why = KINDS[step.kind].check(folders, step, ahead)
+        except OSError as error:
+            why = why_of(error)
+        if why:
             return why if step is head_of(unit) else f"{step.name}: {why}"
     return ""
-
-
-def _obstacle(folders: Folders, step: Step, ahead: Ahead) -> str:
-    try:
-        return KINDS[step.kind].check(folders, step, ahead)
-    except OSError as error:
-        return why_of(error)

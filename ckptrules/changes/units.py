@@ -14,7 +14,7 @@ from ckptrules.engine.actions import DELETES, Action, Plan, Problem, Step, Unit
 from ckptrules.engine.entries import Entry, Identity, Listing, in_part_folder
 from ckptrules.engine.state_folder import trash_folder, trash_name
 from ckptrules.storage import dressing
-from ckptrules.storage.base import CHANGED
+from ckptrules.storage.base import CHANGED, FULL
 from ckptrules.storage.moving import LINK_CHANGED, NEITHER
 
 NOT_BEGUN = "not begun, as the run was stopped"
@@ -35,7 +35,7 @@ ADVICE: Mapping[str, str] = {  # the first fact that is told decides
     ): "the trash lies on another file system: mount outputs_dir as a whole, or delete it by hand",
     os.strerror(errno.ENAMETOOLONG): "shorten the name",
     NEITHER: "copy the tree to another disk, or name the checkpoints by hand",
-    os.strerror(errno.ENOSPC): "make space (df -h), and run again",
+    **dict.fromkeys(map(os.strerror, FULL), "make space (df -h, quota -s), and run again"),
 }
 
 

@@ -298,7 +298,7 @@ def obstacle(directory: int, plan: Plan) -> Problem | None:
         return _obstacle(plan, "lies on a file system that is read-only", "see dmesg: a failing disk is mounted so")
     if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory):
         return _obstacle(plan, "cannot be written", "look at the owner and the mode: ls -la")
-    if disk.f_bavail * disk.f_frsize < (needed := JOURNAL_BYTES * len(plan.actions)):
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < (needed := JOURNAL_BYTES * len(plan.actions)):
         hint = (
             f"make space (df -h), and run again: the record of the changes takes {needed // 1000} KB before any space"
         )

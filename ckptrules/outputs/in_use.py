@@ -28,7 +28,7 @@ def in_use(directory: int, entry: Entry, settle: int, now_ns: int) -> str:
         if age < settle:  # also where its time lies ahead
             return f"changed {max(0, age)} s ago (settle: {settle})"
     files = [entry.name] if entry.kind == "file" else _files(directory, entry)
-    return "is open for writing" if any(_is_open_for_writing(directory, file) for file in files) else ""
+    return next(filter(None, (_why_written_to(directory, file) for file in files)), "")
 
 
 def ignore_lease_breaks() -> None:
@@ -45,17 +45,17 @@ def _files(directory: int, entry: Entry) -> Iterator[str]:
                     yield os.path.join(folder, name)
 
 
-def _is_open_for_writing(directory: int, name: str) -> bool:
+def _why_written_to(directory: int, name: str) -> str:
     if not KNOWS_LEASES:
-        return False
+        return ""
     try:
         file = os.open(name, os.O_RDONLY | NO_TRICKS, dir_fd=directory)
-    except OSError:
-        return False
+    except OSError as error:  # what cannot be read, or is gone, is told elsewhere
+        return f"cannot be opened: {os.strerror(error.errno)}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
     try:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # closing gives it back
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return "is open for writing" * (error.errno == errno.EAGAIN)
     finally:
         os.close(file)
-    return False
+    return ""

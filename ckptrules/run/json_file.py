@@ -138,8 +138,8 @@ def space(path: str, heard: Heard, total: Tally, days: int | None) -> dict[str, 
         **(space_of(total, heard.links, rooms) if rooms else dict.fromkeys(UNKNOWN)),
         "trash": waits,
         "trash_until": zoned(min(since) + (days or 0) * DAY) if since else None,
-        "disk_free": disk.f_bavail * disk.f_frsize,
-        "disk_total": disk.f_blocks * disk.f_frsize,
+        "disk_free": storage.free(),
+        "disk_total": disk.f_blocks * disk.f_frsize or None,
     }
 
 

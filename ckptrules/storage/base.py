@@ -112,7 +112,7 @@ class Storage(Protocol):
         """
 
     def free(self) -> int | None:
-        """Return the bytes that can still be written, or None where there is no limit."""
+        """Return the bytes that can still be written, or None where there is no limit, or none is known."""
 
 
 def is_known_by(there: Identity, noted: Identity) -> bool:

@@ -142,7 +142,7 @@ class Disk:
     def free(self) -> int | None:
         """As `Storage.free`."""
         disk = os.statvfs(self.root)
-        return disk.f_bavail * disk.f_frsize
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else None
 
     @contextlib.contextmanager
     def _written(self, path: str, content: Iterable[bytes]) -> Iterator[tuple[int, str, int, str]]:

@@ -125,12 +125,6 @@ def change_beside(path: str, change: Callable[[str], str]) -> None:
         write_beside(path, change(believing.read_plain(path) if before else ""))
 
 
-def refuse_taken(path: str) -> None:
-    """Refuse a path under which something else stands than a plain file with one name: it would be overwritten."""
-    with contextlib.suppress(FileNotFoundError):
-        believing.refuse_other_kinds(os.lstat(path), path)
-
-
 def write_json(path: str, data: object) -> None:
     """Write a report as JSON, as a whole: what a directory tells of one name is a line.
 

@@ -18,6 +18,7 @@ from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import NS, human_size
 from ckptrules.storage import dressing, looking, making, reading, streams, unfinished, writing
 from ckptrules.storage.attributes import UNKNOWN
+from ckptrules.storage.believing import refuse_other_kinds
 from ckptrules.storage.reading import Progress, SourceError, why_of
 from ckptrules.storage.streams import Checksum
 from ckptrules.vault import space
@@ -142,7 +143,8 @@ def pack(ready: Ready, threads: int, progress: Progress) -> None:
                 raise ArchiveError("what was read back is not what was packed")
         if _plain(listing(place)) != _plain(items):
             raise ArchiveError("has changed while it was packed")
-        writing.refuse_taken(beside(place.path))
+        with contextlib.suppress(FileNotFoundError):
+            refuse_other_kinds(os.lstat(beside(place.path)), beside(place.path))
         writing.write_beside(beside(place.path), to_json(manifest))
 
 

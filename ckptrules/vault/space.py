@@ -9,18 +9,19 @@ from collections.abc import Iterable
 
 from ckptrules.engine.entries import Item
 from ckptrules.engine.measures import human_size
+from ckptrules.storage.posix import Disk
 
 SPARE = 1 << 20  # bytes that are left over
 
 
 def free(folder: str) -> int:
-    """Return the bytes that are free in a folder; a file system in memory may set no limit, and reports none.
+    """Return the bytes that are free in a folder, as `Storage.free`; where there is no limit, more than anybody needs.
 
     Raises:
         OSError: that is not known.
     """
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
+    there = Disk(folder).free()
+    return sys.maxsize if there is None else there
 
 
 def room(folder: str) -> int:

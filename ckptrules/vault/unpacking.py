@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.entries import Identity, Item
 from ckptrules.engine.measures import human_size
 from ckptrules.storage import looking, making, reading, streams, unfinished
+from ckptrules.storage.base import FULL
 from ckptrules.storage.believing import is_trusted
 from ckptrules.storage.reading import Progress, why_of
 from ckptrules.storage.streams import Checksum, algorithm_of
@@ -125,7 +126,7 @@ def unpack_apart(one: Unpacking, progress: Progress) -> Unpacked | Refused:
     except ArchiveError as error:
         return Refused(str(error))
     except OSError as error:
-        return Refused(why_of(error), for_room=error.errno == errno.ENOSPC)
+        return Refused(why_of(error), for_room=error.errno in FULL)
 
 
 def in_shares(several: Sequence[Unpacking], folder: str, there: int) -> list[Unpacking]:

@@ -330,3 +330,9 @@ def test_why_a_new_kind_was_not_done_is_told_in_its_words(outputs: Path, retime:
         (why,) = do_units(folders, [retime]).values()
     problem = refused(Action("retime", "a", "", 0, ()), why)
     assert problem.text == "cannot get another time: has changed since it was looked at"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_that_is_used_up_has_a_hint_as_a_full_disk_has(number: int) -> None:
+    problem = refused(Action("rename", "a", "b", 0, ()), os.strerror(number))
+    assert problem.hint == "make space (df -h, quota -s), and run again"

@@ -297,6 +297,21 @@ def test_what_cannot_be_looked_at_after_an_exchange_goes_back(project: Project, 
     assert failures
 
 
+@pytest.mark.whole
+def test_a_disk_that_tells_no_size_is_not_full(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So do tmpfs with ``size=0`` and file systems behind FUSE: all was refused there, as if no room were left."""
+    folder = trained(project)
+    unknown = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    for call in ("statvfs", "fstatvfs"):
+        monkeypatch.setattr(os, call, lambda _: unknown)
+    ended = crash.run(project.folder, "migrate", "fix_state=1", "json=out.json")
+    assert ended.code == 0, ended.output
+    assert "State fixed: " in ended.output
+    assert "epoch-11_step-000048.ckpt" in os.listdir(folder)
+    space = json.loads((project.folder / "out.json").read_text())["space"]
+    assert (space["disk_free"], space["disk_total"]) == (None, None)
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ckptrules.engine.actions import Action, Plan
+from ckptrules.engine.entries import Entry
 from ckptrules.outputs import evidence
+from ckptrules.outputs.in_use import in_use
 from ckptrules.storage import moving, reading, streams
 from tests.conftest import Project
 from tests.support import crash
@@ -178,6 +180,21 @@ def test_what_is_open_for_writing_is_left_alone_until_it_is_closed(project: Proj
     assert f"{NEW}.ckpt" in project.names("exp")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
+def test_where_no_more_files_can_be_opened_nobody_says_that_a_checkpoint_is_free(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.make({f"{HERE}/{OLD}.ckpt": 9})
+
+    def fails(path: str, *_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+
+    with reading.open_below(str(project.outputs), HERE) as directory, monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        used = in_use(directory, Entry(f"{OLD}.ckpt", "file", 9, 0), 0, 0)
+    assert used == "cannot be opened: Too many open files"
+
+
 EVERY = ["iter_100", "iter_200", "iter_300"]
 TRACKED = """
 formats: [{id: it, match: 'iter_(?P<step>\\d+)', examples: {iter_1: {step: 1}}}]
@@ -279,7 +296,7 @@ def test_what_changed_within_settle_is_left_alone(project: Project) -> None:
 class Disk:
     """What ``fstatvfs`` would say."""
 
-    f_flag, f_bavail, f_frsize = 0, 1 << 30, 4096
+    f_flag, f_blocks, f_bavail, f_frsize = 0, 1 << 30, 1 << 30, 4096
 
 
 def read_only(patch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,16 @@ def test_an_archive_that_would_fill_the_disk_is_refused(
     assert (project.outputs / "e").exists() == (not told and not more)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_what_found_no_room_beside_others_is_tried_alone(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def unpack(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(unpacking, "unpack", unpack)
+    answer = unpacking.unpack_apart(unpacking.Unpacking("e.tar.gz", "outputs", 1), lambda _: None)
+    assert answer == unpacking.Refused(os.strerror(number), for_room=True)
+
+
 def stopping_after(count: int) -> tuple[list[int], Callable[[int], None]]:
     calls: list[int] = []
 

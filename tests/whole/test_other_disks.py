@@ -146,7 +146,7 @@ def test_a_name_is_changed_in_case_only(disk: Path) -> None:
 # --- full ------------------------------------------------------------------------------------------------------------
 
 
-NO_HELP = "hint: make space (df -h), and run again\n"  # that is what was asked for
+NO_HELP = "hint: make space (df -h, quota -s), and run again\n"  # that is what was asked for
 
 
 def fill(disk: Path) -> None:
