@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 
 from ckptrules import stopping
@@ -10,6 +11,7 @@ from ckptrules.changes.kinds import KINDS
 from ckptrules.changes.units import NOT_BEGUN
 from ckptrules.engine.actions import Step, Unit
 from ckptrules.storage.base import Changed
+from ckptrules.storage.looking import LEADS_NOWHERE
 from ckptrules.storage.reading import refuse_path, why_of
 from ckptrules.storage.state import Folders
 
@@ -42,12 +44,14 @@ def begins(folders: Folders, step: Step) -> bool:
 
 
 def is_done(folders: Folders, step: Step, *, taken_again: bool = False) -> bool:
-    """Say whether a step was made already (`Kind.is_done`); what cannot be seen was not."""
+    """Say whether a step was made already (`Kind.is_done`); OSError where that cannot be seen."""
     try:
         refuse_path(step.name)
         return KINDS[step.kind].is_done(folders, step, taken_again=taken_again)
-    except OSError:
-        return False
+    except OSError as error:
+        if error.errno not in (*LEADS_NOWHERE, errno.EINVAL):
+            raise
+        return False  # nothing stands there, or nothing of that kind
 
 
 def do_units(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:

@@ -55,9 +55,13 @@ def _finish(root: str, name: str, text: str, record: Record | None, result: Reco
     failed: Mapping[int, str] = {}
     if record and intent:
         intent = intent._replace(units=tuple(in_trash_of(record.run, unit) for unit in intent.units))
-        with Folders(root, texts=record.own) as folders:
-            failed = finish(folders, intent.units)
-        if why := half_done(failed):  # the next run tries it again
+        try:
+            with Folders(root, texts=record.own) as folders:
+                failed = finish(folders, intent.units)
+            why = half_done(failed)
+        except OSError as error:
+            why = why_of(error)
+        if why:  # the next run tries it again
             result.left.append(f"Not recovered: a run was interrupted in {intent.directory}: {why}")
             return
         counts = f"{len(intent.units) - len(failed)} of its changes done, {len(failed)} not begun"
@@ -75,6 +79,9 @@ def finish(folders: Folders, units: Sequence[Unit]) -> dict[int, str]:
 
     Units are done in their order, so only the last that was begun can be half done. Those before it were done, or are
     as they were. Returns what `do_units` does. A unit that was not begun stays so: the next plan decides anew.
+
+    Raises:
+        OSError: what was done cannot be seen.
     """
     failed = {}
     done_of = _done_steps(folders, units)

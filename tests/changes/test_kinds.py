@@ -336,3 +336,27 @@ def test_why_a_new_kind_was_not_done_is_told_in_its_words(outputs: Path, retime:
 def test_a_quota_that_is_used_up_has_a_hint_as_a_full_disk_has(number: int) -> None:
     problem = refused(Action("rename", "a", "b", 0, ()), os.strerror(number))
     assert problem.hint == "make space (df -h, quota -s), and run again"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_what_cannot_be_seen_after_a_crash_is_left_to_a_run_that_can(
+    outputs: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(Disk(str(outputs)), RUN, 1, {"command": "migrate"})
+    units = [Unit("rename", 7, (move(outputs),))]
+    journal.intend("exp", "exp", units)
+    with Folders(str(outputs)) as folders:
+        assert not do_units(folders, units)
+
+    def fails(path: str, **_: object) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", fails)
+        recovered = recover(str(outputs))
+    assert recovered == ([], [f"Not recovered: a run was interrupted in exp: {os.strerror(number)}"])
+    assert recover(str(outputs)).told == [
+        "Recovered: a run was interrupted in exp: 1 of its changes done, 0 not begun."
+    ]
+    (run,) = read_runs(str(outputs))
+    assert len(run.standing) == 1
