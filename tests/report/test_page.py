@@ -318,10 +318,11 @@ def test_a_line_that_keeps_nothing_is_marked_but_for_a_floor() -> None:
     assert [row["idle"] for row in sections(data)["rules"]] == [False, False, False, True, False]
 
 
-def test_what_was_taken_back_does_not_count_as_freed() -> None:
-    freed = sections(sample())["freed"]
-    assert freed["total"] == 1_712 * 10**9
-    assert (freed["first"], freed["last"]) == ("2026-11-02", "2026-11-20")
+def test_what_was_taken_back_does_not_count_as_deleted() -> None:
+    deleted = sections(sample())["deleted"]
+    assert deleted["total"] == 1_712 * 10**9
+    assert (deleted["first"], deleted["last"]) == ("2026-11-02", "2026-11-20")
+    assert deleted["label"].startswith("1.71 TB deleted by ")  # what waits in the trash is not free
 
 
 def test_of_very_many_experiments_the_smaller_ones_are_summed_up() -> None:

@@ -74,7 +74,7 @@ def sections(data: Data) -> dict[str, Any]:
         "changes": [] if experiments else [*changes(experiments_of(data))][:MOST_CHANGES],
         "what_if": [*what_ifs(data)],
         "history": [history_row(run) for run in runs_of(data)],
-        "freed": freed(runs_of(data)),
+        "deleted": deleted(runs_of(data)),
         "rules": [rule_row(line) for line in (data.get("rules") or {}).get("lines", ())],
         "foot": f"Drawn by ckptrules {data.get('version', '')} from the JSON of '{data['command']}' (schema version "
         f"{data['schema_version']}), which stands in this file.",
@@ -227,8 +227,8 @@ def history_row(run: Data) -> dict[str, Any]:
     return {**run, "when": run["when"] or "", "state": f"{run['state']}{until}"}
 
 
-def freed(runs: Sequence[Data]) -> dict[str, Any] | None:
-    """Draw the bytes that runs freed, added up over time, as steps in a picture of 1000 by 120."""
+def deleted(runs: Sequence[Data]) -> dict[str, Any] | None:
+    """Draw the bytes that runs deleted, added up over time, as steps in a picture of 1000 by 120."""
     told = [run for run in reversed(runs) if run["bytes_deleted"] and not run["taken_back"] and run["when"]]
     if len(told) < 2:  # noqa: PLR2004 - one step is no curve
         return None
@@ -241,7 +241,7 @@ def freed(runs: Sequence[Data]) -> dict[str, Any] | None:
         line += f"H{x:.1f}V{118 - 112 * sofar / total:.1f}"
     line += "H1000"
     days = (told[0]["when"][:10], told[-1]["when"][:10])
-    label = f"{human_size(total)} freed by {count_of(len(told), 'run')} from {days[0]} to {days[1]}"
+    label = f"{human_size(total)} deleted by {count_of(len(told), 'run')} from {days[0]} to {days[1]}"
     return {"line": line, "area": f"{line}V120H0Z", "total": total, "first": days[0], "last": days[1], "label": label}
 
 

@@ -116,8 +116,8 @@ def of_verify(data: Data) -> Pieces:
 
 def of_history(data: Data) -> Pieces:
     """Say how much the runs deleted that was not taken back."""
-    freed = sum(run["bytes_deleted"] for run in runs_of(data) if not run["taken_back"])
-    return [(count_of(len(runs_of(data)), "run"), True), (f", {human_size(freed)} deleted and not taken back", False)]
+    size = sum(run["bytes_deleted"] for run in runs_of(data) if not run["taken_back"])
+    return [(count_of(len(runs_of(data)), "run"), True), (f", {human_size(size)} deleted and not taken back", False)]
 
 
 def assurances(data: Data, experiments: Sequence[Data]) -> Iterator[dict[str, str]]:
