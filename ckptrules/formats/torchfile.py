@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 from ckptrules.formats.content import CHUNK, FileContent, Format, Tell, UnsoundError, facts_of, of_size
@@ -45,7 +45,10 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  
     except BROKEN_ZIP:
         raise UnsoundError("truncated", NO_END) from None
     state = state_of(archive)
-    _check_directory(archive, entries, str.lower if state else str)  # torch asks for names without regard to case
+    _check_directory(archive, entries)
+    names = [entry.filename.lower() if state else entry.filename for entry in entries]  # torch asks without case
+    if len({*names}) < len(names):
+        raise UnsoundError("damaged", "has two entries of one name: readers may disagree on what it holds")
     _check_end(file, archive)
     refuse_bomb(archive, entries)
     checksums = any(entry.CRC for entry in entries)
@@ -96,13 +99,10 @@ def check_legacy(file: BinaryIO, size: int, tell: Tell, *__: object) -> FileCont
     return facts_of("torch before 1.6", contents)
 
 
-def _check_directory(
-    archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], asked_for: Callable[[str], str]
-) -> None:
-    """See that every entry has a place of its own in the file, and a name of its own as it is ``asked_for``."""
+def _check_directory(archive: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """See that every entry has a place of its own in the file."""
     if not entries:
         raise UnsoundError("damaged", "holds nothing: its directory is empty")
-    seen: set[str] = set()
     for entry in entries:
         if entry.header_offset < 0 or entry.header_offset + entry.compress_size > archive.start_dir:
             raise UnsoundError("truncated", "is cut off: an entry of its directory lies outside of it")
@@ -110,10 +110,6 @@ def _check_directory(
             raise UnsoundError("damaged", "has an entry that is stored as it is, with two sizes")
         if entry.volume or entry.flag_bits & MASKED or (entry.file_size and entry.external_attr & IS_FOLDER):
             raise UnsoundError("damaged", f"has a damaged directory, at '{entry.filename[:80]}'")
-        key = asked_for(entry.filename)
-        if key in seen:
-            raise UnsoundError("damaged", "has two entries of one name: readers may disagree on what it holds")
-        seen.add(key)
     by_place = sorted(entries, key=lambda entry: entry.header_offset)
     for entry, following in itertools.pairwise(by_place):
         if entry.header_offset + LOCAL_HEADER + entry.compress_size > following.header_offset:

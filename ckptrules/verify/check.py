@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.actions import Problem
@@ -94,48 +94,46 @@ def end(begun: Begun, rules: RuleSet, every: Iterable[Read]) -> tuple[Report, li
 
     What was not read is told as such.
     """
-    found, listing, marked = begun.found, begun.listing, begun.marked
+    listing, checkpoints = begun.listing, begun.found.every
     by_name = {read.entry.name: read for read in every}
     told = [*by_name.values(), *(_as_twin(by_name[name], twin) for twin, name in begun.twins if name in by_name)]
-    to_read = [entry for entry in begun.new if entry.name not in by_name]
-    unread = [*to_read, *(twin for twin, name in begun.twins if name not in by_name)]
+    of_name = {one.entry.name: one for one in told}
+    to_read = [entry for entry in begun.new if entry.name not in of_name]
+    unread = [*to_read, *(twin for twin, _ in begun.twins if twin.name not in of_name)]
     read_now = [
-        Row(one.entry.name, one.entry.size, None if one.problem else one.known, read=one.entry.name in by_name)
-        for one in told
+        Row(name, one.entry.size, None if one.problem else one.known, name in by_name) for name, one in of_name.items()
     ]
     rows = [*begun.rows, *read_now, *(Row(one.name, one.size, None, read=False, unread=True) for one in unread)]
     rows.sort(key=lambda row: row.name)
     faults = sorted((one.problem for one in told if one.problem), key=lambda fault: fault.names)
-    checkpoints = found.every
-    of_name = {one.entry.name: one for one in told}
     unlike = [
         of_name[fault.names[0]]._replace(known=Known(FileContent(""), frozenset(), fault.text))
         for fault in unlike_others(rows, faults, checkpoints)
     ]
-    problems = [*found.problems]
-    problems += [not_whole(one, marked[one.entry.name]) for one in checkpoints if one.entry.name in marked]
-    problems += name_problems(found, listing, rules.sidecars, {*marked, *begun.others})
-    unclaimed = {skipped.name for skipped in found.skipped}
-    problems += told_once(
-        [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)], checkpoints
-    )
-    named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
-    problems += content_problems(
-        [(named[row.name], row.name, row.known.facts) for row in rows if row.known and row.name in named]
-    )
-    rows += [
-        Row(one.entry.name, one.entry.size, None, read=False, whole=False)
-        for one in checkpoints
-        if one.entry.name in marked
-    ]
+    missing = [one.entry for one in checkpoints if one.entry.name in begun.marked]
+    every_row = [*rows, *(Row(one.name, one.size, None, read=False, whole=False) for one in missing)]
     return Report(
         listing.experiment,
         listing.directory,
-        tuple(joined(rows, checkpoints)),
-        tuple(sorted(problems)),
+        tuple(joined(every_row, checkpoints)),
+        tuple(sorted(_problems(begun, rules, rows, faults))),
         sum(entry.size for entry in to_read),
         sum(size_to_read(begun.desk, entry) for entry in to_read),
     ), unlike
+
+
+def _problems(begun: Begun, rules: RuleSet, rows: Sequence[Row], faults: Sequence[Problem]) -> Iterator[Problem]:
+    """Yield what is wrong with a directory: by its names, the ``faults`` of what was read, and what stands inside."""
+    found, marked = begun.found, begun.marked
+    yield from found.problems
+    yield from (not_whole(one, marked[one.entry.name]) for one in found.every if one.entry.name in marked)
+    yield from name_problems(found, begun.listing, rules.sidecars, {*marked, *begun.others})
+    unclaimed = {skipped.name for skipped in found.skipped}
+    ours = [fault for fault in faults if not (fault.id == "unknown_format" and fault.names[0] in unclaimed)]
+    yield from told_once(ours, found.every)
+    named = {name: checkpoint for checkpoint in found.checkpoints for name in checkpoint.names}
+    inside = [(named[row.name], row.name, row.known.facts) for row in rows if row.known and row.name in named]
+    yield from content_problems(inside)
 
 
 def to_read(found: Sorted, entries: Sequence[Entry], sidecars: tuple[str, ...]) -> list[Entry]:
