@@ -206,11 +206,6 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0 and value.bit_length() <= LONGEST_NUMBER
 
 
-def _pushing(value: object) -> Callable[[Machine, object], None]:
-    return lambda machine, _: machine.push(value)
-
-
-_SAME = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "MARK": _MARK}
 _LITERALS = (
     "INT LONG LONG1 LONG4 BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 "
     "BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT"
@@ -220,7 +215,11 @@ _STEPS: Mapping[str, Callable[[Machine, object], object]] = {
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.note),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.push_noted),
     **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
-    **{name: _pushing(value) for name, value in _SAME.items()},
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    "MARK": lambda machine, _: machine.stack.append(_MARK),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_SET": lambda machine, _: machine.push([]),
     "EMPTY_DICT": lambda machine, _: machine.push({}),

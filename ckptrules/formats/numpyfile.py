@@ -29,8 +29,7 @@ def check_numpy(file: BinaryIO, size: int, tell: Tell = lambda _: None, *_: obje
         UnsoundError: it is cut off or damaged.
         UnreadableError: its header or its pickle is damaged.
     """
-    wide = file.read(8)[6:7] > b"\x01"
-    width = 4 if wide else 2
+    width = 4 if file.read(8)[6:7] > b"\x01" else 2
     length = int.from_bytes(file.read(width), "little")
     if length > LONGEST_HEADER:
         raise TooLongError(f"a numpy header of more than {LONGEST_HEADER} bytes is not read")

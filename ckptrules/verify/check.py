@@ -62,12 +62,8 @@ def begin(outputs_dir: str, rules: RuleSet, listing: Listing, how: How, now_ns: 
         marked, _ = unwhole(found, listing, rules, Evidence(inside=look_inside(directory, listing, rules)))
         desk = Desk(outputs_dir, listing.directory, how, memory.recall(outputs_dir, listing.directory), now_ns)
         others = frozenset(beside(found, listing, rules))
-        missing = {name for one in found.every if one.entry.name in marked for name in one.names}
-        entries = [
-            entry
-            for entry in to_read(found, listing.entries, rules.sidecars)
-            if entry.name not in missing and entry.name not in others
-        ]
+        left = {*others, *(name for one in found.every if one.entry.name in marked for name in one.names)}
+        entries = [entry for entry in to_read(found, listing.entries, rules.sidecars) if entry.name not in left]
         identities = {entry.name: identity_of(desk, directory, entry) for entry in entries}
     known = {name: desk.known.get(identity) for name, identity in identities.items()}
     old = {name: this for name, this in known.items() if this and how.satisfied_by(this)}

@@ -56,24 +56,21 @@ def joined(rows: Sequence[Row], checkpoints: Iterable[Checkpoint]) -> list[Row]:
 
 
 def _one_of(checkpoint: Checkpoint, rows: Sequence[Row]) -> Row:
-    names = checkpoint.names
-    known = [row.known for row in sorted(rows, key=lambda row: names.index(row.name)) if row.known]
+    names, known = checkpoint.names, None
+    parts = [row.known for row in sorted(rows, key=lambda row: names.index(row.name)) if row.known]
+    if len(parts) == len(names):
+        kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
+        done = frozenset.intersection(*(part.done for part in parts))
+        known = Known(together(kind, (part.facts for part in parts)), done)
     return Row(
         names[0],
         checkpoint.entry.size,
-        _all_known(known) if len(known) == len(names) else None,
+        known,
         any(row.read for row in rows),
         names[1:],
         all(row.whole for row in rows),
         any(row.unread for row in rows),
     )
-
-
-def _all_known(parts: Sequence[Known]) -> Known:
-    """Join what is known of the parts of a checkpoint, and what was done to all."""
-    kind = ", ".join(dict.fromkeys(part.facts.kind for part in parts))
-    done = frozenset.intersection(*(part.done for part in parts))
-    return Known(together(kind, (part.facts for part in parts)), done)
 
 
 def name_problems(

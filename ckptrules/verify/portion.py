@@ -119,7 +119,8 @@ def of_portions(desk: Desk, answers: Sequence[tuple[Portion, Answer]], tell: Tel
     if isinstance(first, Read):
         return first
     if whole is None and isinstance(first, Lost):
-        return not_read(entry, first.why)
+        fact = f"was not read: {first.why}"  # though nothing is known against it
+        return Read(entry, "", None, Problem("unreadable", (entry.name,), fact, READ_HERE))
     shards = {
         shard: UnsoundError("unreadable", f"its part '{shard.path}' was not read: {answer.why}", READ_HERE)
         if isinstance(answer, Lost)
@@ -201,11 +202,6 @@ def _still_broken(entry: Entry, identity: str, earlier: Known | None, known: Kno
     kind, how = ("does_not_load", "with load=1") if "load" in earlier.done else ("damaged", "without quick=1")
     hint = f"an earlier run has found that; 'doit verify' {how} looks again"
     return Read(entry, identity, earlier, Problem(kind, (entry.name,), earlier.broken, hint))
-
-
-def not_read(entry: Entry, why: str) -> Read:
-    """Tell of a checkpoint that nobody could read to its end, though nothing is known against it."""
-    return Read(entry, "", None, Problem("unreadable", (entry.name,), f"was not read: {why}", READ_HERE))
 
 
 def identity_of(desk: Desk, directory: int, entry: Entry) -> str:

@@ -39,9 +39,7 @@ class Limiter:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.rate = rate
-        self._paid: Moment = (
-            SimpleNamespace(value=0.0) if paid is None else paid
-        )  # one of ctypes is false where it is 0
+        self._paid: Moment = SimpleNamespace(value=0.0) if paid is None else paid  # one of ctypes is false at 0
         self._clock, self._sleep = clock, sleep
 
     def take(self, count: int, progress: Progress) -> None:

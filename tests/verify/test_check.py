@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ckptrules.engine.entries import Entry
-from ckptrules.verify.portion import not_read
+from ckptrules.verify.portion import Desk, How, Portion, of_portions
+from ckptrules.workers.pieces import Lost
 from tests.commands.test_verify import made_old, problem_ids, put, result, torch_zip
 from tests.conftest import Project
 
@@ -243,8 +244,9 @@ def test_a_preview_of_verify_notes_nothing(tree: Project) -> None:
 
 def test_what_no_worker_could_read_is_read_again_by_the_command_in_its_hint(tree: Project) -> None:
     (path,) = ranks(tree, 100, state(100))
-    lost = not_read(Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns), "3 workers died of it")
-    problem = lost.problem
+    entry = Entry(path.name, "file", path.stat().st_size, path.stat().st_mtime_ns)
+    desk = Desk(str(tree.outputs), str(path.parent.relative_to(tree.outputs)), How(), {}, 0)
+    problem = of_portions(desk, [(Portion(entry), Lost("3 workers died of it"))], lambda _: None).problem
     assert problem
     assert (problem.id, problem.text) == ("unreadable", "was not read: 3 workers died of it")
     command = problem.hint.split("'")[1].removeprefix("doit ").split()
