@@ -23,7 +23,8 @@ TAIL_BYTES = 32
 TORN = '{"line": "torn"}\n'  # whatever stands in the line before it was cut off
 HALF_DONE = "is half done"
 STOPPED = '{"line": "stopped"}\n'
-_FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
+# what the last bytes (`TAIL_BYTES` are enough) of a journal hold that ended between two directories
+FINISHED = re.compile(rb'"line": "(?:run|outcome|purged|stopped|torn)"}\n\Z')
 
 
 class JournalError(OSError):
@@ -114,11 +115,6 @@ class Journal:
         start = "\n" + TORN if torn else ""
         self._storage.append(self._path, f"{start}{due}{line}".encode(), durable=durable)
         self._torn, self._due = False, ""
-
-
-def is_finished(tail: bytes) -> bool:
-    """Say whether a journal with these last bytes (`TAIL_BYTES` are enough) ended between two directories."""
-    return _FINISHED.search(tail) is not None
 
 
 def line_of(row: Mapping[str, Any], line: str) -> str:

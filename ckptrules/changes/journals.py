@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ckptrules.changes.clock import Now
-from ckptrules.changes.journal import JOURNALS, STOPPED, TAIL_BYTES, JournalError, is_finished
+from ckptrules.changes.journal import FINISHED, JOURNALS, STOPPED, TAIL_BYTES, JournalError
 from ckptrules.engine.measures import NS
 from ckptrules.engine.state_folder import STATE
 from ckptrules.storage.base import Storage
@@ -103,4 +103,4 @@ def _names(storage: Storage) -> list[str]:
 
 def _ends_well(storage: Storage, name: str) -> bool:
     with storage.read(f"{JOURNALS}/{name}", -TAIL_BYTES) as file:
-        return is_finished(file.read())
+        return FINISHED.search(file.read()) is not None

@@ -93,16 +93,6 @@ class Sign(NamedTuple):
         """Where that was."""
         return Host(*(self.tells(key) for key in ("host", "boot", "disk", "processes")))
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether there is no such process any more; that is known only where its numbering is ours."""
-        with contextlib.suppress(OSError, OverflowError, ValueError):
-            try:
-                os.kill(int(self.tells("process")), 0)
-            except ProcessLookupError:
-                return True
-        return False
-
 
 def this_host(directory: int) -> Host:
     """Name the machine that we run on, and the disk of an open directory."""
@@ -177,7 +167,14 @@ class HostLock:
     def _has_ended(self, other: Sign) -> bool:
         """Say whether a run of this machine, to which the disk had another number, has ended without letting go."""
         is_ours = other.host._replace(disk="") == self._host._replace(disk="")
-        return bool(other.host.boot and other.host.processes) and is_ours and other.has_ended
+        if is_ours and other.host.boot and other.host.processes:  # else its number may be that of another process
+            try:
+                os.kill(int(other.tells("process")), 0)
+            except ProcessLookupError:
+                return True
+            except (OSError, OverflowError, ValueError):
+                return False
+        return False
 
     def _take_over(self, state: int, say: Say) -> bool:
         other = self._look(state)
