@@ -128,7 +128,7 @@ def _extremes_that_go(
     for metric, rated in sorted(_by_metric(series, protected).items()):
         mode = asked.get(metric) or mode_of(metric)
         for end, words in (("max", "highest {}"), ("min", "lowest {}")):
-            if len(rated) > 1 and mode in (end, ""):
+            if mode == end or (not mode and len(rated) > 1):
                 best = (max if end == "max" else min)(one.value for one in rated)
                 first = [one for one in rated if one.value == best]
                 if all(one.name in goes for one in first):

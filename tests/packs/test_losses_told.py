@@ -78,6 +78,10 @@ RUNS = {
         ("the best by reward (9), checkpoint_000000, goes", "all but one of 3 checkpoints"),
     ),
     "sb3: nothing is known of metrics": Run("sb3", "logs", "logs/rl_model_{1000,2000,3000}_steps.zip", ("all but one of 3 checkpoints",)),
+    "words: the only one that tells a metric was saved for it": Run(
+        "words", "rob", "rob/model_epoch_{10,60_Lift_success_0.5,80,90}.pth",
+        ("the best by Lift_success (0.5), model_epoch_60_Lift_success_0.5.pth, goes", "all but one of 4 checkpoints"),
+    ),
     "two series": Run(
         "icefall", "exp", "exp/epoch-{1..3}.pt exp/checkpoint-{4000,8000,9000}.pt exp/best-valid-loss.pt",
         ("all but one of 3 checkpoints named by epoch go", "all but one of 3 checkpoints named by step go"),
