@@ -19,8 +19,8 @@ def overview(every: Iterable[Outlook], total: Tally, style: Style) -> str:
     """Show the sentence that stands first in a page, too, and below it a line an experiment, what loses most first."""
     found = sorted(every, key=lambda one: (-one.total.bytes_deleted, -one.total.bytes_kept, one.experiment))
     unread = _drafts(found)
-    checkpoints, held = sum(one.checkpoints for one in found), sum(one.held[1] for one in found)
-    start = of_bytes(total.bytes_deleted, total.bytes_kept, held, checkpoints, would=True)
+    many, held = (sum(one.held[which] for one in found) for which in (0, 1))
+    start = of_bytes(total.bytes_deleted, total.bytes_kept, held, total.kept + many, would=True)
     said = "".join(text for text, _ in ended(start, total.problems + unread, held))
     lines = [style.paint(line, "bold") for line in (textwrap.wrap(said, style.width) if style.width else [said])]
     cells = [_cells(style.name(one.experiment), one.total, _drafts([one])) for one in found]

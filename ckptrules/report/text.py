@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ckptrules.engine.drafting import Unread
 
 LARGEST = 10  # so many lines show the order of magnitude
-UNSOUND = ("empty", "ambiguous", "bad_target")  # problems of what is a checkpoint by its name only
 OF_ONE = ("in_use", "broken")  # problems whose names are all of one checkpoint
 STAYS = ("renamed", "restored")  # what the numbers of a summary count that is kept
 
@@ -172,7 +171,6 @@ class Outlook(NamedTuple):
 
     experiment: str
     total: Tally
-    checkpoints: int = 0
     held: tuple[int, int] = (0, 0)
     largest: tuple[tuple[int, str], ...] = ()
     blind: str = ""
@@ -183,15 +181,13 @@ def outlook(plan: Plan, entries: Sequence[Entry], total: Tally) -> Outlook:
     """Say what an experiment would keep and lose; ``total`` is its tally. Links are not counted."""
     goes = sorted(((a.size, f"{plan.directory}/{a.name}") for a in plan.actions if a.kind in DELETES), reverse=True)
     trashed = [f"{plan.directory}/{action.name}" for action in plan.actions if action.kind == "trash"]
-    unsound = sum(len(problem.names) for problem in plan.problems if problem.id in UNSOUND)
     settled = {row.name for row in plan.kept} | {action.name for action in plan.actions}
     names = {name for problem in plan.problems for name in problem.names} - settled
     left = {entry.name: entry.size for entry in entries if entry.name in names and entry.kind != "link"}
     others = {name for problem in plan.problems if problem.id in OF_ONE for name in problem.names[1:]}
     held = len(left.keys() - others), sum(left.values())
     blind = trashed[0] if trashed and plan.blind else ""
-    many = plan.remaining + len(plan.unwhole) + len(trashed) + unsound
-    return Outlook(plan.experiment, total, many, held, tuple(goes[:LARGEST]), blind)
+    return Outlook(plan.experiment, total, held, tuple(goes[:LARGEST]), blind)
 
 
 def magnitude(every: Sequence[Outlook], style: Style) -> str:

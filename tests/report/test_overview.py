@@ -17,7 +17,6 @@ ROWS = [
     Outlook(
         LONG,
         Tally(kept=10, deleted=8, renamed=3, bytes_kept=7 * GB, bytes_deleted=40 * GB),
-        18,
         unread=unread([("net_12.pt", False), ("net_13.pt", False), ("readme.txt", False)]),
     ),
 ]
@@ -100,10 +99,10 @@ def test_a_kind_of_names_that_is_unread_in_two_experiments_is_one_kind_in_all() 
 @pytest.mark.parametrize(
     ("total", "said"),
     [
-        (Tally(bytes_kept=GB), "Nothing would go: 3 checkpoints stay, 1 GB."),
-        (Tally(bytes_kept=GB, problems=1), "Nothing would go: 3 checkpoints stay, 1 GB, 1 needs you."),
+        (Tally(kept=3, bytes_kept=GB), "Nothing would go: 3 checkpoints stay, 1 GB."),
+        (Tally(kept=3, bytes_kept=GB, problems=1), "Nothing would go: 3 checkpoints stay, 1 GB, 1 needs you."),
         (Tally(bytes_kept=GB, bytes_deleted=GB, problems=2), "1 GB would go of 2 GB; 1 GB stays, 2 need you."),
     ],
 )
 def test_the_first_sentence(total: Tally, said: str) -> None:
-    assert overview([Outlook("a", total, 3)], total, Style()).splitlines()[0] == said
+    assert overview([Outlook("a", total)], total, Style()).splitlines()[0] == said
