@@ -17,7 +17,6 @@ from ckptrules.engine.ruleset import Fact
 
 LAST_SECOND = 253_402_300_800  # of the year 9999
 LONGEST = 4096  # characters of a text that names a checkpoint
-Row = Mapping[str, Any]
 Metrics = Mapping[str, Mapping[str, str]]  # by the name of a checkpoint
 Names = Mapping[str, Mapping[str, str]]  # and the fields that the rules read of each
 
@@ -147,7 +146,7 @@ def as_time_ns(value: object) -> int | None:
     return round(value * NS)
 
 
-def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Row, bool]]:
+def _rows(fact: Fact, documents: Iterable[object]) -> Iterator[tuple[Mapping[str, Any], bool]]:
     """Yield the mappings of a file, and whether each is a row: a document that holds the list of rows is none."""
     for document in documents:
         if fact.rows and isinstance(document, Mapping):
@@ -170,7 +169,7 @@ def _by_key(fact: Fact, names: Names) -> dict[tuple[int | str, ...], list[str]]:
     return found
 
 
-def _key_of(fact: Fact, row: Row) -> tuple[int | str, ...] | None:
+def _key_of(fact: Fact, row: Mapping[str, Any]) -> tuple[int | str, ...] | None:
     """Return what a row tells of, by our fields; None where it lacks one."""
     key: list[int | str] = []
     for ours, theirs in fact.by:
