@@ -83,6 +83,8 @@ def decided_of(job: Job, found: Directory) -> Decided:
                 plan = plan._replace(notes=(*plan.notes, Reason(f"nothing could be changed now: it {problem.text}")))
             plan = with_stale_paths(job, listing, directory, plan)
             looked_at = names_to_compare(job, listing, plan)
+            if settled.job is not job:  # it goes by less than the policy for now: not to be remembered
+                return Decided(plan, listing, None, known)
             return Decided(plan, listing, readings.read_by(listing, looked_at, contents, known.links), known)
     except FAULTS as fault:
         return Decided(untouched(found, fault), listing)

@@ -208,6 +208,7 @@ def test_nothing_goes_in_a_backup_that_got_another_name(project: Project) -> Non
     assert len(os.listdir(made / "one/checkpoints")) == 3
     (made / STATE / "manifest.json").unlink()
     assert "to delete   2  3 B" in project.doit("plan", "delete_old=1", "keep_last=1")
+    assert "deleted     2  3 B" in project.doit("migrate", "delete_old=1", "keep_last=1")
 
 
 def test_the_manifest_tells_size_time_permissions_and_checksum_of_every_file(tree: Project) -> None:
