@@ -13,10 +13,10 @@ from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
 from ckptrules.run.command_line import TASKS, completed, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
-from ckptrules.run.options import OptionError
+from ckptrules.run.options import REFUSED, OptionError
 from ckptrules.run.words import encode_word, selects_by_name
 
-REFUSED, STOPPED = 3, 130
+STOPPED = 130
 PROGRAM = "ckptrules"
 
 
@@ -68,7 +68,8 @@ def run_doit(arguments: list[str]) -> int:
     main = DoitMain(loader)
     has_flags = any(word.startswith("-") for word in arguments)  # to look at them costs a start of doit's command
     if has_flags and (fault := fault_in_flags(main, loader, arguments)):
-        raise OptionError(fault, f"'{PROGRAM} help' lists the commands")
+        hint = f"'{PROGRAM} help' lists the commands; options of a command stand behind it"
+        raise OptionError(fault, hint)
     return int(main.run(arguments) or 0)  # doit returns nothing where all went well
 
 

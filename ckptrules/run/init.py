@@ -41,14 +41,14 @@ from ckptrules.run import refusing
 from ckptrules.run.command_line import TASKS
 from ckptrules.run.hints import quoted
 from ckptrules.run.init_look import told_look, told_rows, told_savings
-from ckptrules.run.options import OptionError
+from ckptrules.run.options import REFUSED, OptionError
 from ckptrules.storage import writing
 
 NAMING, RETENTION = f"{RULES_DIR}/naming.yaml", f"{RULES_DIR}/retention.yaml"
 DEFAULT = "outputs"
 WELL_KNOWN = "runs work_dirs lightning_logs results checkpoints logs experiments exp output saved models".split()
 PRESET = "preset="
-NOT_UNDERSTOOD, REFUSED = 1, 3  # exit codes
+NOT_UNDERSTOOD = 1  # the exit code
 ALSO_CALLED = {"hf": "huggingface", "transformers": "huggingface", "accelerate": "huggingface", "pl": "lightning"}
 
 

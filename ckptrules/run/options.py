@@ -10,6 +10,7 @@ from ckptrules.engine.actions import OnConflict
 from ckptrules.engine.measures import max_delete, rate, seconds
 from ckptrules.workers.where import DASK, HERE, read_executor
 
+REFUSED = 3  # the exit code
 WAYS: tuple[OnConflict, ...] = get_args(OnConflict)
 
 
@@ -55,7 +56,9 @@ def some_text(text: str) -> str:
 
 
 def a_path(text: str) -> str:
-    """Read the path of a file or a folder."""
+    """Read the path of a file or a folder; behind a ``=``, zsh and fish leave a ``~`` as it is."""
+    if text.partition("/")[0] == "~":
+        raise ValueError("a path without ~, which this shell has left as it is\n    hint: write $HOME in its place")
     return some_text(text)
 
 
@@ -63,7 +66,7 @@ def a_file(text: str) -> str:
     """Read the path of a file to write. Elsewhere ``-`` is the screen; here it would be a file of that name."""
     if text in ("", "-"):
         raise ValueError("the path of a file, such as report.json")
-    return text
+    return a_path(text)
 
 
 def is_page(path: str) -> bool:
@@ -75,7 +78,7 @@ def a_page(text: str) -> str:
     """Read the path of a page to write: by its ending nothing else can be meant, a checkpoint say."""
     if not is_page(text):
         raise ValueError("the path of a page, such as checkpoints.html")
-    return text
+    return a_path(text)
 
 
 def a_checkpoint(text: str) -> str:

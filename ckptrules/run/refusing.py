@@ -11,12 +11,10 @@ from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
 from ckptrules.run.command_line import TASKS, declared, program, refusal
 from ckptrules.run.hints import OURS, command, quoted
-from ckptrules.run.options import Common, OptionError, a_file, a_page, is_page
+from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
 from ckptrules.run.session import Session, once
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
-
-REFUSED = 3
 
 
 def show_help_first() -> None:
@@ -202,12 +200,7 @@ def refuse_backup(options: Common) -> None:
 
 
 def near_folder(path: str) -> str:
-    """Return the folder that a path may mean whose last part is mistyped, or an empty text.
-
-    Behind a ``=``, zsh and fish leave a ``~`` as it is.
-    """
-    if (home := os.path.expanduser(path)) != path and os.path.isdir(home):
-        return home
+    """Return the folder that a path may mean whose last part is mistyped, or an empty text."""
     above, name = os.path.split(os.path.normpath(path))
     try:
         with os.scandir(above or os.curdir) as entries:

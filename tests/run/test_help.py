@@ -306,7 +306,5 @@ def test_a_flag_that_doit_does_not_know_is_one_fact_and_no_dump_of_its_objects(
 ) -> None:
     done = run(tmp_path, *words.split())
     assert done.returncode == 3
-    assert (
-        done.stderr
-        == f"ERROR: command line: option {flag} not recognized\n    hint: 'ckptrules help' lists the commands\n"
-    )
+    hint = "'ckptrules help' lists the commands; options of a command stand behind it"
+    assert done.stderr == f"ERROR: command line: option {flag} not recognized\n    hint: {hint}\n"
