@@ -23,6 +23,8 @@ from ckptrules.storage.posix import Disk
 SETTLE = 60  # seconds, on a file system that hosts share, where nobody says them
 PROOF = "proved"  # the file in the state folder
 
+Survey = tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]
+
 
 def load(session: Session, options: Common) -> RuleSet:
     """Load the rules, once, and test them, unless `note_proof` has noted for this folder that these very rules hold."""
@@ -78,20 +80,16 @@ def names_of(session: Session, options: Common) -> list[str]:
     return [found.experiment for found in find(session, options)]
 
 
-def survey(session: Session, options: Common) -> tuple[list[Directory], list[outputs_find.Inner]]:
-    """Find the checkpoint directories, once, and those that lie in a checkpoint of another."""
-    return _survey(session, options.outputs_dir, load(session, options))[:2]
+def survey(session: Session, options: Common) -> Survey:
+    """Find the checkpoint directories, once; those that lie in a checkpoint of another; and those passed over.
 
-
-def passed_over(session: Session, options: Common) -> frozenset[str]:
-    """Return the directories that the layout of packs covers, and in which no pack knows anything."""
-    return _survey(session, options.outputs_dir, load(session, options))[2]
+    These the layout of packs covers, and no pack knows anything in them.
+    """
+    return _survey(session, options.outputs_dir, load(session, options))
 
 
 @once
-def _survey(
-    session: Session, path: str, rules: RuleSet
-) -> tuple[list[Directory], list[outputs_find.Inner], frozenset[str]]:
+def _survey(session: Session, path: str, rules: RuleSet) -> Survey:
     every, inner = survey_by(path, rules)
     if not rules.layout_of_packs:
         return every, inner, frozenset()

@@ -26,7 +26,7 @@ from ckptrules.outputs.links import Links
 from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR
-from ckptrules.run.finding import find, load, passed_over, rules_of
+from ckptrules.run.finding import find, load, rules_of, survey
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.pinning import pins_of, strays_of
 from ckptrules.run.records import Journals, begun, journals_of, run_header
@@ -102,7 +102,8 @@ def uncovered(session: Session, base: str, options: Common) -> str:
     from ckptrules.engine.lookalikes import Folder, looks_like, uncovered_text
 
     shown, place, rules = session.style(options).name, options.outputs_dir, load(session, options)
-    covered, unread = {one.directory for one in find(session, options)}, passed_over(session, options)
+    found, _, passed_over = survey(session, options)
+    covered = {one.directory for one in found}
     holds = holders_by(place, rules)
 
     def is_judged(path: str) -> bool:
@@ -111,8 +112,8 @@ def uncovered(session: Session, base: str, options: Common) -> str:
         in_parts = any(fnmatchcase(name, pattern) for pattern in rules.part_folders)
         return in_parts or holds(path) or is_ignored(name, own)
 
-    found, more = outputs_find.lookalikes(place, covered, looks_like, is_judged)
-    folders = [Folder(shown(path), count, shown(example), path in unread) for path, count, example in found]
+    alike, more = outputs_find.lookalikes(place, covered, looks_like, is_judged)
+    folders = [Folder(shown(path), count, shown(example), path in passed_over) for path, count, example in alike]
     return uncovered_text(folders, rules.layout, shown(os.path.abspath(place)), naming_file(rules), more=more)
 
 
@@ -149,11 +150,11 @@ def prepare(session: Session, options: Planning, command: str = "migrate") -> Jo
     rules = load(session, options)
     pins_of(session, options)
     policy = rules.policies.get(options.policy)
-    if not rules.policies and (options.delete_old or options.policy != Planning.policy):
+    if policy is None and (options.delete_old or options.policy != Planning.policy):
+        if rules.policies:
+            raise OptionError(f"unknown policy '{options.policy}'", one_of(options.policy, rules.policies))
         fact = f"no rule file has 'retention', so there is no policy '{options.policy}'"
         raise OptionError(fact, to_have_a_policy(options), options.rules_dir or RULES_DIR)
-    if policy is None and (options.delete_old or options.policy != Planning.policy):
-        raise OptionError(f"unknown policy '{options.policy}'", one_of(options.policy, rules.policies))
     if options.settle is not None:
         rules = rules._replace(settle=options.settle, shared="")
     digest = {"files": list(rules.files), "naming_digest": rules.naming_digest}
