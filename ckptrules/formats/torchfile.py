@@ -57,6 +57,8 @@ def check_zip(file: BinaryIO, _: int, tell: Tell, quick: bool) -> FileContent:  
     kind = "torch" if state else "numpy" if is_numpy else "zip"
     if kind == "numpy":
         _check_arrays(archive, entries, tell)
+    elif state and state.filename.replace("data.pkl", "constants.pkl") in names:
+        kind = "TorchScript"
     contents = _torch_contents(archive, entries, state, tell) if state else None
     return facts_of(kind, contents, checksums=checksums and not quick)
 

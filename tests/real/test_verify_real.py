@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,15 @@ def test_what_needs_code_is_loaded_only_when_that_is_said(tmp_path: Path) -> Non
     out, _ = verify(tmp_path, "load=1", "unsafe=1")
     assert "loaded by RUNNING the code it names (argparse.Namespace)" in out
     verify(tmp_path, "load=1", code=1)
+
+
+@pytest.mark.parametrize("kind", ["TorchScript", "pickle"])
+def test_what_torch_load_always_refuses_is_not_loaded(tmp_path: Path, kind: str) -> None:
+    if kind == "pickle":
+        place(tmp_path).write_bytes(pickle.dumps({"epoch": 3, "global_step": 352}))
+    else:
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 3), torch.zeros(1, 3)), place(tmp_path))
+    assert verify(tmp_path, "load=1")[1]["experiments"][0]["checkpoints"][0]["format"] == kind
 
 
 def test_a_hostile_checkpoint_runs_nothing_however_it_is_verified(tmp_path: Path) -> None:
