@@ -11,7 +11,8 @@ from typing import Any
 
 from ckptrules import __version__
 from ckptrules.rules.shipped import TASKS_FILE, groups, shipped
-from ckptrules.run.command_line import TASKS, completed, declared
+from ckptrules.run.command_line import completed
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import COMPLETION, INIT, OWN, asks_for_help, page, refuse_unknown, topic_page
 from ckptrules.run.options import REFUSED, OptionError
 from ckptrules.run.words import encode_word, selects_by_name
@@ -23,7 +24,7 @@ PROGRAM = "ckptrules"
 def main() -> int:
     """Print a page of help, run ``ckptrules init``, or doit with the shipped tasks."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends us, without a traceback
-    arguments = [encode_word(word) if selects_by_name(word, TASKS) else word for word in sys.argv[1:]]
+    arguments = [encode_word(word) if selects_by_name(word) else word for word in sys.argv[1:]]
     sys.argv[1:] = arguments
     try:
         topic = asks_for_help(arguments, (*TASKS, *OWN)) if arguments else ""
@@ -101,7 +102,7 @@ def show_help(topic: str) -> int:
         print(page(told, PROGRAM), end="")
     else:
         refuse_unknown(topic, known)
-        print(topic_page(topic, known, PROGRAM, declared), end="")
+        print(topic_page(topic, known, PROGRAM), end="")
     return 0
 
 

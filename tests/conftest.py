@@ -22,7 +22,7 @@ import pytest
 from hypothesis import settings
 
 from ckptrules import stopping
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.declared import TASKS
 from ckptrules.storage.base import Storage
 from tests.support.forking import AT_START, Server, memory, start_of
 from tests.support.storages import STORAGES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 import os
 import re
@@ -12,24 +11,10 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ckptrules.engine.measures import visible_lines
+from ckptrules.run.declared import declared
 from ckptrules.run.hints import InForce, complete, in_force
 from ckptrules.run.options import Common
 from ckptrules.run.words import CommandLine, read_command_line
-
-FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "commands")
-COMMANDS = "ckptrules.commands"  # each file of it is a command, by its name
-TASKS = tuple(sorted(name.removesuffix(".py") for name in os.listdir(FOLDER) if name[0] not in "_."))
-
-
-def module_of(task: str) -> Any:
-    """Import the file of a command: its class ``Options``, and ``prepare``, or ``tasks`` where it has several."""
-    return importlib.import_module(f"{COMMANDS}.{task}")
-
-
-def declared(task: str) -> type[Common]:
-    """Return what a command may be told; what every command may, where it is none of ours."""
-    options: type[Common] = module_of(task).Options if task in TASKS else Common
-    return options
 
 
 def params_of(task: str) -> list[dict[str, Any]]:
@@ -65,12 +50,12 @@ def said_outputs_dir(rules_dir: str | None) -> str | None:
 
 def command_line(arguments: Sequence[str]) -> CommandLine:
     """Read the command line; what the rules say to it is read once."""
-    return read_command_line(arguments, TASKS, declared)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
+    return read_command_line(arguments)._replace(outputs_dir_by=functools.cache(said_outputs_dir))
 
 
 def program() -> str:
     """Return the program that runs: ``doit``, or ``ckptrules``."""
-    return in_force(sys.argv, "utf-8", TASKS, declared).program[0]
+    return force_of(sys.argv[1:]).program[0]
 
 
 def completed(text: str) -> str:
@@ -81,7 +66,7 @@ def completed(text: str) -> str:
 def force_of(arguments: Sequence[str]) -> InForce:
     """Return what a command needs to work as one with these arguments does."""
     encoding = getattr(sys.__stdout__, "encoding", None) or "ascii"
-    return in_force([sys.argv[0], *arguments], encoding, TASKS, declared)
+    return in_force([sys.argv[0], *arguments], encoding)
 
 
 def escape_what_has_no_letter(*streams: TextIO) -> None:

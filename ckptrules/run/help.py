@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ckptrules.engine.spelling import nearest
+from ckptrules.run.declared import declared
 from ckptrules.run.options import Option, OptionError
-from ckptrules.run.words import DOIT_COMMANDS, Declarations, Word
+from ckptrules.run.words import DOIT_COMMANDS, Word
 
 WIDTH = 79
 HELP = ("-h", "--help")
@@ -134,7 +135,7 @@ def page(groups: Mapping[str, Mapping[str, str]], program: str) -> str:
     return "\n".join([*lines, "", EXAMPLES.format(program=program)])
 
 
-def topic_page(topic: str, sentences: Mapping[str, str], program: str, declared: Declarations) -> str:
+def topic_page(topic: str, sentences: Mapping[str, str], program: str) -> str:
     """Write what a task does, and its options in both forms, with their defaults; of a word of `OWN`, what it takes."""
     if topic in OWN:
         own = OWN[topic]

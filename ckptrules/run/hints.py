@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
+from ckptrules.run.declared import declared
 from ckptrules.run.options import Common, Migrating
-from ckptrules.run.words import DOIT_COMMANDS, Declarations, what_is_typed
+from ckptrules.run.words import DOIT_COMMANDS, what_is_typed
 
 OUTPUTS_DIR = "outputs_dir"  # by default, the rules may say another than we do
 CARRIED = (OUTPUTS_DIR, "rules_dir", "policy", "keep_min_epoch", "keep_last")
@@ -32,24 +33,23 @@ _WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
 class InForce(NamedTuple):
     """What a command needs to work here as this run does: the words that start the program, and the options given.
 
-    ``encoding`` is that of what the command is shown on; ``declared`` tells what another command takes.
+    ``encoding`` is that of what the command is shown on.
     """
 
     program: tuple[str, ...] = ("doit",)
     options: Mapping[str, str] = {}
     encoding: str = "utf-8"
-    declared: Declarations = lambda _: Common
 
 
-def in_force(words: Sequence[str], encoding: str, tasks: Sequence[str], declared: Declarations) -> InForce:
+def in_force(words: Sequence[str], encoding: str) -> InForce:
     """Read what was typed, also where it is refused: an unknown option does not change where the outputs are."""
     program = PurePath(words[0])
     name = program.parent.name if program.name == "__main__.py" else program.name
-    known, (typed, flags) = Migrating.known(), what_is_typed(words[1:], tasks, declared)
+    known, (typed, flags) = Migrating.known(), what_is_typed(words[1:])
     where = [word for flag in flags if _WHERE.match(flag[0]) for word in flag]
     given = {key: value for key, value in typed.items() if key in CARRIED and value}
     options = {key: value for key, value in given.items() if key == OUTPUTS_DIR or value != known[key].default}
-    return InForce((OURS,) if name == OURS else ("doit", *where), options, encoding or "ascii", declared)
+    return InForce((OURS,) if name == OURS else ("doit", *where), options, encoding or "ascii")
 
 
 def command(task: str, **values: object) -> str:
@@ -102,11 +102,7 @@ def _completed(program: str, rest: str, force: InForce) -> str:
     if program == OURS and task in ITS_OWN:
         return f"'{program}{rest}'"
     known = {word.partition("=")[0] for word in words}
-    more = [
-        f"{n}={quoted(v, force.encoding)}"
-        for n, v in force.options.items()
-        if n not in known and _takes(task, n, force)
-    ]
+    more = [f"{n}={quoted(v, force.encoding)}" for n, v in force.options.items() if n not in known and _takes(task, n)]
     return as_named(" ".join([*start, *rest.split(" ")[1:], *more]))
 
 
@@ -118,10 +114,10 @@ def _task_of(words: Sequence[str]) -> str:
     return rest[0].partition(":")[0] if rest else "plan"
 
 
-def _takes(task: str, name: str, force: InForce) -> bool:
+def _takes(task: str, name: str) -> bool:
     if task.isupper() or task in DOIT_COMMANDS - {"list"}:
         return False
-    return name in Common.known() or name in force.declared(task).known()
+    return name in Common.known() or name in declared(task).known()
 
 
 def _can_be_shown(text: str, encoding: str) -> bool:

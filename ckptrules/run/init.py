@@ -38,7 +38,7 @@ from ckptrules.rules.shipped import (
     starter_files,
 )
 from ckptrules.run import refusing
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.declared import TASKS
 from ckptrules.run.hints import quoted
 from ckptrules.run.init_look import told_look, told_rows, told_savings
 from ckptrules.run.options import REFUSED, OptionError

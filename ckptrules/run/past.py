@@ -17,7 +17,7 @@ from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest
 from ckptrules.engine.state_folder import old_text_name
 from ckptrules.report.style import count_of
-from ckptrules.run.command_line import declared
+from ckptrules.run.declared import declared
 from ckptrules.run.finding import load
 from ckptrules.run.hints import command, named, quoted
 from ckptrules.run.options import Common, Option, OptionError

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 from ckptrules.engine.measures import rate
-from ckptrules.run.command_line import module_of
+from ckptrules.run.declared import module_of
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.session import Session
 from ckptrules.workers.where import NONE, PROCESSES, read_executor, why_not

@@ -9,7 +9,8 @@ from pathlib import PurePath
 
 from ckptrules.engine.spelling import nearest
 from ckptrules.rules.shipped import RULES_DIR, has_own_tasks, lines_to_add, sentences
-from ckptrules.run.command_line import TASKS, declared, program, refusal
+from ckptrules.run.command_line import program, refusal
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
 from ckptrules.run.session import Session, once
@@ -35,7 +36,7 @@ def show_help_first() -> None:
         print(f"ERROR: {refusal(str(error))}", file=sys.stderr)
         raise SystemExit(REFUSED) from None
     if topic in (*TASKS, *OWN):
-        print(topic_page(topic, sentences(), program(), declared), end="", flush=True)
+        print(topic_page(topic, sentences(), program()), end="", flush=True)
         raise SystemExit(0)
 
 

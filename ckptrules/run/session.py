@@ -16,7 +16,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from ckptrules.engine.measures import NS
-from ckptrules.run.command_line import TASKS, force_of
+from ckptrules.run.command_line import force_of
+from ckptrules.run.declared import TASKS
 from ckptrules.run.hints import InForce, command_with, complete, named
 from ckptrules.run.options import Common
 from ckptrules.run.progress import Bar, Shown, terminal

@@ -23,14 +23,13 @@ from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.state_folder import STATE
 from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run.command_line import (
-    TASKS,
     command_line,
     completed,
     escape_what_has_no_letter,
-    module_of,
     params_of,
     refusal,
 )
+from ckptrules.run.declared import TASKS, module_of
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.refusing import (
     refusal_of,

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ckptrules.engine.spelling import nearest
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.options import Common, Option, OptionError
 
 DEFAULT_TASK = "plan"
@@ -23,7 +24,6 @@ DOIT_FLAGS_WITH_VALUE = frozenset(
 TRUTH = frozenset("1 0 true false yes no on off".split())
 
 Known = Mapping[str, Option]
-Declarations = Callable[[str], type[Common]]  # of a command, by its name
 
 
 class Word(NamedTuple):
@@ -62,14 +62,12 @@ class CommandLine(NamedTuple):
     words: tuple[Word, ...]
     variables: Mapping[str, Any]
     arguments: tuple[str, ...]
-    tasks: tuple[str, ...] = ()
-    declared: Declarations = lambda _: Common
     outputs_dir_by: Callable[[str | None], str | None] = lambda _: None  # what the rules of a folder say
 
     @property
     def has_foreign_words(self) -> bool:
         """Say whether it names something else than our tasks: a task of the user's own, say."""
-        return any(not _selects_any(word, self.tasks) for word in self.words)
+        return any(not _selects_any(word) for word in self.words)
 
     def asks_for(self, task: str) -> bool:
         """Say whether a task is needed at all: doit calls every task creator on every command."""
@@ -81,7 +79,7 @@ class CommandLine(NamedTuple):
 
     def asked(self) -> dict[str, Common]:
         """Return the tasks that are asked for, with their options."""
-        return {task: self.options(task) for task in self.tasks if self.asks_for(task)}
+        return {task: self.options(task) for task in TASKS if self.asks_for(task)}
 
     def options(self, task: str, given: Mapping[str, Any] | None = None) -> Common:
         """Return the options of one task; ``given`` holds defaults from doit's own configuration.
@@ -98,20 +96,20 @@ class CommandLine(NamedTuple):
         if any(word.flags != flags for word in self.words if word.base == task):
             hint = "run one after the other, or give the options as name=value for all"
             raise OptionError(f"the selections of '{task}' have different flags", hint)
-        known = self.declared(task).known()
+        known = declared(task).known()
         defaults = {
             name: _read_value(known[name], value) if isinstance(value, str) else value
             for name, value in (given or {}).items()
             if value is not None
         }
         values = {**defaults, **self.variables, **flags}
-        if "outputs_dir" not in values and self.declared(task).needs_outputs:
+        if "outputs_dir" not in values and declared(task).needs_outputs:
             said = self.outputs_dir_by(values.get("rules_dir"))
             values |= {"outputs_dir": said} if said else {}
-        return self.declared(task)(**{name: value for name, value in values.items() if name in known})
+        return declared(task)(**{name: value for name, value in values.items() if name in known})
 
 
-def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: Declarations) -> CommandLine:
+def read_command_line(arguments: Sequence[str]) -> CommandLine:
     """Read the arguments as doit does: its own flags first, then tasks each with flags, ``name=value`` anywhere.
 
     Only the commands that are asked for need be declared, unless something is refused.
@@ -119,18 +117,16 @@ def read_command_line(arguments: Sequence[str], tasks: Iterable[str], declared: 
     Raises:
         OptionError: an unknown option, or a value that does not fit.
     """
-    reader = _Reader(tuple(tasks), declared)
+    reader = _Reader()
     rest = list(arguments)
     while rest:
         reader.read(rest.pop(0), rest)
     return reader.finish(tuple(arguments))
 
 
-def what_is_typed(
-    arguments: Sequence[str], tasks: Iterable[str], declared: Declarations
-) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+def what_is_typed(arguments: Sequence[str]) -> tuple[dict[str, str], list[tuple[str, ...]]]:
     """Read the options as texts, and doit's own flags, each with its value, whatever else is wrong with the line."""
-    reader, rest = _Reader(tuple(tasks), declared), list(arguments)
+    reader, rest = _Reader(), list(arguments)
     while rest:
         with contextlib.suppress(OptionError):
             reader.read(rest.pop(0), rest)
@@ -141,8 +137,7 @@ def what_is_typed(
 class _Reader:
     """Reads one argument after the other. What a ``name=value`` means is known only when all tasks are."""
 
-    def __init__(self, tasks: tuple[str, ...], declared: Declarations) -> None:
-        self.tasks, self.declared = tasks, declared
+    def __init__(self) -> None:
         self.command = "run"
         self.words: list[Word] = []
         self.texts: list[tuple[str, str]] = []
@@ -151,12 +146,12 @@ class _Reader:
     def read(self, argument: str, rest: list[str]) -> None:
         name, is_value, text = argument.partition("=")
         if argument.startswith("-"):
-            if self.words and _selects_any(self.words[-1], self.tasks):
+            if self.words and _selects_any(self.words[-1]):
                 _refuse_short(argument, self.words[-1], self._known(self.words[-1:]))
                 _set_once(self.words[-1].flags, *self._flag(argument, rest))
             elif not self.words:
                 self.own.append((argument, rest.pop(0)) if argument in DOIT_FLAGS_WITH_VALUE and rest else (argument,))
-        elif is_value and selects_by_name(argument, self.tasks):
+        elif is_value and selects_by_name(argument):
             self.words.append(Word(encode_word(argument), {}, typed=argument))
         elif is_value:
             self.texts.append((name, text))
@@ -173,23 +168,23 @@ class _Reader:
         for name, text in self.texts:
             if name in known or name in (known := {**self._elsewhere(words, name), **known}):
                 _set_once(variables, name, self._value(words, known[name], text))
-            elif not self.words or any(_selects_any(word, self.tasks) for word in self.words):
+            elif not self.words or any(_selects_any(word) for word in self.words):
                 hint = _hint(name, known) if name else "write name=value, without spaces"
                 raise OptionError(f"unknown option '{name}'", hint)
         for word in self.words:
-            if word.task in known and word.task not in self.tasks:
+            if word.task in known and word.task not in TASKS:
                 raise OptionError(f"'{word.task}' is an option, no task", f"write {word.task}=…")
         _refuse_mixed(self.words)
         if self.command == "run":
             self._refuse_foreign(words, variables)
-        return CommandLine(self.command, tuple(self.words), variables, arguments, self.tasks, self.declared)
+        return CommandLine(self.command, tuple(self.words), variables, arguments)
 
     def _known(self, words: Iterable[Word]) -> Known:
         """Return what the commands that some words select may be told; what all may, where they select none."""
         return {name: one for known in self._selected(words) for name, one in known.items()} or Common.known()
 
     def _selected(self, words: Iterable[Word]) -> list[Known]:
-        return [self.declared(task).known() for task in self.tasks if any(word.selects(task) for word in words)]
+        return [declared(task).known() for task in TASKS if any(word.selects(task) for word in words)]
 
     def _value(self, words: Iterable[Word], option: Option, text: str) -> Any:
         """Read a value as each command does that has the option: one may take less than another."""
@@ -197,8 +192,8 @@ class _Reader:
 
     def _elsewhere(self, words: Iterable[Word], name: str) -> Known:
         """Return an option that no selected command has, and some other one does."""
-        ours = [word for word in words if _selects_any(word, self.tasks)]
-        every = [self.declared(task).known() for task in self.tasks] if ours or not words else []
+        ours = [word for word in words if _selects_any(word)]
+        every = [declared(task).known() for task in TASKS] if ours or not words else []
         return next(({name: known[name]} for known in every if name in known), {})
 
     def _flag(self, argument: str, rest: list[str]) -> tuple[str, Any]:
@@ -207,7 +202,7 @@ class _Reader:
         flags = own = _by_flag(self._known(self.words[-1:]))
         full = _fitting(dashed, flags)
         if not full:
-            every = _by_flag({name: one for task in self.tasks for name, one in self.declared(task).known().items()})
+            every = _by_flag({name: one for task in TASKS for name, one in declared(task).known().items()})
             full, flags = _fitting(dashed, every), every | flags
         if len(full) != 1:
             fact = f"unknown option '--{dashed}'" if not full else f"'--{dashed}' is short for {', '.join(full)}"
@@ -226,10 +221,10 @@ class _Reader:
 
     def _refuse_foreign(self, words: Iterable[Word], variables: Mapping[str, Any]) -> None:
         """Refuse an option that a task does not know: it would do without it what was meant to be done with it."""
-        for word in (word for word in words if word.base in self.tasks):
+        for word in (word for word in words if word.base in TASKS):
             for name in (*variables, *word.flags):
-                if name not in self.declared(word.base).known():
-                    tasks = [task for task in self.tasks if name in self.declared(task).known()]
+                if name not in declared(word.base).known():
+                    tasks = [task for task in TASKS if name in declared(task).known()]
                     raise OptionError(f"option '{name}' is not for '{word.base}'", f"it is for: {', '.join(tasks)}")
 
 
@@ -244,8 +239,8 @@ def _fitting(dashed: str, flags: Iterable[str]) -> list[str]:
     return [dashed] if dashed in flags else [name for name in flags if name.startswith(dashed)]
 
 
-def _selects_any(word: Word, tasks: Iterable[str]) -> bool:
-    return any(word.selects(task) for task in tasks)
+def _selects_any(word: Word) -> bool:
+    return any(word.selects(task) for task in TASKS)
 
 
 def _refuse_mixed(words: Sequence[Word]) -> None:
@@ -303,10 +298,10 @@ def as_pattern(text: str | None, names: Collection[str]) -> str | None:
     return re.sub(r"([*?[])", r"[\1]", text) if text is not None and text in names else text
 
 
-def selects_by_name(argument: str, tasks: Collection[str]) -> bool:
+def selects_by_name(argument: str) -> bool:
     """Say whether an argument is a task of ours with the name of an experiment behind it: ``migrate:lr=0.1``."""
     task, colon, _ = argument.partition("=")[0].partition(":")
-    return bool(colon) and _selects_any(Word(task, {}), tasks)
+    return bool(colon) and _selects_any(Word(task, {}))
 
 
 def encode_word(argument: str) -> str:

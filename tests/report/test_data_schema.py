@@ -16,7 +16,7 @@ from ckptrules.changes.kinds import ACTIONS
 from ckptrules.report.checkpoints import State
 from ckptrules.report.data import SCHEMA_VERSION
 from ckptrules.report.text import Tally
-from ckptrules.run.command_line import TASKS, declared
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.verify.report import VerifyTally
 from tests.conftest import ROOT
 from tests.support.json_files import RUNS, SCHEMA, parts

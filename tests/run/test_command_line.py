@@ -12,7 +12,7 @@ import pytest
 
 from ckptrules import catalog
 from ckptrules.commands.demo import sample_checkpoint
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.declared import TASKS
 from tests.conftest import ROOT, Project
 
 EARLY, YOUNG = "epoch_2_step_3.ckpt", "epoch_20_step_3.ckpt"

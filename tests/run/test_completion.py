@@ -13,8 +13,8 @@ import pytest
 
 from ckptrules import cli
 from ckptrules.rules import packs
-from ckptrules.run.command_line import TASKS, declared
 from ckptrules.run.completion import SHELLS
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import WITHOUT_OPTIONS
 from ckptrules.run.options import OptionError
 

@@ -18,7 +18,7 @@ import pytest
 from ckptrules.cli import init
 from ckptrules.commands.demo import walk_through
 from ckptrules.rules.shipped import groups, sentences
-from ckptrules.run.command_line import TASKS, declared
+from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.help import INIT, OWN, WITHOUT_OPTIONS, asks_for_help, page, topic_page
 from ckptrules.run.options import Common, Migrating
 from ckptrules.storage import writing
@@ -27,7 +27,7 @@ from tests.conftest import ROOT, Project, default, run_program
 KNOWN = sentences()
 OURS = {word: own.sentence for word, own in OWN.items()}
 PAGE = page({**groups(), "Begin": {**OURS, **groups()["Begin"]}}, "ckptrules")
-PAGES = {topic: topic_page(topic, KNOWN, "ckptrules", declared) for topic in (*KNOWN, *OWN)}
+PAGES = {topic: topic_page(topic, KNOWN, "ckptrules") for topic in (*KNOWN, *OWN)}
 OPTIONS_PAGE = ROOT / "docs" / "options.md"
 
 
@@ -71,7 +71,7 @@ def test_the_page_lists_our_commands_in_any_folder(tmp_path: Path, make: Callabl
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_a_row_on_the_page_and_a_page_of_its_own_options(task: str) -> None:
     assert f"\n  {task} " in PAGE
-    text = topic_page(task, KNOWN, "doit", declared)
+    text = topic_page(task, KNOWN, "doit")
     for name, option in {**Migrating.known(), **declared(task).known()}.items():
         its_own = task != "demo" and name in declared(task).known()
         assert (f"  {name}=" in text) == its_own, name

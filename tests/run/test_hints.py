@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ckptrules.commands.demo import sample_checkpoint
-from ckptrules.run.command_line import TASKS, declared
+from ckptrules.run.declared import declared
 from ckptrules.run.hints import InForce, command, command_with, complete, in_force, quoted
 from tests.conftest import ROOT, Project, default, named_commands, run_copied, run_program
 
@@ -57,7 +57,7 @@ YOUNG = "epoch=20-step=200.ckpt"
     ],
 )  # fmt: skip
 def test_a_command_is_completed_with_what_is_in_force(typed: str, text: str, shown: str) -> None:
-    assert complete(text, in_force(shlex.split(typed), "utf-8", TASKS, declared)) == shown
+    assert complete(text, in_force(shlex.split(typed), "utf-8")) == shown
 
 
 ODD = (
@@ -201,12 +201,12 @@ def test_a_command_has_the_options_that_decide_and_no_others(
     typed: str, tasks: str, options: dict[str, Any], shown: str
 ) -> None:
     given = declared("plan")(**options)
-    assert command_with(tasks, given, in_force(shlex.split(typed), "utf-8", TASKS, declared)) == shown
+    assert command_with(tasks, given, in_force(shlex.split(typed), "utf-8")) == shown
 
 
 @pytest.mark.parametrize("flags", ["-k", "-f x/dodo.py", "-d 'my runs'", "--dir=x", "-f dodo.py -d x"])
 def test_a_command_that_was_completed_before_gets_no_flag_of_doit_twice(flags: str) -> None:
-    force = in_force(shlex.split(f"doit {flags} plan outputs_dir=o"), "utf-8", TASKS, declared)
+    force = in_force(shlex.split(f"doit {flags} plan outputs_dir=o"), "utf-8")
     once = complete("See 'doit purge'.", force)
     assert f"doit {flags} purge outputs_dir=o" in once
     assert complete(once, force) == once

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ckptrules.run import finding, locking, records, startup
-from ckptrules.run.command_line import TASKS, command_line
+from ckptrules.run.command_line import command_line
+from ckptrules.run.declared import TASKS
 from ckptrules.run.options import Common, OptionError
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once

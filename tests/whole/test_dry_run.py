@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.declared import TASKS
 from tests.whole.test_golden import Session, here
 
 __all__ = ["here"]  # a fixture

@@ -17,7 +17,7 @@ import yaml
 
 from ckptrules.commands.demo import sample_tree
 from ckptrules.rules.load import load_rules
-from ckptrules.run.command_line import TASKS
+from ckptrules.run.declared import TASKS
 from tests.conftest import ROOT
 from tests.rules.test_load_docs import anchor_of
 

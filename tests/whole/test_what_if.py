@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ckptrules.run.command_line import declared
 from ckptrules.run.deciding import decided_of
+from ckptrules.run.declared import declared
 from ckptrules.run.jobs import jobs_of
 from ckptrules.run.options import Planning
 from ckptrules.run.session import Session
@@ -202,7 +202,7 @@ def test_what_cannot_be_read_is_told_by_the_plan_and_weighs_nothing(project: Pro
 
 def test_a_directory_that_has_gone_weighs_nothing(project: Project) -> None:
     make(project, Case("  default: {keep_last: 1}\n"))
-    session = Session(read_command_line(["plan"], ["plan"], declared), {})
+    session = Session(read_command_line(["plan"]), {})
     options = declared("plan")(outputs_dir=str(project.outputs), rules_dir=str(project.folder / "rules"))
     assert isinstance(options, Planning)
     job, pairs = jobs_of(session, "plan", options.but(delete_old=True, dry_run=True))
