@@ -218,14 +218,19 @@ class Bytes(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What the whole tree may take; who stays is judged by the first of some metrics that it tells, else by age."""
+    """What the whole tree may take; who stays is judged by the first of some metrics that it tells.
+
+    What tells none of them is judged ``by_age``, or stays.
+    """
 
     total: Bytes
     order: tuple[tuple[str, Literal["max", "min"]], ...] = ()
+    by_age: bool = True
 
     def __str__(self) -> str:
-        order = ", ".join(f"{{metric: {in_line(metric)}, mode: {mode}}}" for metric, mode in self.order)
-        return f"{{total: {self.total}, order: [{order}]}}" if order else f"{{total: {self.total}}}"
+        order = [f"{{metric: {in_line(metric)}, mode: {mode}}}" for metric, mode in self.order]
+        said = ", ".join(order + ["oldest"] * self.by_age)
+        return f"{{total: {self.total}, order: [{said}]}}" if order else f"{{total: {self.total}}}"
 
 
 class PolicyLine(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ckptrules.engine.actions import OnConflict, Plan
 from ckptrules.engine.checkpoints import Checkpoint, Evidence, order_of
 from ckptrules.engine.entries import Listing, Spot
-from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated
+from ckptrules.engine.judging import Judged, Opinion, Others, is_misdated, yes
 from ckptrules.engine.lines.keep_best import best_of, goodness, metric_of
 from ckptrules.engine.lines.max_total_size import fitting
 from ckptrules.engine.measures import human_size, taken
@@ -99,25 +99,35 @@ def share_out(budget: Budget, parts: Sequence[Part], now_ns: int) -> SharedOut:
     """Say of all that no line keeps whether it fits beside what stays in any case: the best or newest first.
 
     Each is judged by the first entry of the order that it tells, and ranked among those that are judged by the same.
+    What tells none stays, as with `keep_best`: a rename may have dropped the metric of the best.
     Where there are several such lists, they are gone through in step: the best tenth of each before the second.
     """
-    must = [one.entry for part in parts for one in part.stays]
-    stays = Others(len(must), sum(one.size for one in must), tuple(link for one in must for link in one.shared))
     rest = {Spot(part.directory, one.entry.name): one for part in parts for one in part.rest}
     lists = ranked_lists(budget, parts, now_ns)
+    unjudged = [] if budget.by_age else lists.pop(len(budget.order), [])
+    must = [*(one.entry for part in parts for one in part.stays), *(rest[spot].entry for spot in unjudged)]
+    stays = Others(len(must), sum(one.size for one in must), tuple(link for one in must for link in one.shared))
     places = {spot: (place, number, len(spots)) for number, spots in lists.items() for place, spot in enumerate(spots)}
-    order = sorted(rest, key=lambda spot: (places[spot][0] / places[spot][2], places[spot][1], spot))
+    order = sorted(places, key=lambda spot: (places[spot][0] / places[spot][2], places[spot][1], spot))
     entries = {spot: rest[spot].entry for spot in order}
     said = fitting(budget.total, entries, stays, f"the budget of {budget.total}")
     left = [rest[spot].entry for spot in order if said[spot].keeps]
     kept = [*must, *left]
+    judged = {spot: explained(said[spot], budget, rest[spot], *places[spot]) for spot in order}
     return SharedOut(
-        by_directory({spot: explained(said[spot], budget, rest[spot], *places[spot]) for spot in order}),
+        by_directory({**judged, **dict.fromkeys(unjudged, unknown(budget))}),
         *(
             taken(sum(one.size for one in some), [link for one in some for link in one.shared])
             for some in ([*must, *entries.values()], must, kept)
         ),
     )
+
+
+def unknown(budget: Budget) -> Opinion:
+    """Keep what tells no metric of the order, and say what would judge it."""
+    metrics = " or ".join(metric for metric, _ in budget.order)
+    note = f"a checkpoint that tells no {metrics} stays whatever the budget: its order has no 'oldest' at the end"
+    return yes(f"tells no {metrics}, and the order of the budget does not end with 'oldest'", note)
 
 
 def explained(opinion: Opinion, budget: Budget, checkpoint: Checkpoint, place: int, number: int, count: int) -> Opinion:

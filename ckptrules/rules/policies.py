@@ -161,6 +161,7 @@ def compile_budget(
         return None
     total, order = value.data["total"].data, []
     entries = order_value.data if (order_value := value.get("order")) else []
+    by_age = not entries or any(entry.data == OLDEST for entry in entries)
     for number, entry in enumerate(entries):
         if entry.data == OLDEST:
             if number < len(entries) - 1:
@@ -171,7 +172,7 @@ def compile_budget(
         order.append((metric.data, entry.data["mode"].data))
         if not told_by_files:
             faults += unknown_metric(metric.data, rules, metric.place, "budget")
-    return PolicyLine("budget", Budget(Bytes(measures.size(total), total), tuple(order)), value.key_place)
+    return PolicyLine("budget", Budget(Bytes(measures.size(total), total), tuple(order), by_age), value.key_place)
 
 
 def _compile_policy(name: str, value: Value, faults: list[Fault]) -> Policy:

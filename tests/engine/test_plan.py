@@ -265,6 +265,7 @@ LINE_OF_REASON: Mapping[str, str | None] = {
     r".*day \d": "keep_daily: ",
     r".* (?:not )?within (\d+[a-z]+)": r"keep_within: \1",
     r"(?:fits|does not fit) in the budget of (\w+)": r"budget: {total: \1",
+    r"tells no \w+, and the order of the budget does not end": "budget: {total",
     r"(?:fits|does not fit) in (\w+)": r"max_total_size: \1",
     r".+ points to it( and is in conflict)?$|.+ is renamed$|link to .+$": None,
     r".+ names it(, and could not follow to .+)?$": None,

@@ -218,4 +218,12 @@ def test_the_line_that_would_save_it_is_whole() -> None:
     parts = [Part("a", (one("x", loss="0.1"), one("y", loss="0.2")))]
     said = share_out(budget(10, ("loss", "min")), parts, NOW).says["a"]["y"]
     assert said.why == "does not fit in the budget of 10B: 2 of 2 by loss (0.2)"
-    assert str(said.would) == "{total: 20B, order: [{metric: loss, mode: min}]}"
+    assert str(said.would) == "{total: 20B, order: [{metric: loss, mode: min}, oldest]}"
+
+
+def test_what_tells_no_metric_of_the_order_counts_as_what_must_stay() -> None:
+    parts = [Part("a", (one("x", loss="0.1"), one("y", epoch=1))), Part("b", (one("z", loss="none"),))]
+    shared = share_out(budget(20, ("loss", "min"))._replace(by_age=False), parts, NOW)
+    assert kept(shared) == {("a", "y"), ("b", "z")}
+    assert (shared.every, shared.must, shared.stays) == (30, 20, 20)
+    assert str(shared.says["a"]["x"].would) == "{total: 30B, order: [{metric: loss, mode: min}]}"

@@ -37,7 +37,7 @@ LINES = (
                     "A size: 500GB. A file with several names counts once, the trash does not.", fault_of(size)
                 ),
                 "order": ListOf(
-                    "By what they are judged: the first that a checkpoint tells. At the end, and otherwise: oldest.",
+                    "By what they are judged, if not by age: the first that a checkpoint tells. What tells none stays.",
                     Either((_METRIC, Choice("The oldest goes first.", {OLDEST: OLDEST}))),
                     empty=False,
                 ),
