@@ -110,11 +110,12 @@ def init(words: list[str]) -> int:
     """Look, write the rules, and say so."""
     import shutil
 
+    from ckptrules.rules.shipped import has_own_tasks
     from ckptrules.run.init import begin
 
     encoding = sys.stdout.encoding or "ascii"
     try:
-        is_ours = os.path.lexists(TASKS_FILE) or not shutil.which("doit")
+        is_ours = (os.path.lexists(TASKS_FILE) and has_own_tasks()) or not shutil.which("doit")
         code, text, fault = begin(words, PROGRAM if is_ours else "doit", encoding)
     except KeyboardInterrupt:
         return STOPPED

@@ -116,7 +116,7 @@ def latest(records: Iterable[Record]) -> Record | None:
     the one with the latest time. It warns where a `last` checkpoint of that experiment has a later time and nobody
     knows its epoch and step.
     """
-    found = list(records)
+    found = _listed(records)
     by_kind = {_kind_of_number(record): record for record in sorted(found, key=_age)}
     unknown = by_kind.pop("", None)
     newest = max(by_kind.values(), key=lambda record: (record.time, _age(record)), default=unknown)
@@ -141,7 +141,7 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
     """
     if mode not in ("max", "min"):
         raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
-    told = ((one.value if metric in (None, one.metric) else one.metrics.get(metric), one) for one in records)
+    told = ((one.value if metric in (None, one.metric) else one.metrics.get(metric), one) for one in _listed(records))
     valued = [(value, record) for value, record in told if value is not None and isfinite(value)]
     metrics = sorted({str(record.metric) for _, record in valued}) if metric is None else []
     if len(metrics) > 1:
@@ -152,7 +152,13 @@ def best(records: Iterable[Record], mode: Literal["max", "min"], metric: str | N
 
 def at(records: Iterable[Record], epoch: int) -> Record | None:
     """Return the newest of an epoch; None where there is none."""
-    return latest(record for record in records if record.epoch == epoch)
+    return latest(record for record in _listed(records) if record.epoch == epoch)
+
+
+def _listed(records: Iterable[Record]) -> list[Record]:
+    if isinstance(records, str | os.PathLike):
+        raise TypeError(f"records are wanted, such as those of catalog({os.fspath(records)!r}), not a path")
+    return list(records)
 
 
 def _kind_of_number(record: Record) -> str:

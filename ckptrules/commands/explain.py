@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple
@@ -210,7 +210,7 @@ def block(one: Explained, style: Style) -> str:
     colour = {True: "green", False: "red", None: "yellow"}[one.stays]
     rows: list[tuple[str, str, str]] = [("named by", *_told(one.named_by, style))]
     facts = {
-        "fields": ", ".join(f"{key} {value}" for key, value in one.fields.items() if value),
+        "fields": ", ".join(_told_fields(one.fields)),
         "inside": one.inside,
         "pack": one.pack,
         "files": _some_files(one) if one.parts else "",
@@ -239,6 +239,13 @@ def block(one: Explained, style: Style) -> str:
         lines.append("  If it is a checkpoint, these lines in a file of rules/ make it one; 'doit check' tests them:")
         lines += [f"    {style.name(line)}" for line in one.draft]
     return "\n".join([style.paint(style.name(f"{one.directory}/{one.name}"), "bold"), *lines, ""])
+
+
+def _told_fields(fields: Mapping[str, str]) -> Iterator[str]:
+    """Write what a name tells; ``metrics`` that are written with ``=`` are fields of their own."""
+    for key, value in fields.items():
+        if value and not (key == "metrics" and "=" in value):
+            yield f"{key} {value}"
 
 
 def _some_files(one: Explained) -> str:

@@ -60,8 +60,8 @@ def chosen_archives(pattern: str) -> list[str]:
     if os.path.lexists(pattern):
         return [pattern]
     if not (paths := archives_at(pattern)):
-        there = visible(", ".join(archives_at(os.path.join(os.path.dirname(pattern), "*")))) or "none"
-        raise OptionError(f"no archive is named '{visible(pattern)}'", f"there are: {there}")
+        there = visible(", ".join(archives_at(os.path.join(os.path.dirname(pattern), "*"))))
+        raise OptionError(f"no archive is named '{visible(pattern)}'", there and f"there are: {there}")
     return sorted(paths, key=depth)
 
 

@@ -230,7 +230,7 @@ def refuse_report_place(options: Common) -> None:
         fact = ""
         if not os.path.isdir(os.path.dirname(real)):
             fact = "there is no such folder to write in"
-        elif os.path.exists(real) and not os.path.isfile(real):
+        elif os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout leads to a pipe by no path
             fact = "is no file"
         elif options.known()[name].read is a_page and not is_page(real):
             fact = f"leads to '{real}', which is no page"

@@ -104,6 +104,8 @@ def test_the_helpers_choose(project: Project) -> None:
         ckptrules.best(found, "max")
     with pytest.raises(ValueError, match="mode must be 'max' or 'min', not 'maximum'"):
         ckptrules.best(found, "maximum")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"records are wanted, such as those of catalog\('runs'\), not a path"):
+        ckptrules.latest("runs")  # type: ignore[arg-type]
 
 
 def put(project: Project, name: str, content: bytes, seconds: int) -> None:

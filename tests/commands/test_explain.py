@@ -148,6 +148,15 @@ def test_the_plan_ends_with_the_order_of_magnitude(project: Project) -> None:
     assert "The largest that go" not in project.doit("plan")
 
 
+def test_a_metric_in_a_name_is_told_once(project: Project) -> None:
+    project.make({"ocr/checkpoints/ck_3-val_loss=0.012.pt": 10})
+    (project.folder / "rules/mine.yaml").write_text(
+        "formats:\n  - {id: ck, match: 'ck_(?P<epoch>\\d+)(?P<metrics>.*)\\.pt', examples: {ck_3.pt: {epoch: 3}}}\n"
+    )
+    out = project.doit("explain", "name=ck_*")
+    assert "\n  fields       val_loss 0.012, epoch 3\n" in out
+
+
 def test_the_metrics_that_files_tell_are_shown(project: Project) -> None:
     project.make({"ocr/checkpoints/epoch=12-step=90.ckpt": 10, "ocr/checkpoints/epoch=13-step=99.ckpt": 10})
     here = project.outputs / "ocr/checkpoints"

@@ -198,6 +198,15 @@ def test_no_report_takes_the_place_of_anything_else(project: Project, command: s
     assert (project.folder / "a pipe").is_fifo()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")
+def test_a_pipe_without_a_path_of_its_own_is_no_file_either(project: Project) -> None:
+    """`json=/dev/stdout | cat` printed the whole plan, and only then that there is no such file to write."""
+    ends = os.pipe()
+    assert f"fd/{ends[1]}: is no file" in project.doit("plan", f"json=/proc/{os.getpid()}/fd/{ends[1]}", check=3)
+    for end in ends:
+        os.close(end)
+
+
 def test_a_report_goes_where_a_link_leads(project: Project) -> None:
     project.make({f"{HERE}/{OLD}.ckpt": 3})
     (project.folder / "report.json").symlink_to("real.json")
