@@ -99,7 +99,7 @@ def carry_out(plan: Plan, listing: Listing, place: Workplace, trash_days: int) -
             return Outcome(plan._replace(actions=(), problems=(*plan.problems, problem)), None)
         units = units_of(plan, listing, place.journal.run)
         frees = () if trash_days else to_be_freed(plan)
-        done = transact(place, plan.experiment, plan.directory, units, kept=plan.remaining, frees=frees)
+        done = transact(place, plan.experiment, plan.directory, units, kept=len(plan.staying), frees=frees)
         outcome = after(plan, done.failed, problems_of(plan, done))
         if outcome.problems:
             return Outcome(outcome, None)

@@ -45,7 +45,7 @@ def history_text(runs: list[Run], style: Style) -> str:
                 past.command_of(run),
                 str(did.renamed),
                 str(did.deleted),
-                human_size(did.size) if did.deleted else "",
+                human_size(did.size) if did.deleted or did.size else "",
                 past.state_of(run),
             )
         )

@@ -108,6 +108,12 @@ class Plan(NamedTuple):
     best_goes: tuple[str, ...] = ()
 
     @property
+    def staying(self) -> set[str]:
+        """Whole checkpoints that stay and that no problem holds."""
+        kept = {row.name for row in self.kept if row.is_checkpoint}
+        return (kept | {action.name for action in self.actions if action.kind == "rename"}).difference(self.unwhole)
+
+    @property
     def going(self) -> set[str]:
         """All names that go."""
         return {name for action in self.actions if action.kind in DELETES for name in action.names}

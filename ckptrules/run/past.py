@@ -12,6 +12,7 @@ from ckptrules.changes.journal import JournalError
 from ckptrules.changes.journals import fault_of
 from ckptrules.changes.kinds import ACTIONS
 from ckptrules.changes.undoing import read_runs
+from ckptrules.engine.actions import DELETES
 from ckptrules.engine.measures import NS, visible
 from ckptrules.engine.ruleset import RuleError
 from ckptrules.engine.spelling import closest
@@ -28,7 +29,10 @@ from ckptrules.storage.trash import TrashItem
 
 
 class Did(NamedTuple):
-    """What a run did, also if it was taken back later; the bytes are those of what it deleted."""
+    """What a run did, also if it was taken back later; the bytes are those of what it deleted, leftovers among it.
+
+    A file with several names counts for each of them: which of these are left, no journal says.
+    """
 
     renamed: int
     deleted: int
@@ -120,8 +124,8 @@ def old_texts(runs: Sequence[Run]) -> set[str]:
 def did(run: Run) -> Did:
     """Count what a run did."""
     units = run.units
-    deleted = [unit for unit in units if unit.kind == "trash"]
-    return Did(sum(unit.kind == "rename" for unit in units), len(deleted), sum(unit.size for unit in deleted))
+    count = Counter(unit.kind for unit in units)
+    return Did(count["rename"], count["trash"], sum(unit.size for unit in units if unit.kind in DELETES))
 
 
 def command_of(run: Run) -> str:

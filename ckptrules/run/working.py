@@ -145,7 +145,7 @@ def fixed(job: Job, listing: Listing, done: Plan) -> Plan:
     here = Ground(job.options.outputs_dir, job.rules, listing, job.header["started_ns"], pinned)
     if job.options.dry_run:
         return foresee(here, done)
-    return fix(here, workplace(job), stoppable, done.remaining)
+    return fix(here, workplace(job), stoppable, len(done.staying))
 
 
 def workplace(job: Job) -> Workplace:

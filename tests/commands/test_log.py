@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import threading
@@ -32,6 +33,20 @@ def test_the_entry_says_what_was_migrated_deleted_and_kept(project: Project) -> 
         "- Kept 2 checkpoints for continued use",
     ]
     assert "`doit migrate delete_old=1`, in a, b" in lines[3]
+
+
+def test_log_and_history_count_as_the_summary_does(project: Project) -> None:
+    """Two in conflict were kept by the log and not by the summary; leftovers were deleted by the summary alone."""
+    project.make(TREE)
+    project.make({f"a/checkpoints/{name}.ckpt": 100 for name in ("epoch=13-step=130", "epoch_13_step_130")})
+    (project.folder / "rules/mine.yaml").write_text("leftovers: [{match: 'tmp-*', after: 1d}]\n")
+    project.make({"a/checkpoints/tmp-1": 50})
+    os.utime(project.outputs / "a/checkpoints/tmp-1", (10**9, 10**9))
+    out = project.doit("migrate", "delete_old=1", check=1)
+    assert "\n  kept        2  200 B\n" in out
+    assert "450 B" in out
+    assert "- Kept 2 checkpoints for continued use" in project.doit("log")
+    assert " 450 B " in project.doit("history")
 
 
 def test_the_same_run_is_added_once(project: Project) -> None:
