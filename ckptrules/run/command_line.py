@@ -69,6 +69,15 @@ def force_of(arguments: Sequence[str]) -> InForce:
     return in_force([sys.argv[0], *arguments], encoding)
 
 
+def let_output_be_written() -> None:
+    """Let what is printed go nowhere where the output was closed by who started us, and fail on no letter."""
+    if sys.stdout is None or sys.stderr is None:
+        from ckptrules.storage.writing import nowhere
+
+        sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
+    escape_what_has_no_letter(sys.stdout, sys.stderr)
+
+
 def escape_what_has_no_letter(*streams: TextIO) -> None:
     """Let streams write escapes for what their encoding has no letters for (`LC_ALL=C`), and not fail."""
     for stream in streams:

@@ -133,11 +133,16 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
 def refuse_processes_of_doit(line: CommandLine) -> None:
     """Refuse ``-P process``: doit's own would wait for ever for one that was killed, and outlive a main process.
 
+    With fewer than no processes (``-n -1``), doit runs nothing, and says nothing.
+
     Raises:
         OptionError: with what does the same.
     """
-    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
+    typed = " ".join(line.arguments)
+    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", typed):
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
+    if less := re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(-\d+)", typed):
+        raise OptionError(f"-n {less[1]}: no task would be run", "without -n, there are as many processes as pay")
 
 
 def refuse_lacking(session: Session) -> None:

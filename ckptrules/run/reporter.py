@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 PROBLEMS_LEFT = 1
 DRAFTS = 3  # formats for names that no rule reads
-KILLED = """a worker was killed (was the memory full?)
-    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then"""
+FEWER = "\n    hint: run again, with fewer processes ('doit -n 0 migrate'); what was begun is finished then"
+KILLED = f"a worker was killed (was the memory full?){FEWER}"
 LOST = """ERROR: {}
     hint: run again, on one host: that finishes what was begun; no change is half done
 """
@@ -110,10 +110,13 @@ class Reporter(ConsoleReporter):  # type: ignore[misc]
         """Print the summary of each command that was run, and write its JSON file.
 
         Raises:
-            SystemExit: with 2 where the output could not be written or the lock was lost; with 130 after Ctrl-C or
-                SIGTERM; with 1 where problems are left. doit itself would exit with 2, because it takes the group of a
-                failed experiment for an error.
+            SystemExit: with 2 where the output could not be written, the lock was lost, or doit gave up; with 130 after
+                Ctrl-C or SIGTERM; with 1 where problems are left. doit itself would exit with 2, because it takes the
+                group of a failed experiment for an error.
         """
+        fault = sys.exc_info()[1]  # doit calls this, too, where it gives up: where it gets no thread, say
+        if isinstance(fault, Exception):
+            self._killed = self._killed or f"not all was done: {type(fault).__name__}: {fault}{FEWER}"
         self._session.bar.close()
         if self._session.bar.moved_much:
             note_rate(self._session)

@@ -25,7 +25,7 @@ from ckptrules.rules.shipped import TASKS_FILE
 from ckptrules.run.command_line import (
     command_line,
     completed,
-    escape_what_has_no_letter,
+    let_output_be_written,
     params_of,
     refusal,
 )
@@ -74,11 +74,7 @@ def doit_config(**own: Any) -> dict[str, Any]:
     dodo = frame.f_back.f_globals if frame and frame.f_back else {}
     gc.set_threshold(GC_AFTER)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head`: workers would wait for ever for a main that failed
-    if sys.stdout is None or sys.stderr is None:  # closed by who started us
-        from ckptrules.storage.writing import nowhere
-
-        sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()
-    escape_what_has_no_letter(sys.stdout, sys.stderr)
+    let_output_be_written()
     with told_by_doit():
         show_help_first()
         line = command_line(sys.argv[1:])

@@ -94,7 +94,7 @@ class Pool(HereFirst[Executor]):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         try:
             return _start(self._locks, self._told.end, self._limiter, self._needed)
-        except (OSError, EOFError, BrokenExecutor):  # no room for a socket or for a process: less speed, no less safety
+        except (OSError, EOFError, RuntimeError):  # no room for a socket, process or thread: less speed, no less safety
             return self._here or ThreadPoolExecutor(1)
 
 

@@ -120,6 +120,13 @@ def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> N
     )
 
 
+@pytest.mark.parametrize("words", ["-n -1 migrate", "-n-2 plan", "--process=-1 verify"])
+def test_less_than_no_processes_are_refused(project: Project, words: str) -> None:
+    """As `n_jobs=-1` means all elsewhere; doit would do nothing, and say nothing."""
+    out = project.doit(*words.split(), check=3)
+    assert "no task would be run\n    hint: without -n, there are as many processes as pay\n" in out
+
+
 @pytest.mark.parametrize("words", ["-P process migrate", "-n 2 -Pprocess plan", "--parallel-type=process verify"])
 def test_processes_of_doits_own_are_refused(project: Project, words: str) -> None:
     out = project.doit(*words.split(), check=3)
