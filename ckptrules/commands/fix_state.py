@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from ckptrules import stopping
 from ckptrules.engine.actions import Plan
 from ckptrules.engine.entries import Directory, Listing
 from ckptrules.outputs.listing import scan
@@ -45,8 +44,7 @@ def changing(
 
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
     """Change one checkpoint directory, or say what that would change; tell what came of it."""
-    if stopping.stopped():
-        job.journals.note_stop()
+    if job.journals.end_if_stopped():
         return Done(Output(""), failed=True)
     listing = Listing(found.experiment, found.directory, ())
     try:

@@ -47,6 +47,12 @@ class Journals:
             self._of[key] = Journal(Disk(root), self._run, key[1], header)
         return self._of[key]
 
+    def end_if_stopped(self) -> bool:
+        """Say whether all is to end before its time; the journal of this thread says so then."""
+        if stopping.stopped():
+            self.note_stop()
+        return stopping.stopped()
+
     def note_stop(self) -> None:
         """Let the journal of this thread say that the run ends before its time."""
         for (_, thread), journal in list(self._of.items()):  # other threads add theirs meanwhile
