@@ -97,11 +97,8 @@ class CommandLine(NamedTuple):
             hint = "run one after the other, or give the options as name=value for all"
             raise OptionError(f"the selections of '{task}' have different flags", hint)
         known = declared(task).known()
-        defaults = {
-            name: _read_value(known[name], value) if isinstance(value, str) else value
-            for name, value in (given or {}).items()
-            if value is not None
-        }
+        texts = {name: str(value) for name, value in (given or {}).items() if value is not None}  # in TOML, a number
+        defaults = {name: _read_value(known[name], text) for name, text in texts.items()}
         values = {**defaults, **self.variables, **flags}
         if "outputs_dir" not in values and declared(task).needs_outputs:
             said = self.outputs_dir_by(values.get("rules_dir"))

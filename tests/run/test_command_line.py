@@ -120,6 +120,26 @@ def test_a_flag_of_doit_behind_a_task_gets_a_short_answer(project: Project) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("keep_last = 0", "keep_last=0: must be a whole number, 1 or more"),
+        ("settle = -5", "settle=-5: must be a whole number of seconds, 0 or more"),
+        ("keep_last = true", "keep_last=True: must be"),
+        ("policy = 3.5", "unknown policy '3.5'"),
+        ("max_delete = 5\ndelete_old = true", ""),
+        ("keep_min_epoch = 2\ndelete_old = 1", ""),
+    ],
+)
+def test_what_stands_in_the_configuration_of_doit_is_read_as_if_typed(
+    project: Project, setting: str, told: str
+) -> None:
+    """A number of TOML was taken unread: ``keep_last = 0`` kept none."""
+    project.make({"ocr/checkpoints/epoch_30_step_3.ckpt": 1})
+    (project.folder / "pyproject.toml").write_text(f"[tool.doit.tasks.plan]\n{setting}\n")
+    assert told in project.doit("plan", check=3 if told else 0)
+
+
 @pytest.mark.parametrize("words", ["-n -1 migrate", "-n-2 plan", "--process=-1 verify"])
 def test_less_than_no_processes_are_refused(project: Project, words: str) -> None:
     """As `n_jobs=-1` means all elsewhere; doit would do nothing, and say nothing."""
