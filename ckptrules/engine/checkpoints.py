@@ -54,7 +54,8 @@ class Checkpoint(NamedTuple):
 
     ``metrics`` are those that its sidecars and facts tell, as far as they were read. Where its format captures
     ``part``, the checkpoint is all its ``parts``: it goes by the name of the first of them, and its entry has the size
-    of all and the newest of their times. ``flaw`` says what is wrong with one of them.
+    of all and the newest of their times. ``flaw`` says what is wrong with one of them. ``order`` is that of `order_of`,
+    where it was read before: each plan asks for it many times over.
     """
 
     entry: Entry
@@ -65,6 +66,7 @@ class Checkpoint(NamedTuple):
     parts: tuple[Part, ...] = ()
     rule: Rule | None = None
     flaw: str = ""
+    order: tuple[int, int] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +101,7 @@ class Checkpoint(NamedTuple):
     @property
     def age_order(self) -> tuple[int, int, int, str]:
         """Sorts older before newer: by epoch, then step, then file time. Never by name."""
-        return (*order_of(self.fields), self.entry.mtime_ns, self.entry.name)
+        return (*(self.order or order_of(self.fields)), self.entry.mtime_ns, self.entry.name)
 
 
 class Mention(NamedTuple):

@@ -122,7 +122,7 @@ def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[l
         elif name.claim.kind == "protected":
             protected.append(Checkpoint(entry, name.fields, entry.name, name.claim.reason, rule=rule))
         else:
-            checkpoint = Checkpoint(entry, name.fields, name.target, name.claim.reason, rule=rule)
+            checkpoint = Checkpoint(entry, name.fields, name.target, name.claim.reason, rule=rule, order=name.order)
             by_age.append((name.order, entry.mtime_ns, entry.name, checkpoint))
     if parts:
         sound = {entry.name for entry, _ in found}
