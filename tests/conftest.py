@@ -51,7 +51,8 @@ class Project:
     def make(self, files: Mapping[str, int | str]) -> None:
         """Make files below outputs: a size in bytes, or ``-> text`` for a link.
 
-        Folders that change by it get a time that is past: of one that has just changed, a run remembers nothing.
+        They get a time that is past, as the folders do that change by it: of what has just changed, a run remembers
+        nothing.
         """
         folders = set[Path]()
         for path, content in files.items():
@@ -62,6 +63,8 @@ class Project:
                 file.symlink_to(content.removeprefix("-> "))
             else:
                 file.write_bytes((path.encode("utf-8", "surrogateescape") * content)[:content])
+            written = file.lstat()
+            os.utime(file, ns=(written.st_atime_ns, written.st_mtime_ns - 10**9), follow_symlinks=False)
         then = time.time() - 1
         for folder in folders:
             if folder.stat().st_mtime > then:
