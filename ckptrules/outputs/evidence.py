@@ -29,8 +29,11 @@ from ckptrules.storage.reading import open_below, open_file_in, why_of
 from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
 
 LONGEST_PATH = 4096  # bytes: PATH_MAX of Linux
-# Of a file that says by its name that it is a tracker: best_model.json, last_good, resume.sh.
-_TRACKS = re.compile(r"(?:^|[-_.])(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.]|$)", re.IGNORECASE)
+# Of a file that says by its name that it is a tracker (best_model.json, last_good, resume.sh), and no log.
+_TRACKS = re.compile(
+    r"(?:.*[-_.])?(?:best|last|latest|newest|current|resume|selected|keep)(?:[-_.].*)?(?<!\.log|\.out|\.err)",
+    re.IGNORECASE | re.DOTALL,
+)
 JOURNAL_BYTES = 2000  # more than an action takes in the journal
 CONFLICTS = ("same_target", "target_exists")
 
@@ -136,7 +139,7 @@ def read_pointers(
     def epochs_of(name: str) -> Mapping[str, str]:
         return {field: text for field, text in fields_of(name).items() if field == "epoch"}
 
-    index = Index(every if pointers or any(map(_TRACKS.search, others)) else (), fields_of)
+    index = Index(every if pointers or any(map(_TRACKS.fullmatch, others)) else (), fields_of)
     for pointer, protects in pointers.items():
         try:
             content = read_text_behind(directory, pointer) if pointer in links else read_pointer(directory, pointer)
@@ -164,7 +167,7 @@ def read_pointers(
         with contextlib.suppress(OSError):  # nothing says that it is a pointer
             content = read_pointer(directory, other) or b""
             names = {named_alone(content, fields_of)}
-            if _TRACKS.search(other):
+            if _TRACKS.fullmatch(other):
                 names |= {one.name for one in mentioned(content, index.near(content), fields_of)}
             named = sorted(names.intersection(every))
             if other not in pointers and named:
@@ -199,12 +202,13 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     """Return the names of files that no rule knows, and that may hold the name of a checkpoint and nothing else.
 
     Such a tracker has no number in its own name (``resume.txt``), and protects: to change it is for rules to say. One
-    whose own name says that it is a tracker (``best_model.json``) may hold more.
+    whose own name says that it is a tracker (``best_model.json``) may hold more. One that ``ignored`` lists by its
+    whole name says nothing.
     """
-    read = reader(rules, len(listing.entries))
+    read, ignored = reader(rules, len(listing.entries)), {pattern.text for pattern in rules.ignored}
     has_number = re.compile("[0-9]").search
     unnumbered = [entry for entry in listing.entries if entry.kind == "file" and not has_number(entry.name)]
-    small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH]
+    small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH and entry.name not in ignored]
     kinds = ("unrecognised", "ignored", "protected")  # best_* protects best_step.txt as well
     return [one.name for one in small if name_of(one, read).claim.kind in kinds]
 

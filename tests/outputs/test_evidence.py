@@ -296,6 +296,7 @@ def test_each_of_many_pointers_is_tried_against_few_names(tmp_path: Path, monkey
         ("last_good", "step: 100", True),
         ("resume.sh", "python train.py --ckpt_path {}\n", True),
         ("elastic.txt", "at {}\n", False),
+        ("latest.log", "saved {}\n", False),
         ("notes.txt", "the best is {}\n", False),
         ("seed.txt", "10", False),
         ("fold_1.txt", "{}\n", False),
@@ -315,6 +316,18 @@ def test_a_file_that_no_rule_knows_names_a_checkpoint_where_it_holds_nothing_els
     put(project, file, b"nothing\n")
     project.doit("migrate", "delete_old=1", "keep_last=1")
     assert old not in project.names("exp")
+
+
+def test_a_file_that_ignored_lists_by_its_name_names_nothing(project: Project) -> None:
+    three_of_lightning(project)
+    put(project, "resume.txt", b"epoch=10-step=100.ckpt\n")
+    rules = project.folder / "rules" / "naming.yaml"
+    naming = rules.read_text()
+    rules.write_text(naming + "ignored: ['res*.txt']\n")
+    assert "resume.txt names epoch=10-step=100.ckpt" in project.doit("plan", "delete_old=1")
+    rules.write_text(naming + "ignored: [resume.txt]\n")
+    project.doit("migrate", "delete_old=1")
+    assert "epoch=10-step=100.ckpt" not in project.names("exp")
 
 
 def three_of_lightning(project: Project) -> None:
