@@ -223,7 +223,8 @@ def target_name(found: Claim, rules: RuleSet) -> tuple[str, dict[str, str]]:
         if key in read_back and not same_text(read_back[key], value):
             raise TemplateError(f"'{name}' reads back as {key}={read_back[key]}, not {value}")
         if value and key in apart and key not in read_back:
-            hint = f"let template and match of the target carry '{key}', or list the rule under 'formats'"
+            per = "" if key in ("part", "run") else f", or take '{key}' out of every 'per'"
+            hint = f"let template and match of the target carry '{key}', or list the rule under 'formats'{per}"
             raise TemplateError(f"'{name}' does not tell {key} '{value}', and two would become one", hint)
     return name, read_back
 
