@@ -10,6 +10,7 @@ from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, t
 
 HEAD = 16  # bytes by which a format is told
 BLOCK = 4096  # bytes; the least that a crash leaves zeros in place of
+WEB_PAGE = (b"<!doctype html", b"<html")
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
 HEADER_ONLY = (".safetensors", ".h5", ".hdf5", ".npy")  # is read
@@ -62,6 +63,10 @@ def _format_of(file: BinaryIO) -> Format | None:
     if head.startswith(LFS_POINTER):
         hint = "'git lfs pull' brings it"
         raise UnsoundError("incomplete", "is a pointer of Git LFS: the file that it stands for is not here", hint)
+    if block.lstrip().lower().startswith(WEB_PAGE):
+        raise UnsoundError(
+            "damaged", "is a page of the web: the server that was asked for the file told something else"
+        )
     form = next((form for form in all_formats() if form.fits(head)), None)
     if not (form or block.strip(b"\0")):
         raise UnsoundError("damaged", "begins with nothing but zeros: a crash or a bad disk leaves such files")

@@ -129,7 +129,7 @@ BROKEN: dict[str, tuple[Files, Files, str]] = {
     "an empty counter of SpeechBrain": (SPEECHBRAIN, {"counter.ckpt": b""}, "incomplete: has an empty part: 'counter.ckpt'"),
     "a counter of SpeechBrain that is zeros": (SPEECHBRAIN, {"counter.ckpt": bytes(9)}, "damaged: its part 'counter.ckpt' begins with"),
     "a page in place of SpeechBrain's model": (
-        SPEECHBRAIN, {"model.ckpt": b"<html>\nnot found\n"}, "unknown_format: its part 'model.ckpt' is in no format",
+        SPEECHBRAIN, {"model.ckpt": b"<html>\nnot found\n"}, "damaged: its part 'model.ckpt' is a page of the web",
     ),
     "the pointer of Git LFS": (
         SPEECHBRAIN, {"model.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"}, "incomplete: its part 'model.ckpt' is a pointer of Git LFS",

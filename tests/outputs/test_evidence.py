@@ -58,6 +58,7 @@ CUT_OFF: dict[str, tuple[bytes, str]] = {
     "a pickle but for a byte": (pickle.dumps({"step": 120, "w": "w" * 99})[:-1], "is cut off: its pickle has no end"),
     "zeros": (bytes(400), "begins with nothing but zeros"),
     "a pointer of Git LFS": (LFS, "is a pointer of Git LFS"),
+    "a page of the web": (b"\n<!DOCTYPE html>\n<html><title>404</title></html>", "is a page of the web"),
 }
 CUT_FOLDERS: dict[str, tuple[Files, Files, str]] = {
     "a shard": (SHARDED, {TWO: safetensors()[:-1]}, f"its part '{TWO}' is cut off"),
