@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from importlib import import_module
 from typing import BinaryIO
 
 from ckptrules.formats.content import FileContent, Format, Tell, UnsoundError, told_as_fault
@@ -14,6 +15,13 @@ WEB_PAGE = (b"<!doctype html", b"<html")
 LFS_POINTER = b"version https://"  # .../spec/v1: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 HEADER = 64 << 10  # bytes; few are longer
 HEADER_ONLY = (".safetensors", ".h5", ".hdf5", ".npy")  # is read
+FORMATS = (
+    "torchfile.ZIP",
+    "safetensors.SAFETENSORS",
+    "hdf5.HDF5",
+    "numpyfile.NUMPY",
+    "torchfile.LEGACY",
+)  # one that comes first is asked first
 
 
 def open_file(directory: int, path: str) -> BinaryIO:
@@ -81,6 +89,5 @@ def bytes_to_read(path: str, size: int) -> int:
 @functools.cache
 def all_formats() -> tuple[Format, ...]:
     """Return the formats that are known, in the order in which they are asked."""
-    from ckptrules.formats import hdf5, numpyfile, safetensors, torchfile  # not above: who reads no file needs none
-
-    return torchfile.ZIP, safetensors.SAFETENSORS, hdf5.HDF5, numpyfile.NUMPY, torchfile.LEGACY
+    places = (row.partition(".") for row in FORMATS)
+    return tuple(getattr(import_module(f"ckptrules.formats.{file}"), name) for file, _, name in places)
