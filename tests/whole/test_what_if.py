@@ -160,15 +160,15 @@ def test_pins_and_pointers_have_lines_of_their_own(project: Project) -> None:
     """They kept checkpoints, and no line of the rules in force said so."""
     make(project, Case("  default: {keep_last: 1}\n", [f"{x}/e{n}.ckpt" for x in "ab" for n in (1, 2, 3)]))
     with (project.folder / "rules/mine.yaml").open("a") as file:
-        file.write("pointers: [latest, 'best*', {match: SUMS, protects: false}]\n")
-    for pointer, name in (("a/latest", "e2.ckpt"), ("b/latest", "e3.ckpt"), ("b/SUMS", "e1.ckpt")):
+        file.write("pointers: [chosen, 'best*', {match: SUMS, protects: false}]\n")
+    for pointer, name in (("a/chosen", "e2.ckpt"), ("b/chosen", "e3.ckpt"), ("b/SUMS", "e1.ckpt")):
         (project.outputs / pointer).write_text(f"newest: {name}\n")
     project.doit("pin", "name=a/e1.ckpt")
     found = [line for line in told(project, "plan", "delete_old=1")["rules"]["lines"] if line["key"] != "protected"]
     assert [(one["key"], one["value"], one["rule"], one["keeps"], one["alone"], one["bytes_alone"]) for one in found] == [
         ("pins", "rules/pins.yaml", None, 1, 1, SIZE),
         ("keep_last", "1", "rules/mine.yaml:4", 2, 0, 0),
-        ("pointers", "latest", "rules/mine.yaml:5", 2, 1, SIZE),
+        ("pointers", "chosen", "rules/mine.yaml:5", 2, 1, SIZE),
     ]  # fmt: skip
 
 
