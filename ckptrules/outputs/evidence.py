@@ -24,7 +24,7 @@ from ckptrules.outputs.links import Links
 from ckptrules.outputs.listing import into_part_folders
 from ckptrules.stopping import heed
 from ckptrules.storage.believing import owner_of_other
-from ckptrules.storage.looking import holds_something
+from ckptrules.storage.looking import WEIGHTS, holds_something
 from ckptrules.storage.reading import open_below, open_file_in, why_of
 from ckptrules.storage.streams import CHUNK, chunks, read_pointer, read_text_behind
 
@@ -209,8 +209,9 @@ def one_word_files(listing: Listing, rules: RuleSet) -> list[str]:
     has_number = re.compile("[0-9]").search
     unnumbered = [entry for entry in listing.entries if entry.kind == "file" and not has_number(entry.name)]
     small = [entry for entry in unnumbered if 0 < entry.size <= LONGEST_PATH and entry.name not in ignored]
-    kinds = ("unrecognised", "ignored", "protected")  # best_* protects best_step.txt as well
-    return [one.name for one in small if name_of(one, read).claim.kind in kinds]
+    texts = ((one.name, name_of(one, read).claim.kind) for one in small)
+    others = ("unrecognised", "ignored")  # best_* protects best_step.txt as well, and best_1.pt, which is no text
+    return [name for name, kind in texts if kind in others or (kind == "protected" and not name.endswith(WEIGHTS))]
 
 
 def read_metrics(
