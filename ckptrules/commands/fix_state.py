@@ -44,7 +44,7 @@ def changing(
 
 def change_one(change: Callable[[Job, Listing], Plan], job: Job, found: Directory) -> Done:
     """Change one checkpoint directory, or say what that would change; tell what came of it."""
-    if job.journals.end_if_stopped():
+    if job.journals.note_if_stopped():
         return Done(Output(""), failed=True)
     listing = Listing(found.experiment, found.directory, ())
     try:

@@ -47,11 +47,11 @@ class Journals:
             self._of[key] = Journal(Disk(root), self._run, key[1], header)
         return self._of[key]
 
-    def end_if_stopped(self) -> bool:
+    def note_if_stopped(self) -> bool:
         """Say whether all is to end before its time; the journal of this thread says so then."""
-        if stopping.stopped():
+        if is_over := stopping.stopped():  # asked once: a signal in between would end a run without a note
             self.note_stop()
-        return stopping.stopped()
+        return is_over
 
     def note_stop(self) -> None:
         """Let the journal of this thread say that the run ends before its time."""
