@@ -29,8 +29,8 @@ def cut_short(
 
     The files of one save may be parts of one checkpoint, runs of their own (``netG_``, ``netD_``), differ in their
     endings, or lie in a folder, one for each part of the model. Who was killed in between had not saved the rest; where
-    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole`` is none that the
-    newest has; of an earlier save it still tells what is saved together.
+    a training has saved less on purpose, that is known as soon as it saves again. What is ``unwhole``
+    does not count in the newest save; in an earlier one it still tells what is saved together.
     """
     orders = [order_of(one.fields) for one in checkpoints]
     if len(set(orders)) == len(orders) and not any(one.parts or one.entry.model_parts for one in checkpoints):

@@ -60,7 +60,7 @@ class Index:
             fields = fields_of(name)
             for text in {spelled for one in _texts_for(name, fields) for spelled in _spellings(one)}:
                 self._named[text].append(name)
-            for told in _told(fields) | {number(fields.get("epoch"))}:
+            for told in _may_be_told(fields):
                 self._telling[told].append(name)
         self._sizes = sorted({len(text) for text in self._named})
 
@@ -144,6 +144,11 @@ def _told(fields: Mapping[str, str]) -> set[int | None]:
     return {number(fields.get("epoch")) if step is None else step, number(fields.get("number"))}
 
 
+def _may_be_told(fields: Mapping[str, str]) -> set[int | None]:
+    """Return also the epoch beside a step, which a file of epochs tells."""
+    return _told(fields) | {number(fields.get("epoch"))}
+
+
 def _texts_for(name: str, fields: Mapping[str, str]) -> list[str]:
     return [name, *stems(name, fields.get("part", ""))]
 
@@ -188,8 +193,7 @@ def cannot_follow(texts: Texts, renames: Renames, fields: Mapping[str, str]) -> 
     for pointer, text, names in _touched(texts, renames):
         if text in names:
             continue
-        told = _told(fields) | {number(fields.get("epoch"))}
-        if not (int(text) in told if _is_number(text) else _new_text(text, names, renames)):
+        if not (int(text) in _may_be_told(fields) if _is_number(text) else _new_text(text, names, renames)):
             return pointer
     return ""
 

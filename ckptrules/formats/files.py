@@ -72,9 +72,8 @@ def _format_of(file: BinaryIO) -> Format | None:
         hint = "'git lfs pull' brings it"
         raise UnsoundError("incomplete", "is a pointer of Git LFS: the file that it stands for is not here", hint)
     if block.lstrip().lower().startswith(WEB_PAGE):
-        raise UnsoundError(
-            "damaged", "is a page of the web: the server that was asked for the file told something else"
-        )
+        fact = "is a page of the web: the server that was asked for the file told something else"
+        raise UnsoundError("damaged", fact)
     form = next((form for form in all_formats() if form.fits(head)), None)
     if not (form or block.strip(b"\0")):
         raise UnsoundError("damaged", "begins with nothing but zeros: a crash or a bad disk leaves such files")

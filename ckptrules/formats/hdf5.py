@@ -14,7 +14,7 @@ def check_hdf5(file: BinaryIO, size: int, *_: object) -> FileContent:
     """Check the end-of-file address in the superblock (HDF5 File Format Specification 3.0, section II.A)."""
     block = file.read(64)
     version = block[8] if len(block) > len(MAGIC) else -1
-    width_at, base_at = _SUPERBLOCKS.get(version, (0, 0))  # where the magic number begins, no width is
+    width_at, base_at = _SUPERBLOCKS.get(version, (len(block), 0))  # of no other version it is known where
     width = block[width_at] if len(block) > width_at else 0
     end = base_at + 3 * width  # base address, another, end of file
     if width not in (2, 4, 8) or len(block) < end:

@@ -13,7 +13,7 @@ from ckptrules.run.command_line import program, refusal
 from ckptrules.run.declared import TASKS, declared
 from ckptrules.run.hints import OURS, command, quoted
 from ckptrules.run.options import REFUSED, Common, OptionError, a_file, a_page, is_page
-from ckptrules.run.session import Session, once
+from ckptrules.run.session import Session, once, processes_asked
 from ckptrules.run.words import DEFAULT_TASK, CommandLine
 from ckptrules.storage.reading import StateError, why_of
 
@@ -133,16 +133,15 @@ def refuse_runs_without_lock(line: CommandLine) -> None:
 def refuse_processes_of_doit(line: CommandLine) -> None:
     """Refuse ``-P process``: doit's own would wait for ever for one that was killed, and outlive a main process.
 
-    With fewer than no processes (``-n -1``), doit runs nothing, and says nothing.
+    With a negative number of them (``-n -1``) doit runs nothing, and says nothing.
 
     Raises:
         OptionError: with what does the same.
     """
-    typed = " ".join(line.arguments)
-    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", typed):
+    if not line.has_foreign_words and re.search(r"(^| )(-P ?|--pa\S*[= ])process( |$)", " ".join(line.arguments)):
         raise OptionError("processes of doit's own are not used", "leave out '-P process': -n is enough")
-    if less := re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(-\d+)", typed):
-        raise OptionError(f"-n {less[1]}: no task would be run", "without -n, there are as many processes as pay")
+    if (asked := processes_asked(line.arguments)) < 0:
+        raise OptionError(f"-n {asked}: no task would be run", "without -n, there are as many processes as pay")
 
 
 def refuse_lacking(session: Session) -> None:

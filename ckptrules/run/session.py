@@ -143,5 +143,5 @@ def once(function: Callable[Concatenate[Session, Asked], Answer]) -> Callable[Co
 
 def processes_asked(arguments: Sequence[str]) -> int:
     """Return for how many processes doit's own flag asks (``-n 2``), or 0."""
-    asked = re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(\d+)", " ".join(arguments))
+    asked = re.search(r"(?:^| )(?:-n ?|--pro[a-z]*[ =])(-?\d+)", " ".join(arguments))
     return int(asked[1]) if asked else 0
