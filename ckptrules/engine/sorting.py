@@ -22,7 +22,8 @@ Key = tuple[object, ...]  # what the parts of one checkpoint have in common
 class Sorted(NamedTuple):
     """The entries of a listing, each in exactly one place. ``sidecars`` are by the checkpoint that they belong to.
 
-    What is protected is a checkpoint that keeps its name; it may tell no number.
+    What is protected is a checkpoint that keeps its name; it may tell no number. What is ``empty`` is a problem as
+    well: it is no checkpoint, and tells what is saved together.
     """
 
     checkpoints: tuple[Checkpoint, ...]
@@ -31,6 +32,7 @@ class Sorted(NamedTuple):
     skipped: tuple[Skipped, ...]
     problems: tuple[Problem, ...]
     sidecars: Mapping[str, tuple[Sidecar, ...]]
+    empty: tuple[Checkpoint, ...] = ()
 
     @property
     def every(self) -> tuple[Checkpoint, ...]:
@@ -71,6 +73,7 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
     skipped: list[Skipped] = []
     texts: list[Skipped] = []  # protected, so that they are no sidecars that go along
     problems: list[Problem] = []
+    empty: list[Checkpoint] = []
     read = reader(rules, len(listing.entries))
     for entry in sorted(listing.entries):
         name = name_of(entry, read)
@@ -90,6 +93,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
             problems.append(dangling(entry))
         else:
             problems.append(unsound(entry) or ambiguous(entry, said) or nameless(entry, name))
+            if said.kind in CHECKPOINTS and problems[-1].id == "empty":
+                empty.append(Checkpoint(entry, name.fields, name.target, said.reason, rule=said.rule))
     checkpoints, protected = whole_ones(read, found, listing)
     sidecars: dict[str, tuple[Sidecar, ...]] = {}
     heads = {name: one.entry.name for one in (*checkpoints, *protected) for name in one.names}
@@ -107,7 +112,8 @@ def sort_entries(rules: RuleSet, listing: Listing) -> Sorted:
         else:
             links.append(link)
     left_alone = tuple(sorted([*skipped, *texts]))
-    return Sorted(tuple(checkpoints), tuple(protected), tuple(links), left_alone, tuple(problems), sidecars)
+    sound = tuple(checkpoints), tuple(protected), tuple(links)
+    return Sorted(*sound, left_alone, tuple(problems), sidecars, tuple(empty))
 
 
 def whole_ones(read: Reader, found: Sequence[Read], listing: Listing) -> tuple[list[Checkpoint], list[Checkpoint]]:

@@ -31,7 +31,8 @@ def unwhole(
     whole either, and known apart (``evidence.in_use``): a run that goes on will end that.
     """
     marked = unfinished(found, listing, rules, evidence)
-    short, showing = cut_short(found.checkpoints, {*marked, *evidence.in_use})
+    nothing = {one.entry.name for one in found.empty}
+    short, showing = cut_short((*found.checkpoints, *found.empty), {*marked, *evidence.in_use, *nothing})
     return marked | short, showing
 
 

@@ -15,12 +15,13 @@ PAIRS = [f"net{net}_epoch_{n}.pth" for n in (1, 2) for net in "GD"]
 
 
 @pytest.mark.parametrize("name", ["netG_epoch_1.pth", "netD_epoch_1.pth"])
-@pytest.mark.parametrize("is_broken", [True, False])
-def test_an_earlier_pair_shows_what_the_newest_lacks_though_one_of_it_is_broken(name: str, *, is_broken: bool) -> None:
+@pytest.mark.parametrize("how", ["broken", "in use", "empty"])
+def test_an_earlier_pair_shows_what_the_newest_lacks_though_one_of_it_is_no_good(name: str, how: str) -> None:
     """One broken file of the first epoch, and the half of the last one counted as whole: the only whole pair went."""
-    listing = Listing("x", "x", tuple(Entry(one, "file", 1, 0) for one in [*PAIRS, "netG_epoch_3.pth"]))
+    sizes = {one: int(one != name or how != "empty") for one in [*PAIRS, "netG_epoch_3.pth"]}
+    listing = Listing("x", "x", tuple(Entry(one, "file", size, 0) for one, size in sizes.items()))
     said = {name: "it is cut off, or open"}
-    evidence = Evidence(broken=said) if is_broken else Evidence(in_use=said)
+    evidence = {"broken": Evidence(broken=said), "in use": Evidence(in_use=said), "empty": Evidence()}[how]
     made = make_plan(
         RULES, listing, with_line(RULES.policies["default"], "keep_last", 1, "min_epoch"), evidence=evidence
     )
