@@ -92,9 +92,7 @@ def show(session: Session, options: Options, job: jobs.Job, experiments: Collect
     """Tell of every name that is meant."""
     found: list[Explained] = []
     names: list[str] = []
-    for own, place in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
-        if place.experiment not in experiments:
-            continue
+    for own, place in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job, experiments))[0]:
         plan, listing = deciding.decided_of(own, place)[:2]
         names += [entry.name for entry in listing.entries]
         wanted = meant(options, listing)

@@ -38,7 +38,7 @@ from ckptrules.run.outcome import Done, Output, RunContext
 from ckptrules.run.past import chosen_run, command_of, runs_of, trash_days, ways_back
 from ckptrules.run.records import Journals
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects_by_word
+from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments
 from ckptrules.run.words import as_pattern, encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.posix import Disk
@@ -107,7 +107,7 @@ def tasks(session: Session, options: Options) -> Iterator[TaskDict]:
             "params": params_of("undo") if f"undo:{name}" in session.chosen else (),
             "meta": {"found": back},
         }
-    for name in sorted(set(changed) - names) if selects_by_word(session, "undo") else ():
+    for name in sorted(set(changed) - names) if session.selected("undo") else ():
         yield {"name": encode_task(name), "actions": []}  # nothing of it is left to take back
 
 

@@ -86,9 +86,7 @@ def measure(
     rows: list[tuple[str, Counter[str]]] = []
     linked: list[tuple[bool, int, int, Entry]] = []
     failed = []
-    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job))[0]:
-        if found.experiment not in names:
-            continue
+    for own, found in whole_tree.told_by_tree(session, job, jobs.own_jobs(session, job, names))[0]:
         plan, listing = deciding.decided_of(own, found)[:2]
         row = Counter[str]()
         for kind, entry in sort(listing, plan):

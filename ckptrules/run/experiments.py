@@ -20,7 +20,7 @@ from ckptrules.report.style import count_of
 from ckptrules.report.text import Tally
 from ckptrules.run import pinning
 from ckptrules.run.command_line import params_of
-from ckptrules.run.finding import SETTLE, find, load, names_of, survey
+from ckptrules.run.finding import SETTLE, find, load, survey
 from ckptrules.run.hints import as_named
 from ckptrules.run.jobs import Job, Packed, Pairs, is_up_to_date, jobs_of, nothing_understood, uncovered
 from ckptrules.run.options import Common, Migrating, OptionError, Planning
@@ -29,7 +29,7 @@ from ckptrules.run.records import DAY, begun
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.remembered import DATABASE, remembered
 from ckptrules.run.session import Session
-from ckptrules.run.tasks import TaskDict, hand_over, is_selected, refuse_unknown_experiments, selects
+from ckptrules.run.tasks import TaskDict, hand_over, selects
 from ckptrules.run.words import encode_task
 from ckptrules.storage.believing import own_state
 from ckptrules.storage.trash import run_started
@@ -61,11 +61,10 @@ def experiments(
     """
     refuse_missing_outputs(session, options.outputs_dir)
     job, jobs = jobs_of(session, base, options)
-    refuse_unknown_experiments(session, base, options, partial(names_of, session, options))
     notes = [*beforehand(session, base, job, jobs)]
     jobs, told, rows = by_the_tree(session, base, job, jobs)
     notes += told
-    excess = refuse_too_many(session, base, job, jobs)
+    excess = refuse_too_many(session, job, jobs)
     if excess:
         notes.append(f"Nothing would be deleted: {excess}.\n    hint: {advice(excess)}")
     header = {**job.header, "refused": str(excess) if excess else None}
@@ -83,8 +82,7 @@ def experiments(
     packed: dict[int, Packed] = {}
     for own, found in jobs:
         name = encode_task(found.experiment)
-        is_asked = listed or is_selected(session, base, found.experiment)  # others need no look
-        values = known.get(f"{base}:{name}", {}).get("_values_:", {}) if is_asked else {}
+        values = known.get(f"{base}:{name}", {}).get("_values_:", {})
         up_to_date = is_up_to_date(values, own, found)
         if up_to_date and "not_understood" in values:
             silent.append(found)
@@ -123,8 +121,7 @@ def by_the_tree(session: Session, base: str, job: Job, jobs: Pairs) -> tuple[Pai
     Returns the jobs, notes, and what the rows of other options are; a run that has nothing to do needs none of it.
     """
     options, told, rows = job.options, list[str](), Rows()
-    asked = session.line.command == "run" and any(is_selected(session, base, one.experiment) for _, one in jobs)
-    if options.path or not asked:
+    if options.path or session.line.command != "run":
         return jobs, told, rows
     if any(map(by_tree, {id(own.policy): own.policy for own, _ in jobs if own.policy}.values())):
         from ckptrules.run.whole_tree import told_by_tree
@@ -222,8 +219,8 @@ def unseen(session: Session, base: str, job: Job) -> Iterator[str]:
         yield f"{fact}.\n    hint: {shown} leaves alone what has just changed; in the rules, settle: {SETTLE}"
 
 
-def refuse_too_many(session: Session, base: str, job: Job, jobs: Pairs) -> Excess | None:
-    """Plan everything that was selected, and see whether that deletes more than one run may.
+def refuse_too_many(session: Session, job: Job, jobs: Pairs) -> Excess | None:
+    """Plan everything that is meant, and see whether that deletes more than one run may.
 
     Raises:
         OptionError: it does, and it is not only a preview.
@@ -233,8 +230,7 @@ def refuse_too_many(session: Session, base: str, job: Job, jobs: Pairs) -> Exces
         return None
     from ckptrules.run.deciding import decided_of
 
-    selected = (pair for pair in jobs if is_selected(session, base, pair[1].experiment))
-    excess = too_many(limit, (decided_of(own, found).plan for own, found in selected))
+    excess = too_many(limit, (decided_of(own, found).plan for own, found in jobs))
     if excess and not job.options.dry_run:
         raise OptionError(str(excess), advice(excess), str(excess.place or "command line"))
     return excess

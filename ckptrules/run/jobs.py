@@ -7,7 +7,7 @@ import hashlib
 import os
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,14 +26,13 @@ from ckptrules.outputs.links import Links
 from ckptrules.outputs.picking import holders_by
 from ckptrules.report.style import Style
 from ckptrules.rules.shipped import DEFAULT_RULES, RULES_DIR
-from ckptrules.run.finding import find, load, rules_of, survey
+from ckptrules.run.finding import find, load, names_of, rules_of, survey
 from ckptrules.run.options import Common, OptionError, Planning
 from ckptrules.run.pinning import pins_of, strays_of
 from ckptrules.run.records import Journals, begun, journals_of, run_header
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session, once
-from ckptrules.run.tasks import is_selected, selects
-from ckptrules.run.words import as_pattern
+from ckptrules.run.tasks import chosen_of, selects
 from ckptrules.workers.pieces import Answer
 
 if TYPE_CHECKING:
@@ -203,15 +202,24 @@ def _digest(decides: object) -> str:
 
 @once
 def jobs_of(session: Session, base: str, options: Planning) -> tuple[Job, Pairs]:
-    """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once."""
+    """Return what all tasks of a kind share, and the job of each checkpoint directory that is meant, found out once.
+
+    Raises:
+        RuleError, OptionError: nothing can be done with these.
+    """
     job = prepare(session, options, base)
     if job.header["run"] and session.line.command == "run":
         job = job._replace(number=begun(session, options.outputs_dir).last.number)
-    return job, own_jobs(session, job)
+    if not selects(session, base, options):
+        return job, own_jobs(session, job)
+    return job, own_jobs(session, job, chosen_of(session, base, options, names_of(session, options)))
 
 
-def own_jobs(session: Session, job: Job) -> Pairs:
-    """Pair the checkpoint directories that are meant with the job for each: experiments differ in their policy."""
+def own_jobs(session: Session, job: Job, meant: Collection[str] | None = None) -> Pairs:
+    """Pair checkpoint directories with the job for each, as experiments differ in their policy; all, or the ``meant``.
+
+    A ``path`` means the one that it lies in.
+    """
     options = job.options
     if options.path:
         from ckptrules.run.hook import directory_of  # only hooks need it
@@ -221,13 +229,15 @@ def own_jobs(session: Session, job: Job) -> Pairs:
         found = find(session, options)
     if any(one.leftovers for one in (job.rules, *(pack.rules for pack in job.rules.packs))):
         job = job._replace(holding=outputs_find.holding(one.directory for one in found))
-    pattern = as_pattern(options.experiments, [one.experiment for one in found] if options.experiments else ()) or "*"
+    if meant is not None:
+        names = frozenset(meant)
+        found = [one for one in found if one.experiment in names]
     jobs: dict[tuple[Assignment | None, str], Job] = {}
     every = pins_of(session, options)
     strays = strays_of(session, options.outputs_dir, every)
     pins = by_place(every)
     pairs = []
-    for directory in found if pattern == "*" else [one for one in found if fnmatchcase(one.experiment, pattern)]:
+    for directory in found:
         assigned = assignment(job.rules, directory.experiment)
         rules = rules_of(session, options, directory.directory)
         rules = rules._replace(settle=job.rules.settle, shared=job.rules.shared)  # an option may say another
@@ -250,8 +260,7 @@ def own_jobs(session: Session, job: Job) -> Pairs:
 def count_asked_for(session: Session, base: str, options: Planning) -> int:
     """Count the checkpoint directories that are asked for."""
     refuse_missing_outputs(session, options.outputs_dir)
-    _, jobs = jobs_of(session, base, options)
-    return sum(is_selected(session, base, found.experiment) for _, found in jobs)
+    return len(jobs_of(session, base, options)[1])
 
 
 def is_up_to_date(values: Mapping[str, Any], job: Job, found: Directory) -> bool:

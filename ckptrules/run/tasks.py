@@ -14,7 +14,7 @@ from ckptrules.run.options import Common, OptionError
 from ckptrules.run.outcome import Done, Output, Prepared
 from ckptrules.run.refusing import refuse_missing_outputs
 from ckptrules.run.session import Session
-from ckptrules.run.words import DEFAULT_TASK, as_pattern, encode_task, fits
+from ckptrules.run.words import as_pattern, encode_task, fits
 from ckptrules.stopping import KilledError, StoppedError
 from ckptrules.workers.pieces import Lost
 
@@ -43,11 +43,10 @@ def one_task(
         refuse_missing_outputs(session, options.outputs_dir)
     work, experiments = prepare(session, options)
     actions = [(hand_over, [work])]
-    if not selects_by_word(session, name):
+    if not session.selected(name):
         yield {"basename": name, "actions": actions}
         return
-    selected = (encode_task(one) for one in experiments if is_selected(session, name, one))
-    for number, one in enumerate(dict.fromkeys(selected)):
+    for number, one in enumerate(dict.fromkeys(map(encode_task, experiments))):
         yield {"basename": name, "name": one, "actions": [] if number else actions}
 
 
@@ -73,19 +72,12 @@ def hand_over(work: Callable[[], Done | Lost], task: Task) -> TaskFailed | None:
 
 def is_selected(session: Session, base: str, experiment: str) -> bool:
     """Say whether the command line asks for an experiment, by the name of the task or with all the others."""
-    words = session.chosen or {DEFAULT_TASK}
-    return base in words or any(fits(word, f"{base}:{encode_task(experiment)}") for word in words)
-
-
-def selects_by_word(session: Session, base: str) -> bool:
-    """Say whether a command is asked for by words with experiments only: ``usage:ocr``, not ``usage``."""
-    words = [word.task for word in session.line.words if word.base == base]
-    return bool(words) and base not in words
+    return not session.selected(base) or any(fits(word, f"{base}:{encode_task(experiment)}") for word in session.chosen)
 
 
 def selects(session: Session, base: str, options: Common) -> bool:
-    """Say whether only some experiments are meant: by such words, or by ``experiments=``."""
-    return options.experiments is not None or selects_by_word(session, base)
+    """Say whether only some experiments are meant: by words (``usage:ocr``, not ``usage``), or by ``experiments=``."""
+    return options.experiments is not None or bool(session.selected(base))
 
 
 def refuse_unknown_experiments(
@@ -138,9 +130,5 @@ def chosen_of(session: Session, base: str, options: Common, names: Collection[st
     """
     refuse_unknown_experiments(session, base, options, lambda: names, listed)
     pattern = as_pattern(options.experiments, names)
-    return [
-        name
-        for name in names
-        if (pattern is None or fnmatchcase(name, pattern))
-        and (not selects_by_word(session, base) or is_selected(session, base, name))
-    ]
+    fitting = names if pattern is None else [name for name in names if fnmatchcase(name, pattern)]
+    return [name for name in fitting if is_selected(session, base, name)]

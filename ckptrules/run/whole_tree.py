@@ -32,7 +32,7 @@ def told_by_tree(
     """
     if not lines_of(pairs):
         return list(pairs), []
-    whole = own_jobs(session, job._replace(options=job.options.but(experiments=None, verified=False)))
+    whole = own_jobs(session, job._replace(options=job.options.but(verified=False)))
     every = [(changed(own, found), found) for own, found in whole]
     said: dict[str, dict[Any, Judged]] = {found.directory: {} for _, found in every}
     notes = []

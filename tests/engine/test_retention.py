@@ -83,6 +83,8 @@ def test_keep_last_is_for_the_policy_that_is_asked_for_and_for_no_other(project:
     assert (project.names("paper_1"), project.names("other")) == (ALL[-2:], [NEW])
     out = project.doit("plan", "delete_old=1", "keep_last=1", "policy=two")
     assert "keep_last=1" not in out.split("Summary")[1]
+    for selected in ("plan:other", "plan experiments=other"):
+        assert "Not by" not in project.doit(*selected.split(), "delete_old=1", "keep_last=1")
 
 
 def test_a_run_that_would_delete_too_much_is_refused_as_a_whole(project: Project) -> None:
